@@ -1,0 +1,66 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The interpreter that makes the environment: PYTHON=python3.12 to choose another.
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
+# More arguments for pytest, mypy, the demo or a benchmark: make test ARGS="-k swag -x"
+ARGS ?=
+# The torch that `make lock` resolves for.
+TORCH ?= 2.13.0
+
+# Small tensors are slower on many threads; timings and tests want the same number everywhere.
+test soak bench: export OMP_NUM_THREADS ?= 2
+test soak: export MPLBACKEND ?= Agg
+
+.PHONY: help setup demo test soak lint format types bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything for development, at the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[plots,cli,dev]"
+	@touch $@
+
+demo: setup ## run the demonstration on scikit-learn's digits
+	$(BIN)/lowland run configs/digits.yaml $(ARGS)
+
+# Both streams in one, so that their order holds when they go to a file.
+test: setup ## run the tests and the doctests
+	@$(BIN)/python -m pytest $(ARGS) 2>&1
+
+soak: setup ## run the hours-long tests that `make test` leaves out
+	@$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS) 2>&1
+
+lint: setup ## ruff: rules and layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## ruff: mend what it can, and lay out
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+types: setup ## mypy
+	$(BIN)/mypy $(ARGS)
+
+bench: setup ## measure speed and memory
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+lock: ## resolve the newest versions in a fresh environment and rewrite constraints.txt
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet torch==$(TORCH) hatchling editables
+	$(VENV)-lock/bin/python -m pip install --quiet --no-build-isolation torch==$(TORCH) -e ".[plots,cli,dev]"
+	$(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | sed -E '/^pip==/d; s/\+[a-z0-9.]+$$//' > constraints.txt
+	rm -rf $(VENV)-lock
+
+clean: ## remove the environment, caches and builds; keeps runs/
+	rm -rf $(VENV) $(VENV)-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

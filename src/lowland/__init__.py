@@ -1,0 +1,39 @@
+"""See, walk and average over the loss surface of any PyTorch model."""
+
+from importlib.metadata import version as _version
+
+from lowland.core import (
+    Batch,
+    Classification,
+    GaussianHead,
+    LanguageModeling,
+    LossSurface,
+    ParamLayout,
+    Point,
+    Regression,
+    Task,
+)
+from lowland.errors import (
+    ConfigError,
+    DataError,
+    LayoutError,
+    LowlandError,
+    NonFiniteError,
+    StoreError,
+)
+from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
+from lowland.trajectory import (
+    EMA,
+    SWA,
+    SWAG,
+    Collector,
+    ConstantSchedule,
+    CyclicalSchedule,
+    DecaySchedule,
+    Every,
+    MidCycle,
+    SWASchedule,
+    Trajectory,
+)
+
+__version__ = _version("lowland")

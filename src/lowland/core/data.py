@@ -1,0 +1,236 @@
+"""Loaders that are read more than once: moved to the device, counted, and refused when they change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core.task import Task, rows
+from lowland.errors import DataError
+
+RESIDENT_SHARE = 0.25  # of the memory that is free: what resident rows may take
+
+
+class Rows:
+    """The batches of a replayable loader, on a device.
+
+    The first complete pass records a checksum of every row; a later pass with other rows (random
+    augmentation, a consumed iterator) raises `DataError`. A changed order is allowed unless
+    `ordered`, since sums do not depend on it.
+
+    Args:
+        loader: any iterable of batches that can be gone through again.
+        task: takes batches apart and counts their items.
+        device: where batches are moved to.
+        count: rows to read, for loaders without an end.
+        channels_last: memory format of (N, C, H, W) tensors.
+        name: what errors call this loader.
+
+    >>> from lowland.core.task import Regression
+    >>> data = Rows([torch.zeros(3, 2), torch.ones(1, 2)], Regression(), device="cpu")
+    >>> [len(batch) for batch in data], data.rows
+    ([3, 1], 4)
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        task: Task,
+        *,
+        device: torch.device | str,
+        count: int | None = None,
+        channels_last: bool = False,
+        name: str = "the loader",
+    ) -> None:
+        if isinstance(loader, Tensor) or not hasattr(loader, "__iter__"):
+            raise DataError(
+                f"{name}: expected an iterable of batches, got {type(loader).__name__}; wrap data "
+                "in a DataLoader or in a list of batches."
+            )
+        self.loader = loader
+        self.task = task
+        self.device = torch.device(device)
+        self.count = count
+        self.channels_last = channels_last
+        self.name = name
+        self.rows: int | None = None  # known after the first pass
+        self.items: int | None = None
+        self._sum: tuple[int, int] | None = None
+        self._resident: list[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.batches()
+
+    def batches(self, *, ordered: bool = False) -> Iterator[Any]:
+        """One pass. Sets `rows` and `items`, and compares the rows with those of the first pass."""
+        if self._resident is not None:
+            yield from self._resident
+            return
+        seen = items = unordered = sequence = 0
+        for batch in self.loader:
+            size = rows(batch)
+            if self.count is not None and seen + size > self.count:
+                size = self.count - seen
+                batch = take(batch, size)
+            if size == 0:
+                break
+            hashes = row_hashes(batch, size)
+            unordered += int(hashes.sum())
+            sequence += int(_mix(hashes + torch.arange(seen, seen + size) * _PRIME).sum())
+            seen += size
+            items += self.task.count(batch)
+            yield move(batch, self.device, channels_last=self.channels_last)
+            if self.count is not None and seen >= self.count:
+                break
+        self._finish(seen, items, (unordered, sequence), ordered)
+
+    def _finish(self, seen: int, items: int, found: tuple[int, int], ordered: bool) -> None:
+        if seen == 0:
+            again = " on the second pass: give a loader, not an iterator" if self._sum else ""
+            raise DataError(
+                f"{self.name} is empty{again or ': it gave no rows; check its data set'}."
+            )
+        if items == 0:
+            raise DataError(f"{self.name} has no item that counts: every label is ignored.")
+        if self._sum is None:
+            self.rows, self.items, self._sum = seen, items, found
+        elif self.rows != seen or self._sum[0] != found[0]:
+            raise DataError(
+                f"{self.name} changed: {seen} rows now, {self.rows} before, and not the same ones; "
+                "turn random augmentation and drop_last off, and pass a loader that replays its rows."
+            )
+        elif ordered and self._sum[1] != found[1]:
+            raise DataError(
+                f"{self.name} gives the same rows in another order; pass shuffle=False here."
+            )
+
+    def resident(self, *, share: float = RESIDENT_SHARE) -> list[Any] | None:
+        """All batches, read once; None where they take more than `share` of the free memory."""
+        if self._resident is not None:
+            return self._resident
+        budget = share * free_memory(self.device)
+        kept: list[Any] | None = []
+        used = 0
+        for batch in self.batches():
+            if kept is None:
+                continue
+            used += nbytes(batch)
+            kept.append(batch)
+            if used > budget:
+                kept = None
+        return kept
+
+    def keep(self) -> bool:
+        """Holds the rows in memory from now on, where they fit; says whether it does."""
+        self._resident = self.resident()
+        return self._resident is not None
+
+
+def move(data: Any, device: torch.device, *, channels_last: bool = False) -> Any:
+    """The same nesting with its tensors on `device`."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        if channels_last and tensor.ndim == 4:
+            return tensor.to(device, memory_format=torch.channels_last)
+        return tensor.to(device)
+
+    return map_tensors(data, moved)
+
+
+def take(data: Any, size: int) -> Any:
+    """The first `size` rows of a nesting."""
+    return map_tensors(data, lambda tensor: tensor[:size] if tensor.ndim else tensor)
+
+
+def concatenate(batches: list[Any]) -> Any | None:
+    """One batch of many; None where their tensors do not fit together."""
+    columns = [list(tensors(batch)) for batch in batches]
+    if len({tuple((c.shape[1:], c.dtype) for c in column) for column in columns}) != 1:
+        return None
+    if any(tensor.ndim == 0 for tensor in columns[0]):
+        return None
+    joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
+    return map_tensors(batches[0], lambda _: next(joined))
+
+
+def map_tensors(data: Any, function: Any) -> Any:
+    """Applies `function` to every tensor of a nesting of tuples, lists and mappings."""
+    if isinstance(data, Tensor):
+        return function(data)
+    if isinstance(data, Mapping):
+        return {key: map_tensors(value, function) for key, value in data.items()}
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(map_tensors(value, function) for value in data))
+    if isinstance(data, tuple | list):
+        return type(data)(map_tensors(value, function) for value in data)
+    return data
+
+
+def tensors(data: Any) -> Iterator[Tensor]:
+    """Every tensor of a nesting, in a fixed order."""
+    if isinstance(data, Tensor):
+        yield data
+    elif isinstance(data, Mapping):
+        for value in data.values():
+            yield from tensors(value)
+    elif isinstance(data, tuple | list):
+        for value in data:
+            yield from tensors(value)
+
+
+def nbytes(data: Any) -> int:
+    return sum(tensor.nbytes for tensor in tensors(data))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be allocated on `device` now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as file:
+            line = next(line for line in file if line.startswith("MemAvailable"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0
+        return pages * os.sysconf("SC_PAGE_SIZE") if pages else 1 << 30
+
+
+# -- checksums: 64-bit integers with wrap-around ---------------------------------------------------
+
+_PRIME = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed integer
+_SECOND = -4417276706812531889
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def row_hashes(batch: Any, size: int) -> Tensor:  # (size,) int64
+    """One hash for each row of a batch, over all its tensors that have these rows.
+
+    >>> a = row_hashes((torch.eye(3), torch.arange(3)), 3)
+    >>> b = row_hashes((torch.eye(3).flip(0), torch.arange(3).flip(0)), 3)
+    >>> bool((a == b.flip(0)).all()), len(set(a.tolist()))
+    (True, 3)
+    """
+    total = torch.zeros(size, dtype=torch.int64)
+    for tensor in tensors(batch):
+        if tensor.ndim == 0 or tensor.shape[0] != size:
+            continue
+        flat = tensor.detach().reshape(size, -1).contiguous()
+        if flat.is_complex():
+            flat = torch.view_as_real(flat).reshape(size, -1)
+        if flat.dtype == torch.bool:
+            flat = flat.to(torch.int8)
+        bits = flat.view(_INTEGERS[flat.element_size()]).to(torch.int64)
+        powers = _mix(torch.arange(1, bits.shape[1] + 1, device=bits.device) * _SECOND) | 1
+        total = _mix(total * _PRIME + (bits * powers).sum(1).cpu())
+    return total
+
+
+def _mix(values: Tensor) -> Tensor:
+    """Spreads every bit over the others, so that sums of hashes do not cancel."""
+    values = (values ^ (values >> 29)) * _SECOND
+    values = (values ^ (values >> 32)) * _PRIME
+    return values ^ (values >> 29)

@@ -1,0 +1,308 @@
+"""The map between a model's named parameters and one flat vector."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowland.errors import LayoutError, NonFiniteError
+
+Where = str | Callable[[str], bool] | None
+
+# wrappers that put themselves into parameter names without being part of the model
+_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_INNER_CHUNK = 1 << 20  # values turned to float64 at a time in inner products
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter's place in the flat vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class ParamLayout:
+    r"""Where each trainable parameter of a model lies in one flat vector \(w \in R^P\).
+
+    Tied parameters are counted once, under the first of their names. Parameters with
+    `requires_grad=False` belong to the model's structure, not to w. Wrappers' prefixes
+    (`module.`, `_orig_mod.`) are left out of the names, so that weights travel between a model and
+    its compiled or data-parallel form.
+
+    Args:
+        model: any module whose parameters have shapes (no uninitialised lazy ones).
+        where: which parameters are part of w: a regular expression (`re.search`) or a predicate on
+            names; None takes all.
+
+    Attributes:
+        size: P.
+        dtype: of flat vectors: float64 where a parameter has it, else float32, whatever the model.
+        fingerprint: a hash of names and shapes: equal for models that can exchange weights.
+
+    Raises:
+        LayoutError: nothing to lay out, or weights of another model (it names what differs).
+
+    >>> net = nn.Linear(2, 1)
+    >>> layout = ParamLayout(net)
+    >>> layout.size, layout.names
+    (3, ('weight', 'bias'))
+    >>> w = layout.flatten(net)
+    >>> {name: tuple(view.shape) for name, view in layout.unflatten(w).items()}
+    {'weight': (1, 2), 'bias': (1,)}
+    """
+
+    def __init__(self, model: nn.Module, *, where: Where = None) -> None:
+        wanted = _predicate(where)
+        names: dict[int, str] = {}  # id of a parameter -> the name that it is kept under
+        aliases: dict[str, str] = {}
+        found: list[tuple[str, tuple[int, ...], torch.dtype]] = []
+        for raw, parameter in named_parameters(model).items():
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise LayoutError(
+                    f"{raw}: the parameter has no shape yet; pass one batch through the model first."
+                )
+            if not parameter.requires_grad:
+                continue
+            if id(parameter) in names:
+                aliases[raw] = names[id(parameter)]
+            elif wanted(raw):
+                if not parameter.dtype.is_floating_point:
+                    raise LayoutError(
+                        f"{raw}: expected real floating-point weights, got {parameter.dtype}; "
+                        "leave the parameter out with where=."
+                    )
+                names[id(parameter)] = raw
+                found.append((raw, tuple(parameter.shape), parameter.dtype))
+        if not found:
+            raise LayoutError(
+                "no parameter to lay out: none requires gradients and fits where=; "
+                "call model.requires_grad_(True) or widen where=."
+            )
+        self._build(found, aliases)
+
+    def _build(
+        self, found: Iterable[tuple[str, tuple[int, ...], torch.dtype]], aliases: dict[str, str]
+    ) -> None:
+        entries = []
+        offset = 0
+        for name, shape, dtype in found:
+            entries.append(Entry(name, shape, dtype, offset))
+            offset += math.prod(shape)
+        self.entries: tuple[Entry, ...] = tuple(entries)
+        self.aliases: Mapping[str, str] = aliases
+        self.size: int = offset
+        self.names: tuple[str, ...] = tuple(entry.name for entry in entries)
+        wide = any(entry.dtype == torch.float64 for entry in entries)
+        self.dtype: torch.dtype = torch.float64 if wide else torch.float32
+        text = ";".join(f"{entry.name}:{entry.shape}" for entry in entries)
+        self.fingerprint: str = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._sizes = [entry.size for entry in entries]
+
+    # -- a layout without its model, for files ---------------------------------------------------
+
+    def spec(self) -> dict[str, Any]:
+        """Plain data that `from_spec` turns back into this layout."""
+        parameters = [
+            [entry.name, list(entry.shape), str(entry.dtype).removeprefix("torch.")]
+            for entry in self.entries
+        ]
+        return {"parameters": parameters, "aliases": dict(self.aliases)}
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> ParamLayout:
+        """The layout that `spec` describes; files carry it, so that they load without the model.
+
+        >>> layout = ParamLayout(nn.Linear(2, 1))
+        >>> ParamLayout.from_spec(layout.spec()).fingerprint == layout.fingerprint
+        True
+        """
+        layout = cls.__new__(cls)
+        found = [
+            (name, tuple(shape), getattr(torch, dtype)) for name, shape, dtype in spec["parameters"]
+        ]
+        layout._build(found, dict(spec["aliases"]))
+        return layout
+
+    def require_same(self, other: ParamLayout, *, what: str = "the weights") -> None:
+        """Raises `LayoutError`, naming what differs, unless `other` has the same fingerprint."""
+        if self.fingerprint == other.fingerprint:
+            return
+        theirs = {entry.name: entry.shape for entry in other.entries}
+        raise LayoutError(f"{what} come from another model: {self._difference(theirs)}.")
+
+    # -- vector <-> parameters -------------------------------------------------------------------
+
+    def segments(self, source: nn.Module | Mapping[str, Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """Yields (offset, values as a flat tensor) for each parameter, without copying."""
+        tensors = named_parameters(source) if isinstance(source, nn.Module) else clean(source)
+        found: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            found.setdefault(self.aliases.get(name, name), tensor)
+        shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+        if any(shapes.get(entry.name) != entry.shape for entry in self.entries):
+            raise LayoutError(f"the weights come from another model: {self._difference(shapes)}.")
+        for entry in self.entries:
+            yield entry.offset, found[entry.name].detach().reshape(-1)
+
+    def flatten(self, source: nn.Module | Mapping[str, Tensor]) -> Tensor:
+        """The flat vector (P,) of a model or of a state dict: a copy, on the source's device."""
+        pieces = [values.to(self.dtype) for _, values in self.segments(source)]
+        return torch.cat(pieces)
+
+    def unflatten(self, w: Tensor) -> dict[str, Tensor]:  # w: (..., P)
+        """Views of `w` by name, each (..., *shape), in w's dtype; gradients flow through them."""
+        self.check(w)
+        # one split, not a slice each: its backward is a single concatenation of P values
+        pieces = torch.split(w, self._sizes, dim=-1)
+        lead = w.shape[:-1]
+        return {
+            entry.name: piece.reshape(lead + entry.shape)
+            for entry, piece in zip(self.entries, pieces, strict=True)
+        }
+
+    def materialise(self, w: Tensor) -> dict[str, Tensor]:  # w: (..., P)
+        """Tensors by name in each parameter's own dtype, as the model computes with them."""
+        views = self.unflatten(w)
+        return {entry.name: views[entry.name].to(entry.dtype) for entry in self.entries}
+
+    @torch.no_grad()
+    def load_(self, model: nn.Module, w: Tensor) -> nn.Module:  # w: (P,)
+        """Writes `w` into the parameters of `model`, in place, and returns it.
+
+        BatchNorm statistics are not part of w: see `LossSurface.refresh`.
+        """
+        self.check(w, flat=True)
+        for offset, target in zip(
+            (entry.offset for entry in self.entries), self._targets(model), strict=True
+        ):
+            target.copy_(w[offset : offset + target.numel()].view(target.shape))
+        return model
+
+    def _targets(self, model: nn.Module) -> list[Tensor]:
+        for _ in self.segments(model):  # raises where the model is another one
+            pass
+        found: dict[str, Tensor] = {}
+        for name, tensor in named_parameters(model).items():
+            found.setdefault(self.aliases.get(name, name), tensor)
+        return [found[entry.name] for entry in self.entries]
+
+    # -- algebra ---------------------------------------------------------------------------------
+
+    def inner(self, a: Tensor, b: Tensor) -> Tensor:  # a: (..., P), b: (..., P)
+        """Inner products in float64: a scalar for two vectors, a Gram matrix (K, M) for two stacks.
+
+        All inner products of weight vectors go through here, so that sharded parameters need one
+        place that communicates. Values are widened piece by piece: no float64 copy of the stacks.
+
+        >>> layout = ParamLayout(nn.Linear(2, 1))
+        >>> layout.inner(torch.ones(2, 3), torch.tensor([1.0, 2.0, 3.0]))
+        tensor([6., 6.], dtype=torch.float64)
+        """
+        self.check(a)
+        self.check(b)
+        left, right = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
+        total = torch.zeros(len(left), len(right), dtype=torch.float64, device=a.device)
+        for start in range(0, self.size, _INNER_CHUNK):
+            part = slice(start, start + _INNER_CHUNK)
+            total += left[:, part].double() @ right[:, part].double().T
+        return total.reshape(a.shape[:-1] + b.shape[:-1])
+
+    # -- the door --------------------------------------------------------------------------------
+
+    def check(self, w: Tensor, *, flat: bool = False) -> None:
+        """Raises `LayoutError` unless `w` is (..., P), or (P,) where `flat` is set."""
+        expected = f"({self.size},)" if flat else f"(..., {self.size})"
+        if not isinstance(w, Tensor):
+            raise LayoutError(f"weights: expected a tensor {expected}, got {type(w).__name__}.")
+        if w.ndim == 0 or w.shape[-1] != self.size or (flat and w.ndim != 1):
+            raise LayoutError(
+                f"weights: expected {expected}, got {tuple(w.shape)}: they come from another model "
+                "or from another where=."
+            )
+
+    def require_finite(self, w: Tensor, *, what: str = "the weights") -> None:  # w: (P,)
+        """Raises `NonFiniteError`, naming the parameters, where `w` holds NaN or infinity."""
+        # a sum is one read of w and allocates nothing; only a suspicious one is looked into
+        if math.isfinite(w.sum().item()) or bool(torch.isfinite(w).all()):
+            return
+        bad = [n for n, view in self.unflatten(w).items() if not bool(torch.isfinite(view).all())]
+        raise NonFiniteError(
+            f"{what} hold NaN or infinite values in {_listed(bad)}; lower the learning rate, or "
+            "skip this iterate."
+        )
+
+    def _difference(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        """What a model with these named shapes has otherwise than this layout."""
+        ours = {entry.name: entry.shape for entry in self.entries}
+        parts = []
+        missing = [name for name in ours if name not in shapes]
+        extra = [name for name in shapes if name not in ours]
+        changed = [
+            f"{name} expected {ours[name]}, got {shapes[name]}"
+            for name in ours
+            if name in shapes and shapes[name] != ours[name]
+        ]
+        if missing:
+            parts.append(f"it lacks {_listed(missing)}")
+        if missing and extra:
+            parts.append(f"it has {_listed(extra)} instead")
+        if extra and not missing and not changed:
+            parts.append(f"it also has {_listed(extra)}")
+        if changed:
+            parts.append(f"shapes differ: {_listed(changed)}")
+        return "; ".join(parts) or "the order of the parameters differs"
+
+    def __repr__(self) -> str:
+        return f"ParamLayout(size={self.size}, parameters={len(self.entries)})"
+
+
+def named_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters under every one of their names, wrappers' prefixes removed."""
+    return clean(dict(model.named_parameters(remove_duplicate=False)))
+
+
+def clean_names(names: Iterable[str]) -> dict[str, str]:
+    """{name as it stands: name without the components that wrappers add}.
+
+    Where two names would become one, none is changed: the "module" is the model's own.
+
+    >>> clean_names(["module.fc.weight", "module._orig_mod.fc.bias"])
+    {'module.fc.weight': 'fc.weight', 'module._orig_mod.fc.bias': 'fc.bias'}
+    """
+    names = list(names)
+    short = {n: ".".join(c for c in n.split(".") if c not in _WRAPPERS) or n for n in names}
+    return short if len(set(short.values())) == len(names) else {n: n for n in names}
+
+
+def clean(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under their `clean_names`."""
+    short = clean_names(tensors)
+    return {short[name]: tensor for name, tensor in tensors.items()}
+
+
+def _predicate(where: Where) -> Callable[[str], bool]:
+    if where is None:
+        return lambda name: True
+    if callable(where):
+        return where
+    pattern = re.compile(where)
+    return lambda name: pattern.search(name) is not None
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

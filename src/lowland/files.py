@@ -1,0 +1,185 @@
+"""Files that a kill cannot damage: atomic replacement, and nested state as safetensors.
+
+A *tree* is any nesting of dicts, lists, tuples, numbers, strings, None and tensors. It is kept
+without pickle: the tensors by the safetensors format, everything else as JSON in its header.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lowland.errors import StoreError
+
+PathLike = str | os.PathLike[str]
+FORMAT = "lowland-1"
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it takes the place of `path` in one step.
+
+    A reader, or a process that is killed at any byte, sees the old file or the new one, never a
+    part. The temporary name is always the same, so that kills leave at most one stray file.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "a.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> [p.name for p in folder.iterdir()]
+    ['a.txt']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename inside `folder` durable, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows cannot open folders; the rename is still atomic there
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Writes a small text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_tensors(path: PathLike, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes named tensors and string metadata as one safetensors file, atomically."""
+    with replacing(path) as temporary:
+        save_file(_storable(tensors), temporary, metadata=metadata)
+
+
+def read_tensors(
+    path: PathLike, *, device: str = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a safetensors file: its tensors, mapped into memory, and its metadata."""
+    with opened(path, device=device) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+@contextmanager
+def opened(path: PathLike, *, device: str = "cpu") -> Iterator[Any]:
+    """`safetensors.safe_open` whose failures are a `StoreError` that names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file; check the path.")
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            yield file
+    except SafetensorError as error:
+        raise StoreError(
+            f"{path}: not a safetensors file, or a damaged one ({error}); "
+            "make it again or name another file."
+        ) from error
+
+
+def save_tree(path: PathLike, tree: Any, *, kind: str) -> None:
+    """Writes a tree atomically. `kind` says what it is, and `load_tree` insists on it.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "state.safetensors"
+    >>> save_tree(path, {"step": 3, 7: (1.5, None), "w": torch.ones(2)}, kind="demo")
+    >>> load_tree(path, kind="demo")
+    {'step': 3, 7: (1.5, None), 'w': tensor([1., 1.])}
+    """
+    tensors: dict[str, Tensor] = {}
+    structure = json.dumps(_encode(tree, tensors))
+    write_tensors(path, tensors, {"format": FORMAT, "kind": kind, "tree": structure})
+
+
+def load_tree(path: PathLike, *, kind: str) -> Any:
+    """Reads what `save_tree` wrote; raises `StoreError` for damaged or foreign files."""
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
+        found = metadata.get("kind") or "a file that lowland did not write"
+        raise StoreError(f"{path}: expected {kind}, found {found}; name another file.")
+    return _decode(json.loads(metadata["tree"]), tensors)
+
+
+def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors on the CPU, contiguous, and no two in one storage, as the format needs."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer in seen:
+            tensor = tensor.clone()
+        seen.add(pointer)
+        out[name] = tensor
+    return out
+
+
+def _encode(node: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, Tensor):
+        name = f"t{len(tensors)}"
+        tensors[name] = node
+        return {"tensor": name}
+    if isinstance(node, dict):
+        # keys keep their type (optimizers number their parameters), hence pairs
+        return {"dict": [[_scalar(key), _encode(value, tensors)] for key, value in node.items()]}
+    if isinstance(node, tuple):
+        return {"tuple": [_encode(value, tensors) for value in node]}
+    if isinstance(node, list):
+        return [_encode(value, tensors) for value in node]
+    return _scalar(node)
+
+
+def _scalar(node: Any) -> Any:
+    if node is None or type(node) in (bool, int, float, str):
+        return node
+    raise TypeError(f"cannot be stored without pickle: {type(node).__name__}")
+
+
+def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, list):
+        return [_decode(value, tensors) for value in node]
+    if isinstance(node, dict):
+        ((form, body),) = node.items()
+        if form == "tensor":
+            return tensors[body]
+        if form == "tuple":
+            return tuple(_decode(value, tensors) for value in body)
+        return {key: _decode(value, tensors) for key, value in body}
+    return node
+
+
+def same_tree(a: Any, b: Any) -> bool:
+    """Whether two trees are equal, tensors bit by bit.
+
+    >>> same_tree({"w": torch.ones(2)}, {"w": torch.ones(2)})
+    True
+    """
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_tree(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and type(a) is type(b):
+        return len(a) == len(b) and all(same_tree(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)

@@ -1,0 +1,57 @@
+"""The contract: a posterior over weights gives its i-th draw."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lowland.core.point import Point
+from lowland.errors import ConfigError, LowlandError
+from lowland.posteriors.noise import seed_of
+
+
+class Posterior(ABC):
+    """A distribution over weight vectors (P,).
+
+    A posterior writes `point(i, seed)`; the rest follows. Draws are numbered: the i-th draw of a
+    seed is always the same, alone or among others, so library code iterates over draws and never
+    holds many.
+
+    Attributes:
+        size: P.
+        support: how many different draws there are, where that is a number: a model average over
+            them all is exact.
+    """
+
+    size: int
+    support: int | None = None
+
+    @abstractmethod
+    def point(self, i: int, *, seed: int = 0) -> Point:
+        """The i-th draw with the buffers that belong to it, if it has any."""
+
+    def draw(self, i: int, *, seed: int = 0) -> Tensor:
+        """The i-th draw, (P,)."""
+        return self.point(i, seed=seed).weights
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None, seed: int = 0) -> Tensor:
+        """The first n draws, (n, P), for small P; a generator replaces the seed."""
+        if n < 1:
+            raise ConfigError(f"n: expected at least 1 sample, got {n}.")
+        seed = seed_of(generator, seed)
+        return torch.stack([self.draw(i, seed=seed) for i in range(n)])
+
+    def points(self, n: int, *, seed: int = 0) -> Iterator[Point]:
+        """The first n draws, one by one."""
+        for i in range(n):
+            yield self.point(i, seed=seed)
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        """The log density at w, where there is one."""
+        raise LowlandError(
+            f"{type(self).__name__} has no density over weight space; use a Gaussian, such as "
+            "swag.posterior()."
+        )

@@ -1,0 +1,136 @@
+"""Gaussians with a diagonal plus low-rank covariance: the SWAG posterior."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lowland.core.point import Point
+from lowland.errors import ConfigError, LayoutError, LowlandError
+from lowland.posteriors.base import Posterior
+from lowland.posteriors.noise import normal, small_normal
+
+_PART = 1 << 16  # values worked on at a time: they stay in cache between operations
+
+
+class Gaussian(Posterior):
+    r"""The SWAG posterior of Maddox et al. 2019.
+
+    \(w = \bar w + \sqrt{s}\,(\sigma \odot z_1 / \sqrt 2 + D^\top z_2 / \sqrt{2 (K - 1)})\), with
+    one \(z_2 \in R^K\) for all parameters; without deviations
+    \(w = \bar w + \sqrt{s}\,\sigma \odot z_1\). s = 1 is the paper's covariance in both cases.
+
+    Args:
+        mean, variance: (P,), \(\sigma^2\) the variance of the iterates.
+        deviations: (K, P), the rows of D, or None.
+        scale: s, multiplies the covariance; 0 draws the mean.
+
+    Raises:
+        LayoutError: shapes that do not fit together. ConfigError: a negative scale, K = 1.
+
+    >>> post = Gaussian(torch.zeros(2), torch.ones(2))
+    >>> post.log_prob(torch.zeros(2))  # -log 2 pi
+    tensor(-1.8379, dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        mean: Tensor,
+        variance: Tensor,
+        deviations: Tensor | None = None,
+        *,
+        scale: float = 1.0,
+    ) -> None:
+        if mean.ndim != 1 or variance.shape != mean.shape:
+            raise LayoutError(
+                f"Gaussian: expected mean and variance (P,), got {tuple(mean.shape)} and "
+                f"{tuple(variance.shape)}."
+            )
+        if deviations is not None and deviations.shape[1:] != mean.shape:
+            raise LayoutError(
+                f"deviations: expected (K, {len(mean)}), got {tuple(deviations.shape)}."
+            )
+        if deviations is not None and len(deviations) < 2:
+            raise ConfigError(
+                "deviations: expected at least 2 rows; leave them out for a diagonal."
+            )
+        if not 0 <= scale < math.inf:
+            raise ConfigError(f"scale: expected a number >= 0, got {scale}.")
+        self.mean = mean
+        self.variance = variance
+        self.deviations = deviations
+        self.scale = float(scale)
+        self.size = len(mean)
+
+    def with_scale(self, scale: float) -> Gaussian:
+        """The same moments under another scale; nothing is copied."""
+        return Gaussian(self.mean, self.variance, self.deviations, scale=scale)
+
+    @property
+    def _shares(self) -> tuple[float, float]:
+        """What the variance and the squared deviations are multiplied with in the covariance."""
+        if self.deviations is None:
+            return self.scale, 0.0
+        return self.scale / 2, self.scale / (2 * (len(self.deviations) - 1))
+
+    @torch.no_grad()
+    def point(self, i: int, *, seed: int = 0) -> Point:
+        dtype, device = self.mean.dtype, self.mean.device
+        # on the CPU whatever the device, so that a draw is the same everywhere
+        out = normal(self.size, seed=seed, draw=i, dtype=dtype).to(device)
+        diagonal, low_rank = (math.sqrt(share) for share in self._shares)
+        z2 = None
+        if self.deviations is not None:
+            z2 = small_normal(len(self.deviations), seed=seed, draw=i, dtype=dtype)
+            z2 = (z2 * low_rank).to(device)
+        part = _PART if device.type == "cpu" else self.size
+        for start in range(0, self.size, part):
+            piece = slice(start, start + part)
+            values = out[piece]
+            values.mul_(self.variance[piece].sqrt().mul_(diagonal)).add_(self.mean[piece])
+            if z2 is not None and self.deviations is not None:
+                columns = self.deviations[:, piece]  # (K, part)
+                values.addmv_(columns.to(device, dtype).T, z2)
+        return Point(out)
+
+    @torch.no_grad()
+    def log_prob(self, w: Tensor) -> Tensor:  # w: (..., P) -> (...)
+        """The density that draws come from, by the Woodbury identity, in float64.
+
+        Raises:
+            LowlandError: where a variance is 0 there is no density (dead units have such weights).
+        """
+        if w.shape[-1] != self.size:
+            raise LayoutError(f"weights: expected (..., {self.size}), got {tuple(w.shape)}.")
+        diagonal, low_rank = self._shares
+        zeros = int((self.variance <= 0).sum()) if diagonal > 0 else self.size
+        if zeros:
+            raise LowlandError(
+                f"no density: {zeros} of {self.size} weights have variance 0; leave them out with "
+                "where=, or collect iterates in which they move."
+            )
+        rows = w.reshape(-1, self.size)
+        k = 0 if self.deviations is None else len(self.deviations)
+        gram = torch.eye(k, dtype=torch.float64, device=w.device)
+        cross = torch.zeros(len(rows), k, dtype=torch.float64, device=w.device)
+        square = torch.zeros(len(rows), dtype=torch.float64, device=w.device)
+        log_det = torch.zeros((), dtype=torch.float64, device=w.device)
+        for start in range(0, self.size, _PART):
+            piece = slice(start, start + _PART)
+            variance = self.variance[piece].double() * diagonal
+            error = rows[:, piece].double() - self.mean[piece].double()
+            log_det += variance.log().sum()
+            square += (error**2 / variance).sum(1)
+            if self.deviations is not None:
+                factor = self.deviations[:, piece].double() * math.sqrt(low_rank)
+                gram += factor / variance @ factor.T
+                cross += error / variance @ factor.T
+        if k:
+            root = torch.linalg.cholesky(gram)
+            solved = torch.linalg.solve_triangular(root, cross.T, upper=False)
+            square -= (solved**2).sum(0)
+            log_det += 2 * root.diagonal().log().sum()
+        total = -0.5 * (square + log_det + self.size * math.log(2 * math.pi))
+        return total.reshape(w.shape[:-1])

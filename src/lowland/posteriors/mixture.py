@@ -1,0 +1,71 @@
+"""A mixture of posteriors: MultiSWAG, ensembles of simplexes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lowland.core.point import Point
+from lowland.errors import ConfigError, LayoutError
+from lowland.posteriors.base import Posterior
+
+
+class Mixture(Posterior):
+    r"""\(p(w) = \sum_k \pi_k p_k(w)\), with stratified draws.
+
+    The component of draw i is the one that is furthest behind its share, so that among the first
+    n draws component k occurs \(\pi_k n\) times up to rounding; equal weights take turns. MultiSWAG
+    (Wilson & Izmailov 2020) is a mixture of SWAG posteriors of independent runs.
+
+    Args:
+        components: posteriors over the same weights. weights: positive numbers, normalised here;
+            None: equal.
+
+    >>> from lowland.posteriors.point import PointMass
+    >>> mixture = Mixture([PointMass(torch.zeros(1)), PointMass(torch.ones(1))], weights=[1, 3])
+    >>> mixture.sample(4).flatten().tolist()
+    [1.0, 0.0, 1.0, 1.0]
+    """
+
+    def __init__(
+        self, components: Sequence[Posterior], *, weights: Sequence[float] | None = None
+    ) -> None:
+        if not components:
+            raise ConfigError("a mixture needs at least one component.")
+        if len({component.size for component in components}) != 1:
+            sizes = ", ".join(str(component.size) for component in components)
+            raise LayoutError(f"mixture: components of different models, with P = {sizes}.")
+        weights = [1.0] * len(components) if weights is None else [float(w) for w in weights]
+        if len(weights) != len(components) or not all(w > 0 for w in weights):
+            raise ConfigError(
+                f"weights: expected {len(components)} positive numbers, got {weights}."
+            )
+        self.components = list(components)
+        self.weights = [w / sum(weights) for w in weights]
+        self.size = components[0].size
+        self._order: list[tuple[int, int]] = []  # (component, number of its draw) by draw
+        self._counts = [0] * len(components)
+
+    def point(self, i: int, *, seed: int = 0) -> Point:
+        while len(self._order) <= i:
+            self._order.append(self._next())
+        component, number = self._order[i]
+        # components that were given the same seed still draw independently of one another
+        return self.components[component].point(number, seed=seed * len(self.weights) + component)
+
+    def _next(self) -> tuple[int, int]:
+        total = len(self._order) + 1
+        behind = [w * total - n for w, n in zip(self.weights, self._counts, strict=True)]
+        component = behind.index(max(behind))
+        self._counts[component] += 1
+        return component, self._counts[component] - 1
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        parts = [
+            component.log_prob(w) + math.log(weight)
+            for component, weight in zip(self.components, self.weights, strict=True)
+        ]
+        return torch.logsumexp(torch.stack(parts), 0)

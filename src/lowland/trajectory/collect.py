@@ -1,0 +1,120 @@
+"""When iterates are taken, in any training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import nn
+
+from lowland.errors import ConfigError
+
+
+class When(Protocol):
+    """A rule that picks steps; steps are counted from 1, after the optimizer's step."""
+
+    def picks(self, step: int) -> bool:
+        """Whether the iterate after this many steps is taken."""
+        ...
+
+
+class Every:
+    """Every `interval` steps, from a share of the budget on.
+
+    Args:
+        interval: steps between iterates; the steps of an epoch for one an epoch.
+        total: the budget in steps; None: there is no start to wait for.
+        start: the share of the budget after which iterates are taken.
+
+    >>> rule = Every(10, total=100)
+    >>> [step for step in range(1, 101) if rule.picks(step)]
+    [80, 90, 100]
+    """
+
+    def __init__(self, interval: int, *, total: int | None = None, start: float = 0.75) -> None:
+        if interval < 1:
+            raise ConfigError(f"interval: expected at least 1 step, got {interval}.")
+        if not 0 <= start <= 1:
+            raise ConfigError(f"start: expected a share of the budget in [0, 1], got {start}.")
+        self.interval = interval
+        self.first = 0.0 if total is None else start * total
+
+    def picks(self, step: int) -> bool:
+        return step % self.interval == 0 and step >= self.first
+
+
+class MidCycle:
+    """In the middle of each cycle of a `CyclicalSchedule`, where its rate is lowest.
+
+    Args:
+        cycle: steps in a cycle. start: steps before the first cycle.
+
+    >>> [step for step in range(1, 13) if MidCycle(4).picks(step)]
+    [2, 6, 10]
+    """
+
+    def __init__(self, cycle: int, *, start: int = 0) -> None:
+        if cycle < 2 or cycle % 2:
+            raise ConfigError(f"cycle: expected an even number of steps, got {cycle}.")
+        self.cycle = cycle
+        self.start = start
+
+    def picks(self, step: int) -> bool:
+        return step > self.start and (step - self.start) % self.cycle == self.cycle // 2
+
+
+class Collector:
+    """Hands the iterates that a rule picks to stores and averages.
+
+    Call `step(model)` after each step of the optimizer. `Trajectory`s get the iterate appended,
+    everything else (`SWA`, `SWAG`, `EMA`) is updated with it.
+
+    >>> from lowland import ParamLayout, SWA
+    >>> model = nn.Linear(1, 1)
+    >>> swa = SWA(ParamLayout(model))
+    >>> collector = Collector(swa, when=Every(2))
+    >>> [collector.step(model) for _ in range(4)], swa.count
+    ([False, True, False, True], 2)
+    """
+
+    def __init__(self, *targets: Any, when: When) -> None:
+        for target in targets:
+            if not (hasattr(target, "update") or hasattr(target, "append")):
+                raise ConfigError(
+                    f"expected something to collect into, such as SWAG(layout) or a Trajectory, "
+                    f"got {type(target).__name__}."
+                )
+        self.targets = targets
+        self.when = when
+        self.count = 0  # steps seen
+
+    def step(self, model: nn.Module, *, metrics: Mapping[str, float] | None = None) -> bool:
+        """Counts a step, and takes the iterate if the rule picks it; says whether it did."""
+        self.count += 1
+        if not self.when.picks(self.count):
+            return False
+        for target in self.targets:
+            if hasattr(target, "append"):
+                target.append(model, step=self.count, metrics=metrics)
+            else:
+                target.update(model)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the collection stands; stores are on disk already, averages are included."""
+        states = [t.state_dict() if hasattr(t, "state_dict") else None for t in self.targets]
+        return {"count": self.count, "targets": states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state; a store forgets the iterates that came after it."""
+        if len(state["targets"]) != len(self.targets):
+            raise ConfigError(
+                f"the state is of {len(state['targets'])} targets, this collector has "
+                f"{len(self.targets)}; build it as before."
+            )
+        self.count = state["count"]
+        for target, saved in zip(self.targets, state["targets"], strict=True):
+            if saved is not None:
+                target.load_state_dict(saved)
+            elif hasattr(target, "rewind"):
+                target.rewind(self.count)

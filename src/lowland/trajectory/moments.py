@@ -1,0 +1,312 @@
+"""Running moments of SGD iterates: SWA, SWAG and EMA.
+
+All keep float32 sums (float64 for float64 models) whatever the model's dtype: a running average in
+bfloat16 stops moving once an iterate's share falls below its last bit.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from lowland.core.layout import ParamLayout
+from lowland.errors import ConfigError, LayoutError, LowlandError, StoreError
+from lowland.files import PathLike, load_tree, save_tree
+from lowland.posteriors import Gaussian, PointMass, Posterior
+
+# values worked on at a time: five operations on them stay in cache, so that an update moves each
+# vector through memory once
+_PART = 1 << 16
+
+
+class Moments(ABC):
+    """Base of the averages: the door for iterates, and files."""
+
+    _kept: ClassVar[tuple[str, ...]] = ("_mean",)  # tensors that make up the state
+
+    def __init__(self, layout: ParamLayout, *, device: torch.device | str | None = None) -> None:
+        self.layout = layout
+        self.device = torch.device("cpu" if device is None else device)
+        self.count = 0
+        self._mean = self._zeros()
+
+    def _zeros(self) -> Tensor:
+        return torch.zeros(self.layout.size, dtype=self.layout.dtype, device=self.device)
+
+    @torch.no_grad()
+    def update(self, source: nn.Module | Mapping[str, Tensor] | Tensor) -> None:
+        """Takes an iterate: a model, a state dict or a flat (P,) tensor, read once.
+
+        Raises:
+            LayoutError: weights of another model. NonFiniteError: NaN or infinite weights; the
+                moments stay what they were.
+        """
+        if isinstance(source, Tensor):
+            self.layout.check(source, flat=True)
+            pieces = [(0, source.detach())]
+        elif isinstance(source, nn.Module | Mapping):
+            pieces = list(self.layout.segments(source))
+        else:
+            raise LayoutError(
+                f"expected a model, a state dict or a tensor, got {type(source).__name__}."
+            )
+        self._require_finite(pieces)
+        self.count += 1
+        self._absorb(pieces)
+
+    def _require_finite(self, pieces: list[tuple[int, Tensor]]) -> None:
+        # one read; a sum that is not finite may still be an overflow, so it is looked into
+        total = torch.stack([values.sum(dtype=self.layout.dtype) for _, values in pieces]).sum()
+        if not math.isfinite(total.item()):
+            flat = torch.cat([values for _, values in pieces])
+            self.layout.require_finite(
+                flat, what=f"iterate {self.count + 1} was not taken: its weights"
+            )
+
+    @abstractmethod
+    def _absorb(self, pieces: Iterable[tuple[int, Tensor]]) -> None:
+        """Updates the moments with checked (offset, values) pieces."""
+
+    def _parts(self, pieces: Iterable[tuple[int, Tensor]]) -> Iterable[tuple[slice, Tensor]]:
+        """The iterate in cache-sized parts, in the moments' dtype and place."""
+        for offset, values in pieces:
+            # on a GPU a launch costs more than memory does
+            part = _PART if self.device.type == "cpu" else max(len(values), 1)
+            for start in range(0, len(values), part):
+                piece = values[start : start + part].to(self.device, self.layout.dtype)
+                yield slice(offset + start, offset + start + len(piece)), piece
+
+    @property
+    def mean(self) -> Tensor:
+        """The average so far, (P,): a view."""
+        self._require(1)
+        return self._mean
+
+    def _require(self, least: int) -> None:
+        if self.count < least:
+            raise LowlandError(
+                f"{type(self).__name__} has {self.count} of the {least} iterates it needs; collect "
+                "more: start earlier, or more often."
+            )
+
+    @abstractmethod
+    def posterior(self) -> Posterior:
+        """The posterior that these moments describe."""
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue, tensors as views."""
+        state: dict[str, Any] = {"layout": self.layout.spec(), "count": self.count}
+        return state | self._settings() | {name: getattr(self, name) for name in self._kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a state of the same model and settings."""
+        theirs = ParamLayout.from_spec(state["layout"])
+        self.layout.require_same(theirs, what=f"the {type(self).__name__} state's weights")
+        for name, value in self._settings().items():
+            if name in state and state[name] != value:
+                raise ConfigError(
+                    f"{type(self).__name__}: the state has {name}={state[name]}, this one {value}; "
+                    "build it with the same settings."
+                )
+        self.count = state["count"]
+        for name in self._kept:
+            getattr(self, name).copy_(state[name])
+
+    def _settings(self) -> dict[str, Any]:
+        """Plain constructor arguments, by name."""
+        return {}
+
+    def save(self, path: PathLike) -> Path:
+        """Writes a safetensors file, atomically; no pickle."""
+        save_tree(path, self.state_dict(), kind=type(self).__name__)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: PathLike) -> Self:
+        """Reads what `save` wrote; the model is not needed."""
+        state = load_tree(path, kind=cls.__name__)
+        names = {"layout", "count", *cls._kept}
+        settings = {k: v for k, v in state.items() if k not in names and not k.startswith("_")}
+        try:
+            loaded = cls(ParamLayout.from_spec(state["layout"]), **settings)
+            loaded.load_state_dict(state)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise StoreError(f"{path}: not a {cls.__name__} that can be read ({error}).") from error
+        return loaded
+
+
+class SWA(Moments):
+    """Stochastic weight averaging (Izmailov et al. 2018): every iterate counts once.
+
+    >>> layout = ParamLayout(nn.Linear(1, 1, bias=False))
+    >>> swa = SWA(layout)
+    >>> for value in (1.0, 2.0, 3.0, 6.0):
+    ...     swa.update(torch.tensor([value]))
+    >>> swa.mean
+    tensor([3.])
+    """
+
+    def _absorb(self, pieces: Iterable[tuple[int, Tensor]]) -> None:
+        for where, w in self._parts(pieces):
+            mean = self._mean[where]
+            mean.add_(w - mean, alpha=1 / self.count)
+
+    def posterior(self) -> PointMass:
+        """All mass on the average."""
+        return PointMass(self.mean)
+
+
+class EMA(Moments):
+    r"""Exponential moving average: \(m \leftarrow \beta m + (1 - \beta) w\), from the first iterate.
+
+    Args:
+        decay: \(\beta\); 1 / (1 - beta) is the number of iterates that it averages over.
+
+    >>> ema = EMA(ParamLayout(nn.Linear(1, 1, bias=False)), decay=0.5)
+    >>> for value in (0.0, 1.0, 1.0):
+    ...     ema.update(torch.tensor([value]))
+    >>> ema.mean
+    tensor([0.7500])
+    """
+
+    def __init__(
+        self,
+        layout: ParamLayout,
+        *,
+        decay: float = 0.999,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if not 0 <= decay < 1:
+            raise ConfigError(f"decay: expected a number in [0, 1), got {decay}.")
+        super().__init__(layout, device=device)
+        self.decay = decay
+
+    def _settings(self) -> dict[str, Any]:
+        return {"decay": self.decay}
+
+    def _absorb(self, pieces: Iterable[tuple[int, Tensor]]) -> None:
+        weight = 1.0 if self.count == 1 else 1 - self.decay
+        for where, w in self._parts(pieces):
+            self._mean[where].lerp_(w, weight)
+
+    def posterior(self) -> PointMass:
+        """All mass on the average."""
+        return PointMass(self.mean)
+
+
+class SWAG(Moments):
+    r"""The first two moments of the iterates (Maddox et al. 2019).
+
+    Mean and variance run over all iterates (Welford, over n: \(E[w^2] - E[w]^2\) would cancel);
+    the last `rank` deviations, each an iterate minus the mean updated with it, are the columns of
+    the low-rank factor. Memory: (rank + 2) P values.
+
+    Args:
+        layout: of the model whose iterates come.
+        rank: deviations to keep, at least 2; 0 for SWAG-diagonal.
+        deviations_dtype: of the deviations; bfloat16 halves the memory.
+        device: where the moments live. path: a file that the deviations are mapped to instead of
+            memory, made anew; for models whose deviations do not fit.
+
+    Raises:
+        ConfigError: rank 1 or negative. LowlandError: `posterior()` of fewer than two iterates.
+
+    >>> swag = SWAG(ParamLayout(nn.Linear(1, 1, bias=False)), rank=2)
+    >>> for value in (1.0, 3.0):
+    ...     swag.update(torch.tensor([value]))
+    >>> swag.mean, swag.variance, swag.deviations
+    (tensor([2.]), tensor([1.]), tensor([[0.],
+            [1.]]))
+    """
+
+    _kept = ("_mean", "_variance")
+
+    def __init__(
+        self,
+        layout: ParamLayout,
+        *,
+        rank: int = 20,
+        deviations_dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        path: PathLike | None = None,
+    ) -> None:
+        if rank < 0 or rank == 1:
+            raise ConfigError(f"rank: expected 0 (diagonal) or at least 2, got {rank}.")
+        super().__init__(layout, device=device)
+        self.rank = rank
+        if isinstance(deviations_dtype, str):
+            deviations_dtype = getattr(torch, deviations_dtype)
+        self.deviations_dtype = deviations_dtype or layout.dtype
+        self._variance = self._zeros()
+        shape = (rank, layout.size)
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            flat = torch.from_file(
+                str(path), shared=True, size=math.prod(shape), dtype=self.deviations_dtype
+            )
+            self._ring = flat.view(shape)
+        else:
+            # empty, not zeros: memory is taken as iterates come
+            self._ring = torch.empty(shape, dtype=self.deviations_dtype, device=self.device)
+
+    def _settings(self) -> dict[str, Any]:
+        dtype = str(self.deviations_dtype).removeprefix("torch.")
+        return {"rank": self.rank, "deviations_dtype": dtype}
+
+    def _absorb(self, pieces: Iterable[tuple[int, Tensor]]) -> None:
+        n = self.count
+        row = self._ring[(n - 1) % self.rank] if self.rank else None
+        keep = (n - 1) / n
+        for where, w in self._parts(pieces):
+            mean, variance = self._mean[where], self._variance[where]
+            difference = w - mean
+            mean.add_(difference, alpha=1 / n)
+            # (w - old mean)(w - new mean) = (n - 1)/n (w - old mean)^2, which cannot be negative
+            variance.mul_(keep).addcmul_(difference, difference, value=keep / n)
+            if row is not None:
+                row[where] = difference.mul_(keep)  # = w - new mean
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of the iterates over n, (P,): a view."""
+        self._require(1)
+        return self._variance
+
+    @property
+    def deviations(self) -> Tensor:
+        """The deviations held, (K, P), K = min(rank, iterates): a view.
+
+        A ring: once it is full, the oldest row is overwritten, so rows are not in order of time.
+        """
+        return self._ring[: min(self.count, self.rank)]
+
+    def posterior(self, *, scale: float = 1.0) -> Gaussian:
+        """The Gaussian with these moments; a view, so it follows later updates.
+
+        Warns where fewer iterates than `rank` have come.
+        """
+        self._require(2)
+        if self.count < self.rank:
+            warnings.warn(
+                f"SWAG of rank {self.rank} holds {self.count} iterates: the covariance has rank "
+                f"{self.count}; collect more, or ask for a lower rank.",
+                stacklevel=2,
+            )
+        deviations = self.deviations if self.rank else None
+        return Gaussian(self.mean, self.variance, deviations, scale=scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"_deviations": self.deviations}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.deviations.copy_(state["_deviations"])

@@ -1,0 +1,146 @@
+r"""Learning rates of the papers as torch schedulers, in steps or epochs: as you step them.
+
+Each is a closed form of the number of `.step()` calls, so that a schedule restored from its
+`state_dict` continues exactly. Rates are relative to the optimizer's own where that makes sense, so
+that parameter groups keep their proportions.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lowland.errors import ConfigError
+
+
+class Schedule(LRScheduler):
+    """Base: a subclass writes `rates`, a closed form of the step."""
+
+    @abstractmethod
+    def rates(self, step: int) -> list[float]:
+        """The learning rate of each parameter group after `step` calls of `.step()`."""
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        return self.rates(self.last_epoch)
+
+
+class ConstantSchedule(Schedule):
+    """The optimizer's own learning rate, always: a random walk around one minimum.
+
+    >>> from torch import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    >>> ConstantSchedule(optimizer).get_last_lr()
+    [0.1]
+    """
+
+    def rates(self, step: int) -> list[float]:
+        return list(self.base_lrs)
+
+
+class DecaySchedule(Schedule):
+    r"""Constant to half of `total`, then linear down to `final` at 90% of it, then flat.
+
+    With t = step / total the factor is 1 for t <= 0.5, \(1 - (1 - f)(t - 0.5) / 0.4\) up to 0.9 and
+    f after: how Garipov et al. 2018 and Izmailov et al. 2018 train single networks and curves.
+
+    Args:
+        total: the budget, in calls of `.step()`. final: f, the last rate over the first.
+
+    >>> from torch import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = DecaySchedule(optimizer, total=10)
+    >>> [round(schedule.rates(step)[0], 3) for step in (0, 5, 7, 9, 10)]
+    [1.0, 1.0, 0.505, 0.01, 0.01]
+    """
+
+    def __init__(self, optimizer: Optimizer, *, total: int, final: float = 0.01) -> None:
+        if total < 1:
+            raise ConfigError(f"total: expected at least 1 step, got {total}.")
+        if final < 0:
+            raise ConfigError(f"final: expected a factor >= 0, got {final}.")
+        self.total = total
+        self.final = final
+        super().__init__(optimizer)
+
+    def rates(self, step: int) -> list[float]:
+        return [base * _decay(step / self.total, self.final) for base in self.base_lrs]
+
+
+class SWASchedule(Schedule):
+    """Constant to half of `start`, linear to `swa_lr` at 90% of it, then constant.
+
+    Izmailov et al. 2018: an ordinary start of training, then a constant rate that is high enough
+    to walk around the flat region whose centre SWA is.
+
+    Args:
+        total: the budget, in calls of `.step()`.
+        swa_lr: the constant rate of the first parameter group; others keep their proportion to it.
+        start: where averaging starts, as a share of `total`.
+
+    >>> from torch import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    >>> schedule = SWASchedule(optimizer, total=100, swa_lr=0.05)
+    >>> [round(schedule.rates(step)[0], 3) for step in (0, 37, 52, 75, 100)]
+    [0.1, 0.1, 0.076, 0.05, 0.05]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, *, total: int, swa_lr: float, start: float = 0.75
+    ) -> None:
+        if total < 1 or not 0 < start <= 1:
+            raise ConfigError(
+                f"expected total >= 1 and 0 < start <= 1, got total={total}, start={start}."
+            )
+        if swa_lr <= 0:
+            raise ConfigError(f"swa_lr: expected a positive rate, got {swa_lr}.")
+        self.total = total
+        self.swa_lr = swa_lr
+        self.start = start
+        super().__init__(optimizer)
+
+    def rates(self, step: int) -> list[float]:
+        final = self.swa_lr / self.base_lrs[0]
+        factor = _decay(step / (self.start * self.total), final)
+        return [base * factor for base in self.base_lrs]
+
+
+class CyclicalSchedule(Schedule):
+    r"""The triangle of fast geometric ensembling (Garipov et al. 2018), stepped every iteration.
+
+    With t the share of the cycle that is over, the rate falls from `high` to `low` for t < ½,
+    \(\alpha_1 (1 - 2t) + 2 \alpha_2 t\), and rises again. Members are taken in mid-cycle, where it
+    is lowest: see `MidCycle`.
+
+    Args:
+        cycle: steps in a cycle, an even number. high, low: \(\alpha_1, \alpha_2\).
+
+    >>> from torch import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.05)
+    >>> schedule = CyclicalSchedule(optimizer, cycle=4)
+    >>> [round(schedule.rates(step)[0], 5) for step in range(5)]
+    [0.05, 0.02505, 0.0001, 0.02505, 0.05]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, *, cycle: int, high: float = 0.05, low: float = 1e-4
+    ) -> None:
+        if cycle < 2 or cycle % 2:
+            raise ConfigError(f"cycle: expected an even number of steps, got {cycle}.")
+        if not 0 < low <= high:
+            raise ConfigError(f"expected 0 < low <= high, got low={low}, high={high}.")
+        self.cycle = cycle
+        self.high = high
+        self.low = low
+        super().__init__(optimizer)
+
+    def rates(self, step: int) -> list[float]:
+        t = step % self.cycle / self.cycle
+        down = min(2 * t, 2 - 2 * t)  # 0 at the ends of the cycle, 1 in its middle
+        return [self.high * (1 - down) + self.low * down] * len(self.base_lrs)
+
+
+def _decay(t: float, final: float) -> float:
+    """1 until t = 0.5, linear to `final` at 0.9, constant after."""
+    return 1 - (1 - final) * min(max((t - 0.5) / 0.4, 0.0), 1.0)

@@ -1,0 +1,381 @@
+"""The SGD iterates on disk: one safetensors file each, and a checksummed journal.
+
+An iterate exists once its line stands in the journal; the line is written after the file is whole
+and durable. A kill at any byte therefore loses at most the iterate that was being written, and
+leaves either a stray file without a line or a line without its end, both of which opening the
+store removes or skips.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lowland.core.layout import ParamLayout, clean
+from lowland.core.point import Point
+from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
+from lowland.files import PathLike, read_tensors, replacing, sync_folder
+from lowland.posteriors import Ensemble
+from lowland.trajectory.moments import SWA, SWAG
+
+M = TypeVar("M", SWA, SWAG)
+FORMAT = "lowland-trajectory-1"
+JOURNAL = "journal.jsonl"
+_BUFFER = "buffer/"
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """A line of the journal."""
+
+    file: str
+    step: int
+    size: int | None = None  # bytes; None for files that are not the store's own
+    crc: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Trajectory:
+    """An append-only sequence of weight vectors with their buffers.
+
+    `traj[i]` maps iterate i into memory and gives a `Point`; iterating never holds more than one.
+    Make one with `create`, `open` or `from_checkpoints`.
+
+    >>> import tempfile
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> traj = Trajectory.create(Path(tempfile.mkdtemp()) / "run", ParamLayout(model))
+    >>> for step in (1, 2):
+    ...     traj.append(torch.tensor([float(step)]), step=step)
+    >>> len(traj), traj.swa()
+    (2, tensor([1.5000]))
+    """
+
+    def __init__(self, path: Path, layout: ParamLayout, iterates: list[Iterate]) -> None:
+        self.path = path
+        self.layout = layout
+        self.iterates = iterates
+        self._verified: set[int] = set()
+
+    # -- make and open ---------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: PathLike, layout: ParamLayout) -> Trajectory:
+        """A new store in an empty or missing folder."""
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StoreError(
+                f"{path} exists and is not empty; open it with Trajectory.open, or name another "
+                "folder."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        store = cls(path, layout, [])
+        store._rewrite()
+        return store
+
+    @classmethod
+    def open(
+        cls, path: PathLike, *, layout: ParamLayout | None = None, recover: bool = False
+    ) -> Trajectory:
+        """Opens a store; a line that a kill left without its end is skipped.
+
+        Args:
+            path: its folder. layout: refuse a store of another model.
+            recover: keep the iterates before the first damaged one, checking every byte; the rest
+                is moved to `damaged/` inside the store, not deleted.
+
+        Raises:
+            StoreError: not a store, or a damaged one: it names the file.
+            LayoutError: a store of another model.
+        """
+        path = Path(path)
+        journal = path / JOURNAL
+        if not journal.is_file():
+            raise StoreError(f"{path} is not a trajectory: {JOURNAL} is missing; check the path.")
+        lines = journal.read_bytes().split(b"\n")
+        header = _parse(lines[0])
+        if header is None or header.get("format") != FORMAT:
+            raise StoreError(
+                f"{journal}: its first line is damaged or not lowland's; name another folder."
+            )
+        store = cls(path, ParamLayout.from_spec(header["layout"]), [])
+        if layout is not None:
+            layout.require_same(store.layout, what=f"the iterates in {path}")
+            store.layout = layout
+        trouble = None
+        for number, line in enumerate(lines[1:], start=2):
+            entry = _parse(line)
+            if entry is None:
+                # the last line lacks its newline when a kill cut it off: that is no damage
+                if number < len(lines):
+                    trouble = f"{journal}: line {number} is damaged"
+                break
+            iterate = Iterate(**entry)
+            trouble = store._trouble(iterate, thorough=recover)
+            if trouble is not None:
+                break
+            store.iterates.append(iterate)
+        if trouble is not None and not recover:
+            raise StoreError(
+                f"{trouble}; the {len(store)} iterates before it are whole: "
+                f"Trajectory.open({str(path)!r}, recover=True) keeps them."
+            )
+        if trouble is not None:
+            store._set_aside()
+        return store
+
+    @classmethod
+    def from_checkpoints(
+        cls, files: PathLike | Iterable[PathLike], layout: ParamLayout
+    ) -> Trajectory:
+        """A read-only trajectory of checkpoint files, in natural order of their names.
+
+        Args:
+            files: paths, or a glob pattern. `.safetensors` files, or torch files that load with
+                `weights_only=True`; a state dict, or a dict that holds one under `state_dict`,
+                `model` or `model_state_dict`.
+            layout: of the model that they are of.
+        """
+        if isinstance(files, str | os.PathLike):
+            found = sorted(glob.glob(str(files), recursive=True), key=_natural)
+        else:
+            found = [str(file) for file in files]
+        if not found:
+            raise StoreError(f"no checkpoint matches {files}; check the pattern.")
+        iterates = [Iterate(file, step) for step, file in enumerate(found)]
+        return cls(
+            Path(os.path.commonpath([Path(f).resolve().parent for f in found])), layout, iterates
+        )
+
+    # -- write -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def append(
+        self,
+        source: nn.Module | Tensor | Point,
+        *,
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes an iterate: a model with its buffers, or a flat (P,) tensor.
+
+        Raises:
+            LayoutError: weights of another model. NonFiniteError: NaN or infinite weights; the
+                store stays as it was. StoreError: a step that is not after the last one.
+        """
+        if any(iterate.crc is None for iterate in self.iterates):
+            raise StoreError("a trajectory of checkpoint files is read-only; create one to append.")
+        if self.iterates and step <= self.iterates[-1].step:
+            raise StoreError(
+                f"step {step} is not after step {self.iterates[-1].step}, the last in {self.path}; "
+                "rewind(step) forgets what came later."
+            )
+        point = self._point_of(source)
+        try:
+            self.layout.require_finite(
+                point.weights, what=f"step {step} was not stored: its weights"
+            )
+        except NonFiniteError as error:
+            last = self.iterates[-1].step if self.iterates else None
+            raise NonFiniteError(
+                f"{str(error)[:-1]}; the last iterate stored is step {last}."
+            ) from None
+        tensors = {"weights": point.weights.cpu().contiguous()}
+        for name, buffer in (point.buffers or {}).items():
+            tensors[_BUFFER + name] = buffer.cpu().contiguous().clone()
+        file = f"{len(self.iterates):06d}.safetensors"
+        with replacing(self.path / file) as temporary:
+            save_file(tensors, temporary, metadata={"format": FORMAT, "step": str(step)})
+            size, crc = temporary.stat().st_size, _crc(temporary)
+        iterate = Iterate(file, step, size, crc, {k: float(v) for k, v in (metrics or {}).items()})
+        with open(self.path / JOURNAL, "ab") as journal:
+            journal.write(_line(vars(iterate)))
+            journal.flush()
+            os.fsync(journal.fileno())
+        self.iterates.append(iterate)
+        self._verified.add(len(self.iterates) - 1)
+
+    def rewind(self, step: int) -> None:
+        """Forgets the iterates after `step`: what a run resumed from there will write again."""
+        kept = [iterate for iterate in self.iterates if iterate.step <= step]
+        if len(kept) == len(self.iterates):
+            return
+        dropped = self.iterates[len(kept) :]
+        self.iterates = kept
+        self._verified = {i for i in self._verified if i < len(kept)}
+        self._rewrite()
+        for iterate in dropped:
+            (self.path / iterate.file).unlink(missing_ok=True)
+
+    def _point_of(self, source: nn.Module | Tensor | Point) -> Point:
+        if isinstance(source, nn.Module):
+            own = clean({name: b.detach() for name, b in source.named_buffers()})
+            return Point(self.layout.flatten(source), own)
+        point = source if isinstance(source, Point) else Point(source)
+        self.layout.check(point.weights, flat=True)
+        return Point(point.weights.detach().to(self.layout.dtype), point.buffers)
+
+    def _rewrite(self) -> None:
+        with replacing(self.path / JOURNAL) as temporary, open(temporary, "wb") as journal:
+            journal.write(_line({"format": FORMAT, "layout": self.layout.spec()}))
+            for iterate in self.iterates:
+                journal.write(_line(vars(iterate)))
+
+    def _set_aside(self) -> None:
+        """Moves what is not among the good iterates out of the way, and mends the journal."""
+        aside = self.path / "damaged"
+        aside.mkdir(exist_ok=True)
+        shutil.copy2(self.path / JOURNAL, aside / JOURNAL)
+        good = {iterate.file for iterate in self.iterates}
+        for file in self.path.glob("*.safetensors"):
+            if file.name not in good:
+                os.replace(file, aside / file.name)
+        self._rewrite()
+        sync_folder(self.path)
+
+    # -- read ------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.iterates)
+
+    def __getitem__(self, i: int) -> Point:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"iterate {i} of {len(self)}")
+        i %= len(self)
+        iterate = self.iterates[i]
+        if iterate.crc is None:
+            return self._checkpoint(iterate)
+        if i not in self._verified:
+            trouble = self._trouble(iterate, thorough=True)
+            if trouble is not None:
+                raise StoreError(
+                    f"{trouble}; Trajectory.open({str(self.path)!r}, recover=True) keeps the "
+                    "iterates before it."
+                )
+            self._verified.add(i)
+        tensors, _ = read_tensors(self.path / iterate.file)
+        weights = tensors.pop("weights")
+        self.layout.check(weights, flat=True)
+        return Point(weights, {name.removeprefix(_BUFFER): t for name, t in tensors.items()})
+
+    @property
+    def steps(self) -> list[int]:
+        """The step of each iterate."""
+        return [iterate.step for iterate in self.iterates]
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """What was recorded with each iterate."""
+        return [iterate.metrics for iterate in self.iterates]
+
+    def _trouble(self, iterate: Iterate, *, thorough: bool) -> str | None:
+        """What is wrong with an iterate's file, in words that name it."""
+        file = self.path / iterate.file
+        if not file.is_file():
+            return f"{file} is missing"
+        size = file.stat().st_size
+        if size != iterate.size:
+            return f"{file} is damaged: {size} bytes instead of {iterate.size}"
+        if thorough and _crc(file) != iterate.crc:
+            return f"{file} is damaged or foreign: its checksum is not the journal's"
+        return None
+
+    def _checkpoint(self, iterate: Iterate) -> Point:
+        tensors = clean(_state_dict(Path(iterate.file)))
+        try:
+            weights = self.layout.flatten(tensors)
+        except LayoutError as error:
+            raise LayoutError(f"{iterate.file}: {error}") from None
+        names = {*self.layout.names, *self.layout.aliases}
+        return Point(weights, {name: t for name, t in tensors.items() if name not in names})
+
+    # -- views -----------------------------------------------------------------------------------
+
+    def swa(self) -> Tensor:
+        """The average of all iterates, (P,): see `SWA`."""
+        return self._into(SWA(self.layout)).mean
+
+    def swag(self, *, rank: int = 20, deviations_dtype: torch.dtype | None = None) -> SWAG:
+        """The moments of all iterates: see `SWAG`."""
+        swag = SWAG(self.layout, rank=rank, deviations_dtype=deviations_dtype)
+        return self._into(swag)
+
+    def ensemble(self) -> Ensemble:
+        """The iterates as an ensemble, read from disk one by one."""
+        self._require()
+        return Ensemble(self)  # type: ignore[arg-type]  # a sequence in all that Ensemble uses
+
+    def _into(self, moments: M) -> M:
+        self._require()
+        for i in range(len(self)):
+            moments.update(self[i].weights)
+        return moments
+
+    def _require(self) -> None:
+        if not self.iterates:
+            raise LowlandError(f"{self.path} holds no iterate yet; append some.")
+
+    def __repr__(self) -> str:
+        return f"Trajectory({str(self.path)!r}, {len(self)} iterates)"
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    body = json.dumps(entry).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The entry of a journal line, or None where its checksum does not fit."""
+    head, _, body = line.partition(b" ")
+    if len(head) != 8 or head != b"%08x" % zlib.crc32(body):
+        return None
+    entry: dict[str, Any] = json.loads(body)
+    return entry
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint file."""
+    if path.suffix == ".safetensors":
+        return read_tensors(path)[0]
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file; check the path.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise StoreError(
+            f"{path}: does not load with weights_only=True ({type(error).__name__}); save its "
+            "state dict alone with safetensors.torch.save_file, or with torch.save."
+        ) from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    found = content if isinstance(content, Mapping) else {}
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise StoreError(f"{path}: holds no state dict; expected named tensors.")
+    return tensors
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """Sort key under which step-9 comes before step-10."""
+    return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"(\d+)", name) if p]
