@@ -21,7 +21,9 @@ from lowland.errors import (
     NonFiniteError,
     StoreError,
 )
+from lowland.evaluate import fit_temperature, predict, reliability, temper, tune_scale
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
+from lowland.train import Batches, sgd
 from lowland.trajectory import (
     EMA,
     SWA,

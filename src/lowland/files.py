@@ -66,7 +66,7 @@ def sync_folder(folder: Path) -> None:
 def write_text(path: PathLike, text: str) -> None:
     """Writes a small text file atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_tensors(path: PathLike, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -170,14 +170,20 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
     return node
 
 
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
 def same_tree(a: Any, b: Any) -> bool:
     """Whether two trees are equal, tensors bit by bit.
 
     >>> same_tree({"w": torch.ones(2)}, {"w": torch.ones(2)})
     True
     """
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bytes(a), _bytes(b))
     if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+        return False
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same_tree(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and type(a) is type(b):

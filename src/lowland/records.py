@@ -42,7 +42,7 @@ class Record:
             body = {"record": type(self).__name__, **_lists(values)}
             write_text(path, json.dumps(body, indent=1) + "\n")
             return path
-        path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+        path = _with_ending(path)
         arrays: dict[str, np.ndarray] = {}
         rest = _apart(values, "", arrays)
         header = json.dumps({"record": type(self).__name__, "fields": rest})
@@ -53,13 +53,14 @@ class Record:
     @classmethod
     def load(cls, path: PathLike) -> Self:
         """Reads a record of this class; raises `StoreError` for damaged or foreign files."""
-        path = Path(path)
+        path = _with_ending(Path(path))
         try:
             if path.suffix == ".json":
-                body = json.loads(path.read_text())
+                body = json.loads(path.read_text(encoding="utf-8"))
                 name, values = body.pop("record"), _tensors(body)
             else:
-                with np.load(path, allow_pickle=False) as file:
+                # opened here: np.load leaves damaged files open
+                with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                     header = json.loads(str(file["record.json"]))
                     name, values = header["record"], _together(header["fields"], file)
         except FileNotFoundError:
@@ -68,7 +69,10 @@ class Record:
             raise StoreError(f"{path}: not a record, or a damaged one ({error}).") from error
         if name != cls.__name__:
             raise StoreError(f"{path}: expected a {cls.__name__}, found a {name}.")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise StoreError(f"{path}: a {name} of another version of lowland ({error}).") from None
 
     def plot(self, *, ax: Axes | None = None, **options: Any) -> Axes:
         """Draws the record with matplotlib (the `plots` extra) and returns the axes."""
@@ -197,8 +201,12 @@ class Predictive(Record):
     figures: dict[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
-        """accuracy, nll, ece, brier | rmse, nll, nll_gaussian, coverage | ...; {} without targets."""
+        """accuracy, nll, ece, brier | rmse, nll, nll_gaussian, coverage; {} without targets."""
         return dict(self.figures)
+
+
+def _with_ending(path: Path) -> Path:
+    return path if path.suffix in (".json", ".npz") else path.with_name(f"{path.name}.npz")
 
 
 def _cell(value: Any) -> str:

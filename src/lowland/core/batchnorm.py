@@ -7,11 +7,11 @@ anew from fixed rows. Two ways:
 - *batch*: one pass in which BatchNorm layers normalise by their own batch, as in training; what
   enters each layer is pooled within and between batches. The papers' protocol (Izmailov et al.
   2018); in all layers but the first it depends on how rows fall into batches.
-- *exact*: the statistics that evaluation mode itself produces: each layer's input when all layers
-  before it use their final statistics. With all rows in one batch, "batch" is exact. Otherwise
-  passes in evaluation mode are repeated, each taking the statistics that the one before it gave:
-  after k passes the layers of depth k have theirs for good, so that there is one pass a depth and
-  no graph to trace.
+- *exact*: what "batch" gives when all rows are one batch: each layer's input when all layers before
+  it normalise by the moments of all rows. Where the rows do not fit in memory at once, passes in
+  evaluation mode are repeated, each taking the moments that the one before it gave: after k passes
+  the layers of depth k have theirs for good, so that there is one pass a depth and no graph to
+  trace.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lowland.core.layout import clean_names
 from lowland.errors import DataError
 
 Buffers = dict[str, Tensor]
@@ -37,11 +38,30 @@ def layers_of(model: nn.Module) -> dict[str, _BatchNorm]:
     """
     return {
         name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
-        and module.running_mean is not None
-        and (module.training or not model.training)
+        for name, module in every_layer(model).items()
+        if module.training or not model.training
     }
+
+
+def every_layer(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers that keep statistics, frozen ones too, without wrappers' prefixes."""
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+    short = clean_names(found)
+    return {short[name]: module for name, module in found.items()}
+
+
+def statistics_of(layers: Iterable[str]) -> list[str]:
+    """The names of the buffers of layers with these names.
+
+    >>> statistics_of(["bn"])
+    ['bn.running_mean', 'bn.running_var', 'bn.num_batches_tracked']
+    """
+    ends = ("running_mean", "running_var", "num_batches_tracked")
+    return [f"{name}.{end}" if name else end for name in layers for end in ends]
 
 
 @contextmanager
@@ -72,8 +92,8 @@ def moments(x: Tensor) -> Moments:  # x: (B, C, ...)
     return x.numel() // x.shape[1], mean, variance
 
 
-def pooled(parts: list[Moments]) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance, (C,) float64, of the union of batches.
+def pooled(parts: list[Moments], *, correction: int = 1) -> tuple[Tensor, Tensor]:
+    """Mean and variance, (C,) float64, of the union of batches; unbiased with `correction=1`.
 
     Variance within batches plus variance of their means, weighted by size.
 
@@ -89,15 +109,17 @@ def pooled(parts: list[Moments]) -> tuple[Tensor, Tensor]:
     scatter = sum(
         ((v.double() + (m.double() - mean) ** 2) * n for n, m, v in parts), start=torch.zeros(())
     )
-    return mean, scatter / (total - 1)
+    return mean, scatter / (total - correction)
 
 
-def named(layers: dict[str, _BatchNorm], seen: dict[str, list[Moments]]) -> Buffers:
-    """Running statistics by buffer name, in the layers' own dtypes; layers not passed are left out."""
+def named(
+    layers: dict[str, _BatchNorm], seen: dict[str, list[Moments]], *, correction: int = 1
+) -> Buffers:
+    """Running statistics by buffer name, in the layers' dtypes; layers not passed are left out."""
     out: Buffers = {}
     for name, parts in seen.items():
         if parts:
-            mean, variance = pooled(parts)
+            mean, variance = pooled(parts, correction=correction)
             dtype = layers[name].running_mean.dtype  # type: ignore[union-attr]
             dot = f"{name}." if name else ""
             out[f"{dot}running_mean"] = mean.to(dtype)
@@ -127,8 +149,44 @@ def fixed_point(
     """Exact statistics from passes in evaluation mode: `forward(batch, buffers)`."""
     buffers = start
     for _ in range(len(layers)):
-        found = one_pass(layers, lambda batch, b=buffers: forward(batch, b), batches)
+        with recording(layers) as seen:
+            for batch in batches:
+                forward(batch, buffers)
+        # biased, for that is what a layer in training mode divides by
+        found = named(layers, seen, correction=0)
         if all(torch.equal(found[name], buffers[name]) for name in found):
             break
         buffers = {**buffers, **found}
-    return buffers
+    return named(layers, seen)
+
+
+@contextmanager
+def differentiable(layers: dict[str, _BatchNorm], statistics: Buffers) -> Iterator[None]:
+    """Lets gradients reach `statistics` through layers in evaluation mode, which use their values.
+
+    torch has no derivative by running statistics. The input x of a layer becomes s x + (m - s m')
+    with s = sqrt((v + eps) / (v' + eps)), where m', v' are the statistics and m, v their values
+    held constant: that is x itself, bit by bit, with the derivative that the layer lacks.
+    """
+
+    def hook(mean: Tensor, variance: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], Any]:
+        def shift(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            x, *rest = args
+            scale = ((variance.detach() + module.eps) / (variance + module.eps)).sqrt()  # type: ignore[operator]
+            offset = mean.detach() - scale * mean
+            shape = (1, -1) + (1,) * (x.ndim - 2)
+            return (x * scale.view(shape).to(x.dtype) + offset.view(shape).to(x.dtype), *rest)
+
+        return shift
+
+    handles = []
+    for name, layer in layers.items():
+        dot = f"{name}." if name else ""
+        if f"{dot}running_mean" in statistics:
+            pair = statistics[f"{dot}running_mean"], statistics[f"{dot}running_var"]
+            handles.append(layer.register_forward_pre_hook(hook(*pair)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

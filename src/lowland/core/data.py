@@ -1,9 +1,10 @@
-"""Loaders that are read more than once: moved to the device, counted, and refused when they change."""
+"""Loaders that are read more than once: moved, counted, and refused when they change."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,6 +52,8 @@ class Rows:
                 f"{name}: expected an iterable of batches, got {type(loader).__name__}; wrap data "
                 "in a DataLoader or in a list of batches."
             )
+        if count is not None and count < 1:
+            raise DataError(f"{name}: expected count= of at least 1 row, got {count}.")
         self.loader = loader
         self.task = task
         self.device = torch.device(device)
@@ -77,16 +80,24 @@ class Rows:
                 size = self.count - seen
                 batch = take(batch, size)
             if size == 0:
-                break
+                continue
             hashes = row_hashes(batch, size)
-            unordered += int(hashes.sum())
-            sequence += int(_mix(hashes + torch.arange(seen, seen + size) * _PRIME).sum())
+            places = torch.arange(seen, seen + size) * _PRIME
+            # modulo 2^64, as the sums within a batch are: how rows fall into batches is no matter
+            unordered = (unordered + int(hashes.sum())) % _MODULUS
+            sequence = (sequence + int(_mix(hashes + places).sum())) % _MODULUS
             seen += size
             items += self.task.count(batch)
             yield move(batch, self.device, channels_last=self.channels_last)
             if self.count is not None and seen >= self.count:
                 break
         self._finish(seen, items, (unordered, sequence), ordered)
+
+    def first(self) -> Any:
+        """The first batch alone; not a pass."""
+        for batch in self.loader:
+            return move(batch, self.device, channels_last=self.channels_last)
+        raise DataError(f"{self.name} is empty: it gave no rows; check its data set.")
 
     def _finish(self, seen: int, items: int, found: tuple[int, int], ordered: bool) -> None:
         if seen == 0:
@@ -101,7 +112,8 @@ class Rows:
         elif self.rows != seen or self._sum[0] != found[0]:
             raise DataError(
                 f"{self.name} changed: {seen} rows now, {self.rows} before, and not the same ones; "
-                "turn random augmentation and drop_last off, and pass a loader that replays its rows."
+                "turn random augmentation and drop_last off, and pass a loader that replays its "
+                "rows."
             )
         elif ordered and self._sum[1] != found[1]:
             raise DataError(
@@ -142,8 +154,11 @@ def move(data: Any, device: torch.device, *, channels_last: bool = False) -> Any
 
 
 def take(data: Any, size: int) -> Any:
-    """The first `size` rows of a nesting."""
-    return map_tensors(data, lambda tensor: tensor[:size] if tensor.ndim else tensor)
+    """The first `size` rows of a nesting; tensors without a dimension of rows stay whole."""
+    whole = rows(data)
+    if whole <= size:
+        return data
+    return map_tensors(data, lambda t: t[:size] if t.ndim and t.shape[0] == whole else t)
 
 
 def concatenate(batches: list[Any]) -> Any | None:
@@ -151,8 +166,10 @@ def concatenate(batches: list[Any]) -> Any | None:
     columns = [list(tensors(batch)) for batch in batches]
     if len({tuple((c.shape[1:], c.dtype) for c in column) for column in columns}) != 1:
         return None
-    if any(tensor.ndim == 0 for tensor in columns[0]):
-        return None
+    for batch, column in zip(batches, columns, strict=True):
+        size = rows(batch)
+        if any(tensor.ndim == 0 or tensor.shape[0] != size for tensor in column):
+            return None
     joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
     return map_tensors(batches[0], lambda _: next(joined))
 
@@ -203,6 +220,7 @@ def free_memory(device: torch.device) -> int:
 
 _PRIME = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed integer
 _SECOND = -4417276706812531889
+_MODULUS = 1 << 64
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -224,9 +242,13 @@ def row_hashes(batch: Any, size: int) -> Tensor:  # (size,) int64
         if flat.dtype == torch.bool:
             flat = flat.to(torch.int8)
         bits = flat.view(_INTEGERS[flat.element_size()]).to(torch.int64)
-        powers = _mix(torch.arange(1, bits.shape[1] + 1, device=bits.device) * _SECOND) | 1
-        total = _mix(total * _PRIME + (bits * powers).sum(1).cpu())
+        total = _mix(total * _PRIME + (bits * _powers(bits.shape[1], bits.device)).sum(1).cpu())
     return total
+
+
+@lru_cache(maxsize=16)
+def _powers(width: int, device: torch.device) -> Tensor:  # (width,) odd numbers
+    return _mix(torch.arange(1, width + 1, device=device) * _SECOND) | 1
 
 
 def _mix(values: Tensor) -> Tensor:

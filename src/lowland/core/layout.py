@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowland.errors import LayoutError, NonFiniteError
+from lowland.errors import ConfigError, LayoutError, NonFiniteError
 
 Where = str | Callable[[str], bool] | None
 
@@ -73,7 +73,8 @@ class ParamLayout:
         for raw, parameter in named_parameters(model).items():
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise LayoutError(
-                    f"{raw}: the parameter has no shape yet; pass one batch through the model first."
+                    f"{raw}: the parameter has no shape yet; pass one batch through the model "
+                    "first."
                 )
             if not parameter.requires_grad:
                 continue
@@ -151,7 +152,8 @@ class ParamLayout:
         tensors = named_parameters(source) if isinstance(source, nn.Module) else clean(source)
         found: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
-            found.setdefault(self.aliases.get(name, name), tensor)
+            if isinstance(tensor, Tensor):  # state dicts may hold other state
+                found.setdefault(self.aliases.get(name, name), tensor)
         shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
         if any(shapes.get(entry.name) != entry.shape for entry in self.entries):
             raise LayoutError(f"the weights come from another model: {self._difference(shapes)}.")
@@ -216,9 +218,11 @@ class ParamLayout:
         self.check(b)
         left, right = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
         total = torch.zeros(len(left), len(right), dtype=torch.float64, device=a.device)
-        for start in range(0, self.size, _INNER_CHUNK):
-            part = slice(start, start + _INNER_CHUNK)
-            total += left[:, part].double() @ right[:, part].double().T
+        step = max(_INNER_CHUNK // max(len(left), len(right), 1), 1)
+        for start in range(0, self.size, step):
+            part = slice(start, start + step)
+            wide = left[:, part].double()
+            total += wide @ (wide if b is a else right[:, part].double()).T
         return total.reshape(a.shape[:-1] + b.shape[:-1])
 
     # -- the door --------------------------------------------------------------------------------
@@ -299,7 +303,10 @@ def _predicate(where: Where) -> Callable[[str], bool]:
         return lambda name: True
     if callable(where):
         return where
-    pattern = re.compile(where)
+    try:
+        pattern = re.compile(where)
+    except re.error as error:
+        raise ConfigError(f"where: {where!r} is not a regular expression ({error}).") from error
     return lambda name: pattern.search(name) is not None
 
 

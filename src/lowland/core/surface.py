@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,10 +13,10 @@ from torch.func import functional_call
 
 from lowland.core import batchnorm as bn
 from lowland.core.data import Rows, concatenate, free_memory, move, take
-from lowland.core.layout import ParamLayout, Where, clean_names
+from lowland.core.layout import ParamLayout, Where, clean, clean_names
 from lowland.core.point import Point
 from lowland.core.task import Task, rows
-from lowland.errors import ConfigError, DataError
+from lowland.errors import ConfigError, DataError, LayoutError
 
 if TYPE_CHECKING:
     from lowland.records import Table
@@ -84,11 +84,12 @@ class LossSurface:
         self.device = _device_of(structure) if device is None else torch.device(device)
         self._template = structure.to(self.device)
         self._bn_layers = bn.layers_of(structure)
+        self._statistics = bn.statistics_of(self._bn_layers)
+        self._read_only = frozenset(bn.statistics_of(bn.every_layer(structure)))
         self._always_eval = _eval_modules(structure)
         self._mode = ""
-        raw = clean_names(dict(structure.named_parameters(remove_duplicate=False)))
-        self._raw_names = {short: name for name, short in raw.items()}
-        self.buffers: Buffers = {name: b.detach() for name, b in structure.named_buffers()}
+        self._places, self._unfilled = _places(structure)
+        self.buffers: Buffers = clean({n: b.detach() for n, b in structure.named_buffers()})
         structure.requires_grad_(False)
         self.data = Rows(loader, task, device=self.device, count=count, channels_last=channels_last)
         self.bn_rows = bn_rows
@@ -122,6 +123,7 @@ class LossSurface:
             output = self.forward(parameters, buffers, args, kwargs)
             self.task.check(output, target)
             total += self.items_nll(output, target).sum(dtype=torch.float64)
+        assert data.items is not None  # set by the pass
         return total / data.items
 
     def loss(
@@ -140,7 +142,7 @@ class LossSurface:
         return self.items_nll(output, target).sum() / max(self.task.count(batch), 1)
 
     def value_and_grad(
-        self, w: Tensor, batch: Any = None, *, batchnorm: str = "refresh"
+        self, w: Tensor | Point, batch: Any = None, *, batchnorm: str = "refresh"
     ) -> tuple[Tensor, Tensor]:
         """Loss and gradient (P,).
 
@@ -148,14 +150,14 @@ class LossSurface:
         `surface(w)`, in evaluation mode; the gradient then flows through the refreshed BatchNorm
         statistics too, since they are a function of w.
         """
-        w = self.point(w).weights.detach()
-        if batch is not None:
-            leaf = w.clone().requires_grad_()
-            value = self.loss(leaf, batch, train=True)
-            (gradient,) = torch.autograd.grad(value, leaf)
-            return value.detach(), gradient
+        point = self.point(w)
+        if batch is None:
+            return self._full_gradient(point, batchnorm)
         with torch.enable_grad():
-            return self._full_gradient(w, batchnorm)
+            leaf = point.weights.detach().clone().requires_grad_()
+            value = self.loss(leaf, batch, point.buffers, train=True)
+            (gradient,) = torch.autograd.grad(value, leaf)
+        return value.detach(), gradient
 
     def log_likelihood(
         self, w: Tensor | Point, *, loader: Iterable[Any] | None = None, batchnorm: str = "refresh"
@@ -163,6 +165,7 @@ class LossSurface:
         """log p(targets | inputs, w) = -n L(w), a float64 scalar."""
         data = self.rows_of(loader)
         value = self(w, loader=None if data is self.data else data, batchnorm=batchnorm)
+        assert data.items is not None  # set by the pass
         return -value * data.items
 
     def evaluate(
@@ -189,28 +192,43 @@ class LossSurface:
             raise ConfigError(f"method: expected 'exact' or 'batch', got {method!r}.")
         if not self._bn_layers:
             return {}
-        parameters = self.layout.materialise(self.point(w).weights)
+        point = self.point(w)
+        parameters = self.layout.materialise(point.weights)
         if method == "batch":
-            return self._bn_pass(parameters, self._bn_data())
-        joined = self.bn_resident()
-        if joined is not None:
-            return self._bn_pass(parameters, [joined])
+            data = self._bn_data()
+            try:
+                return self._bn_pass(parameters, data, point.buffers)
+            except ValueError as error:
+                if min(map(rows, data)) > 1:
+                    raise
+                raise DataError(
+                    "a batch of one row cannot be normalised by itself; choose another batch size, "
+                    "another bn_rows, or method='exact'."
+                ) from error
+        if self.bn_resident() is not None:
+            return self.refresh_resident(parameters, point.buffers)
 
         def forward(batch: Any, buffers: Buffers) -> None:
             args, kwargs, _ = self.task.unpack(batch)
-            self.forward(parameters, buffers, args, kwargs)
+            self.forward(parameters, {**(point.buffers or {}), **buffers}, args, kwargs)
 
         return bn.fixed_point(self._bn_layers, forward, self._bn_data(), self._bn_snapshot())
 
-    def refresh_resident(self, parameters: Mapping[str, Tensor]) -> Buffers:
+    def refresh_resident(
+        self, parameters: Mapping[str, Tensor], buffers: Buffers | None = None
+    ) -> Buffers:
         """Exact statistics from the one resident batch: pure, differentiable, vmappable."""
+        return self._bn_pass(parameters, [self.require_resident()], buffers)
+
+    def require_resident(self) -> Any:
+        """The one resident batch of BatchNorm rows; raises `DataError` where there is none."""
         joined = self.bn_resident()
         if joined is None:
             raise DataError(
-                "the BatchNorm rows do not fit in memory as one batch; lower bn_rows, or use "
-                "batchnorm='frozen'."
+                "the BatchNorm rows cannot be one batch: too many for the memory, or of different "
+                "shapes; lower bn_rows, give another bn_loader, or use batchnorm='frozen'."
             )
-        return self._bn_pass(parameters, [joined])
+        return joined
 
     @property
     def has_batchnorm(self) -> bool:
@@ -227,23 +245,37 @@ class LossSurface:
             self._bn_planned = True
         return self._bn_joined
 
-    def _bn_pass(self, parameters: Mapping[str, Tensor], batches: Iterable[Any]) -> Buffers:
+    def _bn_pass(
+        self,
+        parameters: Mapping[str, Tensor],
+        batches: Iterable[Any],
+        buffers: Buffers | None = None,
+    ) -> Buffers:
         def forward(batch: Any) -> None:
             args, kwargs, _ = self.task.unpack(batch)
-            self.forward(parameters, {}, args, kwargs, mode="batchnorm")
+            self.forward(parameters, buffers or {}, args, kwargs, mode="batchnorm")
 
         return bn.one_pass(self._bn_layers, forward, batches)
 
     def _bn_data(self) -> list[Any]:
         """The first `bn_rows` rows, read once, so that L stays a function of w alone."""
         if self._bn_batches is None:
-            source = self.data.loader if self._bn_source is None else self._bn_source
+            source, most = self._bn_source, self.bn_rows
+            if source is None:
+                source, most = self.data.loader, min(most, self.data.count or most)
+                if isinstance(source, Iterator):
+                    raise DataError(
+                        "the loader is an iterator, and BatchNorm statistics would use it up; give "
+                        "a DataLoader or a list, or bn_loader=."
+                    )
             kept, seen = [], 0
             for batch in source:
-                batch = take(batch, self.bn_rows - seen)
+                batch = take(batch, most - seen)
+                if rows(batch) == 0:
+                    continue
                 seen += rows(batch)
                 kept.append(move(batch, self.device, channels_last=self.channels_last))
-                if seen >= self.bn_rows:
+                if seen >= most:
                     break
             if seen < 2:
                 raise DataError(
@@ -253,9 +285,7 @@ class LossSurface:
         return self._bn_batches
 
     def _bn_snapshot(self) -> Buffers:
-        names = [f"{n}." if n else "" for n in self._bn_layers]
-        ends = ("running_mean", "running_var")
-        return {f"{name}{end}": self.buffers[f"{name}{end}"] for name in names for end in ends}
+        return {name: self.buffers[name] for name in self._statistics}
 
     def _activation_bytes(self, batch: Any) -> float:
         """Memory that a forward pass without gradients takes a row: four of the largest output."""
@@ -284,15 +314,26 @@ class LossSurface:
         self.layout.check(point.weights, flat=True)
         weights = point.weights.to(self.device)
         self.layout.require_finite(weights)
-        return Point(weights, point.buffers)
+        if not point.buffers:
+            return Point(weights)
+        strange = [name for name in point.buffers if name not in self._places]
+        if strange:
+            raise LayoutError(f"the buffers come from another model: it has no {strange[0]}.")
+        return Point(weights, {name: b.to(self.device) for name, b in point.buffers.items()})
 
-    def rows_of(self, loader: Iterable[Any] | None) -> Rows:
+    def rows_of(self, loader: Iterable[Any] | None, *, count: int | None = None) -> Rows:
         """The surface's own rows, or those of another loader."""
         if loader is None:
             return self.data
         if isinstance(loader, Rows):
             return loader
-        return Rows(loader, self.task, device=self.device, channels_last=self.channels_last)
+        return Rows(
+            loader,
+            self.task,
+            device=self.device,
+            count=count,
+            channels_last=self.channels_last,
+        )
 
     def buffers_for(self, point: Point, batchnorm: str) -> Buffers:
         """The buffers that `point` is evaluated with."""
@@ -316,22 +357,29 @@ class LossSurface:
         evaluation.
         """
         self._set_mode(mode)
-        values: dict[str, Tensor | None] = {
-            self._raw_names.get(name, name): value for name, value in parameters.items()
-        }
-        # the template is ours, but so that calls do not see one another's writes: fresh buffers
+        values: dict[str, Tensor | None] = dict.fromkeys(self._unfilled)
+        for name, value in parameters.items():
+            for place in self._places[name]:
+                values[place] = value
         for name, buffer in {**self.buffers, **buffers}.items():
-            values[name] = buffer if mode == "eval" else buffer.clone()
+            # so that calls do not see one another's writes: copies of what a module may write to
+            value = buffer if name in self._read_only else buffer.clone()
+            for place in self._places[name]:
+                values[place] = value
         if mode != "eval":
             # without running statistics a BN layer normalises by the batch and writes nothing,
             # which keeps the call pure: vmap has no rule for writing batched values into them
-            for name in self._bn_layers:
-                dot = f"{name}." if name else ""
-                for end in ("running_mean", "running_var", "num_batches_tracked"):
-                    if f"{dot}{end}" in values:
-                        values[f"{dot}{end}"] = None
+            for name in self._statistics:
+                for place in self._places[name]:
+                    values[place] = None
         with self._precision():
-            raw = functional_call(self._template, values, args, dict(kwargs))  # type: ignore[arg-type]
+            raw = functional_call(
+                self._template,
+                values,  # type: ignore[arg-type]
+                args,
+                dict(kwargs),
+                tie_weights=False,  # `_places` knows the ties: searching for them takes time
+            )
         return self.task.output(raw)
 
     def items_nll(self, output: Tensor, target: Any) -> Tensor:
@@ -353,33 +401,37 @@ class LossSurface:
             )
         return parts
 
-    def _full_gradient(self, w: Tensor, batchnorm: str) -> tuple[Tensor, Tensor]:
-        leaf = w.clone().requires_grad_()
-        refresh = batchnorm == "refresh" and self.has_batchnorm
-        with torch.no_grad():
-            fixed = self.buffers_for(Point(w), batchnorm)
-        stats = {name: b.detach().requires_grad_() for name, b in fixed.items()} if refresh else {}
+    @torch.enable_grad()
+    def _full_gradient(self, point: Point, batchnorm: str) -> tuple[Tensor, Tensor]:
+        leaf = point.weights.detach().clone().requires_grad_()
+        stats: Buffers = {}
+        if batchnorm == "refresh" and self.has_batchnorm:
+            self.require_resident()  # before the work rather than after it
+            stats = {name: b.requires_grad_() for name, b in self.refresh(point).items()}
+            fixed = {**(point.buffers or {}), **{name: b.detach() for name, b in stats.items()}}
+        else:
+            fixed = self.buffers_for(point, batchnorm)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        gradient = torch.zeros_like(w)
+        gradient = torch.zeros_like(leaf)
         into = {name: torch.zeros_like(b) for name, b in stats.items()}
         for batch in self.data:
             args, kwargs, target = self.labelled(batch)
-            output = self.forward(self.layout.materialise(leaf), {**fixed, **stats}, args, kwargs)
+            with bn.differentiable(self._bn_layers, stats):
+                output = self.forward(self.layout.materialise(leaf), fixed, args, kwargs)
             self.task.check(output, target)
-            loss = self.items_nll(output, target).sum()
+            loss = self.items_nll(output, target).sum(dtype=torch.float64)
             grads = torch.autograd.grad(loss, [leaf, *stats.values()], allow_unused=True)
-            total += loss.detach().double()
-            gradient += grads[0]
-            for name, part in zip(stats, grads[1:], strict=True):
+            total += loss.detach()
+            for into_one, part in zip([gradient, *into.values()], grads, strict=True):
                 if part is not None:
-                    into[name] += part
-        if refresh:
+                    into_one += part
+        if stats:
             # the chain rule through statistics(w): one backward pass over the BN rows
-            found = self.refresh_resident(self.layout.materialise(leaf))
-            pairs = [(found[name], into[name]) for name in stats if name in found]
-            outputs, weights = zip(*pairs, strict=True)
-            (through,) = torch.autograd.grad(outputs, leaf, weights)
-            gradient += through
+            found = self.refresh_resident(self.layout.materialise(leaf), point.buffers)
+            outputs = [found[name] for name in stats]
+            (through,) = torch.autograd.grad(outputs, leaf, list(into.values()), allow_unused=True)
+            if through is not None:
+                gradient += through
         items = self.data.items
         assert items is not None  # set by the pass
         return total / items, gradient / items
@@ -408,27 +460,63 @@ class LossSurface:
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside `torch.compile` and data-parallel wrappers."""
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]
-        elif isinstance(model, parallel):
-            model = model.module
-        else:
-            return model
+    while isinstance(model, parallel) or uncompiled(model) is not model:
+        model = model.module if isinstance(model, parallel) else uncompiled(model)
+    return model
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """What `torch.compile` wrapped, or the module itself."""
+    inner = getattr(module, "_orig_mod", module)
+    return inner if isinstance(inner, nn.Module) else module
 
 
 def private_copy(model: nn.Module) -> nn.Module:
     """A deep copy, ties kept, of models with computed attributes too.
 
     `torch.nn.utils.weight_norm` leaves a computed tensor on the module, which `deepcopy` refuses;
-    it is copied as a constant, and computed anew at the next forward pass.
+    it is copied as a constant, and computed anew at the next forward pass. Compiled parts are
+    copied uncompiled, since compiled code is bound to its own weights.
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for value in vars(module).values():
+        for value in (*vars(module).values(), *module._buffers.values()):
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
+    made = copy.deepcopy(model, memo)
+    for module in list(made.modules()):
+        for name, child in module._modules.items():
+            if child is not None:
+                module._modules[name] = uncompiled(child)
+    return made
+
+
+def _places(model: nn.Module) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Where a parameter or buffer of any name stands: every place that is tied to it, once each.
+
+    Names count with and without wrappers' prefixes. Beside them the buffers that are None until a
+    forward pass fills them: they are None again at every call, so that calls are pure.
+    """
+    places: dict[str, tuple[str, ...]] = {}
+    unfilled = []
+    for kind, every in (
+        ("_parameters", dict(model.named_parameters(remove_duplicate=False))),
+        ("_buffers", dict(model.named_buffers(remove_duplicate=False))),
+    ):
+        tied: dict[int, list[str]] = {}
+        for prefix, module in model.named_modules():
+            for key, tensor in getattr(module, kind).items():
+                name = f"{prefix}.{key}" if prefix else key
+                if tensor is not None:
+                    tied.setdefault(id(tensor), []).append(name)
+                elif kind == "_buffers":
+                    unfilled.append(name)
+        short = clean_names([*every, *unfilled])
+        for name, tensor in every.items():
+            places[name] = places[short[name]] = tuple(tied[id(tensor)])
+        for name in unfilled:
+            places[name] = places[short[name]] = (name,)
+    return places, unfilled
 
 
 def _device_of(model: nn.Module) -> torch.device:

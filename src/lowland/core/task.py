@@ -67,8 +67,8 @@ class Task(ABC):
     so that it can be differentiated and vmapped.
 
     Args:
-        unpack: turns a batch of your loader into (args, kwargs, target); see `lowland.core.task.unpack`
-            for the formats that need none.
+        unpack: turns a batch of your loader into (args, kwargs, target); see
+            `lowland.core.task.unpack` for the formats that need none.
 
     >>> class Poisson(Task):
     ...     def nll(self, output, target):
@@ -88,7 +88,7 @@ class Task(ABC):
         return unpack(batch) if self._unpack is None else Batch(*self._unpack(batch))
 
     def output(self, raw: Any) -> Tensor:
-        """The tensor that matters in what the model returned: `.logits`, or the first of a tuple."""
+        """The tensor that matters in what the model returned: `.logits`, or a tuple's first."""
         if isinstance(raw, Tensor):
             return raw
         logits = raw.get("logits") if isinstance(raw, Mapping) else getattr(raw, "logits", None)
@@ -117,8 +117,8 @@ class Task(ABC):
         mask = self.valid(target)
         return rows(target) if mask is None else int(mask.sum())
 
-    def check(self, output: Tensor, target: Any) -> None:
-        """Raises `DataError` where the target's values cannot be meant, such as labels out of range.
+    def check(self, output: Tensor, target: Any) -> None:  # noqa: B027 - nothing to check is fine
+        """Raises `DataError` for values of the target that cannot be meant, as labels out of range.
 
         Called on data once, outside of vmap; shapes are checked by `nll` itself.
         """
@@ -215,20 +215,21 @@ class Classification(Task):
         output = _wide(output)
         if form == "multiclass":
             # long() because labels are often stored in fewer bytes
-            loss = F.cross_entropy(
+            items = F.cross_entropy(
                 output, target.long(), ignore_index=self.ignore_index, reduction="none"
             )
-            return loss.reshape(-1)
-        loss = F.binary_cross_entropy_with_logits(
+            return items.reshape(-1)
+        loss: Tensor = F.binary_cross_entropy_with_logits(
             output, target.reshape(output.shape).to(output.dtype), reduction="none"
         )
-        return loss.reshape(-1) if form == "binary" else loss.sum(1)
+        return loss.reshape(-1) if form == "binary" else loss.flatten(1).sum(1)
 
     def valid(self, target: Tensor) -> Tensor | None:
         # zeros and ones of binary and multilabel targets never equal a negative index
         if target.dtype.is_floating_point or self.form in ("binary", "multilabel"):
             return None
-        return target.reshape(-1) != self.ignore_index
+        # long(): in fewer bits -100 is a label, 156
+        return target.reshape(-1).long() != self.ignore_index
 
     def check(self, output: Tensor, target: Tensor) -> None:
         form = self.form_of(output, target)
@@ -241,6 +242,7 @@ class Classification(Task):
                 )
             return
         classes = output.shape[1]
+        target = target.long()
         bad = target[((target < 0) | (target >= classes)) & (target != self.ignore_index)]
         if bad.numel():
             raise DataError(
@@ -267,7 +269,7 @@ class Classification(Task):
 
     def entropy(self, probs: Tensor) -> Tensor:  # probs: (N, C, ...) -> (N, ...)
         """Entropy in nats; of independent labels, the sum of theirs."""
-        entropy = -torch.special.xlogy(probs, probs).sum(1)
+        entropy: Tensor = -torch.special.xlogy(probs, probs).sum(1)
         if self.form == "multilabel":
             entropy = entropy - torch.special.xlogy(1 - probs, 1 - probs).sum(1)
         return entropy
@@ -354,6 +356,11 @@ class Regression(Task):
     def check(self, output: Tensor, target: Tensor) -> None:
         if not bool(torch.isfinite(target).all()):
             raise DataError("regression: the targets hold NaN or infinity; drop those rows.")
+        if self.noise_variance == "learned" and not bool((self.moments(output)[1] > 0).all()):
+            raise DataError(
+                "regression: noise_variance='learned' takes the second half of the outputs for "
+                "variances, and some are not positive; wrap the model in GaussianHead."
+            )
 
     def statistics(self, output: Tensor) -> dict[str, Tensor]:
         mean, variance = (part.double() for part in self.moments(output))
@@ -419,7 +426,7 @@ class LanguageModeling(Task):
         if not isinstance(ids, Tensor):
             raise DataError("language modelling: expected labels or input_ids in the batch.")
         mask = parts.kwargs.get("attention_mask")
-        labels = ids if mask is None else ids.masked_fill(mask == 0, self.ignore_index)
+        labels = ids if mask is None else ids.long().masked_fill(mask == 0, self.ignore_index)
         return parts._replace(target=labels)
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
@@ -437,10 +444,11 @@ class LanguageModeling(Task):
         )
 
     def valid(self, target: Tensor) -> Tensor:
-        return target[:, 1:].reshape(-1) != self.ignore_index
+        return target[:, 1:].reshape(-1).long() != self.ignore_index
 
     def check(self, output: Tensor, target: Tensor) -> None:
         words = output.shape[-1]
+        target = target.long()
         bad = target[((target < 0) | (target >= words)) & (target != self.ignore_index)]
         if bad.numel():
             raise DataError(

@@ -32,20 +32,22 @@ class Ensemble(Posterior):
         if len(members) == 0:
             raise ConfigError("an ensemble needs at least one member.")
         self._members = members
-        self.support = len(members)
-        self.size = self.point(0).weights.shape[-1]
-        if isinstance(members, list | tuple):
-            for i in range(len(members)):
-                found = tuple(self.point(i).weights.shape)
-                if found != (self.size,):
-                    raise LayoutError(
-                        f"ensemble: expected members ({self.size},), got {found} for member {i}: "
-                        "they come from different models."
-                    )
+        self.support: int = len(members)
+        first = self.point(0).weights
+        self.size = first.shape[-1] if first.ndim else 1
+        # what reads its members from disk checks them as it reads
+        held = members if isinstance(members, list | tuple) else (first,)
+        for i, member in enumerate(held):
+            found = tuple((member.weights if isinstance(member, Point) else member).shape)
+            if found != (self.size,):
+                raise LayoutError(
+                    f"ensemble: expected members ({self.size},), got {found} for member {i}: "
+                    "they come from different models, or are not flat."
+                )
 
     def __len__(self) -> int:
-        return len(self._members)
+        return self.support
 
     def point(self, i: int, *, seed: int = 0) -> Point:
-        member = self._members[i % len(self._members)]
+        member = self._members[i % self.support]
         return member if isinstance(member, Point) else Point(member)

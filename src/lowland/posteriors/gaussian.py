@@ -12,7 +12,7 @@ from lowland.errors import ConfigError, LayoutError, LowlandError
 from lowland.posteriors.base import Posterior
 from lowland.posteriors.noise import normal, small_normal
 
-_PART = 1 << 16  # values worked on at a time: they stay in cache between operations
+_PART = 1 << 17  # values worked on at a time: they stay in cache between operations
 
 
 class Gaussian(Posterior):
@@ -104,8 +104,10 @@ class Gaussian(Posterior):
         """
         if w.shape[-1] != self.size:
             raise LayoutError(f"weights: expected (..., {self.size}), got {tuple(w.shape)}.")
+        if self.scale == 0:
+            raise LowlandError("no density: scale is 0, all mass is on the mean; use with_scale.")
         diagonal, low_rank = self._shares
-        zeros = int((self.variance <= 0).sum()) if diagonal > 0 else self.size
+        zeros = int((self.variance <= 0).sum())
         if zeros:
             raise LowlandError(
                 f"no density: {zeros} of {self.size} weights have variance 0; leave them out with "

@@ -11,6 +11,7 @@ from torch import Tensor
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError
 from lowland.posteriors.base import Posterior
+from lowland.posteriors.gaussian import Gaussian
 
 
 class Mixture(Posterior):
@@ -39,7 +40,7 @@ class Mixture(Posterior):
             sizes = ", ".join(str(component.size) for component in components)
             raise LayoutError(f"mixture: components of different models, with P = {sizes}.")
         weights = [1.0] * len(components) if weights is None else [float(w) for w in weights]
-        if len(weights) != len(components) or not all(w > 0 for w in weights):
+        if len(weights) != len(components) or not all(0 < w < math.inf for w in weights):
             raise ConfigError(
                 f"weights: expected {len(components)} positive numbers, got {weights}."
             )
@@ -48,6 +49,15 @@ class Mixture(Posterior):
         self.size = components[0].size
         self._order: list[tuple[int, int]] = []  # (component, number of its draw) by draw
         self._counts = [0] * len(components)
+
+    def with_scale(self, scale: float) -> Mixture:
+        """The same mixture with this scale for every component's covariance."""
+        scaled = []
+        for component in self.components:
+            if not isinstance(component, Gaussian | Mixture):
+                raise ConfigError(f"a {type(component).__name__} has no scale; mix Gaussians.")
+            scaled.append(component.with_scale(scale))
+        return Mixture(scaled, weights=self.weights)
 
     def point(self, i: int, *, seed: int = 0) -> Point:
         while len(self._order) <= i:

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from lowland.errors import ConfigError
+
 CHUNK = 1 << 20
 LOW_RANK = (1 << 12) - 1  # the chunk number that is kept for noise that is no weight's
 _MASK = (1 << 32) - 1
@@ -51,7 +53,12 @@ def generator(seed: int, draw: int, chunk: int) -> torch.Generator:
     torch seeds its CPU generator with 32 bits. For one seed the key is a bijection of
     (draw, chunk), up to 2^20 draws of 2^12 chunks, so that no two chunks share their noise.
     """
-    index = (draw << 12 | chunk) & _MASK
+    if not (0 <= draw < 1 << 20 and 0 <= chunk < 1 << 12):
+        raise ConfigError(
+            f"draw: expected one of {1 << 20} draws of {1 << 12} chunks, got draw {draw}, chunk "
+            f"{chunk}; use another seed for more."
+        )
+    index = draw << 12 | chunk
     salt = _mix((seed & _MASK) ^ _mix(seed >> 32 & _MASK) ^ 0x9E3779B9)
     return torch.Generator().manual_seed(_mix((_mix(index) + salt) & _MASK))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -37,7 +38,8 @@ class Every:
         if not 0 <= start <= 1:
             raise ConfigError(f"start: expected a share of the budget in [0, 1], got {start}.")
         self.interval = interval
-        self.first = 0.0 if total is None else start * total
+        # rounded first: 0.55 * 100 is 55.00000000000001
+        self.first = 0 if total is None else math.ceil(round(start * total, 6))
 
     def picks(self, step: int) -> bool:
         return step % self.interval == 0 and step >= self.first

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,9 +21,9 @@ from lowland.errors import ConfigError, LayoutError, LowlandError, StoreError
 from lowland.files import PathLike, load_tree, save_tree
 from lowland.posteriors import Gaussian, PointMass, Posterior
 
-# values worked on at a time: five operations on them stay in cache, so that an update moves each
-# vector through memory once
-_PART = 1 << 16
+# values worked on at a time: few enough that the operations on them stay in cache, so that an
+# update moves each vector through memory once, and enough that a call costs little beside them
+_PART = 1 << 19
 
 
 class Moments(ABC):
@@ -50,9 +50,9 @@ class Moments(ABC):
         """
         if isinstance(source, Tensor):
             self.layout.check(source, flat=True)
-            pieces = [(0, source.detach())]
+            pieces = [source.detach()]
         elif isinstance(source, nn.Module | Mapping):
-            pieces = list(self.layout.segments(source))
+            pieces = [values for _, values in self.layout.segments(source)]
         else:
             raise LayoutError(
                 f"expected a model, a state dict or a tensor, got {type(source).__name__}."
@@ -61,27 +61,29 @@ class Moments(ABC):
         self.count += 1
         self._absorb(pieces)
 
-    def _require_finite(self, pieces: list[tuple[int, Tensor]]) -> None:
+    def _require_finite(self, pieces: list[Tensor]) -> None:
         # one read; a sum that is not finite may still be an overflow, so it is looked into
-        total = torch.stack([values.sum(dtype=self.layout.dtype) for _, values in pieces]).sum()
-        if not math.isfinite(total.item()):
-            flat = torch.cat([values for _, values in pieces])
+        dtype = self.layout.dtype
+        sums = [values.sum(dtype=dtype).to(self.device) for values in pieces]
+        if not math.isfinite(torch.stack(sums).sum().item()):
+            flat = torch.cat([values.to(self.device, dtype) for values in pieces])
             self.layout.require_finite(
                 flat, what=f"iterate {self.count + 1} was not taken: its weights"
             )
 
     @abstractmethod
-    def _absorb(self, pieces: Iterable[tuple[int, Tensor]]) -> None:
-        """Updates the moments with checked (offset, values) pieces."""
+    def _absorb(self, pieces: list[Tensor]) -> None:
+        """Updates the moments with the checked values of all parameters, in the layout's order."""
 
-    def _parts(self, pieces: Iterable[tuple[int, Tensor]]) -> Iterable[tuple[slice, Tensor]]:
-        """The iterate in cache-sized parts, in the moments' dtype and place."""
-        for offset, values in pieces:
-            # on a GPU a launch costs more than memory does
-            part = _PART if self.device.type == "cpu" else max(len(values), 1)
-            for start in range(0, len(values), part):
-                piece = values[start : start + part].to(self.device, self.layout.dtype)
-                yield slice(offset + start, offset + start + len(piece)), piece
+    def _parts(self, pieces: list[Tensor], *vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """The iterate in cache-sized parts, in the moments' dtype and place, each with the views
+        of the (P,) vectors that belong to it."""
+        # on a GPU a launch costs more than memory does
+        size = _PART if self.device.type == "cpu" else self.layout.size
+        parts = [part for values in pieces for part in values.split(size)]
+        lengths = [len(part) for part in parts]
+        for part, *views in zip(parts, *(v.split(lengths) for v in vectors), strict=True):
+            yield part.to(self.device, self.layout.dtype), *views
 
     @property
     def mean(self) -> Tensor:
@@ -155,10 +157,9 @@ class SWA(Moments):
     tensor([3.])
     """
 
-    def _absorb(self, pieces: Iterable[tuple[int, Tensor]]) -> None:
-        for where, w in self._parts(pieces):
-            mean = self._mean[where]
-            mean.add_(w - mean, alpha=1 / self.count)
+    def _absorb(self, pieces: list[Tensor]) -> None:
+        for w, mean in self._parts(pieces, self._mean):
+            mean.lerp_(w, 1 / self.count)
 
     def posterior(self) -> PointMass:
         """All mass on the average."""
@@ -166,7 +167,7 @@ class SWA(Moments):
 
 
 class EMA(Moments):
-    r"""Exponential moving average: \(m \leftarrow \beta m + (1 - \beta) w\), from the first iterate.
+    r"""Exponential moving average: \(m \leftarrow \beta m + (1 - \beta) w\), from iterate 1 on.
 
     Args:
         decay: \(\beta\); 1 / (1 - beta) is the number of iterates that it averages over.
@@ -193,10 +194,10 @@ class EMA(Moments):
     def _settings(self) -> dict[str, Any]:
         return {"decay": self.decay}
 
-    def _absorb(self, pieces: Iterable[tuple[int, Tensor]]) -> None:
+    def _absorb(self, pieces: list[Tensor]) -> None:
         weight = 1.0 if self.count == 1 else 1 - self.decay
-        for where, w in self._parts(pieces):
-            self._mean[where].lerp_(w, weight)
+        for w, mean in self._parts(pieces, self._mean):
+            mean.lerp_(w, weight)
 
     def posterior(self) -> PointMass:
         """All mass on the average."""
@@ -243,13 +244,17 @@ class SWAG(Moments):
             raise ConfigError(f"rank: expected 0 (diagonal) or at least 2, got {rank}.")
         super().__init__(layout, device=device)
         self.rank = rank
-        if isinstance(deviations_dtype, str):
-            deviations_dtype = getattr(torch, deviations_dtype)
-        self.deviations_dtype = deviations_dtype or layout.dtype
+        if isinstance(deviations_dtype, str):  # as files have it
+            deviations_dtype = getattr(torch, deviations_dtype, deviations_dtype)
+        dtype = layout.dtype if deviations_dtype is None else deviations_dtype
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ConfigError(f"deviations_dtype: expected a floating-point dtype, got {dtype}.")
+        self.deviations_dtype = dtype
         self._variance = self._zeros()
         shape = (rank, layout.size)
-        if path is not None:
+        if path is not None and rank:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).unlink(missing_ok=True)  # others may still have the old one mapped
             flat = torch.from_file(
                 str(path), shared=True, size=math.prod(shape), dtype=self.deviations_dtype
             )
@@ -262,18 +267,21 @@ class SWAG(Moments):
         dtype = str(self.deviations_dtype).removeprefix("torch.")
         return {"rank": self.rank, "deviations_dtype": dtype}
 
-    def _absorb(self, pieces: Iterable[tuple[int, Tensor]]) -> None:
+    def _absorb(self, pieces: list[Tensor]) -> None:
         n = self.count
-        row = self._ring[(n - 1) % self.rank] if self.rank else None
-        keep = (n - 1) / n
-        for where, w in self._parts(pieces):
-            mean, variance = self._mean[where], self._variance[where]
-            difference = w - mean
-            mean.add_(difference, alpha=1 / n)
-            # (w - old mean)(w - new mean) = (n - 1)/n (w - old mean)^2, which cannot be negative
-            variance.mul_(keep).addcmul_(difference, difference, value=keep / n)
-            if row is not None:
-                row[where] = difference.mul_(keep)  # = w - new mean
+        rows = [self._ring[(n - 1) % self.rank]] if self.rank else []
+        # worked out in the row that is to hold it, so that it passes through memory once
+        direct = (
+            bool(rows) and rows[0].dtype == self._mean.dtype and rows[0].device == self._mean.device
+        )
+        for w, mean, variance, *row in self._parts(pieces, self._mean, self._variance, *rows):
+            mean.lerp_(w, 1 / n)
+            deviation = torch.sub(w, mean, out=row[0] if direct else None)
+            if n > 1:
+                # Welford: (w - old mean)(w - new mean) = (w - new mean)^2 n / (n - 1) >= 0
+                variance.mul_((n - 1) / n).addcmul_(deviation, deviation, value=1 / (n - 1))
+            if row and not direct:
+                row[0].copy_(deviation)
 
     @property
     def variance(self) -> Tensor:
@@ -297,8 +305,8 @@ class SWAG(Moments):
         self._require(2)
         if self.count < self.rank:
             warnings.warn(
-                f"SWAG of rank {self.rank} holds {self.count} iterates: the covariance has rank "
-                f"{self.count}; collect more, or ask for a lower rank.",
+                f"SWAG of rank {self.rank} holds {self.count} iterates, so its covariance has "
+                f"{self.count} columns; collect more, or ask for a lower rank.",
                 stacklevel=2,
             )
         deviations = self.deviations if self.rank else None

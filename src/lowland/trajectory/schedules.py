@@ -1,8 +1,7 @@
 r"""Learning rates of the papers as torch schedulers, in steps or epochs: as you step them.
 
 Each is a closed form of the number of `.step()` calls, so that a schedule restored from its
-`state_dict` continues exactly. Rates are relative to the optimizer's own where that makes sense, so
-that parameter groups keep their proportions.
+`state_dict` continues exactly. Parameter groups keep the proportions of the optimizer's own rates.
 """
 
 from __future__ import annotations
@@ -25,6 +24,19 @@ class Schedule(LRScheduler):
     def get_lr(self) -> list[float]:  # type: ignore[override]
         return self.rates(self.last_epoch)
 
+    @property
+    def _bases(self) -> list[float]:
+        return [float(base) for base in self.base_lrs]
+
+    def _scaled(self, rate: float) -> list[float]:
+        """`rate` for the first parameter group, the others in proportion."""
+        first = self._bases[0]
+        if first <= 0:
+            raise ConfigError(
+                f"lr: expected a positive rate for the first parameter group, got {first}."
+            )
+        return [rate * (base / first) for base in self._bases]
+
 
 class ConstantSchedule(Schedule):
     """The optimizer's own learning rate, always: a random walk around one minimum.
@@ -36,7 +48,7 @@ class ConstantSchedule(Schedule):
     """
 
     def rates(self, step: int) -> list[float]:
-        return list(self.base_lrs)
+        return self._bases
 
 
 class DecaySchedule(Schedule):
@@ -65,7 +77,7 @@ class DecaySchedule(Schedule):
         super().__init__(optimizer)
 
     def rates(self, step: int) -> list[float]:
-        return [base * _decay(step / self.total, self.final) for base in self.base_lrs]
+        return [base * _decay(step / self.total, self.final) for base in self._bases]
 
 
 class SWASchedule(Schedule):
@@ -101,9 +113,9 @@ class SWASchedule(Schedule):
         super().__init__(optimizer)
 
     def rates(self, step: int) -> list[float]:
-        final = self.swa_lr / self.base_lrs[0]
-        factor = _decay(step / (self.start * self.total), final)
-        return [base * factor for base in self.base_lrs]
+        first = self._bases[0]
+        share = 1 - _decay(step / (self.start * self.total), 0.0)  # of the way to swa_lr
+        return self._scaled(first + (self.swa_lr - first) * share)
 
 
 class CyclicalSchedule(Schedule):
@@ -114,7 +126,9 @@ class CyclicalSchedule(Schedule):
     is lowest: see `MidCycle`.
 
     Args:
-        cycle: steps in a cycle, an even number. high, low: \(\alpha_1, \alpha_2\).
+        cycle: steps in a cycle, an even number.
+        high, low: \(\alpha_1, \alpha_2\), of the first parameter group; others keep their
+            proportion to it.
 
     >>> from torch import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.05)
@@ -138,7 +152,7 @@ class CyclicalSchedule(Schedule):
     def rates(self, step: int) -> list[float]:
         t = step % self.cycle / self.cycle
         down = min(2 * t, 2 - 2 * t)  # 0 at the ends of the cycle, 1 in its middle
-        return [self.high * (1 - down) + self.low * down] * len(self.base_lrs)
+        return self._scaled(self.high * (1 - down) + self.low * down)
 
 
 def _decay(t: float, final: float) -> float:

@@ -2,17 +2,20 @@
 
 An iterate exists once its line stands in the journal; the line is written after the file is whole
 and durable. A kill at any byte therefore loses at most the iterate that was being written, and
-leaves either a stray file without a line or a line without its end, both of which opening the
-store removes or skips.
+leaves either a stray file without a line or a line without its end: readers skip both, and the
+next append writes over them.
 """
 
 from __future__ import annotations
 
 import glob
+import itertools
 import json
+import operator
 import os
 import re
 import shutil
+import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -67,6 +70,7 @@ class Trajectory:
         self.layout = layout
         self.iterates = iterates
         self._verified: set[int] = set()
+        self._end = 0  # bytes of the journal that are known; what a kill left may follow
 
     # -- make and open ---------------------------------------------------------------------------
 
@@ -74,7 +78,9 @@ class Trajectory:
     def create(cls, path: PathLike, layout: ParamLayout) -> Trajectory:
         """A new store in an empty or missing folder."""
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # a kill while the journal was made leaves its temporary file alone
+        rest = {path / f".{JOURNAL}.tmp"}
+        if path.exists() and (not path.is_dir() or set(path.iterdir()) - rest):
             raise StoreError(
                 f"{path} exists and is not empty; open it with Trajectory.open, or name another "
                 "folder."
@@ -103,8 +109,9 @@ class Trajectory:
         journal = path / JOURNAL
         if not journal.is_file():
             raise StoreError(f"{path} is not a trajectory: {JOURNAL} is missing; check the path.")
-        lines = journal.read_bytes().split(b"\n")
-        header = _parse(lines[0])
+        # what follows the last newline is a line that a kill cut off, or nothing
+        lines = journal.read_bytes().split(b"\n")[:-1]
+        header = _parse(lines[0]) if lines else None
         if header is None or header.get("format") != FORMAT:
             raise StoreError(
                 f"{journal}: its first line is damaged or not lowland's; name another folder."
@@ -114,18 +121,20 @@ class Trajectory:
             layout.require_same(store.layout, what=f"the iterates in {path}")
             store.layout = layout
         trouble = None
+        store._end = len(lines[0]) + 1
         for number, line in enumerate(lines[1:], start=2):
             entry = _parse(line)
             if entry is None:
-                # the last line lacks its newline when a kill cut it off: that is no damage
-                if number < len(lines):
-                    trouble = f"{journal}: line {number} is damaged"
+                trouble = f"{journal}: line {number} is damaged"
                 break
             iterate = Iterate(**entry)
             trouble = store._trouble(iterate, thorough=recover)
             if trouble is not None:
                 break
+            if recover:
+                store._verified.add(len(store))
             store.iterates.append(iterate)
+            store._end += len(line) + 1
         if trouble is not None and not recover:
             raise StoreError(
                 f"{trouble}; the {len(store)} iterates before it are whole: "
@@ -139,12 +148,12 @@ class Trajectory:
     def from_checkpoints(
         cls, files: PathLike | Iterable[PathLike], layout: ParamLayout
     ) -> Trajectory:
-        """A read-only trajectory of checkpoint files, in natural order of their names.
+        """A read-only trajectory of checkpoint files.
 
         Args:
-            files: paths, or a glob pattern. `.safetensors` files, or torch files that load with
-                `weights_only=True`; a state dict, or a dict that holds one under `state_dict`,
-                `model` or `model_state_dict`.
+            files: paths in order, or a glob pattern, which gives natural order (9 before 10).
+                `.safetensors` files, or torch files that load with `weights_only=True`; a state
+                dict, or a dict that holds one under `state_dict`, `model` or `model_state_dict`.
             layout: of the model that they are of.
         """
         if isinstance(files, str | os.PathLike):
@@ -172,10 +181,12 @@ class Trajectory:
 
         Raises:
             LayoutError: weights of another model. NonFiniteError: NaN or infinite weights; the
-                store stays as it was. StoreError: a step that is not after the last one.
+                store stays as it was. StoreError: a step that is not after the last one, or a
+                store that another process writes to.
         """
-        if any(iterate.crc is None for iterate in self.iterates):
-            raise StoreError("a trajectory of checkpoint files is read-only; create one to append.")
+        self._require_writable()
+        step = operator.index(step)  # numpy's integers are no JSON
+        figures = {name: _number(value) for name, value in (metrics or {}).items()}
         if self.iterates and step <= self.iterates[-1].step:
             raise StoreError(
                 f"step {step} is not after step {self.iterates[-1].step}, the last in {self.path}; "
@@ -198,16 +209,20 @@ class Trajectory:
         with replacing(self.path / file) as temporary:
             save_file(tensors, temporary, metadata={"format": FORMAT, "step": str(step)})
             size, crc = temporary.stat().st_size, _crc(temporary)
-        iterate = Iterate(file, step, size, crc, {k: float(v) for k, v in (metrics or {}).items()})
-        with open(self.path / JOURNAL, "ab") as journal:
+        iterate = Iterate(file, step, size, crc, figures)
+        with open(self.path / JOURNAL, "r+b") as journal:
+            journal.seek(self._end)
+            journal.truncate()  # of a line that a kill cut off
             journal.write(_line(vars(iterate)))
             journal.flush()
             os.fsync(journal.fileno())
+            self._end = journal.tell()
         self.iterates.append(iterate)
         self._verified.add(len(self.iterates) - 1)
 
     def rewind(self, step: int) -> None:
         """Forgets the iterates after `step`: what a run resumed from there will write again."""
+        self._require_writable()
         kept = [iterate for iterate in self.iterates if iterate.step <= step]
         if len(kept) == len(self.iterates):
             return
@@ -217,6 +232,23 @@ class Trajectory:
         self._rewrite()
         for iterate in dropped:
             (self.path / iterate.file).unlink(missing_ok=True)
+
+    def _require_writable(self) -> None:
+        if any(iterate.crc is None for iterate in self.iterates):
+            raise StoreError(
+                f"the checkpoint files in {self.path} are only read; create a trajectory to write."
+            )
+        journal = self.path / JOURNAL
+        after = b"\n"
+        if journal.is_file() and journal.stat().st_size >= self._end:
+            with open(journal, "rb") as file:
+                file.seek(self._end)
+                after = file.read()
+        if b"\n" in after:
+            raise StoreError(
+                f"{journal} is not as this store left it: another process writes to it, or a write "
+                "was interrupted; open it again with Trajectory.open."
+            )
 
     def _point_of(self, source: nn.Module | Tensor | Point) -> Point:
         if isinstance(source, nn.Module):
@@ -231,11 +263,13 @@ class Trajectory:
             journal.write(_line({"format": FORMAT, "layout": self.layout.spec()}))
             for iterate in self.iterates:
                 journal.write(_line(vars(iterate)))
+            self._end = journal.tell()
 
     def _set_aside(self) -> None:
         """Moves what is not among the good iterates out of the way, and mends the journal."""
-        aside = self.path / "damaged"
-        aside.mkdir(exist_ok=True)
+        names = (f"damaged-{n}" if n > 1 else "damaged" for n in itertools.count(1))
+        aside = next(self.path / name for name in names if not (self.path / name).exists())
+        aside.mkdir()
         shutil.copy2(self.path / JOURNAL, aside / JOURNAL)
         good = {iterate.file for iterate in self.iterates}
         for file in self.path.glob("*.safetensors"):
@@ -319,7 +353,10 @@ class Trajectory:
     def _into(self, moments: M) -> M:
         self._require()
         for i in range(len(self)):
-            moments.update(self[i].weights)
+            try:
+                moments.update(self[i].weights)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{self.iterates[i].file}: {error}") from None
         return moments
 
     def _require(self) -> None:
@@ -328,6 +365,11 @@ class Trajectory:
 
     def __repr__(self) -> str:
         return f"Trajectory({str(self.path)!r}, {len(self)} iterates)"
+
+
+def _number(value: float | Tensor) -> float:
+    # a loss still has its graph
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
@@ -359,7 +401,9 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise StoreError(f"{path}: no such file; check the path.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # files in torch's format before 1.6 cannot be mapped
+        mapped = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         raise StoreError(
             f"{path}: does not load with weights_only=True ({type(error).__name__}); save its "

@@ -1,0 +1,89 @@
+"""Runs the benchmarks in turn and writes their figures into `benchmarks/README.md`.
+
+`python benchmarks/run.py` runs all and rewrites the results; with names (`run.py swag`) it runs
+those and only prints.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+START, END = "<!-- results: written by run.py -->", "<!-- end of results -->"
+HELPERS = {"run", "common"}
+
+
+def main() -> int:
+    names = sys.argv[1:] or sorted(p.stem for p in HERE.glob("*.py") if p.stem not in HELPERS)
+    for name in names:
+        if not (HERE / f"{name}.py").is_file():
+            print(f"{name}: no such benchmark in {HERE}", file=sys.stderr)
+            return 2
+    rows = []
+    load = [loaded()]
+    for name in names:
+        print(f"{name} ...", flush=True)
+        out = subprocess.run(
+            [sys.executable, str(HERE / f"{name}.py"), "--json"], stdout=subprocess.PIPE, text=True
+        )
+        if out.returncode:
+            print(f"{name} failed; the results are left as they were", file=sys.stderr)
+            return 1
+        rows += [{"script": name} | row for row in json.loads(out.stdout.splitlines()[-1])]
+        load.append(loaded())
+    text = results(rows, load)
+    print(text)
+    if not sys.argv[1:]:
+        rewrite(text)
+    return 0
+
+
+def results(rows: list[dict], load: list[float]) -> str:
+    threads = f"OMP_NUM_THREADS={torch.get_num_threads()}"
+    today = datetime.datetime.now(datetime.UTC).date()
+    lines = [
+        f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}, "
+        f"Python {platform.python_version()}; `{threads} python benchmarks/run.py`, "
+        f"{torch.get_num_threads()} threads; load {min(load):.1f} to {max(load):.1f} "
+        "(one minute's, before, between and after the scripts).",
+        "",
+        "| work | against | ratio | reach | | times | script |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['work']} | {row['against']} | {row['ratio']:.2f} | {row['reach']} | "
+        f"{'holds' if row['holds'] else '**missed**'} | {row['detail']} | `{row['script']}.py` |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def rewrite(text: str) -> None:
+    readme = HERE / "README.md"
+    before, _, rest = readme.read_text().partition(START)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}")
+
+
+def loaded() -> float:
+    return os.getloadavg()[0]
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

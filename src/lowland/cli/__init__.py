@@ -1,0 +1,35 @@
+"""The command line: one file a command."""
+
+from __future__ import annotations
+
+import sys
+
+from lowland.errors import LowlandError
+
+STOPPED = 130  # what shells give for Ctrl-C
+
+
+def main() -> None:
+    """Entry point: errors that users can mend end in one sentence and exit code 2."""
+    try:
+        import typer
+
+        from lowland.cli.app import app
+    except ImportError as error:
+        sys.exit(f'lowland: the command line needs {error.name}: pip install "lowland[cli]"')
+    try:
+        code = typer.main.get_command(app).main(prog_name="lowland", standalone_mode=False) or 0
+    except LowlandError as error:
+        print(f"lowland: {error}", file=sys.stderr)
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    except Exception as error:
+        show = getattr(error, "show", None)  # usage errors print themselves
+        if show is None:
+            raise
+        show()
+        code = getattr(error, "exit_code", 2)
+    if code == STOPPED:
+        print("\nlowland: stopped; run the same command again to go on.", file=sys.stderr)
+    sys.exit(code)

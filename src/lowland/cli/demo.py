@@ -1,0 +1,21 @@
+"""`lowland demo`: the methods on the digits that come with scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lowland.cli.config import read_config
+from lowland.cli.run import execute
+
+
+def demo(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...")] = None,
+) -> None:
+    """Run every method on the handwritten digits that come with scikit-learn."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs" / "digits.yaml"
+    checkout = package.parents[1] / "configs" / "digits.yaml"
+    execute(read_config(installed if installed.is_file() else checkout, overrides or []))

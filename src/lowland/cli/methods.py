@@ -1,0 +1,178 @@
+"""The rows of the comparison: for each method its posterior, tuned on validation data."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lowland.cli.modes import Modes
+from lowland.core import Classification
+from lowland.evaluate import fit_temperature, predict, temper, tune_scale
+from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
+from lowland.progress import Progress
+from lowland.records import Predictive, Table
+
+_METRICS = ("accuracy", "rmse", "nll", "nll_gaussian", "ece", "brier", "coverage", "perplexity")
+TITLES = {
+    "sgd": "SGD",
+    "ema": "EMA",
+    "swa": "SWA",
+    "swag-diagonal": "SWAG-diagonal",
+    "swag": "SWAG",
+    "fge": "FGE ensemble",
+    "ensemble": "Deep ensemble",
+    "multiswag": "MultiSWAG",
+}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Training runs of a method, and what they cost in budgets of one SGD run."""
+
+    annealed: int = 0
+    walks: int = 0
+    cycles: int = 0
+
+
+class Methods:
+    """Builds, tunes and judges each method."""
+
+    def __init__(self, modes: Modes) -> None:
+        self.modes = modes
+        self.setup = modes.setup
+        self.folder = modes.folder
+        self.config = modes.config
+
+    def needs(self, method: str) -> Needs:
+        """What must be trained for a method alone."""
+        return {
+            "sgd": Needs(annealed=1),
+            "ema": Needs(walks=1),
+            "swa": Needs(walks=1),
+            "swag-diagonal": Needs(walks=1),
+            "swag": Needs(walks=1),
+            "fge": Needs(walks=1, cycles=1),
+            "ensemble": Needs(annealed=self.config.ensemble),
+            "multiswag": Needs(walks=self.config.ensemble),
+        }[method]
+
+    def title(self, method: str) -> str:
+        """The name of a row."""
+        many = f" of {self.config.ensemble}" if method in ("ensemble", "multiswag") else ""
+        return TITLES[method] + many
+
+    def judge(self, method: str, progress: Progress) -> None:
+        """Predicts the test rows with a method, after tuning it on the validation rows."""
+        record = self.folder.record(f"{method}.json")
+        if record.is_file() and self.folder.record(f"{method}.npz").is_file():
+            return
+        post, scale = self._tuned(method)
+        setup = self.setup
+        options: dict[str, Any] = {"samples": self.config.samples, "seed": self.config.seed}
+        if post.support is not None:
+            options["samples"] = None
+        classes = isinstance(setup.task, Classification)
+        temperature = float("nan")
+        if classes:
+            held = predict(setup.surface, post, setup.validation, **options)
+            temperature = fit_temperature(held, task=setup.task)
+        began = time.perf_counter()
+        pred = predict(setup.surface, post, setup.test, progress=progress, **options)
+        seconds = time.perf_counter() - began
+        figures = pred.metrics()
+        row: dict[str, Any] = {"method": [self.title(method)]}
+        row |= {name: [figures[name]] for name in _METRICS if name in figures}
+        if classes:
+            tempered = temper(pred, temperature, task=setup.task).metrics()
+            row |= {"temperature": [temperature], "nll_tempered": [tempered["nll"]]}
+            row["ece_tempered"] = [tempered["ece"]]
+        row |= {
+            "scale": [scale],
+            "samples": [float(pred.samples)],
+            "epochs": [self._epochs(method)],
+            "train_seconds": [self._train_seconds(method)],
+            "predict_seconds": [seconds],
+        }
+        pred.save(self.folder.record(f"{method}.npz"))
+        table = {
+            k: v if k == "method" else torch.tensor(v, dtype=torch.float64) for k, v in row.items()
+        }
+        Table(table).save(record)
+        self.folder.event("judged", method=method, nll=figures.get("nll"))
+
+    def comparison(self) -> Table:
+        """All rows that were judged."""
+        rows = [Table.load(self.folder.record(f"{m}.json")) for m in self.config.methods]
+        columns: dict[str, Any] = {}
+        for name in rows[0].columns:
+            parts = [row.columns[name] for row in rows]
+            words = isinstance(parts[0], list)
+            columns[name] = [p[0] for p in parts] if words else torch.cat(parts)
+        return Table(columns)
+
+    def predictive(self, method: str) -> Predictive:
+        """The model average of a method on the test rows."""
+        return Predictive.load(self.folder.record(f"{method}.npz"))
+
+    # -- posteriors ------------------------------------------------------------------------------
+
+    def _tuned(self, method: str) -> tuple[Posterior, float]:
+        """The posterior and, where it has one, its covariance scale."""
+        layout, load = self.setup.layout, self.folder.load_weights
+        many = range(self.config.ensemble)
+        simple: dict[str, Callable[[], Posterior]] = {
+            "sgd": lambda: PointMass(load("sgd-0", layout)),
+            "ema": lambda: PointMass(load("ema-0", layout)),
+            "swa": lambda: PointMass(load("average-0", layout)),
+            "fge": lambda: self.modes.store("fge-0").ensemble(),
+            "ensemble": lambda: Ensemble([load(f"sgd-{i}", layout) for i in many]),
+        }
+        if method in simple:
+            return simple[method](), float("nan")
+        rank = 0 if method == "swag-diagonal" else self.config.average.rank
+        if method == "multiswag":
+            return self._tune(Mixture([self._swag(i, rank) for i in many]))
+        return self._tune(self._swag(0, rank))
+
+    def _swag(self, number: int, rank: int) -> Gaussian:
+        store = self.modes.store(f"swa-{number}")
+        with warnings.catch_warnings():
+            # a short demo holds fewer iterates than the rank; the table says how many
+            warnings.simplefilter("ignore")
+            return store.swag(rank=min(rank, len(store)) if rank else 0).posterior()
+
+    def _tune(self, post: Gaussian | Mixture) -> tuple[Posterior, float]:
+        tuned, table = tune_scale(
+            self.setup.surface,
+            post,
+            self.setup.validation,
+            scales=self.config.average.scales,
+            samples=self.config.samples,
+            seed=self.config.seed,
+        )
+        return tuned, float(table.scale[table.nll.argmin()])
+
+    # -- costs -----------------------------------------------------------------------------------
+
+    def _epochs(self, method: str) -> float:
+        """Epochs of training that the method alone needs."""
+        needs = self.needs(method)
+        epochs = float(self.config.train.epochs)
+        if needs.cycles:  # branches off its walk where that begins to be averaged
+            done = self.modes.store("swa-0").steps[0] / self.modes.steps
+            return done + len(self.modes.log("fge-0").columns["epoch"])
+        return epochs * (needs.annealed + needs.walks)
+
+    def _train_seconds(self, method: str) -> float:
+        needs = self.needs(method)
+        log = self.modes.log
+        if needs.cycles:
+            share = self.modes.store("swa-0").steps[0] / self.modes.total
+            return log("swa-0").seconds * share + log("fge-0").seconds
+        seconds = sum(log(f"sgd-{i}").seconds for i in range(needs.annealed))
+        return seconds + sum(log(f"swa-{i}").seconds for i in range(needs.walks))

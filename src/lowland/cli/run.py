@@ -1,0 +1,74 @@
+"""`lowland run`: from a model and data to averages, posteriors and one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from lowland.cli.config import Config, read_config
+from lowland.cli.folder import RunFolder, thread_count
+from lowland.cli.methods import Methods
+from lowland.cli.modes import Modes
+from lowland.cli.pictures import draw_all
+from lowland.cli.setup import Setup
+from lowland.cli.show import Bars, show
+from lowland.records import Table
+
+
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to run.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[key=value]...", help="Settings to put over it: out=FOLDER seed=1."
+        ),
+    ] = None,
+) -> None:
+    """Train, average and compare: every method of the configuration, in one run folder.
+
+    Stop it at any moment; the same command goes on where it stopped.
+    """
+    execute(read_config(config, overrides or []))
+
+
+def execute(config: Config) -> Table:
+    """Does what `lowland run` does for a checked configuration."""
+    console = Console()
+    folder = RunFolder(Path(config.out))
+    setup = Setup(config)
+    ran = folder.prepare(config) or folder.write_config(config, setup.threads())
+    before = torch.get_num_threads()
+    thread_count(ran)
+    try:
+        modes = Modes(setup, folder)
+        methods = Methods(modes)
+        _work(methods, console)
+        table = methods.comparison()
+        table.save(folder.record("comparison.json"))
+        with console.status("pictures"):
+            pictures = draw_all(methods)
+        show(table, console)
+        folder.event("done")
+        console.print(f"Results: {folder.path}/  (pictures: {', '.join(pictures)})")
+        return table
+    finally:
+        torch.set_num_threads(before)
+
+
+def _work(methods: Methods, console: Console) -> None:
+    """Trains and judges, with bars."""
+    config, modes = methods.config, methods.modes
+    needs = [methods.needs(method) for method in config.methods]
+    with Bars(console) as bars:
+        for i in range(max(n.annealed for n in needs)):
+            modes.annealed(i, bars.add(f"SGD {i + 1}"))
+        for i in range(max(n.walks for n in needs)):
+            modes.walking(i, bars.add(f"SWA walk {i + 1}"))
+        if any(n.cycles for n in needs):
+            modes.cyclical(bars.add("FGE cycles"))
+        for method in config.methods:
+            methods.judge(method, bars.add(f"predict: {methods.title(method)}"))

@@ -1,0 +1,96 @@
+"""Bars and tables in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as RichTable
+
+from lowland.records import Table
+
+# column of the record -> (heading, format); two tables, so that each fits 80 columns
+_QUALITY = {
+    "method": ("method", "{}"),
+    "accuracy": ("accuracy", "{:.4f}"),
+    "rmse": ("RMSE", "{:.4g}"),
+    "nll": ("NLL", "{:.4f}"),
+    "nll_gaussian": ("Gaussian NLL", "{:.4f}"),
+    "ece": ("ECE", "{:.4f}"),
+    "brier": ("Brier", "{:.4f}"),
+    "coverage": ("95% cover", "{:.3f}"),
+    "perplexity": ("perplexity", "{:.3f}"),
+    "temperature": ("T", "{:.2f}"),
+    "nll_tempered": ("NLL at T", "{:.4f}"),
+}
+_COST = {
+    "method": ("method", "{}"),
+    "scale": ("scale", "{:.2f}"),
+    "samples": ("networks", "{:.0f}"),
+    "epochs": ("epochs", "{:.0f}"),
+    "train_seconds": ("train s", "{:.1f}"),
+    "predict_seconds": ("predict s", "{:.2f}"),
+}
+_BEST = {"accuracy": max, "rmse": min, "nll": min, "ece": min, "brier": min, "nll_tempered": min}
+
+
+class Bars:
+    """Progress bars with the time left, one a stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def add(self, label: str) -> Callable[[int, int | None], None]:
+        """A bar for a stage: call the result with (done, total)."""
+        task = self._bars.add_task(label, total=None)
+        return lambda done, total: self._bars.update(task, completed=done, total=total)
+
+
+def show(table: Table, console: Console) -> None:
+    """Prints a comparison: how good on test data, the best of a column bold, and what it cost."""
+    _print(table, _QUALITY, "Test data (scale and T chosen on validation data)", console)
+    _print(table, _COST, "Cost (networks: forward passes a prediction)", console)
+
+
+def _print(table: Table, columns: dict[str, tuple[str, str]], title: str, console: Console) -> None:
+    names = [name for name in columns if name in table.columns]
+    best = {n: _BEST[n](table.columns[n].tolist()) for n in names if n in _BEST}
+    out = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name in names:
+        justify: Any = "left" if name == "method" else "right"
+        out.add_column(columns[name][0], justify=justify, no_wrap=True)
+    for row in table.rows():
+        out.add_row(*[_cell(columns[name][1], row[name], best.get(name)) for name in names])
+    console.print(out)
+
+
+def _cell(form: str, value: Any, best: float | None) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "-"
+    text = form.format(value)
+    return f"[bold]{text}[/bold]" if value == best else text

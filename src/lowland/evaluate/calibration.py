@@ -1,0 +1,103 @@
+"""Whether probabilities mean what they say, and making them do so with one number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lowland.core import Classification, Task
+from lowland.errors import ConfigError, DataError
+from lowland.evaluate.metrics import (
+    categorical,
+    figures,
+    is_multilabel,
+    items,
+    pairs,
+    reliability_of,
+)
+from lowland.records import Predictive
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
+    r"""The temperature T > 0 that minimises the NLL of \(p^{1/T} / \sum p^{1/T}\).
+
+    Fit it on validation data, never on test: `fit_temperature(ll.predict(..., validation))`. For
+    a model average it is the average that is tempered. T > 1 softens. Guo et al. 2017.
+
+    Args:
+        pred: with probabilities and targets. task: as it was predicted with; None: multiclass, or
+            what shapes tell.
+
+    Raises:
+        DataError: a predictive without probabilities or targets.
+
+    >>> probs = torch.tensor([[0.99, 0.01], [0.99, 0.01], [0.99, 0.01], [0.01, 0.99]])
+    >>> labels = torch.tensor([0, 0, 0, 0])  # right three times in four, sure at 99%
+    >>> pred = Predictive("classification", 1, probs=probs, targets=labels)
+    >>> round(fit_temperature(pred), 2)  # log 99 / log 3
+    4.18
+    """
+    if pred.probs is None or pred.targets is None:
+        raise DataError(
+            "temperature scaling needs probabilities and targets: predict labelled rows with "
+            "keep='probs'."
+        )
+    probs, labels = categorical(task or Classification(), pred.probs, pred.targets)
+    log_probs = _log(probs)
+
+    def nll(log_t: float) -> float:
+        return float(F.cross_entropy(log_probs / math.exp(log_t), labels))
+
+    # convex in 1/T, so unimodal in log T: golden section needs no derivative and cannot diverge
+    low, high = -4.0, 4.0
+    for _ in range(40):
+        width = (high - low) * _GOLDEN
+        a, b = high - width, low + width
+        low, high = (low, b) if nll(a) < nll(b) else (a, high)
+    return math.exp((low + high) / 2)
+
+
+def temper(pred: Predictive, temperature: float, *, task: Task | None = None) -> Predictive:
+    """The predictive with its probabilities raised to 1/T, and its metrics anew.
+
+    >>> pred = Predictive("classification", 1, probs=torch.tensor([[0.8, 0.2]]))
+    >>> temper(pred, 0.5).probs
+    tensor([[0.9412, 0.0588]])
+    """
+    task = task or Classification()
+    if pred.probs is None:
+        raise DataError("the predictive has no probabilities: predict with keep='probs'.")
+    if not 0 < temperature < math.inf:
+        raise DataError(f"temperature: expected a positive number, got {temperature}.")
+    multilabel = pred.targets is not None and is_multilabel(task, pred.probs, pred.targets)
+    if multilabel or (isinstance(task, Classification) and task.form == "multilabel"):
+        probs = (_log(pairs(pred.probs)) / temperature).softmax(1)[:, 1]
+    else:
+        probs = (_log(pred.probs) / temperature).softmax(1)
+    probs = probs.to(pred.probs.dtype)
+    changed: dict[str, Any] = {"probs": probs, "nll_by_samples": None}
+    # per-sample probabilities are gone, so these cannot be had for the tempered average
+    changed |= {"entropy": None, "mutual_information": None}
+    if pred.targets is not None:
+        rows, labels = items(task, probs, pred.targets)
+        if labels.ndim == 2:
+            log_prob = _log(torch.where(labels == 1, rows, 1 - rows)).sum(1)
+        else:
+            log_prob = _log(rows).gather(1, labels[:, None])[:, 0]
+        changed |= {
+            "target_log_prob": log_prob,
+            "reliability": reliability_of(task, probs, pred.targets),
+            "figures": figures(task, {"probs": probs}, log_prob, pred.targets),
+        }
+    return replace(pred, **changed)
+
+
+def _log(probs: Tensor) -> Tensor:
+    return probs.double().clamp_min(torch.finfo(torch.float32).tiny).log()

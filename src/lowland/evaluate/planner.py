@@ -1,0 +1,159 @@
+"""How many points are evaluated fastest: timed on one batch, not guessed.
+
+- "points": point by point, over data in memory. A convolution or a large matrix product fills the
+  machine by itself; nothing beats the plain loop.
+- "batches": batch by batch, a chunk of points at each: data that do not fit in memory are read and
+  decoded once a chunk instead of once a point.
+- "vmap": a chunk of points as one batched computation: for small networks, whose loop spends its
+  time in launching operations.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface, Point
+from lowland.core.data import free_memory, nbytes, take
+from lowland.core.task import rows
+from lowland.errors import ConfigError
+
+STRATEGIES = ("points", "batches", "vmap")
+SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
+_CHUNKS = (16, 64)
+_SHARE = 0.1  # of the free memory: what the weights and outputs of a chunk may take
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A strategy, how many points go together, and on how many threads."""
+
+    strategy: str
+    chunk: int
+    threads: int
+    seconds: float | None = None  # a point and batch, where it was timed
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Sets the number of threads, and sets it back."""
+        before = torch.get_num_threads()
+        if self.threads != before:
+            torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            if self.threads != before:
+                torch.set_num_threads(before)
+
+
+def plan(
+    surface: LossSurface,
+    batch: Any,
+    point: Point,
+    *,
+    resident: bool,
+    points: int | None,
+    strategy: str | None = None,
+    chunk: int | None = None,
+) -> Plan:
+    """Times what applies on one batch and takes the fastest; what is given by hand stays.
+
+    Args:
+        batch: a batch of the data. point: any weights. resident: whether the data are in memory.
+        points: how many there will be, if known: few are not worth planning for.
+    """
+    if strategy not in (None, *STRATEGIES):
+        raise ConfigError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}.")
+    if chunk is not None and chunk < 1:
+        raise ConfigError(f"chunk: expected at least 1 point, got {chunk}.")
+    threads = torch.get_num_threads()
+    loop = "points" if resident else "batches"
+    if strategy == "points" or (
+        strategy is None and resident and points is not None and points < 4
+    ):
+        return Plan("points", chunk or 1, threads)
+    most = min(most_points(surface, batch, _output_bytes(surface, batch, point)), points or 256)
+    if strategy is not None:
+        return Plan(strategy, chunk or most, threads)
+    single = Plan(loop, 1 if resident else (chunk or most), threads)
+    if points is not None and points < 4:
+        return single
+    seconds = time_plan(Plan("points", 1, threads), surface, batch, point)
+    if seconds > SMALL:
+        return Plan(single.strategy, single.chunk, threads, seconds)
+    candidates = [single]
+    if threads > 1 and surface.device.type == "cpu":
+        candidates.append(Plan(loop, single.chunk, 1))
+    for size in (chunk,) if chunk else _CHUNKS:
+        size = min(size, most)
+        if size > 1:
+            candidates += [Plan("vmap", size, t) for t in {1, threads}]
+    timed = [(time_plan(c, surface, batch, point), c) for c in dict.fromkeys(candidates)]
+    seconds, best = min(timed, key=lambda pair: pair[0])
+    return Plan(best.strategy, best.chunk, best.threads, seconds)
+
+
+def time_plan(
+    candidate: Plan, surface: LossSurface, batch: Any, point: Point, *, repeats: int = 3
+) -> float:
+    """Seconds a point for one batch, the best of a few; infinite where it cannot run."""
+    args, kwargs, _ = surface.task.unpack(batch)
+    chunk = candidate.chunk if candidate.strategy == "vmap" else 1
+    best = float("inf")
+    with torch.no_grad(), candidate.running():
+        try:
+            if candidate.strategy == "vmap":
+                stacked = surface.layout.materialise(point.weights.expand(chunk, -1).contiguous())
+                work = lambda: vmapped(surface, stacked, {}, args, kwargs)  # noqa: E731
+            else:
+                parameters = surface.layout.materialise(point.weights)
+                work = lambda: surface.forward(parameters, {}, args, kwargs)  # noqa: E731
+            for _ in range(repeats + 1):  # the first warms up
+                start = time.perf_counter()
+                work()
+                if surface.device.type == "cuda":
+                    torch.cuda.synchronize(surface.device)
+                best = min(best, (time.perf_counter() - start) / chunk)
+                if best > 4 * SMALL:  # clear at once, and every further pass would be felt
+                    break
+        except RuntimeError:  # no batching rule for one of the model's operations
+            return float("inf")
+    return best
+
+
+def vmapped(
+    surface: LossSurface,
+    parameters: dict[str, Tensor],  # {name: (n, ...)}
+    buffers: dict[str, Tensor],  # {name: (n, ...)}
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """Outputs (n, B, ...) of n points at once."""
+
+    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        return surface.forward(parameters, buffers, args, kwargs)
+
+    return torch.func.vmap(one)(parameters, buffers)
+
+
+def most_points(surface: LossSurface, batch: Any, output_bytes: int = 0) -> int:
+    """How many points' weights, activations and outputs for one batch fit."""
+    # the activations of a small network are about as large as a few of its inputs; outputs are
+    # held with their probabilities and the logarithms of these
+    each = 8 * surface.layout.size + 32 * nbytes(batch) + 4 * output_bytes
+    return max(1, int(_SHARE * free_memory(surface.device) / max(each, 1)))
+
+
+def _output_bytes(surface: LossSurface, batch: Any, point: Point) -> int:
+    """Of one row of the batch, times its rows."""
+    one = take(batch, 1)
+    args, kwargs, _ = surface.task.unpack(one)
+    with torch.no_grad():
+        output = surface.forward(surface.layout.materialise(point.weights), {}, args, kwargs)
+    return output.nbytes * rows(batch) // rows(one)

@@ -1,0 +1,100 @@
+"""Figures for each of many weight vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface, Task
+from lowland.evaluate.bma import Average
+from lowland.evaluate.evaluator import points_of, run
+from lowland.evaluate.metrics import figures
+from lowland.progress import Progress
+from lowland.records import Table
+
+
+def evaluate(
+    surface: LossSurface,
+    weights: Any,
+    loader: Iterable[Any] | None = None,
+    *,
+    batchnorm: str = "refresh",
+    samples: int | None = None,
+    seed: int = 0,
+    strategy: str | None = None,
+    chunk: int | None = None,
+    count: int | None = None,
+    progress: Progress = False,
+) -> Table:
+    """A row of figures for each weight vector: loss, nll, error or rmse, ece, brier.
+
+    Args:
+        weights: (P,), (n, P), a posterior (its members, or `samples` draws) or any iterable of
+            (P,), which is never held as a whole.
+        loader: None: the surface's own rows. The others: see `predict`.
+
+    Returns:
+        A `Table` of float64 columns (n,). `loss` is L(w) over the loader; `nll` the same in the
+        target's own units. A loss that is not finite stays so.
+
+    >>> from torch import nn
+    >>> from lowland.core import Classification
+    >>> rows = [(torch.ones(1, 1), torch.tensor([0]))]
+    >>> surface = LossSurface(nn.Linear(1, 2, bias=False), Classification(), rows)
+    >>> table = evaluate(surface, torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+    >>> [round(loss, 4) for loss in table.loss.tolist()]
+    [0.6931, 0.3133]
+    """
+    points, total = points_of(weights, samples, seed)
+    sink = EachPoint(surface.task)
+    run(
+        surface,
+        points,
+        loader,
+        sink,
+        total=total,
+        batchnorm=batchnorm,
+        strategy=strategy,
+        chunk=chunk,
+        count=count,
+        progress=progress,
+    )
+    names = dict.fromkeys(name for row in sink.rows for name in row)
+    nan = float("nan")
+    columns = {name: [row.get(name, nan) for row in sink.rows] for name in names}
+    return Table({n: torch.tensor(v, dtype=torch.float64) for n, v in columns.items()})
+
+
+class EachPoint:
+    """A `Sink` that makes a row of figures of each point."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.rows: list[dict[str, float]] = []
+        self._averages: list[Average] = []
+
+    def add(self, index: int, outputs: Tensor, target: Any) -> None:
+        if index == 0:
+            self._averages = [Average(self.task) for _ in outputs]
+        for average, output in zip(self._averages, outputs.unbind(), strict=True):
+            average.add(index, output.unsqueeze(0), target)
+
+    def end(self, first: int, n: int) -> None:
+        for average in self._averages:
+            average.samples = 1  # not by `end`, which refuses a loss that is not finite
+            log_prob, target = average.log_prob(), average.target()
+            if log_prob is None:
+                self.rows.append({})
+                continue
+            row = {"loss": -float(log_prob.mean(dtype=torch.float64))}
+            found = {}
+            if target is not None and math.isfinite(row["loss"]):
+                found = figures(self.task, average.averages(), log_prob, target)
+            if "accuracy" in found:
+                found["error"] = 1 - found["accuracy"]
+            self.rows.append(row | {"nll": row["loss"]} | found)
+        self._averages = []

@@ -1,0 +1,44 @@
+"""Figures: one file each, a function `(record, *, ax=None, ...) -> Axes` of that file's name.
+
+Figures see records alone, and matplotlib is imported when one is drawn. Without `ax=` a figure gets
+a canvas of its own, outside pyplot: `save(axes, "picture.png")` writes it, and in a notebook under
+`%matplotlib inline` the expression `record.plot().figure` shows it.
+
+>>> import torch
+>>> from lowland.records import Table
+>>> axes = Table({"method": ["SGD", "SWA"], "nll": torch.tensor([0.5, 0.25])}).plot()
+>>> axes.get_xlabel()
+'nll'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lowland.errors import ConfigError
+from lowland.plots.style import save as save
+
+# the figures: a line each
+from lowland.plots.predictive import predictive as predictive  # isort: skip
+from lowland.plots.reliability import reliability as reliability  # isort: skip
+from lowland.plots.samples import samples as samples  # isort: skip
+from lowland.plots.table import table as table  # isort: skip
+from lowland.plots.training import training as training  # isort: skip
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: name -> function: what bears the name of the file that it comes from
+FIGURES: dict[str, Callable[..., Axes]] = {
+    name: function
+    for name, function in list(globals().items())
+    if getattr(function, "__module__", "") == f"{__name__}.{name}"
+}
+
+
+def draw(figure: str, record: Any, *, ax: Axes | None = None, **options: Any) -> Axes:
+    """Draws a record as the figure of that name, on `ax` or on axes of its own."""
+    if figure not in FIGURES:
+        raise ConfigError(f"figure: expected one of {', '.join(FIGURES)}, got {figure!r}.")
+    return FIGURES[figure](record, ax=ax, **options)

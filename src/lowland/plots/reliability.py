@@ -1,0 +1,98 @@
+"""Reliability: what a confidence is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lowland.errors import ConfigError, DataError
+from lowland.plots.scales import NEAREST, confidence_ticks
+from lowland.plots.style import MUTED, canvas, colour, dashes, named, numbers
+from lowland.records import Predictive, Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Reliable = Reliability | Predictive
+STYLES = ("diagram", "gap")
+
+
+def reliability(
+    record: Reliable | Mapping[str, Reliable],
+    *,
+    ax: Axes | None = None,
+    style: str = "diagram",
+    ece: bool = True,
+) -> Axes:
+    """Draws accuracy against confidence, a point a bin; a dict of records gives a line a label.
+
+    `style="diagram"`: accuracy over confidence with the diagonal of perfect calibration (Guo et
+    al. 2017); for one record alone also the gaps as bars, and the rows in each bin as a faint
+    histogram of free scale. `style="gap"`: confidence minus accuracy, below zero where the model is
+    too modest, over -log(1 - confidence), which spreads out high confidences (Maddox et al. 2019).
+    All are fractions. `ece` adds the error over these bins to the labels. The area of a point grows with the rows in its bin; empty bins have none.
+
+    >>> import torch
+    >>> half = torch.tensor([0.5, torch.nan, 0.9])
+    >>> calibrated = Reliability(half, half, torch.tensor([10, 0, 20]))
+    >>> reliability(calibrated).get_legend().get_texts()[0].get_text()
+    'ECE 0.000'
+    """
+    if style not in STYLES:
+        raise ConfigError(f"style: expected one of {', '.join(STYLES)}, got {style!r}.")
+    records = {name: _reliability(one) for name, one in named(record).items()}
+    shown = []
+    gap = style == "gap"
+    with canvas(ax, size=(6.4, 4.0) if gap else (4.8, 4.6)) as ax:
+        for i, (name, one) in enumerate(records.items()):
+            confidence, accuracy, count = _bins(one)
+            x = np.minimum(confidence, NEAREST) if gap else confidence
+            y = confidence - accuracy if gap else accuracy
+            error = f"ECE {one.ece:.3f}"
+            text = f"{name} ({error})" if name and ece else name or error
+            shown.append(x)
+            ink = colour(i)
+            ax.plot(x, y, dashes(i), color=ink, linewidth=2, label=text, zorder=3)
+            area = 6 + 54 * count / count.max(initial=1)
+            ax.scatter(x, y, area, color=ink, zorder=3, clip_on=False)
+        if gap:
+            confidence_ticks(ax, np.concatenate(shown))
+            ax.axhline(0, color=MUTED, linewidth=1, linestyle="--", zorder=2)
+            ax.set(xlabel="confidence", ylabel="confidence − accuracy")
+        else:
+            if len(records) == 1:
+                _bars(ax, *records.values())
+            ax.axline((0, 0), slope=1, color=MUTED, linewidth=1, linestyle="--", zorder=2)
+            ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+            ax.set_aspect("equal")
+        ax.legend(loc="best" if gap else "upper left")
+    return ax
+
+
+def _reliability(record: Reliable) -> Reliability:
+    if isinstance(record, Reliability):
+        return record
+    if record.reliability is None:
+        raise DataError("the record holds no reliability; predict a classification with targets.")
+    return Reliability(**record.reliability)
+
+
+def _bins(record: Reliability) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence, accuracy and count of the bins that hold rows."""
+    bins = np.stack([numbers(x) for x in (record.confidence, record.accuracy, record.count)])
+    confidence, accuracy, count = bins[:, np.isfinite(bins).all(0)]
+    return confidence, accuracy, count
+
+
+def _bars(ax: Axes, record: Reliability) -> None:
+    """From the diagonal to the accuracy at each bin's confidence, and a histogram at the bottom."""
+    confidence, accuracy, _ = _bins(record)
+    count = numbers(record.count)
+    width = 1 / len(count)
+    gaps = accuracy - confidence
+    ax.bar(confidence, gaps, width / 2, confidence, color=colour(1), alpha=0.35, label="gap")
+    left = width * np.arange(len(count))
+    height = count / max(4 * count.max(), 1)
+    ax.bar(left, height, width, align="edge", color="#dedede", label="rows", zorder=1)

@@ -1,0 +1,50 @@
+"""Scales: logarithmic in plain numbers, and confidence with its high end spread out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+NEAREST = 1 - 1e-4  # confidences above it are drawn there: -log(1 - confidence) has no end
+TICKS = 1 - 0.8 * np.exp(-1.2 * np.arange(8))  # 0.2 0.759 0.927 0.978 0.993 0.998 0.9994 0.9998
+
+
+def log_ticks(ax: Axes, which: str, values: np.ndarray) -> None:
+    """Makes "x" or "y" logarithmic, in plain numbers: 1, 2, 5, over three decades powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set(**{f"{which}scale": "log"})
+    axis: Axis = getattr(ax, f"{which}axis")
+    wide = values.max() > 1000 * values.min()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def confidence_ticks(ax: Axes, confidences: np.ndarray) -> None:
+    """Makes x -log(1 - confidence), with ticks in confidence where Maddox et al. 2019 have them."""
+    low = stretch(min(0.2, confidences.min(initial=1.0))) - 0.2
+    high = stretch(max(0.93, confidences.max(initial=0.0))) + 0.2
+    ticks = TICKS[(stretch(TICKS) > low) & (stretch(TICKS) < high)]
+    ax.set_xscale("function", functions=(stretch, unstretch))
+    ax.set_xticks(ticks, [f"{tick:.{3 if tick < 0.999 else 4}f}".rstrip("0") for tick in ticks])
+    ax.set_xlim(unstretch(low), unstretch(high))
+
+
+def stretch(confidence: Any) -> Any:
+    """-log(1 - confidence), finite for 1 and above.
+
+    >>> float(stretch(0.5))
+    0.6931
+    """
+    return -np.log(np.maximum(1 - np.asarray(confidence), 1e-5))
+
+
+def unstretch(u: Any) -> Any:
+    """The inverse of `stretch`."""
+    return 1 - np.exp(-np.asarray(u))

@@ -1,0 +1,130 @@
+"""Batches whose order is a function of (seed, epoch): a run that was stopped sees the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lowland.core.data import map_tensors, tensors
+from lowland.core.task import rows
+from lowland.errors import ConfigError, DataError
+
+Transform = Callable[[Any, torch.Generator], Any]
+
+
+class Batches:
+    """Seeded batches of tensors or of a map-style data set.
+
+    Epoch e has the same batches in the same order whenever it is asked for, from any batch on, so
+    that training resumes in mid-epoch. Without `shuffle` it is a replayable loader for evaluation.
+    Going over it plainly gives epoch 0, 1, 2, ... in turn.
+
+    Args:
+        data: a tuple or dict of tensors with equal first dimensions, indexed as a whole; or a
+            map-style `Dataset`, read row by row through a `DataLoader`.
+        batch_size: rows a batch; the last may be smaller unless `drop_last`.
+        shuffle: a new order every epoch. seed: of orders and transforms.
+        transform: (batch, generator) -> batch, such as random crops of a whole batch; its
+            generator too is a function of (seed, epoch, batch).
+        workers: processes that read a `Dataset`.
+
+    Raises:
+        DataError: no rows, or tensors whose first dimensions differ.
+
+    >>> batches = Batches((torch.arange(5.0)[:, None], torch.arange(5)), batch_size=2, seed=3)
+    >>> first = [y.tolist() for _, y in batches.epoch(0)]
+    >>> first == [y.tolist() for _, y in batches.epoch(0)], len(batches)
+    (True, 3)
+    >>> [y.tolist() for _, y in batches.epoch(0, start=2)] == first[2:]
+    True
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        transform: Transform | None = None,
+        workers: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: expected at least 1, got {batch_size}.")
+        self.data = data
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.transform = transform
+        self.workers = workers
+        self._resident = isinstance(data, Tensor | Mapping | tuple | list)
+        self.rows = self._count()
+        self.drop_last = drop_last
+        if len(self) == 0:
+            raise DataError(
+                f"the data set has {self.rows} rows, which make no batch of {batch_size}; check "
+                "the data, or drop_last."
+            )
+        self._next = 0
+
+    def _count(self) -> int:
+        if not self._resident:
+            if not hasattr(self.data, "__len__"):
+                raise DataError(
+                    "expected tensors or a map-style data set; pass other loaders as they are."
+                )
+            return len(self.data)
+        sizes = {tensor.shape[0] if tensor.ndim else 0 for tensor in tensors(self.data)}
+        if len(sizes) != 1:
+            raise DataError(
+                f"expected tensors of equal first dimensions, got {sorted(sizes)} rows; index "
+                "lists of rows through a Dataset."
+            )
+        return rows(self.data)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.rows, self.batch_size)
+        return whole + (1 if rest and not self.drop_last else 0)
+
+    def __iter__(self) -> Iterator[Any]:
+        number = self._next
+        self._next += 1
+        return self.epoch(number)
+
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[Any]:
+        """The batches of an epoch from batch `start` on."""
+        if self.shuffle:
+            order = torch.randperm(self.rows, generator=self._generator(number, 0))
+        else:
+            order = torch.arange(self.rows)
+        parts = list(order.split(self.batch_size))[start : len(self)]
+        for index, batch in enumerate(self._read(parts, number), start=start):
+            if self.transform is not None:
+                batch = self.transform(batch, self._generator(number, index + 1))
+            yield batch
+
+    def _read(self, parts: list[Tensor], number: int) -> Iterator[Any]:
+        if self._resident:
+            for part in parts:
+                # without shuffling rows are neighbours: a slice is a view
+                index = part if self.shuffle else slice(int(part[0]), int(part[-1]) + 1)
+                yield map_tensors(self.data, lambda tensor, i=index: tensor[i])
+            return
+        data: Dataset[Any] = self.data
+        yield from DataLoader(
+            data,
+            batch_sampler=[part.tolist() for part in parts],
+            num_workers=self.workers,
+            generator=self._generator(number, 0),
+        )
+
+    def _generator(self, epoch: int, index: int) -> torch.Generator:
+        # torch keeps 32 bits of a CPU seed: mix what makes it up instead of adding
+        mixed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)
+        return torch.Generator().manual_seed(int(mixed[0]))

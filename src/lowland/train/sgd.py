@@ -1,0 +1,371 @@
+"""A plain training loop, for trajectories: mixed precision, collectors, and resuming anywhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lowland.core import ParamLayout, Task
+from lowland.core.data import move
+from lowland.errors import ConfigError, DataError, NonFiniteError
+from lowland.files import PathLike
+from lowland.progress import Progress, reporting
+from lowland.records import TrainingLog
+from lowland.train import checkpoint as disk
+from lowland.train.batches import Batches
+
+SAVE_SECONDS = 20.0  # between checkpoints inside of an epoch
+_WATCH = 32  # steps between looks at the loss on a GPU, where each look waits for it
+
+
+class Collects(Protocol):
+    """What takes iterates after each step: see `lowland.Collector`."""
+
+    def step(self, model: nn.Module) -> bool: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def sgd(
+    model: nn.Module,
+    task: Task,
+    data: Iterable[Any],
+    *,
+    epochs: int,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+    schedule: Callable[[Optimizer], LRScheduler] | None = None,
+    collectors: Sequence[Collects] = (),
+    validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    device: torch.device | str | None = None,
+    autocast: bool | torch.dtype | None = None,
+    channels_last: bool = False,
+    accumulate: int = 1,
+    clip: float | None = None,
+    seed: int = 0,
+    checkpoint: PathLike | None = None,
+    checkpoint_steps: int | None = None,
+    progress: Progress = False,
+) -> TrainingLog:
+    r"""Minimises the mean of `task.nll` over the items of each batch; trains `model` in place.
+
+    Args:
+        model, task, data: what to train. With `Batches` a resumed run ends with the same weights
+            bit by bit; other loaders are gone through again up to the batch where it stopped,
+            which gives the same rows if they draw their order from torch's global generator.
+        epochs: passes over the data.
+        optimizer: made from the parameters; None: SGD, learning rate 0.05, momentum 0.9.
+        schedule: made from the optimizer, and stepped once an optimizer step; None: constant.
+        collectors: see `Collector`; they are part of the checkpoint.
+        validate: gives figures of the model after each epoch, for the log.
+        device: where to train; None: where the model is.
+        autocast: True or a dtype for `torch.autocast`; float16 on a GPU scales the loss.
+        channels_last: memory format of images and convolutions.
+        accumulate: batches an optimizer step, whose gradient is the mean of theirs.
+        clip: the largest norm of the gradient of what is optimised.
+        seed: of dropout and other noise; the caller's random state is left as it was.
+        checkpoint: a file to write the whole state to, before the first step, every epoch and
+            every 20 seconds (or every `checkpoint_steps` steps), and to continue from if it is
+            there.
+        progress: True for a bar, or a callable of (done, total).
+
+    Raises:
+        NonFiniteError: a loss that is NaN or infinite: it names step, epoch and batch; checkpoint
+            and stores keep the state before. DataError: an empty loader, labels that do not fit.
+        ConfigError: a checkpoint of a run with other settings.
+
+    >>> from lowland.core import Regression
+    >>> x = torch.linspace(-1, 1, 32)[:, None]
+    >>> net = nn.Linear(1, 1)
+    >>> log = sgd(net, Regression(noise_variance=1.0), Batches((x, 2 * x), batch_size=8), epochs=50)
+    >>> abs(net.weight.item() - 2) < 0.01, len(log.columns["loss"])
+    (True, 50)
+    """
+    if epochs < 1 or accumulate < 1:
+        raise ConfigError(
+            f"expected epochs >= 1 and accumulate >= 1, got epochs={epochs}, "
+            f"accumulate={accumulate}."
+        )
+    run = _Run(
+        model,
+        task,
+        data,
+        epochs=epochs,
+        optimizer=optimizer,
+        schedule=schedule,
+        collectors=collectors,
+        validate=validate,
+        device=device,
+        autocast=autocast,
+        channels_last=channels_last,
+        accumulate=accumulate,
+        clip=clip,
+        seed=seed,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint_steps=checkpoint_steps,
+    )
+    modes = {module: module.training for module in model.modules()}
+    with disk.seeded(seed), reporting(progress, "train") as report:
+        try:
+            run.resume()
+            while run.epoch < epochs:
+                run.one_epoch(report)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+    return run.log()
+
+
+class _Run:
+    """The state of a run and its steps."""
+
+    def __init__(self, model: nn.Module, task: Task, data: Iterable[Any], **options: Any) -> None:
+        self.model = model
+        self.task = task
+        self.data = data
+        self.options = options
+        device = options["device"]
+        self.device = torch.device(device) if device else next(model.parameters()).device
+        self.channels_last = options["channels_last"]
+        model.to(self.device)
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        make = options["optimizer"] or (lambda ps: torch.optim.SGD(ps, lr=0.05, momentum=0.9))
+        self.optimizer: Optimizer = make(trainable)
+        schedule = options["schedule"]
+        self.schedule: LRScheduler | None = schedule(self.optimizer) if schedule else None
+        half = options["autocast"] is torch.float16 and self.device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        self.always_eval = [m for m in model.modules() if model.training and not m.training]
+        self.layout = ParamLayout(model)
+        self.settings = self._settings()
+        self.epoch = 0
+        self.batch = 0  # batches done in this epoch
+        self.step = 0  # optimizer steps done
+        self.columns: dict[str, list[float]] = {}
+        self.partial = {"loss": 0.0, "items": 0.0, "seconds": 0.0}  # of the epoch under way
+        self.saved = time.monotonic()
+        self.pending: list[tuple[int, Tensor, int]] = []  # (batch, loss, items) not looked at yet
+
+    # -- the loop --------------------------------------------------------------------------------
+
+    def one_epoch(self, report: Any) -> None:
+        self.model.train()
+        for module in self.always_eval:
+            module.training = False
+        started = time.perf_counter()
+        total = _length(self.data)
+        if total is not None:
+            total = math.ceil(total / self.options["accumulate"]) * self.options["epochs"]
+        waiting = 0  # batches whose gradient is not applied yet
+        for batch in self._batches():
+            if waiting == 0:
+                self.optimizer.zero_grad(set_to_none=True)
+            self._backward(batch)
+            self.batch += 1
+            waiting += 1
+            if waiting == self.options["accumulate"]:
+                self._apply(waiting)
+                waiting = 0
+                started = self._tick(started)
+                report(self.step, total)
+        if self.batch == 0:
+            raise DataError("the training loader is empty: it gave no rows; check its data set.")
+        if waiting:
+            self._apply(waiting)
+        self._look()
+        self.partial["seconds"] += time.perf_counter() - started
+        self._close_epoch()
+        report(self.step, total)
+
+    def _backward(self, batch: Any) -> None:
+        batch = move(batch, self.device, channels_last=self.channels_last)
+        args, kwargs, target = self.task.unpack(batch)
+        if target is None:
+            raise DataError("the training batches have no target: give (inputs, target).")
+        with self._precision():
+            output = self.task.output(self.model(*args, **kwargs))
+        if self.epoch == 0:
+            self.task.check(output, target)
+        items = self.task.count(batch)
+        loss = self.task.nll(output, target).sum() / max(items, 1)
+        self.pending.append((self.batch, loss.detach(), items))
+        if self.device.type == "cpu" or len(self.pending) >= _WATCH:
+            self._look()
+        self.scaler.scale(loss / self.options["accumulate"]).backward()
+
+    def _apply(self, waiting: int) -> None:
+        optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if waiting < self.options["accumulate"]:  # the last batches of an epoch
+            for p in optimised:
+                if p.grad is not None:
+                    p.grad.mul_(self.options["accumulate"] / waiting)
+        if self.options["clip"] is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(optimised, self.options["clip"])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.schedule is not None:
+            self.schedule.step()
+        self.step += 1
+        for collector in self.options["collectors"]:
+            collector.step(self.model)
+
+    def _look(self) -> None:
+        """Adds the losses up, and stops at one that is not finite."""
+        for batch, loss, items in self.pending:
+            value = loss.item()
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"the loss is {value} at step {self.step + 1} (epoch {self.epoch + 1}, batch "
+                    f"{batch + 1}); lower the learning rate or look at that batch. The last "
+                    "checkpoint and the iterates stored before it are whole."
+                )
+            self.partial["loss"] += value * items
+            self.partial["items"] += items
+        self.pending.clear()
+
+    def _tick(self, started: float) -> float:
+        """Saves where it is time to, in the middle of an epoch; gives the time it counted up to."""
+        every = self.options["checkpoint_steps"]
+        if every is None:
+            due = time.monotonic() - self.saved >= SAVE_SECONDS
+        else:
+            due = self.step % every == 0
+        if not due or self.options["checkpoint"] is None:
+            return started
+        self._look()
+        now = time.perf_counter()
+        self.partial["seconds"] += now - started
+        self.save()
+        return time.perf_counter()
+
+    def _close_epoch(self) -> None:
+        row = {
+            "epoch": self.epoch + 1.0,
+            "loss": self.partial["loss"] / max(self.partial["items"], 1.0),
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "seconds": self.partial["seconds"],
+        }
+        if self.options["validate"] is not None:
+            self.model.eval()
+            with torch.no_grad():
+                row |= {k: float(v) for k, v in self.options["validate"](self.model).items()}
+        for name, value in row.items():  # a figure may come later than the first epoch
+            self.columns.setdefault(name, [math.nan] * self.epoch).append(value)
+        for values in self.columns.values():
+            values.extend([math.nan] * (self.epoch + 1 - len(values)))
+        self.partial = dict.fromkeys(self.partial, 0.0)
+        self.epoch += 1
+        self.batch = 0
+        if self.options["checkpoint"] is not None:
+            self.save()
+
+    def _batches(self) -> Iterator[Any]:
+        """The rest of this epoch."""
+        if isinstance(self.data, Batches):
+            return self.data.epoch(self.epoch, start=self.batch)
+        return self._skipping()
+
+    def _skipping(self) -> Iterator[Any]:
+        # a loader of the user's draws its order from a global generator: start the epoch from a
+        # state that is known, and come back to the present one behind the batches already seen
+        done = self.batch
+        present = disk.rng_state()
+        disk.seed_all(self.options["seed"] * 1_000_003 + self.epoch)
+        batches = iter(self.data)
+        for _ in range(done):
+            next(batches, None)
+        if done:
+            disk.set_rng_state(present)
+        yield from batches
+
+    def _precision(self) -> Any:
+        autocast = self.options["autocast"]
+        if not autocast:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=None if autocast is True else autocast)
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same for a run to continue: taken before its first step."""
+        groups = [
+            ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
+            for group in self.optimizer.param_groups
+        ]
+        data = self.data
+        own = ("rows", "batch_size", "shuffle", "seed", "drop_last")
+        keys = ("epochs", "accumulate", "clip", "seed")
+        return {
+            "model": self.layout.fingerprint,
+            "batches": _length(data),
+            "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
+            "optimizer": f"{type(self.optimizer).__name__}({'; '.join(groups)})",
+            "schedule": type(self.schedule).__name__,
+            **{key: self.options[key] for key in keys},
+        }
+
+    def save(self) -> None:
+        # a step may overflow whose loss was finite: such weights must not replace good ones
+        self.layout.require_finite(
+            self.layout.flatten(self.model), what=f"no checkpoint at step {self.step}: the weights"
+        )
+        state = {
+            "settings": self.settings,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "columns": self.columns,
+            "partial": self.partial,
+            "model": disk.tensors_of(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "collectors": [collector.state_dict() for collector in self.options["collectors"]],
+        }
+        disk.save(self.options["checkpoint"], state)
+        self.saved = time.monotonic()
+
+    def resume(self) -> None:
+        path = self.options["checkpoint"]
+        if path is None:
+            return
+        if not path.exists():
+            self.save()  # stores that run ahead of the next checkpoint can then go back to this one
+            return
+        state = disk.load(path, settings=self.settings)
+        disk.restore(self.model, state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        for collector, saved in zip(self.options["collectors"], state["collectors"], strict=True):
+            collector.load_state_dict(saved)
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+        self.columns, self.partial = state["columns"], state["partial"]
+        disk.set_rng_state(state["rng"])
+
+    def log(self) -> TrainingLog:
+        return TrainingLog(
+            {k: torch.tensor(v, dtype=torch.float64) for k, v in self.columns.items()}
+        )
+
+
+def _length(data: Iterable[Any]) -> int | None:
+    """How many batches there are, where that is known."""
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except TypeError:  # a DataLoader over a stream has a `__len__` that raises
+        return None

@@ -1,0 +1,49 @@
+"""How many threads a training step is fastest on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from lowland.core import Task
+from lowland.core.surface import private_copy
+
+WORTH = 1.3  # how many times faster several threads must be
+
+
+def best_threads(model: nn.Module, task: Task, batch: Any, *, repeats: int = 5) -> int:
+    """1, or as many as torch uses now where a training step is clearly faster on them.
+
+    Clearly, because small tensors run many times slower on two threads than on one as soon as a
+    neighbour keeps a core busy, while large ones lose a factor of two at most on one. Results
+    depend on the number of threads in their last bits, so choose once a run and keep to it.
+
+    >>> from lowland.core import Regression
+    >>> batch = (torch.zeros(4, 1), torch.zeros(4, 1))
+    >>> best_threads(nn.Linear(1, 1), Regression(noise_variance=1.0), batch) >= 1
+    True
+    """
+    most = torch.get_num_threads()
+    if most == 1 or next(model.parameters()).device.type != "cpu":
+        return most
+    model = private_copy(model).train()  # gradients and statistics of the user's stay as they are
+    args, kwargs, target = task.unpack(batch)
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        best = float("inf")
+        for _ in range(repeats):
+            start = time.perf_counter()
+            task.nll(task.output(model(*args, **kwargs)), target).mean().backward()
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            seconds(most)  # the first pass warms up
+            return most if seconds(1) > WORTH * seconds(most) else 1
+        finally:
+            torch.set_num_threads(most)

@@ -1,0 +1,161 @@
+"""`lowland run` as its users run it: a process of its own, stopped anywhere, and run again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from lowland.records import Predictive, Table
+
+EVENTS = Path(__file__).with_name("events.py")
+CONFIG = {
+    "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
+    "data": {"name": "lowland.zoo:digits", "args": {"train": 0.1, "shift": 1}},
+    "methods": ["sgd", "ema", "swag", "fge"],
+    "samples": 3,
+    "threads": 1,
+    "train": {"epochs": 4, "batch_size": 30, "lr": 0.1},
+    "average": {"lr": 0.1, "start": 0.5, "every": 0.5, "rank": 2, "scales": [0.5, 1.0]},
+    "fge": {"cycle": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    return path
+
+
+def lowland(*args, event=None, cwd=None):
+    command = (
+        [sys.executable, "-m", "lowland"] if event is None else [sys.executable, EVENTS, *event]
+    )
+    done = subprocess.run(
+        [*map(str, command), *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        cwd=cwd,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """A run that nobody stopped."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    code, stdout, stderr = lowland("run", config, f"out={out}")
+    assert code == 0, stderr
+    return out, stdout
+
+
+def weights(folder):
+    files = sorted((folder / "weights").glob("*.safetensors"))
+    return {file.name: load_file(file) for file in files}
+
+
+def assert_same_weights(a, b):
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert first[name].keys() == second[name].keys()
+        for key in first[name]:
+            assert torch.equal(first[name][key], second[name][key]), (name, key)
+
+
+def test_a_run_leaves_a_plain_folder_and_says_where_it_is(finished):
+    out, stdout = finished
+    assert {p.name for p in out.iterdir()} >= {
+        "config.yaml",
+        "trajectory",
+        "weights",
+        "records",
+        "pictures",
+        "events.jsonl",
+    }
+    assert str(out) in stdout.replace("\n", "")
+    ran = yaml.safe_load((out / "config.yaml").read_text())
+    assert ran["ran_with"]["threads"] == 1
+    assert set(ran["ran_with"]["versions"]) == {"lowland", "torch", "numpy"}
+    for picture in (out / "pictures").iterdir():
+        assert picture.read_bytes().startswith(b"\x89PNG"), picture
+    assert len(list((out / "pictures").iterdir())) == 3
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "done"
+    assert not list(out.rglob(".*.tmp"))
+
+
+def test_the_table_is_what_the_records_say(finished):
+    out, stdout = finished
+    table = Table.load(out / "records" / "comparison.json")
+    assert table.method == ["SGD", "EMA", "SWAG", "FGE ensemble"]
+    for i, name in enumerate(["sgd", "ema", "swag", "fge"]):
+        pred = Predictive.load(out / "records" / f"{name}.npz")
+        assert pred.metrics()["nll"] == pytest.approx(float(table.nll[i]))
+        # recomputed from the probabilities and targets that the record keeps
+        picked = pred.probs.gather(1, pred.targets[:, None]).log().mean()
+        assert float(table.nll[i]) == pytest.approx(-float(picked), rel=1e-4)
+        assert f"{float(table.nll[i]):.4f}" in stdout
+    assert table.samples.tolist() == [1, 1, 3, 2]
+    assert table.epochs.tolist() == [4, 4, 4, 4]
+    assert not torch.isnan(table.scale[2])
+
+
+def test_the_same_command_again_only_shows_the_table(finished, config):
+    out, stdout = finished
+    before = {p: p.stat().st_mtime_ns for p in (out / "weights").iterdir()}
+    code, again, stderr = lowland("run", config, f"out={out}")
+    assert code == 0, stderr
+    assert {p: p.stat().st_mtime_ns for p in (out / "weights").iterdir()} == before
+    tail = stdout[stdout.index("Test data") :]
+    assert again[again.index("Test data") :] == tail
+
+
+STOPS = [
+    ("step", 9, "SIGKILL"),  # in the middle of an epoch of the first network
+    ("step", 40, "SIGKILL"),  # in the walk, between iterates
+    ("before-replace", 8, "SIGKILL"),  # files that are written but have not taken their place
+    ("before-replace", 21, "SIGKILL"),
+    ("after-replace", 14, "SIGKILL"),  # an iterate's file without its line in the journal
+    ("step", 55, "SIGINT"),
+]
+
+
+@pytest.mark.parametrize(("event", "number", "how"), STOPS)
+def test_stopped_and_started_again_it_ends_with_the_same_bits(
+    finished, config, tmp_path, event, number, how
+):
+    out = tmp_path / "stopped"
+    code, _, stderr = lowland("run", config, f"out={out}", event=(event, number, how))
+    if how == "SIGINT":
+        assert code == 130
+        assert "run the same command again" in stderr
+    else:
+        assert code == -9
+    assert not (out / "records" / "comparison.json").exists(), "it was stopped too late to tell"
+    code, _, stderr = lowland("run", config, f"out={out}")
+    assert code == 0, stderr
+    assert_same_weights(out, finished[0])
+
+
+def test_the_comparison_of_weights_can_fail(finished, config, tmp_path):
+    code, _, stderr = lowland("run", config, f"out={tmp_path / 'other'}", "seed=1", "methods=[sgd]")
+    assert code == 0, stderr
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "other", finished[0])
+
+
+def test_the_example_of_a_users_own_model_runs_from_its_folder(tmp_path):
+    example = Path(__file__).parents[2] / "examples" / "own_model"
+    code, stdout, stderr = lowland(
+        "run", "config.yaml", f"out={tmp_path / 'run'}", "train.epochs=4", "samples=4", cwd=example
+    )
+    assert code == 0, stderr
+    assert "MultiSWAG of 3" in stdout

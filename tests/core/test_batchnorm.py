@@ -1,0 +1,340 @@
+"""BatchNorm statistics against a layer-by-layer computation in float64 over all rows at once."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lowland as ll
+from lowland.core import batchnorm
+from tests.models import conv_bn, conv_dropout, generator, images, mlp
+
+SIZES = ([64, 64, 2], [10] * 13, [128, 1, 1])
+
+
+def sorted_rows(n: int = 130) -> tuple[Tensor, Tensor]:
+    """Images in ascending order of brightness, as a data set sorted by class is."""
+    g = generator()
+    x = torch.randn(n, 2, 5, 5, generator=g) + torch.linspace(-3, 3, n)[:, None, None, None]
+    return x, torch.randint(3, (n,), generator=g)
+
+
+def batched(sizes: list[int]) -> list[tuple[Tensor, Tensor]]:
+    x, y = sorted_rows()
+    return list(zip(x.split(sizes), y.split(sizes), strict=True))
+
+
+def surface_of(model: nn.Module, sizes: list[int], **options) -> ll.LossSurface:
+    return ll.LossSurface(model, ll.Classification(), batched(sizes), **options)
+
+
+def offline(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Each layer in turn, in float64, over all rows; dropout is not there."""
+    x, out = x.double(), {}
+    for name, layer in copy.deepcopy(model).double().eval().named_children():
+        if isinstance(layer, nn.BatchNorm2d):
+            over = (0, 2, 3)
+            mean, var = x.mean(over), x.var(over, unbiased=False)
+            n = x.numel() // x.shape[1]
+            out[f"{name}.running_mean"], out[f"{name}.running_var"] = mean, var * n / (n - 1)
+            x = (x - mean[:, None, None]) / (var[:, None, None] + layer.eps).sqrt()
+            x = x * layer.weight[:, None, None] + layer.bias[:, None, None]
+        else:
+            x = layer(x)
+    return out
+
+
+def torch_update_bn(model: nn.Module, batches, *, whole_model: bool) -> dict[str, Tensor]:
+    """Broken twin: batch variances averaged, batches weighted alike (torch's `update_bn`)."""
+    model = copy.deepcopy(model)
+    model.train(whole_model)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+            module.momentum = None
+            module.reset_running_stats()
+    for x, _ in batches:
+        model(x)
+    return {n: b for n, b in model.named_buffers() if "tracked" not in n}
+
+
+def close(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-4) -> bool:
+    assert found.keys() == expected.keys()
+    return all(
+        torch.allclose(found[n].double(), expected[n].double(), rtol=rtol, atol=rtol)
+        for n in expected
+    )
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return conv_bn()
+
+
+@pytest.fixture
+def small_memory(monkeypatch) -> None:
+    """No batch of all rows fits: exact statistics take a pass a depth."""
+    monkeypatch.setattr("lowland.core.surface.BN_SHARE", 0.0)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_exact_is_independent_of_the_batches(model, sizes) -> None:
+    surface = surface_of(model, sizes)
+    found = surface.refresh(surface.layout.flatten(model))
+    assert close(found, offline(model, sorted_rows()[0]), rtol=1e-5)
+    # broken twins: what the papers' protocol and torch give for these batches
+    assert not close(torch_update_bn(model, batched(sizes), whole_model=True), found, rtol=1e-2)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_a_pass_a_depth_gives_the_same(model, sizes, small_memory) -> None:
+    surface = surface_of(model, sizes)
+    assert surface.bn_resident() is None
+    found = surface.refresh(surface.layout.flatten(model))
+    assert close(found, offline(model, sorted_rows()[0]), rtol=1e-5)
+
+
+def test_both_ways_give_the_same_for_few_rows(monkeypatch) -> None:
+    # with 9 values a channel, dividing by n - 1 in place of n would show in the second layer
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 4), nn.BatchNorm1d(4)
+    )
+    x, y = torch.randn(9, 3, generator=generator()), torch.zeros(9, dtype=torch.int64)
+    data = [(x[:5], y[:5]), (x[5:], y[5:])]
+    task, w = ll.Classification(), ll.ParamLayout(model).flatten(model)
+    resident = ll.LossSurface(model, task, data).refresh(w)
+    monkeypatch.setattr("lowland.core.surface.BN_SHARE", 0.0)
+    assert close(ll.LossSurface(model, task, data).refresh(w), resident, rtol=1e-5)
+
+
+def test_one_training_pass_over_all_rows_is_torchs_own(model) -> None:
+    """The oracle that needs no formula: torch in training mode, momentum 1, one batch."""
+    x, _ = sorted_rows()
+    theirs = torch_update_bn(model, [(x, None)], whole_model=False)
+    surface = surface_of(model, [64, 66])
+    assert close(surface.refresh(surface.layout.flatten(model)), theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", SIZES[:2], ids=str)
+def test_batch_is_the_pooled_training_pass(model, sizes) -> None:
+    inputs: dict[str, list[Tensor]] = {"1": [], "4": []}
+    twin = copy.deepcopy(model).train()
+    for name, kept in inputs.items():
+        twin.get_submodule(name).register_forward_pre_hook(
+            lambda m, args, kept=kept: kept.append(args[0].double())
+        )
+    with torch.no_grad():
+        for x, _ in batched(sizes):
+            twin(x)
+    expected = {}
+    for name, kept in inputs.items():
+        values = torch.cat(kept).transpose(0, 1).flatten(1)
+        expected[f"{name}.running_mean"] = values.mean(1)
+        expected[f"{name}.running_var"] = values.var(1)
+    surface = surface_of(model, sizes)
+    w = surface.layout.flatten(model)
+    found = surface.refresh(w, method="batch")
+    assert close(found, expected, rtol=1e-5)
+    # the first layer's do not depend on the batches, those of the second do
+    exact = surface.refresh(w)
+    assert torch.allclose(found["1.running_var"], exact["1.running_var"], rtol=1e-4)
+    assert not torch.allclose(found["4.running_var"], exact["4.running_var"], rtol=1e-2)
+    # broken twin: the mean of batch variances, each batch weighted alike
+    assert not close(torch_update_bn(model, batched(sizes), whole_model=True), expected, rtol=0.1)
+
+
+def test_batches_count_by_their_rows() -> None:
+    """A batch of 2 rows is not one of 64; with them sorted, the variance is between batches too."""
+    parts = [torch.zeros(64, 1), torch.full((2, 1), 10.0)]
+    mean, variance = batchnorm.pooled([batchnorm.moments(p) for p in parts])
+    whole = torch.cat(parts).double()
+    torch.testing.assert_close(mean, whole.mean(0))
+    torch.testing.assert_close(variance, whole.var(0))
+    alike = torch.stack([p.mean() for p in parts]).mean()
+    within = torch.stack([p.var() for p in parts]).mean()
+    assert float(alike) == 5.0  # broken twins: against 0.3 and 3.0
+    assert float(within) == 0.0
+
+
+def test_moments_of_large_means_do_not_cancel() -> None:
+    x = 1e4 + torch.randn(100, 3, 2, generator=generator())
+    _, variance = batchnorm.pooled([batchnorm.moments(p) for p in x.split(30)])
+    torch.testing.assert_close(
+        variance, x.double().transpose(0, 1).flatten(1).var(1), rtol=1e-3, atol=0
+    )
+    cancelled = (x**2).mean((0, 2)) - x.mean((0, 2)) ** 2
+    assert not torch.allclose(cancelled.double(), variance, rtol=0.1)  # broken twin
+
+
+@pytest.mark.parametrize("method", ["exact", "batch"])
+def test_dropout_is_off(method) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Dropout(0.5), *conv_bn())
+    surface = ll.LossSurface(model, ll.Classification(), batched([130]))
+    w = surface.layout.flatten(model)
+    found = surface.refresh(w, method=method)
+    assert close(found, offline(model, sorted_rows()[0]), rtol=1e-5)
+    assert close(surface.refresh(w, method=method), found, rtol=0)
+    on = torch_update_bn(model, batched([130]), whole_model=True)
+    assert not close(on, found, rtol=1e-2)  # broken twin
+
+
+def test_variance_is_unbiased_as_torchs() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(1, affine=False), nn.Linear(1, 2))
+    x = torch.tensor([[0.0], [1.0], [5.0]])
+    surface = ll.LossSurface(model, ll.Classification(), [(x, torch.zeros(3, dtype=torch.int64))])
+    found = surface.refresh(torch.zeros(4))
+    torch.testing.assert_close(found["0.running_var"], x.var(0))
+    assert not torch.allclose(found["0.running_var"], x.var(0, unbiased=False))
+
+
+def test_a_layer_that_the_user_froze_is_left_alone() -> None:
+    torch.manual_seed(0)
+    model = conv_bn().train()
+    model[1].eval()
+    surface = surface_of(model, [130])
+    w = surface.layout.flatten(model)
+    for method in ("exact", "batch"):
+        assert set(surface.refresh(w, method=method)) == {"4.running_mean", "4.running_var"}
+    # in a training step too it normalises by its own statistics
+    x, y = sorted_rows()
+    value, _ = surface.value_and_grad(w, (x, y))
+    torch.testing.assert_close(value, nn.functional.cross_entropy(copy.deepcopy(model)(x), y))
+    thawed = copy.deepcopy(model)
+    thawed[1].train()
+    assert not torch.allclose(value, nn.functional.cross_entropy(thawed(x), y), rtol=1e-3)
+
+
+def test_a_model_in_evaluation_mode_has_no_frozen_layers(model) -> None:
+    surface = surface_of(model.eval(), [130])
+    assert len(surface.refresh(surface.layout.flatten(model))) == 4
+
+
+def test_rows_and_loader_of_its_own(model) -> None:
+    x, _ = sorted_rows()
+    w = ll.ParamLayout(model).flatten(model)
+    first = surface_of(model, [50, 50, 30], bn_rows=60).refresh(w)
+    assert close(first, offline(model, x[:60]), rtol=1e-5)
+    counted = surface_of(model, [50, 50, 30], count=70).refresh(w)
+    assert close(counted, offline(model, x[:70]), rtol=1e-5)
+    other = surface_of(model, [130], bn_loader=batched([50, 50, 30])[1:]).refresh(w)
+    assert close(other, offline(model, x[50:]), rtol=1e-5)
+
+
+def test_shuffled_loaders_give_one_function(model) -> None:
+    x, y = sorted_rows()
+    data = torch.utils.data.TensorDataset(x, y)
+    loader = torch.utils.data.DataLoader(data, batch_size=32, shuffle=True)
+    surface = ll.LossSurface(model, ll.Classification(), loader, bn_rows=40)
+    w = surface.layout.flatten(model)
+    torch.testing.assert_close(surface(w), surface(w), rtol=1e-6, atol=0)
+
+
+def test_refresh_is_the_default_of_the_surface(model) -> None:
+    surface = surface_of(model, [50, 80])
+    w = surface.layout.flatten(model)
+    buffers = surface.refresh(w)
+    twin = copy.deepcopy(model).eval()
+    twin.load_state_dict({**twin.state_dict(), **buffers})
+    x, y = sorted_rows()
+    expected = nn.functional.cross_entropy(twin(x), y)
+    torch.testing.assert_close(surface(w).float(), expected)
+    torch.testing.assert_close(surface(ll.Point(w, buffers), batchnorm="frozen"), surface(w))
+    assert not torch.allclose(surface(w, batchnorm="frozen").float(), expected, rtol=1e-2)
+
+
+def test_a_points_buffers_are_used_wherever_it_goes(model) -> None:
+    surface = surface_of(model, [50, 80])
+    w = surface.layout.flatten(model)
+    point = ll.Point(w, surface.refresh(w))
+    value, gradient = surface.value_and_grad(point, batchnorm="frozen")
+    torch.testing.assert_close(value, surface(point, batchnorm="frozen"))
+    assert not torch.allclose(gradient, surface.value_and_grad(w, batchnorm="frozen")[1])
+    with pytest.raises(ll.LayoutError, match=r"it has no 9.running_mean"):
+        surface(ll.Point(w, {"9.running_mean": torch.zeros(3)}))
+
+
+def directional(surface: ll.LossSurface, w: Tensor, d: Tensor, h: float = 1e-5) -> float:
+    return float((surface(w + h * d) - surface(w - h * d)) / (2 * h))
+
+
+@pytest.mark.parametrize("build", [conv_bn, conv_dropout, "plain"])
+def test_the_whole_gradient_is_that_of_finite_differences(build) -> None:
+    torch.manual_seed(0)
+    # tanh in place of relu, so that differences meet no kinks
+    model = (mlp() if build == "plain" else build()).double()
+    for i, layer in enumerate(model):
+        if isinstance(layer, nn.ReLU):
+            model[i] = nn.Tanh()
+    data = [(x.double(), y) for x, y in images((7, 7, 4))]
+    if build == "plain":
+        data = [(x.flatten(1)[:, :6], y) for x, y in data]
+    surface = ll.LossSurface(model, ll.Classification(), data)
+    w = surface.layout.flatten(model)
+    value, gradient = surface.value_and_grad(w)
+    torch.testing.assert_close(value, surface(w), rtol=1e-12, atol=0)
+    g = generator()
+    for _ in range(4):
+        d = torch.randn(len(w), generator=g, dtype=torch.float64)
+        assert float(gradient @ d) == pytest.approx(directional(surface, w, d), rel=1e-6)
+    if build == "plain":
+        return
+    # broken twin: the statistics held constant
+    held = surface.value_and_grad(ll.Point(w, surface.refresh(w)), batchnorm="frozen")[1]
+    assert float(held @ d) != pytest.approx(directional(surface, w, d), rel=1e-2)
+
+
+def test_the_whole_gradient_with_other_bn_rows(model) -> None:
+    data = [(x.double(), y) for x, y in images((7, 7, 4))]
+    more = [(x.double(), y) for x, y in batched([65, 65])]
+    surface = ll.LossSurface(model.double(), ll.Classification(), data, bn_loader=more)
+    w = surface.layout.flatten(model)
+    d = torch.randn(len(w), generator=generator(), dtype=torch.float64)
+    gradient = surface.value_and_grad(w)[1]
+    assert float(gradient @ d) == pytest.approx(directional(surface, w, d), rel=1e-6)
+
+
+def test_errors_that_say_what_to_do(model, small_memory) -> None:
+    surface = surface_of(model, [64, 66])
+    w = surface.layout.flatten(model)
+    with pytest.raises(ll.DataError, match="lower bn_rows"):
+        surface.value_and_grad(w)
+    with pytest.raises(ll.ConfigError, match="'exact' or 'batch'"):
+        surface.refresh(w, method="running")
+    with pytest.raises(ll.ConfigError, match="'refresh' or 'frozen'"):
+        surface(w, batchnorm="batch")
+    with pytest.raises(ll.DataError, match="at least two rows"):
+        surface_of(model, [130], bn_rows=1).refresh(w)
+    with pytest.raises(ll.DataError, match="iterator"):
+        ll.LossSurface(model, ll.Classification(), iter(batched([130])))(w)
+
+
+def test_a_batch_of_one_row() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
+    x, y = torch.randn(5, 2), torch.zeros(5, dtype=torch.int64)
+    surface = ll.LossSurface(model, ll.Classification(), [(x[:4], y[:4]), (x[4:], y[4:])])
+    w = surface.layout.flatten(model)
+    torch.testing.assert_close(surface.refresh(w)["0.running_var"], x.var(0))
+    with pytest.raises(ll.DataError, match="another batch size"):
+        surface.refresh(w, method="batch")
+
+
+def test_batches_of_other_shapes_take_a_pass_a_depth(model) -> None:
+    """Images of two sizes cannot be one batch; the statistics are those of all pixels."""
+    net = nn.Sequential(*model[:6], nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    x, y = sorted_rows()
+    data = [(x[:60], y[:60]), (x[60:, :, :4, :4], y[60:])]
+    surface = ll.LossSurface(net, ll.Classification(), data)
+    w = surface.layout.flatten(net)
+    found = surface.refresh(w)
+    pixels = torch.cat(
+        [net[0](part).double().transpose(0, 1).flatten(1) for part, _ in data], 1
+    ).detach()
+    torch.testing.assert_close(
+        found["1.running_mean"].double(), pixels.mean(1), rtol=1e-4, atol=1e-5
+    )
+    with pytest.raises(ll.DataError, match="of different shapes"):
+        surface.value_and_grad(w)

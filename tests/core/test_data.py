@@ -1,0 +1,226 @@
+"""Replayable rows: what is accepted, what is refused, and what the reasons say."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import lowland as ll
+from lowland.core.data import Rows, concatenate, row_hashes, take
+from tests.models import generator, mlp
+
+
+def dataset(n: int = 100) -> TensorDataset:
+    g = generator()
+    return TensorDataset(torch.randn(n, 6, generator=g), torch.randint(3, (n,), generator=g))
+
+
+def rows(loader, **options) -> Rows:
+    return Rows(loader, ll.Classification(), device="cpu", **options)
+
+
+class Augmented(TensorDataset):
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + 1e-3 * torch.randn_like(x), y
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        g = generator()
+        while True:
+            yield torch.randn(6, generator=g), int(torch.randint(3, (), generator=g))
+
+
+class Once(IterableDataset):
+    def __iter__(self):
+        return iter(dataset(20))
+
+
+def test_the_same_rows_in_another_order_are_accepted() -> None:
+    data = rows(DataLoader(dataset(), batch_size=16, shuffle=True))
+    for _ in range(20):
+        seen = torch.cat([x for x, _ in data])
+        assert len(seen) == data.rows == data.items == 100
+
+
+def test_the_same_rows_in_other_batches_are_accepted() -> None:
+    class Ragged:
+        size = 7
+
+        def __iter__(self):
+            self.size += 1
+            return iter(DataLoader(dataset(), batch_size=self.size))
+
+    data = rows(Ragged())
+    for _ in range(10):
+        list(data.batches(ordered=True))
+
+
+def test_another_order_is_refused_where_order_matters() -> None:
+    data = rows(DataLoader(dataset(), batch_size=16, shuffle=True))
+    list(data.batches(ordered=True))
+    with pytest.raises(ll.DataError, match="pass shuffle=False"):
+        list(data.batches(ordered=True))
+
+
+def test_random_augmentation_is_refused_on_the_second_pass() -> None:
+    data = rows(DataLoader(Augmented(*dataset().tensors), batch_size=16))
+    list(data)
+    with pytest.raises(ll.DataError, match="turn random augmentation and drop_last off"):
+        list(data)
+    surface = ll.LossSurface(
+        mlp(), ll.Classification(), DataLoader(Augmented(*dataset().tensors), batch_size=16)
+    )
+    w = torch.zeros(surface.layout.size)
+    surface(w)
+    with pytest.raises(ll.DataError, match="the loader changed"):
+        surface(w)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, y: x[3].add_(1e-6),
+        lambda x, y: y[3].add_(1),
+        lambda x, y: x[[0, 1]].copy_(x[[1, 0]]) if False else x.__setitem__(0, x[1].clone()),
+        lambda x, y: x.__setitem__(slice(0, 2), x[[1, 0]].clone()),  # labels stay: other rows
+        lambda x, y: x.__setitem__(0, x[0].flip(0)),
+        lambda x, y: x[0, 0].neg_(),
+    ],
+    ids=["value", "label", "copy", "swapped labels", "flipped", "sign"],
+)
+def test_changed_rows_are_refused(change) -> None:
+    x, y = (t.clone() for t in dataset(10).tensors)
+    y[:2] = torch.tensor([0, 1])
+    data = rows([(x[:6], y[:6]), (x[6:], y[6:])])
+    list(data)
+    list(data)
+    change(x, y)
+    with pytest.raises(ll.DataError, match=r"changed: 10 rows now, 10 before, and not the same"):
+        list(data)
+
+
+def test_a_sum_of_values_would_not_have_seen_it() -> None:
+    """Broken twin: a checksum that adds values cannot tell swapped labels, nor a flipped row."""
+    x, y = dataset(10).tensors
+    swapped = (x[[1, 0, *range(2, 10)]], y)
+    assert torch.isclose(x.sum() + y.sum(), swapped[0].sum() + y.sum())
+    assert row_hashes((x, y), 10).sum() != row_hashes(swapped, 10).sum() or y[0] == y[1]
+    assert row_hashes((x.flip(1), y), 10).sum() != row_hashes((x, y), 10).sum()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.uint8, torch.int16, torch.bfloat16, torch.float64, torch.complex64],
+    ids=str,
+)
+def test_rows_of_every_dtype_are_hashed_apart(dtype) -> None:
+    x = torch.arange(48).reshape(24, 2)
+    x = torch.stack([x // 2**i % 2 for i in range(6)], -1) if dtype == torch.bool else x
+    hashes = row_hashes(x.to(dtype), 24)
+    assert len(set(hashes.tolist())) == 24
+
+
+def test_rows_that_went_missing() -> None:
+    class Shrinking:
+        n = 100
+
+        def __iter__(self):
+            self.n -= 1
+            return iter(DataLoader(dataset(self.n), batch_size=32))
+
+    data = rows(Shrinking())
+    list(data)
+    with pytest.raises(ll.DataError, match="98 rows now, 99 before"):
+        list(data)
+
+
+def test_an_iterator_is_used_up() -> None:
+    data = rows(iter(DataLoader(dataset(), batch_size=32)))
+    assert sum(len(x) for x, _ in data) == 100
+    with pytest.raises(ll.DataError, match="empty on the second pass: give a loader"):
+        list(data)
+
+
+@pytest.mark.parametrize("loader", [[], DataLoader(TensorDataset(torch.zeros(0, 3)))], ids=str)
+def test_an_empty_loader(loader) -> None:
+    with pytest.raises(ll.DataError, match="it gave no rows; check its data set"):
+        list(rows(loader))
+
+
+def test_what_is_no_loader() -> None:
+    for loader in (torch.zeros(3, 2), dataset(), 3):
+        with pytest.raises(ll.DataError, match="wrap data in a DataLoader"):
+            rows(loader)
+    with pytest.raises(ll.DataError, match="no tensor with rows"):
+        list(rows([("text", 3)]))
+    with pytest.raises(ll.DataError, match="every label is ignored"):
+        list(rows([(torch.zeros(2, 3), torch.full((2,), -100))]))
+
+
+def test_an_endless_loader_is_read_as_far_as_count() -> None:
+    data = rows(DataLoader(Endless(), batch_size=8), count=20)
+    for _ in range(2):
+        assert [len(x) for x, _ in data] == [8, 8, 4]
+    assert data.rows == 20
+    surface = ll.LossSurface(
+        mlp(), ll.Classification(), DataLoader(Endless(), batch_size=8), count=20
+    )
+    assert float(surface(torch.zeros(surface.layout.size))) == pytest.approx(1.0986, abs=1e-4)
+    with pytest.raises(ll.DataError, match="at least 1 row, got 0"):
+        rows([], count=0)
+
+
+def test_iterable_data_sets() -> None:
+    data = rows(DataLoader(Once(), batch_size=8))
+    assert [len(x) for x, _ in data] == [8, 8, 4]
+    assert [len(x) for x, _ in data] == [8, 8, 4]
+
+
+def test_an_empty_batch_in_the_middle_ends_nothing() -> None:
+    x, y = dataset(10).tensors
+    data = rows([(x[:4], y[:4]), (x[:0], y[:0]), (x[4:], y[4:])])
+    assert [len(x) for x, _ in data] == [4, 6]
+
+
+def test_dicts_and_tensors_without_rows() -> None:
+    shared = torch.arange(5.0)
+    batches = [
+        {"x": torch.randn(n, 5), "grid": shared, "scale": torch.tensor(2.0), "y": torch.zeros(n)}
+        for n in (4, 3)
+    ]
+    data = Rows(batches, ll.Regression(1.0), device="cpu", count=6)
+    out = list(data)
+    assert [len(batch["x"]) for batch in out] == [4, 2]
+    assert out[1]["y"].shape == (2,)
+    assert torch.equal(out[1]["grid"], shared)
+    assert out[1]["scale"] == 2
+    assert concatenate(batches) is None  # what has no rows cannot be joined
+    joined = concatenate([{"x": b["x"], "y": b["y"]} for b in batches])
+    assert joined["x"].shape == (7, 5)
+    assert take(batches[0], 2)["grid"].shape == (5,)
+
+
+def test_resident_rows_are_read_once() -> None:
+    class Counted:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return iter(DataLoader(dataset(), batch_size=32))
+
+    loader = Counted()
+    data = rows(loader)
+    assert data.keep()
+    for _ in range(3):
+        assert len(list(data)) == 4
+    assert loader.passes == 1
+    assert rows(loader).resident(share=0.0) is None
+
+
+def test_channels_last_is_a_format_not_a_value() -> None:
+    x = torch.randn(4, 3, 5, 5)
+    (batch,) = rows([(x, torch.zeros(4).long())], channels_last=True)
+    assert batch[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch[0], x)
+    assert torch.equal(row_hashes(batch, 4), row_hashes((x, batch[1]), 4))

@@ -1,0 +1,207 @@
+"""ParamLayout against what a person would count and copy by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lowland as ll
+from lowland.core.layout import clean_names
+from tests.models import TiedLM, generator, mlp
+
+
+def test_fingerprint_is_of_names_and_shapes() -> None:
+    a, b = ll.ParamLayout(mlp()), ll.ParamLayout(mlp())
+    assert a.fingerprint == b.fingerprint
+    assert a.fingerprint == ll.ParamLayout(mlp().double()).fingerprint
+    assert a.fingerprint != ll.ParamLayout(mlp(hidden=8)).fingerprint
+    renamed = nn.Sequential(nn.Sequential(mlp()[0]), *mlp()[1:])
+    assert a.fingerprint != ll.ParamLayout(renamed).fingerprint
+
+
+def test_prefixes_of_wrappers_are_left_out() -> None:
+    model = mlp()
+    layout = ll.ParamLayout(model)
+    wrapped = nn.DataParallel(torch.compile(model, backend="eager"))
+    assert ll.ParamLayout(wrapped).fingerprint == layout.fingerprint
+    assert torch.equal(layout.flatten(wrapped), layout.flatten(model))
+    state = {f"module._orig_mod.{name}": t for name, t in model.state_dict().items()}
+    assert torch.equal(layout.flatten(state), layout.flatten(model))
+    layout.load_(wrapped, torch.zeros(layout.size))
+    assert not layout.flatten(model).any()
+
+
+def test_a_models_own_module_is_not_a_wrapper_where_names_would_clash() -> None:
+    names = ["module.weight", "weight"]
+    assert clean_names(names) == {n: n for n in names}
+
+
+def test_where_takes_a_pattern_or_a_predicate() -> None:
+    model = mlp()
+    assert ll.ParamLayout(model, where="bias$").names == ("0.bias", "2.bias")
+    assert ll.ParamLayout(model, where=lambda n: n.startswith("2.")).names == ("2.weight", "2.bias")
+    with pytest.raises(ll.LayoutError, match="widen where="):
+        ll.ParamLayout(model, where="nothing")
+    with pytest.raises(ll.ConfigError, match="not a regular expression"):
+        ll.ParamLayout(model, where="(")
+
+
+def test_tied_weights_are_counted_once() -> None:
+    model = TiedLM()
+    layout = ll.ParamLayout(model)
+    assert layout.names == ("embed.weight", "body.weight", "body.bias")
+    assert layout.size == 55 + 25 + 5
+    broken = sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False))
+    assert layout.size != broken
+    w = layout.flatten(model)
+    for lacking in ("embed.weight", "head.weight"):
+        state = {n: t for n, t in model.state_dict().items() if n != lacking}
+        assert torch.equal(layout.flatten(state), w)
+    layout.load_(model, torch.arange(layout.size).float())
+    assert model.head.weight is model.embed.weight
+    assert model.head.weight.flatten()[3] == 3
+
+
+def test_tied_weights_by_the_name_that_where_takes() -> None:
+    model = TiedLM()
+    layout = ll.ParamLayout(model, where="head")
+    assert layout.names == ("head.weight",)
+    surface = ll.LossSurface(
+        model, ll.LanguageModeling(), [torch.randint(11, (4, 5))], where="head"
+    )
+    # both ends of the tie move together
+    value = surface(torch.zeros(55))
+    assert float(value) == pytest.approx(np.log(11))
+
+
+def test_frozen_parameters_are_no_part_of_w() -> None:
+    model = mlp()
+    model[0].requires_grad_(False)
+    assert ll.ParamLayout(model).names == ("2.weight", "2.bias")
+    with pytest.raises(ll.LayoutError, match="requires_grad_"):
+        ll.ParamLayout(model.requires_grad_(False))
+
+
+def test_lazy_and_integer_parameters_are_refused_with_advice() -> None:
+    with pytest.raises(ll.LayoutError, match="pass one batch through"):
+        ll.ParamLayout(nn.LazyLinear(3))
+    model = mlp()
+    model.phase = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    with pytest.raises(ll.LayoutError, match=r"phase: expected real .*complex64"):
+        ll.ParamLayout(model)
+
+
+def test_weights_of_another_model_are_refused_by_name() -> None:
+    layout = ll.ParamLayout(mlp())
+    with pytest.raises(ll.LayoutError, match=r"0.weight expected \(7, 6\), got \(9, 6\)"):
+        layout.flatten(mlp(hidden=9))
+    with pytest.raises(ll.LayoutError, match=r"lacks 0.weight, 0.bias.*has weight, bias instead"):
+        layout.flatten(nn.Linear(2, 2))
+    with pytest.raises(ll.LayoutError, match=r"lacks 2.bias"):
+        layout.flatten({n: t for n, t in mlp().state_dict().items() if n != "2.bias"})
+    with pytest.raises(ll.LayoutError, match="another model"):
+        layout.load_(nn.Linear(2, 2), torch.zeros(layout.size))
+    with pytest.raises(ll.LayoutError, match=r"swag come from another model: .*2.weight"):
+        layout.require_same(ll.ParamLayout(mlp(classes=4)), what="swag")
+    layout.require_same(ll.ParamLayout(mlp()))
+
+
+def test_a_checkpoint_that_wraps_the_state_dict_is_refused() -> None:
+    layout = ll.ParamLayout(mlp())
+    with pytest.raises(ll.LayoutError, match=r"lacks 0.weight"):
+        layout.flatten({"model": mlp().state_dict(), "epoch": 3})
+    # other state beside the weights is no matter
+    assert layout.flatten({**mlp().state_dict(), "_extra_state": {"a": 1}}).shape == (layout.size,)
+
+
+@pytest.mark.parametrize(
+    "w", [torch.zeros(5), torch.zeros(()), torch.zeros(73, 2), [0.0] * 73], ids=str
+)
+def test_wrong_vectors_are_refused(w) -> None:
+    layout = ll.ParamLayout(mlp())
+    assert layout.size == 73
+    with pytest.raises(ll.LayoutError, match="expected"):
+        layout.unflatten(w)
+    with pytest.raises(ll.LayoutError, match=r"expected (a tensor )?\(73,\)"):
+        layout.load_(mlp(), w)
+    with pytest.raises(ll.LayoutError, match=r"expected \(73,\), got \(2, 73\)"):
+        layout.load_(mlp(), torch.zeros(2, 73))
+
+
+def test_unflatten_gives_views_with_gradients() -> None:
+    layout = ll.ParamLayout(mlp())
+    w = torch.randn(layout.size, generator=generator())
+    views = layout.unflatten(w)
+    views["0.bias"].zero_()
+    entry = next(e for e in layout.entries if e.name == "0.bias")
+    assert not w[entry.offset : entry.offset + entry.size].any()
+    stacked = layout.unflatten(torch.randn(2, 3, layout.size))
+    assert stacked["2.weight"].shape == (2, 3, 3, 7)
+    leaf = w.clone().requires_grad_()
+    layout.unflatten(leaf)["2.weight"].sum().backward()
+    assert leaf.grad.sum() == 21
+
+
+def test_channels_last_parameters_keep_their_logical_order() -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    layout = ll.ParamLayout(conv)
+    w = layout.flatten(conv)
+    conv.to(memory_format=torch.channels_last)
+    assert torch.equal(layout.flatten(conv), w)
+    layout.load_(conv, w.flip(0))
+    assert torch.equal(layout.flatten(conv), w.flip(0))
+
+
+def test_inner_products_do_not_cancel() -> None:
+    layout = ll.ParamLayout(nn.Linear(5000, 1, bias=False))
+    a = torch.randn(3, 5000, generator=generator())
+    b = a + 1e-3 * torch.randn(3, 5000, generator=generator(1))
+    b = torch.cat([b, a[:1] * 1e4])
+    expected = a.double().numpy() @ b.double().numpy().T
+    ours = layout.inner(a, b)
+    assert ours.dtype == torch.float64
+    np.testing.assert_allclose(ours, expected, rtol=1e-13)
+    # the squared distance of near vectors, from the Gram matrix: 1e-6 of the norms
+    pair = torch.stack([a[0], a[0] + 1e-4 * a[1]])
+    exact = float(((pair[1].double() - pair[0].double()) ** 2).sum())
+
+    def distance(gram):
+        return float(gram[0, 0] + gram[1, 1] - 2 * gram[0, 1])
+
+    assert distance(layout.inner(pair, pair)) == pytest.approx(exact, rel=1e-6)
+    assert distance(pair @ pair.T) != pytest.approx(exact, rel=1e-2)  # broken twin: float32
+
+
+def test_inner_has_the_shapes_of_its_arguments(monkeypatch) -> None:
+    layout = ll.ParamLayout(nn.Linear(5, 2))
+    u, stack = torch.randn(12), torch.randn(4, 12)
+    assert layout.inner(u, u).shape == ()
+    assert layout.inner(stack, u).shape == (4,)
+    assert layout.inner(stack, torch.randn(2, 3, 12)).shape == (4, 2, 3)
+    whole = layout.inner(stack, stack)
+    monkeypatch.setattr("lowland.core.layout._INNER_CHUNK", 20)  # five columns at a time
+    torch.testing.assert_close(layout.inner(stack, stack), whole)
+
+
+def test_float64_where_a_parameter_has_it() -> None:
+    model = mlp()
+    assert ll.ParamLayout(model).dtype == torch.float32
+    assert ll.ParamLayout(mlp().bfloat16()).dtype == torch.float32
+    model[2].double()
+    layout = ll.ParamLayout(model)
+    assert layout.flatten(model).dtype == torch.float64
+    assert layout.materialise(layout.flatten(model))["0.weight"].dtype == torch.float32
+
+
+def test_nan_and_infinity_are_named() -> None:
+    layout = ll.ParamLayout(mlp())
+    w = torch.zeros(layout.size)
+    layout.require_finite(w)
+    layout.require_finite(w + 3e38)  # the sum overflows, the weights do not
+    w[-1] = torch.nan
+    w[0] = torch.inf
+    with pytest.raises(ll.NonFiniteError, match=r"NaN or infinite values in 0.weight, 2.bias"):
+        layout.require_finite(w)
+    surface = ll.LossSurface(mlp(), ll.Classification(), [(torch.ones(2, 6), torch.zeros(2).int())])
+    with pytest.raises(ll.NonFiniteError, match=r"0.weight"):
+        surface(w)

@@ -1,0 +1,365 @@
+"""The zoo of tiny models that "any model" means: what every room's contract suite runs on.
+
+A `Case` builds its model, task and batches anew at every call, seeded, so that tests cannot see one
+another. `CASES` is what to parametrise over; `mlp`, `conv_bn` and `blobs` can be used alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lowland as ll
+
+ROWS = (8, 8, 5)  # rows a batch: the last one is ragged
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its task and its batches. `unbatched`: the operator that vmap does in a loop."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    task: Callable[[], ll.Task]
+    batches: Callable[[], list[Any]]
+    unbatched: str = ""
+    plain: Callable[[nn.Module], nn.Module] = lambda model: model  # to be called in user's loops
+
+    def model(self) -> nn.Module:
+        """The model, the same at every call."""
+        torch.manual_seed(0)
+        return self.build()
+
+    def surface(self, model: nn.Module | None = None, **options: Any) -> ll.LossSurface:
+        """L(w) of the model over the batches."""
+        model = self.model() if model is None else model
+        return ll.LossSurface(model, self.task(), self.batches(), **options)
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    """A generator of its own, so that tests do not depend on one another."""
+    return torch.Generator().manual_seed(seed)
+
+
+def blobs(
+    sizes: tuple[int, ...] = ROWS, features: int = 6, classes: int = 3
+) -> list[tuple[Tensor, Tensor]]:
+    """Batches of (features, class)."""
+    g = generator()
+    return [
+        (torch.randn(n, features, generator=g), torch.randint(classes, (n,), generator=g))
+        for n in sizes
+    ]
+
+
+def images(sizes: tuple[int, ...] = ROWS, classes: int = 3) -> list[tuple[Tensor, Tensor]]:
+    """Batches of (2 x 5 x 5 images, class)."""
+    g = generator()
+    return [
+        (torch.randn(n, 2, 5, 5, generator=g), torch.randint(classes, (n,), generator=g))
+        for n in sizes
+    ]
+
+
+def tokens(sizes: tuple[int, ...] = ROWS, words: int = 11, length: int = 6) -> list[dict[str, Any]]:
+    """Batches of token ids with a mask of padding."""
+    g = generator()
+    out = []
+    for n in sizes:
+        ids = torch.randint(words, (n, length), generator=g)
+        mask = torch.ones_like(ids)
+        mask[0, -2:] = 0
+        out.append({"input_ids": ids, "attention_mask": mask})
+    return out
+
+
+def targets(sizes: tuple[int, ...] = ROWS, features: int = 4) -> list[tuple[Tensor, Tensor]]:
+    """Batches of (features, one real target)."""
+    g = generator()
+    return [(torch.randn(n, features, generator=g), torch.randn(n, 1, generator=g)) for n in sizes]
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+def mlp(features: int = 6, hidden: int = 7, classes: int = 3) -> nn.Module:
+    """Two layers."""
+    return nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, classes))
+
+
+def conv_bn(classes: int = 3) -> nn.Module:
+    """Two convolutions, each with BatchNorm: the second's statistics depend on the first's."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.Tanh(),
+        nn.Conv2d(4, 3, 3, stride=2),
+        nn.BatchNorm2d(3),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(12, classes),
+    )
+    with torch.no_grad():  # statistics and scales that are not the initial ones
+        for layer in (model[1], model[4]):
+            layer.weight.uniform_(0.5, 1.5)
+            layer.bias.normal_()
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2)
+    return model
+
+
+def conv_dropout() -> nn.Module:
+    """Convolution, BatchNorm and both kinds of dropout."""
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Dropout2d(0.3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(36, 3),
+    )
+
+
+class TiedLM(nn.Module):
+    """Embedding, a layer, and the embedding again as the head."""
+
+    def __init__(self, words: int = 11, width: int = 5) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(words, width)
+        self.body = nn.Linear(width, width)
+        self.head = nn.Linear(width, words, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> SimpleNamespace:
+        hidden = self.embed(input_ids)
+        hidden = torch.tanh(self.body(hidden.cumsum(1)))
+        return SimpleNamespace(logits=self.head(hidden))
+
+
+class Logits(nn.Module):
+    """Takes a dict batch by name and gives an object with `.logits`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, pixels: Tensor, scale: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(loss=None, logits=self.net(pixels * scale))
+
+
+def dict_batches() -> list[dict[str, Tensor]]:
+    """Blobs by name; `scale` has no dimension of rows."""
+    return [{"pixels": x, "scale": torch.tensor(0.5), "labels": y} for x, y in blobs()]
+
+
+class TwoInputs(nn.Module):
+    """Two positional inputs; gives a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Linear(6, 4)
+        self.right = nn.Linear(2, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = torch.sigmoid(self.left(x) * self.right(z))
+        return self.head(hidden), hidden
+
+
+def two_input_batches() -> list[tuple[Tensor, ...]]:
+    """Blobs with a second input."""
+    return [(x, x[:, :2].flip(1), y) for x, y in blobs()]
+
+
+def frozen() -> nn.Module:
+    """The first layer does not train, and a BatchNorm layer is held in evaluation mode."""
+    model = nn.Sequential(
+        nn.Linear(6, 7), nn.BatchNorm1d(7), nn.Tanh(), nn.BatchNorm1d(7), nn.Linear(7, 3)
+    )
+    model[0].requires_grad_(False)
+    with torch.no_grad():
+        model[1].running_mean.normal_()
+        model[1].running_var.uniform_(0.5, 2)
+    model[1].eval()
+    return model
+
+
+def weight_norm() -> nn.Module:
+    """Weights that are computed from a direction and a length, by parametrisation."""
+    model = mlp()
+    nn.utils.parametrizations.weight_norm(model[0])
+    return model
+
+
+def weight_norm_by_hook() -> nn.Module:
+    """The same by torch's older hook, which leaves computed tensors on the module."""
+    model = mlp()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        nn.utils.weight_norm(model[0])
+        nn.utils.weight_norm(model[2])
+    model(torch.zeros(2, 6))  # the computed weight now has a graph, which deepcopy refuses
+    return model
+
+
+class Attention(nn.Module):
+    """`nn.MultiheadAttention` over six positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(1, 4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.embed(x.unsqueeze(-1))
+        mixed, _ = self.attention(hidden, hidden, hidden, need_weights=False)
+        return self.head(mixed.mean(1))
+
+
+class Transformer(nn.Module):
+    """`nn.TransformerEncoderLayer`, which has a fast path of its own in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(1, 4)
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.embed(x.unsqueeze(-1))).mean(1))
+
+
+class Scaled(nn.Module):
+    """`scaled_dot_product_attention` by hand, causal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(1, 12)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x.unsqueeze(-1)).unsqueeze(1).chunk(3, -1)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.head(mixed.squeeze(1).mean(1))
+
+
+class Mixed(nn.Module):
+    """A body in bfloat16, a head in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 8).to(torch.bfloat16)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.body(x.to(torch.bfloat16))).float())
+
+
+class Double(nn.Module):
+    """One parameter in float64 among others in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+        self.temperature = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).double() / self.temperature
+
+
+class Lazy(nn.Module):
+    """Buffers that a state dict does not hold, that are None until used, that have a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+        self.register_buffer("mask", None)  # filled by the first forward pass
+        self.register_buffer("scale", torch.linspace(0.5, 1.5, 3), persistent=False)
+        self.register_buffer("cache", None, persistent=False)  # computed, so it has a graph
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self(torch.zeros(2, 6))
+        self.mask = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mask is None:
+            self.mask = (x[0] > 0).to(x.dtype)  # depends on who calls first
+        self.cache = self.net[0].weight.sum()
+        self.calls += 1  # a write in evaluation mode too
+        return self.net(x * (1 + self.mask)) * self.scale + self.calls
+
+
+class Shared(nn.Module):
+    """One BatchNorm module under two names, used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 5)
+        self.norm = nn.BatchNorm1d(5)
+        self.second = nn.Linear(5, 5)
+        self.again = self.norm
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.again(self.second(torch.tanh(self.norm(self.first(x))))))
+
+
+def data_parallel() -> nn.Module:
+    """`module.` before every name."""
+    return nn.DataParallel(conv_bn())
+
+
+def compiled() -> nn.Module:
+    """`_orig_mod.` before every name, and inside of one; compiled by the eager backend."""
+    inner = mlp()
+    inner[0] = torch.compile(inner[0], backend="eager")
+    return torch.compile(inner, backend="eager")  # type: ignore[return-value]
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The same module without its compiled wrappers, sharing its parameters."""
+    inner = model._orig_mod
+    return nn.Sequential(inner[0]._orig_mod, *inner[1:])
+
+
+CLASSES = ll.Classification
+CASES = [
+    Case("mlp", mlp, CLASSES, blobs),
+    Case("conv_bn", conv_bn, CLASSES, images),
+    Case("conv_dropout", conv_dropout, CLASSES, images),
+    Case("tied_lm", TiedLM, ll.LanguageModeling, tokens),
+    Case("dict_logits", Logits, CLASSES, dict_batches),
+    Case("two_inputs", TwoInputs, CLASSES, two_input_batches),
+    Case("frozen", frozen, CLASSES, blobs),
+    Case("weight_norm", weight_norm, CLASSES, blobs, unbatched="_weight_norm"),
+    Case("weight_norm_by_hook", weight_norm_by_hook, CLASSES, blobs, unbatched="_weight_norm"),
+    Case("attention", Attention, CLASSES, blobs, unbatched="_native_multi_head_attention"),
+    Case("transformer", Transformer, CLASSES, blobs, unbatched="_transformer_encoder_layer_fwd"),
+    Case("scaled", Scaled, CLASSES, blobs, unbatched="_scaled_dot_product_flash"),
+    Case("mixed", Mixed, CLASSES, blobs),
+    Case("double", Double, CLASSES, blobs),
+    Case("lazy", Lazy, CLASSES, blobs),
+    Case("shared_bn", Shared, CLASSES, blobs),
+    Case(
+        "gaussian_head",
+        lambda: ll.GaussianHead(mlp(4, 5, 2)),
+        lambda: ll.Regression("learned"),
+        targets,
+    ),
+    Case("data_parallel", data_parallel, CLASSES, images),
+    Case("compiled", compiled, CLASSES, blobs, plain=uncompiled),
+]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -1,0 +1,92 @@
+"""What every figure promises. Inherit, name the figure, give a record; add what is its own."""
+
+from __future__ import annotations
+
+import sys
+from itertools import combinations
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lowland import plots
+from lowland.records import Record
+
+
+class FigureContract:
+    figure: str
+
+    def record(self) -> Any:
+        """A record as runs give it."""
+        raise NotImplementedError
+
+    def odd_records(self) -> dict[str, Any]:
+        """Records at the border of what can be drawn, by name."""
+        return {}
+
+    def draw(self, record: Any, **options: Any) -> Axes:
+        return plots.draw(self.figure, record, **options)
+
+    def test_draws_on_the_axes_that_it_gets_and_returns_them(self):
+        ax = Figure().add_subplot()
+        assert self.draw(self.record(), ax=ax) is ax
+        assert ax.lines
+        assert ax.get_xlabel()
+
+    def test_makes_axes_of_its_own_outside_pyplot(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it now fails
+        first, second = self.draw(self.record()), self.draw(self.record())
+        assert first.figure is not second.figure
+        assert first.figure.axes == [first]
+        first.figure.canvas.draw()
+
+    def test_leaves_record_and_settings_alone(self):
+        record = self.record()
+        before = tree(record)
+        with matplotlib.rc_context({"font.size": 7.0, "text.color": "red"}):
+            mine = settings()
+            self.draw(record)
+            assert settings() == mine
+        np.testing.assert_equal(tree(record), before)
+
+    def test_its_texts_lie_inside_the_picture_and_apart(self):
+        for ax in (self.draw(record) for record in (self.record(), *self.odd_records().values())):
+            assert_readable(ax)
+
+    def test_a_picture_of_it_can_be_written(self, tmp_path):
+        path = plots.save(self.draw(self.record()), tmp_path / "picture.png", dpi=50)
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+    def test_unknown_options_are_refused(self):
+        with pytest.raises(TypeError, match="colour"):
+            self.draw(self.record(), colour="red")
+
+
+def tree(node: Any) -> Any:
+    """A copy of the contents of a record, or of a dict of records, with arrays for tensors."""
+    if isinstance(node, Record):
+        return tree(vars(node))
+    if isinstance(node, dict):
+        return {name: tree(value) for name, value in node.items()}
+    return node.clone().numpy() if isinstance(node, Tensor) else node
+
+
+def settings() -> dict[str, Any]:
+    """The global settings, but for the backend: asking for that one would choose it."""
+    return {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
+
+
+def assert_readable(ax: Axes) -> None:
+    """No text of the axes leaves the figure, and no two overlap."""
+    ax.figure.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    whole = ax.figure.bbox
+    for text, box in boxes.items():
+        assert whole.x0 <= box.x0 < box.x1 <= whole.x1, text
+        assert whole.y0 <= box.y0 < box.y1 <= whole.y1, text
+    for one, other in combinations(boxes, 2):
+        assert not boxes[one].overlaps(boxes[other]), (one, other)

@@ -1,0 +1,263 @@
+"""The house stays as it was built: who may import whom, what is documented, what stays light."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import lowland as ll
+
+ROOT = Path(ll.__file__).parent
+DOCS = Path(__file__).parents[1] / "docs" / "api"
+FILES = sorted(ROOT.rglob("*.py"))
+
+BASE = {"errors", "files", "records", "progress"}
+#: room -> the rooms that its modules may import when they are imported
+BELOW: dict[str, set[str]] = {
+    "errors": set(),
+    "progress": {"errors"},
+    "files": {"errors"},
+    "records": {"errors", "files"},
+    "core": BASE,
+    "geometry": BASE | {"core"},
+    "posteriors": BASE | {"core", "geometry"},
+    "trajectory": BASE | {"core", "geometry", "posteriors"},
+    "samplers": BASE | {"core", "geometry", "posteriors"},
+    "evaluate": BASE | {"core", "geometry", "posteriors"},
+    "train": BASE | {"core", "geometry", "posteriors", "trajectory"},
+    "landscape": BASE | {"core", "geometry", "posteriors", "trajectory", "evaluate"},
+    "zoo": BASE | {"core"},
+    "plots": BASE - {"progress"},
+    "report": BASE | {"plots"},
+}
+#: they see all; "" is lowland/__init__.py, and __main__ is the command line
+EVERYTHING = {"cli", "integrations", "__main__", ""}
+UNSEEN = {"cli", "integrations"}  # nobody imports them
+#: what may be imported inside a function body besides, to give objects methods of rooms above
+LAZY = {
+    ("records", "plots"),  # record.plot()
+    ("core", "evaluate"),  # surface.evaluate()
+    ("samplers", "posteriors"),  # chain.posterior()
+    ("geometry", "trajectory"),  # Subspace.pca
+    ("geometry", "landscape"),  # Subspace.hessian
+}
+HEAVY = (
+    "matplotlib",
+    "torchmetrics",
+    "pandas",
+    "typer",
+    "pydantic",
+    "sklearn",
+    "yaml",
+    "rich",
+    "lightning",
+    "transformers",
+    "scipy",
+)
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(ROOT).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def module_of(path: Path) -> str:
+    parts = ["lowland", *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, bool, int]]:
+    """(module, whether inside a function body, line) for every import that runs."""
+
+    def walk(node: ast.AST, inside: bool) -> Iterator[tuple[str, bool, int]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                for other in child.orelse:
+                    yield from walk(other, inside)
+            elif isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield alias.name, inside, child.lineno
+            elif isinstance(child, ast.ImportFrom):
+                assert not child.level, f"relative import, line {child.lineno}"
+                for alias in child.names:
+                    # `from lowland import plots` imports the module lowland.plots
+                    yield f"{child.module}.{alias.name}", inside, child.lineno
+            else:
+                function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, inside or function)
+
+    yield from walk(tree, False)
+
+
+def offences(source: str, room: str) -> list[str]:
+    """Imports in a module of `room` that point the wrong way."""
+    out = []
+    for name, inside, line in imports(ast.parse(source)):
+        parts = name.split(".")
+        if parts[0] != "lowland" or len(parts) < 2 or room in EVERYTHING:
+            continue
+        other = parts[1]
+        known = other in BELOW or other in EVERYTHING
+        allowed = other == room or other in BELOW[room] or (inside and (room, other) in LAZY)
+        if not known or not allowed:
+            out.append(f"line {line}: {room} imports {name}")
+    if room in EVERYTHING:
+        names = [name.split(".") for name, _, _ in imports(ast.parse(source))]
+        seen = {parts[1] for parts in names if parts[0] == "lowland" and len(parts) > 1}
+        mine = {"cli"} if room == "__main__" else {room}
+        out += [f"{room or '__init__'} imports {other}" for other in seen & UNSEEN - mine]
+    return out
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    room = room_of(path)
+    assert room in BELOW or room in EVERYTHING, f"{room}: say in BELOW what it may import"
+    assert offences(path.read_text(encoding="utf-8"), room) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("core", "from lowland.posteriors import Ensemble"),
+        ("core", "def f():\n    from lowland.posteriors import Ensemble"),
+        ("core", "import lowland"),
+        ("records", "from lowland import plots"),
+        ("records", "from lowland.plots.style import save"),
+        ("plots", "from lowland.core import LossSurface"),
+        ("trajectory", "from lowland.train import sgd"),
+        ("train", "from lowland.cli import main"),
+        ("cli", "from lowland.integrations import lightning"),
+        ("", "from lowland.cli import main"),
+    ],
+)
+def test_the_check_finds_imports_that_point_up(room: str, source: str) -> None:
+    if source == "import lowland":  # would run everything: the package is not a room
+        assert "lowland" in {name for name, _, _ in imports(ast.parse(source))}
+        return
+    assert offences(source, room)
+
+
+def test_the_check_allows_what_is_allowed() -> None:
+    lazy = "def f():\n    from lowland import plots"
+    assert not offences(lazy, "records")
+    assert not offences("if TYPE_CHECKING:\n    from lowland.plots import draw", "records")
+    assert not offences("from lowland.cli import main", "cli")
+
+
+def test_nobody_imports_the_whole_house() -> None:
+    for path in FILES:
+        if room_of(path) not in EVERYTHING:
+            names = {name for name, _, _ in imports(ast.parse(path.read_text(encoding="utf-8")))}
+            exported = names & {"lowland", *(f"lowland.{name}" for name in public())}
+            assert not exported, f"{path}: import from the room, not from the package"
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A way round, if there is one."""
+    done: set[str] = set()
+
+    def visit(node: str, way: list[str]) -> list[str]:
+        if node in way:
+            return [*way[way.index(node) :], node]
+        if node in done:
+            return []
+        for other in sorted(graph.get(node, ())):
+            found = visit(other, [*way, node])
+            if found:
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := visit(node, []))), [])
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    modules = {module_of(path): path for path in FILES}
+    graph = {}
+    for name, path in modules.items():
+        found = set()
+        for target, inside, _ in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            hit = target if target in modules else target.rpartition(".")[0]
+            # a room's __init__ is made of its files, and a file may take its siblings alone
+            if not inside and hit in modules and hit != name:
+                found.add(hit)
+        graph[name] = found
+    assert circle(graph) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})  # a broken twin
+    assert any(graph.values())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "no module docstring"
+
+
+def public() -> list[str]:
+    names = getattr(ll, "__all__", None) or [n for n in vars(ll) if not n.startswith("_")]
+    modules = {m.name for m in pkgutil.iter_modules(ll.__path__)}
+    out = []
+    for name in names:
+        # a room is a name of the package once it is imported; a function of the room's name is not
+        if name in modules and inspect.ismodule(getattr(ll, name)):
+            continue
+        if name != "__version__":
+            out.append(name)
+    return out
+
+
+@pytest.mark.parametrize("name", public())
+def test_every_public_name_has_a_docstring(name: str) -> None:
+    thing = getattr(ll, name)
+    assert thing.__doc__, f"lowland.{name} has no docstring"
+    if inspect.isclass(thing) and thing.__module__.startswith("lowland"):
+        for key, member in vars(thing).items():
+            function = member.fget if isinstance(member, property) else member
+            function = getattr(function, "__func__", function)
+            if key.startswith("_") or not inspect.isfunction(function):
+                continue
+            # what a base, or a protocol beside it, has said need not be said again
+            others = [*thing.__mro__[1:], *vars(sys.modules[thing.__module__]).values()]
+            said = [
+                getattr(vars(o).get(key), "__doc__", None) for o in others if inspect.isclass(o)
+            ]
+            forward = key == "forward" and issubclass(thing, nn.Module)
+            assert function.__doc__ or any(said) or forward, f"lowland.{name}.{key}: no docstring"
+
+
+@pytest.mark.parametrize("name", public())
+def test_every_public_name_has_a_page(name: str) -> None:
+    lines = {line.strip() for page in DOCS.glob("*.md") for line in page.read_text().splitlines()}
+    assert f"::: lowland.{name}" in lines, f"write '::: lowland.{name}' in a page of docs/api"
+
+
+def test_pages_name_nothing_that_is_gone() -> None:
+    for page in DOCS.glob("*.md"):
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if line.startswith("::: lowland."):
+                thing = ll
+                for part in line.removeprefix("::: lowland.").strip().split("."):
+                    assert hasattr(thing, part) or importlib.util.find_spec(
+                        f"{thing.__name__}.{part}"
+                    ), f"{page.name}: {line}"
+                    thing = getattr(thing, part, None) or importlib.import_module(
+                        f"{thing.__name__}.{part}"
+                    )
+
+
+def test_importing_lowland_is_light() -> None:
+    code = (
+        "import sys, lowland\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])\n"
+        "print([m for m in sys.modules if m.startswith(('lowland.plots', 'lowland.cli', "
+        "'lowland.integrations', 'lowland.zoo'))])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["[]", "[]"], out.stdout

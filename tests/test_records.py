@@ -1,0 +1,179 @@
+"""Records go to disk and come back, and say what is wrong with files that are not theirs."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lowland import records
+from lowland.errors import StoreError
+from lowland.records import Predictive, Record, Reliability, Table, TrainingLog
+
+EXAMPLES: dict[str, list[Record]] = {
+    "Table": [
+        Table(
+            {"method": ["SGD", "SWA"], "nll": torch.tensor([0.5, 0.25]), "n": torch.tensor([1, 2])}
+        ),
+        Table({"loss": torch.tensor([1.0, math.nan, math.inf])}),
+        Table({}),
+    ],
+    "TrainingLog": [
+        TrainingLog(
+            {
+                "epoch": torch.tensor([1, 2]),
+                "loss": torch.tensor([0.5, 0.25], dtype=torch.float64),
+                "seconds": torch.tensor([1.5, 2.0]),
+            },
+            {"swa": {"epoch": torch.tensor([2]), "nll": torch.tensor([0.125])}},
+        ),
+        TrainingLog({}),
+    ],
+    "Reliability": [
+        Reliability(torch.tensor([0.25, 0.75]), torch.tensor([0.5, math.nan]), torch.tensor([4, 0]))
+    ],
+    "Predictive": [
+        Predictive(
+            "classification",
+            3,
+            probs=torch.rand(4, 2),
+            entropy=torch.rand(4),
+            targets=torch.tensor([0, 1, 1, 0]),
+            figures={"nll": 0.5, "accuracy": 1.0},
+            reliability={"confidence": torch.rand(15), "count": torch.arange(15)},
+        ),
+        Predictive("regression", 1, mean=torch.rand(4, 1), variance=torch.rand(4, 1)),
+    ],
+}
+ALL = [pytest.param(r, id=f"{name}-{i}") for name, rs in EXAMPLES.items() for i, r in enumerate(rs)]
+
+
+def same(a, b, *, exact: bool) -> bool:
+    if isinstance(a, Tensor):
+        same_type = a.dtype == b.dtype if exact else b.dtype in (torch.float64, torch.int64)
+        return (
+            same_type
+            and a.shape == b.shape
+            and torch.allclose(a.double(), b.double(), equal_nan=True, rtol=0, atol=0)
+        )
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key], exact=exact) for key in a)
+    return type(a) is type(b) and a == b
+
+
+def test_every_record_has_an_example() -> None:
+    every = {
+        name
+        for name, c in vars(records).items()
+        if isinstance(c, type) and issubclass(c, Record) and c is not Record
+    }
+    assert every == set(EXAMPLES)
+    assert all(c.figure for c in map(vars(records).get, every))
+
+
+@pytest.mark.parametrize("ending", [".npz", ".json"])
+@pytest.mark.parametrize("record", ALL)
+def test_round_trip(tmp_path, record, ending) -> None:
+    path = record.save(tmp_path / f"deep/record{ending}")
+    assert path.name == f"record{ending}"
+    back = type(record).load(path)
+    for field in dataclasses.fields(record):
+        a, b = getattr(record, field.name), getattr(back, field.name)
+        assert same(a, b, exact=ending == ".npz"), field.name
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_path_without_ending(tmp_path) -> None:
+    table = Table({"a": torch.tensor([1.0])})
+    assert table.save(tmp_path / "table.v2").name == "table.v2.npz"
+    assert Table.load(tmp_path / "table.v2").a == 1
+
+
+def test_bfloat16_and_gradients_go_to_disk(tmp_path) -> None:
+    table = Table({"a": torch.tensor([1.5, 2.5], dtype=torch.bfloat16, requires_grad=True)})
+    for ending in (".npz", ".json"):
+        assert Table.load(table.save(tmp_path / f"a{ending}")).a.tolist() == [1.5, 2.5]
+
+
+@pytest.mark.parametrize("ending", [".npz", ".json"])
+def test_damaged_and_foreign_files_are_named(tmp_path, ending) -> None:
+    path = EXAMPLES["Predictive"][0].save(tmp_path / f"a{ending}")
+    whole = path.read_bytes()
+    with pytest.raises(StoreError, match="expected a Table, found a Predictive"):
+        Table.load(path)
+    for size in (0, 10, len(whole) // 2, len(whole) - 3):
+        path.write_bytes(whole[:size])
+        with pytest.raises(StoreError, match=rf"a\{ending}: not a record, or a damaged one"):
+            Predictive.load(path)
+    path.write_bytes(b"[1, 2]")
+    with pytest.raises(StoreError, match="not a record"):
+        Predictive.load(path)
+    with pytest.raises(StoreError, match="no such record"):
+        Predictive.load(tmp_path / f"none{ending}")
+
+
+def test_nothing_is_unpickled(tmp_path) -> None:
+    import numpy as np
+
+    np.savez(tmp_path / "a.npz", **{"record.json": np.array([object()], dtype=object)})
+    with pytest.raises(StoreError, match="not a record"):
+        Table.load(tmp_path / "a.npz")
+
+
+def test_fields_of_another_version(tmp_path) -> None:
+    body = {"record": "Table", "columns": {"a": [1.0]}, "units": "nats"}
+    (tmp_path / "a.json").write_text(json.dumps(body))
+    with pytest.raises(StoreError, match=r"another version of lowland .*'units'"):
+        Table.load(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text(json.dumps({"record": "Table"}))
+    with pytest.raises(StoreError, match=r"another version of lowland .*'columns'"):
+        Table.load(tmp_path / "a.json")
+
+
+def test_columns_of_a_table() -> None:
+    table = EXAMPLES["Table"][0]
+    assert table.nll[1] == 0.25
+    assert table.method == ["SGD", "SWA"]
+    assert len(table) == 2
+    assert list(table.rows()) == [
+        {"method": "SGD", "nll": 0.5, "n": 1},
+        {"method": "SWA", "nll": 0.25, "n": 2},
+    ]
+    with pytest.raises(AttributeError, match="no column 'acc'; there are method, nll, n"):
+        _ = table.acc
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        table.columns = {}
+
+
+def test_a_table_in_letters() -> None:
+    assert str(EXAMPLES["Table"][0]).splitlines() == [
+        "method     nll  n",
+        "SGD     0.5000  1",
+        "SWA     0.2500  2",
+    ]
+    assert str(Table({})) == ""
+    assert str(Table({"a": torch.tensor([math.nan])})).split() == ["a", "nan"]
+
+
+def test_a_table_as_a_frame() -> None:
+    frame = EXAMPLES["Table"][0].to_pandas()
+    assert list(frame.columns) == ["method", "nll", "n"]
+    assert frame.nll.tolist() == [0.5, 0.25]
+    assert frame.method.tolist() == ["SGD", "SWA"]
+    assert list(Table({"a": torch.zeros(0)}).to_pandas().columns) == ["a"]
+
+
+def test_expected_calibration_error() -> None:
+    record = Reliability(
+        torch.tensor([0.3, math.nan, 0.9]),
+        torch.tensor([0.5, math.nan, 0.8]),
+        torch.tensor([30, 0, 70]),
+    )
+    assert record.ece == pytest.approx(0.3 * 0.2 + 0.7 * 0.1)
+
+
+def test_the_rest() -> None:
+    assert EXAMPLES["TrainingLog"][0].seconds == 3.5
+    assert EXAMPLES["Predictive"][0].metrics() == {"nll": 0.5, "accuracy": 1.0}

@@ -1,0 +1,676 @@
+"""SWA, SWAG and EMA against what numpy makes of the same iterates in float64."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lowland import (
+    EMA,
+    SWA,
+    SWAG,
+    ConfigError,
+    LayoutError,
+    LowlandError,
+    NonFiniteError,
+    ParamLayout,
+    StoreError,
+)
+from lowland.files import same_tree
+
+
+class Net(nn.Module):
+    def __init__(self, features=5, dtype=torch.float32):
+        super().__init__()
+        self.first = nn.Linear(features, 4, dtype=dtype)
+        self.norm = nn.BatchNorm1d(4, dtype=dtype)
+        self.last = nn.Linear(4, 2, dtype=dtype)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.norm(self.first(x))))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(6, 3)
+        self.head = nn.Linear(3, 6, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def flat_layout(size, dtype=torch.float32):
+    return ParamLayout(nn.Linear(size, 1, bias=False, dtype=dtype))
+
+
+def walk(n, size, *, centre=0.0, sd=1.0, dtype=torch.float32, seed=0):
+    """n iterates of a correlated walk, (n, P)."""
+    g = torch.Generator().manual_seed(seed)
+    steps = torch.randn(n, size, generator=g, dtype=torch.float64)
+    smooth = torch.stack([steps[max(0, i - 2) : i + 1].mean(0) for i in range(n)])
+    return (centre + sd * smooth).to(dtype)
+
+
+def offline(iterates, rank):
+    """Mean, variance over n and the last deviations with running means, in float64."""
+    w = iterates.double().numpy()
+    means = np.cumsum(w, 0) / np.arange(1, len(w) + 1)[:, None]
+    return w.mean(0), w.var(0), (w - means)[max(0, len(w) - rank) :]
+
+
+def covariance(variance, deviations):
+    """Maddox et al. 2019, eq. 1 and below it, dense."""
+    d = np.asarray(deviations, dtype=np.float64)
+    return np.diag(np.asarray(variance, np.float64)) / 2 + d.T @ d / (2 * (len(d) - 1))
+
+
+def collected(kind, iterates, **settings):
+    moments = kind(flat_layout(iterates.shape[1], iterates.dtype), **settings)
+    for w in iterates:
+        moments.update(w)
+    return moments
+
+
+# -- what it computes --------------------------------------------------------------------------
+
+
+def check_swa(kind):
+    """Izmailov et al. 2018: every model counts once."""
+    swa = collected(kind, torch.tensor([[1.0], [2.0], [3.0], [6.0]]))
+    assert swa.mean.item() == pytest.approx(3, rel=1e-6)
+    iterates = walk(150, 7)
+    assert collected(kind, iterates).mean.numpy() == pytest.approx(
+        offline(iterates, 0)[0], rel=1e-5, abs=1e-6
+    )
+
+
+class TorchUncertaintySWA(SWA):
+    """The second model is averaged with weight 1/2 twice: 1, 2, 3, 6 gives 2.6."""
+
+    def _absorb(self, pieces):
+        for w, mean in self._parts(pieces, self._mean):
+            mean.lerp_(w, 1 / min(self.count, 3))
+
+
+class StartsWithTheSum(SWA):
+    """The mean starts at w0 and w0 is added to it."""
+
+    def _absorb(self, pieces):
+        for w, mean in self._parts(pieces, self._mean):
+            if self.count == 1:
+                mean.copy_(w)
+            mean.add_(w / self.count)
+
+
+def test_swa_counts_every_model_once():
+    check_swa(SWA)
+
+
+@pytest.mark.parametrize("twin", [TorchUncertaintySWA, StartsWithTheSum])
+def test_the_check_of_swa_fails_broken_ones(twin):
+    with pytest.raises(AssertionError):
+        check_swa(twin)
+
+
+def check_swag(kind):
+    """The offline covariance of the same iterates, with the ring part full, full, and round."""
+    for n in (2, 3, 5, 6, 7, 10, 23):
+        iterates = walk(n, 6, dtype=torch.float64)
+        swag = collected(kind, iterates, rank=5)
+        mean, variance, deviations = offline(iterates, 5)
+        assert swag.mean.numpy() == pytest.approx(mean, rel=1e-12, abs=1e-13)
+        assert swag.variance.numpy() == pytest.approx(variance, rel=1e-12, abs=1e-13)
+        held = swag.deviations.numpy()
+        assert held.shape == deviations.shape == (min(n, 5), 6)
+        order = np.argsort(held[:, 0]), np.argsort(deviations[:, 0])
+        assert held[order[0]] == pytest.approx(deviations[order[1]], rel=1e-11, abs=1e-12)
+        # the covariance that draws have: every column of the formula's noise is seen alone
+        if n >= 5:
+            found = covariance(swag.variance, swag.deviations)
+            assert found == pytest.approx(covariance(variance, deviations), rel=1e-11, abs=1e-12)
+
+
+class MeanBefore(SWAG):
+    """Deviations from the mean that does not have the iterate in it yet."""
+
+    def _absorb(self, pieces):
+        before = self._mean.clone()
+        super()._absorb(pieces)
+        if self.rank:
+            self._ring[(self.count - 1) % self.rank] = torch.cat(pieces) - before
+
+
+class FinalMean(SWAG):
+    """Deviations from the mean of all iterates, as PCA has them."""
+
+    @property
+    def deviations(self):
+        shift = torch.stack([self._mean] * min(self.count, self.rank))
+        return self._ring[: len(shift)] + 0.1 * shift
+
+
+class RawMoments(SWAG):
+    """E[w^2] - E[w]^2, as swa_gaussian has it."""
+
+    def _absorb(self, pieces):
+        super()._absorb(pieces)
+        w = torch.cat(pieces).to(self.layout.dtype)
+        self._square = w**2 if self.count == 1 else self._square.lerp(w**2, 1 / self.count)
+
+    @property
+    def variance(self):
+        return self._square - self._mean**2
+
+
+class UnbiasedVariance(SWAG):
+    @property
+    def variance(self):
+        return self._variance * self.count / (self.count - 1)
+
+
+class MeanOfTwoStarts(SWAG):
+    """lightning-uq-box: starts at w0 and adds w1."""
+
+    def _absorb(self, pieces):
+        super()._absorb(pieces)
+        if self.count == 1:
+            self._mean *= 2
+
+
+class OldestKept(SWAG):
+    """A ring that stops when it is full."""
+
+    def _absorb(self, pieces):
+        row = self._ring[(self.count - 1) % self.rank].clone()
+        super()._absorb(pieces)
+        if self.count > self.rank:
+            self._ring[(self.count - 1) % self.rank] = row
+
+
+def test_swag_is_the_offline_moments():
+    check_swag(SWAG)
+
+
+@pytest.mark.parametrize(
+    "twin", [MeanBefore, FinalMean, UnbiasedVariance, MeanOfTwoStarts, OldestKept]
+)
+def test_the_check_of_swag_fails_broken_ones(twin):
+    with pytest.raises(AssertionError):
+        check_swag(twin)
+
+
+def check_cancellation(kind):
+    """Weights of 0.5 with standard deviation 1e-4, in float32."""
+    iterates = walk(300, 200, centre=0.5, sd=1e-4)
+    swag = collected(kind, iterates, rank=0)
+    assert bool((swag.variance > 0).all())
+    ratio = swag.variance.double().numpy() / offline(iterates, 0)[1]
+    assert ratio == pytest.approx(np.ones(200), abs=2e-3)
+
+
+def test_the_variance_does_not_cancel():
+    check_cancellation(SWAG)
+
+
+def test_the_check_of_cancellation_fails_raw_moments():
+    check_raw = collected(RawMoments, walk(50, 6), rank=0)  # right where nothing cancels
+    assert check_raw.variance.numpy() == pytest.approx(offline(walk(50, 6), 0)[1], rel=1e-3)
+    with pytest.raises(AssertionError):
+        check_cancellation(RawMoments)
+
+
+def check_low_precision(kind):
+    """A bfloat16 model: the average is of float32 quality."""
+    model = nn.Linear(64, 1, bias=False, dtype=torch.bfloat16)
+    moments = kind(ParamLayout(model))
+    iterates = walk(400, 64, centre=1.0, sd=0.3, dtype=torch.bfloat16)
+    for w in iterates:
+        with torch.no_grad():
+            model.weight.copy_(w[None])
+        moments.update(model)
+    assert moments.mean.dtype == torch.float32
+    assert moments.mean.numpy() == pytest.approx(offline(iterates, 0)[0], abs=1e-5)
+
+
+class StaysInBfloat16(SWA):
+    def _absorb(self, pieces):
+        for w, mean in self._parts(pieces, self._mean):
+            mean.copy_(mean.bfloat16().lerp_(w.bfloat16(), 1 / self.count))
+
+
+@pytest.mark.parametrize("kind", [SWA, SWAG])
+def test_averages_of_bfloat16_models_do_not_stall(kind):
+    check_low_precision(kind)
+
+
+def test_the_check_of_stalling_fails_a_bfloat16_average():
+    with pytest.raises(AssertionError):
+        check_low_precision(StaysInBfloat16)
+
+
+def check_k(kind):
+    """K is the number of columns held, not the maximum rank: 3 iterates under rank 20."""
+    iterates = walk(3, 4, dtype=torch.float64)
+    swag = collected(kind, iterates, rank=20)
+    with pytest.warns(UserWarning, match="holds 3 iterates"):
+        post = swag.posterior()
+    mean, variance, deviations = offline(iterates, 20)
+    expected = torch.distributions.MultivariateNormal(
+        torch.from_numpy(mean), torch.from_numpy(covariance(variance, deviations))
+    )
+    w = torch.from_numpy(mean) + 0.3
+    assert float(post.log_prob(w)) == pytest.approx(float(expected.log_prob(w)), rel=1e-9)
+
+
+class MaximumRank(SWAG):
+    @property
+    def deviations(self):
+        return super().deviations * math.sqrt((min(self.count, self.rank) - 1) / (self.rank - 1))
+
+
+class AllRows(SWAG):
+    """Rows that were never written count as columns."""
+
+    @property
+    def deviations(self):
+        self._ring[self.count :].zero_()
+        return self._ring
+
+
+def test_k_counts_the_columns_held():
+    check_k(SWAG)
+
+
+@pytest.mark.parametrize("twin", [MaximumRank, AllRows])
+def test_the_check_of_k_fails_broken_ones(twin):
+    with pytest.raises(AssertionError):
+        check_k(twin)
+
+
+def test_ema_is_its_recursion():
+    iterates = walk(40, 5, dtype=torch.float64)
+    ema = collected(EMA, iterates, decay=0.9)
+    expected = iterates[0]
+    for w in iterates[1:]:
+        expected = 0.9 * expected + 0.1 * w
+    torch.testing.assert_close(ema.mean, expected)
+
+
+def test_ema_without_memory_is_the_last_iterate():
+    iterates = walk(4, 5)
+    assert torch.equal(collected(EMA, iterates, decay=0.0).mean, iterates[-1])
+
+
+def test_parts_do_not_change_the_moments(monkeypatch):
+    iterates = walk(9, 1000)
+    whole = collected(SWAG, iterates, rank=4)
+    monkeypatch.setattr("lowland.trajectory.moments._PART", 64)
+    parts = collected(SWAG, iterates, rank=4)
+    for name in ("mean", "variance", "deviations"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-6, atol=1e-7)
+
+
+def test_the_first_iterate_is_its_own_average():
+    w = torch.tensor([-0.0, 1e-45, 3e38, -3e38])
+    for kind in (SWA, SWAG, EMA):
+        moments = kind(flat_layout(4))
+        moments.update(w)
+        assert torch.equal(moments.mean, w)
+        if kind is SWAG:
+            assert not bool(moments.variance.any())
+            assert not bool(moments.deviations.any())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, "bfloat16"])
+def test_deviations_in_low_precision_leave_mean_and_variance_alone(dtype):
+    iterates = walk(9, 50)
+    short, whole = (collected(SWAG, iterates, rank=4, deviations_dtype=d) for d in (dtype, None))
+    assert torch.equal(short.mean, whole.mean)
+    assert torch.equal(short.variance, whole.variance)
+    assert short.deviations.dtype == (torch.float16 if dtype == torch.float16 else torch.bfloat16)
+    assert torch.equal(short.deviations, whole.deviations.to(short.deviations.dtype))
+
+
+def test_moments_are_views():
+    swag = collected(SWAG, walk(3, 5), rank=2)
+    for name in ("mean", "variance", "deviations"):
+        assert getattr(swag, name).data_ptr() == getattr(swag, name).data_ptr()
+    before = swag.mean
+    swag.update(walk(1, 5)[0])
+    assert before is swag.mean
+
+
+def test_two_perfectly_correlated_weights_through_swag():
+    value = walk(200, 1, dtype=torch.float64, seed=3)
+    swag = collected(SWAG, value.expand(200, 2), rank=20)
+    post = swag.posterior()
+    diagonal, low_rank = float(swag.variance[0]) / 2, float((swag.deviations[:, 0] ** 2).sum()) / 38
+    x = post.sample(20_000)
+    correlation = float(torch.corrcoef(x.T)[0, 1])
+    assert correlation == pytest.approx(low_rank / (diagonal + low_rank), abs=0.02)
+    assert float(x[:, 0].var()) == pytest.approx(diagonal + low_rank, rel=0.05)
+
+
+# -- what it takes -----------------------------------------------------------------------------
+
+
+def stepped(model, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=g))
+    return model
+
+
+def sources(model):
+    """The same weights in every form that `update` takes."""
+    layout = ParamLayout(model)
+    return {
+        "model": model,
+        "state dict": model.state_dict(),
+        "flat": layout.flatten(model),
+        "flat with a gradient": layout.flatten(model).requires_grad_(),
+        "float64": layout.flatten(model).double(),
+        "data parallel": nn.DataParallel(model),
+        "data parallel's state dict": nn.DataParallel(model).state_dict(),
+        "averaged model": torch.optim.swa_utils.AveragedModel(model),
+        "averaged model's state dict": torch.optim.swa_utils.AveragedModel(model).state_dict(),
+    }
+
+
+@pytest.mark.parametrize("build", [Net, Tied])
+@pytest.mark.parametrize("form", list(sources(Net())))
+@pytest.mark.parametrize("kind", [SWA, SWAG, EMA])
+def test_an_iterate_may_come_in_many_forms(build, form, kind):
+    model = build()
+    layout = ParamLayout(model)
+    found, expected = kind(layout), kind(layout)
+    for seed in range(3):
+        stepped(model, seed)
+        expected.update(layout.flatten(model))
+        found.update(sources(model)[form])
+    assert found.count == 3
+    torch.testing.assert_close(found.mean, expected.mean)
+
+
+def test_the_model_is_read_not_kept():
+    model = stepped(Net())
+    swa = SWA(ParamLayout(model))
+    swa.update(model)
+    before = swa.mean.clone()
+    stepped(model, 5)
+    assert torch.equal(swa.mean, before)
+
+
+def test_float64_models_are_averaged_in_float64():
+    model = Net(dtype=torch.float64)
+    swag = SWAG(ParamLayout(model), rank=2)
+    swag.update(model)
+    assert swag.mean.dtype == swag.variance.dtype == swag.deviations.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", [SWA, SWAG, EMA])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), "both"])
+@pytest.mark.parametrize("form", ["model", "flat"])
+def test_an_iterate_that_is_not_finite_changes_nothing(kind, bad, form):
+    model = Net()
+    layout = ParamLayout(model)
+    moments = kind(layout)
+    for seed in range(3):
+        moments.update(stepped(model, seed))
+    before = (
+        json.dumps(moments.count),
+        {
+            k: v.clone() if isinstance(v, torch.Tensor) else v
+            for k, v in moments.state_dict().items()
+        },
+    )
+    with torch.no_grad():
+        model.last.weight[1, 2] = math.inf if bad == "both" else bad
+        if bad == "both":  # they cancel in a sum
+            model.last.weight[0, 0] = -math.inf
+    with pytest.raises(NonFiniteError, match=r"iterate 4 was not taken: .* in last.weight"):
+        moments.update(model if form == "model" else layout.flatten(model))
+    assert same_tree(moments.state_dict(), before[1])
+    moments.update(stepped(model, 9))
+    assert moments.count == 4
+    assert bool(torch.isfinite(moments.mean).all())
+
+
+def test_large_finite_weights_are_taken():
+    swa = SWA(flat_layout(4))
+    swa.update(torch.full((4,), 3e38))  # whose sum overflows
+    assert swa.mean.tolist() == pytest.approx([3e38] * 4)
+
+
+def test_float64_weights_that_float32_cannot_hold_are_refused():
+    swa = SWA(flat_layout(2))
+    with pytest.raises(NonFiniteError):
+        swa.update(torch.tensor([1e300, 0.0], dtype=torch.float64))
+    assert swa.count == 0
+
+
+def test_weights_of_another_model_are_named():
+    swag = SWAG(ParamLayout(Net()), rank=2)
+    with pytest.raises(LayoutError, match=r"first.weight expected \(4, 5\), got \(4, 6\)"):
+        swag.update(Net(features=6))
+    with pytest.raises(LayoutError, match=r"lacks first.weight, .*has embedding.weight"):
+        swag.update(Tied())
+    with pytest.raises(LayoutError, match=r"expected \(42,\), got \(3,\)"):
+        swag.update(torch.zeros(3))
+    with pytest.raises(LayoutError, match=r"expected \(42,\), got \(2, 42\)"):
+        swag.update(torch.zeros(2, 42))
+    with pytest.raises(LayoutError, match="got list"):
+        swag.update([1.0])
+    assert swag.count == 0
+    assert not bool(swag._mean.any())
+
+
+# -- too little ----------------------------------------------------------------------------------
+
+
+def test_too_few_iterates_is_an_error_that_says_so():
+    swag = SWAG(flat_layout(3))
+    with pytest.raises(LowlandError, match="0 of the 1 iterates"):
+        swag.mean  # noqa: B018
+    with pytest.raises(LowlandError, match="0 of the 2 iterates"):
+        swag.posterior()
+    swag.update(torch.ones(3))
+    with pytest.raises(LowlandError, match="1 of the 2 iterates"):
+        swag.posterior()
+    with pytest.raises(LowlandError, match="0 of the 1 iterates"):
+        SWA(flat_layout(3)).posterior()
+
+
+def test_fewer_iterates_than_rank_is_a_warning_and_a_full_ring_is_none(recwarn):
+    iterates = walk(4, 3)
+    with pytest.warns(UserWarning, match="SWAG of rank 5 holds 4 iterates"):
+        collected(SWAG, iterates, rank=5).posterior()
+    collected(SWAG, iterates, rank=4).posterior()
+    collected(SWAG, iterates, rank=0).posterior()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (SWAG, {"rank": 1}),
+        (SWAG, {"rank": -1}),
+        (SWAG, {"deviations_dtype": "bfloat"}),
+        (SWAG, {"deviations_dtype": torch.int8}),
+        (EMA, {"decay": 1.0}),
+        (EMA, {"decay": -0.1}),
+    ],
+)
+def test_settings_that_make_no_sense(kind, settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        kind(flat_layout(3), **settings)
+
+
+def test_posteriors():
+    iterates = walk(6, 4)
+    swa, ema = collected(SWA, iterates), collected(EMA, iterates, decay=0.5)
+    assert torch.equal(swa.posterior().draw(0), swa.mean)
+    assert torch.equal(ema.posterior().draw(3, seed=1), ema.mean)
+    swag = collected(SWAG, iterates, rank=3)
+    assert swag.posterior(scale=0.5).scale == 0.5
+    assert swag.posterior().deviations.data_ptr() == swag.deviations.data_ptr()
+    assert collected(SWAG, iterates, rank=0).posterior().deviations is None
+
+
+# -- state and files -----------------------------------------------------------------------------
+
+KINDS = [
+    (SWA, {}),
+    (EMA, {"decay": 0.9}),
+    (SWAG, {"rank": 4}),
+    (SWAG, {"rank": 0}),
+    (SWAG, {"rank": 4, "deviations_dtype": torch.bfloat16}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), KINDS)
+@pytest.mark.parametrize("at", [0, 1, 3, 4, 6])
+@pytest.mark.parametrize("by", ["file", "state"])
+def test_continuing_is_bit_equal_to_not_stopping(tmp_path, kind, settings, at, by):
+    layout = ParamLayout(Net())
+    iterates = walk(11, layout.size)
+    straight, first = kind(layout, **settings), kind(layout, **settings)
+    for w in iterates:
+        straight.update(w)
+    for w in iterates[:at]:
+        first.update(w)
+    if by == "file":
+        second = kind.load(first.save(tmp_path / "moments.safetensors"))
+        assert second.layout.fingerprint == layout.fingerprint
+    else:
+        second = kind(layout, **settings)
+        for w in iterates[:2]:  # what it held before is gone
+            second.update(w + 5)
+        second.load_state_dict(first.state_dict())
+    assert second.count == at
+    assert same_tree(second.state_dict(), first.state_dict())
+    for w in iterates[at:]:
+        second.update(w)
+    assert same_tree(second.state_dict(), straight.state_dict())
+
+
+def test_a_loaded_file_may_be_written_over(tmp_path):
+    path = tmp_path / "swag.safetensors"
+    collected(SWAG, walk(3, 5), rank=2).save(path)
+    loaded = SWAG.load(path)
+    expected = loaded.mean.clone()
+    collected(SWAG, walk(3, 5, seed=1), rank=2).save(path)  # the old one may still be mapped
+    assert torch.equal(loaded.mean, expected)
+
+
+def test_a_state_travels_between_a_model_and_its_wrapped_form():
+    model = Net()
+    swag = SWAG(ParamLayout(model), rank=2)
+    swag.update(model)
+    other = SWAG(ParamLayout(nn.DataParallel(model)), rank=2)
+    other.load_state_dict(swag.state_dict())
+    assert torch.equal(other.mean, swag.mean)
+
+
+def test_a_state_of_another_model_or_setting_is_refused():
+    state = collected(SWAG, walk(3, 5), rank=2).state_dict()
+    with pytest.raises(LayoutError, match="SWAG state's weights come from another model"):
+        SWAG(flat_layout(6), rank=2).load_state_dict(state)
+    with pytest.raises(ConfigError, match="the state has rank=2, this one 3"):
+        SWAG(flat_layout(5), rank=3).load_state_dict(state)
+    with pytest.raises(ConfigError, match="deviations_dtype"):
+        SWAG(flat_layout(5), rank=2, deviations_dtype=torch.bfloat16).load_state_dict(state)
+
+
+def test_files_that_are_not_its_own_are_refused_by_name(tmp_path):
+    path = tmp_path / "swag.safetensors"
+    collected(SWAG, walk(3, 5), rank=2).save(path)
+    whole = path.read_bytes()
+    for cut in (0, 4, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(StoreError, match=r"swag.safetensors"):
+            SWAG.load(path)
+    path.write_bytes(b"not a safetensors file at all")
+    with pytest.raises(StoreError, match=r"swag.safetensors"):
+        SWAG.load(path)
+    swa = collected(SWA, walk(3, 5)).save(tmp_path / "swa.safetensors")
+    with pytest.raises(StoreError, match=r"swa.safetensors: expected SWAG, found SWA"):
+        SWAG.load(swa)
+    with pytest.raises(StoreError, match="no such file"):
+        SWAG.load(tmp_path / "missing.safetensors")
+
+
+def test_mapped_deviations_are_those_in_memory(tmp_path):
+    path = tmp_path / "folder" / "deviations"
+    iterates = walk(9, 40)
+    mapped = collected(SWAG, iterates, rank=4, path=path)
+    inside = collected(SWAG, iterates, rank=4)
+    assert same_tree(mapped.state_dict(), inside.state_dict())
+    assert torch.equal(mapped.posterior().draw(1), inside.posterior().draw(1))
+    assert path.stat().st_size == 4 * 40 * 4
+    # a second one in the same place does not write into the first
+    collected(SWAG, iterates + 1, rank=4, path=path)
+    assert same_tree(mapped.state_dict(), inside.state_dict())
+
+
+def test_a_diagonal_needs_no_file(tmp_path):
+    swag = collected(SWAG, walk(3, 5), rank=0, path=tmp_path / "deviations")
+    assert not (tmp_path / "deviations").exists()
+    assert swag.deviations.shape == (0, 5)
+
+
+# -- memory --------------------------------------------------------------------------------------
+
+PEAK = """
+import sys, torch
+from torch import nn
+from lowland import SWAG, ParamLayout
+torch.set_num_threads(2)
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
+
+size, rank, dtype = int(sys.argv[1]), int(sys.argv[2]), getattr(torch, sys.argv[3])
+model = nn.Linear(size, 1, bias=False)
+SWAG(ParamLayout(nn.Linear(300_000, 1, bias=False)), rank=3).update(torch.ones(300_000))
+layout = ParamLayout(model)
+before = peak()
+swag = SWAG(layout, rank=rank, deviations_dtype=dtype)
+for _ in range(rank + 2):
+    swag.update(model)
+print(peak() - before)
+post = swag.posterior()
+for i in range(3):
+    post.draw(i)
+print(peak() - before)
+"""
+
+
+def peak_of(script, *arguments):
+    out = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+    )
+    return [int(line) for line in out.stdout.split()]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
+@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("bfloat16", 2)])
+def test_peak_memory_is_that_of_the_moments(dtype, width):
+    size, rank = 3_000_000, 10
+    moments, draws = peak_of(PEAK, size, rank, dtype)
+    held = size * (rank * width + 2 * 4)
+    assert moments > 0.9 * held  # the measure sees it
+    room = 8 << 20  # cache-sized parts, whatever P
+    assert moments <= 1.1 * (held + size * 4) + room  # (K + 3) P floats
+    assert draws <= 1.1 * (held + size * 4) + room  # one draw at a time is the third

@@ -1,0 +1,165 @@
+"""Closed forms of the papers, in steps."""
+
+import io
+
+import pytest
+import torch
+from torch import nn, optim
+
+from lowland import (
+    ConfigError,
+    ConstantSchedule,
+    CyclicalSchedule,
+    DecaySchedule,
+    MidCycle,
+    SWASchedule,
+)
+
+
+def optimizer(*rates):
+    groups = [{"params": [nn.Parameter(torch.ones(2))], "lr": lr} for lr in rates or (0.1,)]
+    return optim.SGD(groups, lr=0.1, momentum=0.9)
+
+
+BUILD = {
+    "constant": lambda o: ConstantSchedule(o),
+    "decay": lambda o: DecaySchedule(o, total=40),
+    "swa": lambda o: SWASchedule(o, total=40, swa_lr=0.02),
+    "cyclical": lambda o: CyclicalSchedule(o, cycle=8, high=0.05, low=1e-4),
+}
+
+
+def decay(t):
+    """Garipov et al. 2018: constant to half of the budget, linear to 1% at 90%, then flat."""
+    if t <= 0.5:
+        return 1.0
+    if t <= 0.9:
+        return 1.0 - (1.0 - 0.01) * (t - 0.5) / 0.4
+    return 0.01
+
+
+def swa(t, lr_init, swa_lr, start):
+    """Izmailov et al. 2018: to half of swa_start, linear to swa_lr at 90% of it, constant."""
+    t = t / start
+    ratio = swa_lr / lr_init
+    if t <= 0.5:
+        return lr_init
+    return lr_init * (1.0 - (1.0 - ratio) * (t - 0.5) / 0.4) if t <= 0.9 else swa_lr
+
+
+def cyclical(step, cycle, a1, a2):
+    t = (step % cycle) / cycle
+    if t < 0.5:
+        return a1 * (1 - 2 * t) + 2 * a2 * t
+    return a1 * (2 * t - 1) + a2 * (2 - 2 * t)
+
+
+FORMS = {
+    "constant": lambda s: 0.1,
+    "decay": lambda s: 0.1 * decay(s / 40),
+    "swa": lambda s: swa(s / 40, 0.1, 0.02, 0.75),
+    "cyclical": lambda s: cyclical(s, 8, 0.05, 1e-4),
+}
+
+
+def rates(schedule, steps):
+    """The rates that the optimizer steps with."""
+    found = []
+    for _ in range(steps):
+        found.append([float(group["lr"]) for group in schedule.optimizer.param_groups])
+        schedule.optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_the_optimizer_steps_with_the_closed_form(name):
+    found = [rate for (rate,) in rates(BUILD[name](optimizer()), 60)]
+    assert found == pytest.approx([FORMS[name](s) for s in range(60)], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_rates_agree_with_the_steps(name):
+    schedule = BUILD[name](optimizer(0.1, 0.3))
+    expected = [schedule.rates(s) for s in range(30)]
+    assert rates(schedule, 30) == expected
+    assert schedule.get_last_lr() == schedule.rates(30)
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_parameter_groups_keep_their_proportions(name):
+    for first, second, third in rates(BUILD[name](optimizer(0.1, 0.2, 0.05)), 50):
+        assert second == pytest.approx(2 * first)
+        assert third == pytest.approx(first / 2)
+
+
+@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("at", [0, 1, 19, 20, 35, 50])
+def test_continuing_equals_not_stopping(name, at):
+    straight = rates(BUILD[name](optimizer(0.1, 0.2)), 60)
+    first = BUILD[name](optimizer(0.1, 0.2))
+    assert rates(first, at) == straight[:at]
+    file = io.BytesIO()
+    torch.save((first.state_dict(), first.optimizer.state_dict()), file)
+    file.seek(0)
+    state, optimizer_state = torch.load(file, weights_only=True)
+    second = BUILD[name](optimizer(0.1, 0.2))
+    second.load_state_dict(state)
+    second.optimizer.load_state_dict(optimizer_state)
+    assert rates(second, 60 - at) == straight[at:]
+
+
+def test_a_rate_that_is_a_tensor_is_stepped_in_place():
+    weight = nn.Parameter(torch.ones(1))
+    schedule = DecaySchedule(optim.AdamW([weight], lr=torch.tensor(0.5)), total=10)
+    weight.grad = torch.ones(1)
+    found = [float(rate) for (rate,) in rates(schedule, 10)]
+    assert found == pytest.approx([0.5 * decay(s / 10) for s in range(10)], rel=1e-6)
+
+
+def test_swa_may_walk_faster_than_it_starts():
+    schedule = SWASchedule(optimizer(0.01), total=100, swa_lr=0.05, start=0.5)
+    assert schedule.rates(0) == [pytest.approx(0.01)]
+    assert schedule.rates(45) == [pytest.approx(0.05)]
+    assert schedule.rates(99) == [pytest.approx(0.05)]
+
+
+@pytest.mark.parametrize("cycle", [2, 4, 10])
+def test_members_are_taken_where_the_rate_is_lowest(cycle):
+    schedule = CyclicalSchedule(optimizer(), cycle=cycle, high=0.05, low=1e-4)
+    rule = MidCycle(cycle)
+    taken = []
+    for step in range(1, 4 * cycle + 1):
+        schedule.optimizer.step()
+        schedule.step()
+        if rule.picks(step):
+            taken.append(step)
+            assert schedule.get_last_lr() == [pytest.approx(1e-4)]
+    assert taken == [cycle // 2 + k * cycle for k in range(4)]
+    assert min(schedule.rates(s)[0] for s in range(100)) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda o: DecaySchedule(o, total=0), "total"),
+        (lambda o: DecaySchedule(o, total=5, final=-0.1), "final"),
+        (lambda o: SWASchedule(o, total=0, swa_lr=0.1), "total"),
+        (lambda o: SWASchedule(o, total=9, swa_lr=0.0), "swa_lr"),
+        (lambda o: SWASchedule(o, total=9, swa_lr=0.1, start=0.0), "start"),
+        (lambda o: SWASchedule(o, total=9, swa_lr=0.1, start=1.1), "start"),
+        (lambda o: CyclicalSchedule(o, cycle=3), "even number"),
+        (lambda o: CyclicalSchedule(o, cycle=0), "even number"),
+        (lambda o: CyclicalSchedule(o, cycle=4, high=0.1, low=0.2), "low"),
+        (lambda o: CyclicalSchedule(o, cycle=4, high=0.1, low=0.0), "low"),
+    ],
+)
+def test_arguments_that_make_no_sense(build, text):
+    with pytest.raises(ConfigError, match=text):
+        build(optimizer())
+
+
+@pytest.mark.parametrize("name", ["swa", "cyclical"])
+def test_proportions_to_a_rate_of_zero_do_not_exist(name):
+    with pytest.raises(ConfigError, match="positive rate for the first parameter group, got 0"):
+        BUILD[name](optimizer(0.0, 0.1))

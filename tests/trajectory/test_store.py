@@ -1,0 +1,511 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lowland import (
+    SWA,
+    SWAG,
+    LayoutError,
+    LowlandError,
+    NonFiniteError,
+    ParamLayout,
+    Point,
+    StoreError,
+    Trajectory,
+)
+from tests.posteriors.contract import PosteriorContract
+
+
+class Net(nn.Module):
+    def __init__(self, features=5):
+        super().__init__()
+        self.first = nn.Linear(features, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.norm(self.first(x))))
+
+
+def stepped(model, seed):
+    """Weights and buffers that depend on the seed."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=g))
+        model.norm.running_mean.copy_(torch.randn(4, generator=g))
+        model.norm.num_batches_tracked.fill_(seed)
+    return model
+
+
+def filled(path, n=3):
+    model = Net()
+    store = Trajectory.create(path, ParamLayout(model))
+    for i in range(n):
+        store.append(stepped(model, i), step=10 * (i + 1), metrics={"loss": i / 3})
+    return store
+
+
+def check_iterates(store, n):
+    """The store holds the first n iterates of `filled`, bit by bit."""
+    assert len(store) == n
+    assert store.steps == [10 * (i + 1) for i in range(n)]
+    assert store.metrics == [{"loss": i / 3} for i in range(n)]
+    for i in range(n):
+        model = stepped(Net(), i)
+        assert torch.equal(store[i].weights, ParamLayout(model).flatten(model))
+        buffers = dict(model.named_buffers())
+        assert store[i].buffers.keys() == buffers.keys()
+        assert all(torch.equal(store[i].buffers[name], buffers[name]) for name in buffers)
+
+
+def append_the_rest(store, n=5):
+    model = Net()
+    for i in range(len(store), n):
+        store.append(stepped(model, i), step=10 * (i + 1), metrics={"loss": i / 3})
+
+
+def files(path):
+    return sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+
+
+class TestEnsembleView(PosteriorContract):
+    """The store's ensemble keeps the contract of posteriors."""
+
+    random = False
+    buffers = {"b": torch.zeros(1)}  # noqa: RUF012
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path):
+        self.folder = tmp_path
+
+    def make(self, size, dtype):
+        path = self.folder / f"{size}-{dtype}"
+        if path.exists():
+            return Trajectory.open(path).ensemble()
+        store = Trajectory.create(path, ParamLayout(nn.Linear(size, 1, bias=False, dtype=dtype)))
+        g = torch.Generator().manual_seed(0)
+        for step in range(3):
+            w = torch.randn(size, generator=g, dtype=dtype)
+            store.append(Point(w, {"b": torch.ones(1)}), step=step)
+        return store.ensemble()
+
+
+# -- round trips -----------------------------------------------------------------------------------
+
+
+def test_what_is_appended_comes_back(tmp_path):
+    store = filled(tmp_path / "run")
+    check_iterates(store, 3)
+    check_iterates(Trajectory.open(tmp_path / "run"), 3)
+    assert Trajectory.open(tmp_path / "run").layout.fingerprint == ParamLayout(Net()).fingerprint
+    assert files(tmp_path / "run") == [
+        "000000.safetensors",
+        "000001.safetensors",
+        "000002.safetensors",
+        "journal.jsonl",
+    ]
+
+
+def test_it_is_a_sequence(tmp_path):
+    store = filled(tmp_path / "run")
+    assert torch.equal(store[-1].weights, store[2].weights)
+    assert len(list(store)) == 3
+    for i in (3, -4):
+        with pytest.raises(IndexError, match=f"iterate {i} of 3"):
+            store[i]
+    assert "3 iterates" in repr(store)
+
+
+def test_iterates_are_mapped_and_the_readers_own(tmp_path):
+    store = filled(tmp_path / "run")
+    store[1].weights.zero_()  # private: neither the file nor the next reader sees it
+    check_iterates(store, 3)
+    check_iterates(Trajectory.open(tmp_path / "run", recover=True), 3)
+
+
+def test_bfloat16_models_are_kept_in_float32(tmp_path):
+    model = nn.Linear(3, 2, dtype=torch.bfloat16)
+    store = Trajectory.create(tmp_path / "run", ParamLayout(model))
+    store.append(model, step=1)
+    assert store[0].weights.dtype == torch.float32
+    assert torch.equal(store[0].weights, store.layout.flatten(model))
+
+
+def test_wrapped_models_and_flat_vectors_may_be_mixed(tmp_path):
+    model = stepped(Net(), 0)
+    store = Trajectory.create(tmp_path / "run", ParamLayout(model))
+    store.append(nn.DataParallel(model), step=1)
+    store.append(store.layout.flatten(model).double(), step=2)
+    store.append(store[0], step=3)
+    store.append(store.layout.flatten(model).requires_grad_(), step=4)
+    assert {"norm.running_mean", "norm.running_var"} < store[0].buffers.keys()
+    assert not store[1].buffers
+    assert store[2].buffers.keys() == store[0].buffers.keys()
+    for i in range(4):
+        assert torch.equal(store[i].weights, store.layout.flatten(model))
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(tmp_path):
+    store = Trajectory.create(tmp_path / "run", ParamLayout(nn.Linear(1, 1)))
+    figures = {"a": np.float32(0.5), "b": torch.tensor(2.0), "c": float("nan")}
+    store.append(torch.zeros(2), step=np.int64(3), metrics=figures)
+    again = Trajectory.open(tmp_path / "run")
+    assert again.steps == [3]
+    assert again.metrics[0]["a"] == 0.5
+    assert again.metrics[0]["b"] == 2.0
+    assert again.metrics[0]["c"] != again.metrics[0]["c"]
+
+
+def test_what_is_appended_is_a_copy(tmp_path):
+    w = torch.ones(2)
+    store = Trajectory.create(tmp_path / "run", ParamLayout(nn.Linear(1, 1)))
+    store.append(w, step=1)
+    w.zero_()
+    assert store[0].weights.tolist() == [1, 1]
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def test_an_iterate_that_is_not_finite_leaves_the_store_as_it_was(tmp_path):
+    store = filled(tmp_path / "run")
+    before = {f: (tmp_path / "run" / f).read_bytes() for f in files(tmp_path / "run")}
+    model = stepped(Net(), 3)
+    with torch.no_grad():
+        model.last.bias[0] = float("nan")
+    with pytest.raises(
+        NonFiniteError, match=r"step 40 .*last\.bias.*last iterate stored is step 30"
+    ):
+        store.append(model, step=40)
+    assert {f: (tmp_path / "run" / f).read_bytes() for f in files(tmp_path / "run")} == before
+    append_the_rest(store)
+    check_iterates(Trajectory.open(tmp_path / "run"), 5)
+
+
+def test_steps_go_up(tmp_path):
+    store = filled(tmp_path / "run")
+    for step in (30, 29, -1):
+        with pytest.raises(StoreError, match=f"step {step} is not after step 30"):
+            store.append(Net(), step=step)
+    with pytest.raises(TypeError):
+        store.append(Net(), step=31.5)
+    check_iterates(Trajectory.open(tmp_path / "run"), 3)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    store = filled(tmp_path / "run")
+    with pytest.raises(LayoutError, match=r"first.weight expected \(4, 5\), got \(4, 6\)"):
+        store.append(Net(features=6), step=40)
+    with pytest.raises(LayoutError, match=r"got \(3,\)"):
+        store.append(torch.zeros(3), step=40)
+    with pytest.raises(LayoutError, match=r"the iterates in .*run come from another model"):
+        Trajectory.open(tmp_path / "run", layout=ParamLayout(Net(features=6)))
+    check_iterates(Trajectory.open(tmp_path / "run", layout=ParamLayout(Net())), 3)
+
+
+def test_a_folder_that_holds_something_is_not_made_into_a_store(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="is not empty"):
+        Trajectory.create(tmp_path, ParamLayout(Net()))
+    with pytest.raises(StoreError, match="is not empty"):
+        Trajectory.create(tmp_path / "notes.txt", ParamLayout(Net()))
+    with pytest.raises(StoreError, match=r"open it with Trajectory\.open"):
+        Trajectory.create(filled(tmp_path / "run").path, ParamLayout(Net()))
+    (tmp_path / "empty").mkdir()
+    assert len(Trajectory.create(tmp_path / "empty", ParamLayout(Net()))) == 0
+
+
+def test_what_is_no_store_says_so(tmp_path):
+    with pytest.raises(StoreError, match=r"journal.jsonl is missing"):
+        Trajectory.open(tmp_path)
+    for content in (b"", b"\n", b"{}\n", b"\x00\xff" * 40, b'deadbeef {"format": 1}\n'):
+        (tmp_path / "journal.jsonl").write_bytes(content)
+        for recover in (False, True):
+            with pytest.raises(StoreError, match=r"journal.jsonl: its first line"):
+                Trajectory.open(tmp_path, recover=recover)
+        assert files(tmp_path) == ["journal.jsonl"]
+
+
+def test_two_writers_do_not_write_over_one_another(tmp_path):
+    first = filled(tmp_path / "run")
+    second = Trajectory.open(tmp_path / "run")
+    append_the_rest(second)
+    for work in (
+        lambda: first.append(stepped(Net(), 77), step=77),
+        lambda: first.rewind(10),
+    ):
+        with pytest.raises(StoreError, match="another process writes to it"):
+            work()
+    check_iterates(Trajectory.open(tmp_path / "run"), 5)
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def removed(path):
+    path.unlink()
+
+
+def foreign(path):
+    save_file({"weights": torch.zeros(42)}, path)
+
+
+DAMAGES = [truncated, flipped, removed, foreign]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_damaged_file_is_named_and_recovery_keeps_those_before(tmp_path, damage, which):
+    path = tmp_path / "run"
+    filled(path)
+    victim = path / f"00000{which}.safetensors"
+    damage(victim)
+    left = files(path)
+    with pytest.raises(StoreError, match=rf"00000{which}.safetensors"):
+        Trajectory.open(path)[which]  # damage that keeps the size shows when the bytes are read
+    assert files(path) == left  # nothing was touched
+    recovered = Trajectory.open(path, recover=True)
+    check_iterates(recovered, which)
+    aside = {f.removeprefix("damaged/") for f in files(path) if f.startswith("damaged/")}
+    lost = {f"00000{i}.safetensors" for i in range(which, 3)} & set(left)
+    assert aside == lost | {"journal.jsonl"}
+    append_the_rest(recovered)
+    check_iterates(Trajectory.open(path, recover=True), 5)
+
+
+def test_a_second_recovery_does_not_write_over_what_the_first_put_aside(tmp_path):
+    path = tmp_path / "run"
+    filled(path)
+    flipped(path / "000001.safetensors")
+    first = Trajectory.open(path, recover=True)
+    kept = (path / "damaged" / "000001.safetensors").read_bytes()
+    append_the_rest(first, 3)
+    truncated(path / "000001.safetensors")
+    Trajectory.open(path, recover=True)
+    assert (path / "damaged" / "000001.safetensors").read_bytes() == kept
+    assert (path / "damaged-2" / "000001.safetensors").is_file()
+    assert (path / "damaged-2" / "000002.safetensors").is_file()
+
+
+@pytest.mark.parametrize("line", [2, 3, 4])
+def test_a_damaged_line_is_named_and_recovery_keeps_those_before(tmp_path, line):
+    path = tmp_path / "run"
+    filled(path)
+    journal = path / "journal.jsonl"
+    lines = journal.read_bytes().split(b"\n")
+    lines[line - 1] = lines[line - 1].replace(b"step", b"stop")
+    journal.write_bytes(b"\n".join(lines))
+    with pytest.raises(
+        StoreError, match=rf"line {line} is damaged; the {line - 2} iterates before"
+    ):
+        Trajectory.open(path)
+    recovered = Trajectory.open(path, recover=True)
+    check_iterates(recovered, line - 2)
+    append_the_rest(recovered)
+    check_iterates(Trajectory.open(path), 5)
+
+
+def test_recovery_of_a_whole_store_moves_nothing(tmp_path):
+    path = tmp_path / "run"
+    filled(path)
+    before = files(path)
+    check_iterates(Trajectory.open(path, recover=True), 3)
+    assert files(path) == before
+
+
+# -- rewind ----------------------------------------------------------------------------------------
+
+
+def test_rewind_forgets_what_came_later(tmp_path):
+    path = tmp_path / "run"
+    store = filled(path, 5)
+    store.rewind(50)
+    store.rewind(1000)
+    check_iterates(store, 5)
+    store.rewind(35)
+    check_iterates(store, 3)
+    assert len(files(path)) == 4
+    check_iterates(Trajectory.open(path), 3)
+    append_the_rest(store)
+    check_iterates(Trajectory.open(path), 5)
+    store.rewind(0)
+    assert len(Trajectory.open(path)) == len(store) == 0
+    append_the_rest(store, 2)
+    check_iterates(Trajectory.open(path), 2)
+
+
+# -- views -----------------------------------------------------------------------------------------
+
+
+def test_views_equal_the_running_averages(tmp_path):
+    model = Net()
+    layout = ParamLayout(model)
+    store = Trajectory.create(tmp_path / "run", layout)
+    swa, swag = SWA(layout), SWAG(layout, rank=3)
+    for i in range(7):
+        store.append(stepped(model, i), step=i)
+        swa.update(model)
+        swag.update(model)
+    reopened = Trajectory.open(tmp_path / "run")
+    torch.testing.assert_close(reopened.swa(), swa.mean, rtol=1e-6, atol=1e-7)
+    view = reopened.swag(rank=3)
+    assert view.count == 7
+    for name in ("mean", "variance", "deviations"):
+        torch.testing.assert_close(getattr(view, name), getattr(swag, name), rtol=1e-6, atol=1e-6)
+    half = reopened.swag(rank=3, deviations_dtype=torch.bfloat16)
+    assert half.deviations.dtype == torch.bfloat16
+    offline = torch.stack([p.weights.double() for p in reopened])
+    torch.testing.assert_close(view.mean.double(), offline.mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        view.variance.double(), offline.var(0, correction=0), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_an_ensemble_reads_its_members_one_by_one(tmp_path, monkeypatch):
+    store = filled(tmp_path / "run", 5)
+    read = []
+    original = Trajectory.__getitem__
+    monkeypatch.setattr(
+        Trajectory, "__getitem__", lambda self, i: (read.append(i), original(self, i))[1]
+    )
+    ensemble = store.ensemble()
+    assert len(ensemble) == ensemble.support == 5
+    assert len(read) <= 1
+    read.clear()
+    for i, point in enumerate(ensemble.points(7)):
+        assert int(point.buffers["norm.num_batches_tracked"]) == i % 5
+    assert read == [0, 1, 2, 3, 4, 0, 1]
+
+
+def test_views_of_an_empty_store_say_so(tmp_path):
+    store = Trajectory.create(tmp_path / "run", ParamLayout(Net()))
+    for view in (store.swa, store.swag, store.ensemble):
+        with pytest.raises(LowlandError, match="holds no iterate yet"):
+            view()
+
+
+# -- checkpoints that are there already ------------------------------------------------------------
+
+
+def checkpoint(kind, path, model):
+    if kind == "safetensors":
+        save_file(model.state_dict(), path)
+    elif kind == "plain":
+        torch.save(model.state_dict(), path)
+    elif kind == "old format":
+        torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
+    elif kind == "data parallel":
+        torch.save(nn.DataParallel(model).state_dict(), path)
+    else:  # the key that a training script put it under
+        torch.save({"epoch": 3, kind: model.state_dict(), "optimizer": {"state": {}}}, path)
+
+
+KINDS = [
+    "safetensors",
+    "plain",
+    "old format",
+    "data parallel",
+    "state_dict",
+    "model",
+    "model_state_dict",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpoints_are_a_trajectory_in_natural_order(tmp_path, kind):
+    end = ".safetensors" if kind == "safetensors" else ".pt"
+    for i in (2, 9, 10, 100):
+        checkpoint(kind, tmp_path / f"step-{i}{end}", stepped(Net(), i))
+    layout = ParamLayout(Net())
+    store = Trajectory.from_checkpoints(str(tmp_path / f"step-*{end}"), layout)
+    expected = [layout.flatten(stepped(Net(), i)) for i in (2, 9, 10, 100)]
+    assert [int(p.buffers["norm.num_batches_tracked"]) for p in store] == [2, 9, 10, 100]
+    for point, w in zip(store, expected, strict=True):
+        assert torch.equal(point.weights, w)
+        assert point.buffers.keys() == dict(Net().named_buffers()).keys()
+    torch.testing.assert_close(store.swa(), torch.stack(expected).mean(0))
+    assert len(store.ensemble().sample(4)) == 4
+
+
+def test_a_list_of_checkpoints_keeps_its_order(tmp_path):
+    paths = [tmp_path / f"{i}.pt" for i in (3, 1, 2)]
+    for i, path in zip((3, 1, 2), paths, strict=True):
+        checkpoint("plain", path, stepped(Net(), i))
+    store = Trajectory.from_checkpoints(paths, ParamLayout(Net()))
+    assert [int(p.buffers["norm.num_batches_tracked"]) for p in store] == [3, 1, 2]
+
+
+class Mine:
+    """What a pickle may hold."""
+
+
+def test_pickled_code_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"state_dict": Net().state_dict(), "args": Mine()}, path)
+    with pytest.raises(StoreError, match=r"model.pt: does not load with weights_only=True"):
+        Trajectory.from_checkpoints([path], ParamLayout(Net())).swa()
+    torch.save(Net(), path)
+    with pytest.raises(StoreError, match=r"model.pt: .*save its state dict alone"):
+        Trajectory.from_checkpoints([path], ParamLayout(Net())).swa()
+
+
+def test_checkpoints_that_do_not_fit_are_named(tmp_path):
+    layout = ParamLayout(Net())
+    with pytest.raises(StoreError, match=r"no checkpoint matches .*\*\.pt"):
+        Trajectory.from_checkpoints(tmp_path / "*.pt", layout)
+    with pytest.raises(StoreError, match=r"gone.pt: no such file"):
+        Trajectory.from_checkpoints([tmp_path / "gone.pt"], layout)[0]
+    checkpoint("plain", tmp_path / "a.pt", Net())
+    checkpoint("plain", tmp_path / "b.pt", Net(features=6))
+    store = Trajectory.from_checkpoints(tmp_path / "*.pt", layout)
+    with pytest.raises(LayoutError, match=r"b.pt: .*first.weight expected \(4, 5\), got \(4, 6\)"):
+        store.swa()
+    torch.save({"epoch": 3}, tmp_path / "c.pt")
+    with pytest.raises(StoreError, match=r"c.pt: holds no state dict"):
+        Trajectory.from_checkpoints([tmp_path / "c.pt"], layout)[0]
+    (tmp_path / "d.safetensors").write_bytes(b"short")
+    with pytest.raises(StoreError, match=r"d.safetensors"):
+        Trajectory.from_checkpoints([tmp_path / "d.safetensors"], layout)[0]
+    broken = Net()
+    with torch.no_grad():
+        broken.last.bias[0] = float("inf")
+    checkpoint("plain", tmp_path / "e.pt", broken)
+    with pytest.raises(NonFiniteError, match=r"e.pt: .*last.bias"):
+        Trajectory.from_checkpoints([tmp_path / "a.pt", tmp_path / "e.pt"], layout).swa()
+
+
+def test_checkpoints_are_never_written_to(tmp_path):
+    for i in range(3):
+        checkpoint("plain", tmp_path / f"{i}.pt", stepped(Net(), i))
+    before = {f: (tmp_path / f).read_bytes() for f in files(tmp_path)}
+    store = Trajectory.from_checkpoints(tmp_path / "*.pt", ParamLayout(Net()))
+    with pytest.raises(StoreError, match="only read"):
+        store.append(Net(), step=9)
+    with pytest.raises(StoreError, match="only read"):
+        store.rewind(0)
+    assert {f: (tmp_path / f).read_bytes() for f in files(tmp_path)} == before
+
+
+def test_the_journal_is_readable_by_others(tmp_path):
+    filled(tmp_path / "run", 1)
+    header, line, rest = (tmp_path / "run" / "journal.jsonl").read_text().split("\n")
+    assert rest == ""
+    assert json.loads(header[9:])["format"] == "lowland-trajectory-1"
+    assert json.loads(line[9:])["step"] == 10
+    assert re.fullmatch(r"[0-9a-f]{8}", line[:8])
