@@ -128,7 +128,15 @@ STOPS = [
 ]
 
 
-@pytest.mark.parametrize(("event", "number", "how"), STOPS)
+# every step and every file of a run: an hour
+EVERYWHERE = [
+    pytest.param(event, number, "SIGKILL", marks=pytest.mark.soak)
+    for event, last in [("step", 60), ("before-replace", 40), ("after-replace", 40)]
+    for number in range(1, last + 1)
+]
+
+
+@pytest.mark.parametrize(("event", "number", "how"), STOPS + EVERYWHERE)
 def test_stopped_and_started_again_it_ends_with_the_same_bits(
     finished, config, tmp_path, event, number, how
 ):
@@ -150,6 +158,14 @@ def test_the_comparison_of_weights_can_fail(finished, config, tmp_path):
     assert code == 0, stderr
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "other", finished[0])
+
+
+def test_the_demo_takes_settings_too(tmp_path):
+    code, stdout, stderr = lowland(
+        "demo", f"out={tmp_path / 'demo'}", "methods=[sgd]", "train.epochs=2", "threads=1"
+    )
+    assert code == 0, stderr
+    assert "Test data" in stdout
 
 
 def test_the_example_of_a_users_own_model_runs_from_its_folder(tmp_path):

@@ -39,7 +39,7 @@ class Once(IterableDataset):
 def test_the_same_rows_in_another_order_are_accepted() -> None:
     data = rows(DataLoader(dataset(), batch_size=16, shuffle=True))
     for _ in range(20):
-        seen = torch.cat([x for x, _ in data])
+        seen = torch.cat([x for (x,), _, _ in data])
         assert len(seen) == data.rows == data.items == 100
 
 
@@ -137,7 +137,7 @@ def test_rows_that_went_missing() -> None:
 
 def test_an_iterator_is_used_up() -> None:
     data = rows(iter(DataLoader(dataset(), batch_size=32)))
-    assert sum(len(x) for x, _ in data) == 100
+    assert sum(len(x) for (x,), _, _ in data) == 100
     with pytest.raises(ll.DataError, match="empty on the second pass: give a loader"):
         list(data)
 
@@ -161,7 +161,7 @@ def test_what_is_no_loader() -> None:
 def test_an_endless_loader_is_read_as_far_as_count() -> None:
     data = rows(DataLoader(Endless(), batch_size=8), count=20)
     for _ in range(2):
-        assert [len(x) for x, _ in data] == [8, 8, 4]
+        assert [len(x) for (x,), _, _ in data] == [8, 8, 4]
     assert data.rows == 20
     surface = ll.LossSurface(
         mlp(), ll.Classification(), DataLoader(Endless(), batch_size=8), count=20
@@ -173,14 +173,14 @@ def test_an_endless_loader_is_read_as_far_as_count() -> None:
 
 def test_iterable_data_sets() -> None:
     data = rows(DataLoader(Once(), batch_size=8))
-    assert [len(x) for x, _ in data] == [8, 8, 4]
-    assert [len(x) for x, _ in data] == [8, 8, 4]
+    assert [len(x) for (x,), _, _ in data] == [8, 8, 4]
+    assert [len(x) for (x,), _, _ in data] == [8, 8, 4]
 
 
 def test_an_empty_batch_in_the_middle_ends_nothing() -> None:
     x, y = dataset(10).tensors
     data = rows([(x[:4], y[:4]), (x[:0], y[:0]), (x[4:], y[4:])])
-    assert [len(x) for x, _ in data] == [4, 6]
+    assert [len(x) for (x,), _, _ in data] == [4, 6]
 
 
 def test_dicts_and_tensors_without_rows() -> None:
@@ -191,8 +191,8 @@ def test_dicts_and_tensors_without_rows() -> None:
     ]
     data = Rows(batches, ll.Regression(1.0), device="cpu", count=6)
     out = list(data)
-    assert [len(batch["x"]) for batch in out] == [4, 2]
-    assert out[1]["y"].shape == (2,)
+    assert [len(batch.kwargs["x"]) for batch in out] == [4, 2]
+    assert out[1].target.shape == (2,)
     assert torch.equal(out[1]["grid"], shared)
     assert out[1]["scale"] == 2
     assert concatenate(batches) is None  # what has no rows cannot be joined
@@ -221,6 +221,43 @@ def test_resident_rows_are_read_once() -> None:
 def test_channels_last_is_a_format_not_a_value() -> None:
     x = torch.randn(4, 3, 5, 5)
     (batch,) = rows([(x, torch.zeros(4).long())], channels_last=True)
-    assert batch[0].is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(batch[0], x)
+    assert batch.args[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch.args[0], x)
     assert torch.equal(row_hashes(batch, 4), row_hashes((x, batch[1]), 4))
+
+
+class Graph:
+    """A batch that is an object of the user's, as graph libraries have them."""
+
+    def __init__(self, nodes, labels):
+        self.nodes, self.labels, self.device = nodes, labels, None
+
+    def to(self, device):
+        moved = Graph(self.nodes.to(device), self.labels)
+        moved.device = device
+        return moved
+
+
+class Pool(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+
+    def forward(self, graph):
+        assert graph.device is not None, "the object was not moved"
+        return self.linear(graph.nodes).view(2, 4, 2).mean(1)
+
+
+def test_batches_may_be_objects_that_only_unpack_knows():
+    task = ll.Classification(unpack=lambda graph: ((graph,), {}, graph.labels))
+    batches = [Graph(torch.randn(8, 3), torch.tensor([0, 1])) for _ in range(3)]
+    model = Pool()
+    surface = ll.LossSurface(model, task, batches)
+    w = surface.layout.flatten(model)
+    outputs = torch.cat([model(b.to(torch.device("cpu"))) for b in batches])
+    expected = torch.nn.functional.cross_entropy(outputs, torch.cat([b.labels for b in batches]))
+    assert float(surface(w)) == pytest.approx(expected.item(), rel=1e-6)
+    assert surface.data.rows == 6
+    value, gradient = surface.value_and_grad(w, batches[0])
+    assert gradient.shape == w.shape
+    assert torch.isfinite(value)

@@ -17,7 +17,7 @@ RESIDENT_SHARE = 0.25  # of the memory that is free: what resident rows may take
 
 
 class Rows:
-    """The batches of a replayable loader, on a device.
+    """The batches of a replayable loader, taken apart (`Batch`), on a device.
 
     The first complete pass records a checksum of every row; a later pass with other rows (random
     augmentation, a consumed iterator) raises `DataError`. A changed order is allowed unless
@@ -33,7 +33,7 @@ class Rows:
 
     >>> from lowland.core.task import Regression
     >>> data = Rows([torch.zeros(3, 2), torch.ones(1, 2)], Regression(), device="cpu")
-    >>> [len(batch) for batch in data], data.rows
+    >>> [len(batch.args[0]) for batch in data], data.rows
     ([3, 1], 4)
     """
 
@@ -74,7 +74,9 @@ class Rows:
             yield from self._resident
             return
         seen = items = unordered = sequence = 0
-        for batch in self.loader:
+        for raw in self.loader:
+            # taken apart first: a batch may be an object that only the task's unpack= knows
+            batch: Any = self.task.parts(raw)
             size = rows(batch)
             if self.count is not None and seen + size > self.count:
                 size = self.count - seen
@@ -96,7 +98,7 @@ class Rows:
     def first(self) -> Any:
         """The first batch alone; not a pass."""
         for batch in self.loader:
-            return move(batch, self.device, channels_last=self.channels_last)
+            return move(self.task.parts(batch), self.device, channels_last=self.channels_last)
         raise DataError(f"{self.name} is empty: it gave no rows; check its data set.")
 
     def _finish(self, seen: int, items: int, found: tuple[int, int], ordered: bool) -> None:
@@ -143,14 +145,17 @@ class Rows:
 
 
 def move(data: Any, device: torch.device, *, channels_last: bool = False) -> Any:
-    """The same nesting with its tensors on `device`."""
+    """The same nesting with its tensors, and what else has a `.to`, on `device`."""
 
     def moved(tensor: Tensor) -> Tensor:
         if channels_last and tensor.ndim == 4:
             return tensor.to(device, memory_format=torch.channels_last)
         return tensor.to(device)
 
-    return map_tensors(data, moved)
+    def other(value: Any) -> Any:
+        return value.to(device) if hasattr(value, "to") else value
+
+    return map_tensors(data, moved, other)
 
 
 def take(data: Any, size: int) -> Any:
@@ -174,17 +179,20 @@ def concatenate(batches: list[Any]) -> Any | None:
     return map_tensors(batches[0], lambda _: next(joined))
 
 
-def map_tensors(data: Any, function: Any) -> Any:
-    """Applies `function` to every tensor of a nesting of tuples, lists and mappings."""
+def map_tensors(data: Any, function: Any, other: Any = None) -> Any:
+    """Applies `function` to every tensor of a nesting of tuples, lists and mappings.
+
+    `other` is applied to what is neither a nesting nor a tensor; None leaves it as it is.
+    """
     if isinstance(data, Tensor):
         return function(data)
     if isinstance(data, Mapping):
-        return {key: map_tensors(value, function) for key, value in data.items()}
+        return {key: map_tensors(value, function, other) for key, value in data.items()}
     if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(map_tensors(value, function) for value in data))
+        return type(data)(*(map_tensors(value, function, other) for value in data))
     if isinstance(data, tuple | list):
-        return type(data)(map_tensors(value, function) for value in data)
-    return data
+        return type(data)(map_tensors(value, function, other) for value in data)
+    return data if other is None else other(data)
 
 
 def tensors(data: Any) -> Iterator[Tensor]:

@@ -134,9 +134,8 @@ class LossSurface:
         `buffers` stand in for the model's, by name (see `refresh`); vmap over weights whose
         buffers differ must map over both. `train`: dropout on, BatchNorm by the batch itself.
         """
-        args, kwargs, target = self.labelled(
-            move(batch, self.device, channels_last=self.channels_last)
-        )
+        batch = move(self.task.parts(batch), self.device, channels_last=self.channels_last)
+        args, kwargs, target = self.labelled(batch)
         mode = "train" if train else "eval"
         output = self.forward(self.layout.materialise(w), buffers or {}, args, kwargs, mode=mode)
         return self.items_nll(output, target).sum() / max(self.task.count(batch), 1)
@@ -209,7 +208,7 @@ class LossSurface:
             return self.refresh_resident(parameters, point.buffers)
 
         def forward(batch: Any, buffers: Buffers) -> None:
-            args, kwargs, _ = self.task.unpack(batch)
+            args, kwargs, _ = self.task.parts(batch)
             self.forward(parameters, {**(point.buffers or {}), **buffers}, args, kwargs)
 
         return bn.fixed_point(self._bn_layers, forward, self._bn_data(), self._bn_snapshot())
@@ -252,7 +251,7 @@ class LossSurface:
         buffers: Buffers | None = None,
     ) -> Buffers:
         def forward(batch: Any) -> None:
-            args, kwargs, _ = self.task.unpack(batch)
+            args, kwargs, _ = self.task.parts(batch)
             self.forward(parameters, buffers or {}, args, kwargs, mode="batchnorm")
 
         return bn.one_pass(self._bn_layers, forward, batches)
@@ -270,7 +269,7 @@ class LossSurface:
                     )
             kept, seen = [], 0
             for batch in source:
-                batch = take(batch, most - seen)
+                batch = take(self.task.parts(batch), most - seen)
                 if rows(batch) == 0:
                     continue
                 seen += rows(batch)
@@ -296,7 +295,7 @@ class LossSurface:
                 sizes.append(output.nbytes)
 
         few = take(batch, 16)
-        args, kwargs, _ = self.task.unpack(few)
+        args, kwargs, _ = self.task.parts(few)
         handles = [m.register_forward_hook(note) for m in self._template.modules()]
         try:
             with torch.no_grad():
@@ -394,7 +393,7 @@ class LossSurface:
 
     def labelled(self, batch: Any) -> Any:
         """The parts of a batch that must have a target."""
-        parts = self.task.unpack(batch)
+        parts = self.task.parts(batch)
         if parts.target is None:
             raise DataError(
                 "the batch has no target: give (inputs, target), a dict with 'labels', or unpack=."

@@ -87,6 +87,10 @@ class Task(ABC):
         """Takes a batch of the loader apart."""
         return unpack(batch) if self._unpack is None else Batch(*self._unpack(batch))
 
+    def parts(self, batch: Any) -> Batch:
+        """The batch taken apart, if it is not yet: what library code calls."""
+        return batch if isinstance(batch, Batch) else self.unpack(batch)
+
     def output(self, raw: Any) -> Tensor:
         """The tensor that matters in what the model returned: `.logits`, or a tuple's first."""
         if isinstance(raw, Tensor):
@@ -111,7 +115,7 @@ class Task(ABC):
 
     def count(self, batch: Any) -> int:
         """How many items the loss of this batch is a sum over."""
-        args, kwargs, target = self.unpack(batch)
+        args, kwargs, target = self.parts(batch)
         if target is None:
             return rows((args, kwargs))
         mask = self.valid(target)
@@ -475,9 +479,9 @@ def rows(data: Any) -> int:
 def _rows(data: Any) -> int | None:
     if isinstance(data, Tensor):
         return data.shape[0] if data.ndim else None
-    parts = data.values() if isinstance(data, Mapping) else data
-    if isinstance(parts, str | bytes) or not hasattr(parts, "__iter__"):
+    if not isinstance(data, Mapping | tuple | list):
         return None
+    parts = data.values() if isinstance(data, Mapping) else data
     return next((size for size in map(_rows, parts) if size is not None), None)
 
 

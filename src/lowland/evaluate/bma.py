@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowland.core import Classification, LossSurface, Regression, Task
-from lowland.errors import ConfigError, NonFiniteError
-from lowland.evaluate.calibration import reliability_of
+from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.evaluator import points_of, run
-from lowland.evaluate.metrics import figures, total_variance
+from lowland.evaluate.metrics import (
+    figures,
+    language,
+    log_scale,
+    next_tokens,
+    reliability_of,
+    total_variance,
+)
 from lowland.progress import Progress
 from lowland.records import Predictive
 
@@ -88,6 +95,8 @@ class Average:
     A `Sink`: what it holds is one tensor a statistic and batch.
     """
 
+    whole = False
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self.samples = 0
@@ -97,32 +106,42 @@ class Average:
         self._masks: list[Tensor | None] = []
         self._curve: list[float] = []
         self._partial: Tensor | None = None  # (n,) of the chunk under way
+        self._unlabelled: Tensor | None = None  # (n,): a sum that shows what is not finite
         self._items = 0
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
-        task, n = self.task, len(outputs)
-        if n == 1:
-            statistics = task.statistics(outputs[0])
-        else:
-            stacked = torch.func.vmap(task.statistics)(outputs)
-            statistics = {name: values.sum(0) for name, values in stacked.items()}
+        log_probs = None if target is None else -likelihoods(self.task, outputs, target)
+        self.take(index, over_points(self.task.statistics, outputs), log_probs, target)
+
+    def take(
+        self,
+        index: int,
+        statistics: dict[str, Tensor],  # (n, B, ...) each
+        log_probs: Tensor | None,  # (n, items)
+        target: Any,
+    ) -> None:
+        """What `add` does, with the task's part of the work done."""
+        task = self.task
         if index == len(self._sums):
-            self._sums.append({name: v.clone() for name, v in statistics.items()})
-            self._targets.append(target)
+            self._sums.append({name: values.sum(0) for name, values in statistics.items()})
+            tokens = language(task) and isinstance(target, Tensor)
+            self._targets.append(next_tokens(target) if tokens else target)
             self._masks.append(None if target is None else task.valid(target))
             self._log_sums.append(None)
         else:
             for name, values in statistics.items():
-                self._sums[index][name] += values
-        if target is None:
+                self._sums[index][name] += values.sum(0)
+        if log_probs is None:
+            for values in statistics.values():
+                part = values.flatten(1).sum(1, dtype=torch.float64)
+                self._unlabelled = part if self._unlabelled is None else self._unlabelled + part
             return
-        log_probs = -likelihoods(task, outputs, target)  # (n, items)
         if log_probs.shape[0] > 1:
             log_probs = log_probs.logcumsumexp(0)
         before = self._log_sums[index]
         if before is not None:
             log_probs = torch.logaddexp(before, log_probs)
-        self._log_sums[index] = log_probs[-1]
+        self._log_sums[index] = log_probs[-1].clone()  # without the other rows
         mask = self._masks[index]
         valid = log_probs if mask is None else log_probs[:, mask]
         part = valid.sum(1, dtype=torch.float64)
@@ -132,6 +151,11 @@ class Average:
 
     def end(self, first: int, n: int) -> None:
         self.samples += n
+        if self._unlabelled is not None:
+            finite = torch.isfinite(self._unlabelled)
+            self._unlabelled = None
+            if not bool(finite.all()):
+                raise _not_finite(first + int(finite.long().argmin()), "outputs that are NaN")
         if self._partial is None:
             return
         counts = torch.arange(first + 1, first + n + 1, dtype=torch.float64)
@@ -139,16 +163,16 @@ class Average:
         self._partial = None
         for draw, value in enumerate(curve.tolist(), start=first):
             if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"draw {draw} has a loss of {value}; lower the posterior's scale, or look at "
-                    "the training run."
-                )
+                raise _not_finite(draw, f"a loss of {value}")
             self._curve.append(value)
 
     def averages(self) -> dict[str, Tensor]:
         """Means over samples, all rows."""
-        names = self._sums[0]
-        return {n: torch.cat([part[n] for part in self._sums]).div_(self.samples) for n in names}
+        joined = {
+            name: _joined([part[name] for part in self._sums], classes=name == "probs")
+            for name in self._sums[0]
+        }
+        return {name: values.div_(self.samples) for name, values in joined.items()}
 
     def log_prob(self) -> Tensor | None:
         """Log of the mean likelihood of the items that count."""
@@ -160,12 +184,12 @@ class Average:
         return torch.cat(parts) - math.log(self.samples)
 
     def target(self) -> Tensor | None:
-        """The targets of all rows, where they are tensors that fit together."""
+        """The targets of all rows, where they are tensors; of language models, next tokens."""
         if any(not isinstance(target, Tensor) for target in self._targets):
             return None
-        if len({target.shape[1:] for target in self._targets}) > 1:
+        if not isinstance(self.task, Classification) and _ragged(self._targets):
             return None
-        return torch.cat(self._targets)
+        return _joined(self._targets)
 
     def predictive(self, keep: str = "probs") -> Predictive:
         """The record of what was averaged."""
@@ -173,14 +197,16 @@ class Average:
         averages, log_prob, target = self.averages(), self.log_prob(), self.target()
         found: dict[str, Any] = {}
         if log_prob is not None:
-            found["nll_by_samples"] = torch.tensor(self._curve, dtype=torch.float64)
+            shift = log_scale(task, averages)
+            found["nll_by_samples"] = torch.tensor(self._curve, dtype=torch.float64) + shift
             found["figures"] = (
-                {"nll": self._curve[-1]}
+                {"nll": -float(log_prob.mean(dtype=torch.float64))}
                 if target is None
                 else figures(task, averages, log_prob, target)
             )
             if target is not None and "probs" in averages:
                 found["reliability"] = reliability_of(task, averages["probs"], target)
+            log_prob = log_prob - shift
         if keep != "none":
             found |= {"target_log_prob": log_prob, **_information(task, averages)}
         if keep == "probs":
@@ -193,9 +219,43 @@ class Average:
 
 def likelihoods(task: Task, outputs: Tensor, target: Any) -> Tensor:
     """Negative log-likelihoods (n, items) of outputs (n, B, ...)."""
-    if len(outputs) == 1:
-        return task.nll(outputs[0], target).unsqueeze(0)
-    return torch.func.vmap(lambda output: task.nll(output, target))(outputs)
+    found: Tensor = over_points(lambda output: task.nll(output, target), outputs)
+    if found.ndim != 2:
+        raise DataError(
+            f"{task!r}.nll: expected one value an item, (items,), got {tuple(found.shape[1:])}; do "
+            "not reduce the loss."
+        )
+    return found
+
+
+def over_points(function: Callable[[Tensor], Any], outputs: Tensor) -> Any:
+    """A tensor, or tensors by name, for each of n outputs: stacked, (n, ...)."""
+    if len(outputs) > 1:
+        with contextlib.suppress(RuntimeError):  # a task of the user's may look at values
+            return torch.func.vmap(function)(outputs)
+    each = [function(output) for output in outputs]
+    if isinstance(each[0], Tensor):
+        return torch.stack(each)
+    return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+
+
+def _joined(parts: list[Tensor], *, classes: bool = False) -> Tensor:  # (N_i, ...) each
+    """All rows; where batches are of several image sizes, a row a position."""
+    if not _ragged(parts):
+        return torch.cat(parts)
+    if classes:
+        return torch.cat([part.movedim(1, -1).reshape(-1, part.shape[1]) for part in parts])
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _ragged(parts: list[Tensor]) -> bool:
+    return len({part.shape[1:] for part in parts}) > 1
+
+
+def _not_finite(draw: int, what: str) -> NonFiniteError:
+    return NonFiniteError(
+        f"draw {draw} has {what}; lower the posterior's scale, or look at the training run."
+    )
 
 
 def _information(task: Task, averages: dict[str, Tensor]) -> dict[str, Tensor]:

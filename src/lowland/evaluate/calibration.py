@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowland.core import Classification, Task
-from lowland.errors import ConfigError, DataError
+from lowland.errors import DataError
 from lowland.evaluate.metrics import (
     categorical,
     figures,
@@ -20,6 +20,7 @@ from lowland.evaluate.metrics import (
     pairs,
     reliability_of,
 )
+from lowland.evaluate.metrics import reliability as reliability  # its place for readers
 from lowland.records import Predictive
 
 _GOLDEN = (5**0.5 - 1) / 2

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowland.core import LossSurface, Point
 from lowland.core.data import Rows
-from lowland.errors import DataError, LayoutError, NonFiniteError
+from lowland.errors import DataError, NonFiniteError
 from lowland.evaluate.planner import Plan, most_points, plan, vmapped
 from lowland.posteriors import Ensemble, PointMass, Posterior
 from lowland.progress import Progress, reporting
@@ -21,6 +21,8 @@ DEFAULT_SAMPLES = 30
 
 class Sink(Protocol):
     """What becomes of outputs."""
+
+    whole: bool  # whether it holds something of every row for every point of a chunk
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         """Takes the outputs (n, B, ...) of a chunk of n points for batch `index`."""
@@ -65,6 +67,7 @@ def run(
         first,
         resident=resident is not None,
         points=total,
+        held_rows=data.rows if sink.whole else None,
         strategy=strategy,
         chunk=chunk,
     )
@@ -74,7 +77,7 @@ def run(
             outputs = _outputs(surface, group, chosen, batchnorm)
             batches = data.batches(ordered=True) if resident is None else resident
             for index, batch in enumerate(batches):
-                args, kwargs, target = surface.task.unpack(batch)
+                args, kwargs, target = surface.task.parts(batch)
                 output = outputs(args, kwargs)
                 if done == 0 and target is not None:
                     surface.task.check(output[0], target)
@@ -89,8 +92,8 @@ def _checked(points: Iterable[Point | Tensor], surface: LossSurface) -> Iterator
     for draw, point in enumerate(points):
         try:
             yield surface.point(point)
-        except (LayoutError, NonFiniteError) as error:
-            raise type(error)(f"draw {draw}: {error}") from None
+        except NonFiniteError as error:
+            raise NonFiniteError(f"draw {draw}: {error}") from None
 
 
 def _chunks(first: Point, rest: Iterator[Point], size: int) -> Iterator[list[Point]]:
@@ -135,7 +138,7 @@ def _stacked_buffers(
     each = [surface.buffers_for(p, batchnorm) for p in group]
     names = dict.fromkeys(name for buffers in each for name in buffers)
     return {
-        name: torch.stack([buffers.get(name, surface.buffers.get(name)) for buffers in each])
+        name: torch.stack([b[name] if name in b else surface.buffers[name] for b in each])
         for name in names
     }
 
@@ -174,5 +177,7 @@ def points_of(
             f"weights: expected (P,), (n, P), a posterior or an iterable of (P,), got "
             f"{type(weights).__name__}."
         )
-    limited = weights if samples is None else islice(weights, samples)
-    return limited, len(weights) if hasattr(weights, "__len__") else None
+    total = len(weights) if hasattr(weights, "__len__") else None
+    if samples is None:
+        return weights, total
+    return islice(weights, samples), None if total is None else min(samples, total)

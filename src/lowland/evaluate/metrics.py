@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import Classification, LanguageModeling, Regression, Task
+from lowland.errors import ConfigError
 from lowland.records import Reliability
 
 BINS = 15
@@ -54,19 +55,30 @@ def _classification(task: Task, probs: Tensor, target: Tensor) -> dict[str, floa
     }
 
 
-def reliability(probs: Tensor, labels: Tensor, *, bins: int = BINS) -> Reliability:
-    """Mean confidence and accuracy in equal bins of confidence (Guo et al. 2017).
+def reliability(
+    probs: Tensor, labels: Tensor, *, bins: int = BINS, equal: str = "width"
+) -> Reliability:
+    """Mean confidence and accuracy in bins of confidence (Guo et al. 2017).
 
-    Confidence is the largest probability, (N, C) -> (N,); bins are (0, 1/bins], (1/bins, 2/bins]...
+    Confidence is the largest probability, (N, C) -> (N,). Bins of equal width are (0, 1/bins],
+    (1/bins, 2/bins]...; of equal count, the rows in order of confidence cut into equal parts.
 
     >>> result = reliability(torch.tensor([[0.9, 0.1], [0.7, 0.3]]), torch.tensor([0, 1]), bins=5)
     >>> result.count.tolist(), round(result.ece, 3)
     ([0, 0, 0, 1, 1], 0.4)
     """
+    if bins < 1:
+        raise ConfigError(f"bins: expected at least 1, got {bins}.")
+    if equal not in ("width", "count"):
+        raise ConfigError(f"equal: expected 'width' or 'count', got {equal!r}.")
     confidence, chosen = probs.max(1)
-    # compared in the probabilities' own dtype, in which 0.6 is the edge 9/15
-    edges = (torch.arange(1, bins, dtype=torch.float64) / bins).to(confidence)
-    index = torch.bucketize(confidence, edges)
+    if equal == "width":
+        # compared in the probabilities' own dtype, in which 0.6 is the edge 9/15
+        edges = (torch.arange(1, bins, dtype=torch.float64) / bins).to(confidence)
+        index = torch.bucketize(confidence, edges)
+    else:
+        places = confidence.argsort(stable=True).argsort()
+        index = places * bins // len(places)
     count = torch.bincount(index, minlength=bins)
     correct = torch.bincount(index, (chosen == labels).double(), minlength=bins)
     total = torch.bincount(index, confidence.double(), minlength=bins)
@@ -130,17 +142,24 @@ def _regression(
     std = task.target_std.to(mean.device)
     target = target.to(mean.dtype)
     error2 = (target - mean) ** 2
-    log_scale = float(std.log().expand(mean.shape[1]).sum())  # of a change of units, a row
+    shift = log_scale(task, averages)
     gaussian = 0.5 * ((2 * math.pi * variance).log() + error2 / variance).sum(1).mean()
     return {
         "rmse": float(((target - mean) * std).square().mean().sqrt()),
-        "nll": nll + log_scale,
-        "nll_gaussian": float(gaussian) + log_scale,
+        "nll": nll + shift,
+        "nll_gaussian": float(gaussian) + shift,
         "coverage": float((error2 <= Z95**2 * variance).double().mean()),
         "rmse_normalised": float(error2.mean().sqrt()),
         "nll_normalised": nll,
         "nll_gaussian_normalised": float(gaussian),
     }
+
+
+def log_scale(task: Task, averages: dict[str, Tensor]) -> float:
+    """What the NLL of a row grows by in the target's own units."""
+    if not isinstance(task, Regression):
+        return 0.0
+    return float(task.target_std.log().expand(averages["mean"].shape[1]).sum())
 
 
 def total_variance(averages: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,7 @@ def plan(
     *,
     resident: bool,
     points: int | None,
+    held_rows: int | None = None,
     strategy: str | None = None,
     chunk: int | None = None,
 ) -> Plan:
@@ -67,6 +68,7 @@ def plan(
     Args:
         batch: a batch of the data. point: any weights. resident: whether the data are in memory.
         points: how many there will be, if known: few are not worth planning for.
+        held_rows: of how many rows outputs are held for each point; None: a batch's.
     """
     if strategy not in (None, *STRATEGIES):
         raise ConfigError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}.")
@@ -78,7 +80,9 @@ def plan(
         strategy is None and resident and points is not None and points < 4
     ):
         return Plan("points", chunk or 1, threads)
-    most = min(most_points(surface, batch, _output_bytes(surface, batch, point)), points or 256)
+    most = min(
+        most_points(surface, batch, _output_bytes(surface, batch, point, held_rows)), points or 256
+    )
     if strategy is not None:
         return Plan(strategy, chunk or most, threads)
     single = Plan(loop, 1 if resident else (chunk or most), threads)
@@ -103,7 +107,7 @@ def time_plan(
     candidate: Plan, surface: LossSurface, batch: Any, point: Point, *, repeats: int = 3
 ) -> float:
     """Seconds a point for one batch, the best of a few; infinite where it cannot run."""
-    args, kwargs, _ = surface.task.unpack(batch)
+    args, kwargs, _ = surface.task.parts(batch)
     chunk = candidate.chunk if candidate.strategy == "vmap" else 1
     best = float("inf")
     with torch.no_grad(), candidate.running():
@@ -150,10 +154,10 @@ def most_points(surface: LossSurface, batch: Any, output_bytes: int = 0) -> int:
     return max(1, int(_SHARE * free_memory(surface.device) / max(each, 1)))
 
 
-def _output_bytes(surface: LossSurface, batch: Any, point: Point) -> int:
-    """Of one row of the batch, times its rows."""
+def _output_bytes(surface: LossSurface, batch: Any, point: Point, held: int | None) -> int:
+    """Of one row of the batch, times the rows that are held."""
     one = take(batch, 1)
-    args, kwargs, _ = surface.task.unpack(one)
+    args, kwargs, _ = surface.task.parts(one)
     with torch.no_grad():
         output = surface.forward(surface.layout.materialise(point.weights), {}, args, kwargs)
-    return output.nbytes * rows(batch) // rows(one)
+    return output.nbytes * (rows(batch) if held is None else held) // rows(one)

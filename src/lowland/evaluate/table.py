@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Task
-from lowland.evaluate.bma import Average
+from lowland.evaluate.bma import Average, likelihoods, over_points
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.metrics import figures
 from lowland.progress import Progress
@@ -72,6 +72,8 @@ def evaluate(
 class EachPoint:
     """A `Sink` that makes a row of figures of each point."""
 
+    whole = True
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self.rows: list[dict[str, float]] = []
@@ -80,8 +82,12 @@ class EachPoint:
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         if index == 0:
             self._averages = [Average(self.task) for _ in outputs]
-        for average, output in zip(self._averages, outputs.unbind(), strict=True):
-            average.add(index, output.unsqueeze(0), target)
+        log_probs = None if target is None else -likelihoods(self.task, outputs, target)
+        statistics = over_points(self.task.statistics, outputs)
+        for i, average in enumerate(self._averages):
+            one = slice(i, i + 1)
+            mine = {name: values[one] for name, values in statistics.items()}
+            average.take(index, mine, None if log_probs is None else log_probs[one], target)
 
     def end(self, first: int, n: int) -> None:
         for average in self._averages:

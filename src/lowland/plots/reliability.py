@@ -32,7 +32,8 @@ def reliability(
     al. 2017); for one record alone also the gaps as bars, and the rows in each bin as a faint
     histogram of free scale. `style="gap"`: confidence minus accuracy, below zero where the model is
     too modest, over -log(1 - confidence), which spreads out high confidences (Maddox et al. 2019).
-    All are fractions. `ece` adds the error over these bins to the labels. The area of a point grows with the rows in its bin; empty bins have none.
+    All are fractions. The area of a point grows with the rows in its bin; empty bins have none.
+    `ece` adds the error over these bins to the labels.
 
     >>> import torch
     >>> half = torch.tensor([0.5, torch.nan, 0.9])

@@ -12,7 +12,9 @@ from lowland.errors import ConfigError, LayoutError, LowlandError
 from lowland.posteriors.base import Posterior
 from lowland.posteriors.noise import normal, small_normal
 
-_PART = 1 << 17  # values worked on at a time: they stay in cache between operations
+# values worked on at a time: few enough to stay in cache between operations, and enough that two
+# threads seldom wait for one another
+_PART = 1 << 19
 
 
 class Gaussian(Posterior):
@@ -86,10 +88,12 @@ class Gaussian(Posterior):
             z2 = small_normal(len(self.deviations), seed=seed, draw=i, dtype=dtype)
             z2 = (z2 * low_rank).to(device)
         part = _PART if device.type == "cpu" else self.size
+        if self.deviations is not None and self.deviations.dtype != dtype:
+            part = max(part // len(self.deviations), 1)  # K columns of it are widened
         for start in range(0, self.size, part):
             piece = slice(start, start + part)
-            values = out[piece]
-            values.mul_(self.variance[piece].sqrt().mul_(diagonal)).add_(self.mean[piece])
+            values, spread = out[piece], self.variance[piece].sqrt()
+            torch.addcmul(self.mean[piece], values, spread, value=diagonal, out=values)
             if z2 is not None and self.deviations is not None:
                 columns = self.deviations[:, piece]  # (K, part)
                 values.addmv_(columns.to(device, dtype).T, z2)
@@ -119,8 +123,9 @@ class Gaussian(Posterior):
         cross = torch.zeros(len(rows), k, dtype=torch.float64, device=w.device)
         square = torch.zeros(len(rows), dtype=torch.float64, device=w.device)
         log_det = torch.zeros((), dtype=torch.float64, device=w.device)
-        for start in range(0, self.size, _PART):
-            piece = slice(start, start + _PART)
+        part = max(_PART // 8, 1)  # K columns of it are widened to float64
+        for start in range(0, self.size, part):
+            piece = slice(start, start + part)
             variance = self.variance[piece].double() * diagonal
             error = rows[:, piece].double() - self.mean[piece].double()
             log_det += variance.log().sum()

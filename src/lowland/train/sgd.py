@@ -190,8 +190,9 @@ class _Run:
         report(self.step, total)
 
     def _backward(self, batch: Any) -> None:
+        batch = self.task.parts(batch)
         batch = move(batch, self.device, channels_last=self.channels_last)
-        args, kwargs, target = self.task.unpack(batch)
+        args, kwargs, target = batch
         if target is None:
             raise DataError("the training batches have no target: give (inputs, target).")
         with self._precision():

@@ -30,7 +30,7 @@ def best_threads(model: nn.Module, task: Task, batch: Any, *, repeats: int = 5) 
     if most == 1 or next(model.parameters()).device.type != "cpu":
         return most
     model = private_copy(model).train()  # gradients and statistics of the user's stay as they are
-    args, kwargs, target = task.unpack(batch)
+    args, kwargs, target = task.parts(batch)
 
     def seconds(threads: int) -> float:
         torch.set_num_threads(threads)

@@ -1,0 +1,77 @@
+"""A model average of 30 draws against 30 forward passes over the same tensors, without BatchNorm.
+
+Two rivals: forward passes alone, on one weight vector, which no average can beat; and what users
+write: a draw, its weights put into the model, softmax and a running sum.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import Row, ms, paired, ratio, report
+from torch import nn
+
+import lowland as ll
+
+SAMPLES = 30
+
+
+def network() -> nn.Module:
+    """A VGG-like network of 2.5 million weights for 32 x 32 images, without BatchNorm."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in (32, 64, 128, 256):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        channels = width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 2048), nn.ReLU(), nn.Linear(2048, 10))
+
+
+def main() -> list[Row]:
+    torch.manual_seed(0)
+    model = network().eval().requires_grad_(True)
+    batches = [(torch.randn(128, 3, 32, 32), torch.randint(10, (128,))) for _ in range(4)]
+    surface = ll.LossSurface(model, ll.Classification(), batches)
+    swag = ll.SWAG(surface.layout, rank=20)
+    w = surface.layout.flatten(model)
+    for _ in range(21):
+        swag.update(w + 1e-3 * torch.randn_like(w))
+    post = swag.posterior()
+
+    @torch.no_grad()
+    def passes() -> None:
+        for _ in range(SAMPLES):
+            for x, _ in batches:
+                model(x)
+
+    @torch.no_grad()
+    def by_hand() -> None:
+        sums = [torch.zeros(len(x), 10) for x, _ in batches]
+        for i in range(SAMPLES):
+            surface.layout.load_(model, post.draw(i))
+            for (x, _), total in zip(batches, sums, strict=True):
+                total += model(x).softmax(1)
+
+    def average() -> None:
+        ll.predict(surface, post, batches, samples=SAMPLES)
+
+    ours, alone, hand = paired(average, passes, by_hand, rounds=7, warm=1)
+    size = f"{SAMPLES} samples, P = {surface.layout.size / 1e6:.1f}M, 512 images"
+    return [
+        Row(
+            f"model average, {size}",
+            f"{SAMPLES} forward passes",
+            ratio(ours, alone),
+            "<= 1.05",
+            f"{ms(ours)} against {ms(alone)}",
+        ),
+        Row(
+            f"model average, {size}",
+            "the loop by hand: draw, load, softmax, add",
+            ratio(ours, hand),
+            "<= 1.05",
+            f"{ms(ours)} against {ms(hand)}",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    report(main())
