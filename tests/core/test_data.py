@@ -193,8 +193,8 @@ def test_dicts_and_tensors_without_rows() -> None:
     out = list(data)
     assert [len(batch.kwargs["x"]) for batch in out] == [4, 2]
     assert out[1].target.shape == (2,)
-    assert torch.equal(out[1]["grid"], shared)
-    assert out[1]["scale"] == 2
+    assert torch.equal(out[1].kwargs["grid"], shared)
+    assert out[1].kwargs["scale"] == 2
     assert concatenate(batches) is None  # what has no rows cannot be joined
     joined = concatenate([{"x": b["x"], "y": b["y"]} for b in batches])
     assert joined["x"].shape == (7, 5)
@@ -223,7 +223,7 @@ def test_channels_last_is_a_format_not_a_value() -> None:
     (batch,) = rows([(x, torch.zeros(4).long())], channels_last=True)
     assert batch.args[0].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(batch.args[0], x)
-    assert torch.equal(row_hashes(batch, 4), row_hashes((x, batch[1]), 4))
+    assert torch.equal(row_hashes(batch, 4), row_hashes((x, batch.target), 4))
 
 
 class Graph:
