@@ -76,7 +76,7 @@ def model() -> nn.Module:
 @pytest.fixture
 def small_memory(monkeypatch) -> None:
     """No batch of all rows fits: exact statistics take a pass a depth."""
-    monkeypatch.setattr("lowland.core.surface.BN_SHARE", 0.0)
+    monkeypatch.setattr("lowland.core.statistics.SHARE", 0.0)
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -91,7 +91,7 @@ def test_exact_is_independent_of_the_batches(model, sizes) -> None:
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_a_pass_a_depth_gives_the_same(model, sizes, small_memory) -> None:
     surface = surface_of(model, sizes)
-    assert surface.bn_resident() is None
+    assert surface.statistics.resident() is None
     found = surface.refresh(surface.layout.flatten(model))
     assert close(found, offline(model, sorted_rows()[0]), rtol=1e-5)
 
@@ -106,7 +106,7 @@ def test_both_ways_give_the_same_for_few_rows(monkeypatch) -> None:
     data = [(x[:5], y[:5]), (x[5:], y[5:])]
     task, w = ll.Classification(), ll.ParamLayout(model).flatten(model)
     resident = ll.LossSurface(model, task, data).refresh(w)
-    monkeypatch.setattr("lowland.core.surface.BN_SHARE", 0.0)
+    monkeypatch.setattr("lowland.core.statistics.SHARE", 0.0)
     assert close(ll.LossSurface(model, task, data).refresh(w), resident, rtol=1e-5)
 
 

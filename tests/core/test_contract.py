@@ -225,7 +225,7 @@ def test_statistics_can_be_mapped_over_with_their_weights(case: Case) -> None:
     batch = case.batches()[0]
 
     def refreshed(u: Tensor) -> Tensor:
-        buffers = surface.refresh_resident(surface.layout.materialise(u))
+        buffers = surface.statistics.from_resident(surface.layout.materialise(u))
         return surface.loss(u, batch, buffers)
 
     together = torch.func.vmap(refreshed)(stack)

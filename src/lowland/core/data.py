@@ -31,7 +31,7 @@ class Rows:
         channels_last: memory format of (N, C, H, W) tensors.
         name: what errors call this loader.
 
-    >>> from lowland.core.task import Regression
+    >>> from lowland.core import Regression
     >>> data = Rows([torch.zeros(3, 2), torch.ones(1, 2)], Regression(), device="cpu")
     >>> [len(batch.args[0]) for batch in data], data.rows
     ([3, 1], 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -110,6 +111,7 @@ class Average:
         self._items = 0
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
+        self.task = settled(self.task, outputs, target)
         log_probs = None if target is None else -likelihoods(self.task, outputs, target)
         self.take(index, over_points(self.task.statistics, outputs), log_probs, target)
 
@@ -215,6 +217,16 @@ class Average:
                 found |= _in_units(task, averages, target)
         found = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in found.items()}
         return Predictive(task.kind, self.samples, **found)
+
+
+def settled(task: Task, outputs: Tensor, target: Any) -> Task:
+    """The task with the form that the targets show: probabilities alone cannot tell labels that
+    exclude one another from labels that do not."""
+    if not isinstance(task, Classification) or task.form is not None or target is None:
+        return task
+    task = copy.copy(task)
+    task.form = task.form_of(outputs[0], target)
+    return task
 
 
 def likelihoods(task: Task, outputs: Tensor, target: Any) -> Tensor:

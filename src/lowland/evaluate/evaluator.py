@@ -130,10 +130,10 @@ def _stacked_buffers(
 ) -> dict[str, Tensor]:
     """Buffers (n, ...) by name: weights that are mapped over need buffers that are."""
     if batchnorm == "refresh" and surface.has_batchnorm and not any(p.buffers for p in group):
-        joined = surface.bn_resident()
+        joined = surface.statistics.resident()
         if joined is not None:  # as many at once as fit: these rows are often more than a batch's
             return torch.func.vmap(
-                surface.refresh_resident, chunk_size=most_points(surface, joined)
+                surface.statistics.from_resident, chunk_size=most_points(surface, joined)
             )(stacked)
     each = [surface.buffers_for(p, batchnorm) for p in group]
     names = dict.fromkeys(name for buffers in each for name in buffers)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Task
-from lowland.evaluate.bma import Average, likelihoods, over_points
+from lowland.evaluate.bma import Average, likelihoods, over_points, settled
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.metrics import figures
 from lowland.progress import Progress
@@ -81,6 +81,7 @@ class EachPoint:
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         if index == 0:
+            self.task = settled(self.task, outputs, target)
             self._averages = [Average(self.task) for _ in outputs]
         log_probs = None if target is None else -likelihoods(self.task, outputs, target)
         statistics = over_points(self.task.statistics, outputs)

@@ -200,7 +200,13 @@ class _Run:
         if self.epoch == 0:
             self.task.check(output, target)
         items = self.task.count(batch)
-        loss = self.task.nll(output, target).sum() / max(items, 1)
+        each = self.task.nll(output, target)
+        if each.ndim != 1:
+            raise DataError(
+                f"{self.task!r}.nll: expected one value an item, (items,), got "
+                f"{tuple(each.shape)}; do not reduce the loss."
+            )
+        loss = each.sum() / max(items, 1)
         self.pending.append((self.batch, loss.detach(), items))
         if self.device.type == "cpu" or len(self.pending) >= _WATCH:
             self._look()

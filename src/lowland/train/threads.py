@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lowland.core import Task
-from lowland.core.surface import private_copy
+from lowland.core.template import private_copy
 
 WORTH = 1.3  # how many times faster several threads must be
 

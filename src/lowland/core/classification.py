@@ -1,0 +1,150 @@
+"""Categorical and Bernoulli likelihoods."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lowland.core.task import Task, Unpack, wide
+from lowland.errors import ConfigError, DataError
+
+
+class Classification(Task):
+    """Categorical or Bernoulli likelihood on logits.
+
+    What is meant shows in the shapes; `form` says it where the target is not there to tell, or to
+    be strict:
+
+    - multiclass: output (N, C), target (N,) integers in [0, C);
+    - dense multiclass: output (N, C, ...), target (N, ...), items are positions;
+    - binary: output (N,) or (N, 1), target of N zeros and ones;
+    - multilabel: output (N, C), target (N, C) floating-point zeros and ones (integers where
+      `form` says so); an item is a row, and its likelihood the product over labels.
+
+    Probabilities are (N, C, ...); binary ones (N, 2).
+
+    Args:
+        form: "multiclass", "binary", "multilabel" or None, to go by shapes.
+        ignore_index: integer labels that do not count.
+        unpack: see `Task`.
+
+    Raises:
+        DataError: shapes that fit no form, labels out of range.
+
+    >>> Classification().nll(torch.zeros(2, 4), torch.tensor([0, 3]))  # log 4
+    tensor([1.3863, 1.3863])
+    """
+
+    kind = "classification"
+
+    def __init__(
+        self, form: str | None = None, *, ignore_index: int = -100, unpack: Unpack | None = None
+    ) -> None:
+        super().__init__(unpack=unpack)
+        if form not in (None, "multiclass", "binary", "multilabel"):
+            raise ConfigError(
+                f"form: expected 'multiclass', 'binary', 'multilabel' or None, got {form!r}."
+            )
+        self.form = form
+        self.ignore_index = ignore_index
+
+    def form_of(self, output: Tensor, target: Tensor | None) -> str:
+        """The form that these shapes have."""
+        shape = tuple(output.shape)
+        if self.form is not None:
+            form = self.form
+        elif output.ndim == 1 or (output.ndim == 2 and shape[1] == 1):
+            form = "binary"
+        elif target is not None and tuple(target.shape) == shape and target.is_floating_point():
+            form = "multilabel"
+        else:
+            form = "multiclass"
+        if target is None:
+            return form
+        if form == "multiclass":
+            expected: tuple[int, ...] = shape[:1] + shape[2:]
+            fits = tuple(target.shape) == expected and output.ndim >= 2
+        elif form == "binary":
+            expected = shape
+            fits = (
+                tuple(target.shape) in ((shape[0],), (shape[0], 1)) and output.numel() == shape[0]
+            )
+        else:
+            expected = shape
+            fits = tuple(target.shape) == shape
+        if not fits:
+            raise DataError(
+                f"{form} classification: for outputs {shape} expected targets {expected}, got "
+                f"{tuple(target.shape)}; reshape the one that is wrong, or name another form=."
+            )
+        if form == "multiclass" and target.dtype.is_floating_point:
+            raise DataError(
+                f"multiclass classification: expected integer labels, got {target.dtype}; "
+                "convert them with .long()."
+            )
+        return form
+
+    def nll(self, output: Tensor, target: Tensor) -> Tensor:
+        form = self.form_of(output, target)
+        output = wide(output)
+        if form == "multiclass":
+            # long() because labels are often stored in fewer bytes
+            items = F.cross_entropy(
+                output, target.long(), ignore_index=self.ignore_index, reduction="none"
+            )
+            return items.reshape(-1)
+        loss: Tensor = F.binary_cross_entropy_with_logits(
+            output, target.reshape(output.shape).to(output.dtype), reduction="none"
+        )
+        return loss.reshape(-1) if form == "binary" else loss.flatten(1).sum(1)
+
+    def valid(self, target: Tensor) -> Tensor | None:
+        # zeros and ones of binary and multilabel targets never equal a negative index
+        if target.dtype.is_floating_point or self.form in ("binary", "multilabel"):
+            return None
+        # long(): in fewer bits -100 is a label, 156
+        return target.reshape(-1).long() != self.ignore_index
+
+    def check(self, output: Tensor, target: Tensor) -> None:
+        form = self.form_of(output, target)
+        if form != "multiclass":
+            bad = target[(target != 0) & (target != 1)]
+            if bad.numel():
+                raise DataError(
+                    f"{form} classification: expected labels 0 or 1, got {bad[0].item():g}; "
+                    "for soft labels write a Task of your own."
+                )
+            return
+        classes = output.shape[1]
+        target = target.long()
+        bad = target[((target < 0) | (target >= classes)) & (target != self.ignore_index)]
+        if bad.numel():
+            raise DataError(
+                f"labels out of range: expected 0 to {classes - 1}, got {int(bad[0])}; give the "
+                f"model as many outputs as there are classes, or mark rows to skip with "
+                f"{self.ignore_index}."
+            )
+
+    def probs(self, output: Tensor) -> Tensor:
+        """Probabilities, (N, C, ...)."""
+        form = self.form_of(output, None)
+        output = wide(output)
+        if form == "multiclass":
+            return output.softmax(1)
+        if form == "multilabel":
+            return output.sigmoid()
+        # both by sigmoid: 1 - p would lose the small one
+        column = output.reshape(-1, 1)
+        return torch.cat([(-column).sigmoid(), column.sigmoid()], 1)
+
+    def statistics(self, output: Tensor) -> dict[str, Tensor]:
+        probs = self.probs(output)
+        return {"probs": probs, "expected_entropy": self.entropy(probs)}
+
+    def entropy(self, probs: Tensor) -> Tensor:  # probs: (N, C, ...) -> (N, ...)
+        """Entropy in nats; of independent labels, the sum of theirs."""
+        entropy: Tensor = -torch.special.xlogy(probs, probs).sum(1)
+        if self.form == "multilabel":
+            entropy = entropy - torch.special.xlogy(1 - probs, 1 - probs).sum(1)
+        return entropy

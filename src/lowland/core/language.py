@@ -1,0 +1,73 @@
+"""The likelihood of the next token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lowland.core.task import Batch, Task, Unpack, wide
+from lowland.errors import DataError
+
+
+class LanguageModeling(Task):
+    """Next-token likelihood: logits (B, T, V) against labels (B, T), shifted once, here.
+
+    Items are the tokens whose label is not -100, the first of each row excepted. A batch without
+    labels is its own target: `input_ids`, where `attention_mask` (if there is one) is not 0.
+
+    >>> ids = torch.tensor([[1, 2, 3]])
+    >>> LanguageModeling().nll(torch.zeros(1, 3, 8), ids)  # two tokens to predict, log 8
+    tensor([2.0794, 2.0794])
+    """
+
+    kind = "language"
+
+    def __init__(self, *, ignore_index: int = -100, unpack: Unpack | None = None) -> None:
+        super().__init__(unpack=unpack)
+        self.ignore_index = ignore_index
+
+    def unpack(self, batch: Any) -> Batch:
+        parts = super().unpack(batch)
+        if parts.target is not None or self._unpack is not None:
+            return parts
+        ids = parts.kwargs.get("input_ids") if parts.kwargs else parts.args[0]
+        if not isinstance(ids, Tensor):
+            raise DataError("language modelling: expected labels or input_ids in the batch.")
+        mask = parts.kwargs.get("attention_mask")
+        labels = ids if mask is None else ids.long().masked_fill(mask == 0, self.ignore_index)
+        return parts._replace(target=labels)
+
+    def nll(self, output: Tensor, target: Tensor) -> Tensor:
+        if output.ndim != 3 or output.shape[:2] != target.shape:
+            raise DataError(
+                f"language modelling: expected logits (B, T, V) and labels (B, T), got "
+                f"{tuple(output.shape)} and {tuple(target.shape)}."
+            )
+        logits = wide(output[:, :-1])
+        return F.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]),
+            target[:, 1:].reshape(-1).long(),
+            ignore_index=self.ignore_index,
+            reduction="none",
+        )
+
+    def valid(self, target: Tensor) -> Tensor:
+        return target[:, 1:].reshape(-1).long() != self.ignore_index
+
+    def check(self, output: Tensor, target: Tensor) -> None:
+        words = output.shape[-1]
+        target = target.long()
+        bad = target[((target < 0) | (target >= words)) & (target != self.ignore_index)]
+        if bad.numel():
+            raise DataError(
+                f"labels out of range: expected 0 to {words - 1}, got {int(bad[0])}; is the "
+                "tokenizer the model's?"
+            )
+
+    def statistics(self, output: Tensor) -> dict[str, Tensor]:
+        logits = wide(output[:, :-1])
+        probs = logits.reshape(-1, logits.shape[-1]).softmax(1)
+        return {"probs": probs, "expected_entropy": -torch.special.xlogy(probs, probs).sum(1)}

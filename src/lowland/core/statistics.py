@@ -1,0 +1,145 @@
+"""The rows that BatchNorm statistics come from, and the statistics of any weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowland.core import batchnorm as bn
+from lowland.core.data import Rows, concatenate, free_memory, move, take
+from lowland.core.task import rows
+from lowland.core.template import Buffers, Template
+from lowland.errors import DataError
+
+SHARE = 0.25  # of the free memory: what one resident batch may take
+
+
+class Statistics:
+    """BatchNorm statistics as a function of the weights.
+
+    The first `most` rows are read once and held, so that the function is one: of weights alone.
+
+    Args:
+        template: the model. data: the rows, where `source` is None, and how batches are moved.
+        source: other rows. most: how many are used.
+    """
+
+    def __init__(
+        self, template: Template, data: Rows, source: Iterable[Any] | None, *, most: int
+    ) -> None:
+        self.template = template
+        self.data = data
+        self.source = source
+        self.most = most
+        self._batches: list[Any] | None = None
+        self._joined: Any | None = None
+        self._planned = False
+
+    def exact(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
+        """From one resident batch where it fits, else from a pass a depth."""
+        if self.resident() is not None:
+            return self.from_resident(parameters, buffers)
+
+        def forward(batch: Any, found: Buffers) -> None:
+            args, kwargs, _ = batch
+            self.template(parameters, {**buffers, **found}, args, kwargs)
+
+        start = {name: self.template.buffers[name] for name in self.template.statistics}
+        return bn.fixed_point(self.template.layers, forward, self.batches(), start)
+
+    def by_batches(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
+        """From one pass in which each batch is normalised by itself: the papers' protocol."""
+        try:
+            return self._pass(parameters, self.batches(), buffers)
+        except ValueError as error:
+            if min(map(rows, self.batches())) > 1:
+                raise
+            raise DataError(
+                "a batch of one row cannot be normalised by itself; choose another batch size, "
+                "another bn_rows, or method='exact'."
+            ) from error
+
+    def from_resident(
+        self, parameters: Mapping[str, Tensor], buffers: Buffers | None = None
+    ) -> Buffers:
+        """From the one resident batch: pure, differentiable, vmappable."""
+        return self._pass(parameters, [self.require_resident()], buffers or {})
+
+    def require_resident(self) -> Any:
+        """The one resident batch; raises `DataError` where there is none."""
+        joined = self.resident()
+        if joined is None:
+            raise DataError(
+                "the BatchNorm rows cannot be one batch: too many for the memory, or of different "
+                "shapes; lower bn_rows, give another bn_loader, or use batchnorm='frozen'."
+            )
+        return joined
+
+    def resident(self) -> Any | None:
+        """All rows as one batch; None where a forward pass over them would not fit."""
+        if not self._planned:
+            batches = self.batches()
+            need = self._bytes_a_row(batches[0]) * sum(map(rows, batches))
+            if need <= SHARE * free_memory(self.template.device):
+                self._joined = concatenate(batches)
+            self._planned = True
+        return self._joined
+
+    def batches(self) -> list[Any]:
+        """The rows, batch by batch."""
+        if self._batches is None:
+            self._batches = self._read()
+        return self._batches
+
+    def _read(self) -> list[Any]:
+        source, most, data = self.source, self.most, self.data
+        if source is None:
+            source, most = data.loader, min(most, data.count or most)
+            if isinstance(source, Iterator):
+                raise DataError(
+                    "the loader is an iterator, and BatchNorm statistics would use it up; give "
+                    "a DataLoader or a list, or bn_loader=."
+                )
+        kept, seen = [], 0
+        for raw in source:
+            batch: Any = take(data.task.parts(raw), most - seen)
+            if rows(batch) == 0:
+                continue
+            seen += rows(batch)
+            kept.append(move(batch, data.device, channels_last=data.channels_last))
+            if seen >= most:
+                break
+        if seen < 2:
+            raise DataError("BatchNorm statistics need at least two rows; give bn_loader= more.")
+        return kept
+
+    def _pass(
+        self, parameters: Mapping[str, Tensor], batches: Iterable[Any], buffers: Buffers
+    ) -> Buffers:
+        def forward(batch: Any) -> None:
+            args, kwargs, _ = batch
+            self.template(parameters, buffers, args, kwargs, mode="batchnorm")
+
+        return bn.one_pass(self.template.layers, forward, batches)
+
+    def _bytes_a_row(self, batch: Any) -> float:
+        """Memory that a forward pass without gradients takes a row: four of the largest output."""
+        sizes: list[int] = [0]
+
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                sizes.append(output.nbytes)
+
+        few = take(batch, 16)
+        args, kwargs, _ = few
+        handles = [m.register_forward_hook(note) for m in self.template.module.modules()]
+        try:
+            with torch.no_grad():
+                self.template({}, {}, args, kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return 4 * max(sizes) / rows(few)

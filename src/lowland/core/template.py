@@ -1,0 +1,180 @@
+"""A model as a function of its parameters and buffers: a private copy that calls never change."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lowland.core import batchnorm as bn
+from lowland.core.layout import clean, clean_names
+
+Buffers = dict[str, Tensor]
+
+
+class Template:
+    """The structure of a model, called with parameters and buffers by name.
+
+    The model that is passed in is copied and never touched: `functional_call` in training mode
+    writes into the buffers of the module that it is given, which must be ours.
+
+    Args:
+        model: any module. device: where to compute; None: where the model is.
+        autocast: True or a dtype for `torch.autocast`; None: the model's own dtype.
+
+    Attributes:
+        buffers: the model's, as they were. layers: BatchNorm layers that keep statistics, by name.
+        statistics: the names of those layers' buffers.
+
+    >>> template = Template(nn.Linear(2, 1))
+    >>> values = {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}
+    >>> template(values, {}, (torch.tensor([[1.0, 2.0]]),), {})
+    tensor([[3.]])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        device: torch.device | str | None = None,
+        autocast: bool | torch.dtype | None = None,
+    ) -> None:
+        self.module = private_copy(unwrap(model))
+        self.device = next(self.module.parameters()).device
+        if device is not None:
+            self.device = torch.device(device)
+        self.module.to(self.device)
+        self.autocast = autocast
+        self.layers = bn.layers_of(self.module)
+        self.statistics = bn.statistics_of(self.layers)
+        self._read_only = frozenset(bn.statistics_of(bn.every_layer(self.module)))
+        # what the user put into evaluation mode inside a model in training mode stays in it
+        training = self.module.training
+        self._always_eval = [m for m in self.module.modules() if training and not m.training]
+        self._mode = ""
+        self.places, self._unfilled = _places(self.module)
+        self.buffers: Buffers = clean({n: b.detach() for n, b in self.module.named_buffers()})
+        self.module.requires_grad_(False)
+
+    def __call__(
+        self,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        mode: str = "eval",
+    ) -> Any:
+        """What the model returns; parameters and buffers that are not named are the model's own.
+
+        `mode`: "eval", "train", or "batchnorm": BN layers normalise by the batch, all else as in
+        evaluation.
+        """
+        self._set_mode(mode)
+        values: dict[str, Tensor | None] = dict.fromkeys(self._unfilled)
+        for name, value in parameters.items():
+            for place in self.places[name]:
+                values[place] = value
+        for name, buffer in {**self.buffers, **buffers}.items():
+            # so that calls do not see one another's writes: copies of what a module may write to
+            value = buffer if name in self._read_only else buffer.clone()
+            for place in self.places[name]:
+                values[place] = value
+        if mode != "eval":
+            # without running statistics a BN layer normalises by the batch and writes nothing,
+            # which keeps the call pure: vmap has no rule for writing batched values into them
+            for name in self.statistics:
+                for place in self.places[name]:
+                    values[place] = None
+        with self._precision():
+            return functional_call(
+                self.module,
+                values,  # type: ignore[arg-type]
+                args,
+                dict(kwargs),
+                tie_weights=False,  # `places` knows the ties: searching for them takes time
+            )
+
+    def _set_mode(self, mode: str) -> None:
+        if mode == self._mode:
+            return
+        self.module.train(mode == "train")
+        for module in self._always_eval:
+            module.training = False
+        if mode == "batchnorm":
+            for layer in self.layers.values():
+                layer.training = True
+        self._mode = mode
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if not self.autocast:
+            return contextlib.nullcontext()
+        dtype = None if self.autocast is True else self.autocast
+        return torch.autocast(self.device.type, dtype=dtype)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside `torch.compile` and data-parallel wrappers."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(model, parallel) or uncompiled(model) is not model:
+        model = model.module if isinstance(model, parallel) else uncompiled(model)
+    return model
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """What `torch.compile` wrapped, or the module itself."""
+    inner = getattr(module, "_orig_mod", module)
+    return inner if isinstance(inner, nn.Module) else module
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A deep copy, ties kept, of models with computed attributes too.
+
+    `torch.nn.utils.weight_norm` leaves a computed tensor on the module, which `deepcopy` refuses;
+    it is copied as a constant, and computed anew at the next forward pass. Compiled parts are
+    copied uncompiled, since compiled code is bound to its own weights.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in (*vars(module).values(), *module._buffers.values()):
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    made = copy.deepcopy(model, memo)
+    for module in list(made.modules()):
+        for name, child in module._modules.items():
+            if child is not None:
+                module._modules[name] = uncompiled(child)
+    return made
+
+
+def _places(model: nn.Module) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Where a parameter or buffer of any name stands: every place that is tied to it, once each.
+
+    Names count with and without wrappers' prefixes. Beside them the buffers that are None until a
+    forward pass fills them: they are None again at every call, so that calls are pure.
+    """
+    places: dict[str, tuple[str, ...]] = {}
+    unfilled = []
+    for kind, every in (
+        ("_parameters", dict(model.named_parameters(remove_duplicate=False))),
+        ("_buffers", dict(model.named_buffers(remove_duplicate=False))),
+    ):
+        tied: dict[int, list[str]] = {}
+        for prefix, module in model.named_modules():
+            for key, tensor in getattr(module, kind).items():
+                name = f"{prefix}.{key}" if prefix else key
+                if tensor is not None:
+                    tied.setdefault(id(tensor), []).append(name)
+                elif kind == "_buffers":
+                    unfilled.append(name)
+        short = clean_names([*every, *unfilled])
+        for name, tensor in every.items():
+            places[name] = places[short[name]] = tuple(tied[id(tensor)])
+        for name in unfilled:
+            places[name] = places[short[name]] = (name,)
+    return places, unfilled

@@ -1,0 +1,217 @@
+"""A run that is stopped at any event and started again ends bit by bit where it would have."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import lowland as ll
+from lowland.files import same_tree
+from tests.train.resuming import Boom, Count, Run, network, rows, watched
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def whole(folder, data, accumulate=1):
+    """The state of the run that nobody interrupts, and how many events it has."""
+    event = Count()
+    with watched(event):
+        run = Run(folder, data, accumulate)(event)
+    return run.state(), event.count
+
+
+@pytest.mark.parametrize(
+    ("data", "accumulate", "stride", "error"),
+    [("batches", 1, 3, Boom), ("batches", 2, 7, KeyboardInterrupt), ("dataset", 1, 13, Boom),
+     ("loader", 1, 5, Boom), ("loader", 2, 17, KeyboardInterrupt)],
+)  # fmt: skip
+def test_bit_equal_wherever_it_was_stopped(tmp_path, data, accumulate, stride, error):
+    expected, events = whole(tmp_path / "whole", data, accumulate)
+    assert events > 60
+    for at in range(1, events + 1, stride):
+        folder = tmp_path / str(at)
+
+        def stop():
+            raise error
+
+        event = Count(at, stop)
+        with watched(event), pytest.raises(error):
+            Run(folder, data, accumulate)(event)
+        again = Run(folder, data, accumulate)()
+        assert same_tree(again.state(), expected), f"stopped at event {at} of {events}"
+
+
+def test_stopped_again_and_again(tmp_path):
+    expected, _ = whole(tmp_path / "whole", "loader")
+    for at in range(9, 40, 4):
+
+        def stop():
+            raise Boom
+
+        event = Count(at, stop)
+        with watched(event), pytest.raises(Boom):
+            Run(tmp_path / "often", "loader")(event)
+    assert same_tree(Run(tmp_path / "often", "loader")().state(), expected)
+
+
+def test_the_same_objects_may_go_on(tmp_path):
+    """In a notebook: interrupt the cell, run it again, with the model and averages as they are."""
+    expected, events = whole(tmp_path / "whole", "batches")
+    for at in (3, 8, events // 2):
+
+        def stop():
+            raise KeyboardInterrupt
+
+        run = Run(tmp_path / str(at))
+        event = Count(at, stop)
+        with watched(event), pytest.raises(KeyboardInterrupt):
+            run(event)
+        for collector in run.collectors:
+            del collector.step  # the wrapper
+        assert same_tree(run().state(), expected)
+
+
+def test_a_run_that_is_not_restored_differs(tmp_path):
+    """The broken twin: without the random state, dropout is another one."""
+    expected, _ = whole(tmp_path / "whole", "batches")
+
+    def stop():
+        raise Boom
+
+    event = Count(40, stop)
+    with watched(event), pytest.raises(Boom):
+        Run(tmp_path / "twin")(event)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lowland.train.checkpoint.set_rng_state", lambda state: None)
+        twin = Run(tmp_path / "twin")()
+    assert not same_tree(twin.state(), expected)
+
+
+def test_killed(tmp_path):
+    """By SIGKILL, in mid-epoch, in mid-write and behind the write at the end of an epoch."""
+    expected, _ = whole(tmp_path / "whole", "batches")
+    ends = []  # the events right behind the replacement of the checkpoint at an epoch's end
+    event = Count()
+    with watched(event), pytest.MonkeyPatch.context() as patch:
+        import lowland.train.checkpoint as disk
+
+        save = disk.save
+        patch.setattr(disk, "save", lambda *a: (save(*a), ends.append(event.count)))
+        Run(tmp_path / "counted")(event)
+    places = {ends[1] - 1, ends[1], ends[1] + 7}
+    code = "import sys; from tests.train.resuming import killed; killed(sys.argv[1], int(sys.argv[2]))"
+    started = [
+        (at, subprocess.Popen([sys.executable, "-c", code, str(tmp_path / f"k{at}"), str(at)], cwd=ROOT))
+        for at in sorted(places)
+    ]
+    for at, process in started:
+        assert process.wait(100) == -9, at
+        assert same_tree(Run(tmp_path / f"k{at}")().state(), expected), at
+
+
+def test_a_finished_run_returns_at_once(tmp_path):
+    first = Run(tmp_path)()
+    event = Count()
+    with watched(event):
+        second = Run(tmp_path)(event)
+    assert event.count == 0
+    assert same_tree(second.state(), first.state())
+    assert torch.equal(second.log.columns["seconds"], first.log.columns["seconds"])
+
+
+# -- checkpoints that do not fit -------------------------------------------------------------------
+
+
+def train(path, *, model=None, data=None, lr=0.1, momentum=0.9, **options):
+    model = network() if model is None else model
+    data = ll.Batches(rows(), batch_size=5) if data is None else data
+    made = {"epochs": 2, "seed": 0} | options
+    ll.sgd(
+        model,
+        ll.Classification(),
+        data,
+        optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=momentum),
+        checkpoint=path,
+        **made,
+    )
+    return model
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"epochs": 3}, {"seed": 1}, {"accumulate": 2}, {"lr": 0.2}, {"momentum": 0.0}, {"clip": 1.0},
+     {"data": ll.Batches(rows(), batch_size=6)}, {"data": ll.Batches(rows(), batch_size=5, seed=1)},
+     {"schedule": lambda o: ll.ConstantSchedule(o)},
+     {"model": nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 3))}],
+    ids=lambda changed: next(iter(changed)),
+)  # fmt: skip
+def test_changed_settings_are_refused(tmp_path, changed):
+    train(tmp_path / "c")
+    with pytest.raises(ll.ConfigError, match="other settings"):
+        train(tmp_path / "c", **changed)
+
+
+def test_foreign_and_damaged_checkpoints(tmp_path):
+    path = tmp_path / "c"
+    swag = ll.SWAG(ll.ParamLayout(network()), rank=2)
+    swag.save(path)
+    with pytest.raises(ll.StoreError, match="expected training checkpoint, found SWAG"):
+        train(path)
+    path.unlink()
+    train(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ll.StoreError, match="damaged"):
+        train(path)
+
+
+def test_wrappers_do_not_matter(tmp_path):
+    """Stopped compiled and continued plain, or the other way: never silently from new weights."""
+    expected = train(tmp_path / "whole")
+    wrapped = nn.DataParallel(network())  # as torch.compile, it puts a prefix before names
+    train(tmp_path / "c", model=wrapped)
+    plain = train(tmp_path / "c", model=network())
+    assert same_tree(dict(plain.state_dict()), dict(expected.state_dict()))
+
+
+class Counting(nn.Module):
+    """Buffers that no state dict has: one that is not persistent, one that is None at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(6, 3)
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+        self.register_buffer("first", None)
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+            if self.first is None:
+                self.first = x.mean(0)
+        return self.net(x - self.first) / (1 + 0.1 * self.calls)
+
+
+def test_every_buffer_comes_back(tmp_path):
+    def run(path, stop_at):
+        torch.manual_seed(0)
+        model = Counting()
+
+        def progress(done, total):
+            if done == stop_at:
+                raise Boom
+
+        ll.sgd(model, ll.Classification(), ll.Batches(rows(), batch_size=5), epochs=2,
+               checkpoint=path, checkpoint_steps=1, progress=progress)  # fmt: skip
+        return [model.net.weight, model.calls, model.first]
+
+    expected = run(None, -1)
+    with pytest.raises(Boom):
+        run(tmp_path / "c", 4)
+    assert same_tree(run(tmp_path / "c", -1), expected)

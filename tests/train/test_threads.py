@@ -1,0 +1,43 @@
+"""Timing a training step changes nothing that is the user's."""
+
+import pytest
+import torch
+from torch import nn
+
+import lowland as ll
+from lowland.files import same_tree
+from lowland.train import best_threads
+from tests.models import blobs, weight_norm_by_hook
+from tests.train.resuming import network
+
+
+def test_leaves_model_threads_and_random_state_alone():
+    torch.set_num_threads(2)
+    model = network()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    state = torch.get_rng_state()
+    found = best_threads(model, ll.Classification(), blobs()[0], repeats=2)
+    assert found in (1, 2)
+    assert torch.get_num_threads() == 2
+    assert same_tree(dict(model.state_dict()), before)
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+
+
+def test_threads_come_back_after_an_error():
+    torch.set_num_threads(2)
+    with pytest.raises(ll.DataError):
+        best_threads(nn.Linear(6, 3), ll.Classification(), (torch.zeros(2, 6), torch.zeros(3).long()))
+    assert torch.get_num_threads() == 2
+
+
+def test_one_thread_needs_no_timing(monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr("time.perf_counter", lambda: pytest.fail("timed"))
+    assert best_threads(network(), ll.Classification(), blobs()[0]) == 1
+
+
+def test_models_that_cannot_be_deep_copied():
+    torch.set_num_threads(2)
+    assert best_threads(weight_norm_by_hook(), ll.Classification(), blobs()[0], repeats=1) in (1, 2)
