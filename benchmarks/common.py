@@ -30,7 +30,7 @@ class Row:
 
 
 def paired(*works: Callable[[], object], rounds: int = 15, warm: int = 2) -> list[list[float]]:
-    """Seconds of each work, round by round, taken in turn so that a busy neighbour hits them all."""
+    """Seconds of each work, round by round, in turn, so that a busy neighbour hits them all."""
     times: list[list[float]] = [[] for _ in works]
     for count in range(-warm, rounds):
         for work, found in zip(works, times, strict=True):
@@ -78,4 +78,5 @@ def report(rows: list[Row]) -> None:
         return
     for row in rows:
         verdict = "holds" if row.holds else "MISSED"
-        print(f"{row.ratio:7.2f}  {row.reach:8}  {verdict:6}  {row.work} / {row.against}: {row.detail}")
+        claim = f"{row.work} / {row.against}: {row.detail}"
+        print(f"{row.ratio:7.2f}  {row.reach:8}  {verdict:6}  {claim}")

@@ -14,7 +14,7 @@ def importing(name: str) -> None:
 
 if __name__ == "__main__":
     ours, theirs = paired(
-        lambda: importing("lowland"), lambda: importing("torch"), rounds=11, warm=1
+        lambda: importing("lowland"), lambda: importing("torch"), rounds=7, warm=1
     )
     report(
         [

@@ -1,7 +1,7 @@
 """SWAG on the parameters of VGG-16-BN: an update, a draw, and the most memory that it holds.
 
-The rivals do what the reference code does (swa_gaussian, 2019), tensor by tensor: at each update the
-(K, P) factor is concatenated anew, and at each draw the layers' factors are joined to one matrix.
+The rivals do what the reference code does (swa_gaussian, 2019), tensor by tensor: at each update
+the (K, P) factor is concatenated anew, and at each draw the layers' factors are joined to one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import torch
-from common import Row, VGG16BN, ms, paired, peak_bytes, ratio, report
+from common import VGG16BN, Row, ms, paired, peak_bytes, ratio, report
 
 from lowland import SWAG, ParamLayout
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from tests.posteriors.contract import PosteriorContract
 
 from lowland import Gaussian, Point, Posterior
+from tests.posteriors.contract import PosteriorContract
 
 
 def stack(k, size, dtype):

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from tests.posteriors.contract import PosteriorContract
 
 from lowland import ConfigError, Ensemble, LayoutError, LowlandError, Point, PointMass
+from tests.posteriors.contract import PosteriorContract
 
 
 def members(size, dtype):

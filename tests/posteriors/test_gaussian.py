@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.posteriors.contract import PosteriorContract
 from torch.distributions import MultivariateNormal
 
 from lowland import ConfigError, Gaussian, LayoutError, LowlandError, Point
 from lowland.posteriors.noise import generator, normal
+from tests.posteriors.contract import PosteriorContract
 
 
 def moments(size, k, dtype=torch.float64, seed=0):

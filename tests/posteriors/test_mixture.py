@@ -2,9 +2,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.posteriors.contract import PosteriorContract
 
 from lowland import ConfigError, Ensemble, Gaussian, LayoutError, LowlandError, Mixture, PointMass
+from tests.posteriors.contract import PosteriorContract
 
 
 def component(size, dtype, at=0.0, sd=1.0):

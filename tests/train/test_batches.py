@@ -15,7 +15,9 @@ def jitter(batch, generator):
     return x + torch.rand(x.shape, generator=generator), y
 
 
-@pytest.mark.parametrize("data", [(X, Y), [X, Y], TensorDataset(X, Y)], ids=["tuple", "list", "set"])
+@pytest.mark.parametrize(
+    "data", [(X, Y), [X, Y], TensorDataset(X, Y)], ids=["tuple", "list", "set"]
+)
 @pytest.mark.parametrize("transform", [None, jitter])
 def test_an_epoch_is_the_same_from_any_batch_on(data, transform):
     batches = ll.Batches(data, batch_size=3, seed=4, transform=transform)

@@ -107,9 +107,16 @@ def test_killed(tmp_path):
         patch.setattr(disk, "save", lambda *a: (save(*a), ends.append(event.count)))
         Run(tmp_path / "counted")(event)
     places = {ends[1] - 1, ends[1], ends[1] + 7}
-    code = "import sys; from tests.train.resuming import killed; killed(sys.argv[1], int(sys.argv[2]))"
+    code = (
+        "import sys; from tests.train.resuming import killed; killed(sys.argv[1], int(sys.argv[2]))"
+    )
     started = [
-        (at, subprocess.Popen([sys.executable, "-c", code, str(tmp_path / f"k{at}"), str(at)], cwd=ROOT))
+        (
+            at,
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(tmp_path / f"k{at}"), str(at)], cwd=ROOT
+            ),
+        )
         for at in sorted(places)
     ]
     for at, process in started:

@@ -86,7 +86,9 @@ def test_the_last_batches_of_an_epoch_are_a_mean_too():
     whole, pieces = nn.Linear(6, 3), nn.Linear(6, 3)
     pieces.load_state_dict(whole.state_dict())
     data = ll.Batches((x, y), batch_size=2, shuffle=False)
-    ll.sgd(pieces, TASK, data, epochs=1, accumulate=8, optimizer=lambda p: torch.optim.SGD(p, **makes))
+    ll.sgd(
+        pieces, TASK, data, epochs=1, accumulate=8, optimizer=lambda p: torch.optim.SGD(p, **makes)
+    )
     data = ll.Batches((x, y), batch_size=6, shuffle=False)
     ll.sgd(whole, TASK, data, epochs=1, optimizer=lambda p: torch.optim.SGD(p, **makes))
     torch.testing.assert_close(pieces.weight, whole.weight)
@@ -94,6 +96,7 @@ def test_the_last_batches_of_an_epoch_are_a_mean_too():
 
 def test_clip_sees_what_is_optimised_alone():
     """Gradients of layers that the optimizer does not hold pile up, and are no part of the norm."""
+
     def head_alone(frozen):
         model = network()
         model[0].requires_grad_(not frozen)
@@ -272,7 +275,9 @@ def test_data_that_do_not_fit(data, says):
 def test_regression_targets_are_never_broadcast():
     net = nn.Linear(6, 1)
     with pytest.raises(ll.DataError, match=r"expected targets \(4, 1\)"):
-        ll.sgd(net, ll.Regression(noise_variance=1.0), [(torch.randn(4, 6), torch.randn(4))], epochs=1)
+        ll.sgd(
+            net, ll.Regression(noise_variance=1.0), [(torch.randn(4, 6), torch.randn(4))], epochs=1
+        )
 
 
 class Reduced(ll.Task):

@@ -28,7 +28,9 @@ def test_leaves_model_threads_and_random_state_alone():
 def test_threads_come_back_after_an_error():
     torch.set_num_threads(2)
     with pytest.raises(ll.DataError):
-        best_threads(nn.Linear(6, 3), ll.Classification(), (torch.zeros(2, 6), torch.zeros(3).long()))
+        best_threads(
+            nn.Linear(6, 3), ll.Classification(), (torch.zeros(2, 6), torch.zeros(3).long())
+        )
     assert torch.get_num_threads() == 2
 
 

@@ -65,7 +65,7 @@ def run(
         surface,
         batch,
         first,
-        resident=resident is not None,
+        batches=None if resident is None else len(resident),
         points=total,
         held_rows=data.rows if sink.whole else None,
         strategy=strategy,

@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +28,9 @@ from lowland.errors import ConfigError
 
 STRATEGIES = ("points", "batches", "vmap")
 SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
-_CHUNKS = (16, 64)
+_CHUNKS = (4, 16, 64, 256)
+_TRIAL = 0.05  # of the work that is expected: what a trial of one chunk may take
+_FEW = 64  # forward passes, less than which planning would take longer than it could save
 _SHARE = 0.1  # of the free memory: what the weights and outputs of a chunk may take
 
 
@@ -57,7 +61,7 @@ def plan(
     batch: Any,
     point: Point,
     *,
-    resident: bool,
+    batches: int | None,
     points: int | None,
     held_rows: int | None = None,
     strategy: str | None = None,
@@ -66,8 +70,9 @@ def plan(
     """Times what applies on one batch and takes the fastest; what is given by hand stays.
 
     Args:
-        batch: a batch of the data. point: any weights. resident: whether the data are in memory.
-        points: how many there will be, if known: few are not worth planning for.
+        batch: a batch of the data. point: any weights. batches: how many are held in memory; None
+            where they are read again for each chunk of points.
+        points: how many there will be, if known: little work is not worth planning for.
         held_rows: of how many rows outputs are held for each point; None: a batch's.
     """
     if strategy not in (None, *STRATEGIES):
@@ -75,42 +80,60 @@ def plan(
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk: expected at least 1 point, got {chunk}.")
     threads = torch.get_num_threads()
-    loop = "points" if resident else "batches"
-    if strategy == "points" or (
-        strategy is None and resident and points is not None and points < 4
-    ):
+    loop = "points" if batches else "batches"
+    if strategy == "points":
         return Plan("points", chunk or 1, threads)
+    if strategy is None and points is not None and points * (batches or _FEW) < _FEW:
+        return Plan("points", 1, threads)
     most = min(
         most_points(surface, batch, _output_bytes(surface, batch, point, held_rows)), points or 256
     )
     if strategy is not None:
         return Plan(strategy, chunk or most, threads)
-    single = Plan(loop, 1 if resident else (chunk or most), threads)
-    if points is not None and points < 4:
-        return single
+    single = Plan(loop, 1 if batches else (chunk or most), threads)
     seconds = time_plan(Plan("points", 1, threads), surface, batch, point)
     if seconds > SMALL:
         return Plan(single.strategy, single.chunk, threads, seconds)
-    candidates = [single]
-    if threads > 1 and surface.device.type == "cpu":
-        candidates.append(Plan(loop, single.chunk, 1))
+    best = single
+    total = math.inf if points is None else seconds * points * (batches or _FEW)
+    alone = {1, threads} if surface.device.type == "cpu" else {threads}
+    for count in alone - {threads}:
+        found = time_plan(Plan("points", 1, count), surface, batch, point)
+        if found < seconds:
+            seconds, best = found, Plan(loop, single.chunk, count)
     for size in (chunk,) if chunk else _CHUNKS:
         size = min(size, most)
-        if size > 1:
-            candidates += [Plan("vmap", size, t) for t in {1, threads}]
-    timed = [(time_plan(c, surface, batch, point), c) for c in dict.fromkeys(candidates)]
-    seconds, best = min(timed, key=lambda pair: pair[0])
+        # a trial must stay small beside the work, and larger chunks rarely mend a bad start
+        if size == 1 or size * seconds > _TRIAL * total:
+            break
+        tried = [Plan("vmap", size, count) for count in alone]
+        timed = [time_plan(p, surface, batch, point, limit=2 * seconds) for p in tried]
+        if min(timed) > 2 * seconds:
+            break
+        if min(timed) < seconds:
+            seconds, best = min(timed), tried[timed.index(min(timed))]
     return Plan(best.strategy, best.chunk, best.threads, seconds)
 
 
 def time_plan(
-    candidate: Plan, surface: LossSurface, batch: Any, point: Point, *, repeats: int = 3
+    candidate: Plan,
+    surface: LossSurface,
+    batch: Any,
+    point: Point,
+    *,
+    repeats: int = 2,
+    limit: float = math.inf,
 ) -> float:
-    """Seconds a point for one batch, the best of a few; infinite where it cannot run."""
+    """Seconds a point for one batch, the best of a few; infinite where it cannot run.
+
+    `limit`: seconds a point, over twice which even the first pass says enough.
+    """
     args, kwargs, _ = surface.task.parts(batch)
     chunk = candidate.chunk if candidate.strategy == "vmap" else 1
     best = float("inf")
-    with torch.no_grad(), candidate.running():
+    with torch.no_grad(), candidate.running(), warnings.catch_warnings():
+        # where an operation has no batching rule, torch loops over it, slowly, and warns
+        warnings.filterwarnings("error", ".*batching rule")
         try:
             if candidate.strategy == "vmap":
                 stacked = surface.layout.materialise(point.weights.expand(chunk, -1).contiguous())
@@ -118,15 +141,16 @@ def time_plan(
             else:
                 parameters = surface.layout.materialise(point.weights)
                 work = lambda: surface.forward(parameters, {}, args, kwargs)  # noqa: E731
-            for _ in range(repeats + 1):  # the first warms up
+            for turn in range(repeats + 1):  # the first warms up
                 start = time.perf_counter()
                 work()
                 if surface.device.type == "cuda":
                     torch.cuda.synchronize(surface.device)
                 best = min(best, (time.perf_counter() - start) / chunk)
-                if best > 4 * SMALL:  # clear at once, and every further pass would be felt
+                # clear at once, or once it is warm: every further pass would be felt
+                if best > min(4 * SMALL, 2 * limit) or (turn and best > SMALL):
                     break
-        except RuntimeError:  # no batching rule for one of the model's operations
+        except (RuntimeError, UserWarning):  # an operation that cannot be mapped over
             return float("inf")
     return best
 

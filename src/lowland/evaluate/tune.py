@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 
 from lowland.core import LossSurface
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.bma import predict
+from lowland.evaluate.evaluator import as_posterior
 from lowland.posteriors import Gaussian, Mixture
 from lowland.records import Table
 
-Scaled = TypeVar("Scaled", bound=Gaussian | Mixture)
 SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 
 
 def tune_scale(
     surface: LossSurface,
-    post: Scaled,
+    post: Any,
     loader: Iterable[Any],
     *,
     scales: Sequence[float] = SCALES,
     samples: int = 10,
     seed: int = 0,
     **options: Any,
-) -> tuple[Scaled, Table]:
+) -> tuple[Gaussian | Mixture, Table]:
     """The posterior with the covariance scale whose model average has the lowest NLL on `loader`.
 
     Give it validation data, never test data. The same noise is used for every scale, so that they
     differ by the scale alone. `options` go to `predict`.
 
+    Args:
+        post: a `Gaussian`, a `Mixture` of them, or `SWAG` itself.
+
     Returns:
-        The posterior, and a table of scale and nll.
+        The posterior, and a table of scale and nll, infinite where a draw's loss was not finite.
 
     >>> from torch import nn
     >>> from lowland.core import Regression
@@ -48,21 +52,32 @@ def tune_scale(
     """
     if not scales:
         raise ConfigError("scales: expected at least one number >= 0.")
-    found = [
-        predict(
-            surface,
-            post.with_scale(scale),
-            loader,
-            samples=samples,
-            seed=seed,
-            keep="none",
-            **options,
-        ).metrics()["nll"]
-        for scale in scales
-    ]
+    scaled = as_posterior(post)
+    if not isinstance(scaled, Gaussian | Mixture):
+        raise ConfigError(
+            f"expected a posterior with a scale, such as SWAG's, got {type(post).__name__}."
+        )
+    found = []
+    for scale in scales:
+        try:
+            pred = predict(
+                surface,
+                scaled.with_scale(scale),
+                loader,
+                samples=samples,
+                seed=seed,
+                keep="none",
+                **options,
+            )
+        except NonFiniteError:  # too wide for the network to survive
+            found.append(math.inf)
+            continue
+        if pred.nll_by_samples is None:
+            raise DataError("a scale is chosen by its NLL: give rows with targets.")
+        found.append(pred.metrics()["nll"])
     best = min(range(len(found)), key=found.__getitem__)
     columns = {
         "scale": torch.tensor(list(scales), dtype=torch.float64),
-        "nll": torch.tensor(found).double(),
+        "nll": torch.tensor(found, dtype=torch.float64),
     }
-    return cast(Scaled, post.with_scale(scales[best])), Table(columns)
+    return scaled.with_scale(scales[best]), Table(columns)
