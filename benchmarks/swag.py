@@ -66,9 +66,9 @@ def times() -> list[Row]:
             target.copy_(source)
 
     size = f"P = {layout.size / 1e6:.1f}M, rank {RANK}"
-    update, moved = paired(lambda: swag.update(model), move, rounds=41)
-    fast, slow = paired(lambda: swag.update(model), reference.update, rounds=9)
-    drawn, joined = paired(lambda: post.draw(0), reference.draw, rounds=9)
+    update, moved = paired(lambda: swag.update(model), move, rounds=21)
+    fast, slow = paired(lambda: swag.update(model), reference.update, rounds=5)
+    drawn, joined = paired(lambda: post.draw(0), reference.draw, rounds=5)
     return [
         Row(
             f"SWAG update, {size}",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -152,6 +153,8 @@ def _encode(node: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _scalar(node: Any) -> Any:
+    if isinstance(node, np.generic):
+        node = node.item()
     if node is None or type(node) in (bool, int, float, str):
         return node
     raise TypeError(f"cannot be stored without pickle: {type(node).__name__}")

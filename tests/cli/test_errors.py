@@ -28,8 +28,8 @@ def run(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "changes", "words"),
     [
-        (["train.epoch=3"], {}, ["no key train.epoch", "did you mean epochs"]),
-        (["sead=3"], {}, ["no key sead", "did you mean seed"]),
+        (["train.epoch=3"], {}, ["train.epoch: there is no such key", "did you mean epochs"]),
+        (["sead=3"], {}, ["sead: there is no such key", "did you mean seed"]),
         (["train.lr=-1"], {}, ["train.lr", "greater than 0"]),
         (["train.epochs=many"], {}, ["train.epochs", "integer"]),
         (["methods=[swagg]"], {}, ["methods", "swagg"]),

@@ -193,7 +193,7 @@ def test_every_scale_sees_the_same_noise():
 
 
 def test_moments_can_be_tuned_as_they_are():
-    net, surface = small()
+    _net, surface = small()
     swag = ll.SWAG(surface.layout, rank=2)
     for w in scattered(surface.layout, 4, 0.2):
         swag.update(w)

@@ -35,7 +35,7 @@ def logits(net, layout, weights, xs):
     net = net.double().eval()
     out = []
     for w in weights.double():
-        named = {name: v for name, v in layout.unflatten(w).items()}
+        named = dict(layout.unflatten(w).items())
         out.append(torch.cat([functional_call(net, named, (x.double(),)) for x in xs]).detach())
     return torch.stack(out)
 
@@ -241,7 +241,7 @@ def test_how_many_samples():
 
 
 def test_moments_are_posteriors():
-    net, surface = small()
+    _net, surface = small()
     layout = surface.layout
     swag, swa = ll.SWAG(layout, rank=2), ll.SWA(layout)
     for w in scattered(layout, 4):
@@ -645,7 +645,7 @@ def test_a_draw_of_nan_weights_is_named():
     _, surface = small()
     weights = scattered(surface.layout, 5)
     weights[2, 4] = float("nan")
-    with pytest.raises(ll.NonFiniteError, match="draw 2.*NaN"):
+    with pytest.raises(ll.NonFiniteError, match=r"draw 2.*NaN"):
         ll.predict(surface, list(weights))
 
 

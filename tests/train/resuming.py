@@ -1,4 +1,4 @@
-"""A run with everything in it that can be interrupted at any event, in this process or by a kill."""
+"""A run with everything in it that can be stopped at any event, in this process or by a kill."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _before(event: Callable[[], None], function: Callable[..., Any]) -> Callable
 
 @contextmanager
 def watched(event: Callable[[], None]) -> Iterator[None]:
-    """Calls `event` at each batch, at the start of each checkpoint, around each file replacement."""
+    """Calls `event` at each batch, at the start of each checkpoint, around file replacements."""
     replace = os.replace
 
     def replacing(*args: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from lowland.errors import LowlandError
@@ -21,6 +22,17 @@ def main() -> None:
         code = typer.main.get_command(app).main(prog_name="lowland", standalone_mode=False) or 0
     except LowlandError as error:
         print(f"lowland: {error}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:  # the reader of a pipe has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"lowland: {where}{error.strerror or error}; check the path, its permissions and the "
+            "space on the disk, then run the same command again.",
+            file=sys.stderr,
+        )
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED

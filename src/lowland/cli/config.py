@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, LowlandError
 
 Method = Literal["sgd", "ema", "swa", "swag-diagonal", "swag", "fge", "ensemble", "multiswag"]
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Threads = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -30,9 +35,7 @@ class Named(Section):
     args: dict[str, Any] = {}
 
     def load(self) -> Callable[..., Any]:
-        """Imports the callable; the working folder is on the path."""
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
+        """Imports the callable."""
         module, _, attribute = self.name.partition(":")
         try:
             found: Any = importlib.import_module(module)
@@ -41,18 +44,31 @@ class Named(Section):
         except Exception as error:
             raise ConfigError(
                 f"{self.name} cannot be imported ({type(error).__name__}: {error}); check the "
-                "spelling, and run from the folder that holds the package."
+                "spelling, and have its package beside the configuration or in the working folder."
             ) from error
         if not callable(found):
             raise ConfigError(f"{self.name}: expected a callable, got {type(found).__name__}.")
         return found
 
-    def call(self, **extra: Any) -> Any:
-        """Calls it with its arguments."""
+    def call(self) -> Any:
+        """Calls it with its arguments; an error of its own is told with its place."""
+        function = self.load()
         try:
-            return self.load()(**self.args, **extra)
+            inspect.signature(function).bind(**self.args)
         except TypeError as error:
-            raise ConfigError(f"{self.name}: {error}; check its args.") from error
+            raise ConfigError(f"{self.name}: {error}; check its args.") from None
+        except ValueError:  # some builtins have no signature
+            pass
+        try:
+            return function(**self.args)
+        except LowlandError:
+            raise
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise ConfigError(
+                f"{self.name}: {type(error).__name__}: {error} ({place.filename}, line "
+                f"{place.lineno}); check its args and what it reads."
+            ) from error
 
 
 class Train(Section):
@@ -60,7 +76,7 @@ class Train(Section):
 
     epochs: int = Field(default=50, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    lr: float = Field(default=0.1, gt=0)
+    lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     accumulate: int = Field(default=1, ge=1)
@@ -70,20 +86,26 @@ class Train(Section):
 class Average(Section):
     """The walk whose iterates are averaged."""
 
-    lr: float = Field(default=0.05, gt=0)
+    lr: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     start: float = Field(default=0.75, gt=0, lt=1)
-    every: float = Field(default=1.0, gt=0)  # epochs between iterates
+    every: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # epochs between iterates
     rank: int = Field(default=20, ge=2)
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
-    scales: list[float] = Field(default=[0.1, 0.25, 0.5, 1.0, 2.0], min_length=1)
+    scales: list[Scale] = Field(default=[0.1, 0.25, 0.5, 1.0, 2.0], min_length=1)
 
 
 class FGE(Section):
     """Cycles from where averaging starts, to the end of the same budget."""
 
-    cycle: float = Field(default=2.0, gt=0)  # epochs
-    high: float = Field(default=0.05, gt=0)
+    cycle: float = Field(default=2.0, gt=0, allow_inf_nan=False)  # epochs
+    high: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     low: float = Field(default=5e-4, gt=0)
+
+    @model_validator(mode="after")
+    def _falls(self) -> FGE:
+        if self.low > self.high:
+            raise ValueError(f"expected low <= high, {self.high}")
+        return self
 
 
 class Config(Section):
@@ -92,12 +114,12 @@ class Config(Section):
     model: Named
     data: Named
     task: Literal["classification", "regression", "language"] | Named = "classification"
-    out: str = "runs/run"
+    out: str = Field(default="runs/run", coerce_numbers_to_str=True)
     methods: list[Method] = Field(default=list(get_args(Method)), min_length=1)
     ensemble: int = Field(default=3, ge=2)
     samples: int = Field(default=30, ge=1)
-    seed: int = Field(default=0, ge=0)
-    threads: int | Literal["auto"] = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    threads: Threads | Literal["auto"] = "auto"
     device: str | None = None
     autocast: Literal["bfloat16", "float16"] | None = None
     channels_last: bool = False
@@ -108,18 +130,35 @@ class Config(Section):
     fge: FGE = FGE()
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as in YAML 1.2 and in Python."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
 def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in a YAML file, with `key=value` or `section.key=value` put over it."""
+    """The configuration in a YAML file, with `key=value` or `section.key=value` put over it.
+
+    What it names is imported from the working folder, then from the folder of the file.
+    """
     if not path.is_file():
         raise ConfigError(f"{path}: no such configuration; check the path.")
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {_line(error)}.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines.")
     for override in overrides:
         _put(values, override)
+    for folder in (path.parent, Path.cwd()):
+        if str(folder.resolve()) not in sys.path:
+            sys.path.insert(0, str(folder.resolve()))
     return check_config(values, where=str(path))
 
 
@@ -128,7 +167,12 @@ def check_config(values: dict[str, Any], *, where: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_told(e, where) for e in error.errors())) from error
+        told: dict[str, list[str]] = {}  # a key of several forms has an error for each of them
+        for one in error.errors():
+            key, *words = _told(one)
+            told[key] = [f"{told[key][0]} or {words[0]}" if key in told else words[0], words[1]]
+        texts = [f"{key}: {wrong}{got}" for key, (wrong, got) in told.items()]
+        raise ConfigError(f"{where}: {'; '.join(texts)}") from None
 
 
 def _put(values: dict[str, Any], override: str) -> None:
@@ -141,16 +185,44 @@ def _put(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(f"{override!r}: {section} is not a section.")
         values = inner
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: its value is not YAML: {_line(error)}.") from error
 
 
-def _told(error: Any, where: str) -> str:
-    path = [part for part in error["loc"] if part not in ("Named",)]
-    name = ".".join(map(str, path))
-    if error["type"] != "extra_forbidden":
-        return f"{where}: {name}: {error['msg']}, got {error['input']!r}"
-    section: Any = Config
-    for part in path[:-1]:
-        section = section.model_fields[part].annotation
-    near = difflib.get_close_matches(str(path[-1]), section.model_fields, n=1, cutoff=0)
-    return f"{where}: there is no key {name}; did you mean {near[0]}?"
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _told(error: Any) -> tuple[str, str, str]:
+    """Where in the configuration an error is, what is wrong, and what came."""
+    section: type[Section] | None = Config
+    path: list[str] = []
+    unknown = error["type"] == "extra_forbidden"
+    for number, part in enumerate(error["loc"], start=1):
+        if section is not None and part in section.model_fields:
+            section = _section(section.model_fields[part].annotation)
+        elif not isinstance(part, int) and not (unknown and number == len(error["loc"])):
+            continue  # the name of one of several forms
+        path.append(str(part))
+    key = ".".join(path)
+    if unknown:
+        keys = (section or Config).model_fields
+        near = difflib.get_close_matches(path[-1], keys, n=1, cutoff=0)
+        return key, f"there is no such key; did you mean {near[0]}?", ""
+    got = f", got {error['input']!r}"
+    if error["type"] == "missing":
+        return key, "is missing", ""
+    if error["type"] == "model_type":
+        named = error["ctx"]["class_name"] == "Named"
+        form = "{name: package.module:callable, args: {...}}" if named else "a section of keys"
+        return key, f"expected {form}", got
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return key, message, got
+
+
+def _section(annotation: Any) -> type[Section] | None:
+    """The section that a field is, or may be."""
+    forms = get_args(annotation) or (annotation,)
+    return next((f for f in forms if isinstance(f, type) and issubclass(f, Section)), None)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,8 @@ from lowland.core import ParamLayout, Point
 from lowland.errors import ConfigError, StoreError
 from lowland.files import read_tensors, write_tensors, write_text
 
+CONFIG = "config.yaml"
+_ABSENT = object()
 _FREE = {"out"}  # settings that may differ when a run goes on
 _BUFFER = "buffer/"
 
@@ -28,46 +34,63 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def prepare(self, config: Config) -> dict[str, Any]:
-        """Makes the folder, or goes on with the one that is there; gives what it ran with.
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Makes the folder, and keeps other processes out of it.
 
-        Raises `ConfigError` where it holds a run of other settings.
+        Raises `StoreError` where it holds something else, or another process works in it.
         """
-        file = self.path / "config.yaml"
-        settings = config.model_dump(mode="json")
-        if file.is_file():
-            found = yaml.safe_load(file.read_text())
-            theirs = found.get("settings", {})
-            changed = [
-                f"{key}: {theirs.get(key)} there, {value} now"
-                for key, value in settings.items()
-                if key not in _FREE and theirs.get(key) != value
-            ]
-            if changed:
-                raise ConfigError(
-                    f"{self.path} holds a run with other settings ({'; '.join(changed)}); name "
-                    "another folder with out=FOLDER, or delete this one."
-                )
-            ran: dict[str, Any] = found["ran_with"]
-            return ran
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        holds = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
+        strange = holds - {".config.yaml.tmp"} and not (self.path / CONFIG).is_file()
+        if strange or (self.path.exists() and not self.path.is_dir()):
             raise StoreError(
-                f"{self.path} is not empty and not a run folder; name another with out=FOLDER."
+                f"{self.path} is not empty and not a run folder: it holds no {CONFIG}; put that "
+                "back, or name another folder with out=FOLDER."
             )
-        for name in ("trajectory", "weights", "records", "pictures", "checkpoints"):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
-        return {}
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path):
+            yield
 
-    def write_config(self, config: Config, threads: int) -> dict[str, Any]:
+    def found(self, config: Config) -> dict[str, Any] | None:
+        """What the run that is there ran with; None in a new folder.
+
+        Raises `ConfigError` where it is a run of other settings.
+        """
+        file = self.path / CONFIG
+        if not file.is_file():
+            return None
+        try:
+            body = yaml.safe_load(file.read_text(encoding="utf-8"))
+            theirs, ran = _flat(body["settings"]), dict(body["ran_with"])
+            int(ran["threads"])
+        except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(
+                f"{file}: damaged, or not of a run; put it back, or name another folder with "
+                "out=FOLDER."
+            ) from error
+        ours = _flat(config.model_dump(mode="json"))
+        changed = [
+            f"{key}: {theirs.get(key, 'absent')} there, {ours.get(key, 'absent')} now"
+            for key in ours | theirs
+            if key not in _FREE and (key not in theirs or theirs[key] != ours.get(key, _ABSENT))
+        ]
+        if changed:
+            raise ConfigError(
+                f"{file} is of a run with other settings ({'; '.join(changed)}); name another "
+                "folder with out=FOLDER, or delete this one."
+            )
+        return ran
+
+    def begin(self, config: Config, threads: int) -> dict[str, Any]:
         """Records the settings, and what the run runs with."""
         ran = {
             "threads": threads,
-            "versions": {name: version(name) for name in ("lowland", "torch", "numpy")},
+            "versions": versions(),
             "python": platform.python_version(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         body = {"settings": config.model_dump(mode="json"), "ran_with": ran}
-        write_text(self.path / "config.yaml", yaml.safe_dump(body, sort_keys=False))
+        write_text(self.path / CONFIG, yaml.safe_dump(body, sort_keys=False))
         return ran
 
     def event(self, what: str, **details: Any) -> None:
@@ -81,25 +104,88 @@ class RunFolder:
         return self.path / "records" / name
 
     def has_weights(self, name: str) -> bool:
-        """Whether these weights are done."""
-        return self._weights(name).is_file()
+        """Whether these weights are done, and whole."""
+        try:
+            self._read(name)
+        except StoreError:
+            return False
+        return True
 
     def save_weights(self, name: str, layout: ParamLayout, point: Point, **notes: str) -> None:
         """Writes weights under the model's own names, with their buffers."""
         tensors: dict[str, Tensor] = dict(layout.unflatten(point.weights))
         tensors |= {_BUFFER + key: b for key, b in (point.buffers or {}).items()}
         tensors = {name: t.clone() for name, t in tensors.items()}
-        write_tensors(self._weights(name), tensors, {"fingerprint": layout.fingerprint, **notes})
+        notes |= {"fingerprint": layout.fingerprint, "checksum": _checksum(tensors)}
+        write_tensors(self._weights(name), tensors, notes)
 
     def load_weights(self, name: str, layout: ParamLayout) -> Point:
         """Reads weights of this model."""
-        tensors, _ = read_tensors(self._weights(name))
+        tensors, _ = self._read(name)
         buffers = {k.removeprefix(_BUFFER): t for k, t in tensors.items() if k.startswith(_BUFFER)}
         named = {k: t for k, t in tensors.items() if not k.startswith(_BUFFER)}
         return Point(layout.flatten(named), buffers)
 
+    def notes(self, name: str) -> dict[str, str]:
+        """What was noted beside weights."""
+        return self._read(name)[1]
+
+    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors, notes = read_tensors(self._weights(name))
+        if notes.get("checksum") != _checksum(tensors):
+            raise StoreError(
+                f"{self._weights(name)} is damaged: its checksum does not fit; delete it, and run "
+                "the same command again."
+            )
+        return tensors, notes
+
     def _weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.safetensors"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the one lock of a folder, which ends with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # not every network file system locks folders
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another process works in {folder}; wait for its end, or name another folder "
+                    "with out=FOLDER."
+                ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def versions() -> dict[str, str]:
+    """Of what the last bits of a run depend on."""
+    return {name: version(name) for name in ("lowland", "torch", "numpy")}
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"lr": 1}} as {"train.lr": 1}."""
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, dict) and value
+        out |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return out
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    crc = 0
+    for name in sorted(tensors):
+        data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        crc = zlib.crc32(data.numpy(), zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"
 
 
 def thread_count(ran: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lowland.cli.folder import RunFolder
 from lowland.cli.setup import Setup
 from lowland.core import Point
+from lowland.errors import StoreError
 from lowland.progress import Progress
 from lowland.records import TrainingLog
 from lowland.train import sgd
@@ -38,9 +40,19 @@ class Modes:
         self.folder = folder
         self.config = setup.config
         train = setup.config.train
-        # loaders without a length are not supported here: a budget in epochs needs one
-        self.steps = math.ceil(len(setup.batches(0)) / train.accumulate)  # an epoch
+        self.steps = math.ceil(setup.length() / train.accumulate)  # an epoch
         self.total = self.steps * train.epochs
+        average, fge = setup.config.average, setup.config.fge
+        interval = max(1, round(average.every * self.steps))
+        self.walk_picks = Every(interval, total=self.total, start=average.start)
+        self.cycle = 2 * max(1, round(fge.cycle * self.steps / 2))
+        self.cycle_epochs = max(1, round(train.epochs * (1 - average.start)))
+
+    def expected(self, kind: str) -> int:
+        """How many iterates a walk ("swa") or the cycles ("fge") will store."""
+        if kind == "swa":
+            return _count(self.walk_picks, self.total)
+        return _count(MidCycle(self.cycle), self.steps * self.cycle_epochs)
 
     # -- the three kinds -------------------------------------------------------------------------
 
@@ -55,42 +67,42 @@ class Modes:
     def walking(self, number: int, progress: Progress) -> None:
         """SGD that ends at a constant rate; its iterates go to a store, and an EMA runs along."""
         average = self.config.average
-        name = f"swa-{number}"
+        name, mine = f"swa-{number}", (f"ema-{number}", f"average-{number}")
+        if self._done(name, *mine, progress=progress):
+            return
 
         def schedule(optimizer: Optimizer) -> LRScheduler:
             return SWASchedule(optimizer, total=self.total, swa_lr=average.lr, start=average.start)
 
-        interval = max(1, round(average.every * self.steps))
         ema = EMA(self.setup.layout, decay=average.ema_decay)
         collectors = [
-            Collector(
-                self._fresh_store(name),
-                when=Every(interval, total=self.total, start=average.start),
-            ),
+            Collector(self._fresh_store(name), when=self.walk_picks),
             Collector(ema, when=Every(1)),
         ]
         self._train(name, number, schedule, collectors, progress, ema=ema)
-        if not self.folder.has_weights(f"ema-{number}"):
-            self._save(f"ema-{number}", ema.mean)
-        if not self.folder.has_weights(f"average-{number}"):
-            self._save(f"average-{number}", self.store(name).swa())
+        self._save(mine[0], ema.mean)
+        store = self.store(name)
+        # a walk that stores none serves the EMA alone: `Methods.check` sees to the others
+        self._save(mine[1], store.swa() if len(store) else ema.mean)
 
     def cyclical(self, progress: Progress) -> None:
         """Cycles from the first iterate of walk 0 to the end of the same budget."""
-        fge = self.config.fge
-        start = self.store("swa-0")[0]
-        epochs = max(1, round(self.config.train.epochs * (1 - self.config.average.start)))
-        cycle = 2 * max(1, round(fge.cycle * self.steps / 2))
+        if self._done("fge-0", progress=progress):
+            return
+        fge, start = self.config.fge, self.store("swa-0")[0]
 
         def schedule(optimizer: Optimizer) -> LRScheduler:
-            return CyclicalSchedule(optimizer, cycle=cycle, high=fge.high, low=fge.low)
+            return CyclicalSchedule(optimizer, cycle=self.cycle, high=fge.high, low=fge.low)
 
-        collectors = [Collector(self._fresh_store("fge-0"), when=MidCycle(cycle))]
+        collectors = [Collector(self._fresh_store("fge-0"), when=MidCycle(self.cycle))]
+        epochs = self.cycle_epochs
         self._train("fge-0", 0, schedule, collectors, progress, start=start, epochs=epochs)
 
     def store(self, name: str) -> Trajectory:
-        """The iterates of a run."""
-        return Trajectory.open(self._store_path(name), layout=self.setup.layout)
+        """The iterates of a run that is done, all of them there."""
+        store = self._open(name)
+        self._require(store, name, int(self.folder.notes(name).get("iterates", 0)))
+        return store
 
     def log(self, name: str) -> TrainingLog:
         """The log of a run that is done."""
@@ -110,11 +122,6 @@ class Modes:
         epochs: int | None = None,
         ema: EMA | None = None,
     ) -> None:
-        record = self.folder.record(f"training-{name}.json")
-        if self.folder.has_weights(name) and record.is_file():
-            if callable(progress):
-                progress(1, 1)
-            return
         config, setup = self.config, self.setup
         model = setup.model(config.seed + number)
         if start is not None:
@@ -145,8 +152,15 @@ class Modes:
             checkpoint=self._checkpoint(name),
             progress=progress,
         )
-        log.save(record)
-        self._save(name, setup.layout.flatten(model), buffers=_buffers(model))
+        stored = 0
+        for collector in collectors:
+            for target in collector.targets:
+                if isinstance(target, Trajectory):
+                    stored = _count(collector.when, collector.count)
+                    self._require(target, name, stored)
+        log.save(self.folder.record(f"training-{name}.json"))
+        buffers = _buffers(model)
+        self._save(name, setup.layout.flatten(model), buffers=buffers, iterates=str(stored))
         self.folder.event("trained", run=name, seconds=round(log.seconds, 2))
 
     def _validation(self, ema: EMA | None) -> Callable[[nn.Module], Mapping[str, float]]:
@@ -162,25 +176,70 @@ class Modes:
 
         return validate
 
+    def _done(self, name: str, *more: str, progress: Progress) -> bool:
+        """Whether a run and its weights are there and whole; what is not is made again."""
+        try:
+            self.log(name)
+        except StoreError:
+            return False
+        if not all(self.folder.has_weights(weights) for weights in (name, *more)):
+            return False
+        if callable(progress):
+            progress(1, 1)
+        return True
+
     def _save(
-        self, name: str, weights: torch.Tensor, *, buffers: dict[str, torch.Tensor] | None = None
+        self,
+        name: str,
+        weights: torch.Tensor,
+        *,
+        buffers: dict[str, torch.Tensor] | None = None,
+        **notes: str,
     ) -> None:
         if buffers is None:
             buffers = self.setup.surface.refresh(weights)
-        self.folder.save_weights(name, self.setup.layout, Point(weights, buffers))
+        self.folder.save_weights(name, self.setup.layout, Point(weights, buffers), **notes)
 
     def _fresh_store(self, name: str) -> Trajectory:
-        """The store of a run: the one to go on with, or a new one where there is no checkpoint."""
-        path = self._store_path(name)
-        if path.exists() and not self._checkpoint(name).is_file():
-            shutil.rmtree(path)  # killed before the first checkpoint: it starts anew
-        return self.store(name) if path.exists() else Trajectory.create(path, self.setup.layout)
+        """The store of a run: the one to go on with, or a new one."""
+        path, checkpoint = self._store_path(name), self._checkpoint(name)
+        if not checkpoint.is_file() and not any(path.glob("*.safetensors")):
+            shutil.rmtree(path, ignore_errors=True)  # killed before its first checkpoint
+            return Trajectory.create(path, self.setup.layout)
+        if not checkpoint.is_file():
+            raise StoreError(f"{checkpoint} is missing, but {path} has iterates; {_again(name)}")
+        return self._open(name)
 
-    def _store_path(self, name: str) -> Any:
+    def _open(self, name: str) -> Trajectory:
+        try:
+            return Trajectory.open(self._store_path(name), layout=self.setup.layout)
+        except StoreError as error:
+            what = str(error).partition("; ")[0]
+            raise StoreError(f"{what}; {_again(name)}") from error
+
+    def _require(self, store: Trajectory, name: str, expected: int) -> None:
+        if len(store) != expected:
+            raise StoreError(
+                f"{store.path / JOURNAL} has {len(store)} of {expected} iterates; {_again(name)}"
+            )
+
+    def _store_path(self, name: str) -> Path:
         return self.folder.path / "trajectory" / name
 
-    def _checkpoint(self, name: str) -> Any:
+    def _checkpoint(self, name: str) -> Path:
         return self.folder.path / "checkpoints" / f"{name}.safetensors"
+
+
+def _again(name: str) -> str:
+    """How to go on without a file."""
+    return (
+        f"put it back, or delete trajectory/{name}, checkpoints/{name}.safetensors and "
+        f"weights/{name}.safetensors from the run folder to train {name} again."
+    )
+
+
+def _count(rule: When, steps: int) -> int:
+    return sum(map(rule.picks, range(1, steps + 1)))
 
 
 def _buffers(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from lowland import plots
 from lowland.cli.methods import Methods
+from lowland.errors import StoreError
 from lowland.evaluate.calibration import categorical, reliability
 from lowland.records import TrainingLog
 from lowland.trajectory import SWA
@@ -37,7 +39,7 @@ def draw_all(methods: Methods) -> list[str]:
 def curves(methods: Methods) -> TrainingLog:
     """The walk's log, with SWA as it grew, the EMA, and the annealed run beside it."""
     path = methods.folder.record("curves.json")
-    if path.is_file():
+    with suppress(StoreError):  # not there yet, or damaged: drawn from what is
         return TrainingLog.load(path)
     modes, setup = methods.modes, methods.setup
     log, store = modes.log("swa-0"), modes.store("swa-0")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from lowland.cli.config import Config, read_config
-from lowland.cli.folder import RunFolder, thread_count
+from lowland.cli.folder import RunFolder, thread_count, versions
 from lowland.cli.methods import Methods
 from lowland.cli.modes import Modes
 from lowland.cli.pictures import draw_all
@@ -38,25 +38,30 @@ def run(
 def execute(config: Config) -> Table:
     """Does what `lowland run` does for a checked configuration."""
     console = Console()
-    folder = RunFolder(Path(config.out))
+    folder = RunFolder(Path(config.out).expanduser())
     setup = Setup(config)
-    ran = folder.prepare(config) or folder.write_config(config, setup.threads())
+    methods = Methods(Modes(setup, folder))
+    methods.check()
     before = torch.get_num_threads()
-    thread_count(ran)
-    try:
-        modes = Modes(setup, folder)
-        methods = Methods(modes)
-        _work(methods, console)
-        table = methods.comparison()
-        table.save(folder.record("comparison.json"))
-        with console.status("pictures"):
-            pictures = draw_all(methods)
-        show(table, console)
-        folder.event("done")
-        console.print(f"Results: {folder.path}/  (pictures: {', '.join(pictures)})")
-        return table
-    finally:
-        torch.set_num_threads(before)
+    with folder.claimed():
+        ran = folder.found(config) or folder.begin(config, setup.threads())
+        thread_count(ran)
+        try:
+            if ran.get("versions") != versions():
+                began = ", ".join(f"{k} {v}" for k, v in ran.get("versions", {}).items())
+                console.print(f"Began with {began}: its last bits may differ from here on.")
+            _work(methods, console)
+            table = methods.comparison()
+            table.save(folder.record("comparison.json"))
+            with console.status("pictures"):
+                pictures = draw_all(methods)
+            show(table, console)
+            folder.event("done")
+            console.print(f"Results: {folder.path}/", soft_wrap=True, highlight=False)
+            console.print(f"Pictures: {', '.join(pictures)}", soft_wrap=True, highlight=False)
+            return table
+        finally:
+            torch.set_num_threads(before)
 
 
 def _work(methods: Methods, console: Console) -> None:

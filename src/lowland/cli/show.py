@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from rich.table import Table as RichTable
 
 from lowland.records import Table
 
+SECONDS = 30.0  # between lines on the progress of a stage, where there is no terminal
 # column of the record -> (heading, format); two tables, so that each fits 80 columns
 _QUALITY = {
     "method": ("method", "{}"),
@@ -43,12 +45,14 @@ _COST = {
     "predict_seconds": ("predict s", "{:.2f}"),
 }
 _BEST = {"accuracy": max, "rmse": min, "nll": min, "ece": min, "brier": min, "nll_tempered": min}
+_BEST |= {"nll_gaussian": min, "perplexity": min}
 
 
 class Bars:
     """Progress bars with the time left, one a stage."""
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._bars = Progress(
             TextColumn("{task.description:<28}"),
             BarColumn(),
@@ -56,6 +60,7 @@ class Bars:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
+            disable=not console.is_terminal,
         )
 
     def __enter__(self) -> Bars:
@@ -66,9 +71,24 @@ class Bars:
         self._bars.stop()
 
     def add(self, label: str) -> Callable[[int, int | None], None]:
-        """A bar for a stage: call the result with (done, total)."""
+        """A bar for a stage, in files a line now and then: call the result with (done, total)."""
+        if not self._console.is_terminal:
+            return self._lines(label)
         task = self._bars.add_task(label, total=None)
         return lambda done, total: self._bars.update(task, completed=done, total=total)
+
+    def _lines(self, label: str) -> Callable[[int, int | None], None]:
+        began = told = time.monotonic()
+
+        def report(done: int, total: int | None) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if done == total or now - told >= SECONDS:
+                told = now
+                of = "" if total is None else f" of {total}"
+                self._console.print(f"{label}: {done}{of}, {now - began:.0f} s", highlight=False)
+
+        return report
 
 
 def show(table: Table, console: Console) -> None:
@@ -92,5 +112,7 @@ def _print(table: Table, columns: dict[str, tuple[str, str]], title: str, consol
 def _cell(form: str, value: Any, best: float | None) -> str:
     if isinstance(value, float) and math.isnan(value):
         return "-"
+    if isinstance(value, float) and abs(value) >= 1e5:
+        form = "{:.4g}"
     text = form.format(value)
     return f"[bold]{text}[/bold]" if value == best else text

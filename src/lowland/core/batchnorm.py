@@ -28,6 +28,7 @@ from lowland.core.layout import clean_names
 from lowland.errors import DataError
 
 Buffers = dict[str, Tensor]
+_SETTLES = 100  # passes at most for layers that are called more than once
 Moments = tuple[int, Tensor, Tensor]  # values a channel, mean (C,), biased variance (C,)
 
 
@@ -69,13 +70,15 @@ def recording(layers: dict[str, _BatchNorm]) -> Iterator[dict[str, list[Moments]
     """Records the moments of what enters each layer while the context is open."""
     seen: dict[str, list[Moments]] = {name: [] for name in layers}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def record(module: nn.Module, args: tuple[Any, ...]) -> None:
-            seen[name].append(moments(args[0]))
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen[name].append(moments(args[0] if args else kwargs["input"]))
 
         return record
 
-    handles = [m.register_forward_pre_hook(hook(name)) for name, m in layers.items()]
+    handles = [
+        m.register_forward_pre_hook(hook(name), with_kwargs=True) for name, m in layers.items()
+    ]
     try:
         yield seen
     finally:
@@ -147,14 +150,18 @@ def fixed_point(
     start: Buffers,
 ) -> Buffers:
     """Exact statistics from passes in evaluation mode: `forward(batch, buffers)`."""
-    buffers = start
-    for _ in range(len(layers)):
+    buffers, passes, most = start, 0, len(layers)
+    while passes < most:
+        passes += 1
         with recording(layers) as seen:
             for batch in batches:
                 forward(batch, buffers)
         # biased, for that is what a layer in training mode divides by
         found = named(layers, seen, correction=0)
-        if all(torch.equal(found[name], buffers[name]) for name in found):
+        if any(len(parts) > len(batches) for parts in seen.values()):
+            # a layer that is called twice feeds its own statistics: passes go on until they settle
+            most = _SETTLES
+        if all(torch.allclose(found[name], buffers[name], rtol=1e-7) for name in found):
             break
         buffers = {**buffers, **found}
     return named(layers, seen)

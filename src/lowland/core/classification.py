@@ -108,6 +108,11 @@ class Classification(Task):
 
     def check(self, output: Tensor, target: Tensor) -> None:
         form = self.form_of(output, target)
+        if form == "multilabel" and self.form is None and bool((target.sum(1) == 1).all()):
+            raise DataError(
+                "every row of the floating-point targets sums to 1: for one-hot rows give integer "
+                "labels, target.argmax(1); for independent labels say form='multilabel'."
+            )
         if form != "multiclass":
             bad = target[(target != 0) & (target != 1)]
             if bad.numel():

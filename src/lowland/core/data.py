@@ -214,7 +214,9 @@ def nbytes(data: Any) -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes that could be allocated on `device` now."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # what torch has reserved and not given out is free for it, too
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + idle
     try:
         with open("/proc/meminfo") as file:
             line = next(line for line in file if line.startswith("MemAvailable"))

@@ -68,7 +68,7 @@ class ParamLayout:
     def __init__(self, model: nn.Module, *, where: Where = None) -> None:
         wanted = _predicate(where)
         names: dict[int, str] = {}  # id of a parameter -> the name that it is kept under
-        aliases: dict[str, str] = {}
+        every: dict[int, list[str]] = {}  # id of a parameter -> all its names
         found: list[tuple[str, tuple[int, ...], torch.dtype]] = []
         for raw, parameter in named_parameters(model).items():
             if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -78,9 +78,8 @@ class ParamLayout:
                 )
             if not parameter.requires_grad:
                 continue
-            if id(parameter) in names:
-                aliases[raw] = names[id(parameter)]
-            elif wanted(raw):
+            every.setdefault(id(parameter), []).append(raw)
+            if id(parameter) not in names and wanted(raw):
                 if not parameter.dtype.is_floating_point:
                     raise LayoutError(
                         f"{raw}: expected real floating-point weights, got {parameter.dtype}; "
@@ -93,6 +92,9 @@ class ParamLayout:
                 "no parameter to lay out: none requires gradients and fits where=; "
                 "call model.requires_grad_(True) or widen where=."
             )
+        aliases = {
+            other: kept for key, kept in names.items() for other in every[key] if other != kept
+        }
         self._build(found, aliases)
 
     def _build(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -47,13 +48,14 @@ class Regression(Task):
     ) -> None:
         super().__init__(unpack=unpack)
         named = isinstance(noise_variance, str) and noise_variance == "learned"
-        number = isinstance(noise_variance, int | float) and 0 < noise_variance < math.inf
+        real = isinstance(noise_variance, Real) and not isinstance(noise_variance, bool)
+        number = real and 0 < noise_variance < math.inf  # type: ignore[operator]
         if not (noise_variance is None or named or number):
             raise ConfigError(
                 "noise_variance: expected None, a positive number or 'learned', "
                 f"got {noise_variance!r}."
             )
-        self.noise_variance = noise_variance
+        self.noise_variance = float(noise_variance) if number else noise_variance  # type: ignore[arg-type]
         self.target_mean = torch.as_tensor(target_mean, dtype=torch.float64).reshape(-1)
         self.target_std = torch.as_tensor(target_std, dtype=torch.float64).reshape(-1)
         if not bool((self.target_std > 0).all()):

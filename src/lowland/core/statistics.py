@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.core import batchnorm as bn
-from lowland.core.data import Rows, concatenate, free_memory, move, take
+from lowland.core.data import Rows, concatenate, free_memory, move, take, tensors
 from lowland.core.task import rows
 from lowland.core.template import Buffers, Template
 from lowland.errors import DataError
@@ -48,7 +48,8 @@ class Statistics:
             self.template(parameters, {**buffers, **found}, args, kwargs)
 
         start = {name: self.template.buffers[name] for name in self.template.statistics}
-        return bn.fixed_point(self.template.layers, forward, self.batches(), start)
+        with self.template.lock:
+            return bn.fixed_point(self.template.layers, forward, self.batches(), start)
 
     def by_batches(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
         """From one pass in which each batch is normalised by itself: the papers' protocol."""
@@ -104,14 +105,21 @@ class Statistics:
                     "a DataLoader or a list, or bn_loader=."
                 )
         kept, seen = [], 0
-        for raw in source:
-            batch: Any = take(data.task.parts(raw), most - seen)
-            if rows(batch) == 0:
-                continue
-            seen += rows(batch)
-            kept.append(move(batch, data.device, channels_last=data.channels_last))
-            if seen >= most:
-                break
+        # a shuffled loader draws its order from the global generator: always the same rows, and
+        # the caller's random state left as it was
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for raw in source:
+                batch: Any = data.task.parts(raw)
+                size = rows(batch)
+                if size == 0:
+                    continue
+                if all(tensor.ndim and len(tensor) == size for tensor in tensors(batch)):
+                    batch = take(batch, most - seen)  # else its rows hang together, as a graph's
+                seen += rows(batch)
+                kept.append(move(batch, data.device, channels_last=data.channels_last))
+                if seen >= most:
+                    break
         if seen < 2:
             raise DataError("BatchNorm statistics need at least two rows; give bn_loader= more.")
         return kept
@@ -123,7 +131,8 @@ class Statistics:
             args, kwargs, _ = batch
             self.template(parameters, buffers, args, kwargs, mode="batchnorm")
 
-        return bn.one_pass(self.template.layers, forward, batches)
+        with self.template.lock:
+            return bn.one_pass(self.template.layers, forward, batches)
 
     def _bytes_a_row(self, batch: Any) -> float:
         """Memory that a forward pass without gradients takes a row: four of the largest output."""
@@ -133,8 +142,7 @@ class Statistics:
             if isinstance(output, Tensor):
                 sizes.append(output.nbytes)
 
-        few = take(batch, 16)
-        args, kwargs, _ = few
+        args, kwargs, _ = batch
         handles = [m.register_forward_hook(note) for m in self.template.module.modules()]
         try:
             with torch.no_grad():
@@ -142,4 +150,4 @@ class Statistics:
         finally:
             for handle in handles:
                 handle.remove()
-        return 4 * max(sizes) / rows(few)
+        return 4 * max(sizes) / rows(batch)

@@ -101,10 +101,12 @@ class LossSurface:
         buffers = self.buffers_for(point, batchnorm)
         parameters = self.layout.materialise(point.weights)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
+        unseen = data.items is None  # later passes have the same rows: nothing to wait for on a GPU
         for batch in data:
             args, kwargs, target = self.labelled(batch)
             output = self.forward(parameters, buffers, args, kwargs)
-            self.task.check(output, target)
+            if unseen:
+                self.task.check(output, target)
             total += self.items_nll(output, target).sum(dtype=torch.float64)
         assert data.items is not None  # set by the pass
         return total / data.items
@@ -121,7 +123,10 @@ class LossSurface:
         args, kwargs, target = self.labelled(batch)
         mode = "train" if train else "eval"
         output = self.forward(self.layout.materialise(w), buffers or {}, args, kwargs, mode=mode)
-        return self.items_nll(output, target).sum() / max(self.task.count(batch), 1)
+        loss = self.items_nll(output, target).sum()
+        mask = self.task.valid(target)
+        # a tensor, so that nothing is waited for on a GPU, and vmap over batches works
+        return loss / (self.task.count(batch) if mask is None else mask.sum().clamp_min(1))
 
     def value_and_grad(
         self, w: Tensor | Point, batch: Any = None, *, batchnorm: str = "refresh"
@@ -138,7 +143,7 @@ class LossSurface:
         with torch.enable_grad():
             leaf = point.weights.detach().clone().requires_grad_()
             value = self.loss(leaf, batch, point.buffers, train=True)
-            (gradient,) = torch.autograd.grad(value, leaf)
+            (gradient,) = torch.autograd.grad(value, leaf, materialize_grads=True)
         return value.detach(), gradient
 
     def log_likelihood(
@@ -194,10 +199,18 @@ class LossSurface:
         self.layout.require_finite(weights)
         if not point.buffers:
             return Point(weights)
-        strange = [name for name in point.buffers if name not in self.template.places]
-        if strange:
-            raise LayoutError(f"the buffers come from another model: it has no {strange[0]}.")
-        return Point(weights, {name: b.to(self.device) for name, b in point.buffers.items()})
+        # checkpoints hold other tensors too: counters of wrappers, parameters that are no part of w
+        own = {
+            name: buffer.to(self.device, self.buffers[name].dtype)
+            for name, buffer in point.buffers.items()
+            if name in self.buffers
+        }
+        if self.buffers and not own:
+            raise LayoutError(
+                f"the buffers come from another model: expected {next(iter(self.buffers))}, got "
+                f"{next(iter(point.buffers))}."
+            )
+        return Point(weights, own)
 
     def rows_of(self, loader: Iterable[Any] | None, *, count: int | None = None) -> Rows:
         """The surface's own rows, or those of another loader."""
@@ -266,7 +279,7 @@ class LossSurface:
         into = {name: torch.zeros_like(b) for name, b in stats.items()}
         for batch in self.data:
             args, kwargs, target = self.labelled(batch)
-            with bn.differentiable(self.template.layers, stats):
+            with self.template.lock, bn.differentiable(self.template.layers, stats):
                 output = self.forward(self.layout.materialise(leaf), fixed, args, kwargs)
             self.task.check(output, target)
             loss = self.items_nll(output, target).sum(dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,10 @@ class Template:
         training = self.module.training
         self._always_eval = [m for m in self.module.modules() if training and not m.training]
         self._mode = ""
+        # the module has one mode and one set of hooks at a time: threads take turns
+        self.lock = threading.RLock()
+        # some modules write to their parameters in the forward pass, which would be the caller's w
+        self._writes = any(getattr(m, "max_norm", None) is not None for m in self.module.modules())
         self.places, self._unfilled = _places(self.module)
         self.buffers: Buffers = clean({n: b.detach() for n, b in self.module.named_buffers()})
         self.module.requires_grad_(False)
@@ -75,22 +80,35 @@ class Template:
         `mode`: "eval", "train", or "batchnorm": BN layers normalise by the batch, all else as in
         evaluation.
         """
+        with self.lock:
+            return self._call(parameters, buffers, args, kwargs, mode)
+
+    def _call(
+        self,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        mode: str,
+    ) -> Any:
         self._set_mode(mode)
         values: dict[str, Tensor | None] = dict.fromkeys(self._unfilled)
-        for name, value in parameters.items():
-            for place in self.places[name]:
-                values[place] = value
         for name, buffer in {**self.buffers, **buffers}.items():
             # so that calls do not see one another's writes: copies of what a module may write to
             value = buffer if name in self._read_only else buffer.clone()
             for place in self.places[name]:
                 values[place] = value
+        for name, value in parameters.items():  # after the buffers: w has the last word
+            for place in self.places[name]:
+                values[place] = value.clone() if self._writes else value
         if mode != "eval":
             # without running statistics a BN layer normalises by the batch and writes nothing,
             # which keeps the call pure: vmap has no rule for writing batched values into them
             for name in self.statistics:
+                # SyncBatchNorm insists on its counter
+                counter = name.rpartition(".")[2] == "num_batches_tracked"
                 for place in self.places[name]:
-                    values[place] = None
+                    values[place] = self.buffers[name].clone() if counter else None
         with self._precision():
             return functional_call(
                 self.module,
@@ -99,6 +117,13 @@ class Template:
                 dict(kwargs),
                 tie_weights=False,  # `places` knows the ties: searching for them takes time
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.lock = threading.RLock()
 
     def _set_mode(self, mode: str) -> None:
         if mode == self._mode:

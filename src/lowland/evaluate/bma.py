@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import Classification, LossSurface, Regression, Task
+from lowland.core.data import map_tensors
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.metrics import (
@@ -73,7 +74,7 @@ def predict(
     if keep not in ("probs", "target", "none"):
         raise ConfigError(f"keep: expected 'probs', 'target' or 'none', got {keep!r}.")
     points, total = points_of(post, samples, seed)
-    average = Average(surface.task)
+    average = Average(surface.task, example=surface.data.first)
     run(
         surface,
         points,
@@ -98,8 +99,9 @@ class Average:
 
     whole = False
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, example: Callable[[], Any] | None = None) -> None:
         self.task = task
+        self.example = example  # gives a labelled batch, for rows without labels
         self.samples = 0
         self._sums: list[dict[str, Tensor]] = []  # by batch
         self._log_sums: list[Tensor | None] = []  # logsumexp of log-likelihoods, (items,)
@@ -111,7 +113,7 @@ class Average:
         self._items = 0
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
-        self.task = settled(self.task, outputs, target)
+        self.task = settled(self.task, outputs, target, self.example)
         log_probs = None if target is None else -likelihoods(self.task, outputs, target)
         self.take(index, over_points(self.task.statistics, outputs), log_probs, target)
 
@@ -133,6 +135,8 @@ class Average:
         else:
             for name, values in statistics.items():
                 self._sums[index][name] += values.sum(0)
+        if len({kept is None for kept in self._targets}) > 1:
+            raise DataError("some batches have targets and some have none; give all, or none.")
         if log_probs is None:
             for values in statistics.values():
                 part = values.flatten(1).sum(1, dtype=torch.float64)
@@ -215,17 +219,26 @@ class Average:
             found |= {"probs": averages.get("probs"), "targets": target}
             if isinstance(task, Regression):
                 found |= _in_units(task, averages, target)
-        found = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in found.items()}
-        return Predictive(task.kind, self.samples, **found)
+        return Predictive(task.kind, self.samples, **map_tensors(found, Tensor.cpu))
 
 
-def settled(task: Task, outputs: Tensor, target: Any) -> Task:
+def settled(
+    task: Task, outputs: Tensor, target: Any, example: Callable[[], Any] | None = None
+) -> Task:
     """The task with the form that the targets show: probabilities alone cannot tell labels that
-    exclude one another from labels that do not."""
-    if not isinstance(task, Classification) or task.form is not None or target is None:
+    exclude one another from labels that do not. Rows without targets go by an example that has
+    them."""
+    if not isinstance(task, Classification) or task.form is not None:
         return task
+    form = None
+    if target is not None:
+        form = task.form_of(outputs[0], target)
+    elif example is not None and outputs.ndim >= 3 and outputs.shape[2] > 1:
+        shown = example().target
+        labels = isinstance(shown, Tensor) and shown.is_floating_point()
+        form = "multilabel" if labels and shown.shape[1:] == outputs.shape[2:] else "multiclass"
     task = copy.copy(task)
-    task.form = task.form_of(outputs[0], target)
+    task.form = form
     return task
 
 

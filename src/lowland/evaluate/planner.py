@@ -29,6 +29,7 @@ from lowland.errors import ConfigError
 STRATEGIES = ("points", "batches", "vmap")
 SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
 _CHUNKS = (4, 16, 64, 256)
+_LOOP = 16  # points a chunk, where a small network goes through them one by one
 _TRIAL = 0.05  # of the work that is expected: what a trial of one chunk may take
 _FEW = 64  # forward passes, less than which planning would take longer than it could save
 _SHARE = 0.1  # of the free memory: what the weights and outputs of a chunk may take
@@ -80,7 +81,6 @@ def plan(
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk: expected at least 1 point, got {chunk}.")
     threads = torch.get_num_threads()
-    loop = "points" if batches else "batches"
     if strategy == "points":
         return Plan("points", chunk or 1, threads)
     if strategy is None and points is not None and points * (batches or _FEW) < _FEW:
@@ -90,17 +90,19 @@ def plan(
     )
     if strategy is not None:
         return Plan(strategy, chunk or most, threads)
-    single = Plan(loop, 1 if batches else (chunk or most), threads)
+    single = Plan("points", 1, threads) if batches else Plan("batches", chunk or most, threads)
     seconds = time_plan(Plan("points", 1, threads), surface, batch, point)
     if seconds > SMALL:
         return Plan(single.strategy, single.chunk, threads, seconds)
-    best = single
+    # what becomes of the outputs is worked out for a chunk of points at once: of a small network
+    # that is a large part
+    best = loop = Plan("batches", chunk or min(_LOOP, most), threads)
     total = math.inf if points is None else seconds * points * (batches or _FEW)
     alone = {1, threads} if surface.device.type == "cpu" else {threads}
     for count in alone - {threads}:
         found = time_plan(Plan("points", 1, count), surface, batch, point)
         if found < seconds:
-            seconds, best = found, Plan(loop, single.chunk, count)
+            seconds, best = found, Plan("batches", loop.chunk, count)
     for size in (chunk,) if chunk else _CHUNKS:
         size = min(size, most)
         # a trial must stay small beside the work, and larger chunks rarely mend a bad start

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Task
+from lowland.errors import DataError
 from lowland.evaluate.bma import Average, likelihoods, over_points, settled
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.metrics import figures
 from lowland.progress import Progress
 from lowland.records import Table
+
+# columns that are there whatever comes: a loss that is not finite leaves them NaN
+_KNOWN = {"classification": ("accuracy", "ece", "brier"), "regression": ("rmse",)}
 
 
 def evaluate(
@@ -95,12 +99,13 @@ class EachPoint:
             average.samples = 1  # not by `end`, which refuses a loss that is not finite
             log_prob, target = average.log_prob(), average.target()
             if log_prob is None:
-                self.rows.append({})
-                continue
+                raise DataError(
+                    "the rows have no targets to evaluate with; predict takes such rows."
+                )
             row = {"loss": -float(log_prob.mean(dtype=torch.float64))}
-            found = {}
+            found = dict.fromkeys(_KNOWN.get(self.task.kind, ()), math.nan)
             if target is not None and math.isfinite(row["loss"]):
-                found = figures(self.task, average.averages(), log_prob, target)
+                found |= figures(self.task, average.averages(), log_prob, target)
             if "accuracy" in found:
                 found["error"] = 1 - found["accuracy"]
             self.rows.append(row | {"nll": row["loss"]} | found)

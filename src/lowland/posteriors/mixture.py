@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -47,6 +48,10 @@ class Mixture(Posterior):
         self.components = list(components)
         self.weights = [w / sum(weights) for w in weights]
         self.size = components[0].size
+        supports = {component.support for component in components}
+        if len(supports) == 1 and None not in supports and len(set(weights)) == 1:
+            # each component's draws in turn: all of them, once each
+            self.support = len(components) * (supports.pop() or 0)
         self._order: list[tuple[int, int]] = []  # (component, number of its draw) by draw
         self._counts = [0] * len(components)
 
@@ -63,8 +68,9 @@ class Mixture(Posterior):
         while len(self._order) <= i:
             self._order.append(self._next())
         component, number = self._order[i]
-        # components that were given the same seed still draw independently of one another
-        return self.components[component].point(number, seed=seed * len(self.weights) + component)
+        # hashed, so that components draw independently of one another, mixtures of mixtures too
+        digest = hashlib.blake2b(f"{seed}/{component}".encode(), digest_size=7).digest()
+        return self.components[component].point(number, seed=int.from_bytes(digest, "big"))
 
     def _next(self) -> tuple[int, int]:
         total = len(self._order) + 1

@@ -17,7 +17,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -302,6 +302,9 @@ class Trajectory:
         weights = tensors.pop("weights")
         self.layout.check(weights, flat=True)
         return Point(weights, {name.removeprefix(_BUFFER): t for name, t in tensors.items()})
+
+    def __iter__(self) -> Iterator[Point]:
+        return (self[i] for i in range(len(self)))
 
     @property
     def steps(self) -> list[int]:
