@@ -41,7 +41,7 @@ class RunFolder:
         Raises `StoreError` where it holds something else, or another process works in it.
         """
         holds = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
-        strange = holds - {".config.yaml.tmp"} and not (self.path / CONFIG).is_file()
+        strange = bool(holds - {f".{CONFIG}.tmp"}) and not (self.path / CONFIG).is_file()
         if strange or (self.path.exists() and not self.path.is_dir()):
             raise StoreError(
                 f"{self.path} is not empty and not a run folder: it holds no {CONFIG}; put that "
@@ -184,7 +184,7 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     crc = 0
     for name in sorted(tensors):
         data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        crc = zlib.crc32(data.numpy(), zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(memoryview(data.numpy()), zlib.crc32(name.encode(), crc))
     return f"{crc:08x}"
 
 

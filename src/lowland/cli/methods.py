@@ -12,6 +12,7 @@ import torch
 
 from lowland.cli.modes import Modes
 from lowland.core import Classification
+from lowland.errors import ConfigError, StoreError
 from lowland.evaluate import fit_temperature, predict, temper, tune_scale
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.progress import Progress
@@ -61,6 +62,27 @@ class Methods:
             "multiswag": Needs(walks=self.config.ensemble),
         }[method]
 
+    def check(self) -> None:
+        """Refuses a budget in which a method would find too few iterates, before it is spent."""
+        average, fge = self.config.average, self.config.fge
+        for method in self.config.methods:
+            if method in ("swa", "swag-diagonal", "swag", "fge", "multiswag"):
+                least = 2 if "swag" in method else 1
+                self._enough(
+                    method, "swa", least, f"start {average.start}, every {average.every} epochs"
+                )
+            if method == "fge":
+                self._enough(method, "fge", 1, f"start {average.start}, cycle {fge.cycle} epochs")
+
+    def _enough(self, method: str, kind: str, least: int, settings: str) -> None:
+        stored = self.modes.expected(kind)
+        if stored < least:
+            raise ConfigError(
+                f"{self.title(method)} needs {least} iterates or more, and gets {stored} of "
+                f"{self.config.train.epochs} epochs with {settings}: collect earlier or more "
+                "often, or train longer."
+            )
+
     def title(self, method: str) -> str:
         """The name of a row."""
         many = f" of {self.config.ensemble}" if method in ("ensemble", "multiswag") else ""
@@ -68,8 +90,7 @@ class Methods:
 
     def judge(self, method: str, progress: Progress) -> None:
         """Predicts the test rows with a method, after tuning it on the validation rows."""
-        record = self.folder.record(f"{method}.json")
-        if record.is_file() and self.folder.record(f"{method}.npz").is_file():
+        if self._judged(method):
             return
         post, scale = self._tuned(method)
         setup = self.setup
@@ -102,8 +123,17 @@ class Methods:
         table = {
             k: v if k == "method" else torch.tensor(v, dtype=torch.float64) for k, v in row.items()
         }
-        Table(table).save(record)
+        Table(table).save(self.folder.record(f"{method}.json"))
         self.folder.event("judged", method=method, nll=figures.get("nll"))
+
+    def _judged(self, method: str) -> bool:
+        """Whether both records are there, whole, and of one mind; if not they are made again."""
+        try:
+            row = Table.load(self.folder.record(f"{method}.json")).columns
+            figures = self.predictive(method).metrics()
+        except StoreError:
+            return False
+        return all(float(row[k][0]) == figures[k] for k in _METRICS if k in figures and k in row)
 
     def comparison(self) -> Table:
         """All rows that were judged."""

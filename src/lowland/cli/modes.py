@@ -30,6 +30,8 @@ from lowland.trajectory import (
     SWASchedule,
     Trajectory,
 )
+from lowland.trajectory.collect import When
+from lowland.trajectory.store import JOURNAL
 
 
 class Modes:
@@ -58,6 +60,8 @@ class Modes:
 
     def annealed(self, number: int, progress: Progress) -> None:
         """SGD to the end of its budget with a decaying rate."""
+        if self._done(f"sgd-{number}", progress=progress):
+            return
 
         def schedule(optimizer: Optimizer) -> LRScheduler:
             return DecaySchedule(optimizer, total=self.total)
@@ -67,8 +71,10 @@ class Modes:
     def walking(self, number: int, progress: Progress) -> None:
         """SGD that ends at a constant rate; its iterates go to a store, and an EMA runs along."""
         average = self.config.average
-        name, mine = f"swa-{number}", (f"ema-{number}", f"average-{number}")
-        if self._done(name, *mine, progress=progress):
+        name, averages = f"swa-{number}", [f"ema-{number}"]
+        if self.expected("swa"):  # the EMA alone needs no iterate
+            averages.append(f"average-{number}")
+        if self._done(name, *averages, progress=progress):
             return
 
         def schedule(optimizer: Optimizer) -> LRScheduler:
@@ -80,10 +86,9 @@ class Modes:
             Collector(ema, when=Every(1)),
         ]
         self._train(name, number, schedule, collectors, progress, ema=ema)
-        self._save(mine[0], ema.mean)
-        store = self.store(name)
-        # a walk that stores none serves the EMA alone: `Methods.check` sees to the others
-        self._save(mine[1], store.swa() if len(store) else ema.mean)
+        self._save(averages[0], ema.mean)
+        for one in averages[1:]:
+            self._save(one, self.store(name).swa())
 
     def cyclical(self, progress: Progress) -> None:
         """Cycles from the first iterate of walk 0 to the end of the same budget."""

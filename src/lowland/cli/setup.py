@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,11 @@ from torch import nn
 
 from lowland.cli.config import Config
 from lowland.core import Classification, LanguageModeling, LossSurface, Regression, Task
-from lowland.errors import ConfigError
+from lowland.core.data import move, take
+from lowland.core.task import rows
+from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.train import Batches, best_threads
+from lowland.train import checkpoint as disk
 
 SPLITS = ("train", "validation", "test")
 _TASKS: dict[str, type[Task]] = {
@@ -32,6 +35,7 @@ class Setup:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.task = self._task()
+        self.device = self._device()
         found = config.data.call()
         if not isinstance(found, Mapping) or any(name not in found for name in SPLITS):
             keys = sorted(found) if isinstance(found, Mapping) else type(found).__name__
@@ -39,10 +43,10 @@ class Setup:
                 f"{config.data.name}: expected a dict with train, validation and test, got {keys}."
             )
         self.data = found
-        self.validation = self._loader(found["validation"])
-        self.test = self._loader(found["test"])
-        self.clean = self._loader(found.get("clean", found["train"]))
-        self.device = config.device or "cpu"
+        self.validation = self._loader("validation")
+        self.test = self._loader("test")
+        self.clean = self._loader("clean" if "clean" in found else "train")
+        self._try()
         self.surface = LossSurface(
             self.model(config.seed),
             self.task,
@@ -69,19 +73,29 @@ class Setup:
             raise ConfigError(
                 f"{self.config.model.name}: expected an nn.Module, got {type(made).__name__}."
             )
-        return made.to(self.config.device or "cpu")
+        return made.to(self.device)
 
     def batches(self, seed: int) -> Any:
         """Training batches in the order of a seed."""
         train = self.data["train"]
         if _is_loader(train):
             return train
-        return Batches(
-            train,
+        return self._batches(
+            "train",
             batch_size=self.config.train.batch_size,
             seed=seed,
             transform=self.data.get("transform"),
         )
+
+    def length(self) -> int:
+        """Batches in an epoch."""
+        try:
+            return len(self.batches(0))
+        except TypeError:
+            raise ConfigError(
+                f"{self.config.data.name}: train is a loader without a length, and a budget in "
+                "epochs needs one: give it a __len__, the batches of an epoch."
+            ) from None
 
     def threads(self) -> int:
         """As many as the configuration says, or as are fastest for a training step."""
@@ -99,10 +113,65 @@ class Setup:
             raise ConfigError(f"task: expected a lowland Task, got {type(task).__name__}.")
         return task
 
-    def _loader(self, data: Any) -> Any:
+    def _device(self) -> str:
+        name = self.config.device or "cpu"
+        try:
+            torch.zeros(1, device=name).item()
+        except Exception as error:
+            what = str(error).partition("\n")[0]
+            raise ConfigError(f"device: {name} cannot be used here ({what}).") from error
+        return name
+
+    def _loader(self, split: str) -> Any:
+        data = self.data[split]
+        if isinstance(data, Iterator):
+            raise DataError(
+                f"{self.config.data.name}: {split} is an iterator, which ends after one pass; give "
+                "a loader, a list of batches or a data set."
+            )
         if _is_loader(data):
             return data
-        return Batches(data, batch_size=self.config.eval_batch_size, shuffle=False)
+        return self._batches(split, batch_size=self.config.eval_batch_size, shuffle=False)
+
+    def _batches(self, split: str, **options: Any) -> Batches:
+        try:
+            return Batches(self.data[split], **options)
+        except LowlandError as error:
+            raise DataError(f"{self.config.data.name}: {split}: {error}") from error
+
+    def _try(self) -> None:
+        """Takes one batch of each split through the model, before anything is spent or written."""
+        with disk.seeded(self.config.seed), torch.no_grad():
+            model = self.model(self.config.seed)
+            for split, loader in (
+                ("train", self.batches(0)),
+                ("validation", self.validation),
+                ("test", self.test),
+            ):
+                try:
+                    self._try_batch(model.train(split == "train"), loader)
+                except Exception as error:
+                    kind = "" if isinstance(error, LowlandError) else f"{type(error).__name__}: "
+                    raise DataError(
+                        f"{self.config.model.name} on a batch of {split} from "
+                        f"{self.config.data.name}: {kind}{error}"
+                    ) from error
+
+    def _try_batch(self, model: nn.Module, loader: Any) -> None:
+        raw = next(iter(loader), None)
+        if raw is None:
+            raise DataError("it is empty; check its data set.")
+        batch = self.task.parts(raw)
+        if batch.target is None:
+            raise DataError("it has no target; give (inputs, target).")
+        sizes = {rows(batch)}
+        if model.training and isinstance(loader, Batches):
+            sizes.add(loader.rows % loader.batch_size or loader.batch_size)  # the last of an epoch
+        for size in sizes:
+            args, kwargs, target = move(take(batch, size), torch.device(self.device))
+            with torch.autocast(torch.device(self.device).type, self.autocast, bool(self.autocast)):
+                output = self.task.output(model(*args, **kwargs))
+            self.task.check(output, target)
 
 
 def _is_loader(data: Any) -> bool:
