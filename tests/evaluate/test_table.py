@@ -157,8 +157,8 @@ def test_what_may_be_evaluated():
     assert surface.evaluate(weights, other).loss[1].item() == pytest.approx(
         float(surface(weights[1], loader=other)), rel=1e-5
     )
-    unlabelled = surface.evaluate(weights, [x for x, _ in blobs()])
-    assert unlabelled.columns == {}
+    with pytest.raises(ll.DataError, match="no targets"):
+        surface.evaluate(weights, [x for x, _ in blobs()])
 
 
 def test_progress_counts_points():

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.plots.contract import FigureContract
 
 from lowland.errors import DataError
 from lowland.plots import predictive
 from lowland.records import Predictive
+from tests.plots.contract import FigureContract
 
 
 def regression(n=6, dimensions=2):

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from tests.plots.contract import FigureContract
 
 from lowland.errors import ConfigError, DataError
 from lowland.plots import reliability
 from lowland.plots.scales import TICKS, stretch, unstretch
 from lowland.records import Predictive, Reliability
+from tests.plots.contract import FigureContract
 
 NAN = torch.nan
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.plots.contract import FigureContract
 
 from lowland.errors import DataError
 from lowland.plots import samples
 from lowland.records import Predictive
+from tests.plots.contract import FigureContract
 
 
 def average(n, level=0.3):

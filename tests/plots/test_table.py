@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.plots.contract import FigureContract
 
 from lowland.errors import ConfigError
 from lowland.plots import table
 from lowland.records import Table
+from tests.plots.contract import FigureContract
 
 METHODS = Table(
     {

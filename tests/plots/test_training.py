@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.plots.contract import FigureContract, assert_readable
 
 from lowland.errors import ConfigError
 from lowland.plots import training
 from lowland.records import TrainingLog
+from tests.plots.contract import FigureContract, assert_readable
 
 
 def log(epochs=10, averages=None, **columns):

@@ -184,7 +184,7 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     crc = 0
     for name in sorted(tensors):
         data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        crc = zlib.crc32(memoryview(data.numpy()), zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(data.numpy().data, zlib.crc32(name.encode(), crc))
     return f"{crc:08x}"
 
 

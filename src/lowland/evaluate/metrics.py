@@ -1,4 +1,4 @@
-"""Figures of merit. Calibration is computed in one place, so that figures and pictures agree."""
+"""Figures of merit, through torchmetrics where it has them; it loads on first use."""
 
 from __future__ import annotations
 
@@ -37,22 +37,23 @@ def figures(
 
 
 def _classification(task: Task, probs: Tensor, target: Tensor) -> dict[str, float]:
+    from torchmetrics.functional import classification as tm
+
     rows, labels = items(task, probs, target)
     if labels.ndim == 2:  # multilabel
         brier = ((rows.double() - labels) ** 2).sum(1)
         rows, labels = _by_label(rows, labels)
-        found = reliability(rows, labels)
     else:
-        found = reliability(rows, labels)
         # |p - e_y|^2 without the one-hot e_y, which for a vocabulary is as large as p
-        hit = rows.double().gather(1, labels[:, None])[:, 0]
+        hit = rows.gather(1, labels[:, None])[:, 0].double()
         brier = rows.square().sum(1, dtype=torch.float64) - 2 * hit + 1
-    correct = (found.accuracy * found.count).nan_to_num(0.0).sum()
-    return {
-        "accuracy": float(correct / found.count.sum()),
-        "ece": found.ece,
-        "brier": float(brier.mean()),
-    }
+    classes = rows.shape[1]
+    accuracy = tm.multiclass_accuracy(rows, labels, classes, average="micro", validate_args=False)
+    # torchmetrics gives a confidence of 1 a bin beyond the last one, and takes one that is above 1
+    # by rounding for a logit
+    sure = rows.clamp(0, 1 - torch.finfo(rows.dtype).eps / 2)
+    ece = tm.multiclass_calibration_error(sure, labels, classes, n_bins=BINS, validate_args=False)
+    return {"accuracy": float(accuracy), "ece": float(ece), "brier": float(brier.mean())}
 
 
 def reliability(
@@ -60,8 +61,9 @@ def reliability(
 ) -> Reliability:
     """Mean confidence and accuracy in bins of confidence (Guo et al. 2017).
 
-    Confidence is the largest probability, (N, C) -> (N,). Bins of equal width are (0, 1/bins],
-    (1/bins, 2/bins]...; of equal count, the rows in order of confidence cut into equal parts.
+    Confidence is the largest probability, (N, C) -> (N,). Bins of equal width are [0, 1/bins),
+    [1/bins, 2/bins)..., the last closed; of equal count, the rows in order of confidence cut into
+    equal parts, as in Maddox et al. 2019, so that the crowd of sure predictions is not one point.
 
     >>> result = reliability(torch.tensor([[0.9, 0.1], [0.7, 0.3]]), torch.tensor([0, 1]), bins=5)
     >>> result.count.tolist(), round(result.ece, 3)
@@ -75,7 +77,7 @@ def reliability(
     if equal == "width":
         # compared in the probabilities' own dtype, in which 0.6 is the edge 9/15
         edges = (torch.arange(1, bins, dtype=torch.float64) / bins).to(confidence)
-        index = torch.bucketize(confidence, edges)
+        index = torch.bucketize(confidence, edges, right=True)
     else:
         places = confidence.argsort(stable=True).argsort()
         index = places * bins // len(places)
@@ -138,6 +140,8 @@ def next_tokens(labels: Tensor) -> Tensor:  # (B, T) -> (B * (T - 1),)
 def _regression(
     task: Regression, averages: dict[str, Tensor], nll: float, target: Tensor
 ) -> dict[str, float]:
+    from torchmetrics.functional import mean_squared_error
+
     mean, variance = total_variance(averages)
     std = task.target_std.to(mean.device)
     target = target.to(mean.dtype)
@@ -145,7 +149,7 @@ def _regression(
     shift = log_scale(task, averages)
     gaussian = 0.5 * ((2 * math.pi * variance).log() + error2 / variance).sum(1).mean()
     return {
-        "rmse": float(((target - mean) * std).square().mean().sqrt()),
+        "rmse": float(mean_squared_error(mean * std, target * std, squared=False)),
         "nll": nll + shift,
         "nll_gaussian": float(gaussian) + shift,
         "coverage": float((error2 <= Z95**2 * variance).double().mean()),
