@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from safetensors import SafetensorError
+
 from lowland.errors import LowlandError
 
 STOPPED = 130  # what shells give for Ctrl-C
@@ -26,11 +28,10 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+    except (OSError, SafetensorError) as error:
         print(
-            f"lowland: {where}{error.strerror or error}; check the path, its permissions and the "
-            "space on the disk, then run the same command again.",
+            f"lowland: {error}; check the path, its permissions and the space on the disk, then "
+            "run the same command again.",
             file=sys.stderr,
         )
         code = 2

@@ -64,10 +64,12 @@ class Named(Section):
         except LowlandError:
             raise
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
+            frames = traceback.extract_tb(error.__traceback__)[1:]
+            own = [f for f in frames if "site-packages" not in f.filename] or frames
+            place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
             raise ConfigError(
-                f"{self.name}: {type(error).__name__}: {error} ({place.filename}, line "
-                f"{place.lineno}); check its args and what it reads."
+                f"{self.name}: {type(error).__name__}: {error}{place}; check its args and what it "
+                "reads."
             ) from error
 
 
@@ -104,7 +106,7 @@ class FGE(Section):
     @model_validator(mode="after")
     def _falls(self) -> FGE:
         if self.low > self.high:
-            raise ValueError(f"expected low <= high, {self.high}")
+            raise ValueError(f"expected low <= high, which is {self.high}")
         return self
 
 
@@ -169,8 +171,12 @@ def check_config(values: dict[str, Any], *, where: str) -> Config:
     except ValidationError as error:
         told: dict[str, list[str]] = {}  # a key of several forms has an error for each of them
         for one in error.errors():
-            key, *words = _told(one)
-            told[key] = [f"{told[key][0]} or {words[0]}" if key in told else words[0], words[1]]
+            if one["type"] == "literal_error" and isinstance(one["input"], dict):
+                continue  # it is meant to be the other form
+            key, wrong, got = _told(one)
+            if key in told:
+                wrong = f"{told[key][0]} or {wrong.removeprefix('expected ')}"
+            told[key] = [wrong, got]
         texts = [f"{key}: {wrong}{got}" for key, (wrong, got) in told.items()]
         raise ConfigError(f"{where}: {'; '.join(texts)}") from None
 
@@ -207,19 +213,19 @@ def _told(error: Any) -> tuple[str, str, str]:
             continue  # the name of one of several forms
         path.append(str(part))
     key = ".".join(path)
+    got = f", got {error['input']!r}"
     if unknown:
         keys = (section or Config).model_fields
         near = difflib.get_close_matches(path[-1], keys, n=1, cutoff=0)
         return key, f"there is no such key; did you mean {near[0]}?", ""
-    got = f", got {error['input']!r}"
     if error["type"] == "missing":
         return key, "is missing", ""
     if error["type"] == "model_type":
         named = error["ctx"]["class_name"] == "Named"
-        form = "{name: package.module:callable, args: {...}}" if named else "a section of keys"
+        form = "{name: package.module:callable, args: {...}}" if named else "a section"
         return key, f"expected {form}", got
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return key, message, got
+    return key, message.partition(", unable")[0], got
 
 
 def _section(annotation: Any) -> type[Section] | None:

@@ -12,7 +12,12 @@ from lowland.cli.run import execute
 
 
 def demo(
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[key=value]", help="Settings to put over its own: out=FOLDER seed=1."
+        ),
+    ] = None,
 ) -> None:
     """Run every method on the handwritten digits that come with scikit-learn."""
     package = Path(__file__).parents[1]

@@ -140,23 +140,26 @@ class Modes:
             )
 
         self.folder.event("training", run=name)
-        log = sgd(
-            model,
-            setup.task,
-            setup.batches(config.seed + number),
-            epochs=epochs or train.epochs,
-            optimizer=optimizer,
-            schedule=schedule,
-            collectors=collectors,
-            validate=self._validation(ema),
-            autocast=setup.autocast,
-            channels_last=config.channels_last,
-            accumulate=train.accumulate,
-            clip=train.clip,
-            seed=config.seed + number,
-            checkpoint=self._checkpoint(name),
-            progress=progress,
-        )
+        try:
+            log = sgd(
+                model,
+                setup.task,
+                setup.batches(config.seed + number),
+                epochs=epochs or train.epochs,
+                optimizer=optimizer,
+                schedule=schedule,
+                collectors=collectors,
+                validate=self._validation(ema),
+                autocast=setup.autocast,
+                channels_last=config.channels_last,
+                accumulate=train.accumulate,
+                clip=train.clip,
+                seed=config.seed + number,
+                checkpoint=self._checkpoint(name),
+                progress=progress,
+            )
+        except StoreError as error:
+            raise _told(error, name) from error
         stored = 0
         for collector in collectors:
             for target in collector.targets:
@@ -219,8 +222,7 @@ class Modes:
         try:
             return Trajectory.open(self._store_path(name), layout=self.setup.layout)
         except StoreError as error:
-            what = str(error).partition("; ")[0]
-            raise StoreError(f"{what}; {_again(name)}") from error
+            raise _told(error, name) from error
 
     def _require(self, store: Trajectory, name: str, expected: int) -> None:
         if len(store) != expected:
@@ -241,6 +243,11 @@ def _again(name: str) -> str:
         f"put it back, or delete trajectory/{name}, checkpoints/{name}.safetensors and "
         f"weights/{name}.safetensors from the run folder to train {name} again."
     )
+
+
+def _told(error: StoreError, name: str) -> StoreError:
+    """The same error, with what to do about it in a run folder."""
+    return StoreError(f"{str(error).partition('; ')[0]}; {_again(name)}")
 
 
 def _count(rule: When, steps: int) -> int:

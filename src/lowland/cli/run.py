@@ -23,9 +23,7 @@ def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to run.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[key=value]...", help="Settings to put over it: out=FOLDER seed=1."
-        ),
+        typer.Argument(metavar="[key=value]", help="Settings to put over it: out=FOLDER seed=1."),
     ] = None,
 ) -> None:
     """Train, average and compare: every method of the configuration, in one run folder.

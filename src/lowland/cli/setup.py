@@ -11,7 +11,6 @@ from torch import nn
 from lowland.cli.config import Config
 from lowland.core import Classification, LanguageModeling, LossSurface, Regression, Task
 from lowland.core.data import move, take
-from lowland.core.task import rows
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.train import Batches, best_threads
 from lowland.train import checkpoint as disk
@@ -140,38 +139,38 @@ class Setup:
             raise DataError(f"{self.config.data.name}: {split}: {error}") from error
 
     def _try(self) -> None:
-        """Takes one batch of each split through the model, before anything is spent or written."""
+        """Takes rows of each split through the model, before anything is spent or written."""
+        train = self.batches(0)
+        loaders = {"train": train, "validation": self.validation, "test": self.test}
         with disk.seeded(self.config.seed), torch.no_grad():
             model = self.model(self.config.seed)
-            for split, loader in (
-                ("train", self.batches(0)),
-                ("validation", self.validation),
-                ("test", self.test),
-            ):
-                try:
-                    self._try_batch(model.train(split == "train"), loader)
-                except Exception as error:
-                    kind = "" if isinstance(error, LowlandError) else f"{type(error).__name__}: "
-                    raise DataError(
-                        f"{self.config.model.name} on a batch of {split} from "
-                        f"{self.config.data.name}: {kind}{error}"
-                    ) from error
+            for split, loader in loaders.items():
+                self._try_split(model.train(split == "train"), split, loader)
+            if isinstance(train, Batches) and train.rows % train.batch_size:  # the last batch
+                self._try_split(model.train(), "train", train, train.rows % train.batch_size)
 
-    def _try_batch(self, model: nn.Module, loader: Any) -> None:
-        raw = next(iter(loader), None)
-        if raw is None:
-            raise DataError("it is empty; check its data set.")
-        batch = self.task.parts(raw)
-        if batch.target is None:
-            raise DataError("it has no target; give (inputs, target).")
-        sizes = {rows(batch)}
-        if model.training and isinstance(loader, Batches):
-            sizes.add(loader.rows % loader.batch_size or loader.batch_size)  # the last of an epoch
-        for size in sizes:
-            args, kwargs, target = move(take(batch, size), torch.device(self.device))
-            with torch.autocast(torch.device(self.device).type, self.autocast, bool(self.autocast)):
+    def _try_split(
+        self, model: nn.Module, split: str, loader: Any, size: int | None = None
+    ) -> None:
+        device = torch.device(self.device)
+        n = f"the last batch ({size} rows)" if size else "a batch"
+        try:
+            raw = next(iter(loader), None)
+            if raw is None:
+                raise DataError("it gave no rows; check its data set.")
+            batch = self.task.parts(raw)
+            if batch.target is None:
+                raise DataError("it has no target; give (inputs, target).")
+            args, kwargs, target = move(take(batch, size) if size else batch, device)
+            with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
                 output = self.task.output(model(*args, **kwargs))
             self.task.check(output, target)
+        except Exception as error:
+            known = isinstance(error, LowlandError)
+            what = str(error) if known else f"{type(error).__name__}: {error}."
+            raise DataError(
+                f"{self.config.model.name} on {n} of {split} from {self.config.data.name}: {what}"
+            ) from error
 
 
 def _is_loader(data: Any) -> bool:

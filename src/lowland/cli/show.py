@@ -79,12 +79,13 @@ class Bars:
 
     def _lines(self, label: str) -> Callable[[int, int | None], None]:
         began = told = time.monotonic()
+        last = 0
 
         def report(done: int, total: int | None) -> None:
-            nonlocal told
+            nonlocal told, last
             now = time.monotonic()
-            if done == total or now - told >= SECONDS:
-                told = now
+            if done > last and (done == total or now - told >= SECONDS):
+                told, last = now, done
                 of = "" if total is None else f" of {total}"
                 self._console.print(f"{label}: {done}{of}, {now - began:.0f} s", highlight=False)
 
