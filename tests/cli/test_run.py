@@ -1,8 +1,10 @@
-"""`lowland run` as its users run it: a process of its own, stopped anywhere, and run again."""
+"""`lowland run` as its users run it: in a process that is stopped anywhere, and run again."""
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from lowland.cli import main
 from lowland.records import Predictive, Table
 
 EVENTS = Path(__file__).with_name("events.py")
@@ -45,6 +48,16 @@ def lowland(*args, event=None, cwd=None):
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def inside(*args):
+    """The same in this process, which has torch already: for runs that nothing stops."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["lowland", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    return stop.value.code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +124,7 @@ def test_the_table_is_what_the_records_say(finished):
 def test_the_same_command_again_only_shows_the_table(finished, config):
     out, stdout = finished
     before = {p: p.stat().st_mtime_ns for p in (out / "weights").iterdir()}
-    code, again, stderr = lowland("run", config, f"out={out}")
+    code, again, stderr = inside("run", config, f"out={out}")
     assert code == 0, stderr
     assert {p: p.stat().st_mtime_ns for p in (out / "weights").iterdir()} == before
     tail = stdout[stdout.index("Test data") :]
@@ -148,20 +161,20 @@ def test_stopped_and_started_again_it_ends_with_the_same_bits(
     else:
         assert code == -9
     assert not (out / "records" / "comparison.json").exists(), "it was stopped too late to tell"
-    code, _, stderr = lowland("run", config, f"out={out}")
+    code, _, stderr = inside("run", config, f"out={out}")
     assert code == 0, stderr
     assert_same_weights(out, finished[0])
 
 
 def test_the_comparison_of_weights_can_fail(finished, config, tmp_path):
-    code, _, stderr = lowland("run", config, f"out={tmp_path / 'other'}", "seed=1", "methods=[sgd]")
+    code, _, stderr = inside("run", config, f"out={tmp_path / 'other'}", "seed=1", "methods=[sgd]")
     assert code == 0, stderr
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "other", finished[0])
 
 
 def test_the_demo_takes_settings_too(tmp_path):
-    code, stdout, stderr = lowland(
+    code, stdout, stderr = inside(
         "demo", f"out={tmp_path / 'demo'}", "methods=[sgd]", "train.epochs=2", "threads=1"
     )
     assert code == 0, stderr
