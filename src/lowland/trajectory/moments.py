@@ -23,7 +23,7 @@ from lowland.posteriors import Gaussian, PointMass, Posterior
 
 # values worked on at a time: few enough that the operations on them stay in cache, so that an
 # update moves each vector through memory once, and enough that a call costs little beside them
-_PART = 1 << 19
+_PART = 1 << 20
 
 
 class Moments(ABC):
