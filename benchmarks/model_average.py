@@ -55,7 +55,7 @@ def main() -> list[Row]:
     def average() -> None:
         ll.predict(surface, post, batches, samples=SAMPLES)
 
-    ours, alone, hand = paired(average, passes, by_hand, rounds=3, warm=1)
+    ours, alone, hand = paired(average, passes, by_hand, rounds=9, warm=1)
     size = f"{SAMPLES} samples, P = {surface.layout.size / 1e6:.1f}M, 512 images"
     return [
         Row(
