@@ -107,7 +107,7 @@ class LossSurface:
             output = self.forward(parameters, buffers, args, kwargs)
             if unseen:
                 self.task.check(output, target)
-            total += self.items_nll(output, target).sum(dtype=torch.float64)
+            total += self.task.items_nll(output, target).sum(dtype=torch.float64)
         assert data.items is not None  # set by the pass
         return total / data.items
 
@@ -123,7 +123,7 @@ class LossSurface:
         args, kwargs, target = self.labelled(batch)
         mode = "train" if train else "eval"
         output = self.forward(self.layout.materialise(w), buffers or {}, args, kwargs, mode=mode)
-        loss = self.items_nll(output, target).sum()
+        loss = self.task.items_nll(output, target).sum()
         mask = self.task.valid(target)
         # a tensor, so that nothing is waited for on a GPU, and vmap over batches works
         return loss / (self.task.count(batch) if mask is None else mask.sum().clamp_min(1))
@@ -245,16 +245,6 @@ class LossSurface:
         """The output tensor for parameters and buffers by name: see `Template`."""
         return self.task.output(self.template(parameters, buffers, args, kwargs, mode=mode))
 
-    def items_nll(self, output: Tensor, target: Any) -> Tensor:
-        """Negative log-likelihood of each item, (items,)."""
-        loss = self.task.nll(output, target)
-        if loss.ndim != 1:
-            raise DataError(
-                f"{self.task!r}.nll: expected one value an item, (items,), got "
-                f"{tuple(loss.shape)}; do not reduce the loss."
-            )
-        return loss
-
     def labelled(self, batch: Any) -> Any:
         """The parts of a batch that must have a target."""
         parts = self.task.parts(batch)
@@ -282,7 +272,7 @@ class LossSurface:
             with self.template.lock, bn.differentiable(self.template.layers, stats):
                 output = self.forward(self.layout.materialise(leaf), fixed, args, kwargs)
             self.task.check(output, target)
-            loss = self.items_nll(output, target).sum(dtype=torch.float64)
+            loss = self.task.items_nll(output, target).sum(dtype=torch.float64)
             grads = torch.autograd.grad(loss, [leaf, *stats.values()], allow_unused=True)
             total += loss.detach()
             for into_one, part in zip([gradient, *into.values()], grads, strict=True):

@@ -106,6 +106,16 @@ class Task(ABC):
     def nll(self, output: Tensor, target: Any) -> Tensor:
         """Negative log-likelihood of each item, (items,)."""
 
+    def items_nll(self, output: Tensor, target: Any) -> Tensor:
+        """`nll`, held to one value an item: what library code calls."""
+        loss = self.nll(output, target)
+        if loss.ndim != 1:
+            raise DataError(
+                f"{self!r}.nll: expected one value an item, (items,), got {tuple(loss.shape)}; do "
+                "not reduce the loss."
+            )
+        return loss
+
     def valid(self, target: Any) -> Tensor | None:
         """Which items count, (items,) bool; None: all of them."""
         return None

@@ -244,12 +244,7 @@ def settled(
 
 def likelihoods(task: Task, outputs: Tensor, target: Any) -> Tensor:
     """Negative log-likelihoods (n, items) of outputs (n, B, ...)."""
-    found: Tensor = over_points(lambda output: task.nll(output, target), outputs)
-    if found.ndim != 2:
-        raise DataError(
-            f"{task!r}.nll: expected one value an item, (items,), got {tuple(found.shape[1:])}; do "
-            "not reduce the loss."
-        )
+    found: Tensor = over_points(lambda output: task.items_nll(output, target), outputs)
     return found
 
 

@@ -200,12 +200,7 @@ class _Run:
         if self.epoch == 0:
             self.task.check(output, target)
         items = self.task.count(batch)
-        each = self.task.nll(output, target)
-        if each.ndim != 1:
-            raise DataError(
-                f"{self.task!r}.nll: expected one value an item, (items,), got "
-                f"{tuple(each.shape)}; do not reduce the loss."
-            )
+        each = self.task.items_nll(output, target)
         loss = each.sum() / max(items, 1)
         self.pending.append((self.batch, loss.detach(), items))
         if self.device.type == "cpu" or len(self.pending) >= _WATCH:
