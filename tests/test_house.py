@@ -60,6 +60,8 @@ HEAVY = (
     "lightning",
     "transformers",
     "scipy",
+    "pyarrow",
+    "PIL",
 )
 
 
