@@ -61,6 +61,8 @@ HEAVY = (
     "lightning",
     "transformers",
     "scipy",
+    "pyarrow",
+    "PIL",
 )
 
 
