@@ -88,8 +88,7 @@ def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
     with opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
-    expected = metadata.pop(CHECKSUM, None)
-    if expected is not None and expected != _checksum(tensors, metadata):
+    if metadata.get(CHECKSUM) not in (None, _checksum(tensors, metadata)):
         raise StoreError(
             f"{path}: damaged, its checksum does not fit; make it again or name another file."
         )
@@ -150,7 +149,8 @@ def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    crc = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
+    notes = sorted(item for item in metadata.items() if item[0] != CHECKSUM)
+    crc = zlib.crc32(json.dumps(notes).encode())
     for name in sorted(tensors):
         crc = zlib.crc32(_bytes(tensors[name]).numpy().data, zlib.crc32(name.encode(), crc))
     return f"{crc:08x}"
