@@ -1,7 +1,7 @@
 """The study of CIFAR-10: three runs, compared; the tables of the README are written from them.
 
-`python studies/cifar10/run.py` from the project's root. Stop it at any moment; the same command goes
-on. `--smoke` is a run of minutes that shows that everything works, and no result.
+`python studies/cifar10/run.py` from the project's root. Stop it at any moment: the same command
+goes on. `--smoke` is a run of minutes that shows that everything works, and no result.
 """
 
 from __future__ import annotations
