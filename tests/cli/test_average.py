@@ -2,9 +2,11 @@
 
 import io
 import json
+import re
 import sys
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lowland import SWAG, LossSurface, ParamLayout
+import lowland as ll
+from lowland import SWAG, ParamLayout
 from lowland.cli import main
 from lowland.cli.average import average as command
 from lowland.records import Table
@@ -454,20 +457,25 @@ def test_fewer_checkpoints_than_the_rank_are_no_warning(own):
     assert SWAG.load(own / "averaged" / "swag.safetensors").rank == 3
 
 
-def test_the_five_lines_of_the_page_do_the_same(own):
-    saved(own / "run")
-    done("run", "--config", "config.yaml", "--no-swag")
+def test_the_five_lines_of_the_page_do_the_same(own, monkeypatch):
+    saved(own / "runs" / "bert")
+    done("runs/bert", "--config", "config.yaml", "--no-swag")
     import own_average
 
-    from lowland import Classification, Trajectory
-
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "surface = " in b]
+    data = own_average.splits()
     model = net()
-    surface = LossSurface(model, Classification(), [own_average.splits()["train"]])
-    traj = Trajectory.from_checkpoints("run", surface.layout)
-    w = traj.swa()
-    surface.layout.load_(model, w)
-    model.load_state_dict(surface.refresh(w), strict=False)
+    given = {
+        "ll": ll,
+        "model": model,
+        "train_loader": [data["train"]],
+        "test_loader": [data["test"]],
+    }
+    with pytest.warns(UserWarning, match="5 iterates"):  # fewer than the rank
+        exec(block, given)
     swa = load_file(own / "averaged" / "swa.safetensors")
     for name in PARAMETERS:
         assert torch.equal(model.state_dict()[name], swa[name])
     torch.testing.assert_close(model.state_dict()["1.running_var"], swa["1.running_var"])
+    assert given["pred"].probs.shape == (20, 3)

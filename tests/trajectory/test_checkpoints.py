@@ -355,7 +355,7 @@ def test_tied_weights_of_a_torch_file_count_once(tmp_path):
 
 
 def test_moments_made_without_the_model_are_put_in_its_order(tmp_path):
-    """Safetensors files lose the model's order: their moments as they are would be wrong weights."""
+    """Safetensors files lose the model's order; moments as they are would be wrong weights."""
     for seed in range(4):
         save_file(stepped(Net(), seed).state_dict(), tmp_path / f"{seed}.safetensors")
     loose = layout_of(read_checkpoint(tmp_path / "0.safetensors"))
