@@ -14,7 +14,8 @@ ARGS ?=
 TORCH ?= 2.13.0
 
 # Small tensors are slower on many threads; timings and tests want the same number everywhere.
-test soak integrations bench: export OMP_NUM_THREADS ?= 2
+test soak bench: export OMP_NUM_THREADS ?= 2
+integrations: export OMP_NUM_THREADS ?= 1
 test soak integrations: export MPLBACKEND ?= Agg
 
 .PHONY: help setup demo test soak integrations lint format types bench lock clean
