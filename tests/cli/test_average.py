@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sys
 import warnings
@@ -165,6 +166,16 @@ def test_dtypes_are_kept_and_sums_are_wide(own, dtype):
     assert not (own / "averaged" / "swag.safetensors").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_whoever_could_read_the_checkpoints_can_read_the_averages(own):
+    saved(own / "run")
+    for mode in (0o640, 0o600):
+        (own / "run" / "step-12.safetensors").chmod(mode)
+        done("run")
+        for name in ("swa", "swag"):
+            assert (own / "averaged" / f"{name}.safetensors").stat().st_mode & 0o777 == mode
+
+
 def test_the_last_few_and_those_from_a_step_on(own):
     states = saved(own / "run")
     done("run", "--last", 2)
@@ -246,6 +257,21 @@ def test_a_trainers_folder_stays_one_that_from_pretrained_reads(own):
         )
 
 
+def test_adapters_stay_adapters(own):
+    for step in (5, 10):
+        folder = own / "lora" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        factor = {"a.lora_A.weight": torch.full((2, 3), float(step))}
+        save_file(factor, folder / "adapter_model.safetensors")
+        (folder / "adapter_config.json").write_text("{}")
+        save_file({"base": torch.ones(1)}, folder / "other.safetensors")
+    done("lora", "--no-swag")
+    names = {p.name for p in (own / "averaged").iterdir()}
+    assert names == {"average.json", "adapter_config.json", "adapter_model.safetensors"}
+    found = load_file(own / "averaged" / "adapter_model.safetensors")
+    assert found["a.lora_A.weight"].tolist() == [[7.5] * 3] * 2
+
+
 def test_inspection_writes_nothing_and_imports_nothing(own):
     states = lightning(own / "run")
     sys.modules.pop("own_average", None)
@@ -266,7 +292,14 @@ def test_large_deviations_go_to_a_file_and_leave_none_behind(own, monkeypatch):
     done("run", "--out", "mapped")
     a, b = (SWAG.load(own / name / "swag.safetensors") for name in ("plain", "mapped"))
     assert torch.equal(a.deviations, b.deviations)
-    assert not [p for p in (own / "mapped").iterdir() if p.name.startswith(".")]
+    assert sorted(p.name for p in (own / "mapped").iterdir()) == [
+        "average.json",
+        "swa.safetensors",
+        "swag.safetensors",
+    ]
+    not_finite(own)
+    assert lowland("run", "--out", "failed")[0] == 2
+    assert [p.name for p in (own / "failed").iterdir()] == ["average.json"]
 
 
 # -- with a model and data -------------------------------------------------------------------------

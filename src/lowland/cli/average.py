@@ -20,6 +20,7 @@ from lowland.cli.checkpoints import (
     rest,
     say,
     statistics,
+    tensors_of,
 )
 from lowland.cli.config import read_config
 from lowland.cli.judge import Judge
@@ -162,16 +163,16 @@ def average(
         raise ConfigError("--each: judging checkpoints needs model and data; give --config.")
     if each and where is not None:
         raise ConfigError("--each judges whole checkpoints; leave out --where.")
+    output = Output(out.expanduser(), chosen)
     before = torch.get_num_threads()
     try:
-        what = Averages(rank, swag, ema, where, config, each)
-        _average(chosen, what, out.expanduser(), console)
+        _average(chosen, Averages(rank, swag, ema, where, config, each), output, console)
     finally:
         torch.set_num_threads(before)
+        _scratch(output).unlink(missing_ok=True)
 
 
-def _average(chosen: Chosen, what: Averages, out: Path, console: Console) -> None:
-    output = Output(out, chosen)
+def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -> None:
     last = chosen.check()
     judge = None
     if what.config is None:
@@ -200,8 +201,7 @@ def _average(chosen: Chosen, what: Averages, out: Path, console: Console) -> Non
         written["EMA"] = write("ema", ema.mean)
     if isinstance(swa, SWAG):
         written["SWAG"] = swa.save(output.path / "swag.safetensors")
-        _scratch(output).unlink(missing_ok=True)
-    output.companions()
+    output.finish()
     if rows is not None and judge is not None:
         rows.save(output.path / "comparison.json")
         output.record(**notes, **judge.notes)
@@ -230,20 +230,20 @@ def _tell(
     chosen: Chosen, layout: ParamLayout, last: dict[str, Tensor], judged: bool, console: Console
 ) -> None:
     """What went in, and what did not."""
-    names = f"{len(layout.names)} tensors"
-    say(console, f"Averaged {chosen.span()}: P = {layout.size:,} in {names}.")
+    what = tensors_of(len(layout.names))
+    say(console, f"Averaged {chosen.span()}: P = {layout.size:,} in {what}.")
     kept = rest(layout, last)
     stats = statistics({n: last[n] for n in kept})
     others = [n for n in kept if n not in stats]
     if others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        say(console, f"From the last checkpoint: {len(others)} other tensors ({shown}).")
+        say(console, f"From the last checkpoint: {tensors_of(len(others))} ({shown}).")
     if stats and judged:
         say(console, "BatchNorm statistics were re-estimated for the averages.")
     elif stats:
         say(
             console,
-            f"BatchNorm statistics ({len(stats)} tensors) are the last checkpoint's, and do not "
-            "fit averaged weights: give --config, which re-estimates them, or call "
+            f"BatchNorm statistics ({tensors_of(len(stats))}) are the last checkpoint's, and do "
+            "not fit averaged weights: give --config, which re-estimates them, or call "
             "torch.optim.swa_utils.update_bn(train_loader, model) after loading.",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,13 @@ from torch import Tensor
 from lowland.core import ParamLayout
 from lowland.errors import ConfigError, StoreError
 from lowland.files import write_tensors, write_text
-from lowland.trajectory.checkpoints import WEIGHTS, Checkpoint, find_checkpoints, in_order
+from lowland.trajectory.checkpoints import (
+    WEIGHTS,
+    Checkpoint,
+    find_checkpoints,
+    in_order,
+    natural,
+)
 from lowland.trajectory.formats import is_statistic, layout_of, read_checkpoint, require_alike
 
 RECORD = "average.json"
@@ -42,7 +49,8 @@ class Chosen:
     @property
     def pretrained(self) -> bool:
         """Whether they are folders that `from_pretrained` reads."""
-        return self.last.path.name in WEIGHTS and (self.last.path.parent / "config.json").is_file()
+        beside = [self.last.path.with_name(name) for name in ("config.json", "adapter_config.json")]
+        return self.last.path.name in WEIGHTS and any(file.is_file() for file in beside)
 
     def read(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
         """The tensors of one, mapped into memory."""
@@ -86,6 +94,8 @@ def choose(
 
 def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
     """Prints what is there, then raises `LayoutError` if it does not fit together."""
+    folder = os.path.commonpath([c.path.parent for c in chosen.checkpoints])
+    say(console, f"In {folder}:")
     table = Table(box=SIMPLE_HEAD)
     table.add_column("file", overflow="fold")
     for name in ("step", "tensors", "values", "dtypes"):
@@ -93,7 +103,7 @@ def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
     for one in chosen.checkpoints:
         tensors = chosen.read(one).values()
         table.add_row(
-            str(one.path),
+            os.path.relpath(one.path, folder),
             "?" if one.step is None else str(one.step),
             str(len(tensors)),
             f"{sum(t.numel() for t in tensors):,}",
@@ -102,12 +112,12 @@ def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
     console.print(table)
     last = chosen.read(chosen.last)
     layout = layout_of(last, where=where)
-    say(console, f"To average: P = {layout.size:,} in {len(layout.names)} tensors.")
+    say(console, f"To average: P = {layout.size:,} in {tensors_of(len(layout.names))}.")
     for name, count, size in _parts(layout):
-        say(console, f"  {name}: {count} tensors, {size:,} values")
+        say(console, f"  {name}: {tensors_of(count)}, {size:,} values")
     kept = rest(layout, last)
     if kept:
-        say(console, f"As in the last: {len(kept)} tensors, such as {', '.join(kept[:3])}.")
+        say(console, f"As in the last: {tensors_of(len(kept))}, such as {', '.join(kept[:3])}.")
     chosen.check()
     say(console, "They fit together.")
 
@@ -115,6 +125,11 @@ def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
 def say(console: Console, text: str) -> None:
     """A line that is wrapped by the terminal alone, so that paths can be copied."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def tensors_of(count: int) -> str:
+    """1 tensor, 2 tensors."""
+    return "1 tensor" if count == 1 else f"{count} tensors"
 
 
 def rest(layout: ParamLayout, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -176,8 +191,10 @@ class Output:
         write_tensors(path, tensors, notes)  # transformers insists on the format
         return path
 
-    def companions(self) -> None:
-        """Copies what `from_pretrained` needs beside the weights."""
+    def finish(self) -> None:
+        """Copies what `from_pretrained` needs; whoever could read the checkpoints can read it."""
+        for file in self.path.glob("*.safetensors"):
+            shutil.copymode(self._chosen.last.path, file)
         if not self._chosen.pretrained:
             return
         for pattern in _COMPANIONS:
@@ -196,7 +213,7 @@ def _parts(layout: ParamLayout) -> list[tuple[str, int, int]]:
             found[name] = (count + 1, size + entry.size)
         if len(found) > 1:
             break
-    shown = [(name, *figures) for name, figures in found.items()]
+    shown = [(name, *found[name]) for name in sorted(found, key=natural)]
     return shown[:12] if len(shown) <= 12 else [*shown[:11], _joined(shown[11:])]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from lowland.errors import StoreError
 from lowland.files import PathLike
 from lowland.trajectory.formats import INDEX, read_torch
+from lowland.trajectory.journal import JOURNAL
 
 # what transformers calls the weights in a folder, best first
 WEIGHTS = (
@@ -27,7 +28,6 @@ _OTHERS = re.compile(r"^(optimizer|scheduler|scaler|training_args|rng_state|lowl
 _TRAINER = re.compile(r"^checkpoint-(\d+)$")
 _STEP = re.compile(r"step[=_-]?(\d+)", re.I)
 _EPOCH = re.compile(r"(?:epoch|iter|iteration|checkpoint|ckpt)[=_-]?(\d+)", re.I)
-_JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _checkpoint(file: Path) -> Checkpoint:
 
 
 def _in_folder(folder: Path) -> list[Checkpoint]:
-    if (folder / _JOURNAL).is_file():
+    if (folder / JOURNAL).is_file():
         raise StoreError(
             f"{folder} is a trajectory of lowland's own; open it with Trajectory.open, whose swa() "
             "and swag() are its averages."

@@ -9,13 +9,10 @@ next append writes over them.
 from __future__ import annotations
 
 import itertools
-import json
 import operator
 import os
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +28,17 @@ from lowland.posteriors import Ensemble
 from lowland.progress import Progress, reporting
 from lowland.trajectory.checkpoints import find_checkpoints
 from lowland.trajectory.formats import fitted, read_checkpoint
+from lowland.trajectory.journal import (
+    FORMAT,
+    JOURNAL,
+    Iterate,
+    checksum,
+    journal_line,
+    parse_line,
+)
 from lowland.trajectory.moments import SWA, SWAG, Moments
 
-FORMAT = "lowland-trajectory-1"
-JOURNAL = "journal.jsonl"
 _BUFFER = "buffer/"
-
-
-@dataclass(frozen=True)
-class Iterate:
-    """A line of the journal."""
-
-    file: str
-    step: int
-    size: int | None = None  # bytes; None for files that are not the store's own
-    crc: int | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Trajectory:
@@ -111,7 +103,7 @@ class Trajectory:
             raise StoreError(f"{path} is not a trajectory: {JOURNAL} is missing; check the path.")
         # what follows the last newline is a line that a kill cut off, or nothing
         lines = journal.read_bytes().split(b"\n")[:-1]
-        header = _parse(lines[0]) if lines else None
+        header = parse_line(lines[0]) if lines else None
         if header is None or header.get("format") != FORMAT:
             raise StoreError(
                 f"{journal}: its first line is damaged or not lowland's; name another folder."
@@ -123,7 +115,7 @@ class Trajectory:
         trouble = None
         store._end = len(lines[0]) + 1
         for number, line in enumerate(lines[1:], start=2):
-            entry = _parse(line)
+            entry = parse_line(line)
             if entry is None:
                 trouble = f"{journal}: line {number} is damaged"
                 break
@@ -213,12 +205,12 @@ class Trajectory:
         file = f"{len(self.iterates):06d}.safetensors"
         with replacing(self.path / file) as temporary:
             save_file(tensors, temporary, metadata={"format": FORMAT, "step": str(step)})
-            size, crc = temporary.stat().st_size, _crc(temporary)
+            size, crc = temporary.stat().st_size, checksum(temporary)
         iterate = Iterate(file, step, size, crc, figures)
         with open(self.path / JOURNAL, "r+b") as journal:
             journal.seek(self._end)
             journal.truncate()  # of a line that a kill cut off
-            journal.write(_line(vars(iterate)))
+            journal.write(journal_line(vars(iterate)))
             journal.flush()
             os.fsync(journal.fileno())
             self._end = journal.tell()
@@ -265,9 +257,9 @@ class Trajectory:
 
     def _rewrite(self) -> None:
         with replacing(self.path / JOURNAL) as temporary, open(temporary, "wb") as journal:
-            journal.write(_line({"format": FORMAT, "layout": self.layout.spec()}))
+            journal.write(journal_line({"format": FORMAT, "layout": self.layout.spec()}))
             for iterate in self.iterates:
-                journal.write(_line(vars(iterate)))
+                journal.write(journal_line(vars(iterate)))
             self._end = journal.tell()
 
     def _set_aside(self) -> None:
@@ -329,7 +321,7 @@ class Trajectory:
         size = file.stat().st_size
         if size != iterate.size:
             return f"{file} is damaged: {size} bytes instead of {iterate.size}"
-        if thorough and _crc(file) != iterate.crc:
+        if thorough and checksum(file) != iterate.crc:
             return f"{file} is damaged or foreign: its checksum is not the journal's"
         return None
 
@@ -399,25 +391,3 @@ class Trajectory:
 def _number(value: float | Tensor) -> float:
     # a loss still has its graph
     return float(value.detach() if isinstance(value, Tensor) else value)
-
-
-def _line(entry: Mapping[str, Any]) -> bytes:
-    body = json.dumps(entry).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """The entry of a journal line, or None where its checksum does not fit."""
-    head, _, body = line.partition(b" ")
-    if len(head) != 8 or head != b"%08x" % zlib.crc32(body):
-        return None
-    entry: dict[str, Any] = json.loads(body)
-    return entry
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
