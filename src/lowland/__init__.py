@@ -23,7 +23,7 @@ from lowland.errors import (
 )
 from lowland.evaluate import fit_temperature, predict, reliability, temper, tune_scale
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
-from lowland.train import Batches, sgd
+from lowland.train import Batches, Members, sgd, sgd_members
 from lowland.trajectory import (
     EMA,
     SWA,
@@ -61,6 +61,7 @@ __all__ = [
     "LayoutError",
     "LossSurface",
     "LowlandError",
+    "Members",
     "MidCycle",
     "Mixture",
     "NonFiniteError",
@@ -77,6 +78,7 @@ __all__ = [
     "predict",
     "reliability",
     "sgd",
+    "sgd_members",
     "temper",
     "tune_scale",
 ]

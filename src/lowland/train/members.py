@@ -1,0 +1,166 @@
+"""Many networks of one structure as one: their weights lie in one tensor (M, P)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowland.core import ParamLayout, Point, Task
+from lowland.core.layout import clean, named_parameters
+from lowland.core.template import Template
+from lowland.errors import ConfigError, LayoutError
+from lowland.trajectory.moments import Moments
+
+
+class Members(nn.Module):
+    """M independent networks as one module with one parameter, `weights` (M, P).
+
+    One vmapped call does the work of M, and what acts on each weight alone acts on (M, P) as it
+    does on M vectors: SGD with momentum and weight decay, Adam, SWA, SWAG, EMA. So
+    `ParamLayout(members)` is the layout for collectors, and `split` gives each network's moments.
+
+    Args:
+        models: networks of one structure, in any number; an iterable that makes them one by one is
+            never held as a whole. They are copied, and not changed.
+        device: where to compute; None: where the first is.
+
+    Attributes:
+        layout: of one network. weights: (M, P), row m is network m.
+
+    Raises:
+        LayoutError: networks of different structures. ConfigError: none, or parameters of several
+            dtypes.
+
+    >>> members = Members(nn.Linear(1, 1, bias=False) for _ in range(3))
+    >>> with torch.no_grad():
+    ...     _ = members.weights.copy_(torch.tensor([[1.0], [2.0], [3.0]]))
+    >>> members(torch.ones(3, 1, 1)).flatten()  # a batch a network
+    tensor([1., 2., 3.], grad_fn=<...>)
+    """
+
+    def __init__(
+        self, models: Iterable[nn.Module], *, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__()
+        rows: list[Tensor] = []
+        others: list[dict[str, Tensor]] = []  # of each network: what is no part of w
+        for model in models:
+            if not rows:
+                self.layout = ParamLayout(model)
+                self.template = Template(model, device=device)
+                self._known = {*self.layout.names, *self.layout.aliases, *self.template.statistics}
+            else:
+                self.layout.require_same(
+                    ParamLayout(model), what=f"network {len(rows)}: its layers"
+                )
+            rows.append(self.layout.flatten(model).to(self.template.device))
+            others.append(self._rest(model))
+        if not rows:
+            raise ConfigError("members: expected at least one network.")
+        kinds = {entry.dtype for entry in self.layout.entries}
+        if kinds != {self.layout.dtype}:
+            raise ConfigError(
+                f"members: expected parameters in {self.layout.dtype}, got "
+                f"{', '.join(sorted(map(str, kinds)))}; train such networks one by one."
+            )
+        self.weights = nn.Parameter(torch.stack(rows))
+        # frozen parameters and buffers: once where all agree, else a row a network
+        self.shared, self.own = self._sorted(others)
+        self.train(self.template.module.training)
+
+    def _rest(self, model: nn.Module) -> dict[str, Tensor]:
+        tensors = named_parameters(model) | clean(dict(model.named_buffers()))
+        device = self.template.device
+        return {
+            name: tensor.detach().to(device, copy=True)
+            for name, tensor in tensors.items()
+            if name not in self._known
+        }
+
+    @staticmethod
+    def _sorted(
+        others: list[dict[str, Tensor]],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        first, *rest = others
+        shared, own = {}, {}
+        for name, tensor in first.items():
+            found = [tensor, *(other[name] for other in rest if name in other)]
+            if len(found) != len(others) or any(t.shape != tensor.shape for t in found):
+                raise LayoutError(
+                    f"{name}: expected a tensor {tuple(tensor.shape)} in every network; build them "
+                    "by the same code."
+                )
+            if all(torch.equal(t, tensor) for t in found):
+                shared[name] = tensor
+            else:
+                own[name] = torch.stack(found)
+        return shared, own
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Outputs (M, B, ...) of inputs (M, B, ...): a batch a network."""
+        if not self.training and self.template.layers:
+            raise ConfigError(
+                "BatchNorm statistics are not tracked side by side: predict with each network, "
+                "ll.predict(surface, members.weights[m]), which refreshes them."
+            )
+
+        def one(w: dict[str, Tensor], own: dict[str, Tensor], inputs: Any) -> Any:
+            return self._call(w, own, *inputs)
+
+        return self._over(one, (args, kwargs))
+
+    def losses(self, task: Task, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Each network's mean NLL (M,) of its own batch, its items (M,), and the outputs."""
+
+        def one(
+            w: dict[str, Tensor], own: dict[str, Tensor], batch: Any
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            args, kwargs, target = task.parts(batch)
+            output = task.output(self._call(w, own, args, kwargs))
+            mask = task.valid(target)
+            items = torch.tensor(task.count(batch)) if mask is None else mask.sum()
+            total = task.items_nll(output, target).sum()
+            return total / items.clamp_min(1).to(total.device), items, output
+
+        return self._over(one, batch)
+
+    def _call(self, w: dict[str, Tensor], own: dict[str, Tensor], args: Any, kwargs: Any) -> Any:
+        mode = "train" if self.training else "eval"
+        # frozen parameters are named like those of w: the template takes any by name
+        return self.template({**self.shared, **own, **w}, {}, args, kwargs, mode=mode)
+
+    def _over(self, function: Any, inputs: Any) -> Any:
+        # dropout draws for each network anew
+        mapped = torch.func.vmap(function, randomness="different")
+        return mapped(self.layout.unflatten(self.weights), self.own, inputs)
+
+    def point(self, m: int) -> Point:
+        """Network m: its weights, and its buffers where they are its own."""
+        buffers = {n: t[m] for n, t in self.own.items() if n in self.template.buffers}
+        return Point(self.weights[m].detach(), buffers or None)
+
+    def load_(self, model: nn.Module, m: int) -> nn.Module:
+        """Writes network m's trained weights into `model`, in place, and returns it."""
+        return self.layout.load_(model, self.weights[m])
+
+    def split(self, moments: Moments) -> list[Any]:
+        """The moments of each network, views of those of all.
+
+        >>> members = Members(nn.Linear(1, 1) for _ in range(2))
+        >>> from lowland.trajectory import SWA
+        >>> swa = SWA(ParamLayout(members))
+        >>> swa.update(members)
+        >>> [one.mean.shape for one in members.split(swa)]
+        [torch.Size([2]), torch.Size([2])]
+        """
+        ParamLayout(self).require_same(moments.layout, what="the moments")
+        return moments.split(self.layout)
+
+    def extra_repr(self) -> str:
+        return f"{len(self)} of {type(self.template.module).__name__}, P={self.layout.size}"
