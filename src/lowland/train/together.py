@@ -137,10 +137,7 @@ class _Together(_Run):
     def _backward(self, batch: Any) -> None:
         losses, items, outputs = self.model.losses(self.task, batch)
         if self.epoch == 0:
-            for m, output in enumerate(outputs.detach()):
-                own = self.task.parts(map_tensors(batch, lambda t, m=m: t[m]))
-                if not bool(self.dead[m]):
-                    self.task.check(output, own.target)
+            self._check(batch, outputs.detach())
         found = losses.detach()
         lost = ~torch.isfinite(found).cpu() & ~self.dead
         if bool(lost.any()):
@@ -149,6 +146,11 @@ class _Together(_Run):
         self.partial["items"] = self.partial["items"] + items.cpu().double()
         # a NaN stays in its row: nothing that follows mixes rows
         losses.sum().backward()
+
+    def _check(self, batch: Any, outputs: Tensor) -> None:
+        alive = (~self.dead).nonzero().flatten().to(outputs.device)
+        rows = lambda t: t[alive].flatten(0, 1)  # noqa: E731 - of all networks as one batch
+        self.task.check(rows(outputs), self.task.parts(map_tensors(batch, rows)).target)
 
     def _lose(self, lost: Tensor, losses: Tensor) -> None:
         which = lost.nonzero().flatten().tolist()
