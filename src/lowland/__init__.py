@@ -23,7 +23,7 @@ from lowland.errors import (
 )
 from lowland.evaluate import fit_temperature, predict, reliability, temper, tune_scale
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
-from lowland.train import Batches, Members, sgd, sgd_members
+from lowland.train import Batches, Members, MemberSGD, sgd, sgd_members
 from lowland.trajectory import (
     EMA,
     SWA,
@@ -61,6 +61,7 @@ __all__ = [
     "LayoutError",
     "LossSurface",
     "LowlandError",
+    "MemberSGD",
     "Members",
     "MidCycle",
     "Mixture",

@@ -111,6 +111,31 @@ def test_side_by_side_is_one_by_one(case):
         )
 
 
+def test_each_network_its_own_rate_and_decay():
+    rates, decays = [0.1, 0.03, 0.01, 0.0], [0.0, 0.1, 0.01, 1.0]
+    models = seeded(mlp)
+    members = ll.Members(models)
+    data = batches()
+    schedule = lambda o: ll.DecaySchedule(o, total=15)  # noqa: E731
+    ll.sgd_members(
+        members, REGRESSION, data, epochs=3, schedule=schedule,
+        optimizer=lambda p: ll.MemberSGD(p, lr=rates, weight_decay=decays),
+    )  # fmt: skip
+    for m in range(3):
+        make = lambda p, m=m: torch.optim.SGD(  # noqa: E731
+            p, lr=rates[m], momentum=0.9, weight_decay=decays[m]
+        )
+        ll.sgd(models[m], REGRESSION, data[m], epochs=3, optimizer=make, schedule=schedule)
+        torch.testing.assert_close(
+            members.weights[m], members.layout.flatten(models[m]), rtol=1e-4, atol=1e-5
+        )
+    assert torch.equal(members.weights[3], members.layout.flatten(models[3]))
+    with pytest.raises(ll.ConfigError, match="rates: expected a number >= 0 for each of 4"):
+        ll.MemberSGD(members.parameters(), lr=[0.1])
+    with pytest.raises(ll.ConfigError, match="decays"):
+        ll.MemberSGD(members.parameters(), lr=0.1, weight_decay=-1.0)
+
+
 def test_one_loss_for_all_is_another_run():
     """The broken twin: the mean over networks makes every step M times too small."""
     models = seeded(mlp)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -164,3 +165,57 @@ class Members(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{len(self)} of {type(self.template.module).__name__}, P={self.layout.size}"
+
+
+class MemberSGD(torch.optim.SGD):
+    r"""SGD with momentum in which each network has its own rate and weight decay.
+
+    \(v_m \leftarrow \mu v_m + \eta_m (\nabla L_m + \lambda_m w_m),\ w_m \leftarrow w_m - f v_m\),
+    where f = 1 is what schedules change: with a constant f this is torch's SGD at \(\eta_m f\). One
+    run of `sgd_members` then searches a whole grid of settings.
+
+    Args:
+        params: of `Members`: one tensor (M, P). lr, weight_decay: a number, or one a network.
+        momentum: of all.
+
+    Raises:
+        ConfigError: rates that do not fit the networks.
+
+    >>> members = Members(nn.Linear(1, 1, bias=False) for _ in range(2))
+    >>> optimizer = MemberSGD(members.parameters(), lr=[0.1, 0.2], momentum=0.0)
+    >>> before = members.weights.detach().clone()
+    >>> members.weights.sum().backward()
+    >>> _ = optimizer.step()
+    >>> (before - members.weights).detach().flatten().round(decimals=4)
+    tensor([0.1000, 0.2000])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float | Sequence[float],
+        momentum: float = 0.9,
+        weight_decay: float | Sequence[float] = 0.0,
+    ) -> None:
+        (weights,) = params
+        super().__init__([weights], lr=1.0, momentum=momentum)
+        # plain numbers in the group: a checkpoint holds them, and refuses others
+        for name, value in (("rates", lr), ("decays", weight_decay)):
+            values = [float(value)] * len(weights) if isinstance(value, float | int) else value
+            if len(values) != len(weights) or not all(0 <= v < math.inf for v in values):
+                raise ConfigError(
+                    f"{name}: expected a number >= 0 for each of {len(weights)} networks, got "
+                    f"{values}."
+                )
+            self.param_groups[0][name] = [float(v) for v in values]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step of all networks."""
+        (group,) = self.param_groups
+        (weights,) = group["params"]
+        if weights.grad is not None:
+            rates, decays = weights.new_tensor([group["rates"], group["decays"]])[:, :, None]
+            weights.grad.addcmul_(weights, decays).mul_(rates)
+        return super().step(closure)
