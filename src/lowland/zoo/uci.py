@@ -83,7 +83,8 @@ def uci(
     if validation:
         found["validation"] = rows(np.sort(held))
     task = Regression(noise_variance, target_mean=target_mean, target_std=target_std)
-    return found | {"task": task, "constant": np.flatnonzero(constant).tolist()}
+    model = {"inputs": x.shape[1]}  # what `uci_net` has to know
+    return found | {"task": task, "model": model, "constant": np.flatnonzero(constant).tolist()}
 
 
 def _read(root: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
