@@ -299,7 +299,9 @@ def exploding(m=2):
 def test_a_diverging_network_is_named(tmp_path):
     members = ll.Members(seeded(mlp))
     before = members.weights.detach().clone()
-    with pytest.raises(ll.NonFiniteError, match=r"network 2 of 4 is inf at step 1 \(epoch 1"):
+    with pytest.raises(
+        ll.NonFiniteError, match=r"loss is inf in network 2 of 4 at step 1 \(epoch 1"
+    ):
         ll.sgd_members(members, REGRESSION, exploding(), epochs=2)
     assert torch.equal(members.weights, before)
 
@@ -322,6 +324,29 @@ def test_dropped_networks_leave_the_others_alone(tmp_path):
     assert not members.weights[2].any()
     assert logs[2].columns["loss"].isnan().all()
     assert torch.isfinite(swag.mean).all()
+
+
+@pytest.mark.parametrize("diverged", ["stop", "drop"])
+def test_weights_that_overflow_after_a_finite_loss(diverged):
+    """The collector would refuse the iterate of all networks."""
+    members = ll.Members(seeded(mlp))
+    swag = ll.SWAG(ll.ParamLayout(members), rank=2)
+    rates = [1e-3, 1e39, 1e-3, 1e-3]
+
+    def run():
+        return ll.sgd_members(
+            members, REGRESSION, batches(), epochs=1, diverged=diverged,
+            optimizer=lambda p: ll.MemberSGD(p, lr=rates),
+            collectors=[ll.Collector(swag, when=ll.Every(1))],
+        )  # fmt: skip
+
+    if diverged == "stop":
+        with pytest.raises(ll.NonFiniteError, match="weights are NaN or infinite in network 1 of"):
+            run()
+        return
+    logs = run()
+    assert [bool(log.columns["loss"].isnan().any()) for log in logs] == [False, True, False, False]
+    assert swag.count == 5
 
 
 # -- resuming --------------------------------------------------------------------------------------
@@ -452,3 +477,18 @@ def test_members_are_made_one_by_one_and_copied():
     assert models[0][0].weight.any()
     members.load_(models[0], 1)
     assert not models[0][0].weight.any()
+
+
+def test_a_trajectory_holds_all_networks(tmp_path):
+    members = ll.Members(seeded(mlp))
+    layout = ll.ParamLayout(members)
+    store = ll.Trajectory.create(tmp_path / "t", layout)
+    swag = ll.SWAG(layout, rank=3)
+    ll.sgd_members(
+        members, REGRESSION, batches(), epochs=2,
+        collectors=[ll.Collector(store, swag, when=ll.Every(2))],
+    )  # fmt: skip
+    read = ll.Trajectory.open(tmp_path / "t").swag(rank=3)
+    for one, other in zip(members.split(read), members.split(swag), strict=True):
+        assert torch.equal(one.mean, other.mean)
+        assert torch.equal(one.deviations, other.deviations)

@@ -141,26 +141,27 @@ class _Together(_Run):
         found = losses.detach()
         lost = ~torch.isfinite(found).cpu() & ~self.dead
         if bool(lost.any()):
-            self._lose(lost, found)
+            self._lose(lost, f"the loss is {float(found[int(lost.int().argmax())])}")
         self.partial["loss"] += (found.double() * items).cpu()
         self.partial["items"] = self.partial["items"] + items.cpu().double()
         # a NaN stays in its row: nothing that follows mixes rows
         losses.sum().backward()
 
     def _check(self, batch: Any, outputs: Tensor) -> None:
-        alive = (~self.dead).nonzero().flatten().to(outputs.device)
-        rows = lambda t: t[alive].flatten(0, 1)  # noqa: E731 - of all networks as one batch
-        self.task.check(rows(outputs), self.task.parts(map_tensors(batch, rows)).target)
+        alive = torch.isfinite(outputs).flatten(1).all(1) & ~self.dead.to(outputs.device)
+        if bool(alive.any()):
+            rows = lambda t: t[alive].flatten(0, 1)  # noqa: E731 - of all networks as one batch
+            self.task.check(rows(outputs), self.task.parts(map_tensors(batch, rows)).target)
 
-    def _lose(self, lost: Tensor, losses: Tensor) -> None:
+    def _lose(self, lost: Tensor, what: str) -> None:
         which = lost.nonzero().flatten().tolist()
         if self.options["diverged"] == "stop":
             some = ", ".join(map(str, which[:5])) + ("..." if len(which) > 5 else "")
             raise NonFiniteError(
-                f"the loss of network {some} of {len(self.model)} is {float(losses[which[0]])} at "
-                f"step {self.step + 1} (epoch {self.epoch + 1}, batch {self.batch + 1}); lower the "
-                "learning rate, or go on without with diverged='drop'. The last checkpoint and the "
-                "iterates stored before it are whole."
+                f"{what} in network {some} of {len(self.model)} at step {self.step + 1} (epoch "
+                f"{self.epoch + 1}, batch {self.batch + 1}); lower the learning rate, or go on "
+                "without with diverged='drop'. The last checkpoint and the iterates stored before "
+                "it are whole."
             )
         self.dead |= lost
 
@@ -173,11 +174,20 @@ class _Together(_Run):
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
-        if bool(self.dead.any()):
-            weights[self.dead.to(weights.device)] = 0.0
+        self._bury(weights)
+        # a finite loss may still have a gradient that overflows; a sum is one read of all weights
+        if not math.isfinite(float(weights.sum())):
+            lost = ~torch.isfinite(weights).all(1).cpu()
+            if bool(lost.any()):
+                self._lose(lost, "weights are NaN or infinite")
+                self._bury(weights)
         self.step += 1
         for collector in self.options["collectors"]:
             collector.step(self.model)
+
+    def _bury(self, weights: Tensor) -> None:
+        if bool(self.dead.any()):
+            weights[self.dead.to(weights.device)] = 0.0
 
     def _look(self) -> None:
         """Losses are looked at before each step."""
