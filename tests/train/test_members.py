@@ -10,6 +10,7 @@ from torch import nn
 import lowland as ll
 from lowland.files import same_tree
 from lowland.zoo import ConvNet
+from tests.models import every_case
 
 M = 4
 
@@ -231,8 +232,8 @@ def test_rows_are_gathered_in_blocks_of_batches(monkeypatch):
     for block in (1 << 23, 200, 1):
         monkeypatch.setattr(together, "_BLOCK", block)
         stack = together._Stack(batches(), device=torch.device("cpu"))
-        found.append([[t.clone() for t in batch] for batch in stack.epoch(3)])
-        assert same_tree([list(b) for b in stack.epoch(3, start=2)], found[-1][2:])
+        found.append([[t.clone() for t in batch] for batch, _ in stack.epoch(3)])
+        assert same_tree([list(b) for b, _ in stack.epoch(3, start=2)], found[-1][2:])
     assert same_tree(found[0], found[1])
     assert same_tree(found[0], found[2])
     alone = list(batches()[1].epoch(3))
@@ -240,6 +241,43 @@ def test_rows_are_gathered_in_blocks_of_batches(monkeypatch):
     for (x, y), (mine, target) in zip(found[0], alone, strict=True):
         assert torch.equal(x[1], mine)
         assert torch.equal(y[1], target)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_splits_that_differ_by_some_rows(drop_last):
+    """As in cross-validation. The broken twin lets the rows that fill a batch up count."""
+    data = [
+        ll.Batches(table(m, rows=21 + m), batch_size=5, seed=m, drop_last=drop_last)
+        for m in range(M)
+    ]
+    members, twin, models = ll.Members(seeded(mlp)), ll.Members(seeded(mlp)), seeded(mlp)
+    keep = ll.Members.losses
+    logs = ll.sgd_members(members, REGRESSION, data, epochs=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ll.Members, "losses", lambda self, task, batch, _: keep(self, task, batch))
+        ll.sgd_members(twin, REGRESSION, data, epochs=3)
+    for m, model in enumerate(models):
+        log = ll.sgd(model, REGRESSION, data[m], epochs=3)
+        w = members.layout.flatten(model)
+        torch.testing.assert_close(members.weights[m], w, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logs[m].columns["loss"], log.columns["loss"], rtol=1e-4, atol=0)
+        assert drop_last or m == M - 1 or (twin.weights[m] - w).abs().max() > 1e-4
+
+
+def test_rows_that_fill_up_must_not_reach_batchnorm_or_count_as_items():
+    data = batches(pictures)
+    x, y = pictures(1)
+    data[1] = ll.Batches((x[:21], y[:21]), batch_size=5)
+    with pytest.raises(ll.DataError, match="21 to 22 rows, and BatchNorm"):
+        ll.sgd_members(ll.Members(seeded(convnet)), ll.Classification(), data, epochs=1)
+
+    def dense():
+        return nn.Conv2d(1, 3, 3, padding=1)
+
+    labels = torch.zeros(22, 4, 4, dtype=torch.long)
+    data = [ll.Batches((x[:n], labels[:n]), batch_size=5) for n in (22, 22, 21, 22)]
+    with pytest.raises(ll.DataError, match="items are rows"):
+        ll.sgd_members(ll.Members(seeded(dense)), ll.Classification(), data, epochs=1)
 
 
 def test_frozen_parameters_and_buffers_of_their_own():
@@ -434,12 +472,11 @@ def test_what_cannot_be_stacked():
     run = lambda data, **o: ll.sgd_members(members, REGRESSION, data, epochs=1, **o)  # noqa: E731
     with pytest.raises(ll.DataError, match="for each of 4 networks, got 3"):
         run(data[:3])
-    with pytest.raises(
-        ll.DataError, match=r"network 1 has 21 rows in batches of 5, network 0 22 in"
-    ):
-        run([data[0], ll.Batches(table(1, rows=21), batch_size=5), *data[2:]])
-    # whole batches only: as many rows an epoch
-    run([ll.Batches(table(m, rows=20 + m), batch_size=5, drop_last=True) for m in range(M)])
+    with pytest.raises(ll.DataError, match=r"network 1 has 20 rows in 4 batches of 5, network 0 2"):
+        run([data[0], ll.Batches(table(1, rows=20), batch_size=5), *data[2:]])
+    held = torch.utils.data.TensorDataset(*table(1, rows=21))
+    with pytest.raises(ll.DataError, match="splits of 21 to 22 rows"):
+        run([data[0], ll.Batches(held, batch_size=5), *data[2:]])
     with pytest.raises(ll.DataError, match="expected a Batches, got list"):
         run([[data[0]], *data[1:]])
     x, y = table(1)
@@ -468,6 +505,27 @@ def test_what_are_no_members():
         ll.Members([convnet()]).eval()(torch.zeros(1, 2, 1, 4, 4))
 
 
+def test_operations_that_vmap_does_not_know():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.LSTM(1, 4, batch_first=True), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.head(self.body(x[..., None])[0][:, -1])
+
+    class Looking(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (2 if x.sum() > 0 else 1)
+
+    for make in (Recurrent, lambda: Looking(3, 1)):
+        members = ll.Members(seeded(make))
+        with pytest.raises(ll.ConfigError, match="one by one, with"):
+            ll.sgd_members(members, REGRESSION, batches(), epochs=1)
+    with pytest.raises(RuntimeError, match="size"):  # an error of the user's stays what it is
+        ll.Members(seeded(mlp))(torch.zeros(M, 2, 4))
+
+
 def test_members_are_made_one_by_one_and_copied():
     models = seeded(mlp)
     members = ll.Members(model for model in models)
@@ -492,3 +550,34 @@ def test_a_trajectory_holds_all_networks(tmp_path):
     for one, other in zip(members.split(read), members.split(swag), strict=True):
         assert torch.equal(one.mean, other.mean)
         assert torch.equal(one.deviations, other.deviations)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@every_case
+def test_any_model_goes_where_sgd_takes_it(case):
+    if case.name == "lazy":
+        pytest.skip("its buffers change at each call, and side by side calls are pure")
+    models = [case.model() for _ in range(2)]
+    for model in models:
+        for module in model.modules():  # dropout draws other noise
+            if isinstance(module, nn.Dropout | nn.Dropout2d):
+                module.p = 0.0
+            if isinstance(module, nn.MultiheadAttention):
+                module.dropout = 0.0
+    if case.name in ("mixed", "double"):
+        with pytest.raises(ll.ConfigError, match="one by one"):
+            ll.Members(models)
+        return
+    rows = case.batches()
+    if isinstance(rows[0], dict):
+        rows = [{k: v if v.ndim else v.expand(8, 1) for k, v in one.items()} for one in rows[:2]]
+    members, task = ll.Members(models), case.task()
+    before = members.weights.detach().clone()
+    data = [ll.Batches(rows[m], batch_size=3, seed=m) for m in range(2)]
+    ll.sgd_members(members, task, data, epochs=2)
+    assert not torch.allclose(before, members.weights)
+    for m, model in enumerate(models):
+        ll.sgd(model, task, data[m], epochs=2)
+        torch.testing.assert_close(
+            members.weights[m], members.layout.flatten(model), rtol=1e-4, atol=1e-5
+        )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lowland.core import ParamLayout, Point, Task
 from lowland.core.layout import clean, named_parameters
 from lowland.core.template import Template
-from lowland.errors import ConfigError, LayoutError
+from lowland.errors import ConfigError, DataError, LayoutError
 from lowland.trajectory.moments import Moments
 
 
@@ -32,8 +32,8 @@ class Members(nn.Module):
         layout: of one network. weights: (M, P), row m is network m.
 
     Raises:
-        LayoutError: networks of different structures. ConfigError: none, or parameters of several
-            dtypes.
+        LayoutError: networks of different structures. ConfigError: none, parameters of several
+            dtypes, or operations that vmap does not know, once they are called.
 
     >>> members = Members(nn.Linear(1, 1, bias=False) for _ in range(3))
     >>> with torch.no_grad():
@@ -116,20 +116,33 @@ class Members(nn.Module):
 
         return self._over(one, (args, kwargs))
 
-    def losses(self, task: Task, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Each network's mean NLL (M,) of its own batch, its items (M,), and the outputs."""
+    def losses(
+        self, task: Task, batch: Any, keep: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Each network's mean NLL (M,) of its own batch, its items (M,), and the outputs.
+
+        `keep` (M, B) says which rows count, where the others only fill a batch up.
+        """
 
         def one(
-            w: dict[str, Tensor], own: dict[str, Tensor], batch: Any
+            w: dict[str, Tensor], own: dict[str, Tensor], inputs: tuple[Any, ...]
         ) -> tuple[Tensor, Tensor, Tensor]:
+            batch, *kept = inputs
             args, kwargs, target = task.parts(batch)
             output = task.output(self._call(w, own, args, kwargs))
-            mask = task.valid(target)
+            mask, each = task.valid(target), task.items_nll(output, target)
+            for keep in kept:
+                if each.shape != keep.shape:
+                    raise DataError(
+                        "side by side splits of different sizes are for tasks whose items are "
+                        "rows; use drop_last=True, or splits of as many rows."
+                    )
+                mask = keep if mask is None else mask & keep
+                each = each * keep
             items = torch.tensor(task.count(batch)) if mask is None else mask.sum()
-            total = task.items_nll(output, target).sum()
-            return total / items.clamp_min(1).to(total.device), items, output
+            return each.sum() / items.clamp_min(1).to(each.device), items, output
 
-        return self._over(one, batch)
+        return self._over(one, (batch,) if keep is None else (batch, keep))
 
     def _call(self, w: dict[str, Tensor], own: dict[str, Tensor], args: Any, kwargs: Any) -> Any:
         mode = "train" if self.training else "eval"
@@ -139,7 +152,16 @@ class Members(nn.Module):
     def _over(self, function: Any, inputs: Any) -> Any:
         # dropout draws for each network anew
         mapped = torch.func.vmap(function, randomness="different")
-        return mapped(self.layout.unflatten(self.weights), self.own, inputs)
+        try:
+            return mapped(self.layout.unflatten(self.weights), self.own, inputs)
+        except RuntimeError as error:
+            if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch")):
+                raise
+            kind = type(self.template.module).__name__
+            raise ConfigError(
+                f"{kind}: its networks cannot be called side by side ({str(error)[:120]}...); "
+                "train them one by one, with ll.sgd."
+            ) from error
 
     def point(self, m: int) -> Point:
         """Network m: its weights, and its buffers where they are its own."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -53,8 +54,9 @@ def sgd_members(
 
     Args:
         members: what to train, in place. task: the likelihood.
-        data: a `Batches` a network, of equally many batches of equal sizes. Those that share one
-            object of data share its memory.
+        data: a `Batches` a network, of equally many batches; where the last ones differ in size,
+            as those of cross-validation may, they are filled up with rows that do not count.
+            Those that share one object of data share its memory.
         epochs: passes over the data.
         optimizer: made from the one parameter (M, P); its rule must act on each weight alone, as
             SGD's and Adam's do. None: SGD, learning rate 0.05, momentum 0.9.
@@ -88,10 +90,16 @@ def sgd_members(
         raise ConfigError(f"diverged: expected 'stop' or 'drop', got {diverged!r}.")
     if len(data) != len(members):
         raise DataError(f"expected a Batches for each of {len(members)} networks, got {len(data)}.")
+    stack = _Stack(data, device=members.weights.device)
+    if stack.ragged and any(isinstance(m, _BatchNorm) for m in members.template.module.modules()):
+        raise DataError(
+            f"the splits have {min(stack.used)} to {max(stack.used)} rows, and BatchNorm would see "
+            "the rows that fill up the last batch; use drop_last=True, or splits of as many rows."
+        )
     run = _Together(
         members,
         task,
-        _Stack(data, device=members.weights.device),
+        stack,
         epochs=epochs,
         optimizer=optimizer,
         schedule=schedule,
@@ -135,7 +143,8 @@ class _Together(_Run):
         return self.data.epoch(self.epoch, start=self.batch)
 
     def _backward(self, batch: Any) -> None:
-        losses, items, outputs = self.model.losses(self.task, batch)
+        batch, keep = batch
+        losses, items, outputs = self.model.losses(self.task, batch, keep)
         if self.epoch == 0:
             self._check(batch, outputs.detach())
         found = losses.detach()
@@ -238,31 +247,32 @@ class _Together(_Run):
 
 
 class _Stack:
-    """The batches of M networks as batches (M, B, ...)."""
+    """The batches of M networks as batches (M, B, ...), each with the rows that count, or None."""
 
     def __init__(self, data: Sequence[Batches], *, device: torch.device) -> None:
         for m, one in enumerate(data):
             if not isinstance(one, Batches):
                 raise DataError(f"network {m}: expected a Batches, got {type(one).__name__}.")
+            if one.batch_size != data[0].batch_size or len(one) != len(data[0]):
+                raise DataError(
+                    f"network {m} has {one.rows} rows in {len(one)} batches of {one.batch_size}, "
+                    f"network 0 {data[0].rows} in {len(data[0])} of {data[0].batch_size}: side by "
+                    "side they must have as many batches of one size; use drop_last=True, or "
+                    "splits of as many rows."
+                )
         self.data = list(data)
         self.device = device
         self.size = data[0].batch_size
-        self.used = self._used(data[0])
-        for m, one in enumerate(data):
-            if one.batch_size != self.size or self._used(one) != self.used:
-                raise DataError(
-                    f"network {m} has {one.rows} rows in batches of {one.batch_size}, network 0 "
-                    f"{data[0].rows} in batches of {self.size}: side by side all batches must be "
-                    "equal in size; use drop_last=True, or splits of as many rows."
-                )
+        self.used = [min(len(one) * one.batch_size, one.rows) for one in data]  # rows an epoch
+        self.ragged = len(set(self.used)) > 1
         self.resident = all(one.resident and one.transform is None for one in data)
+        if self.ragged and not self.resident:
+            raise DataError(
+                f"splits of {min(self.used)} to {max(self.used)} rows can be trained side by side "
+                "as tensors, without a transform; use drop_last=True, or splits of as many rows."
+            )
         if self.resident:
             self._join()
-
-    @staticmethod
-    def _used(one: Batches) -> int:
-        """Rows of an epoch."""
-        return min(len(one) * one.batch_size, one.rows)
 
     def _join(self) -> None:
         """One tensor for all rows; data that networks share are there once."""
@@ -284,27 +294,40 @@ class _Stack:
     def __len__(self) -> int:
         return len(self.data[0])
 
-    def epoch(self, number: int, *, start: int = 0) -> Iterator[Any]:
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[tuple[Any, Tensor | None]]:
         if not self.resident:
             yield from self._one_by_one(number, start)
             return
-        orders = [one.order(number)[start * self.size : self.used] for one in self.data]
-        order = (torch.stack(orders) + self.offsets).to(self.device)  # (M, rows)
+        order, keep = self._order(number, start * self.size)
         many = len(self.data)
-        for block in order.split(self.block, dim=1):
+        for block, kept in zip(order.split(self.block, 1), keep.split(self.block, 1), strict=True):
             index = block.reshape(-1)
             found = [c.index_select(0, index).unflatten(0, (many, -1)) for c in self.columns]
             for first in range(0, block.shape[1], self.size):
-                parts = iter([c[:, first : first + self.size] for c in found])
-                yield map_tensors(self.data[0].data, lambda _, parts=parts: next(parts))
+                part = slice(first, first + self.size)
+                parts = iter([c[:, part] for c in found])
+                batch = map_tensors(self.data[0].data, lambda _, parts=parts: next(parts))
+                some = self.ragged and not bool(kept[:, part].all())
+                yield batch, kept[:, part] if some else None
 
-    def _one_by_one(self, number: int, start: int) -> Iterator[Any]:
+    def _order(self, number: int, start: int) -> tuple[Tensor, Tensor]:
+        """The rows of an epoch from row `start` on, and which of them count: (M, rows) both."""
+        orders = [
+            one.order(number)[start:used] for one, used in zip(self.data, self.used, strict=True)
+        ]
+        # shorter ones are filled up with row 0 of their data
+        order = nn.utils.rnn.pad_sequence(orders, batch_first=True) + self.offsets
+        lengths = torch.tensor([len(one) for one in orders])[:, None]
+        keep = torch.arange(order.shape[1]) < lengths
+        return order.to(self.device), keep.to(self.device)
+
+    def _one_by_one(self, number: int, start: int) -> Iterator[tuple[Any, None]]:
         epochs = [one.epoch(number, start=start) for one in self.data]
         for batches in zip(*epochs, strict=True):
             columns = zip(*(tensors(batch) for batch in batches), strict=True)
             joined = iter([torch.stack(column) for column in columns])
             batch = map_tensors(batches[0], lambda _, joined=joined: next(joined))
-            yield move(batch, self.device)
+            yield move(batch, self.device), None
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to continue."""
