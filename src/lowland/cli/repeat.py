@@ -24,10 +24,11 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
     assert config.repeat is not None
     console = Console()
     over, values = config.repeat.over, config.repeat.each()
+    each = [one_of(config, over, value) for value in values]  # all checked before the first runs
     found = []
-    for number, value in enumerate(values, start=1):
+    for number, (value, one) in enumerate(zip(values, each, strict=True), start=1):
         console.print(f"{over}={value} ({number} of {len(values)})", highlight=False)
-        found.append(execute(one_of(config, over, value)))
+        found.append(execute(one))
     table = summary(found)
     path = Path(config.out).expanduser() / "comparison.json"
     table.save(path)
