@@ -51,6 +51,13 @@ def test_uci_config_runs_one_split(root, tmp_path):
     assert code == 0, err
     table = Table.load(tmp_path / "one" / "records" / "comparison.json")
     assert table.method == ["SGD", "SWA", "SWAG"]
+    # a run of before there was such a key goes on, and one that is to be repeated later
+    file = tmp_path / "one" / "config.yaml"
+    body = yaml.safe_load(file.read_text())
+    assert body["settings"].pop("repeat") is None
+    file.write_text(yaml.safe_dump(body))
+    code, _, err = lowland(*arguments(root, tmp_path / "one", "data.args.split=1"))
+    assert code == 0, err
     # standardised targets have a spread of 1, and these one of 4
     assert 1.2 < float(table.rmse[0]) < 8
 

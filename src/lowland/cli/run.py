@@ -35,7 +35,7 @@ def run(
     if found.repeat is not None and found.repeat.each():
         repeated(found, execute)
     else:
-        execute(found)
+        execute(found.model_copy(update={"repeat": None}))
 
 
 def execute(config: Config) -> Table:
