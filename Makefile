@@ -18,10 +18,10 @@ test soak bench: export OMP_NUM_THREADS ?= 2
 integrations: export OMP_NUM_THREADS ?= 1
 test soak integrations: export MPLBACKEND ?= Agg
 
-.PHONY: help setup demo test soak integrations lint format types bench lock clean
+.PHONY: help setup demo test soak integrations lint format types bench study-uci lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything for development, at the pinned versions
 
@@ -62,6 +62,9 @@ types: setup ## mypy
 
 bench: setup ## measure speed and memory
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+study-uci: setup ## train the networks of studies/uci, an hour on one core, and rewrite its tables
+	$(BIN)/python studies/uci/run.py $(ARGS)
 
 lock: ## resolve the newest versions in a fresh environment and rewrite constraints.txt
 	rm -rf $(VENV)-lock

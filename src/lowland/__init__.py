@@ -24,7 +24,7 @@ from lowland.errors import (
 from lowland.evaluate import fit_temperature, predict, reliability, temper, tune_scale
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
-from lowland.train import Batches, sgd
+from lowland.train import Batches, Members, MemberSGD, sgd, sgd_members
 from lowland.trajectory import (
     EMA,
     SWA,
@@ -62,6 +62,8 @@ __all__ = [
     "LayoutError",
     "LossSurface",
     "LowlandError",
+    "MemberSGD",
+    "Members",
     "MidCycle",
     "Mixture",
     "NonFiniteError",
@@ -79,6 +81,7 @@ __all__ = [
     "predict",
     "reliability",
     "sgd",
+    "sgd_members",
     "temper",
     "tune_scale",
 ]

@@ -50,17 +50,17 @@ class Named(Section):
             raise ConfigError(f"{self.name}: expected a callable, got {type(found).__name__}.")
         return found
 
-    def call(self) -> Any:
-        """Calls it with its arguments; an error of its own is told with its place."""
-        function = self.load()
+    def call(self, **more: Any) -> Any:
+        """Calls it with its arguments, over `more`; an error of its own is told with its place."""
+        function, args = self.load(), {**more, **self.args}
         try:
-            inspect.signature(function).bind(**self.args)
+            inspect.signature(function).bind(**args)
         except TypeError as error:
             raise ConfigError(f"{self.name}: {error}; check its args.") from None
         except ValueError:  # some builtins have no signature
             pass
         try:
-            return function(**self.args)
+            return function(**args)
         except LowlandError:
             raise
         except Exception as error:
@@ -110,6 +110,17 @@ class FGE(Section):
         return self
 
 
+class Repeat(Section):
+    """The same run for many values of one key, and one table of them all."""
+
+    over: str = Field(pattern=r"^\w+(\.\w+)*$")
+    values: Annotated[int, Field(ge=1)] | list[Any] | None = None  # n: 0 to n - 1; None: once
+
+    def each(self) -> list[Any]:
+        """The values; none where nothing is repeated."""
+        return list(range(self.values)) if isinstance(self.values, int) else self.values or []
+
+
 class Config(Section):
     """A run: see `configs/digits.yaml`."""
 
@@ -131,6 +142,7 @@ class Config(Section):
     train: Train = Train()
     average: Average = Average()
     fge: FGE = FGE()
+    repeat: Repeat | None = None
 
 
 class _Loader(yaml.SafeLoader):

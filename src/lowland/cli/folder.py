@@ -23,7 +23,7 @@ from lowland.files import read_tensors, write_tensors, write_text
 
 CONFIG = "config.yaml"
 _ABSENT = object()
-_FREE = {"out"}  # settings that may differ when a run goes on
+_FREE = {"out", "repeat"}  # settings that may differ when a run goes on
 _BUFFER = "buffer/"
 
 

@@ -29,12 +29,14 @@ class Setup:
 
     `data` gives a mapping with "train", "validation" and "test": tuples of tensors, data sets or
     loaders; "clean" may add the training rows without augmentation, for BatchNorm statistics, and
-    "transform" a function (batch, generator) -> batch for the training batches.
+    "transform" a function (batch, generator) -> batch for the training batches. What only the data
+    know they may say themselves: "task", a `Task` that stands over the configuration's, such as a
+    `Regression` in the target's units, and "model", keyword arguments for the model, under those of
+    the configuration.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.task = self._task()
         self.device = self._device()
         found = config.data.call()
         if not isinstance(found, Mapping) or any(name not in found for name in SPLITS):
@@ -43,6 +45,7 @@ class Setup:
                 f"{config.data.name}: expected a dict with train, validation and test, got {keys}."
             )
         self.data = found
+        self.task = self._task()
         self.validation = self._loader("validation")
         self.test = self._loader("test")
         self.clean = self._loader("clean" if "clean" in found else "train")
@@ -73,7 +76,7 @@ class Setup:
         """A fresh model from a seed, on the device."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            made = self.config.model.call()
+            made = self.config.model.call(**self.data.get("model", {}))
         if not isinstance(made, nn.Module):
             raise ConfigError(
                 f"{self.config.model.name}: expected an nn.Module, got {type(made).__name__}."
@@ -113,7 +116,9 @@ class Setup:
 
     def _task(self) -> Task:
         named = self.config.task
-        task = _TASKS[named]() if isinstance(named, str) else named.call()
+        task = self.data.get("task")
+        if task is None:
+            task = _TASKS[named]() if isinstance(named, str) else named.call()
         if not isinstance(task, Task):
             raise ConfigError(f"task: expected a lowland Task, got {type(task).__name__}.")
         return task

@@ -117,3 +117,35 @@ def _cell(form: str, value: Any, best: float | None) -> str:
         form = "{:.4g}"
     text = form.format(value)
     return f"[bold]{text}[/bold]" if value == best else text
+
+
+def show_repeated(table: Table, title: str, console: Console) -> None:
+    """Prints means ± standard errors over runs, and paired differences to the first method."""
+    first = next(iter(table.rows()))["method"]
+    for text, ending, sign in ((title, "", ""), (f"Difference to {first}", "_difference", "+")):
+        out = RichTable(title=text, title_justify="left", box=SIMPLE_HEAD)
+        out.add_column("method", no_wrap=True)
+        names = [n for n in _QUALITY if n != "method" and f"{n}_error" in table.columns]
+        for name in names:
+            out.add_column(_QUALITY[name][0], justify="right", no_wrap=True)
+        for row in table.rows():
+            if ending and row["method"] == first:
+                continue
+            cells = [
+                _with_error(row[name + ending], row[f"{name}{ending}_error"], sign)
+                for name in names
+            ]
+            out.add_row(row["method"], *cells)
+        console.print(out)
+
+
+def _with_error(mean: float, error: float, sign: str = "") -> str:
+    """A mean with the digits that its standard error leaves it.
+
+    >>> _with_error(2.47512, 0.0712), _with_error(-0.5, float("nan"), "+")
+    ('2.475 ±0.071', '-0.5')
+    """
+    if not math.isfinite(mean) or not math.isfinite(error) or error <= 0:
+        return f"{mean:{sign}.4g}" if math.isfinite(mean) else "-"
+    digits = max(1 - math.floor(math.log10(error)), 0)
+    return f"{mean:{sign}.{digits}f} ±{error:.{digits}f}"

@@ -6,6 +6,7 @@ bfloat16 stops moving once an iterate's share falls below its last bit.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -104,6 +105,29 @@ class Moments(ABC):
     @abstractmethod
     def posterior(self) -> Posterior:
         """The posterior that these moments describe."""
+
+    def split(self, layout: ParamLayout) -> list[Self]:
+        """The moments of each of M networks whose weights lie in these one after the other: views.
+
+        Every operation on them acts on each weight alone, so that the moments of (M, P) weights
+        are those of M vectors; see `Members`. `layout` is that of one network.
+        """
+        many, rest = divmod(self.layout.size, layout.size)
+        if rest:
+            raise LayoutError(
+                f"split: expected weights of networks of {layout.size}, got {self.layout.size}."
+            )
+        return [
+            self._part_of(layout, slice(m * layout.size, (m + 1) * layout.size))
+            for m in range(many)
+        ]
+
+    def _part_of(self, layout: ParamLayout, part: slice) -> Self:
+        one = copy.copy(self)
+        one.layout = layout
+        for name in self._kept:
+            setattr(one, name, getattr(self, name)[part])
+        return one
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -350,6 +374,11 @@ class SWAG(Moments):
             )
         deviations = self.deviations if self.rank else None
         return Gaussian(self.mean, self.variance, deviations, scale=scale)
+
+    def _part_of(self, layout: ParamLayout, part: slice) -> Self:
+        one = super()._part_of(layout, part)
+        one._ring = self._ring[:, part]
+        return one
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"_deviations": self.deviations}

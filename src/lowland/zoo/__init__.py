@@ -9,6 +9,7 @@ from lowland.zoo.images import ImageLoader, Prepare
 from lowland.zoo.mlp import MLP
 from lowland.zoo.preresnet import PreResNet
 from lowland.zoo.tensors import tensors
+from lowland.zoo.uci import uci, uci_net
 from lowland.zoo.vgg import VGG16
 from lowland.zoo.wideresnet import WideResNet
 
@@ -26,4 +27,6 @@ __all__ = [
     "digits",
     "image_folder",
     "tensors",
+    "uci",
+    "uci_net",
 ]
