@@ -60,6 +60,7 @@ HEAVY = (
     "lightning",
     "transformers",
     "scipy",
+    "laplace",
 )
 
 

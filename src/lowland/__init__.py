@@ -21,7 +21,23 @@ from lowland.errors import (
     NonFiniteError,
     StoreError,
 )
-from lowland.evaluate import fit_temperature, predict, reliability, temper, tune_scale
+from lowland.evaluate import (
+    LastLayerLaplace,
+    corrupt,
+    crps,
+    fit_temperature,
+    mc_dropout,
+    noise_like,
+    ood,
+    pool,
+    predict,
+    reliability,
+    scores,
+    selective,
+    temper,
+    tune_scale,
+    uncertainties,
+)
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.train import Batches, sgd
 from lowland.trajectory import (
@@ -58,6 +74,7 @@ __all__ = [
     "Gaussian",
     "GaussianHead",
     "LanguageModeling",
+    "LastLayerLaplace",
     "LayoutError",
     "LossSurface",
     "LowlandError",
@@ -73,10 +90,19 @@ __all__ = [
     "StoreError",
     "Task",
     "Trajectory",
+    "corrupt",
+    "crps",
     "fit_temperature",
+    "mc_dropout",
+    "noise_like",
+    "ood",
+    "pool",
     "predict",
     "reliability",
+    "scores",
+    "selective",
     "sgd",
     "temper",
     "tune_scale",
+    "uncertainties",
 ]
