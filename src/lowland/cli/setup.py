@@ -27,8 +27,9 @@ class Setup:
     """What a run works on.
 
     `data` gives a mapping with "train", "validation" and "test": tuples of tensors, data sets or
-    loaders; "clean" may add the training rows without augmentation, for BatchNorm statistics, and
-    "transform" a function (batch, generator) -> batch for the training batches.
+    loaders; "clean" may add the training rows without augmentation, for BatchNorm statistics,
+    "transform" a function (batch, generator) -> batch for the training batches, and "normalise"
+    (means, deviations) that images were standardised with.
     """
 
     def __init__(self, config: Config) -> None:
@@ -77,7 +78,7 @@ class Setup:
     def batches(self, seed: int) -> Any:
         """Training batches in the order of a seed."""
         train = self.data["train"]
-        if _is_loader(train):
+        if is_loader(train):
             return train
         return self._batches(
             "train",
@@ -128,7 +129,7 @@ class Setup:
                 f"{self.config.data.name}: {split} is an iterator, which ends after one pass; give "
                 "a loader, a list of batches or a data set."
             )
-        if _is_loader(data):
+        if is_loader(data):
             return data
         return self._batches(split, batch_size=self.config.eval_batch_size, shuffle=False)
 
@@ -173,7 +174,7 @@ class Setup:
             ) from error
 
 
-def _is_loader(data: Any) -> bool:
+def is_loader(data: Any) -> bool:
     """Whether `data` gives batches: neither tensors nor something to index."""
     if isinstance(data, torch.Tensor | tuple | Mapping):
         return False
