@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
 import lowland as ll
+from lowland.evaluate.laplace import PRECISIONS
 
 pytest.importorskip("laplace", reason="the extra `baselines` is not installed")
 
@@ -100,6 +101,25 @@ def test_probit_against_the_gauss_newton_matrix():
     variance = torch.einsum("ncp,pq,ncq->nc", jacobian, covariance, jacobian)
     expected = (logits / (1 + math.pi / 8 * variance).sqrt()).softmax(1)
     torch.testing.assert_close(la.predict().probs.double(), expected, atol=1e-4, rtol=0)
+
+
+def test_the_prior_is_chosen_on_validation_rows():
+    net, surface, _, _ = classifier()
+    w = surface.layout.flatten(net)
+    x = features(1)
+    rows = [(x, (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long())]
+    tuned = ll.LastLayerLaplace(surface, w, validation=rows)
+    found = tuned.predict(rows).metrics()["nll"]
+    best = float(tuned.laplace.prior_precision)
+    losses = {}
+    for precision in PRECISIONS:
+        tuned.laplace.prior_precision = precision
+        losses[precision] = tuned.predict(rows).metrics()["nll"]
+    assert found == pytest.approx(min(losses.values()), rel=1e-6)
+    assert losses[min(losses, key=lambda p: abs(p - best))] == min(losses.values())
+    assert max(losses.values()) > found + 0.01  # it matters
+    with pytest.raises(ll.DataError, match="rows with targets"):
+        ll.LastLayerLaplace(surface, w, validation=[x])
 
 
 def test_draws_of_the_outputs_have_a_seed():

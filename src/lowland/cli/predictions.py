@@ -211,7 +211,8 @@ class Predictions:
 
         def ask(loader: Any, progress: Progress) -> Predictive:
             if not fitted:
-                fitted.append(LastLayerLaplace(self.setup.surface, point))
+                surface, rows = self.setup.surface, self.setup.validation
+                fitted.append(LastLayerLaplace(surface, point, validation=rows))
             return fitted[0].predict(loader, progress=progress)
 
         try:

@@ -186,7 +186,7 @@ def _texts(table: Table, name: str, form: str) -> list[str]:
     return [
         text
         if math.isnan(error) or (error == 0 and name == "samples")
-        else f"{text} ± {form.format(error)}"
+        else f"{text}±{form.format(error)}"
         for text, error in zip(cells, _plain(errors), strict=True)
     ]
 

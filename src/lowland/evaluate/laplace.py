@@ -13,27 +13,30 @@ from torch import Tensor, nn
 from lowland.core import Classification, LossSurface, Point, Regression, Task
 from lowland.core.data import Rows
 from lowland.core.template import private_copy
-from lowland.errors import ConfigError, LowlandError
+from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.evaluate.bma import Average
 from lowland.evaluate.corruption import one_input
 from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 
 STRUCTURES = ("full", "kron", "diag")
+PRECISIONS = tuple(10 ** (0.5 * i) for i in range(-4, 13))  # of the prior, tried on validation rows
 
 
 class LastLayerLaplace:
     r"""\(N(w_\text{last}; \hat w, (H + \delta I)^{-1})\), H the generalised Gauss-Newton matrix.
 
-    The Laplace approximation over the last linear layer, with the prior precision \(\delta\) that
-    maximises the marginal likelihood (MacKay 1992, Daxberger et al. 2021). It is fitted and asked
-    through laplace-torch (`pip install "lowland[baselines]"`); a prediction is that of the network
-    linearised in its last layer.
+    The Laplace approximation over the last linear layer (MacKay 1992, Daxberger et al. 2021),
+    fitted and asked through laplace-torch (`pip install "lowland[baselines]"`); a prediction is
+    that of the network linearised in its last layer.
 
     Args:
         surface: its rows are what the approximation is fitted to; `Classification` (multiclass) or
             `Regression` with a number for noise variance, one input tensor, a linear last layer.
         w: a trained weight vector. structure: of H: "full", "kron" or "diag".
+        validation: rows on which the prior precision \(\delta\) of the lowest NLL is chosen, from
+            0.01 to 10^6 in half decades; None: the one of the highest marginal likelihood, which
+            for the last layer alone is often far too small.
         batchnorm: as for `predict`.
 
     Raises:
@@ -54,6 +57,7 @@ class LastLayerLaplace:
         w: Tensor | Point,
         *,
         structure: str = "kron",
+        validation: Iterable[Any] | None = None,
         batchnorm: str = "refresh",
     ) -> None:
         if structure not in STRUCTURES:
@@ -72,7 +76,10 @@ class LastLayerLaplace:
                 )
                 with torch.enable_grad():
                     self.laplace.fit(_Loader(surface.data))
-                    self.laplace.optimize_prior_precision(method="marglik")
+                    if validation is None:
+                        self.laplace.optimize_prior_precision(method="marglik")
+                if validation is not None:
+                    self._tune(surface.rows_of(validation))
         except LowlandError:
             raise
         except Exception as error:
@@ -119,6 +126,18 @@ class LastLayerLaplace:
                 report(done, data.rows)
             average.end(0, 1)
         return average.predictive(keep)
+
+    def _tune(self, validation: Rows) -> None:
+        """Takes the prior precision whose predictive has the lowest NLL."""
+        validation.keep()
+        found = []
+        for precision in PRECISIONS:
+            self.laplace.prior_precision = precision
+            figures = self.predict(validation, keep="none").metrics()
+            if "nll" not in figures:
+                raise DataError("a prior precision is chosen by NLL: give rows with targets.")
+            found.append(figures["nll"])
+        self.laplace.prior_precision = PRECISIONS[found.index(min(found))]
 
     def _output(self, inputs: Tensor, link: str, samples: int) -> Tensor:
         """What `self.task` makes the predictive of: log probabilities, or means and variances."""

@@ -33,7 +33,7 @@ def risk_coverage(
     'SGD, AURC 0.2500'
     """
     records = named(record)
-    with canvas(ax) as ax:
+    with canvas(ax, size=(7.6, max(4.0, 2.0 + 0.25 * len(records)))) as ax:
         labels = []
         for i, (name, one) in enumerate(records.items()):
             coverage, risk = numbers(one.coverage), numbers(one.risk)

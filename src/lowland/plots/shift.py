@@ -48,7 +48,7 @@ def shift(
         for name, one in named(record).items()
     }
     values = np.concatenate([y for _, y in lines.values()])
-    with canvas(ax) as ax:
+    with canvas(ax, size=(7.6, max(4.0, 2.0 + 0.25 * len(lines)))) as ax:
         labels = []
         for i, (name, (x, y)) in enumerate(lines.items()):
             ink = colour(i)
