@@ -144,6 +144,23 @@ def test_test_figures_are_means_and_standard_errors_over_runs(folder, compared):
     assert f"{found['nll']:.4f}±{found['nll_se']:.4f}" in compared[1]
 
 
+def test_differences_are_paired(folder, compared):
+    table = Table.load(compared[0] / "records" / "differences.json")
+    assert table.method[:2] == ["SGD, tempered", "SWAG"]
+    assert not [name for name in table.method if "runs" in name]  # what joins runs has one value
+    nll = [
+        [
+            Predictive.load(folder / r / "records" / f"{m}.npz").metrics()["nll"]
+            for r in ("r0", "r1")
+        ]
+        for m in ("swag", "sgd")
+    ]
+    each = np.subtract(*nll)
+    assert row(table, "SWAG")["nll"] == pytest.approx(each.mean())
+    assert row(table, "SWAG")["nll_se"] == pytest.approx(abs(each[0] - each[1]) / 2)
+    assert "difference to SGD, run by run" in compared[1]
+
+
 def test_corrupted_figures_against_predicting_one_corruption_at_a_time(folder, compared):
     shift = Table.load(compared[0] / "records" / "shift.json")
     comparison = Table.load(compared[0] / "records" / "comparison.json")

@@ -153,7 +153,12 @@ def _write(
     write_text(place / "compare.yaml", yaml.safe_dump(body, sort_keys=False))
     records = place / "records"
     comparison.save(records / "comparison.json")
-    for name, table in (("shift", summary.shift()), ("ood", summary.strange())):
+    tables = {
+        "differences": summary.differences(),
+        "shift": summary.shift(),
+        "ood": summary.strange(),
+    }
+    for name, table in tables.items():
         if len(table):
             table.save(records / f"{name}.json")
     for title, curve in summary.curves().items():
@@ -178,6 +183,12 @@ def _draw(summary: Summary, folder: Path) -> list[str]:
 def _show(summary: Summary, comparison: Table, asked: Asked, console: Console) -> None:
     many = " (mean ± standard error over runs)" if summary.many else ""
     show_figures(comparison, "test", f"Test data{many}", console)
+    differences = summary.differences()
+    if len(differences):
+        first = summary.rows[0][0].title
+        show_figures(
+            differences, "difference", f"Test data: difference to {first}, run by run", console
+        )
     if summary.shifts:
         kinds = ", ".join(dict.fromkeys(kind.replace("_", " ") for kind, _ in summary.shifts))
         title = f"Corrupted: mean over {kinds}; strengths {', '.join(map(str, asked.strengths))}"

@@ -61,7 +61,17 @@ _COMPARED = {
         "coverage_90": ("90% cover", "{:.3f}"),
         "coverage_95": ("95% cover", "{:.3f}"),
         "width_90": ("90% width", "{:.4g}"),
+        "perplexity": ("perplexity", "{:.3f}"),
         "samples": ("networks", "{:.0f}"),
+    },
+    "difference": {
+        "accuracy": ("accuracy", "{:+.4f}"),
+        "rmse": ("RMSE", "{:+.4g}"),
+        "nll": ("NLL", "{:+.4f}"),
+        "crps": ("CRPS", "{:+.4g}"),
+        "ece": ("ECE", "{:+.4f}"),
+        "aurc": ("AURC", "{:+.4f}"),
+        "nll_corrupted": ("corrupted NLL", "{:+.4f}"),
     },
     "corrupted": {
         "accuracy_corrupted": ("accuracy", "{:.4f}"),
@@ -186,7 +196,7 @@ def _texts(table: Table, name: str, form: str) -> list[str]:
     return [
         text
         if math.isnan(error) or (error == 0 and name == "samples")
-        else f"{text}±{form.format(error)}"
+        else f"{text}±{form.replace('+', '').format(error)}"
         for text, error in zip(cells, _plain(errors), strict=True)
     ]
 

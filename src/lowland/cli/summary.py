@@ -32,17 +32,29 @@ class Summary:
         self.shifts = shifts
         self.task = task
         self.many = any(len(runs) > 1 for runs in rows)
+        self.figures = [[self._figures(run) for run in runs] for runs in rows]
 
     def comparison(self) -> Table:
         """A row a method: test figures, their mean over corruptions, AUROC by the first score."""
         found: list[dict[str, Any]] = []
-        for runs in self.rows:
+        for runs, figures in zip(self.rows, self.figures, strict=True):
             words: dict[str, Any] = {"method": runs[0].title}
             if isinstance(self.task, Regression):
                 exact = all(run.mixture is not None for run in runs)
                 words["crps_of"] = "mixture" if exact else "Gaussian"
-            figures = self._averaged([self._figures(run) for run in runs])
-            found.append({**words, "runs": float(len(runs)), **figures})
+            found.append({**words, "runs": float(len(runs)), **self._averaged(figures)})
+        return table(found)
+
+    def differences(self) -> Table:
+        """What a method adds to the first one's figures, run by run: seeds share their luck, so
+        these means have smaller errors than those of the figures. Empty for a single run."""
+        found: list[dict[str, Any]] = []
+        for runs, figures in zip(self.rows[1:], self.figures[1:], strict=True):
+            if len(runs) < 2:
+                continue
+            pairs = zip(figures, self.figures[0], strict=True)
+            each = [{n: a[n] - b[n] for n in a if n in b and n != "samples"} for a, b in pairs]
+            found.append({"method": runs[0].title, **self._averaged(each)})
         return table(found)
 
     def shift(self) -> Table:

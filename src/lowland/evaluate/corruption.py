@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lowland.core import Batch, Task
@@ -26,17 +25,17 @@ def gaussian_noise(images: Tensor, deviation: float, *, seed: int = 0, first: in
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     """Convolution with a Gaussian cut at 4 sigma; edges are continued by their last pixel."""
+    down, right = (_kernel(size, sigma).to(images) for size in images.shape[2:])
+    return down @ images @ right.T  # for small images a product is faster than a convolution
+
+
+def _kernel(size: int, sigma: float) -> Tensor:  # (size, size): each row blurs into a pixel
     radius = int(4 * sigma + 0.5)
-    places = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    weights = torch.exp(-0.5 * (places / sigma) ** 2)
-    weights = (weights / weights.sum()).to(images)
-    n, channels, height, width = images.shape
-    planes = images.reshape(n * channels, 1, height, width)
-    for dim, pad in ((3, (radius, radius, 0, 0)), (2, (0, 0, radius, radius))):
-        shape = [1, 1, 1, 1]
-        shape[dim] = len(weights)
-        planes = F.conv2d(F.pad(planes, pad, mode="replicate"), weights.view(shape))
-    return planes.view_as(images)
+    offsets = torch.arange(-radius, radius + 1)
+    weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
+    places = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)
+    rows = (weights / weights.sum()).expand(size, -1)
+    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, places, rows)
 
 
 def contrast(images: Tensor, factor: float) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -92,6 +93,14 @@ def has_dropout(surface: LossSurface, w: Tensor | Point) -> bool:
     return _Dropout(surface, surface.point(w), "frozen", 0).is_random()
 
 
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of a seed while the context is open; the caller's random state stays."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 class _Dropout:
     """One weight vector's passes."""
 
@@ -100,15 +109,12 @@ class _Dropout:
         self.parameters = surface.layout.materialise(point.weights)
         self.buffers = surface.buffers_for(point, batchnorm)
         self.seed = seed
-        device = surface.device
-        self._forked = [device] if device.type == "cuda" else []
 
     def __call__(self, batch: Any, number: int, index: int) -> Tensor:
         """The outputs of pass `number` for batch `index`; the caller's random state stays."""
         args, kwargs, _ = self.surface.task.parts(batch)
         key = hashlib.blake2b(f"{self.seed}/{number}/{index}".encode(), digest_size=7).digest()
-        with torch.random.fork_rng(devices=self._forked):
-            torch.manual_seed(int.from_bytes(key, "big"))
+        with seeded(int.from_bytes(key, "big"), self.surface.device):
             return self.surface.forward(self.parameters, self.buffers, args, kwargs, mode="dropout")
 
     @torch.no_grad()

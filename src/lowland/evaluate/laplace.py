@@ -16,6 +16,7 @@ from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.evaluate.bma import Average
 from lowland.evaluate.corruption import one_input
+from lowland.evaluate.dropout import seeded
 from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 
@@ -69,7 +70,7 @@ class LastLayerLaplace:
         Laplace = _library()
         network = _Network(surface, surface.point(w), batchnorm)
         try:
-            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            with warnings.catch_warnings(), seeded(0, surface.device):
                 warnings.simplefilter("ignore")  # of its own parts, and that probit is the default
                 self.laplace = Laplace(
                     network, subset_of_weights="last_layer", hessian_structure=structure, **options
@@ -112,10 +113,9 @@ class LastLayerLaplace:
         done = 0
         with (
             torch.no_grad(),
-            torch.random.fork_rng(devices=[]),
+            seeded(seed, self.surface.device),
             reporting(progress, "Laplace") as report,
         ):
-            torch.manual_seed(seed)
             for index, batch in enumerate(data):
                 inputs, target = one_input(batch), batch.target
                 output = self._output(inputs, link, samples)

@@ -119,4 +119,4 @@ def noise_like(
             row.normal_(generator=source)
         else:
             row.uniform_(-math.sqrt(3), math.sqrt(3), generator=source)
-    return (out * variance.sqrt() + mean).to(inputs.dtype)
+    return (out.to(mean) * variance.sqrt() + mean).to(inputs.dtype)
