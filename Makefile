@@ -18,6 +18,13 @@ test soak bench: export OMP_NUM_THREADS ?= 2
 integrations: export OMP_NUM_THREADS ?= 1
 test soak integrations: export MPLBACKEND ?= Agg
 
+# laplace-torch and its backpack ask for torchvision, whose package does not import beside the CPU build
+# of torch, and use nothing of it: they come without what they ask for, which comes by name.
+define install_laplace
+$(1) -m pip install --quiet $(2) einconv einops linear_operator opt_einsum tqdm unfoldNd
+$(1) -m pip install --quiet $(2) --no-deps asdfghjkl backpack-for-pytorch curvlinops-for-pytorch laplace-torch
+endef
+
 .PHONY: help setup demo test soak integrations lint format types bench study-uci lock clean
 
 help: ## show this list
@@ -29,6 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[plots,cli,dev]"
+	$(call install_laplace,$(BIN)/python,-c constraints.txt)
 	@touch $@
 
 # The trainers are large, and only their own tests need them.
@@ -71,6 +79,7 @@ lock: ## resolve the newest versions in a fresh environment and rewrite constrai
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet torch==$(TORCH) hatchling editables
 	$(VENV)-lock/bin/python -m pip install --quiet --no-build-isolation torch==$(TORCH) -e ".[plots,cli,dev,integrations]"
+	$(call install_laplace,$(VENV)-lock/bin/python,torch==$(TORCH))
 	$(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | sed -E '/^pip==/d; s/\+[a-z0-9.]+$$//' > constraints.txt
 	rm -rf $(VENV)-lock
 

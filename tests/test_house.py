@@ -63,6 +63,7 @@ HEAVY = (
     "scipy",
     "pyarrow",
     "PIL",
+    "laplace",
 )
 
 

@@ -21,7 +21,23 @@ from lowland.errors import (
     NonFiniteError,
     StoreError,
 )
-from lowland.evaluate import fit_temperature, predict, reliability, temper, tune_scale
+from lowland.evaluate import (
+    LastLayerLaplace,
+    corrupt,
+    crps,
+    fit_temperature,
+    mc_dropout,
+    noise_like,
+    ood,
+    pool,
+    predict,
+    reliability,
+    scores,
+    selective,
+    temper,
+    tune_scale,
+    uncertainties,
+)
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.train import Batches, Members, MemberSGD, sgd, sgd_members
@@ -59,6 +75,7 @@ __all__ = [
     "Gaussian",
     "GaussianHead",
     "LanguageModeling",
+    "LastLayerLaplace",
     "LayoutError",
     "LossSurface",
     "LowlandError",
@@ -76,12 +93,21 @@ __all__ = [
     "StoreError",
     "Task",
     "Trajectory",
+    "corrupt",
+    "crps",
     "fit_temperature",
     "keep_freed_memory",
+    "mc_dropout",
+    "noise_like",
+    "ood",
+    "pool",
     "predict",
     "reliability",
+    "scores",
+    "selective",
     "sgd",
     "sgd_members",
     "temper",
     "tune_scale",
+    "uncertainties",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from lowland.cli.average import average
+from lowland.cli.compare import compare
 from lowland.cli.demo import demo
 from lowland.cli.run import run
 
@@ -18,3 +19,4 @@ app = typer.Typer(
 app.command()(run)
 app.command()(demo)
 app.command()(average)
+app.command()(compare)

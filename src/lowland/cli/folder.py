@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -58,27 +58,28 @@ class RunFolder:
         file = self.path / CONFIG
         if not file.is_file():
             return None
-        try:
-            body = yaml.safe_load(file.read_text(encoding="utf-8"))
-            theirs, ran = _flat(body["settings"]), dict(body["ran_with"])
-            int(ran["threads"])
-        except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(
-                f"{file}: damaged, or not of a run; put it back, or name another folder with "
-                "out=FOLDER."
-            ) from error
-        ours = _flat(config.model_dump(mode="json"))
-        changed = [
-            f"{key}: {theirs.get(key, 'absent')} there, {ours.get(key, 'absent')} now"
-            for key in ours | theirs
-            if key not in _FREE and (key not in theirs or theirs[key] != ours.get(key, _ABSENT))
-        ]
+        settings, ran = self.ran()
+        changed = differences(settings, config.model_dump(mode="json"), but=_FREE)
         if changed:
             raise ConfigError(
                 f"{file} is of a run with other settings ({'; '.join(changed)}); name another "
                 "folder with out=FOLDER, or delete this one."
             )
         return ran
+
+    def ran(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of the run that is there, and what it ran with."""
+        file = self.path / CONFIG
+        try:
+            body = yaml.safe_load(file.read_text(encoding="utf-8"))
+            settings, ran = dict(body["settings"]), dict(body["ran_with"])
+            int(ran["threads"])
+        except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(
+                f"{file}: damaged, or not of a run; put it back, or name another folder with "
+                "out=FOLDER."
+            ) from error
+        return settings, ran
 
     def begin(self, config: Config, threads: int) -> dict[str, Any]:
         """Records the settings, and what the run runs with."""
@@ -157,6 +158,22 @@ def locked(folder: Path) -> Iterator[None]:
 def versions() -> dict[str, str]:
     """Of what the last bits of a run depend on."""
     return {name: version(name) for name in ("lowland", "torch", "numpy")}
+
+
+def differences(
+    there: dict[str, Any],
+    now: dict[str, Any],
+    *,
+    but: Collection[str],
+    words: tuple[str, str] = ("there", "now"),
+) -> list[str]:
+    """What differs between settings, apart from some keys: `lr: 0.1 there, 0.2 now`."""
+    theirs, ours = _flat(there), _flat(now)
+    return [
+        f"{key}: {theirs.get(key, 'absent')} {words[0]}, {ours.get(key, 'absent')} {words[1]}"
+        for key in ours | theirs
+        if key not in but and (key not in theirs or theirs[key] != ours.get(key, _ABSENT))
+    ]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

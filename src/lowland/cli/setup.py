@@ -28,11 +28,11 @@ class Setup:
     """What a run works on.
 
     `data` gives a mapping with "train", "validation" and "test": tuples of tensors, data sets or
-    loaders; "clean" may add the training rows without augmentation, for BatchNorm statistics, and
-    "transform" a function (batch, generator) -> batch for the training batches. What only the data
-    know they may say themselves: "task", a `Task` that stands over the configuration's, such as a
-    `Regression` in the target's units, and "model", keyword arguments for the model, under those of
-    the configuration.
+    loaders; "clean" may add the training rows without augmentation, for BatchNorm statistics,
+    "transform" a function (batch, generator) -> batch for the training batches, and "normalise"
+    (means, deviations) that images were standardised with. What only the data know they may say
+    themselves: "task", a `Task` that stands over the configuration's, such as a `Regression` in the
+    target's units, and "model", keyword arguments for the model, under those of the configuration.
     """
 
     def __init__(self, config: Config) -> None:
@@ -86,7 +86,7 @@ class Setup:
     def batches(self, seed: int) -> Any:
         """Training batches in the order of a seed."""
         train = self.data["train"]
-        if _is_loader(train):
+        if is_loader(train):
             return train
         return self._batches(
             "train",
@@ -139,7 +139,7 @@ class Setup:
                 f"{self.config.data.name}: {split} is an iterator, which ends after one pass; give "
                 "a loader, a list of batches or a data set."
             )
-        if _is_loader(data):
+        if is_loader(data):
             return data
         return self._batches(split, batch_size=self.config.eval_batch_size, shuffle=False)
 
@@ -184,7 +184,7 @@ class Setup:
             ) from error
 
 
-def _is_loader(data: Any) -> bool:
+def is_loader(data: Any) -> bool:
     """Whether `data` gives batches: neither tensors nor something to index."""
     if isinstance(data, torch.Tensor | tuple | Mapping):
         return False
