@@ -437,6 +437,11 @@ def a_bad_rank(own):
     return ["run", "--rank", "1"]
 
 
+def twice(own):
+    saved(own / "run")
+    return ["run", "run/step-9.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("arrange", "words"),
     [
@@ -455,7 +460,8 @@ def a_bad_rank(own):
         (each_without_data, ["--each", "--config"]),
         (a_bad_rank, ["rank: expected 0 (diagonal) or at least 2"]),
         (lambda own: ["none-*.pt"], ["no checkpoint matches none-*.pt"]),
-        (lambda own: ["gone.pt", "--no-swag"], ["gone.pt: no such file"]),
+        (lambda own: ["gone.pt"], ["gone.pt: no such file"]),
+        (twice, ["step-9.safetensors is named twice"]),
     ],
 )
 def test_one_sentence_and_exit_code_2(own, arrange, words):
