@@ -4,6 +4,7 @@ SHELL := /bin/bash
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MORE  := $(VENV)/.integrations
 
 # The interpreter that makes the environment: PYTHON=python3.12 to choose another.
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
@@ -14,12 +15,13 @@ TORCH ?= 2.13.0
 
 # Small tensors are slower on many threads; timings and tests want the same number everywhere.
 test soak bench: export OMP_NUM_THREADS ?= 2
-test soak: export MPLBACKEND ?= Agg
+integrations: export OMP_NUM_THREADS ?= 1
+test soak integrations: export MPLBACKEND ?= Agg
 
-.PHONY: help setup demo test soak lint format types bench study-uci lock clean
+.PHONY: help setup demo test soak integrations lint format types bench study-uci lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything for development, at the pinned versions
 
@@ -27,6 +29,11 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[plots,cli,dev]"
+	@touch $@
+
+# The trainers are large, and only their own tests need them.
+$(MORE): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[integrations]"
 	@touch $@
 
 demo: setup ## run the demonstration on scikit-learn's digits
@@ -38,6 +45,9 @@ test: setup ## run the tests and the doctests
 
 soak: setup ## run the hours-long tests that `make test` leaves out
 	@$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS) 2>&1
+
+integrations: $(MORE) ## install Lightning and transformers, and run the tests with them
+	@$(BIN)/python -m pytest -m integrations tests/integrations $(ARGS) 2>&1
 
 lint: setup ## ruff: rules and layout
 	$(BIN)/ruff check .
@@ -60,7 +70,7 @@ lock: ## resolve the newest versions in a fresh environment and rewrite constrai
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet torch==$(TORCH) hatchling editables
-	$(VENV)-lock/bin/python -m pip install --quiet --no-build-isolation torch==$(TORCH) -e ".[plots,cli,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet --no-build-isolation torch==$(TORCH) -e ".[plots,cli,dev,integrations]"
 	$(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | sed -E '/^pip==/d; s/\+[a-z0-9.]+$$//' > constraints.txt
 	rm -rf $(VENV)-lock
 

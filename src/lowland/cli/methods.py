@@ -18,7 +18,7 @@ from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
 
-_METRICS = ("accuracy", "rmse", "nll", "nll_gaussian", "ece", "brier", "coverage", "perplexity")
+METRICS = ("accuracy", "rmse", "nll", "nll_gaussian", "ece", "brier", "coverage", "perplexity")
 TITLES = {
     "sgd": "SGD",
     "ema": "EMA",
@@ -107,7 +107,7 @@ class Methods:
         seconds = time.perf_counter() - began
         figures = pred.metrics()
         row: dict[str, Any] = {"method": [self.title(method)]}
-        row |= {name: [figures[name]] for name in _METRICS if name in figures}
+        row |= {name: [figures[name]] for name in METRICS if name in figures}
         if classes:
             tempered = temper(pred, temperature, task=setup.task).metrics()
             row |= {"temperature": [temperature], "nll_tempered": [tempered["nll"]]}
@@ -133,7 +133,7 @@ class Methods:
             figures = self.predictive(method).metrics()
         except StoreError:
             return False
-        return all(float(row[k][0]) == figures[k] for k in _METRICS if k in figures and k in row)
+        return all(float(row[k][0]) == figures[k] for k in METRICS if k in figures and k in row)
 
     def comparison(self) -> Table:
         """All rows that were judged."""

@@ -11,6 +11,7 @@ from torch import nn
 from lowland.cli.config import Config
 from lowland.core import Classification, LanguageModeling, LossSurface, Regression, Task
 from lowland.core.data import move, take
+from lowland.core.layout import Where
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.train import Batches, best_threads
 from lowland.train import checkpoint as disk
@@ -49,16 +50,21 @@ class Setup:
         self.test = self._loader("test")
         self.clean = self._loader("clean" if "clean" in found else "train")
         self._try()
-        self.surface = LossSurface(
-            self.model(config.seed),
+        self.surface = self.surface_of(self.model(config.seed))
+        self.layout = self.surface.layout
+
+    def surface_of(self, model: nn.Module, *, where: Where = None) -> LossSurface:
+        """The loss of a model over the training rows."""
+        return LossSurface(
+            model,
             self.task,
             self.clean,
+            where=where,
             device=self.device,
             autocast=self.autocast,
-            bn_rows=config.bn_rows,
-            channels_last=config.channels_last,
+            bn_rows=self.config.bn_rows,
+            channels_last=self.config.channels_last,
         )
-        self.layout = self.surface.layout
 
     @property
     def autocast(self) -> torch.dtype | None:

@@ -160,17 +160,53 @@ class Moments(ABC):
         return Path(path)
 
     @classmethod
-    def load(cls, path: PathLike) -> Self:
-        """Reads what `save` wrote; the model is not needed."""
+    def load(cls, path: PathLike, *, layout: ParamLayout | None = None) -> Self:
+        """Reads what `save` wrote; the model is not needed.
+
+        Args:
+            layout: of the model that the moments are for: they are put in its order, since a file
+                made from checkpoints alone has the order of their names. None: as in the file.
+
+        Raises:
+            StoreError: a damaged or foreign file. LayoutError: moments of another model.
+        """
         state = load_tree(path, kind=cls.__name__)
         names = {"layout", "count", *cls._kept}
         settings = {k: v for k, v in state.items() if k not in names and not k.startswith("_")}
         try:
-            loaded = cls(ParamLayout.from_spec(state["layout"]), **settings)
+            theirs = ParamLayout.from_spec(state["layout"])
+            if layout is not None and layout.fingerprint != theirs.fingerprint:
+                state = _arranged(state, theirs, layout, path)
+            loaded = cls(theirs if layout is None else layout, **settings)
             loaded.load_state_dict(state)
         except (KeyError, TypeError, RuntimeError) as error:
             raise StoreError(f"{path}: not a {cls.__name__} that can be read ({error}).") from error
         return loaded
+
+
+def _arranged(
+    state: dict[str, Any], theirs: ParamLayout, ours: ParamLayout, path: PathLike
+) -> dict[str, Any]:
+    """A state with its vectors in the order of another layout."""
+
+    def moved(vectors: Tensor) -> Tensor:  # (..., P)
+        named = theirs.unflatten(vectors)
+        pieces = [named[theirs.aliases.get(name, name)] for name in ours.names]
+        return torch.cat([p.reshape(*vectors.shape[:-1], -1) for p in pieces], dim=-1)
+
+    shapes = {entry.name: entry.shape for entry in theirs.entries}
+    wrong = [
+        entry.name
+        for entry in ours.entries
+        if shapes.get(theirs.aliases.get(entry.name, entry.name)) != entry.shape
+    ]
+    if wrong:
+        raise LayoutError(
+            f"{path} is of another model: {wrong[0]} is missing in it or has another shape; it "
+            f"holds {', '.join(theirs.names[:5])}."
+        )
+    tensors = {k: moved(v) for k, v in state.items() if isinstance(v, Tensor)}
+    return state | tensors | {"layout": ours.spec()}
 
 
 class SWA(Moments):
