@@ -86,6 +86,8 @@ def test_pixels_and_labels_come_back(root):
     assert sorted(rows_of(data["test"])) == sorted(raw(40, 1))
     images, targets = next(iter(data["test"]))
     mean, std = torch.tensor(cifar._MEAN), torch.tensor(cifar._STD)
+    assert data["normalise"] == (cifar._MEAN, cifar._STD)
+    assert cifar10(root, validation=10, normalise=False)["normalise"] == ((0, 0, 0), (1, 1, 1))
     back = (images.permute(0, 2, 3, 1) * std + mean) * 255
     assert [i.round().byte().numpy().tobytes() for i in back] == rows_of(data["test"])
     assert targets.shape == (40,)
