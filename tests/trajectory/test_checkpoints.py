@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lowland import (
+    SWA,
     SWAG,
     ConfigError,
     LayoutError,
@@ -311,6 +312,25 @@ def test_two_networks_that_fit_alike_must_be_told_apart(tmp_path):
         Trajectory.from_checkpoints(tmp_path / "a.ckpt", ParamLayout(Net())).swa()
 
 
+def test_a_part_of_a_word_makes_no_copy(tmp_path):
+    """In "semantic" there is "ema": the other branch would be taken without a word."""
+    branches = {
+        f"{name}.{n}": t
+        for seed, name in enumerate(("semantic", "instance"))
+        for n, t in stepped(Net(), seed).state_dict().items()
+    }
+    with pytest.raises(LayoutError, match=r"semantic\., instance\. fit alike"):
+        fitted(branches, ParamLayout(Net()))
+    for copy in ("ema_net", "netEMA_", "net_ema", "EMA", "averaged", "swa_model", "model.teacher"):
+        both = {n.replace("semantic", copy): t for n, t in branches.items()}
+        if copy == "netEMA_":  # who knows
+            with pytest.raises(LayoutError, match="fit alike"):
+                fitted(both, ParamLayout(Net()))
+        else:
+            found = fitted(both, ParamLayout(Net()))
+            assert all(torch.equal(found[n], both[f"instance.{n}"]) for n in found)
+
+
 def test_a_key_says_where_the_weights_are(tmp_path):
     content = {"model": Net().state_dict(), "ema": {"shadow": stepped(Net(), 4).state_dict()}}
     torch.save(content, tmp_path / "a.pt")
@@ -370,6 +390,18 @@ def test_moments_made_without_the_model_are_put_in_its_order(tmp_path):
     assert torch.equal(swag.posterior().draw(3), expected.posterior().draw(3))
     with pytest.raises(LayoutError, match=r"another model: first.weight is missing"):
         SWAG.load(tmp_path / "s", layout=ParamLayout(Net(features=6)))
+
+
+def test_moments_of_tied_weights_that_a_file_has_under_their_other_name(tmp_path):
+    """Transformers writes the embedding and leaves out the head that is tied to it."""
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(3, 4, bias=False))
+    model[1].weight = model[0].weight
+    ours = ParamLayout(model)
+    assert (ours.names, dict(ours.aliases)) == (("0.weight",), {"1.weight": "0.weight"})
+    swa = SWA(layout_of({"1.weight": model[1].weight}))
+    swa.update({"1.weight": model[1].weight})
+    swa.save(tmp_path / "s")
+    assert torch.equal(SWA.load(tmp_path / "s", layout=ours).mean, ours.flatten(model))
 
 
 def test_swag_of_checkpoints_is_the_offline_covariance(tmp_path):
