@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lowland.cli.config import Config
 from lowland.cli.methods import METRICS
+from lowland.cli.over_runs import table
 from lowland.cli.setup import Setup
 from lowland.cli.show import Bars
 from lowland.core import ParamLayout
@@ -52,7 +53,7 @@ class Judge:
             found.append(self._row("EMA", PointMass(ema.mean), bars))
         if isinstance(swa, SWAG):
             config = self.setup.config
-            tuned, table = tune_scale(
+            tuned, tried = tune_scale(
                 self.surface,
                 swa.posterior(),
                 self.setup.validation,
@@ -61,18 +62,10 @@ class Judge:
                 seed=config.seed,
                 progress=_joined(bars.add("choose SWAG's scale"), len(config.average.scales)),
             )
-            self.notes["scale"] = float(table.scale[table.nll.argmin()])
+            self.notes["scale"] = float(tried.scale[tried.nll.argmin()])
             row = self._row("SWAG", tuned, bars, samples=config.samples, seed=config.seed)
             found.append(row | {"scale": self.notes["scale"]})
-        nan = float("nan")
-        names = dict.fromkeys(name for row in found for name in row)
-        columns: dict[str, Any] = {n: [row.get(n, nan) for row in found] for n in names}
-        return Table(
-            {
-                name: values if name == "method" else torch.tensor(values, dtype=torch.float64)
-                for name, values in columns.items()
-            }
-        )
+        return table(found)
 
     def _row(self, name: str, post: Any, bars: Bars, **options: Any) -> dict[str, Any]:
         pred = predict(
