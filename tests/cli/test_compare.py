@@ -1,9 +1,7 @@
 """`lowland compare` on finished runs: its figures are recomputed here from what runs left."""
 
-import io
 import shutil
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,13 @@ import torch
 import yaml
 
 import lowland as ll
-from lowland.cli import main
 from lowland.cli.methods import Methods
 from lowland.cli.modes import Modes
 from lowland.cli.opened import open_runs
 from lowland.cli.setup import Setup
 from lowland.evaluate.corruption import STRENGTHS, Normalise
 from lowland.records import Predictive, ShiftCurves, Table
+from tests.cli.inside import lowland
 
 CONFIG = {
     "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
@@ -72,15 +70,6 @@ def raw():
 def colour():
     return torch.zeros(5, 3, 32, 32)
 """
-
-
-def lowland(*args):
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["lowland", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    return stop.value.code, out.getvalue(), err.getvalue()
 
 
 def made(folder, name, *overrides, **changes):

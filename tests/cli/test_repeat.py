@@ -1,9 +1,6 @@
 """One configuration over many splits: one table of means, errors and paired differences."""
 
-import io
 import math
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +8,11 @@ import pytest
 import torch
 import yaml
 
-from lowland.cli import main
 from lowland.cli.repeat import summary
 from lowland.records import Table
+from tests.cli.inside import lowland
 
 UCI = Path(__file__).parents[2] / "configs" / "uci.yaml"
-
-
-def lowland(*args):
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["lowland", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    return stop.value.code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
