@@ -188,6 +188,16 @@ def test_a_folder_of_the_hugging_face_trainer(tmp_path, shards):
     assert [(c.path.parent.name, c.step) for c in one] == [("checkpoint-1000", 1000)]
 
 
+def test_a_checkpoint_of_the_trainer_that_was_cut_off_is_not_passed_over(tmp_path):
+    trainer_folder(tmp_path)
+    last = tmp_path / "checkpoint-2000"
+    for file in last.iterdir():
+        if file.name.startswith("model"):
+            file.unlink()
+    with pytest.raises(StoreError, match=r"checkpoint-2000 has none of .* cut off"):
+        find_checkpoints(tmp_path)
+
+
 def test_a_folder_of_lightning(tmp_path):
     place = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
     for step in (10, 20, 100):
