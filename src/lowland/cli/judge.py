@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from lowland.cli.config import Config
 from lowland.cli.methods import METRICS
-from lowland.cli.over_runs import table
 from lowland.cli.setup import Setup
 from lowland.cli.show import Bars
 from lowland.core import ParamLayout
@@ -53,7 +52,7 @@ class Judge:
             found.append(self._row("EMA", PointMass(ema.mean), bars))
         if isinstance(swa, SWAG):
             config = self.setup.config
-            tuned, tried = tune_scale(
+            tuned, table = tune_scale(
                 self.surface,
                 swa.posterior(),
                 self.setup.validation,
@@ -62,10 +61,10 @@ class Judge:
                 seed=config.seed,
                 progress=_joined(bars.add("choose SWAG's scale"), len(config.average.scales)),
             )
-            self.notes["scale"] = float(tried.scale[tried.nll.argmin()])
+            self.notes["scale"] = float(table.scale[table.nll.argmin()])
             row = self._row("SWAG", tuned, bars, samples=config.samples, seed=config.seed)
             found.append(row | {"scale": self.notes["scale"]})
-        return table(found)
+        return Table.from_rows(found)
 
     def _row(self, name: str, post: Any, bars: Bars, **options: Any) -> dict[str, Any]:
         pred = predict(

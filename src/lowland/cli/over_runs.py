@@ -50,17 +50,7 @@ def differences(methods: Mapping[str, Sequence[Figures]]) -> Table:
             pairs = zip(runs, first[1], strict=True)
             each = [{n: a[n] - b[n] for n in a if n in b and n != "samples"} for a, b in pairs]
             rows.append({"method": title, **averaged(each)})
-    return table(rows)
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows as a table; what a row lacks is NaN."""
-    columns: dict[str, Any] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        values = [row.get(name, math.nan) for row in rows]
-        words = isinstance(values[0], str)
-        columns[name] = values if words else torch.tensor(values, dtype=torch.float64)
-    return Table(columns)
+    return Table.from_rows(rows)
 
 
 def shared_networks(configs: Sequence[Config]) -> list[str]:

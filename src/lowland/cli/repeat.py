@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from lowland.cli.config import Config, check_config
-from lowland.cli.over_runs import Figures, averaged, differences, shared_networks, table
+from lowland.cli.over_runs import Figures, averaged, differences, shared_networks
 from lowland.cli.show import show_figures
 from lowland.errors import ConfigError
 from lowland.records import Table
@@ -68,8 +68,9 @@ def one_of(config: Config, over: str, value: Any) -> Config:
 def summary(tables: Sequence[Table]) -> tuple[Table, Table]:
     """Means over runs, and of differences to the first method: a row a method in both.
 
+    >>> import torch
     >>> runs = [
-    ...     table([{"method": "a", "nll": 1.0}, {"method": "b", "nll": low}]) for low in (0.0, 2.0)
+    ...     Table({"method": ["a", "b"], "nll": torch.tensor([1.0, low])}) for low in (0.0, 2.0)
     ... ]
     >>> comparison, pairs = summary(runs)
     >>> comparison.nll.tolist(), comparison.nll_se.tolist(), pairs.method, pairs.nll.tolist()
@@ -79,4 +80,5 @@ def summary(tables: Sequence[Table]) -> tuple[Table, Table]:
     for one in tables:
         for row in one.rows():
             runs.setdefault(row.pop("method"), []).append(row)
-    return table([{"method": m, **averaged(each)} for m, each in runs.items()]), differences(runs)
+    means = [{"method": method, **averaged(each)} for method, each in runs.items()]
+    return Table.from_rows(means), differences(runs)

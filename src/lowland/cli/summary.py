@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.cli.over_runs import SE, Figures, averaged, differences, table
+from lowland.cli.over_runs import SE, Figures, averaged, differences
 from lowland.cli.predictions import Judged
 from lowland.core import Classification, Regression, Task
 from lowland.evaluate import crps, ood, scores, selective
@@ -42,7 +42,7 @@ class Summary:
                 exact = all(run.mixture is not None for run in runs)
                 words["crps_of"] = "mixture" if exact else "Gaussian"
             found.append({**words, "runs": float(len(runs)), **self._averaged(figures)})
-        return table(found)
+        return Table.from_rows(found)
 
     def differences(self) -> Table:
         """What a method adds to the first one's figures, run by run."""
@@ -60,7 +60,7 @@ class Summary:
             for kind, strength, figures in places:
                 words = {"method": runs[0].title, "kind": kind, "strength": float(strength)}
                 found.append(words | self._averaged(figures))
-        return table(found)
+        return Table.from_rows(found)
 
     def strange(self) -> Table:
         """A row a method, set and score: AUROC and FPR95."""
@@ -74,7 +74,7 @@ class Summary:
                         {"auroc": float(t.auroc[i]), "fpr95": float(t.fpr95[i])} for t in tables
                     ]
                     found.append(words | self._averaged(each))
-        return table(found)
+        return Table.from_rows(found)
 
     def curves(self) -> dict[str, ShiftCurves]:
         """Figures against the strength of corruption, by method."""
