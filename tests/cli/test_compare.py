@@ -405,10 +405,12 @@ def test_runs_that_share_networks_are_told(folder, seeds, told):
     for seed, path in zip(seeds, runs, strict=True):
         if not path.exists():
             made(folder, path.name, f"seed={seed}", **few)
-    code, stdout, err = lowland(
-        "compare", *runs, "--kinds", "none", "--ood", "none", "--out", folder / "shared"
-    )
+    args = ("compare", *runs, "--kinds", "none", "--ood", "none", "--out", folder / "shared")
+    code, stdout, err = lowland(*args)
     assert code == 0, err
+    assert "No row for temperature: the run has no method sgd" in " ".join(stdout.split())
+    code, _, err = lowland(*args, "--baselines", "temperature")  # not one that is left out silently
+    assert (code, "--baselines temperature: the run has no method sgd" in err) == (2, True)
     assert ("Seeds 0, 1 are nearer than the 2 networks" in stdout) is told
 
 
