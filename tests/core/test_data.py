@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lowland as ll
-from lowland.core.data import Rows, concatenate, row_hashes, take
+from lowland.core.data import Rows, concatenate, row_hashes, seeded, take
 from tests.models import generator, mlp
 
 
@@ -261,3 +262,30 @@ def test_batches_may_be_objects_that_only_unpack_knows():
     value, gradient = surface.value_and_grad(w, batches[0])
     assert gradient.shape == w.shape
     assert torch.isfinite(value)
+
+
+def test_generators_of_other_devices_are_left_alone(monkeypatch):
+    """`torch.manual_seed` seeds every GPU, of which a fork on the CPU gives none back."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda *_: pytest.fail("a GPU was seeded"))
+    before = torch.get_rng_state()
+    with seeded(3, torch.device("cpu")):
+        drawn = torch.rand(3)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(3)))
+    with monkeypatch.context() as patch:  # the broken twin
+        patch.setattr(torch.cuda, "manual_seed_all", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            torch.manual_seed(3)
+
+
+def test_reading_shuffled_rows_for_batchnorm_seeds_no_gpu(monkeypatch):
+    """On a GPU each refresh would have set the dropout of the training run back to its start."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda *_: pytest.fail("a GPU was seeded"))
+    rows = TensorDataset(torch.randn(12, 3), torch.zeros(12, dtype=torch.long))
+    loader = DataLoader(rows, batch_size=4, shuffle=True)
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    surface = ll.LossSurface(net, ll.Classification(), loader, bn_rows=8)
+    w = surface.layout.flatten(net)
+    first = surface.refresh(w)
+    again = ll.LossSurface(net, ll.Classification(), loader, bn_rows=8).refresh(w)
+    assert all(torch.equal(first[name], again[name]) for name in first)  # the same rows

@@ -227,6 +227,25 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Random numbers of a seed while the context is open; the caller's random state stays.
+
+    >>> with seeded(3):
+    ...     a = torch.rand(1)
+    >>> torch.equal(a, torch.rand(1, generator=torch.Generator().manual_seed(3)))
+    True
+    """
+    device = torch.device(device)
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds every device
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
 def nbytes(data: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors(data))
 

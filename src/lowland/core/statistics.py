@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.core import batchnorm as bn
-from lowland.core.data import Rows, concatenate, free_memory, move, take, tensors
+from lowland.core.data import Rows, concatenate, free_memory, move, seeded, take, tensors
 from lowland.core.task import rows
 from lowland.core.template import Buffers, Template
 from lowland.errors import DataError
@@ -107,8 +107,7 @@ class Statistics:
         kept, seen = [], 0
         # a shuffled loader draws its order from the global generator: always the same rows, and
         # the caller's random state left as it was
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             for raw in source:
                 batch: Any = data.task.parts(raw)
                 size = rows(batch)

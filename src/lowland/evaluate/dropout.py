@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Point
+from lowland.core.data import seeded
 from lowland.errors import ConfigError
 from lowland.evaluate.bma import Average
 from lowland.evaluate.evaluator import DEFAULT_SAMPLES
@@ -91,18 +91,6 @@ def has_dropout(surface: LossSurface, w: Tensor | Point) -> bool:
     True
     """
     return _Dropout(surface, surface.point(w), "frozen", 0).is_random()
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers of a seed while the context is open; the caller's random state stays."""
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds every device
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 class _Dropout:

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lowland.core import Classification, LossSurface, Point, Regression, Task
-from lowland.core.data import Rows
+from lowland.core.data import Rows, seeded
 from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.evaluate.bma import Average
 from lowland.evaluate.corruption import one_input
-from lowland.evaluate.dropout import seeded
 from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 
