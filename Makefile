@@ -16,10 +16,10 @@ TORCH ?= 2.13.0
 test soak bench: export OMP_NUM_THREADS ?= 2
 test soak: export MPLBACKEND ?= Agg
 
-.PHONY: help setup demo test soak lint format types bench lock clean
+.PHONY: help setup demo test soak lint format types docs docs-serve bench lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything for development, at the pinned versions
 
@@ -49,6 +49,15 @@ format: setup ## ruff: mend what it can, and lay out
 
 types: setup ## mypy
 	$(BIN)/mypy $(ARGS)
+
+# What it would warn of is the future of mkdocs itself.
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+
+docs: setup ## build the documentation into build/site; a broken link is an error
+	$(BIN)/mkdocs build --quiet --strict $(ARGS)
+
+docs-serve: setup ## show the documentation in a browser, as it is being written
+	$(BIN)/mkdocs serve $(ARGS)
 
 bench: setup ## measure speed and memory
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -1,0 +1,97 @@
+"""Docstrings as the house writes them, made what the site understands.
+
+They close with a doctest that needs no heading, name several short arguments or errors in one
+line, and other public names in backticks; the site wants fences, a line each, and links.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import griffe
+
+_HEADING = re.compile(r"^(Args|Raises|Attributes):$")
+#: " b: " or " c, d: " after the end of a sentence; " DataError: " among Raises; no " None: "
+_NEXT = re.compile(r"(?<=[.]) (?=(?:[a-z]\w*, )*[a-z]\w*: |[A-Z]\w*Error: )")
+_NAME = re.compile(r"(?<![\[`\w])`(\w+)`(?![\]`])")
+
+
+def public_names(init: Path) -> set[str]:
+    """What `__all__` in a package's `__init__.py` lists."""
+    for node in ast.parse(init.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def fenced(text: str) -> str:
+    """Doctests as fenced blocks.
+
+    >>> fenced(">" * 3 + " 1 + 1\\n2\\n\\nIt ends.").replace("`", "'").splitlines()
+    ["'''pycon", '>>> 1 + 1', '2', "'''", '', 'It ends.']
+    """
+    out: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        if line.startswith(">>>") and not inside:
+            out.append("```pycon")
+            inside = True
+        elif inside and not line.strip():
+            out.append("```")
+            inside = False
+        out.append(line)
+    return "\n".join([*out, "```"] if inside else out)
+
+
+def one_a_line(text: str) -> str:
+    """Every argument and error of a section on a line of its own.
+
+    >>> print(one_a_line("Args:\\n    a: one. b, c: two\\n        or three.\\n\\nThe end. a: no."))
+    Args:
+        a: one.
+        b, c: two
+            or three.
+    <BLANKLINE>
+    The end. a: no.
+    """
+    out: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        if _HEADING.match(line):
+            inside = True
+        elif line.strip() and not line.startswith(" "):
+            inside = False
+        if inside and line.startswith("    "):
+            first, *others = _NEXT.split(line)
+            out += [first, *("    " + other for other in others)]
+        else:
+            out.append(line)
+    return "\n".join(out)
+
+
+def linked(text: str, names: set[str]) -> str:
+    """Public names in backticks as links to their place, outside of code.
+
+    >>> linked("see `SWAG` and `x`", {"SWAG"})
+    'see [`SWAG`][lowland.SWAG] and `x`'
+    """
+
+    def link(match: re.Match[str]) -> str:
+        return f"[`{match[1]}`][lowland.{match[1]}]" if match[1] in names else match[0]
+
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
+    return "".join(p if p.startswith("```") else _NAME.sub(link, p) for p in parts)
+
+
+class HouseStyle(griffe.Extension):
+    """Rewrites every docstring as it is loaded."""
+
+    def __init__(self, package: str = "src/lowland/__init__.py") -> None:
+        self.names = public_names(Path(package))
+
+    def on_object(self, *, obj: griffe.Object, **_: object) -> None:
+        """Called by griffe with each module, class, function and attribute."""
+        if obj.docstring is None:
+            return
+        text = one_a_line(fenced(obj.docstring.value))
+        obj.docstring.value = linked(text, self.names - {obj.name})
