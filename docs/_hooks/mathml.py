@@ -15,6 +15,14 @@ _FORMULA = re.compile(
 )  # as arithmatex writes it with `generic: true`
 
 
+#: what the converter leaves to be mended: names of functions stand apart from what they are of, and
+#: the tilde is a relation
+_MENDED = (
+    (re.compile(r"(<mi>(?:log|exp|det)</mi>)(?=<m[ifns])"), r'\1<mspace width="0.17em"/>'),
+    (re.compile(r"<mi>&#x0007E;</mi>"), "<mo>&#x0223C;</mo>"),
+)
+
+
 def mathml(tex: str, *, display: str = "inline") -> str:
     r"""MathML of a formula; raises `ValueError` for a command that the converter does not know.
 
@@ -22,6 +30,8 @@ def mathml(tex: str, *, display: str = "inline") -> str:
     '<msup><mi>&#x003C3;</mi><mn>2</mn></msup></mrow></math>'
     """
     found = convert(tex, display=display)
+    for pattern, better in _MENDED:
+        found = pattern.sub(better, found)
     unknown = re.search(r"\\[A-Za-z]+", found)
     if unknown:
         raise ValueError(f"{unknown[0]} in the formula {tex}")
