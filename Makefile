@@ -53,8 +53,9 @@ types: setup ## mypy
 # What it would warn of is the future of mkdocs itself.
 docs docs-serve: export NO_MKDOCS_2_WARNING := 1
 
+# Not --quiet: it hides warnings from --strict too.
 docs: setup ## build the documentation into build/site; a broken link is an error
-	$(BIN)/mkdocs build --quiet --strict $(ARGS)
+	$(BIN)/mkdocs build --strict $(ARGS)
 
 docs-serve: setup ## show the documentation in a browser, as it is being written
 	$(BIN)/mkdocs serve $(ARGS)
