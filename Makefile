@@ -4,6 +4,7 @@ SHELL := /bin/bash
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MORE  := $(VENV)/.integrations
 
 # The interpreter that makes the environment: PYTHON=python3.12 to choose another.
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
@@ -14,12 +15,20 @@ TORCH ?= 2.13.0
 
 # Small tensors are slower on many threads; timings and tests want the same number everywhere.
 test soak bench: export OMP_NUM_THREADS ?= 2
-test soak: export MPLBACKEND ?= Agg
+integrations: export OMP_NUM_THREADS ?= 1
+test soak integrations: export MPLBACKEND ?= Agg
 
-.PHONY: help setup demo test soak lint format types docs docs-serve bench lock clean
+# laplace-torch and its backpack ask for torchvision, whose package does not import beside the CPU build
+# of torch, and use nothing of it: they come without what they ask for, which comes by name.
+define install_laplace
+$(1) -m pip install --quiet $(2) einconv einops linear_operator opt_einsum tqdm unfoldNd
+$(1) -m pip install --quiet $(2) --no-deps asdfghjkl backpack-for-pytorch curvlinops-for-pytorch laplace-torch
+endef
+
+.PHONY: help setup demo test soak integrations lint format types docs docs-serve bench study-uci lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything for development, at the pinned versions
 
@@ -27,6 +36,12 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[plots,cli,dev]"
+	$(call install_laplace,$(BIN)/python,-c constraints.txt)
+	@touch $@
+
+# The trainers are large, and only their own tests need them.
+$(MORE): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[integrations]"
 	@touch $@
 
 demo: setup ## run the demonstration on scikit-learn's digits
@@ -38,6 +53,9 @@ test: setup ## run the tests and the doctests
 
 soak: setup ## run the hours-long tests that `make test` leaves out
 	@$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS) 2>&1
+
+integrations: $(MORE) ## install Lightning and transformers, and run the tests with them
+	@$(BIN)/python -m pytest -m integrations tests/integrations $(ARGS) 2>&1
 
 lint: setup ## ruff: rules and layout
 	$(BIN)/ruff check .
@@ -63,11 +81,15 @@ docs-serve: setup ## show the documentation in a browser, as it is being written
 bench: setup ## measure speed and memory
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
+study-uci: setup ## train the networks of studies/uci, an hour on one core, and rewrite its tables
+	$(BIN)/python studies/uci/run.py $(ARGS)
+
 lock: ## resolve the newest versions in a fresh environment and rewrite constraints.txt
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet torch==$(TORCH) hatchling editables
-	$(VENV)-lock/bin/python -m pip install --quiet --no-build-isolation torch==$(TORCH) -e ".[plots,cli,dev]"
+	$(VENV)-lock/bin/python -m pip install --quiet --no-build-isolation torch==$(TORCH) -e ".[plots,cli,dev,integrations]"
+	$(call install_laplace,$(VENV)-lock/bin/python,torch==$(TORCH))
 	$(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | sed -E '/^pip==/d; s/\+[a-z0-9.]+$$//' > constraints.txt
 	rm -rf $(VENV)-lock
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lowland.errors import StoreError
 from lowland.files import (
@@ -199,11 +200,31 @@ def test_tensors_and_metadata(tmp_path) -> None:
     write_tensors(path, {"w": torch.arange(3.0)}, {"note": "σ"})
     tensors, metadata = read_tensors(path)
     assert torch.equal(tensors["w"], torch.arange(3.0))
-    assert metadata == {"note": "σ"}
+    assert metadata["note"] == "σ"
     with opened(path) as file:
         assert list(file.keys()) == ["w"]
     header = path.read_bytes()[8:]
     assert json.loads(header[: header.rindex(b"}") + 1])["w"]["dtype"] == "F32"  # a plain format
+
+
+def test_a_flipped_bit_is_seen(tmp_path) -> None:
+    path = tmp_path / "a"
+    save_tree(path, {"step": 3, "w": torch.arange(50.0)}, kind="swag")
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")  # of the tensors, behind the header
+    for place in (start, start + 77, len(whole) - 1, whole.index(b"3]")):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(StoreError, match="damaged, its checksum does not fit"):
+            load_tree(path, kind="swag")
+    path.write_bytes(whole)
+    assert load_tree(path, kind="swag")["step"] == 3
+
+
+def test_files_of_others_have_no_checksum(tmp_path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "a", metadata={"format": "pt"})
+    tensors, metadata = read_tensors(tmp_path / "a")
+    assert torch.equal(tensors["w"], torch.ones(2))
+    assert metadata == {"format": "pt"}
 
 
 def test_same_tree() -> None:

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from lowland import records
 from lowland.errors import StoreError
-from lowland.records import Predictive, Record, Reliability, Table, TrainingLog
+from lowland.records import (
+    Predictive,
+    Record,
+    Reliability,
+    RiskCoverage,
+    ShiftCurves,
+    Table,
+    TrainingLog,
+)
 
 EXAMPLES: dict[str, list[Record]] = {
     "Table": [
@@ -33,6 +41,15 @@ EXAMPLES: dict[str, list[Record]] = {
     ],
     "Reliability": [
         Reliability(torch.tensor([0.25, 0.75]), torch.tensor([0.5, math.nan]), torch.tensor([4, 0]))
+    ],
+    "RiskCoverage": [RiskCoverage(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 0.5]))],
+    "ShiftCurves": [
+        ShiftCurves(
+            torch.tensor([0, 1]),
+            {"contrast": {"nll": torch.tensor([0.5, 1.0]), "ece": torch.tensor([0.1, math.nan])}},
+            {"contrast": {"nll": torch.tensor([0.1, 0.2])}},
+        ),
+        ShiftCurves(torch.tensor([0]), {}),
     ],
     "Predictive": [
         Predictive(
@@ -172,6 +189,11 @@ def test_expected_calibration_error() -> None:
         torch.tensor([30, 0, 70]),
     )
     assert record.ece == pytest.approx(0.3 * 0.2 + 0.7 * 0.1)
+
+
+def test_the_mean_over_kinds() -> None:
+    curves = {"noise": {"nll": torch.tensor([0.5, 1.0])}, "blur": {"nll": torch.tensor([0.5, 3.0])}}
+    assert ShiftCurves(torch.tensor([0, 1]), curves).mean("nll").tolist() == [0.5, 2.0]
 
 
 def test_the_rest() -> None:

@@ -21,10 +21,26 @@ from lowland.errors import (
     NonFiniteError,
     StoreError,
 )
-from lowland.evaluate import fit_temperature, predict, reliability, temper, tune_scale
+from lowland.evaluate import (
+    LastLayerLaplace,
+    corrupt,
+    crps,
+    fit_temperature,
+    mc_dropout,
+    noise_like,
+    ood,
+    pool,
+    predict,
+    reliability,
+    scores,
+    selective,
+    temper,
+    tune_scale,
+    uncertainties,
+)
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
-from lowland.train import Batches, sgd
+from lowland.train import Batches, Members, MemberSGD, sgd, sgd_members
 from lowland.trajectory import (
     EMA,
     SWA,
@@ -59,9 +75,12 @@ __all__ = [
     "Gaussian",
     "GaussianHead",
     "LanguageModeling",
+    "LastLayerLaplace",
     "LayoutError",
     "LossSurface",
     "LowlandError",
+    "MemberSGD",
+    "Members",
     "MidCycle",
     "Mixture",
     "NonFiniteError",
@@ -74,11 +93,21 @@ __all__ = [
     "StoreError",
     "Task",
     "Trajectory",
+    "corrupt",
+    "crps",
     "fit_temperature",
     "keep_freed_memory",
+    "mc_dropout",
+    "noise_like",
+    "ood",
+    "pool",
     "predict",
     "reliability",
+    "scores",
+    "selective",
     "sgd",
+    "sgd_members",
     "temper",
     "tune_scale",
+    "uncertainties",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from lowland.errors import StoreError
 
 PathLike = str | os.PathLike[str]
 FORMAT = "lowland-1"
+CHECKSUM = "lowland-crc32"
 
 
 @contextmanager
@@ -71,27 +73,36 @@ def write_text(path: PathLike, text: str) -> None:
 
 
 def write_tensors(path: PathLike, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes named tensors and string metadata as one safetensors file, atomically."""
+    """Writes named tensors and string metadata as one safetensors file, atomically; a checksum of
+    both is added to the metadata."""
+    stored = _storable(tensors)
     with replacing(path) as temporary:
-        save_file(_storable(tensors), temporary, metadata=metadata)
+        save_file(stored, temporary, metadata=metadata | {CHECKSUM: _checksum(stored, metadata)})
 
 
-def read_tensors(
-    path: PathLike, *, device: str = "cpu"
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads a safetensors file: its tensors, mapped into memory, and its metadata."""
-    with opened(path, device=device) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a safetensors file: its tensors, mapped into memory, and its metadata.
+
+    Raises `StoreError` where the file has a checksum that does not fit.
+    """
+    with opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
+    if metadata.get(CHECKSUM) not in (None, _checksum(tensors, metadata)):
+        raise StoreError(
+            f"{path}: damaged, its checksum does not fit; make it again or name another file."
+        )
+    return tensors, metadata
 
 
 @contextmanager
-def opened(path: PathLike, *, device: str = "cpu") -> Iterator[Any]:
+def opened(path: PathLike) -> Iterator[Any]:
     """`safetensors.safe_open` whose failures are a `StoreError` that names the file."""
     path = Path(path)
     if not path.is_file():
         raise StoreError(f"{path}: no such file; check the path.")
     try:
-        with safe_open(path, framework="pt", device=device) as file:
+        with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except SafetensorError as error:
         raise StoreError(
@@ -135,6 +146,14 @@ def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         seen.add(pointer)
         out[name] = tensor
     return out
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    notes = sorted(item for item in metadata.items() if item[0] != CHECKSUM)
+    crc = zlib.crc32(json.dumps(notes).encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(_bytes(tensors[name]).numpy().data, zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"
 
 
 def _encode(node: Any, tensors: dict[str, Tensor]) -> Any:

@@ -14,7 +14,17 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import lowland as ll
 from lowland.evaluate import bma
 from lowland.files import same_tree
-from tests.models import TiedLM, blobs, conv_bn, dict_batches, every_case, images, mlp, tokens
+from tests.models import (
+    TiedLM,
+    blobs,
+    conv_bn,
+    dict_batches,
+    every_case,
+    images,
+    mlp,
+    targets,
+    tokens,
+)
 
 TASK = ll.Classification()
 
@@ -667,3 +677,44 @@ def test_records_of_predictions_go_to_disk_and_back(tmp_path):
     again = type(pred).load(pred.save(tmp_path / "pred.npz"))
     assert torch.equal(again.probs, pred.probs)
     assert again.metrics() == pred.metrics()
+
+
+class Unaveraged(ll.LanguageModeling):
+    """Whose probabilities nobody may ask for."""
+
+    def statistics(self, output):
+        raise AssertionError("a vocabulary of probabilities for every token")
+
+
+def test_the_likelihood_alone_holds_no_vocabulary():
+    net = TiedLM()
+    rows = tokens()
+    surface = ll.LossSurface(net, ll.LanguageModeling(), rows)
+    bare = ll.LossSurface(net, Unaveraged(), rows)
+    weights = scattered(surface.layout, 5)
+    whole = ll.predict(surface, weights, keep="none")
+    found = ll.predict(bare, weights, keep="nll")
+    assert found.metrics() == {n: whole.metrics()[n] for n in ("nll", "perplexity")}
+    assert torch.equal(found.nll_by_samples, whole.nll_by_samples)
+    assert found.probs is None
+    assert found.target_log_prob is None
+    with pytest.raises(AssertionError, match="vocabulary"):
+        ll.predict(bare, weights, keep="none")
+    gaussian = ll.Gaussian(weights.mean(0), weights.var(0))
+    ll.tune_scale(
+        bare, gaussian, rows, scales=[0.0, 1.0], samples=2
+    )  # nor does the choice of a scale
+
+
+def test_the_likelihood_alone_of_other_tasks():
+    _, surface = small()
+    weights = scattered(surface.layout, 3)
+    found = ll.predict(surface, weights, keep="nll").metrics()
+    assert found == {"nll": ll.predict(surface, weights).metrics()["nll"]}
+    data = targets()
+    net = nn.Linear(data[0][0].shape[1], 2 * data[0][1].shape[1])
+    surface = ll.LossSurface(net, ll.Regression(target_std=3.0), data)
+    weights = scattered(surface.layout, 3)
+    one, other = (ll.predict(surface, weights, keep=keep) for keep in ("nll", "probs"))
+    assert one.metrics()["nll"] == other.metrics()["nll"]  # in the target's units
+    assert torch.equal(one.nll_by_samples, other.nll_by_samples)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 import lowland as ll
 import lowland.files
 from lowland.train import checkpoint, sgd
-from lowland.trajectory.store import JOURNAL
+from lowland.trajectory.journal import JOURNAL
 
 EPOCHS = 3
 LOOP = sys.modules["lowland.train.sgd"]  # the module: the name is the function's

@@ -117,7 +117,7 @@ def test_a_rewind_that_was_killed_before_its_files_were_gone(whole, tmp_path):
 def test_a_disk_that_fills_up_loses_at_most_one_iterate(whole, tmp_path, monkeypatch, torn):
     path = copy(whole, tmp_path)
     store = Trajectory.open(path)
-    line, fsync, calls = store_module._line, os.fsync, []
+    line, fsync, calls = store_module.journal_line, os.fsync, []
 
     def full(handle):
         calls.append(handle)
@@ -126,7 +126,9 @@ def test_a_disk_that_fills_up_loses_at_most_one_iterate(whole, tmp_path, monkeyp
         fsync(handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_line", lambda entry: line(entry)[: 20 if torn else None])
+        patch.setattr(
+            store_module, "journal_line", lambda entry: line(entry)[: 20 if torn else None]
+        )
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space"):
             store.append(store[0], step=35)
@@ -172,7 +174,7 @@ def run(path, deadly):
         return call
 
     for module, name in [(os, "replace"), (os, "fsync"), (os, "unlink"), (store, "save_file"),
-                         (store, "_crc"), (Path, "unlink")]:
+                         (store, "checksum"), (Path, "unlink")]:
         setattr(module, name, deadly_at(getattr(module, name)))
     done = open(str(path) + ".done", "w")
     traj = Trajectory.open(path) if work == "append" else filled(path, 0)

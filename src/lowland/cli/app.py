@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from lowland.cli.average import average
+from lowland.cli.compare import compare
 from lowland.cli.demo import demo
 from lowland.cli.run import run
 
@@ -16,3 +18,5 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(demo)
+app.command()(average)
+app.command()(compare)

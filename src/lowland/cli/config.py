@@ -10,12 +10,14 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lowland.errors import ConfigError, LowlandError
+
+_S = TypeVar("_S", bound="Section")
 
 Method = Literal["sgd", "ema", "swa", "swag-diagonal", "swag", "fge", "ensemble", "multiswag"]
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -50,17 +52,17 @@ class Named(Section):
             raise ConfigError(f"{self.name}: expected a callable, got {type(found).__name__}.")
         return found
 
-    def call(self) -> Any:
-        """Calls it with its arguments; an error of its own is told with its place."""
-        function = self.load()
+    def call(self, **more: Any) -> Any:
+        """Calls it with its arguments, over `more`; an error of its own is told with its place."""
+        function, args = self.load(), {**more, **self.args}
         try:
-            inspect.signature(function).bind(**self.args)
+            inspect.signature(function).bind(**args)
         except TypeError as error:
             raise ConfigError(f"{self.name}: {error}; check its args.") from None
         except ValueError:  # some builtins have no signature
             pass
         try:
-            return function(**self.args)
+            return function(**args)
         except LowlandError:
             raise
         except Exception as error:
@@ -110,6 +112,17 @@ class FGE(Section):
         return self
 
 
+class Repeat(Section):
+    """The same run for many values of one key, and one table of them all."""
+
+    over: str = Field(pattern=r"^\w+(\.\w+)*$")
+    values: Annotated[int, Field(ge=1)] | list[Any] | None = None  # n: 0 to n - 1; None: once
+
+    def each(self) -> list[Any]:
+        """The values; none where nothing is repeated."""
+        return list(range(self.values)) if isinstance(self.values, int) else self.values or []
+
+
 class Config(Section):
     """A run: see `configs/digits.yaml`."""
 
@@ -131,6 +144,7 @@ class Config(Section):
     train: Train = Train()
     average: Average = Average()
     fge: FGE = FGE()
+    repeat: Repeat | None = None
 
 
 class _Loader(yaml.SafeLoader):
@@ -159,22 +173,44 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: expected `key: value` lines.")
     for override in overrides:
         _put(values, override)
-    for folder in (path.parent, Path.cwd()):
+    importable(path.parent, Path.cwd())
+    return check_config(values, where=str(path))
+
+
+def importable(*folders: Path) -> None:
+    """Lets configurations name what lies in these folders; the last goes first."""
+    for folder in folders:
         if str(folder.resolve()) not in sys.path:
             sys.path.insert(0, str(folder.resolve()))
-    return check_config(values, where=str(path))
+
+
+def read_value(text: str, *, where: str) -> Any:
+    """A value of a setting, as `key=value` has it."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: its value is not YAML: {_line(error)}.") from error
 
 
 def check_config(values: dict[str, Any], *, where: str) -> Config:
     """A checked configuration; an error names the key, and the nearest right one."""
+    return _check(Config, values, where)
+
+
+def check_named(values: Any, *, where: str) -> Named:
+    """The same for the name of a callable alone."""
+    return _check(Named, values, where)
+
+
+def _check(section: type[_S], values: Any, where: str) -> _S:
     try:
-        return Config.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
         told: dict[str, list[str]] = {}  # a key of several forms has an error for each of them
         for one in error.errors():
             if one["type"] == "literal_error" and isinstance(one["input"], dict):
                 continue  # it is meant to be the other form
-            key, wrong, got = _told(one)
+            key, wrong, got = _told(one, section)
             if key in told:
                 wrong = f"{told[key][0]} or {wrong.removeprefix('expected ')}"
             told[key] = [wrong, got]
@@ -192,19 +228,16 @@ def _put(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(f"{override!r}: {section} is not a section.")
         values = inner
-    try:
-        values[last] = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: its value is not YAML: {_line(error)}.") from error
+    values[last] = read_value(text, where=repr(override))
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _told(error: Any) -> tuple[str, str, str]:
+def _told(error: Any, within: type[Section]) -> tuple[str, str, str]:
     """Where in the configuration an error is, what is wrong, and what came."""
-    section: type[Section] | None = Config
+    section: type[Section] | None = within
     path: list[str] = []
     unknown = error["type"] == "extra_forbidden"
     for number, part in enumerate(error["loc"], start=1):
@@ -216,7 +249,7 @@ def _told(error: Any) -> tuple[str, str, str]:
     key = ".".join(path)
     got = f", got {error['input']!r}"
     if unknown:
-        keys = (section or Config).model_fields
+        keys = (section or within).model_fields
         near = difflib.get_close_matches(path[-1], keys, n=1, cutoff=0)
         return key, f"there is no such key; did you mean {near[0]}?", ""
     if error["type"] == "missing":

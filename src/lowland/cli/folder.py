@@ -6,8 +6,7 @@ import json
 import os
 import platform
 import time
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +23,7 @@ from lowland.files import read_tensors, write_tensors, write_text
 
 CONFIG = "config.yaml"
 _ABSENT = object()
-_FREE = {"out"}  # settings that may differ when a run goes on
+_FREE = {"out", "repeat"}  # settings that may differ when a run goes on
 _BUFFER = "buffer/"
 
 
@@ -59,27 +58,28 @@ class RunFolder:
         file = self.path / CONFIG
         if not file.is_file():
             return None
-        try:
-            body = yaml.safe_load(file.read_text(encoding="utf-8"))
-            theirs, ran = _flat(body["settings"]), dict(body["ran_with"])
-            int(ran["threads"])
-        except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(
-                f"{file}: damaged, or not of a run; put it back, or name another folder with "
-                "out=FOLDER."
-            ) from error
-        ours = _flat(config.model_dump(mode="json"))
-        changed = [
-            f"{key}: {theirs.get(key, 'absent')} there, {ours.get(key, 'absent')} now"
-            for key in ours | theirs
-            if key not in _FREE and (key not in theirs or theirs[key] != ours.get(key, _ABSENT))
-        ]
+        settings, ran = self.ran()
+        changed = differences(settings, config.model_dump(mode="json"), but=_FREE)
         if changed:
             raise ConfigError(
                 f"{file} is of a run with other settings ({'; '.join(changed)}); name another "
                 "folder with out=FOLDER, or delete this one."
             )
         return ran
+
+    def ran(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of the run that is there, and what it ran with."""
+        file = self.path / CONFIG
+        try:
+            body = yaml.safe_load(file.read_text(encoding="utf-8"))
+            settings, ran = dict(body["settings"]), dict(body["ran_with"])
+            int(ran["threads"])
+        except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(
+                f"{file}: damaged, or not of a run; put it back, or name another folder with "
+                "out=FOLDER."
+            ) from error
+        return settings, ran
 
     def begin(self, config: Config, threads: int) -> dict[str, Any]:
         """Records the settings, and what the run runs with."""
@@ -106,7 +106,7 @@ class RunFolder:
     def has_weights(self, name: str) -> bool:
         """Whether these weights are done, and whole."""
         try:
-            self._read(name)
+            read_tensors(self._weights(name))
         except StoreError:
             return False
         return True
@@ -115,29 +115,18 @@ class RunFolder:
         """Writes weights under the model's own names, with their buffers."""
         tensors: dict[str, Tensor] = dict(layout.unflatten(point.weights))
         tensors |= {_BUFFER + key: b for key, b in (point.buffers or {}).items()}
-        tensors = {name: t.clone() for name, t in tensors.items()}
-        notes |= {"fingerprint": layout.fingerprint, "checksum": _checksum(tensors)}
-        write_tensors(self._weights(name), tensors, notes)
+        write_tensors(self._weights(name), tensors, notes | {"fingerprint": layout.fingerprint})
 
     def load_weights(self, name: str, layout: ParamLayout) -> Point:
         """Reads weights of this model."""
-        tensors, _ = self._read(name)
+        tensors, _ = read_tensors(self._weights(name))
         buffers = {k.removeprefix(_BUFFER): t for k, t in tensors.items() if k.startswith(_BUFFER)}
         named = {k: t for k, t in tensors.items() if not k.startswith(_BUFFER)}
         return Point(layout.flatten(named), buffers)
 
     def notes(self, name: str) -> dict[str, str]:
         """What was noted beside weights."""
-        return self._read(name)[1]
-
-    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        tensors, notes = read_tensors(self._weights(name))
-        if notes.get("checksum") != _checksum(tensors):
-            raise StoreError(
-                f"{self._weights(name)} is damaged: its checksum does not fit; delete it, and run "
-                "the same command again."
-            )
-        return tensors, notes
+        return read_tensors(self._weights(name))[1]
 
     def _weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.safetensors"
@@ -171,6 +160,22 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("lowland", "torch", "numpy")}
 
 
+def differences(
+    there: dict[str, Any],
+    now: dict[str, Any],
+    *,
+    but: Collection[str],
+    words: tuple[str, str] = ("there", "now"),
+) -> list[str]:
+    """What differs between settings, apart from some keys: `lr: 0.1 there, 0.2 now`."""
+    theirs, ours = _flat(there), _flat(now)
+    return [
+        f"{key}: {theirs.get(key, 'absent')} {words[0]}, {ours.get(key, 'absent')} {words[1]}"
+        for key in ours | theirs
+        if key not in but and (key not in theirs or theirs[key] != ours.get(key, _ABSENT))
+    ]
+
+
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"train": {"lr": 1}} as {"train.lr": 1}."""
     out: dict[str, Any] = {}
@@ -178,14 +183,6 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, dict) and value
         out |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return out
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    crc = 0
-    for name in sorted(tensors):
-        data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        crc = zlib.crc32(data.numpy().data, zlib.crc32(name.encode(), crc))
-    return f"{crc:08x}"
 
 
 def thread_count(ran: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
 
-_METRICS = ("accuracy", "rmse", "nll", "nll_gaussian", "ece", "brier", "coverage", "perplexity")
+METRICS = ("accuracy", "rmse", "nll", "nll_gaussian", "ece", "brier", "coverage", "perplexity")
 TITLES = {
     "sgd": "SGD",
     "ema": "EMA",
@@ -107,7 +107,7 @@ class Methods:
         seconds = time.perf_counter() - began
         figures = pred.metrics()
         row: dict[str, Any] = {"method": [self.title(method)]}
-        row |= {name: [figures[name]] for name in _METRICS if name in figures}
+        row |= {name: [figures[name]] for name in METRICS if name in figures}
         if classes:
             tempered = temper(pred, temperature, task=setup.task).metrics()
             row |= {"temperature": [temperature], "nll_tempered": [tempered["nll"]]}
@@ -133,7 +133,7 @@ class Methods:
             figures = self.predictive(method).metrics()
         except StoreError:
             return False
-        return all(float(row[k][0]) == figures[k] for k in _METRICS if k in figures and k in row)
+        return all(float(row[k][0]) == figures[k] for k in METRICS if k in figures and k in row)
 
     def comparison(self) -> Table:
         """All rows that were judged."""
@@ -151,8 +151,8 @@ class Methods:
 
     # -- posteriors ------------------------------------------------------------------------------
 
-    def _tuned(self, method: str) -> tuple[Posterior, float]:
-        """The posterior and, where it has one, its covariance scale."""
+    def posterior(self, method: str) -> Posterior:
+        """The posterior of a method, at the paper's scale."""
         layout, load = self.setup.layout, self.folder.load_weights
         many = range(self.config.ensemble)
         simple: dict[str, Callable[[], Posterior]] = {
@@ -163,11 +163,25 @@ class Methods:
             "ensemble": lambda: Ensemble([load(f"sgd-{i}", layout) for i in many]),
         }
         if method in simple:
-            return simple[method](), float("nan")
+            return simple[method]()
         rank = 0 if method == "swag-diagonal" else self.config.average.rank
         if method == "multiswag":
-            return self._tune(Mixture([self._swag(i, rank) for i in many]))
-        return self._tune(self._swag(0, rank))
+            return Mixture([self._swag(i, rank) for i in many])
+        return self._swag(0, rank)
+
+    def judged(self, method: str) -> tuple[Posterior, dict[str, float]]:
+        """The posterior at the scale that was chosen, and the numbers of its row."""
+        columns = Table.load(self.folder.record(f"{method}.json")).columns
+        row = {k: float(v[0]) for k, v in columns.items() if isinstance(v, torch.Tensor)}
+        post = self.posterior(method)
+        if isinstance(post, Gaussian | Mixture):
+            post = post.with_scale(row["scale"])
+        return post, row
+
+    def _tuned(self, method: str) -> tuple[Posterior, float]:
+        """The posterior and, where it has one, its covariance scale, tuned."""
+        post = self.posterior(method)
+        return self._tune(post) if isinstance(post, Gaussian | Mixture) else (post, float("nan"))
 
     def _swag(self, number: int, rank: int) -> Gaussian:
         store = self.modes.store(f"swa-{number}")

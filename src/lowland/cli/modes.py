@@ -32,7 +32,7 @@ from lowland.trajectory import (
     Trajectory,
 )
 from lowland.trajectory.collect import When
-from lowland.trajectory.store import JOURNAL
+from lowland.trajectory.journal import JOURNAL
 
 
 class Modes:

@@ -14,6 +14,7 @@ from lowland.cli.folder import RunFolder, thread_count, versions
 from lowland.cli.methods import Methods
 from lowland.cli.modes import Modes
 from lowland.cli.pictures import draw_all
+from lowland.cli.repeat import repeated
 from lowland.cli.setup import Setup
 from lowland.cli.show import Bars, show
 from lowland.records import Table
@@ -30,7 +31,11 @@ def run(
 
     Stop it at any moment; the same command goes on where it stopped.
     """
-    execute(read_config(config, overrides or []))
+    found = read_config(config, overrides or [])
+    if found.repeat is not None and found.repeat.each():
+        repeated(found, execute)
+    else:
+        execute(found.model_copy(update={"repeat": None}))
 
 
 def execute(config: Config) -> Table:

@@ -11,6 +11,7 @@ from torch import nn
 from lowland.cli.config import Config
 from lowland.core import Classification, LanguageModeling, LossSurface, Regression, Task
 from lowland.core.data import move, take
+from lowland.core.layout import Where
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.train import Batches, best_threads
 from lowland.train import checkpoint as disk
@@ -27,13 +28,15 @@ class Setup:
     """What a run works on.
 
     `data` gives a mapping with "train", "validation" and "test": tuples of tensors, data sets or
-    loaders; "clean" may add the training rows without augmentation, for BatchNorm statistics, and
-    "transform" a function (batch, generator) -> batch for the training batches.
+    loaders; "clean" may add the training rows without augmentation, for BatchNorm statistics,
+    "transform" a function (batch, generator) -> batch for the training batches, and "normalise"
+    (means, deviations) that images were standardised with. What only the data know they may say
+    themselves: "task", a `Task` that stands over the configuration's, such as a `Regression` in the
+    target's units, and "model", keyword arguments for the model, under those of the configuration.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.task = self._task()
         self.device = self._device()
         found = config.data.call()
         if not isinstance(found, Mapping) or any(name not in found for name in SPLITS):
@@ -42,20 +45,26 @@ class Setup:
                 f"{config.data.name}: expected a dict with train, validation and test, got {keys}."
             )
         self.data = found
+        self.task = self._task()
         self.validation = self._loader("validation")
         self.test = self._loader("test")
         self.clean = self._loader("clean" if "clean" in found else "train")
         self._try()
-        self.surface = LossSurface(
-            self.model(config.seed),
+        self.surface = self.surface_of(self.model(config.seed))
+        self.layout = self.surface.layout
+
+    def surface_of(self, model: nn.Module, *, where: Where = None) -> LossSurface:
+        """The loss of a model over the training rows."""
+        return LossSurface(
+            model,
             self.task,
             self.clean,
+            where=where,
             device=self.device,
             autocast=self.autocast,
-            bn_rows=config.bn_rows,
-            channels_last=config.channels_last,
+            bn_rows=self.config.bn_rows,
+            channels_last=self.config.channels_last,
         )
-        self.layout = self.surface.layout
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -67,7 +76,7 @@ class Setup:
         """A fresh model from a seed, on the device."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            made = self.config.model.call()
+            made = self.config.model.call(**self.data.get("model", {}))
         if not isinstance(made, nn.Module):
             raise ConfigError(
                 f"{self.config.model.name}: expected an nn.Module, got {type(made).__name__}."
@@ -77,7 +86,7 @@ class Setup:
     def batches(self, seed: int) -> Any:
         """Training batches in the order of a seed."""
         train = self.data["train"]
-        if _is_loader(train):
+        if is_loader(train):
             return train
         return self._batches(
             "train",
@@ -107,7 +116,9 @@ class Setup:
 
     def _task(self) -> Task:
         named = self.config.task
-        task = _TASKS[named]() if isinstance(named, str) else named.call()
+        task = self.data.get("task")
+        if task is None:
+            task = _TASKS[named]() if isinstance(named, str) else named.call()
         if not isinstance(task, Task):
             raise ConfigError(f"task: expected a lowland Task, got {type(task).__name__}.")
         return task
@@ -128,7 +139,7 @@ class Setup:
                 f"{self.config.data.name}: {split} is an iterator, which ends after one pass; give "
                 "a loader, a list of batches or a data set."
             )
-        if _is_loader(data):
+        if is_loader(data):
             return data
         return self._batches(split, batch_size=self.config.eval_batch_size, shuffle=False)
 
@@ -173,7 +184,7 @@ class Setup:
             ) from error
 
 
-def _is_loader(data: Any) -> bool:
+def is_loader(data: Any) -> bool:
     """Whether `data` gives batches: neither tensors nor something to index."""
     if isinstance(data, torch.Tensor | tuple | Mapping):
         return False

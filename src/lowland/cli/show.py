@@ -18,10 +18,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table as RichTable
+from torch import Tensor
 
 from lowland.records import Table
 
 SECONDS = 30.0  # between lines on the progress of a stage, where there is no terminal
+_GAP = 3  # characters between columns
 # column of the record -> (heading, format); two tables, so that each fits 80 columns
 _QUALITY = {
     "method": ("method", "{}"),
@@ -44,8 +46,44 @@ _COST = {
     "train_seconds": ("train s", "{:.1f}"),
     "predict_seconds": ("predict s", "{:.2f}"),
 }
+# what `lowland compare` shows; {} is the name of an out-of-distribution set
+_COMPARED = {
+    "test": {
+        "accuracy": ("accuracy", "{:.4f}"),
+        "rmse": ("RMSE", "{:.4g}"),
+        "nll": ("NLL", "{:.4f}"),
+        "ece": ("ECE", "{:.4f}"),
+        "brier": ("Brier", "{:.4f}"),
+        "aurc": ("AURC", "{:.4f}"),
+        "crps": ("CRPS", "{:.4g}"),
+        "crps_of": ("CRPS of", "{}"),
+        "coverage_50": ("50% cover", "{:.3f}"),
+        "coverage_90": ("90% cover", "{:.3f}"),
+        "coverage_95": ("95% cover", "{:.3f}"),
+        "width_90": ("90% width", "{:.4g}"),
+        "perplexity": ("perplexity", "{:.3f}"),
+        "samples": ("networks", "{:.0f}"),
+    },
+    "difference": {
+        "accuracy": ("accuracy", "{:+.4f}"),
+        "rmse": ("RMSE", "{:+.4g}"),
+        "nll": ("NLL", "{:+.4f}"),
+        "crps": ("CRPS", "{:+.4g}"),
+        "ece": ("ECE", "{:+.4f}"),
+        "aurc": ("AURC", "{:+.4f}"),
+        "nll_corrupted": ("corrupted NLL", "{:+.4f}"),
+    },
+    "corrupted": {
+        "accuracy_corrupted": ("accuracy", "{:.4f}"),
+        "nll_corrupted": ("NLL", "{:.4f}"),
+        "ece_corrupted": ("ECE", "{:.4f}"),
+        "brier_corrupted": ("Brier", "{:.4f}"),
+    },
+    "strange": {"auroc_{}": ("AUROC", "{:.4f}"), "fpr95_{}": ("FPR95", "{:.4f}")},
+}
 _BEST = {"accuracy": max, "rmse": min, "nll": min, "ece": min, "brier": min, "nll_tempered": min}
-_BEST |= {"nll_gaussian": min, "perplexity": min}
+_BEST |= {"nll_gaussian": min, "perplexity": min, "aurc": min, "crps": min, "auroc": max}
+_BEST |= {"fpr95": min}
 
 
 class Bars:
@@ -98,22 +136,110 @@ def show(table: Table, console: Console) -> None:
     _print(table, _COST, "Cost (networks: forward passes a prediction)", console)
 
 
+def show_figures(table: Table, part: str, title: str, console: Console, *, of: str = "") -> None:
+    """Prints a part of what `lowland compare` found, in as many tables as the width needs.
+
+    Columns of standard errors, which end with `_se`, stand behind their ±.
+    """
+    chosen = {name.format(of): form for name, form in _COMPARED[part].items()}
+    chosen = {name: form for name, form in chosen.items() if name in table.columns}
+    width = {
+        name: max(map(len, [form[0], *_texts(table, name, form[1])]))
+        for name, form in chosen.items()
+    }
+    label = max(map(len, [*table.method, "method"]))
+    groups: list[dict[str, tuple[str, str]]] = []
+    room = 0
+    for name, form in chosen.items():
+        if room < width[name] + _GAP or not groups:
+            groups.append({"method": ("method", "{}")})
+            room = console.width - label - _GAP - 2
+        groups[-1][name] = form
+        room -= width[name] + _GAP
+    for i, group in enumerate(groups):
+        _print(table, group, title if i == 0 else "", console)
+
+
 def _print(table: Table, columns: dict[str, tuple[str, str]], title: str, console: Console) -> None:
     names = [name for name in columns if name in table.columns]
-    best = {n: _BEST[n](table.columns[n].tolist()) for n in names if n in _BEST}
-    out = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD)
+    judged = [n for n in names if _best(n) is not None and isinstance(table.columns[n], Tensor)]
+    best = {name: _best(name)(_finite(table.columns[name])) for name in judged}
+    out = RichTable(title=title or None, title_justify="left", box=SIMPLE_HEAD)
     for name in names:
         justify: Any = "left" if name == "method" else "right"
         out.add_column(columns[name][0], justify=justify, no_wrap=True)
-    for row in table.rows():
-        out.add_row(*[_cell(columns[name][1], row[name], best.get(name)) for name in names])
+    texts = [_texts(table, name, columns[name][1]) for name in names]
+    for i in range(len(table)):
+        cells = [
+            f"[bold]{text[i]}[/bold]" if table.columns[name][i] == best.get(name) else text[i]
+            for name, text in zip(names, texts, strict=True)
+        ]
+        out.add_row(*cells)
     console.print(out)
 
 
-def _cell(form: str, value: Any, best: float | None) -> str:
+def _best(name: str) -> Any:
+    """How the best of a column is found; None where there is no telling."""
+    return _BEST.get(name) or _BEST.get(name.removesuffix("_corrupted").partition("_")[0])
+
+
+def _finite(values: Tensor) -> list[float]:
+    return [value for value in values.tolist() if not math.isnan(value)] or [math.nan]
+
+
+def _texts(table: Table, name: str, form: str) -> list[str]:
+    """A column's cells, with their standard errors where there are any."""
+    values, errors = table.columns[name], table.columns.get(f"{name}_se")
+    cells = [_cell(form, value) for value in _plain(values)]
+    if errors is None:
+        return cells
+    return [
+        text
+        if math.isnan(error) or (error == 0 and name == "samples")
+        else f"{text}±{form.replace('+', '').format(error)}"
+        for text, error in zip(cells, _plain(errors), strict=True)
+    ]
+
+
+def _plain(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, Tensor) else values
+
+
+def _cell(form: str, value: Any) -> str:
     if isinstance(value, float) and math.isnan(value):
         return "-"
     if isinstance(value, float) and abs(value) >= 1e5:
         form = "{:.4g}"
-    text = form.format(value)
-    return f"[bold]{text}[/bold]" if value == best else text
+    return form.format(value)
+
+
+def show_repeated(table: Table, title: str, console: Console) -> None:
+    """Prints means ± standard errors over runs, and paired differences to the first method."""
+    first = next(iter(table.rows()))["method"]
+    for text, ending, sign in ((title, "", ""), (f"Difference to {first}", "_difference", "+")):
+        out = RichTable(title=text, title_justify="left", box=SIMPLE_HEAD)
+        out.add_column("method", no_wrap=True)
+        names = [n for n in _QUALITY if n != "method" and f"{n}_error" in table.columns]
+        for name in names:
+            out.add_column(_QUALITY[name][0], justify="right", no_wrap=True)
+        for row in table.rows():
+            if ending and row["method"] == first:
+                continue
+            cells = [
+                _with_error(row[name + ending], row[f"{name}{ending}_error"], sign)
+                for name in names
+            ]
+            out.add_row(row["method"], *cells)
+        console.print(out)
+
+
+def _with_error(mean: float, error: float, sign: str = "") -> str:
+    """A mean with the digits that its standard error leaves it.
+
+    >>> _with_error(2.47512, 0.0712), _with_error(-0.5, float("nan"), "+")
+    ('2.475 ±0.071', '-0.5')
+    """
+    if not math.isfinite(mean) or not math.isfinite(error) or error <= 0:
+        return f"{mean:{sign}.4g}" if math.isfinite(mean) else "-"
+    digits = max(1 - math.floor(math.log10(error)), 0)
+    return f"{mean:{sign}.{digits}f} ±{error:.{digits}f}"

@@ -66,7 +66,7 @@ class ParamLayout:
     """
 
     def __init__(self, model: nn.Module, *, where: Where = None) -> None:
-        wanted = _predicate(where)
+        wanted = predicate(where)
         names: dict[int, str] = {}  # id of a parameter -> the name that it is kept under
         every: dict[int, list[str]] = {}  # id of a parameter -> all its names
         found: list[tuple[str, tuple[int, ...], torch.dtype]] = []
@@ -300,7 +300,8 @@ def clean(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {short[name]: tensor for name, tensor in tensors.items()}
 
 
-def _predicate(where: Where) -> Callable[[str], bool]:
+def predicate(where: Where) -> Callable[[str], bool]:
+    """`where` as a function of names."""
     if where is None:
         return lambda name: True
     if callable(where):

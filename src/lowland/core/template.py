@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _NormBase
 
 from lowland.core import batchnorm as bn
 from lowland.core.layout import clean, clean_names
@@ -77,8 +78,9 @@ class Template:
     ) -> Any:
         """What the model returns; parameters and buffers that are not named are the model's own.
 
-        `mode`: "eval", "train", or "batchnorm": BN layers normalise by the batch, all else as in
-        evaluation.
+        `mode`: "eval", "train"; "batchnorm": BN layers normalise by the batch, all else as in
+        evaluation; or its counterpart "dropout": all as in training but layers with running
+        statistics, which use them.
         """
         with self.lock:
             return self._call(parameters, buffers, args, kwargs, mode)
@@ -101,7 +103,7 @@ class Template:
         for name, value in parameters.items():  # after the buffers: w has the last word
             for place in self.places[name]:
                 values[place] = value.clone() if self._writes else value
-        if mode != "eval":
+        if mode in ("train", "batchnorm"):
             # without running statistics a BN layer normalises by the batch and writes nothing,
             # which keeps the call pure: vmap has no rule for writing batched values into them
             for name in self.statistics:
@@ -128,12 +130,16 @@ class Template:
     def _set_mode(self, mode: str) -> None:
         if mode == self._mode:
             return
-        self.module.train(mode == "train")
+        self.module.train(mode in ("train", "dropout"))
         for module in self._always_eval:
             module.training = False
         if mode == "batchnorm":
             for layer in self.layers.values():
                 layer.training = True
+        if mode == "dropout":  # not dropout layers alone: attention, F.dropout ask their module
+            for module in self.module.modules():
+                if isinstance(module, _NormBase):
+                    module.training = False
         self._mode = mode
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:

@@ -2,8 +2,32 @@
 
 from lowland.evaluate.bma import predict
 from lowland.evaluate.calibration import fit_temperature, temper
+from lowland.evaluate.corruption import corrupt
+from lowland.evaluate.dropout import mc_dropout
+from lowland.evaluate.laplace import LastLayerLaplace
 from lowland.evaluate.metrics import reliability
+from lowland.evaluate.ood import noise_like, ood, uncertainties
+from lowland.evaluate.pool import pool
+from lowland.evaluate.scores import crps, scores
+from lowland.evaluate.selective import selective
 from lowland.evaluate.table import evaluate
 from lowland.evaluate.tune import tune_scale
 
-__all__ = ["evaluate", "fit_temperature", "predict", "reliability", "temper", "tune_scale"]
+__all__ = [
+    "LastLayerLaplace",
+    "corrupt",
+    "crps",
+    "evaluate",
+    "fit_temperature",
+    "mc_dropout",
+    "noise_like",
+    "ood",
+    "pool",
+    "predict",
+    "reliability",
+    "scores",
+    "selective",
+    "temper",
+    "tune_scale",
+    "uncertainties",
+]

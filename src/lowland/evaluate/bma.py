@@ -20,11 +20,14 @@ from lowland.evaluate.metrics import (
     language,
     log_scale,
     next_tokens,
+    of_likelihood,
     reliability_of,
     total_variance,
 )
 from lowland.progress import Progress
 from lowland.records import Predictive
+
+KEEPS = ("probs", "target", "none", "nll")
 
 
 def predict(
@@ -53,7 +56,9 @@ def predict(
         loader: rows to predict; rows without targets are fine. None: the surface's own.
         samples: draws; None: 30, or every member where there are finitely many.
         seed: of the draws.
-        keep: "probs" keeps everything; "target" one number an item and row; "none" the metrics.
+        keep: "probs" keeps everything; "target" one number an item and row; "none" the metrics;
+            "nll" does not average probabilities in the first place: the metrics are those of the
+            likelihood, and a language model's vocabulary is not held for every token.
         batchnorm: "refresh" re-estimates statistics for every draw, "frozen" does not.
         count: rows to read, for loaders without an end.
         strategy, chunk: by hand what the planner would choose, see `lowland.evaluate.planner`.
@@ -71,10 +76,11 @@ def predict(
     >>> pred.probs, round(pred.metrics()["nll"], 4)  # -log(3/4)
     (tensor([[0.7500, 0.2500]]), 0.2877)
     """
-    if keep not in ("probs", "target", "none"):
-        raise ConfigError(f"keep: expected 'probs', 'target' or 'none', got {keep!r}.")
+    if keep not in KEEPS:
+        raise ConfigError(f"keep: expected one of {', '.join(KEEPS)}, got {keep!r}.")
     points, total = points_of(post, samples, seed)
-    average = Average(surface.task, example=surface.data.first)
+    example = surface.data.first
+    average = Average(surface.task, example=example, likelihood_only=keep == "nll")
     run(
         surface,
         points,
@@ -99,8 +105,16 @@ class Average:
 
     whole = False
 
-    def __init__(self, task: Task, *, example: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        example: Callable[[], Any] | None = None,
+        likelihood_only: bool = False,
+    ) -> None:
         self.task = task
+        # a regression's moments are small, and say how many targets there are
+        self.likelihood_only = likelihood_only and not isinstance(task, Regression)
         self.example = example  # gives a labelled batch, for rows without labels
         self.samples = 0
         self._sums: list[dict[str, Tensor]] = []  # by batch
@@ -115,7 +129,8 @@ class Average:
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         self.task = settled(self.task, outputs, target, self.example)
         log_probs = None if target is None else -likelihoods(self.task, outputs, target)
-        self.take(index, over_points(self.task.statistics, outputs), log_probs, target)
+        statistics = {} if self.likelihood_only else over_points(self.task.statistics, outputs)
+        self.take(index, statistics, log_probs, target)
 
     def take(
         self,
@@ -206,14 +221,14 @@ class Average:
             shift = log_scale(task, averages)
             found["nll_by_samples"] = torch.tensor(self._curve, dtype=torch.float64) + shift
             found["figures"] = (
-                {"nll": -float(log_prob.mean(dtype=torch.float64))}
-                if target is None
+                of_likelihood(task, log_prob)
+                if target is None or self.likelihood_only
                 else figures(task, averages, log_prob, target)
             )
             if target is not None and "probs" in averages:
                 found["reliability"] = reliability_of(task, averages["probs"], target)
             log_prob = log_prob - shift
-        if keep != "none":
+        if keep in ("probs", "target"):
             found |= {"target_log_prob": log_prob, **_information(task, averages)}
         if keep == "probs":
             found |= {"probs": averages.get("probs"), "targets": target}

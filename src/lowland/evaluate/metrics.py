@@ -26,14 +26,19 @@ def figures(
         log_prob: log of the mean likelihood, of the items that count. target: all rows' targets, of
             language models `next_tokens`.
     """
-    found = {"nll": -float(log_prob.mean(dtype=torch.float64))}
+    found = of_likelihood(task, log_prob)
     if isinstance(task, Regression):
         found = _regression(task, averages, found["nll"], target)
     elif "probs" in averages:
         found |= _classification(task, averages["probs"], target)
-    if language(task):
-        found["perplexity"] = float(torch.tensor(found["nll"], dtype=torch.float64).exp())
     return found | task.metrics(averages, target)
+
+
+def of_likelihood(task: Task, log_prob: Tensor) -> dict[str, float]:
+    """The figures that need no probabilities: nll, and of language models its exponential."""
+    nll = -log_prob.mean(dtype=torch.float64)
+    found = {"nll": float(nll)}
+    return found | {"perplexity": float(nll.exp())} if language(task) else found
 
 
 def _classification(task: Task, probs: Tensor, target: Tensor) -> dict[str, float]:

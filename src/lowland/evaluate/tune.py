@@ -66,7 +66,7 @@ def tune_scale(
                 loader,
                 samples=samples,
                 seed=seed,
-                keep="none",
+                keep="nll",
                 **options,
             )
         except NonFiniteError:  # too wide for the network to survive

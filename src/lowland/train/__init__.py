@@ -1,7 +1,9 @@
 """Training: trajectories by plain SGD."""
 
 from lowland.train.batches import Batches
+from lowland.train.members import Members, MemberSGD
 from lowland.train.sgd import sgd
 from lowland.train.threads import best_threads
+from lowland.train.together import sgd_members
 
-__all__ = ["Batches", "best_threads", "sgd"]
+__all__ = ["Batches", "MemberSGD", "Members", "best_threads", "sgd", "sgd_members"]

@@ -63,7 +63,7 @@ class Batches:
         self.seed = seed
         self.transform = transform
         self.workers = workers
-        self._resident = isinstance(data, Tensor | Mapping | tuple | list)
+        self.resident = isinstance(data, Tensor | Mapping | tuple | list)
         self.rows = self._count()
         self.drop_last = drop_last
         if len(self) == 0:
@@ -74,7 +74,7 @@ class Batches:
         self._next = 0
 
     def _count(self) -> int:
-        if not self._resident:
+        if not self.resident:
             if not hasattr(self.data, "__len__"):
                 raise DataError(
                     "expected tensors or a map-style data set; pass other loaders as they are."
@@ -99,18 +99,20 @@ class Batches:
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Any]:
         """The batches of an epoch from batch `start` on."""
-        if self.shuffle:
-            order = torch.randperm(self.rows, generator=self._generator(number, 0))
-        else:
-            order = torch.arange(self.rows)
-        parts = list(order.split(self.batch_size))[start : len(self)]
+        parts = list(self.order(number).split(self.batch_size))[start : len(self)]
         for index, batch in enumerate(self._read(parts, number), start=start):
             if self.transform is not None:
                 batch = self.transform(batch, self._generator(number, index + 1))
             yield batch
 
+    def order(self, number: int) -> Tensor:
+        """The rows of an epoch in their order, (rows,)."""
+        if not self.shuffle:
+            return torch.arange(self.rows)
+        return torch.randperm(self.rows, generator=self._generator(number, 0))
+
     def _read(self, parts: list[Tensor], number: int) -> Iterator[Any]:
-        if self._resident:
+        if self.resident:
             for part in parts:
                 if self.shuffle:
                     yield map_tensors(

@@ -153,8 +153,12 @@ class _Run:
         self.epoch = 0
         self.batch = 0  # batches done in this epoch
         self.step = 0  # optimizer steps done
-        self.columns: dict[str, list[float]] = {}
-        self.partial = {"loss": 0.0, "items": 0.0, "seconds": 0.0}  # of the epoch under way
+        self.columns: dict[str, Any] = {}
+        self.partial: dict[str, Any] = {
+            "loss": 0.0,
+            "items": 0.0,
+            "seconds": 0.0,
+        }  # of the epoch under way
         self.saved = time.monotonic()
         self.pending: list[tuple[int, Tensor, int]] = []  # (batch, loss, items) not looked at yet
 
@@ -240,18 +244,19 @@ class _Run:
 
     def _tick(self, started: float) -> float:
         """Saves where it is time to, in the middle of an epoch; gives the time it counted up to."""
-        every = self.options["checkpoint_steps"]
-        if every is None:
-            due = time.monotonic() - self.saved >= SAVE_SECONDS
-        else:
-            due = self.step % every == 0
-        if not due or self.options["checkpoint"] is None:
+        if self.options["checkpoint"] is None or not self._due():
             return started
         self._look()
         now = time.perf_counter()
         self.partial["seconds"] += now - started
         self.save()
         return time.perf_counter()
+
+    def _due(self) -> bool:
+        every = self.options["checkpoint_steps"]
+        if every is None:
+            return time.monotonic() - self.saved >= SAVE_SECONDS
+        return self.step % every == 0
 
     def _close_epoch(self) -> None:
         row = {
@@ -324,7 +329,11 @@ class _Run:
         self.layout.require_finite(
             self.layout.flatten(self.model), what=f"no checkpoint at step {self.step}: the weights"
         )
-        state = {
+        disk.save(self.options["checkpoint"], self._state())
+        self.saved = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "settings": self.settings,
             "epoch": self.epoch,
             "batch": self.batch,
@@ -337,8 +346,6 @@ class _Run:
             "scaler": self.scaler.state_dict(),
             "collectors": [collector.state_dict() for collector in self.options["collectors"]],
         }
-        disk.save(self.options["checkpoint"], state)
-        self.saved = time.monotonic()
 
     def resume(self) -> None:
         path = self.options["checkpoint"]
@@ -347,7 +354,9 @@ class _Run:
         if not path.exists():
             self.save()  # stores that run ahead of the next checkpoint can then go back to this one
             return
-        state = disk.load(path, settings=self.settings)
+        self._restore(disk.load(path, settings=self.settings))
+
+    def _restore(self, state: dict[str, Any]) -> None:
         disk.restore(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:

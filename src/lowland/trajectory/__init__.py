@@ -1,6 +1,8 @@
 """The walk of SGD: its iterates on disk, and what they average to."""
 
+from lowland.trajectory.checkpoints import Checkpoint, find_checkpoints
 from lowland.trajectory.collect import Collector, Every, MidCycle
+from lowland.trajectory.formats import read_checkpoint
 from lowland.trajectory.moments import EMA, SWA, SWAG
 from lowland.trajectory.schedules import (
     ConstantSchedule,
@@ -14,6 +16,7 @@ __all__ = [
     "EMA",
     "SWA",
     "SWAG",
+    "Checkpoint",
     "Collector",
     "ConstantSchedule",
     "CyclicalSchedule",
@@ -22,4 +25,6 @@ __all__ = [
     "MidCycle",
     "SWASchedule",
     "Trajectory",
+    "find_checkpoints",
+    "read_checkpoint",
 ]

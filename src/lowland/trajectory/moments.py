@@ -6,6 +6,7 @@ bfloat16 stops moving once an iterate's share falls below its last bit.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -105,6 +106,29 @@ class Moments(ABC):
     def posterior(self) -> Posterior:
         """The posterior that these moments describe."""
 
+    def split(self, layout: ParamLayout) -> list[Self]:
+        """The moments of each of M networks whose weights lie in these one after the other: views.
+
+        Every operation on them acts on each weight alone, so that the moments of (M, P) weights
+        are those of M vectors; see `Members`. `layout` is that of one network.
+        """
+        many, rest = divmod(self.layout.size, layout.size)
+        if rest:
+            raise LayoutError(
+                f"split: expected weights of networks of {layout.size}, got {self.layout.size}."
+            )
+        return [
+            self._part_of(layout, slice(m * layout.size, (m + 1) * layout.size))
+            for m in range(many)
+        ]
+
+    def _part_of(self, layout: ParamLayout, part: slice) -> Self:
+        one = copy.copy(self)
+        one.layout = layout
+        for name in self._kept:
+            setattr(one, name, getattr(self, name)[part])
+        return one
+
     # -- state -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,17 +160,53 @@ class Moments(ABC):
         return Path(path)
 
     @classmethod
-    def load(cls, path: PathLike) -> Self:
-        """Reads what `save` wrote; the model is not needed."""
+    def load(cls, path: PathLike, *, layout: ParamLayout | None = None) -> Self:
+        """Reads what `save` wrote; the model is not needed.
+
+        Args:
+            layout: of the model that the moments are for: they are put in its order, since a file
+                made from checkpoints alone has the order of their names. None: as in the file.
+
+        Raises:
+            StoreError: a damaged or foreign file. LayoutError: moments of another model.
+        """
         state = load_tree(path, kind=cls.__name__)
         names = {"layout", "count", *cls._kept}
         settings = {k: v for k, v in state.items() if k not in names and not k.startswith("_")}
         try:
-            loaded = cls(ParamLayout.from_spec(state["layout"]), **settings)
+            theirs = ParamLayout.from_spec(state["layout"])
+            if layout is not None and layout.fingerprint != theirs.fingerprint:
+                state = _arranged(state, theirs, layout, path)
+            loaded = cls(theirs if layout is None else layout, **settings)
             loaded.load_state_dict(state)
         except (KeyError, TypeError, RuntimeError) as error:
             raise StoreError(f"{path}: not a {cls.__name__} that can be read ({error}).") from error
         return loaded
+
+
+def _arranged(
+    state: dict[str, Any], theirs: ParamLayout, ours: ParamLayout, path: PathLike
+) -> dict[str, Any]:
+    """A state with its vectors in the order of another layout."""
+
+    def moved(vectors: Tensor) -> Tensor:  # (..., P)
+        named = theirs.unflatten(vectors)
+        pieces = [named[theirs.aliases.get(name, name)] for name in ours.names]
+        return torch.cat([p.reshape(*vectors.shape[:-1], -1) for p in pieces], dim=-1)
+
+    shapes = {entry.name: entry.shape for entry in theirs.entries}
+    wrong = [
+        entry.name
+        for entry in ours.entries
+        if shapes.get(theirs.aliases.get(entry.name, entry.name)) != entry.shape
+    ]
+    if wrong:
+        raise LayoutError(
+            f"{path} is of another model: {wrong[0]} is missing in it or has another shape; it "
+            f"holds {', '.join(theirs.names[:5])}."
+        )
+    tensors = {k: moved(v) for k, v in state.items() if isinstance(v, Tensor)}
+    return state | tensors | {"layout": ours.spec()}
 
 
 class SWA(Moments):
@@ -314,6 +374,11 @@ class SWAG(Moments):
             )
         deviations = self.deviations if self.rank else None
         return Gaussian(self.mean, self.variance, deviations, scale=scale)
+
+    def _part_of(self, layout: ParamLayout, part: slice) -> Self:
+        one = super()._part_of(layout, part)
+        one._ring = self._ring[:, part]
+        return one
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"_deviations": self.deviations}

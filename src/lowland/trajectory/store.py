@@ -8,19 +8,13 @@ next append writes over them.
 
 from __future__ import annotations
 
-import glob
 import itertools
-import json
 import operator
 import os
-import re
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -31,23 +25,20 @@ from lowland.core.point import Point
 from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
 from lowland.files import PathLike, read_tensors, replacing, sync_folder
 from lowland.posteriors import Ensemble
-from lowland.trajectory.moments import SWA, SWAG
+from lowland.progress import Progress, reporting
+from lowland.trajectory.checkpoints import find_checkpoints
+from lowland.trajectory.formats import fitted, read_checkpoint
+from lowland.trajectory.journal import (
+    FORMAT,
+    JOURNAL,
+    Iterate,
+    checksum,
+    journal_line,
+    parse_line,
+)
+from lowland.trajectory.moments import SWA, SWAG, Moments
 
-M = TypeVar("M", SWA, SWAG)
-FORMAT = "lowland-trajectory-1"
-JOURNAL = "journal.jsonl"
 _BUFFER = "buffer/"
-
-
-@dataclass(frozen=True)
-class Iterate:
-    """A line of the journal."""
-
-    file: str
-    step: int
-    size: int | None = None  # bytes; None for files that are not the store's own
-    crc: int | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Trajectory:
@@ -71,6 +62,7 @@ class Trajectory:
         self.iterates = iterates
         self._verified: set[int] = set()
         self._end = 0  # bytes of the journal that are known; what a kill left may follow
+        self._options: dict[str, str | None] = {}  # of reading checkpoints
 
     # -- make and open ---------------------------------------------------------------------------
 
@@ -111,7 +103,7 @@ class Trajectory:
             raise StoreError(f"{path} is not a trajectory: {JOURNAL} is missing; check the path.")
         # what follows the last newline is a line that a kill cut off, or nothing
         lines = journal.read_bytes().split(b"\n")[:-1]
-        header = _parse(lines[0]) if lines else None
+        header = parse_line(lines[0]) if lines else None
         if header is None or header.get("format") != FORMAT:
             raise StoreError(
                 f"{journal}: its first line is damaged or not lowland's; name another folder."
@@ -123,7 +115,7 @@ class Trajectory:
         trouble = None
         store._end = len(lines[0]) + 1
         for number, line in enumerate(lines[1:], start=2):
-            entry = _parse(line)
+            entry = parse_line(line)
             if entry is None:
                 trouble = f"{journal}: line {number} is damaged"
                 break
@@ -146,26 +138,31 @@ class Trajectory:
 
     @classmethod
     def from_checkpoints(
-        cls, files: PathLike | Iterable[PathLike], layout: ParamLayout
+        cls,
+        files: PathLike | Iterable[PathLike],
+        layout: ParamLayout,
+        *,
+        key: str | None = None,
+        prefix: str | None = None,
     ) -> Trajectory:
-        """A read-only trajectory of checkpoint files.
+        """A read-only trajectory of the checkpoints that a training run has left.
 
         Args:
-            files: paths in order, or a glob pattern, which gives natural order (9 before 10).
-                `.safetensors` files, or torch files that load with `weights_only=True`; a state
-                dict, or a dict that holds one under `state_dict`, `model` or `model_state_dict`.
-            layout: of the model that they are of.
+            files: files in order, a glob pattern, or a folder, such as those of Lightning and the
+                Hugging Face Trainer: see `find_checkpoints`. Formats: see `read_checkpoint`.
+            layout: of the model that they are of. A prefix that a trainer put before the names of
+                its network, such as Lightning's `net.`, is found and left out.
+            key, prefix: where in a file the network is, if it is not found: see `read_checkpoint`.
         """
-        if isinstance(files, str | os.PathLike):
-            found = sorted(glob.glob(str(files), recursive=True), key=_natural)
-        else:
-            found = [str(file) for file in files]
-        if not found:
-            raise StoreError(f"no checkpoint matches {files}; check the pattern.")
-        iterates = [Iterate(file, step) for step, file in enumerate(found)]
-        return cls(
-            Path(os.path.commonpath([Path(f).resolve().parent for f in found])), layout, iterates
-        )
+        found = find_checkpoints(files)
+        steps = [c.step for c in found]
+        if None in steps or len(set(steps)) < len(steps):
+            steps = list(range(len(found)))
+        iterates = [Iterate(str(c.path), step or 0) for c, step in zip(found, steps, strict=True)]
+        folders = [c.path.resolve().parent for c in found]
+        store = cls(Path(os.path.commonpath(folders)), layout, iterates)
+        store._options = {"key": key, "prefix": prefix}
+        return store
 
     # -- write -----------------------------------------------------------------------------------
 
@@ -208,12 +205,12 @@ class Trajectory:
         file = f"{len(self.iterates):06d}.safetensors"
         with replacing(self.path / file) as temporary:
             save_file(tensors, temporary, metadata={"format": FORMAT, "step": str(step)})
-            size, crc = temporary.stat().st_size, _crc(temporary)
+            size, crc = temporary.stat().st_size, checksum(temporary)
         iterate = Iterate(file, step, size, crc, figures)
         with open(self.path / JOURNAL, "r+b") as journal:
             journal.seek(self._end)
             journal.truncate()  # of a line that a kill cut off
-            journal.write(_line(vars(iterate)))
+            journal.write(journal_line(vars(iterate)))
             journal.flush()
             os.fsync(journal.fileno())
             self._end = journal.tell()
@@ -260,9 +257,9 @@ class Trajectory:
 
     def _rewrite(self) -> None:
         with replacing(self.path / JOURNAL) as temporary, open(temporary, "wb") as journal:
-            journal.write(_line({"format": FORMAT, "layout": self.layout.spec()}))
+            journal.write(journal_line({"format": FORMAT, "layout": self.layout.spec()}))
             for iterate in self.iterates:
-                journal.write(_line(vars(iterate)))
+                journal.write(journal_line(vars(iterate)))
             self._end = journal.tell()
 
     def _set_aside(self) -> None:
@@ -324,12 +321,12 @@ class Trajectory:
         size = file.stat().st_size
         if size != iterate.size:
             return f"{file} is damaged: {size} bytes instead of {iterate.size}"
-        if thorough and _crc(file) != iterate.crc:
+        if thorough and checksum(file) != iterate.crc:
             return f"{file} is damaged or foreign: its checksum is not the journal's"
         return None
 
     def _checkpoint(self, iterate: Iterate) -> Point:
-        tensors = clean(_state_dict(Path(iterate.file)))
+        tensors = self._tensors(iterate)
         try:
             weights = self.layout.flatten(tensors)
         except LayoutError as error:
@@ -337,30 +334,51 @@ class Trajectory:
         names = {*self.layout.names, *self.layout.aliases}
         return Point(weights, {name: t for name, t in tensors.items() if name not in names})
 
+    def _tensors(self, iterate: Iterate) -> dict[str, Tensor]:
+        """A checkpoint under the layout's names, mapped into memory."""
+        tensors = read_checkpoint(iterate.file, **self._options)
+        try:
+            return fitted(tensors, self.layout)
+        except LayoutError as error:
+            raise LayoutError(f"{iterate.file}: {error}") from None
+
     # -- views -----------------------------------------------------------------------------------
 
     def swa(self) -> Tensor:
         """The average of all iterates, (P,): see `SWA`."""
-        return self._into(SWA(self.layout)).mean
+        swa = SWA(self.layout)
+        self.into(swa)
+        return swa.mean
 
     def swag(self, *, rank: int = 20, deviations_dtype: torch.dtype | None = None) -> SWAG:
         """The moments of all iterates: see `SWAG`."""
         swag = SWAG(self.layout, rank=rank, deviations_dtype=deviations_dtype)
-        return self._into(swag)
+        self.into(swag)
+        return swag
+
+    def into(self, *moments: Moments, progress: Progress = False) -> None:
+        """Updates averages such as `SWA` and `EMA` with every iterate, in one pass over the files.
+
+        Raises:
+            NonFiniteError, LayoutError: an iterate that cannot be averaged; it names the file.
+        """
+        self._require()
+        with reporting(progress, "average") as report:
+            for i, iterate in enumerate(self.iterates):
+                # a checkpoint's tensors are read from the mapped file, never as one more vector
+                foreign = iterate.crc is None
+                source: Any = self._tensors(iterate) if foreign else self[i].weights
+                for one in moments:
+                    try:
+                        one.update(source)
+                    except (NonFiniteError, LayoutError) as error:
+                        raise type(error)(f"{iterate.file}: {error}") from None
+                report(i + 1, len(self))
 
     def ensemble(self) -> Ensemble:
         """The iterates as an ensemble, read from disk one by one."""
         self._require()
         return Ensemble(self)  # type: ignore[arg-type]  # a sequence in all that Ensemble uses
-
-    def _into(self, moments: M) -> M:
-        self._require()
-        for i in range(len(self)):
-            try:
-                moments.update(self[i].weights)
-            except NonFiniteError as error:
-                raise NonFiniteError(f"{self.iterates[i].file}: {error}") from None
-        return moments
 
     def _require(self) -> None:
         if not self.iterates:
@@ -373,56 +391,3 @@ class Trajectory:
 def _number(value: float | Tensor) -> float:
     # a loss still has its graph
     return float(value.detach() if isinstance(value, Tensor) else value)
-
-
-def _line(entry: Mapping[str, Any]) -> bytes:
-    body = json.dumps(entry).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """The entry of a journal line, or None where its checksum does not fit."""
-    head, _, body = line.partition(b" ")
-    if len(head) != 8 or head != b"%08x" % zlib.crc32(body):
-        return None
-    entry: dict[str, Any] = json.loads(body)
-    return entry
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
-
-
-def _state_dict(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint file."""
-    if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
-    if not path.is_file():
-        raise StoreError(f"{path}: no such file; check the path.")
-    try:
-        # files in torch's format before 1.6 cannot be mapped
-        mapped = zipfile.is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:
-        raise StoreError(
-            f"{path}: does not load with weights_only=True ({type(error).__name__}); save its "
-            "state dict alone with safetensors.torch.save_file, or with torch.save."
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    found = content if isinstance(content, Mapping) else {}
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise StoreError(f"{path}: holds no state dict; expected named tensors.")
-    return tensors
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort key under which step-9 comes before step-10."""
-    return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"(\d+)", name) if p]

@@ -4,9 +4,12 @@ from lowland.zoo.cifar import cifar10, cifar100
 from lowland.zoo.convfc import ConvFC
 from lowland.zoo.convnet import ConvNet
 from lowland.zoo.digits import digits
+from lowland.zoo.folder import image_folder
 from lowland.zoo.images import ImageLoader, Prepare
 from lowland.zoo.mlp import MLP
 from lowland.zoo.preresnet import PreResNet
+from lowland.zoo.tensors import tensors
+from lowland.zoo.uci import uci, uci_net
 from lowland.zoo.vgg import VGG16
 from lowland.zoo.wideresnet import WideResNet
 
@@ -22,4 +25,8 @@ __all__ = [
     "cifar10",
     "cifar100",
     "digits",
+    "image_folder",
+    "tensors",
+    "uci",
+    "uci_net",
 ]

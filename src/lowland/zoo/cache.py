@@ -24,30 +24,29 @@ def folder() -> Path:
 
 
 def cached(
-    sources: Sequence[Path], read: Callable[[], Labelled], *, cache: PathLike | None = None
+    source: Path, made_of: str, read: Callable[[], Labelled], *, cache: PathLike | None = None
 ) -> Labelled:
-    """What `read()` gives, from a file in `cache` if the sources are those that it was made of.
+    """What `read()` gives, from a file in `cache` if that was made of the same.
 
-    The file holds checksums of the sources and of its own tensors: where one differs, or the file
-    is damaged, the sources are read anew.
+    The file holds `made_of`, a checksum of what is read, and one of its own tensors: where one
+    differs, or the file is damaged, the source is read anew. `source` names the file.
     """
-    made_of = checksum(sources)
-    name = hashlib.blake2b(str(sources[0].resolve()).encode(), digest_size=8).hexdigest()
-    path = Path(cache or folder()) / f"{sources[0].stem}-{name}.safetensors"
+    name = hashlib.blake2b(str(source.resolve()).encode(), digest_size=8).hexdigest()
+    path = Path(cache or folder()) / f"{source.stem}-{name}.safetensors"
     if path.is_file():
         try:
             tensors, metadata = read_tensors(path)
             images, labels = tensors["images"], tensors["labels"]
             # a changed byte passes the format's own checks: it would be trained on
-            found = {"format": _FORMAT, "sources": made_of, "sum": _sum(images, labels)}
-            if metadata == found:
+            if metadata == _metadata(made_of, images, labels):
                 return images, labels
         except (StoreError, KeyError):
             pass  # made anew below
     images, labels = read()
-    own = {"format": _FORMAT, "sources": made_of, "sum": _sum(images, labels)}
     try:
-        write_tensors(path, {"images": images, "labels": labels}, own)
+        write_tensors(
+            path, {"images": images, "labels": labels}, _metadata(made_of, images, labels)
+        )
     except OSError as error:
         warnings.warn(
             f"{path} cannot be written ({error}), so the images will be decoded each time; set "
@@ -73,6 +72,15 @@ def checksum(sources: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
-def _sum(images: Tensor, labels: Tensor) -> str:
-    pair = (zlib.crc32(t.numpy().data) for t in (images, labels))
-    return "".join(f"{one:08x}" for one in pair)
+def listing(sources: Sequence[Path], *more: object) -> str:
+    """One hash over names, sizes and times of files, and whatever else images are made with."""
+    total = hashlib.blake2b(repr(more).encode(), digest_size=16)
+    for source in sources:
+        found = source.stat()
+        total.update(f"{source} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return total.hexdigest()
+
+
+def _metadata(made_of: str, images: Tensor, labels: Tensor) -> dict[str, str]:
+    own = (zlib.crc32(t.numpy().data) for t in (images, labels))
+    return {"format": _FORMAT, "source": made_of, "sum": "".join(f"{one:08x}" for one in own)}

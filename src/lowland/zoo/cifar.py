@@ -9,7 +9,7 @@ import torch
 
 from lowland.errors import DataError
 from lowland.files import PathLike
-from lowland.zoo.cache import cached
+from lowland.zoo.cache import cached, checksum
 from lowland.zoo.images import Labelled, Prepare
 from lowland.zoo.sources import read_parquet, read_pickles
 from lowland.zoo.splits import splits
@@ -165,10 +165,10 @@ def _read(paths: list[Path], kind: int, cache: PathLike | None) -> Labelled:
             return read_parquet(paths[0])
         return read_pickles(paths, label="labels" if kind == 10 else "fine_labels")
 
-    images, labels = cached(paths, read, cache=cache)
+    images, labels = cached(paths[0], checksum(paths), read, cache=cache)
     if images.shape[1:] != (32, 32, 3):
         raise DataError(
             f"{paths[0]}: expected colour images of 32 x 32, found (height, width, channels) "
-            f"{tuple(images.shape[1:])}; CIFAR has none such."
+            f"{tuple(images.shape[1:])}; these are not CIFAR's."
         )
     return images, labels

@@ -45,13 +45,23 @@ def read_parquet(path: Path) -> Labelled:
     return images, torch.from_numpy(labels.astype(np.int64))
 
 
-def decode(encoded: Sequence[Any], where: Callable[[int], str]) -> Tensor:  # (N, H, W, C) uint8
+def decode(
+    encoded: Sequence[Any],
+    where: Callable[[int], str],
+    *,
+    size: tuple[int, int] | None = None,
+    mode: str | None = None,
+) -> Tensor:  # (N, H, W, C) uint8
     """Images of one size and mode from encoded bytes or paths, on all cores.
 
-    `where(row)` names an image in errors.
+    Args:
+        encoded: bytes or paths. where: names a row in errors.
+        size: (height, width) that each image is scaled and cropped to, about its centre; None: they
+            must agree.
+        mode: "RGB" or "L", which each image is brought to; None: they must agree.
     """
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError:
         raise LowlandError('images are decoded with Pillow: pip install "lowland[data]".') from None
     if not encoded:
@@ -61,12 +71,20 @@ def decode(encoded: Sequence[Any], where: Callable[[int], str]) -> Tensor:  # (N
         source = encoded[row]
         try:
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
-                grey = image.mode in ("1", "L", "I", "F", "I;16", "LA")
-                return np.asarray(image.convert("L" if grey else "RGB"))
+                if image.mode.startswith(("I", "F")):
+                    raise DataError(f"expected 8 bits a channel, got mode {image.mode}")
+                made: Image.Image = image
+                if isinstance(source, Path):  # a photograph may lie on its side
+                    made = ImageOps.exif_transpose(image)
+                made = made.convert(mode or ("L" if image.mode in ("1", "L", "LA") else "RGB"))
+                if size is not None:
+                    made = ImageOps.fit(made, (size[1], size[0]))
+                return np.asarray(made)
         except Exception as error:
-            raise DataError(
-                f"{where(row)}: not an image, or a damaged one ({type(error).__name__}: {error})."
-            ) from error
+            told = (
+                str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+            )
+            raise DataError(f"{where(row)}: not an image, or a damaged one ({told}).") from error
 
     first = one(0)
     out = np.empty((len(encoded), *first.shape), dtype=np.uint8)
@@ -76,7 +94,7 @@ def decode(encoded: Sequence[Any], where: Callable[[int], str]) -> Tensor:  # (N
             pixels = one(row)
             if pixels.shape != first.shape:
                 raise DataError(
-                    f"{where(row)}: {_told(pixels)}, but {where(0)} is {_told(first)}; bring the "
+                    f"{where(row)} is {_told(pixels)}, but {where(0)} is {_told(first)}; bring the "
                     "images to one size and mode."
                 )
             out[row] = pixels

@@ -16,71 +16,66 @@ def splits(
     test: Labelled,
     *,
     classes: int,
-    rows: int | None = None,
-    validation: int,
-    validation_from: str = "train",
-    test_rows: int | None = None,
     prepare: Prepare,
     augment: Prepare,
+    validation: int | Labelled,
+    validation_from: str = "train",
+    rows: int | None = None,
+    test_rows: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> dict[str, Any]:
     """The mapping that a configuration's `data` gives, of training and test images.
 
     Args:
-        train, test: decoded images and labels, of two files.
+        train, test: images and labels, of two files.
         classes: labels lie in 0 ... classes - 1.
-        rows, test_rows: so many training and test rows, chosen by `seed`; None: all that are left.
-        validation: rows split off by `seed` from `validation_from`, "train" or "test"; 0: none.
         prepare, augment: how rows become floats in evaluation and in training.
+        validation: rows split off by `seed` from `validation_from`, "train" or "test", 0: none; or
+            images and labels of their own.
+        rows, test_rows: so many training and test rows, chosen by `seed`; None: all that are left.
         device: where the bytes lie; None: the CPU.
     """
     if validation_from not in ("train", "test"):
         raise ConfigError(f"validation_from: expected train or test, got {validation_from!r}.")
-    for name, (images, labels) in (("train", train), ("test", test)):
-        _check(name, images, labels, classes)
-    if train[0].shape[1:] != test[0].shape[1:]:
-        raise DataError(
-            f"the training images are (height, width, channels) {tuple(train[0].shape[1:])}, the "
-            f"test images {tuple(test[0].shape[1:])}; bring them to one size and mode."
-        )
-    taken = {"train": 0, "test": 0, validation_from: validation}
-    chosen: dict[str, Tensor] = {}
-    for number, (name, data, wanted) in enumerate(
-        (("train", train, rows), ("test", test, test_rows))
-    ):
-        n = len(data[1])
-        left = n - taken[name]
-        if validation < 0 or left < 1 or (wanted is not None and not 1 <= wanted <= left):
-            asked = "1 or more" if wanted is None else str(wanted)
-            raise ConfigError(
-                f"expected {asked} {name} rows and {taken[name]} validation rows, got {n} in the "
-                f"{name} file; ask for fewer."
-            )
-        # a stream each: the test rows do not depend on how many training rows there are
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(2 * seed + number))
-        chosen[name] = order[taken[name] :][:wanted]
-        if validation and name == validation_from:
-            chosen["validation"] = order[:validation]
     files = {"train": train, "test": test}
-    files = {k: (x.to(device), y.to(device)) for k, (x, y) in files.items()}
-
-    def loader(split: str, file: str) -> ImageLoader:
-        return ImageLoader(files[file], prepare, index=chosen[split])
-
+    taken = {"train": 0, "test": 0}
+    if isinstance(validation, tuple):
+        files["validation"] = validation
+    elif isinstance(validation, int):
+        taken[validation_from] = validation
+    else:
+        raise ConfigError(f"validation: expected a number of rows, got {validation!r}.")
+    for name, (images, labels) in files.items():
+        _check(name, images, labels, classes)
+        if images.shape[1:] != train[0].shape[1:]:
+            raise DataError(
+                f"the training images are (height, width, channels) {tuple(train[0].shape[1:])}, "
+                f"the {name} images {tuple(images.shape[1:])}; bring them to one size and mode."
+            )
+    chosen = {name: torch.arange(len(data[1])) for name, data in files.items()}
+    # an order for each file: the test rows do not depend on how many training rows there are
+    for number, (name, wanted) in enumerate((("train", rows), ("test", test_rows))):
+        n, used = len(files[name][1]), taken[name]
+        if used < 0 or not 1 <= (1 if wanted is None else wanted) <= n - used:
+            asked = "at least 1" if wanted is None else wanted
+            raise ConfigError(
+                f"expected {asked} {name} and {used} validation rows of the {n} in the {name} "
+                "file; ask for fewer, or for at least 1."
+            )
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(2 * seed + number))
+        chosen[name] = order[used:][:wanted]
+        if used:
+            chosen["validation"], files["validation"] = order[:used], files[name]
+    files = {name: (x.to(device), y.to(device)) for name, (x, y) in files.items()}
+    loaders = {n: ImageLoader(files[n], prepare, index=chosen[n]) for n in files}
     # BatchNorm reads the first of the clean rows: in random order those of every class are there
-    out: dict[str, Any] = {
-        "train": _rows(files["train"], chosen["train"]),
-        "test": loader("test", "test"),
-        "clean": loader("train", "train"),
-        "transform": augment,
-    }
-    if validation:
-        out["validation"] = loader("validation", validation_from)
-    return out
+    clean = loaders.pop("train")
+    train = picked(files["train"], chosen["train"])
+    return {"train": train, **loaders, "clean": clean, "transform": augment}
 
 
-def _rows(data: Labelled, index: Tensor) -> Labelled:
+def picked(data: Labelled, index: Tensor) -> Labelled:
     """These rows in the file's order; the file's own tensors where they are all of it."""
     if len(index) == len(data[1]):
         return data
@@ -88,12 +83,31 @@ def _rows(data: Labelled, index: Tensor) -> Labelled:
     return data[0].index_select(0, index), data[1].index_select(0, index)
 
 
+def shares(n: int, *wanted: float) -> list[int]:
+    """Rows of n from numbers below 1, which are shares, and from 1 on, which are rows.
+
+    >>> shares(50, 0.1, 20)
+    [5, 20]
+    """
+    if any(share < 0 or (share >= 1 and share != int(share)) for share in wanted):
+        raise ConfigError(f"expected shares below 1 or whole numbers of rows, got {wanted}.")
+    counts = [round(n * share) if share < 1 else int(share) for share in wanted]
+    if sum(counts) >= n:
+        raise ConfigError(
+            f"expected fewer than the {n} rows that there are, got {counts}: none would be left to "
+            "train on."
+        )
+    return counts
+
+
 def _check(name: str, images: Tensor, labels: Tensor, classes: int) -> None:
-    if len(images) != len(labels):
-        raise DataError(f"{name}: {len(images)} images, but {len(labels)} labels.")
+    if len(images) != len(labels) or not len(labels):
+        raise DataError(
+            f"{name}: expected images and as many labels, got {len(images)} and {len(labels)}."
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise DataError(
             f"{name}: expected labels from 0 to {classes - 1}, found {low} to {high}; check "
-            "classes and the file."
+            "classes= and the file."
         )

@@ -1,0 +1,249 @@
+"""`lowland average`: SWA and SWAG from checkpoints that are on disk already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+
+from lowland.cli.checkpoints import (
+    Chosen,
+    Output,
+    choose,
+    inspect,
+    merged,
+    rest,
+    say,
+    statistics,
+    tensors_of,
+)
+from lowland.cli.config import read_config
+from lowland.cli.judge import Judge
+from lowland.cli.show import Bars, show
+from lowland.core import ParamLayout
+from lowland.errors import ConfigError, LowlandError
+from lowland.trajectory import EMA, SWA, SWAG, Trajectory
+from lowland.trajectory.formats import layout_of
+
+_IN_MEMORY = 1 << 30  # bytes of SWAG's deviations; more of them are mapped to a file
+
+
+@dataclass(frozen=True)
+class Averages:
+    """What to make of the checkpoints."""
+
+    rank: int = 20
+    swag: bool = True
+    ema: float | None = None
+    where: str | None = None
+    config: Path | None = None
+    each: bool = False
+
+
+def average(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Files (.safetensors, their .index.json, .ckpt, .pt, .pth, .bin), patterns in "
+            "quotes, or a folder: the output folder of the Hugging Face Trainer, a folder of "
+            "Lightning's ModelCheckpoint or its lightning_logs/version_N, or a folder of such "
+            "files. Files that hold pickled objects are refused.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the averages are written: the SWA weights as model.safetensors beside "
+            "config.json for a Hugging Face model, else as swa.safetensors; SWAG's moments as "
+            "swag.safetensors; average.json says what went in.",
+        ),
+    ] = Path("averaged"),
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG.yaml",
+            help="Names the model and the data, as for `lowland run`. With it BatchNorm statistics "
+            "are re-estimated for the averaged weights, SWAG's scale is chosen on the validation "
+            "split, and the last checkpoint, SWA and SWAG are compared on the test split. Without "
+            "it no model is needed, and BatchNorm statistics stay those of the last checkpoint.",
+        ),
+    ] = None,
+    last: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Take the last N checkpoints alone, by step."),
+    ] = None,
+    start: Annotated[
+        int | None,
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Take checkpoints from this step on. Averages want the end of training alone, "
+            "where the loss has stopped falling: the last quarter is a good start.",
+        ),
+    ] = None,
+    rank: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            help="Directions that SWAG keeps: the deviations of the last K checkpoints, each as "
+            "large as the model in float32. 0 keeps a variance for each weight alone.",
+        ),
+    ] = 20,
+    swag: Annotated[
+        bool, typer.Option(help="Whether to make SWAG too; it needs two checkpoints or more.")
+    ] = True,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DECAY",
+            help="Also write an exponential moving average over the checkpoints, as "
+            "ema.safetensors: 0.9 averages about the last ten.",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Average only the tensors whose names fit this regular expression; the others "
+            "are taken from the last checkpoint. Without a model all floating-point tensors "
+            "except BatchNorm statistics are averaged.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Where in a torch file the weights are, such as ema.state_dict; looked for under "
+            "state_dict, model_state_dict and model otherwise.",
+        ),
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Take only the tensors whose names begin with this, and leave it out of the names "
+            "that are written: net. for a network that is self.net of a LightningModule. Found by "
+            "itself where --config names the model.",
+        ),
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="With --config: judge every checkpoint, not the last.")
+    ] = False,
+    look: Annotated[
+        bool,
+        typer.Option(
+            "--inspect",
+            help="Only say what is there: files, steps, sizes, dtypes, names, and whether they fit "
+            "together. Nothing is imported or written.",
+        ),
+    ] = False,
+) -> None:
+    """Average checkpoints that are on disk already: SWA and SWAG, with no training.
+
+    lowland average runs/bert --out averaged --last 10
+    """
+    console = Console()
+    chosen = choose(sources, last=last, start=start, key=key, prefix=prefix)
+    if look:
+        inspect(chosen, where, console)
+        return
+    if swag and len(chosen.checkpoints) < 2:
+        raise LowlandError(
+            f"SWAG needs two checkpoints or more, got {chosen.last.path} alone; name more, or say "
+            "--no-swag."
+        )
+    if each and config is None:
+        raise ConfigError("--each: judging checkpoints needs model and data; give --config.")
+    if each and where is not None:
+        raise ConfigError("--each judges whole checkpoints; leave out --where.")
+    output = Output(out.expanduser(), chosen)
+    before = torch.get_num_threads()
+    try:
+        _average(chosen, Averages(rank, swag, ema, where, config, each), output, console)
+    finally:
+        torch.set_num_threads(before)
+        _scratch(output).unlink(missing_ok=True)
+
+
+def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -> None:
+    last = chosen.check()
+    judge = None
+    if what.config is None:
+        layout = layout_of(last, where=what.where)
+    else:
+        judge = Judge(read_config(what.config), last, what.where)
+        layout, last = judge.layout, judge.last
+        torch.set_num_threads(judge.setup.threads())
+    traj = Trajectory.from_checkpoints(
+        [c.path for c in chosen.checkpoints], layout, key=chosen.key, prefix=chosen.prefix
+    )
+    swa, ema = _averages(layout, what, len(traj), output)
+    notes = {"rank": getattr(swa, "rank", None), "ema": what.ema, "where": what.where}
+    output.record(**notes)
+    with Bars(console) as bars:
+        moments = [swa] if ema is None else [swa, ema]
+        traj.into(*moments, progress=bars.add("average"))
+        rows = None if judge is None else judge.rows(traj, swa, ema, each=what.each, bars=bars)
+
+    def write(name: str, w: Tensor) -> Path:
+        fresh = {} if judge is None else judge.surface.refresh(w)
+        return output.save(name, merged(layout, w, last, fresh))
+
+    written = {"SWA": write("swa", swa.mean)}
+    if ema is not None:
+        written["EMA"] = write("ema", ema.mean)
+    if isinstance(swa, SWAG):
+        written["SWAG"] = swa.save(output.path / "swag.safetensors")
+    output.finish()
+    if rows is not None and judge is not None:
+        rows.save(output.path / "comparison.json")
+        output.record(**notes, **judge.notes)
+        show(rows, console)
+    _tell(chosen, layout, last, judge is not None, console)
+    for name, path in written.items():
+        say(console, f"{name}: {path}")
+
+
+def _averages(
+    layout: ParamLayout, what: Averages, count: int, output: Output
+) -> tuple[SWA | SWAG, EMA | None]:
+    ema = None if what.ema is None else EMA(layout, decay=what.ema)
+    if not what.swag:
+        return SWA(layout), ema
+    rank = min(what.rank, count)
+    large = rank * layout.size * layout.dtype.itemsize > _IN_MEMORY
+    return SWAG(layout, rank=rank, path=_scratch(output) if large else None), ema
+
+
+def _scratch(output: Output) -> Path:
+    return output.path / ".deviations.tmp"
+
+
+def _tell(
+    chosen: Chosen, layout: ParamLayout, last: dict[str, Tensor], judged: bool, console: Console
+) -> None:
+    """What went in, and what did not."""
+    what = tensors_of(len(layout.names))
+    say(console, f"Averaged {chosen.span()}: P = {layout.size:,} in {what}.")
+    kept = rest(layout, last)
+    stats = statistics({n: last[n] for n in kept})
+    others = [n for n in kept if n not in stats]
+    if others:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        say(console, f"From the last checkpoint: {tensors_of(len(others))} ({shown}).")
+    if stats and judged:
+        say(console, "BatchNorm statistics were re-estimated for the averages.")
+    elif stats:
+        say(
+            console,
+            f"BatchNorm statistics ({tensors_of(len(stats))}) are the last checkpoint's, and do "
+            "not fit averaged weights: give --config, which re-estimates them, or call "
+            "torch.optim.swa_utils.update_bn(train_loader, model) after loading.",
+        )

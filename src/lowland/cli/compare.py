@@ -1,0 +1,233 @@
+"""`lowland compare`: how far the probabilities of finished runs can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+import yaml
+from rich.console import Console
+
+from lowland import plots
+from lowland.cli.folder import locked, versions
+from lowland.cli.opened import Opened, open_runs
+from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
+from lowland.cli.show import Bars, show_figures
+from lowland.cli.strange import NOISE, Asked
+from lowland.cli.summary import Summary
+from lowland.core import Task
+from lowland.errors import ConfigError
+from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS
+from lowland.files import write_text
+from lowland.records import Table
+
+_JOINED = {"sgd": "Deep ensemble of {} runs", "swag": "MultiSWAG of {} runs"}
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="Folders that `lowland run` made. Several must differ in the seed alone: figures "
+            "are then means ± standard errors over them, and rows that join them are added.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where tables, records and pictures go: RUN/compare, or a folder `compare` beside "
+            "the first of several.",
+        ),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=2, help="Rows of the test split that are corrupted; of strange sets.")
+    ] = 2000,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND,...",
+            help=f"Corruptions, of {', '.join(CORRUPTIONS)}; none for none. All, where the data "
+            "are images.",
+        ),
+    ] = None,
+    strengths: Annotated[
+        str, typer.Option(metavar="N,...", help="Strengths of corruption, of 1 to 5.")
+    ] = "1,2,3,4,5",
+    ood: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SET",
+            help=f"Out-of-distribution rows: {', '.join(NOISE)} (with the moments of the run's "
+            "own), package.module:callable, or '{name: ..., args: {...}}'; it may be given several "
+            "times; none for none. Without it: noise.",
+        ),
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help=f"Rows made from the annealed SGD run, of {', '.join(BASELINES)}; none for none. "
+            "Without it: those that fit.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the corruptions' and sets' noise.")] = 0,
+) -> None:
+    """Judge the uncertainty of finished runs: corrupted and strange rows, selective prediction.
+
+    Predictions are kept in the folder: stop it at any moment, the same command goes on.
+    """
+    asked = Asked(
+        kinds=_words(kinds),
+        strengths=_strengths(strengths),
+        ood=[] if ood == ["none"] else ood or None,
+        baselines=_baselines(baselines),
+        rows=rows,
+        seed=seed,
+    )
+    execute(open_runs(runs), asked, out)
+
+
+def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
+    """Does what `lowland compare` does for runs that fit together."""
+    console = Console()
+    first = runs[0].folder.path
+    place = out or (first / "compare" if len(runs) == 1 else first.parent / "compare")
+    before = torch.get_num_threads()
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place):
+        torch.set_num_threads(runs[0].threads)
+        try:
+            summary, notes = _judged(runs, asked, place, console)
+        finally:
+            torch.set_num_threads(before)
+        comparison = summary.comparison()
+        _write(summary, comparison, runs, asked, place)
+        with console.status("pictures"):
+            pictures = _draw(summary, place / "pictures")
+    _show(summary, comparison, asked, console)
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False)
+    console.print(f"Results: {place}/", soft_wrap=True, highlight=False)
+    if pictures:
+        console.print(f"Pictures: {', '.join(pictures)}", soft_wrap=True, highlight=False)
+    return comparison
+
+
+def _judged(
+    runs: list[Opened], asked: Asked, place: Path, console: Console
+) -> tuple[Summary, list[str]]:
+    """Every method of every run, and what joins runs."""
+    found: dict[str, list[Judged]] = {}
+    notes: dict[str, None] = {}
+    shifts: list[tuple[str, int]] = []
+    task: Task | None = None
+    with Bars(console) as bars:
+        for run in runs:
+            predictions = Predictions(run, asked, place / "predictions", bars)
+            task, shifts = predictions.task, predictions.strange.shifts
+            for key, judged in predictions.judged():
+                found.setdefault(key, []).append(judged)
+            notes |= dict.fromkeys(predictions.notes)
+    assert task is not None
+    rows = [one for one in found.values() if len(one) == len(runs)]
+    if len(runs) > 1:
+        for key, title in _JOINED.items():
+            if key in found:
+                rows.append([joined(title.format(len(runs)), found[key], task)])
+    return Summary(rows, shifts, task), list(notes)
+
+
+def _write(
+    summary: Summary, comparison: Table, runs: list[Opened], asked: Asked, place: Path
+) -> None:
+    body = {
+        "runs": [str(run.folder.path) for run in runs],
+        "seeds": [run.config.seed for run in runs],
+        "asked": {**vars(asked), "strengths": list(asked.strengths)},
+        "versions": versions(),
+    }
+    write_text(place / "compare.yaml", yaml.safe_dump(body, sort_keys=False))
+    records = place / "records"
+    comparison.save(records / "comparison.json")
+    tables = {
+        "differences": summary.differences(),
+        "shift": summary.shift(),
+        "ood": summary.strange(),
+    }
+    for name, table in tables.items():
+        if len(table):
+            table.save(records / f"{name}.json")
+    for title, curve in summary.curves().items():
+        curve.save(records / f"shift-{_file(title)}.json")
+    for title, risk in summary.risks().items():
+        risk.save(records / f"selective-{_file(title)}.npz")
+
+
+def _draw(summary: Summary, folder: Path) -> list[str]:
+    """Writes pictures/*.png; gives their names."""
+    done = []
+    risks, curves = summary.risks(), summary.curves()
+    if risks:
+        plots.save(plots.risk_coverage(risks), folder / "selective.png")
+        done.append("selective.png")
+    for metric in ("nll", "accuracy", "ece") if curves else ():
+        plots.save(plots.shift(curves, metric=metric), folder / f"shift-{metric}.png")
+        done.append(f"shift-{metric}.png")
+    return done
+
+
+def _show(summary: Summary, comparison: Table, asked: Asked, console: Console) -> None:
+    many = " (mean ± standard error over runs)" if summary.many else ""
+    show_figures(comparison, "test", f"Test data{many}", console)
+    differences = summary.differences()
+    if len(differences):
+        first = summary.rows[0][0].title
+        show_figures(
+            differences, "difference", f"Test data: difference to {first}, run by run", console
+        )
+    if summary.shifts:
+        kinds = ", ".join(dict.fromkeys(kind.replace("_", " ") for kind, _ in summary.shifts))
+        title = f"Corrupted: mean over {kinds}; strengths {', '.join(map(str, asked.strengths))}"
+        show_figures(comparison, "corrupted", title, console)
+    sets = summary.rows[0][0].strange
+    for name in sets:
+        title = f"Out of distribution, {name}: told from test data by {_score(summary)}"
+        show_figures(comparison, "strange", title, console, of=name)
+
+
+def _score(summary: Summary) -> str:
+    return "variance" if summary.rows[0][0].test.variance is not None else "entropy"
+
+
+def _words(text: str | None) -> list[str] | None:
+    """A list by commas; `none` is an empty one."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    return [] if words == ["none"] else words
+
+
+def _strengths(text: str) -> tuple[int, ...]:
+    words = _words(text) or []
+    if not words or any(word not in map(str, STRENGTHS) for word in words):
+        raise ConfigError(f"--strengths: expected some of 1,2,3,4,5, got {text!r}.")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def _baselines(text: str | None) -> list[str] | None:
+    words = _words(text)
+    for word in words or ():
+        if word not in BASELINES:
+            raise ConfigError(
+                f"--baselines: expected some of {', '.join(BASELINES)}, or none, got {word!r}."
+            )
+    return words
+
+
+def _file(title: str) -> str:
+    """A title as part of a file's name."""
+    return title.lower().replace(",", "").replace(" ", "-")

@@ -1,0 +1,71 @@
+"""The run folders that `lowland compare` is given: read, and held against one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowland.cli.config import Config, check_config, importable
+from lowland.cli.folder import CONFIG, RunFolder, differences
+from lowland.errors import ConfigError
+
+FREE = {"out", "seed", "threads", "device"}  # settings in which runs of one method may differ
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run that is done."""
+
+    name: str
+    folder: RunFolder
+    config: Config
+    threads: int
+
+
+def open_runs(paths: Sequence[Path]) -> list[Opened]:
+    """Reads run folders, which must be done, and of the same settings but for the seed.
+
+    Raises:
+        ConfigError: no run folder, a run that is not done, other settings, a seed that comes twice.
+    """
+    importable(Path.cwd())
+    runs = [_open(path, str(path) if len(paths) > 1 else path.name) for path in paths]
+    first = runs[0]
+    for run in runs[1:]:
+        ours, theirs = (r.config.model_dump(mode="json") for r in (first, run))
+        changed = differences(ours, theirs, but=FREE, words=(f"in {first.name}", f"in {run.name}"))
+        if changed:
+            raise ConfigError(
+                f"{first.name} and {run.name} are runs with other settings ({'; '.join(changed)}); "
+                "give runs that differ in the seed alone, or compare them one by one."
+            )
+    seen: dict[int, str] = {}
+    for run in runs:
+        seed = run.config.seed
+        if seed in seen:
+            raise ConfigError(
+                f"{seen[seed]} and {run.name} have the same seed, {seed}, and would count twice; "
+                "run one of them with another seed=."
+            )
+        seen[seed] = run.name
+    return runs
+
+
+def _open(path: Path, name: str) -> Opened:
+    folder = RunFolder(path.expanduser())
+    if not (folder.path / CONFIG).is_file():
+        raise ConfigError(
+            f"{path} is not a run folder: it holds no {CONFIG}; name one that `lowland run` made."
+        )
+    settings, ran = folder.ran()
+    config = check_config(settings, where=str(folder.path / CONFIG))
+    for method in config.methods:
+        for ending in ("json", "npz"):
+            file = folder.record(f"{method}.{ending}")
+            if not file.is_file():
+                raise ConfigError(
+                    f"{path} is not done: {file} is missing; run the `lowland run` command that "
+                    f"made it again, with out={path}, then compare."
+                )
+    return Opened(name, folder, config, int(ran["threads"]))

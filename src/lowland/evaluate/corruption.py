@@ -1,0 +1,203 @@
+"""Corrupted images: what a classifier meets when the camera is not the one it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lowland.core import Batch, Task
+from lowland.core.data import take
+from lowland.errors import ConfigError, DataError
+from lowland.posteriors.noise import normal
+
+_SLACK = 1e-3  # how far outside [0, 1] rounding may bring pixels that were normalised
+
+
+def gaussian_noise(images: Tensor, deviation: float, *, seed: int = 0, first: int = 0) -> Tensor:
+    """Independent noise of this standard deviation; row i's is a function of seed and first + i."""
+    size = images[0].numel()
+    rows = [normal(size, seed=seed, draw=first + i) for i in range(len(images))]
+    return images + deviation * torch.stack(rows).view(images.shape).to(images)
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Convolution with a Gaussian cut at 4 sigma; edges are continued by their last pixel."""
+    down, right = (_kernel(size, sigma).to(images) for size in images.shape[2:])
+    return down @ images @ right.T  # for small images a product is faster than a convolution
+
+
+def _kernel(size: int, sigma: float) -> Tensor:  # (size, size): each row blurs into a pixel
+    radius = int(4 * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1)
+    weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
+    places = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)
+    rows = (weights / weights.sum()).expand(size, -1)
+    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, places, rows)
+
+
+def contrast(images: Tensor, factor: float) -> Tensor:
+    """Distances from each channel's mean over the image, times the factor."""
+    mean = images.mean((2, 3), keepdim=True)
+    return (images - mean) * factor + mean
+
+
+def pixelate(images: Tensor, share: float) -> Tensor:
+    """Means over blocks, of which a side has `share` times its pixels, rounded down."""
+    down, right = (_blocks(size, share).to(images) for size in images.shape[2:])
+    return down @ images @ right.T
+
+
+def _blocks(size: int, share: float) -> Tensor:  # (size, size): each row averages over a block
+    count = max(int(size * share), 1)
+    edges = (torch.arange(count + 1, dtype=torch.float64) * size / count + 0.5).floor()
+    places = torch.arange(size)
+    inside = (places >= edges[:-1, None]) & (places < edges[1:, None])  # (count, size)
+    means = inside.double() / inside.sum(1, keepdim=True)
+    return means[((places + 0.5) * count / size).long()]
+
+
+#: kind -> (function, its number at strengths 1 to 5): those of CIFAR-10-C
+CORRUPTIONS: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
+    "gaussian_noise": (gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
+    "gaussian_blur": (gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
+    "contrast": (contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
+    "pixelate": (pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
+}
+STRENGTHS = (1, 2, 3, 4, 5)
+
+
+def corrupt(images: Tensor, kind: str, strength: int, *, seed: int = 0, first: int = 0) -> Tensor:
+    """Images under one corruption, after Hendrycks & Dietterich 2019; clipped to [0, 1].
+
+    The numbers behind the strengths are those of their CIFAR-10-C (`make_cifar_c.py` in
+    github.com/hendrycks/robustness), made for 32 x 32 pixels; values stay floating-point here,
+    where theirs are rounded to 8 bits.
+
+    | kind | what its number is | strengths 1 to 5 |
+    | --- | --- | --- |
+    | gaussian_noise | standard deviation of a pixel's noise | 0.04 0.06 0.08 0.09 0.10 |
+    | gaussian_blur | sigma in pixels | 0.4 0.6 0.7 0.8 1 |
+    | contrast | factor on distances from the channel's mean | 0.75 0.5 0.4 0.3 0.15 |
+    | pixelate | blocks along a side, as a share of its pixels | 0.95 0.9 0.85 0.75 0.65 |
+
+    Args:
+        images: (N, C, H, W) floating-point, in [0, 1]. seed: of the noise.
+        first: the number of the first row in its data set: a row's noise is a function of the seed
+            and its number alone, however rows fall into batches.
+
+    Raises:
+        ConfigError: no such kind or strength. DataError: other shapes or values.
+
+    >>> image = torch.tensor([[[[0.0, 1.0], [1.0, 1.0]]]])
+    >>> corrupt(image, "contrast", 2)  # halfway to the mean, 0.75
+    tensor([[[[0.3750, 0.8750],
+              [0.8750, 0.8750]]]])
+    """
+    if kind not in CORRUPTIONS:
+        raise ConfigError(f"kind: expected one of {', '.join(CORRUPTIONS)}, got {kind!r}.")
+    if strength not in STRENGTHS:
+        raise ConfigError(f"strength: expected one of {STRENGTHS}, got {strength!r}.")
+    if images.ndim != 4 or not images.is_floating_point():
+        raise DataError(
+            f"corruptions are for images, (N, C, H, W) floating-point; got {tuple(images.shape)} "
+            f"of {images.dtype}."
+        )
+    if not len(images):
+        return images
+    low, high = (float(value) for value in torch.aminmax(images))
+    if not -_SLACK <= low <= high <= 1 + _SLACK:
+        raise DataError(
+            f"corruptions are for images in [0, 1], got values from {low:.3g} to {high:.3g}; undo "
+            'their normalisation first (the data of a run name it with "normalise").'
+        )
+    function, numbers = CORRUPTIONS[kind]
+    options = {"seed": seed, "first": first} if function is gaussian_noise else {}
+    found = function(images.clamp(0, 1), numbers[STRENGTHS.index(strength)], **options)
+    return found.clamp(0, 1)
+
+
+class Normalise(NamedTuple):
+    """Images are (pixels - mean) / std, a number a channel each.
+
+    >>> Normalise([0.5], [0.25]).undone(torch.tensor([[[[2.0]]]]))
+    tensor([[[[1.]]]])
+    """
+
+    mean: Sequence[float] = (0.0,)
+    std: Sequence[float] = (1.0,)
+
+    def done(self, pixels: Tensor) -> Tensor:  # (N, C, H, W)
+        """Pixels in [0, 1], normalised."""
+        mean, std = self._columns(pixels)
+        return (pixels - mean) / std
+
+    def undone(self, images: Tensor) -> Tensor:  # (N, C, H, W)
+        """The pixels of normalised images."""
+        mean, std = self._columns(images)
+        return images * std + mean
+
+    def _columns(self, images: Tensor) -> tuple[Tensor, Tensor]:  # (C, 1, 1) each
+        mean, std = (torch.as_tensor(part).to(images).view(-1, 1, 1) for part in self)
+        return mean, std
+
+
+class Corrupted:
+    """A loader of the same rows under one corruption after another.
+
+    All in one loader, so that a draw of a posterior is made, and its BatchNorm statistics found,
+    once for all of them.
+
+    Args:
+        loader: of labelled images. task: takes its batches apart.
+        shifts: (kind, strength) pairs. rows: the first so many of each; None: all.
+        normalise: how the loader's images are normalised; what it gives is normalised again.
+
+    >>> from lowland.core import Classification
+    >>> rows = [(torch.rand(4, 1, 8, 8), torch.zeros(4))]
+    >>> loader = Corrupted(rows, Classification(), [("contrast", 1), ("contrast", 5)], rows=3)
+    >>> [len(batch.target) for batch in loader]
+    [3, 3]
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        task: Task,
+        shifts: Sequence[tuple[str, int]],
+        *,
+        seed: int = 0,
+        rows: int | None = None,
+        normalise: Normalise | None = None,
+    ) -> None:
+        self.loader = loader
+        self.task = task
+        self.shifts = list(shifts)
+        self.seed = seed
+        self.rows = rows
+        self.normalise = normalise or Normalise()
+
+    def __iter__(self) -> Iterator[Batch]:
+        for kind, strength in self.shifts:
+            first = 0
+            for batch in self.loader:
+                parts = self.task.parts(batch)
+                if self.rows is not None:
+                    parts = take(parts, self.rows - first)
+                pixels = self.normalise.undone(one_input(parts))
+                found = corrupt(pixels, kind, strength, seed=self.seed, first=first)
+                yield parts._replace(args=(self.normalise.done(found),))
+                first += len(pixels)
+                if self.rows is not None and first >= self.rows:
+                    break
+
+
+def one_input(parts: Batch) -> Tensor:
+    """The one tensor that the model is called with; raises `DataError` where there are more."""
+    args, kwargs, _ = parts
+    if len(args) != 1 or kwargs or not isinstance(args[0], Tensor):
+        what = [type(value).__name__ for value in args] + list(kwargs)
+        raise DataError(f"expected batches of one input tensor, got {', '.join(what)}.")
+    return args[0]

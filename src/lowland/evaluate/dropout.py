@@ -1,0 +1,124 @@
+"""Monte Carlo dropout: a network that is a random function of its input."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface, Point
+from lowland.errors import ConfigError
+from lowland.evaluate.bma import Average
+from lowland.evaluate.evaluator import DEFAULT_SAMPLES
+from lowland.progress import Progress, reporting
+from lowland.records import Predictive
+
+
+def mc_dropout(
+    surface: LossSurface,
+    w: Tensor | Point,
+    loader: Iterable[Any] | None = None,
+    *,
+    samples: int = DEFAULT_SAMPLES,
+    seed: int = 0,
+    keep: str = "probs",
+    batchnorm: str = "refresh",
+    progress: Progress = False,
+) -> Predictive:
+    r"""\(p(y|x) \approx \frac1S \sum_s p(y|x, w, m_s)\) over dropout masks (Gal & Ghahramani 2016).
+
+    The passes are as in training, but for BatchNorm, which uses its statistics: dropout layers,
+    dropout inside attention and recurrent layers, and `F.dropout(x, training=self.training)` are
+    on. As in training each row has a mask of its own.
+
+    Args:
+        surface, loader, keep, batchnorm, progress: as for `predict`. w: one weight vector, trained
+            with dropout. samples: passes.
+        seed: of the masks: batch b of pass s has those of (seed, s, b), so that the result depends
+            on how rows fall into batches.
+
+    Raises:
+        ConfigError: a network that is the same function in every pass.
+
+    >>> from torch import nn
+    >>> from lowland.core import Regression
+    >>> net = nn.Sequential(nn.Dropout(0.5), nn.Linear(1, 1, bias=False))
+    >>> surface = LossSurface(net, Regression(noise_variance=1.0), [(torch.ones(1, 1),) * 2])
+    >>> pred = mc_dropout(surface, torch.ones(1), samples=300)  # of 0 and 2, each half the time
+    >>> round(float(pred.mean)), round(float(pred.variance))
+    (1, 2)
+    """
+    if samples < 1:
+        raise ConfigError(f"samples: expected at least 1, got {samples}.")
+    call = _Dropout(surface, surface.point(w), batchnorm, seed)
+    if not call.is_random():
+        raise ConfigError(
+            "the network has no dropout: two passes in training mode are equal; average over "
+            "weights with predict instead."
+        )
+    data = surface.rows_of(loader)
+    resident = data.resident()
+    average = Average(surface.task, example=surface.data.first)
+    with torch.no_grad(), reporting(progress, "MC dropout") as report:
+        for number in range(samples):
+            batches = data.batches(ordered=True) if resident is None else resident
+            for index, batch in enumerate(batches):
+                target = surface.task.parts(batch).target
+                output = call(batch, number, index)
+                if number == 0 and target is not None:
+                    surface.task.check(output, target)
+                average.add(index, output.unsqueeze(0), target)
+            average.end(number, 1)
+            report(number + 1, samples)
+    return average.predictive(keep)
+
+
+def has_dropout(surface: LossSurface, w: Tensor | Point) -> bool:
+    """Whether passes in training mode, BatchNorm aside, differ.
+
+    >>> from torch import nn
+    >>> from lowland.core import Classification
+    >>> rows = [(torch.ones(8, 9), torch.zeros(8).long())]
+    >>> for p in (0.0, 0.5):
+    ...     net = nn.Sequential(nn.Linear(9, 9), nn.Dropout(p), nn.Linear(9, 2))
+    ...     surface = LossSurface(net, Classification(), rows)
+    ...     has_dropout(surface, surface.layout.flatten(net))
+    False
+    True
+    """
+    return _Dropout(surface, surface.point(w), "frozen", 0).is_random()
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of a seed while the context is open; the caller's random state stays."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+class _Dropout:
+    """One weight vector's passes."""
+
+    def __init__(self, surface: LossSurface, point: Point, batchnorm: str, seed: int) -> None:
+        self.surface = surface
+        self.parameters = surface.layout.materialise(point.weights)
+        self.buffers = surface.buffers_for(point, batchnorm)
+        self.seed = seed
+
+    def __call__(self, batch: Any, number: int, index: int) -> Tensor:
+        """The outputs of pass `number` for batch `index`; the caller's random state stays."""
+        args, kwargs, _ = self.surface.task.parts(batch)
+        key = hashlib.blake2b(f"{self.seed}/{number}/{index}".encode(), digest_size=7).digest()
+        with seeded(int.from_bytes(key, "big"), self.surface.device):
+            return self.surface.forward(self.parameters, self.buffers, args, kwargs, mode="dropout")
+
+    @torch.no_grad()
+    def is_random(self) -> bool:
+        """Whether two passes over the first batch differ."""
+        batch = self.surface.data.first()
+        return not torch.equal(self(batch, 0, 0), self(batch, 1, 0))

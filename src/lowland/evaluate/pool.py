@@ -1,0 +1,109 @@
+"""Model averages of several runs made one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import Classification, Regression, Task
+from lowland.errors import ConfigError, DataError
+from lowland.evaluate.metrics import figures, reliability_of, total_variance
+from lowland.records import Predictive
+
+
+def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive:
+    r"""The linear pool \(p = \frac1R \sum_r p_r\) of predictions of the same rows (Stone 1961).
+
+    A deep ensemble from R single networks, MultiSWAG from R SWAGs: what `predict` gives for their
+    mixture with the same draws. Means of probabilities, logsumexp of likelihoods; for regression
+    the total variance of the mixture.
+
+    Args:
+        preds: made with keep="probs" of the same rows in the same order.
+        task: as they were predicted with; None: multiclass, or what shapes tell.
+
+    Raises:
+        DataError: predictions of other rows.
+
+    >>> one, other = (torch.tensor([[p, 1 - p]]) for p in (0.9, 0.5))
+    >>> preds = [Predictive("classification", 1, probs=p) for p in (one, other)]
+    >>> pool(preds).probs
+    tensor([[0.7000, 0.3000]])
+    """
+    if not preds:
+        raise ConfigError("expected at least one prediction.")
+    first = preds[0]
+    for other in preds:
+        same = other.kind == first.kind and _rows(other) == _rows(first)
+        if not same or not _same(other.targets, first.targets):
+            raise DataError(
+                "the predictions are of different rows or tasks; predict the same loader with each."
+            )
+    log_prob = _log_mean([p.target_log_prob for p in preds])
+    found: dict[str, Any] = {"targets": first.targets, "target_log_prob": log_prob}
+    if first.probs is not None:
+        task = Classification() if task is None else task
+        averages = {"probs": _mean([p.probs for p in preds])}
+        found |= averages | _information(preds, averages["probs"], task)
+        if log_prob is not None and first.targets is not None:
+            found["reliability"] = reliability_of(task, averages["probs"], first.targets)
+    elif first.mean is not None:
+        task = Regression()  # predictions are in the target's own units
+        averages = {
+            "mean": _mean([p.mean for p in preds]),
+            "second": _mean([_second(p) for p in preds]),
+        }
+        mean, variance = total_variance(averages)
+        found |= {"mean": mean, "variance": variance}
+    else:
+        raise DataError("the predictions hold no probabilities: predict with keep='probs'.")
+    if log_prob is not None and first.targets is not None:
+        every = figures(task, averages, log_prob, first.targets)
+        found["figures"] = {n: v for n, v in every.items() if not n.endswith("_normalised")}
+    return Predictive(first.kind, sum(p.samples for p in preds), **found)
+
+
+def _information(preds: Sequence[Predictive], probs: Tensor, task: Task) -> dict[str, Tensor]:
+    """Entropy of the pool, and its excess over the mean entropy of single networks."""
+    expected = [
+        p.entropy - p.mutual_information
+        for p in preds
+        if p.entropy is not None and p.mutual_information is not None
+    ]
+    if len(expected) < len(preds) or not isinstance(task, Classification):
+        return {}
+    entropy = task.entropy(probs)
+    information = (entropy - _mean(expected)).clamp_min(0)  # negative by rounding
+    return {"entropy": entropy, "mutual_information": information}
+
+
+def _second(pred: Predictive) -> Tensor | None:
+    """The second moment of the target."""
+    return None if pred.mean is None or pred.variance is None else pred.variance + pred.mean**2
+
+
+def _mean(parts: Sequence[Tensor | None]) -> Tensor:
+    held = [part for part in parts if part is not None]
+    if len(held) < len(parts):
+        raise DataError("the predictions do not hold the same; predict all with keep='probs'.")
+    return torch.stack(held).mean(0)
+
+
+def _log_mean(parts: Sequence[Tensor | None]) -> Tensor | None:
+    held = [part for part in parts if part is not None]
+    if len(held) < len(parts):
+        return None
+    return torch.stack(held).logsumexp(0) - math.log(len(held))
+
+
+def _rows(pred: Predictive) -> tuple[int, ...] | None:
+    kept = pred.mean if pred.probs is None else pred.probs
+    return None if kept is None else tuple(kept.shape)
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))

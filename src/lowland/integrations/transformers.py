@@ -1,0 +1,104 @@
+"""SWA, SWAG and trajectories in the Trainer of Hugging Face's transformers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+try:
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise ImportError(
+        'lowland.integrations.transformers needs transformers: pip install "lowland[integrations]".'
+    ) from error
+
+from lowland.core.layout import Where
+from lowland.errors import StoreError
+from lowland.files import load_tree, save_tree
+from lowland.integrations.collecting import Collecting, Target
+
+FILE = "lowland.safetensors"  # in each checkpoint folder
+_KIND = "trainer callback"
+
+
+class CollectorCallback(TrainerCallback):
+    """Collects the iterates of a run: `Trainer(..., callbacks=[CollectorCallback()])` makes SWAG.
+
+    Iterates are taken after the optimizer's step. The state is written into each checkpoint folder
+    as `lowland.safetensors`, and a run that goes on with `train(resume_from_checkpoint=...)` goes
+    on with it. With several processes the first one collects; parameters must not be sharded.
+
+    Args:
+        targets: what to collect into: functions of the layout, such as `SWA`, `SWAG` (when none is
+            given) or `partial(SWAG, rank=5)`, and paths of trajectories to write.
+        start: share of the budget after which iterates are taken.
+        every_epochs, every_steps: how often; one epoch where neither is given.
+        where: which parameters, see `ParamLayout`.
+        resume_from: the folder that holds the checkpoint folders of the run that goes on; None:
+            the Trainer's `output_dir`.
+
+    Attributes:
+        targets: the averages and stores, from the start of training on.
+
+    >>> callback = CollectorCallback("walk", start=0.5, every_steps=100)
+    """
+
+    def __init__(
+        self,
+        *targets: Target,
+        start: float = 0.75,
+        every_epochs: int | None = None,
+        every_steps: int | None = None,
+        where: Where = None,
+        resume_from: str | None = None,
+    ) -> None:
+        self._collecting = Collecting(
+            targets, start=start, every_epochs=every_epochs, every_steps=every_steps, where=where
+        )
+        self._resume_from = resume_from
+
+    @property
+    def targets(self) -> tuple[Any, ...]:
+        """What is collected into."""
+        return self._collecting.targets
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Builds the targets, or goes on with those of the checkpoint."""
+        if not state.is_world_process_zero:
+            return
+        if state.global_step:
+            file = _folder(self._resume_from or args.output_dir, state.global_step) / FILE
+            if file.is_file():  # else the checkpoint is from before this callback
+                self._collecting.load_state_dict(load_tree(file, kind=_KIND))
+        self._collecting.begin(
+            kwargs["model"],
+            total=state.max_steps,
+            epoch=_steps_an_epoch(kwargs["train_dataloader"], args.gradient_accumulation_steps),
+            done=state.global_step,
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Counts a step of the optimizer."""
+        if state.is_world_process_zero:
+            self._collecting.step(kwargs["model"])
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Writes the state beside the checkpoint that was just written."""
+        if not state.is_world_process_zero:
+            return
+        folder = _folder(args.output_dir, state.global_step)
+        if not folder.is_dir():
+            raise StoreError(f"{folder} is not there, so that the averages could not be saved.")
+        save_tree(folder / FILE, self._collecting.state_dict(), kind=_KIND)
+
+
+def _folder(output: str, step: int) -> Path:
+    return Path(output) / f"checkpoint-{step}"
+
+
+def _steps_an_epoch(loader: Any, accumulate: int) -> int | None:
+    try:
+        return math.ceil(len(loader) / accumulate)
+    except TypeError:
+        return None

@@ -1,0 +1,75 @@
+"""What becomes of figures when images are corrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lowland.errors import ConfigError
+from lowland.plots.labels import Label, end_labels
+from lowland.plots.scales import log_ticks
+from lowland.plots.style import canvas, colour, dashes, named, numbers
+from lowland.records import ShiftCurves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+UNITS = {
+    "nll": "negative log-likelihood (nats)",
+    "accuracy": "accuracy (fraction)",
+    "error": "error (fraction)",
+    "ece": "expected calibration error (fraction)",
+    "brier": "Brier score",
+}
+
+
+def shift(
+    record: ShiftCurves | Mapping[str, ShiftCurves],
+    *,
+    ax: Axes | None = None,
+    metric: str = "nll",
+    kind: str | None = None,
+) -> Axes:
+    """Draws one metric against the strength of corruption; a dict of records gives a line a label.
+
+    `metric`: "nll", "accuracy", "ece" or another that the records hold. `kind`: of corruption;
+    None: the mean over all kinds. Strength 0 is the clean rows. Labels say the value at the
+    strongest. The axis of the NLL is logarithmic where its values differ more than tenfold.
+
+    >>> import torch
+    >>> curves = {"contrast": {"nll": torch.tensor([0.25, 0.5])}}
+    >>> shift({"SWAG": ShiftCurves(torch.tensor([0, 1]), curves)}).texts[0].get_text()
+    'SWAG 0.500'
+    """
+    lines = {
+        name: (numbers(one.strength), _values(one, metric, kind))
+        for name, one in named(record).items()
+    }
+    values = np.concatenate([y for _, y in lines.values()])
+    with canvas(ax, size=(7.6, max(4.0, 2.0 + 0.25 * len(lines)))) as ax:
+        labels = []
+        for i, (name, (x, y)) in enumerate(lines.items()):
+            ink = colour(i)
+            ax.plot(x, y, dashes(i), color=ink, linewidth=2, marker="o", markersize=5, label=name)
+            labels.append(Label(float(x[-1]), float(y[-1]), f"{name} {y[-1]:.3f}".strip(), ink))
+        if metric == "nll" and 0 < 10 * values.min() < values.max():
+            log_ticks(ax, "y", values)
+        strengths = np.unique(np.concatenate([x for x, _ in lines.values()]))
+        ax.set_xticks(strengths, ["clean" if s == 0 else f"{s:g}" for s in strengths])
+        ax.margins(x=0.03)
+        of = "mean over kinds" if kind is None else kind.replace("_", " ")
+        ax.set(xlabel=f"strength of corruption ({of})", ylabel=UNITS.get(metric, metric))
+        end_labels(ax, labels)
+    return ax
+
+
+def _values(record: ShiftCurves, metric: str, kind: str | None) -> np.ndarray:
+    if kind is not None and kind not in record.curves:
+        raise ConfigError(f"kind: expected one of {', '.join(record.curves)}, got {kind!r}.")
+    held = [set(curve) for curve in record.curves.values()]
+    if not held or metric not in set.intersection(*held):
+        names = ", ".join(sorted(set.union(*held))) if held else "none, for there is no curve"
+        raise ConfigError(f"metric: expected one of {names}, got {metric!r}.")
+    return numbers(record.mean(metric) if kind is None else record.curves[kind][metric])

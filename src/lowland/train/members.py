@@ -1,0 +1,243 @@
+"""Many networks of one structure as one: their weights lie in one tensor (M, P)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowland.core import ParamLayout, Point, Task
+from lowland.core.layout import clean, named_parameters
+from lowland.core.template import Template
+from lowland.errors import ConfigError, DataError, LayoutError
+from lowland.trajectory.moments import Moments
+
+
+class Members(nn.Module):
+    """M independent networks as one module with one parameter, `weights` (M, P).
+
+    One vmapped call does the work of M, and what acts on each weight alone acts on (M, P) as it
+    does on M vectors: SGD with momentum and weight decay, Adam, SWA, SWAG, EMA. So
+    `ParamLayout(members)` is the layout for collectors, and `split` gives each network's moments.
+
+    Args:
+        models: networks of one structure, in any number; an iterable that makes them one by one is
+            never held as a whole. They are copied, and not changed.
+        device: where to compute; None: where the first is.
+
+    Attributes:
+        layout: of one network. weights: (M, P), row m is network m.
+
+    Raises:
+        LayoutError: networks of different structures. ConfigError: none, parameters of several
+            dtypes, or operations that vmap does not know, once they are called.
+
+    >>> members = Members(nn.Linear(1, 1, bias=False) for _ in range(3))
+    >>> with torch.no_grad():
+    ...     _ = members.weights.copy_(torch.tensor([[1.0], [2.0], [3.0]]))
+    >>> members(torch.ones(3, 1, 1)).flatten()  # a batch a network
+    tensor([1., 2., 3.], grad_fn=<...>)
+    """
+
+    def __init__(
+        self, models: Iterable[nn.Module], *, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__()
+        rows: list[Tensor] = []
+        others: list[dict[str, Tensor]] = []  # of each network: what is no part of w
+        for model in models:
+            if not rows:
+                self.layout = ParamLayout(model)
+                self.template = Template(model, device=device)
+                self._known = {*self.layout.names, *self.layout.aliases, *self.template.statistics}
+            else:
+                self.layout.require_same(
+                    ParamLayout(model), what=f"network {len(rows)}: its layers"
+                )
+            rows.append(self.layout.flatten(model).to(self.template.device))
+            others.append(self._rest(model))
+        if not rows:
+            raise ConfigError("members: expected at least one network.")
+        kinds = {entry.dtype for entry in self.layout.entries}
+        if kinds != {self.layout.dtype}:
+            raise ConfigError(
+                f"members: expected parameters in {self.layout.dtype}, got "
+                f"{', '.join(sorted(map(str, kinds)))}; train such networks one by one."
+            )
+        self.weights = nn.Parameter(torch.stack(rows))
+        # frozen parameters and buffers: once where all agree, else a row a network
+        self.shared, self.own = self._sorted(others)
+        self.train(self.template.module.training)
+
+    def _rest(self, model: nn.Module) -> dict[str, Tensor]:
+        tensors = named_parameters(model) | clean(dict(model.named_buffers()))
+        device = self.template.device
+        return {
+            name: tensor.detach().to(device, copy=True)
+            for name, tensor in tensors.items()
+            if name not in self._known
+        }
+
+    @staticmethod
+    def _sorted(
+        others: list[dict[str, Tensor]],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        first, *rest = others
+        shared, own = {}, {}
+        for name, tensor in first.items():
+            found = [tensor, *(other[name] for other in rest if name in other)]
+            if len(found) != len(others) or any(t.shape != tensor.shape for t in found):
+                raise LayoutError(
+                    f"{name}: expected a tensor {tuple(tensor.shape)} in every network; build them "
+                    "by the same code."
+                )
+            if all(torch.equal(t, tensor) for t in found):
+                shared[name] = tensor
+            else:
+                own[name] = torch.stack(found)
+        return shared, own
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Outputs (M, B, ...) of inputs (M, B, ...): a batch a network."""
+        if not self.training and self.template.layers:
+            raise ConfigError(
+                "BatchNorm statistics are not tracked side by side: predict with each network, "
+                "ll.predict(surface, members.weights[m]), which refreshes them."
+            )
+
+        def one(w: dict[str, Tensor], own: dict[str, Tensor], inputs: Any) -> Any:
+            return self._call(w, own, *inputs)
+
+        return self._over(one, (args, kwargs))
+
+    def losses(
+        self, task: Task, batch: Any, keep: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Each network's mean NLL (M,) of its own batch, its items (M,), and the outputs.
+
+        `keep` (M, B) says which rows count, where the others only fill a batch up.
+        """
+
+        def one(
+            w: dict[str, Tensor], own: dict[str, Tensor], inputs: tuple[Any, ...]
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            batch, *kept = inputs
+            args, kwargs, target = task.parts(batch)
+            output = task.output(self._call(w, own, args, kwargs))
+            mask, each = task.valid(target), task.items_nll(output, target)
+            for keep in kept:
+                if each.shape != keep.shape:
+                    raise DataError(
+                        "side by side splits of different sizes are for tasks whose items are "
+                        "rows; use drop_last=True, or splits of as many rows."
+                    )
+                mask = keep if mask is None else mask & keep
+                each = each * keep
+            items = torch.tensor(task.count(batch)) if mask is None else mask.sum()
+            return each.sum() / items.clamp_min(1).to(each.device), items, output
+
+        return self._over(one, (batch,) if keep is None else (batch, keep))
+
+    def _call(self, w: dict[str, Tensor], own: dict[str, Tensor], args: Any, kwargs: Any) -> Any:
+        mode = "train" if self.training else "eval"
+        # frozen parameters are named like those of w: the template takes any by name
+        return self.template({**self.shared, **own, **w}, {}, args, kwargs, mode=mode)
+
+    def _over(self, function: Any, inputs: Any) -> Any:
+        # dropout draws for each network anew
+        mapped = torch.func.vmap(function, randomness="different")
+        try:
+            return mapped(self.layout.unflatten(self.weights), self.own, inputs)
+        except RuntimeError as error:
+            if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch")):
+                raise
+            kind = type(self.template.module).__name__
+            raise ConfigError(
+                f"{kind}: its networks cannot be called side by side ({str(error)[:120]}...); "
+                "train them one by one, with ll.sgd."
+            ) from error
+
+    def point(self, m: int) -> Point:
+        """Network m: its weights, and its buffers where they are its own."""
+        buffers = {n: t[m] for n, t in self.own.items() if n in self.template.buffers}
+        return Point(self.weights[m].detach(), buffers or None)
+
+    def load_(self, model: nn.Module, m: int) -> nn.Module:
+        """Writes network m's trained weights into `model`, in place, and returns it."""
+        return self.layout.load_(model, self.weights[m])
+
+    def split(self, moments: Moments) -> list[Any]:
+        """The moments of each network, views of those of all.
+
+        >>> members = Members(nn.Linear(1, 1) for _ in range(2))
+        >>> from lowland.trajectory import SWA
+        >>> swa = SWA(ParamLayout(members))
+        >>> swa.update(members)
+        >>> [one.mean.shape for one in members.split(swa)]
+        [torch.Size([2]), torch.Size([2])]
+        """
+        ParamLayout(self).require_same(moments.layout, what="the moments")
+        return moments.split(self.layout)
+
+    def extra_repr(self) -> str:
+        return f"{len(self)} of {type(self.template.module).__name__}, P={self.layout.size}"
+
+
+class MemberSGD(torch.optim.SGD):
+    r"""SGD with momentum in which each network has its own rate and weight decay.
+
+    \(v_m \leftarrow \mu v_m + \eta_m (\nabla L_m + \lambda_m w_m),\ w_m \leftarrow w_m - f v_m\),
+    where f = 1 is what schedules change: with a constant f this is torch's SGD at \(\eta_m f\). One
+    run of `sgd_members` then searches a whole grid of settings.
+
+    Args:
+        params: of `Members`: one tensor (M, P). lr, weight_decay: a number, or one a network.
+        momentum: of all.
+
+    Raises:
+        ConfigError: rates that do not fit the networks.
+
+    >>> members = Members(nn.Linear(1, 1, bias=False) for _ in range(2))
+    >>> optimizer = MemberSGD(members.parameters(), lr=[0.1, 0.2], momentum=0.0)
+    >>> before = members.weights.detach().clone()
+    >>> members.weights.sum().backward()
+    >>> _ = optimizer.step()
+    >>> (before - members.weights).detach().flatten().round(decimals=4)
+    tensor([0.1000, 0.2000])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float | Sequence[float],
+        momentum: float = 0.9,
+        weight_decay: float | Sequence[float] = 0.0,
+    ) -> None:
+        (weights,) = params
+        super().__init__([weights], lr=1.0, momentum=momentum)
+        # plain numbers in the group: a checkpoint holds them, and refuses others
+        for name, value in (("rates", lr), ("decays", weight_decay)):
+            values = [float(value)] * len(weights) if isinstance(value, float | int) else value
+            if len(values) != len(weights) or not all(0 <= v < math.inf for v in values):
+                raise ConfigError(
+                    f"{name}: expected a number >= 0 for each of {len(weights)} networks, got "
+                    f"{values}."
+                )
+            self.param_groups[0][name] = [float(v) for v in values]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step of all networks."""
+        (group,) = self.param_groups
+        (weights,) = group["params"]
+        if weights.grad is not None:
+            rates, decays = weights.new_tensor([group["rates"], group["decays"]])[:, :, None]
+            weights.grad.addcmul_(weights, decays).mul_(rates)
+        return super().step(closure)

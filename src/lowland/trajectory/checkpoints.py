@@ -1,0 +1,190 @@
+"""The checkpoints that a training run has left: which files they are, and in what order."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowland.errors import StoreError
+from lowland.files import PathLike
+from lowland.trajectory.formats import INDEX, read_torch
+from lowland.trajectory.journal import JOURNAL
+
+# what transformers calls the weights in a folder, best first
+WEIGHTS = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+    "adapter_model.safetensors",
+)
+_PLAIN = (".safetensors", ".pt", ".pth", ".bin")
+# what trainers leave beside the weights
+_OTHERS = re.compile(r"^(optimizer|scheduler|scaler|training_args|rng_state|lowland)\b", re.I)
+_TRAINER = re.compile(r"^checkpoint-(\d+)$")
+_STEP = re.compile(r"step[=_-]?(\d+)", re.I)
+_EPOCH = re.compile(r"(?:epoch|iter|iteration|checkpoint|ckpt)[=_-]?(\d+)", re.I)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk: the file to read, and the step it was written at, if that is known."""
+
+    path: Path
+    step: int | None = None
+
+
+def find_checkpoints(sources: PathLike | Iterable[PathLike]) -> list[Checkpoint]:
+    """The checkpoints that files, glob patterns and folders stand for.
+
+    A folder may be what the Hugging Face Trainer writes (`checkpoint-500/model.safetensors`, or in
+    several files with an index), what Lightning writes (`*.ckpt`, in `checkpoints/` or in
+    `lightning_logs/version_0/checkpoints/`), or hold `.safetensors`, `.pt`, `.pth` or `.bin` files
+    of its own. Lightning's `last.ckpt` is left out where it repeats the step of another file.
+
+    Args:
+        sources: one path or glob pattern, or several. Files given one by one keep their order;
+            patterns and folders give natural order (9 before 10).
+
+    Raises:
+        StoreError: nothing found, or the checkpoints of several runs.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for step in (9, 10):
+    ...     (folder / f"checkpoint-{step}").mkdir()
+    ...     _ = (folder / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"")
+    >>> [found.step for found in find_checkpoints(folder)]
+    [9, 10]
+    """
+    if isinstance(sources, str | os.PathLike):
+        sources = [sources]
+    found = [checkpoint for source in sources for checkpoint in _found(str(source))]
+    if not found:
+        raise StoreError("no checkpoint was named; give files, a pattern or a folder.")
+    return found
+
+
+def in_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The same by step where every one has its own, otherwise in natural order of their names."""
+    steps = [c.step for c in checkpoints]
+    if None not in steps and len(set(steps)) == len(steps):
+        return sorted(checkpoints, key=lambda c: c.step or 0)
+    return sorted(checkpoints, key=lambda c: natural(str(c.path)))
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """Sort key under which step-9 comes before step-10."""
+    return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"(\d+)", name) if p]
+
+
+def _found(source: str) -> list[Checkpoint]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file() or not glob.has_magic(source):
+        return [_checkpoint(path)]  # a file that is missing is told when it is read
+    matches = sorted(glob.glob(str(path), recursive=True), key=natural)
+    if not matches:
+        raise StoreError(f"no checkpoint matches {source}; check the pattern.")
+    return [c for match in matches for c in _found(match)]
+
+
+def _checkpoint(file: Path) -> Checkpoint:
+    """A file with the step that its name, or the Trainer's name of its folder, says."""
+    trainer = _TRAINER.match(file.parent.name)
+    if trainer and file.name in WEIGHTS:
+        return Checkpoint(file, int(trainer[1]))
+    named = _STEP.search(file.stem) or _EPOCH.search(file.stem)
+    if named:
+        return Checkpoint(file, int(named[1]))
+    numbers = re.findall(r"\d+", file.stem)  # of several, one may be a loss
+    return Checkpoint(file, int(numbers[0]) if len(numbers) == 1 else None)
+
+
+def _in_folder(folder: Path) -> list[Checkpoint]:
+    if (folder / JOURNAL).is_file():
+        raise StoreError(
+            f"{folder} is a trajectory of lowland's own; open it with Trajectory.open, whose swa() "
+            "and swag() are its averages."
+        )
+    for layout in (_trainer, _weights, _lightning, _plain):
+        found = layout(folder)
+        if found:
+            return found
+    what = "holds no checkpoint" if any(folder.iterdir()) else "is empty"
+    raise StoreError(
+        f"{folder} {what}: looked for checkpoint-*/model.safetensors (Hugging Face Trainer), "
+        "*.ckpt, checkpoints/*.ckpt and version_*/checkpoints/*.ckpt (Lightning), and "
+        f"{', '.join('*' + end for end in _PLAIN)}; name the files themselves."
+    )
+
+
+def _trainer(folder: Path) -> list[Checkpoint]:
+    """The Hugging Face Trainer's output folder."""
+    inside = [p for p in folder.iterdir() if p.is_dir() and _TRAINER.match(p.name)]
+    found = [c for p in sorted(inside, key=lambda p: natural(p.name)) for c in _weights(p)]
+    if inside and not found:
+        raise StoreError(
+            f"{inside[0]} has none of {', '.join(WEIGHTS)}; sharded optimizer formats must be "
+            "gathered into one of them first."
+        )
+    return found
+
+
+def _weights(folder: Path) -> list[Checkpoint]:
+    """One model, as `save_pretrained` writes it."""
+    there = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    return [_checkpoint(there[0])] if there else []
+
+
+def _lightning(folder: Path) -> list[Checkpoint]:
+    """The files of Lightning's ModelCheckpoint, of one run."""
+    places = [folder, folder / "checkpoints"]
+    versions = [v for root in (folder, folder / "lightning_logs") for v in root.glob("version_*")]
+    places += [v / "checkpoints" for v in sorted(versions, key=lambda p: natural(str(p)))]
+    runs = [p for p in places if any(p.glob("*.ckpt"))]
+    if len(runs) > 1:
+        raise StoreError(
+            f"{folder} holds the checkpoints of {len(runs)} runs: {', '.join(map(str, runs))}; "
+            "name one of them."
+        )
+    if not runs:
+        return []
+    by_step: dict[int, Checkpoint] = {}
+    files = sorted(runs[0].glob("*.ckpt"), key=lambda p: natural(p.name))
+    # last.ckpt is a copy of another, or the newest of all
+    for file in sorted(files, key=lambda p: p.name.startswith("last")):
+        checkpoint = Checkpoint(file, _lightning_step(file))
+        if checkpoint.step is None:
+            return [_checkpoint(f) for f in files]
+        other = by_step.setdefault(checkpoint.step, checkpoint)
+        if other is not checkpoint and not file.name.startswith("last"):
+            raise StoreError(
+                f"{other.path} and {file} are both of step {checkpoint.step}, as of two runs in "
+                "one folder; name the files to average."
+            )
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _lightning_step(file: Path) -> int | None:
+    named = _STEP.search(file.stem)
+    if named:
+        return int(named[1])
+    content = read_torch(file)
+    step = content.get("global_step") if isinstance(content, dict) else None
+    return step if isinstance(step, int) else None
+
+
+def _plain(folder: Path) -> list[Checkpoint]:
+    """Files of a training script's own."""
+    files = [
+        p
+        for p in folder.iterdir()
+        if p.is_file() and p.suffix in _PLAIN and not _OTHERS.match(p.name)
+    ]
+    return [_checkpoint(p) for p in sorted(files, key=lambda p: natural(p.name))]

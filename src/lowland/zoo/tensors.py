@@ -1,0 +1,93 @@
+"""One's own tensors, from one file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lowland.errors import DataError
+from lowland.files import PathLike, read_tensors
+from lowland.zoo.splits import shares
+
+
+def tensors(
+    path: PathLike, *, validation: float = 0.1, test: float = 0.2, seed: int = 0
+) -> dict[str, Any]:
+    """`x` (N, ...) and `y` (N, ...) of an .npz or .safetensors file, in three splits.
+
+    Numbers with a fraction become float32, whole ones int64; a `y` (N,) of the first kind becomes
+    (N, 1), as a regression's targets are.
+
+    Args:
+        path: the file. `x_test` with `y_test`, and `x_validation` with `y_validation`, are splits
+            of their own where they are there.
+        validation, test: shares (below 1) or rows, of what is split off x and y by `seed`.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "own.npz"
+    >>> np.savez(path, x=np.zeros((10, 3)), y=np.arange(10))
+    >>> {name: tuple(x.shape) for name, (x, _) in tensors(path).items()}
+    {'train': (7, 3), 'validation': (1, 3), 'test': (2, 3)}
+    """
+    path = Path(path)
+    found = _read(path)
+    pairs = {"train": _pair(path, found, "")}
+    wanted = {"validation": validation, "test": test}
+    for part in wanted:
+        if {f"x_{part}", f"y_{part}"} & set(found):
+            pairs[part] = _pair(path, found, f"_{part}")
+    x, y = pairs["train"]
+    missing = [part for part in wanted if part not in pairs]
+    counts = shares(len(y), *(wanted[part] for part in missing))
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    for part, count in zip(missing, counts, strict=True):
+        if count == 0:
+            raise DataError(f"{path}: no rows for {part}; raise {part}=, or add x_{part} to it.")
+        index, order = order[:count], order[count:]
+        pairs[part] = x[index], y[index]
+    if missing:
+        pairs["train"] = x[order], y[order]
+    return {part: pairs[part] for part in ("train", "validation", "test")}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_tensors(path)[0]
+    if path.suffix != ".npz":
+        raise DataError(f"{path}: expected an .npz or .safetensors file.")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; check the path.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(file[name]) for name in file.files}
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: not an .npz of numbers, or a damaged one ({error}); write it with "
+            "numpy.savez."
+        ) from error
+
+
+def _pair(path: Path, found: dict[str, Tensor], end: str) -> tuple[Tensor, Tensor]:
+    missing = [name for name in (f"x{end}", f"y{end}") if name not in found]
+    if missing:
+        raise DataError(
+            f"{path}: expected x{end} and y{end}, found {', '.join(sorted(found)) or 'nothing'}."
+        )
+    x, y = (_typed(found[f"{name}{end}"]) for name in ("x", "y"))
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or not len(x):
+        raise DataError(
+            f"{path}: expected x{end} (N, ...) and y{end} (N, ...), got {tuple(x.shape)} and "
+            f"{tuple(y.shape)}."
+        )
+    if y.ndim == 1 and y.is_floating_point():
+        y = y[:, None]
+    return x, y
+
+
+def _typed(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor.long()

@@ -1,0 +1,444 @@
+"""`lowland compare` on finished runs: its figures are recomputed here from what runs left."""
+
+import io
+import shutil
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import lowland as ll
+from lowland.cli import main
+from lowland.cli.methods import Methods
+from lowland.cli.modes import Modes
+from lowland.cli.opened import open_runs
+from lowland.cli.setup import Setup
+from lowland.evaluate.corruption import STRENGTHS, Normalise
+from lowland.records import Predictive, ShiftCurves, Table
+
+CONFIG = {
+    "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
+    "data": {"name": "lowland.zoo:digits", "args": {"train": 0.1, "shift": 1}},
+    "methods": ["sgd", "swag"],
+    "samples": 3,
+    "threads": 1,
+    "train": {"epochs": 4, "batch_size": 30, "lr": 0.1},
+    "average": {"lr": 0.1, "start": 0.5, "every": 0.5, "rank": 2, "scales": [0.5]},
+}
+OWN = """
+import torch
+from torch import nn
+from lowland.zoo import digits
+
+MEAN, STD = [0.3], [0.4]
+
+def model(p=0.5, outputs=10):
+    hidden = nn.Linear(64, 12), nn.ReLU(), nn.Dropout(p)
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(12, outputs))
+
+def normalised(**changes):
+    found = digits(train=0.1)
+    splits = {n: ((x - MEAN[0]) / STD[0], y) for n, (x, y) in found.items()}
+    return splits | {"normalise": (MEAN, STD)} | changes
+
+def unsaid():
+    return {n: v for n, v in normalised().items() if n != "normalise"}
+
+def wrong():
+    return normalised(normalise=(0.5, "no"))
+
+def line():
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
+
+def rows():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 3, generator=g)
+    y = x @ torch.tensor([[1.0], [-0.5], [0.2]]) + 0.3 * torch.randn(120, 1, generator=g)
+    return {"train": (x[:60], y[:60]), "validation": (x[60:90], y[60:90]), "test": (x[90:], y[90:])}
+
+def strange():
+    return torch.full((40, 1, 8, 8), 0.25)
+
+def far():
+    return 30 + torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
+
+def raw():
+    return {"test": (torch.full((40, 1, 8, 8), 0.25), torch.zeros(40))}
+
+def colour():
+    return torch.zeros(5, 3, 32, 32)
+"""
+
+
+def lowland(*args):
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["lowland", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    return stop.value.code, out.getvalue(), err.getvalue()
+
+
+def made(folder, name, *overrides, **changes):
+    config = folder / f"{name}.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | changes))
+    code, _, err = lowland("run", config, f"out={folder / name}", *overrides)
+    assert code == 0, err
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two runs that differ in their seed, with the module `own` beside them."""
+    path = tmp_path_factory.mktemp("runs")
+    (path / "own.py").write_text(OWN)
+    sys.path.insert(0, str(path))
+    sys.modules.pop("own", None)
+    for seed in (0, 1):
+        made(path, f"r{seed}", f"seed={seed}")
+    yield path
+    sys.path.remove(str(path))
+
+
+@pytest.fixture(scope="module")
+def compared(folder):
+    """What comparing both left, and said."""
+    out = folder / "both"
+    code, stdout, err = lowland(
+        "compare", folder / "r0", folder / "r1", "--out", out, "--rows", 60, "--ood", "noise",
+        "--ood", "own:strange",
+    )  # fmt: skip
+    assert code == 0, err
+    return out, stdout
+
+
+def opened(path):
+    """A run's surface, its methods, and its test rows."""
+    (run,) = open_runs([path])
+    setup = Setup(run.config)
+    return setup, Methods(Modes(setup, run.folder)), setup.data["test"]
+
+
+def row(table, method):
+    return next(r for r in table.rows() if r["method"] == method)
+
+
+METRICS = ("accuracy", "nll", "ece", "brier")
+
+
+def test_test_figures_are_means_and_standard_errors_over_runs(folder, compared):
+    table = Table.load(compared[0] / "records" / "comparison.json")
+    for method, name in (("SGD", "sgd"), ("SWAG", "swag")):
+        preds = [Predictive.load(folder / r / "records" / f"{name}.npz") for r in ("r0", "r1")]
+        found = row(table, method)
+        for metric in METRICS:
+            values = np.array([pred.metrics()[metric] for pred in preds])
+            assert found[metric] == pytest.approx(values.mean())
+            assert found[metric + "_se"] == pytest.approx(abs(values[0] - values[1]) / 2)
+        aurc = [ll.selective(pred).aurc for pred in preds]
+        assert found["aurc"] == pytest.approx(np.mean(aurc))
+    assert f"{found['nll']:.4f}±{found['nll_se']:.4f}" in compared[1]
+
+
+def test_differences_are_paired(folder, compared):
+    table = Table.load(compared[0] / "records" / "differences.json")
+    assert table.method[:2] == ["SGD, tempered", "SWAG"]
+    assert not [name for name in table.method if "runs" in name]  # what joins runs has one value
+    nll = [
+        [
+            Predictive.load(folder / r / "records" / f"{m}.npz").metrics()["nll"]
+            for r in ("r0", "r1")
+        ]
+        for m in ("swag", "sgd")
+    ]
+    each = np.subtract(*nll)
+    assert row(table, "SWAG")["nll"] == pytest.approx(each.mean())
+    assert row(table, "SWAG")["nll_se"] == pytest.approx(abs(each[0] - each[1]) / 2)
+    assert "difference to SGD, run by run" in compared[1]
+
+
+def test_corrupted_figures_against_predicting_one_corruption_at_a_time(folder, compared):
+    shift = Table.load(compared[0] / "records" / "shift.json")
+    comparison = Table.load(compared[0] / "records" / "comparison.json")
+    each = {}
+    for name in ("r0", "r1"):
+        setup, methods, (x, y) = opened(folder / name)
+        post, _ = methods.judged("swag")
+        seed = setup.config.seed
+        for kind, strength in [("gaussian_noise", 5), ("pixelate", 2)]:
+            rows = [(ll.corrupt(x[:60], kind, strength), y[:60])]
+            pred = ll.predict(setup.surface, post, rows, samples=3, seed=seed)
+            each.setdefault((kind, strength), []).append(pred.metrics())
+    for found in shift.rows():
+        place = found["kind"], found["strength"]
+        if found["method"] == "SWAG" and place in each:
+            runs = each.pop(place)
+            for metric in METRICS:
+                expected = np.mean([one[metric] for one in runs])
+                assert found[metric] == pytest.approx(expected, rel=1e-4, abs=1e-6), metric
+    assert not each
+    mine = [r for r in shift.rows() if r["method"] == "SWAG" and r["strength"] > 0]
+    assert len(mine) == 4 * len(STRENGTHS)
+    mean = np.mean([r["nll"] for r in mine])
+    assert row(comparison, "SWAG")["nll_corrupted"] == pytest.approx(mean)
+    curves = ShiftCurves.load(compared[0] / "records" / "shift-swag.json")
+    assert float(curves.mean("nll")[1:].mean()) == pytest.approx(mean)
+    assert float(curves.curves["contrast"]["nll"][0]) == pytest.approx(
+        next(r["nll"] for r in shift.rows() if r["method"] == "SWAG" and r["strength"] == 0)
+    )
+
+
+def test_strange_rows_against_predicting_them(folder, compared):
+    table = Table.load(compared[0] / "records" / "ood.json")
+    found = {(r["method"], r["set"], r["score"]): r for r in table.rows()}
+    expected = []
+    for name in ("r0", "r1"):
+        setup, methods, (x, _) = opened(folder / name)
+        post, _ = methods.judged("swag")
+        options = {"samples": 3, "seed": setup.config.seed}
+        inside = methods.predictive("swag")
+        noise = ll.noise_like(x[:60])
+        outside = ll.predict(setup.surface, post, [(noise,)], **options)
+        expected.append(ll.ood(inside, outside).auroc.tolist())
+    means = np.mean(expected, 0)
+    scores = ("entropy", "max probability", "mutual information")
+    for score, value in zip(scores, means, strict=True):
+        assert found["SWAG", "noise", score]["auroc"] == pytest.approx(value, abs=1e-5)
+    assert ("SGD", "noise", "mutual information") not in found  # one network has none
+    assert ("SWAG", "strange", "entropy") in found
+    comparison = Table.load(compared[0] / "records" / "comparison.json")
+    assert row(comparison, "SWAG")["auroc_noise"] == pytest.approx(means[0], abs=1e-5)
+
+
+def test_rows_that_join_runs(folder, compared):
+    table = Table.load(compared[0] / "records" / "comparison.json")
+    points, swags = [], []
+    for name in ("r0", "r1"):
+        setup, methods, _ = opened(folder / name)
+        points.append(methods.judged("sgd")[0].point(0))
+        swags.append(methods.predictive("swag"))
+    pred = ll.predict(setup.surface, ll.Ensemble(points), setup.test)
+    found = row(table, "Deep ensemble of 2 runs")
+    for metric in METRICS:
+        assert found[metric] == pytest.approx(pred.metrics()[metric], rel=1e-4), metric
+    assert np.isnan(found["nll_se"])
+    assert found["samples"] == 2
+    probs = (swags[0].probs + swags[1].probs) / 2
+    picked = probs.gather(1, swags[0].targets[:, None]).log().mean()
+    found = row(table, "MultiSWAG of 2 runs")
+    assert found["nll"] == pytest.approx(-float(picked), rel=1e-5)
+    assert found["samples"] == 6
+    shift = Table.load(compared[0] / "records" / "shift.json")
+    assert [r["nll"] for r in shift.rows() if r["method"] == "MultiSWAG of 2 runs"]
+
+
+def test_baselines_and_pictures(compared):
+    out, stdout = compared
+    table = Table.load(out / "records" / "comparison.json")
+    assert table.method[:3] == ["SGD", "SGD, tempered", "SWAG"]
+    assert "No row for dropout: the network has no dropout." in stdout
+    assert row(table, "SGD")["accuracy"] == pytest.approx(row(table, "SGD, tempered")["accuracy"])
+    names = {p.name for p in (out / "pictures").iterdir()}
+    assert names == {"selective.png", "shift-nll.png", "shift-accuracy.png", "shift-ece.png"}
+    for picture in (out / "pictures").iterdir():
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    for line in stdout.splitlines():
+        assert len(line) <= 80 or "Results" in line or "lowland" in line
+    said = yaml.safe_load((out / "compare.yaml").read_text())
+    assert said["seeds"] == [0, 1]
+
+
+def test_again_it_predicts_nothing_and_a_damaged_prediction_anew(folder, compared, monkeypatch):
+    out, stdout = compared
+    args = ["compare", folder / "r0", folder / "r1", "--out", out, "--rows", 60, "--ood", "noise"]
+    args += ["--ood", "own:strange"]
+    asked = []
+    from lowland.cli import predictions
+
+    real = predictions.predict
+    monkeypatch.setattr(predictions, "predict", lambda *a, **k: asked.append(a) or real(*a, **k))
+    code, again, err = lowland(*args)
+    assert code == 0, err
+    assert not asked
+    assert again[again.index("Test data") :] == stdout[stdout.index("Test data") :]
+    file = next((out / "predictions").glob("swag-corrupted-seed0-*"))
+    file.write_bytes(file.read_bytes()[:100])
+    code, again, err = lowland(*args)
+    assert code == 0, err
+    assert len(asked) == 1
+    assert again[again.index("Test data") :] == stdout[stdout.index("Test data") :]
+
+
+def test_one_run_has_its_tables_in_its_own_folder(folder):
+    code, stdout, err = lowland(
+        "compare", folder / "r0", "--kinds", "contrast", "--strengths", "1,3", "--ood", "none",
+        "--baselines", "none",
+    )  # fmt: skip
+    assert code == 0, err
+    out = folder / "r0" / "compare"
+    table = Table.load(out / "records" / "comparison.json")
+    assert table.method == ["SGD", "SWAG"]
+    assert not [name for name in table.columns if name.endswith("_se") or "auroc" in name]
+    shift = Table.load(out / "records" / "shift.json")
+    assert sorted(set(shift.strength.tolist())) == [0, 1, 3]
+    assert not (out / "records" / "ood.json").exists()
+    assert f"Results: {out}/" in stdout.replace("\n", "")
+    # the run folder is one to go on with
+    code, _, err = lowland("run", folder / "r0.yaml", f"out={folder / 'r0'}", "seed=0")
+    assert code == 0, err
+
+
+# -- networks with dropout, images that are normalised, regression ---------------------------------
+
+
+@pytest.fixture(scope="module")
+def dropped(folder):
+    return made(
+        folder,
+        "dropped",
+        "methods=[sgd]",
+        model={"name": "own:model"},
+        data={"name": "own:normalised"},
+    )
+
+
+def test_dropout_and_normalised_images(folder, dropped):
+    code, _, err = lowland(
+        "compare", dropped, "--rows", 50, "--kinds", "contrast", "--ood", "own:raw",
+        "--baselines", "temperature,dropout",
+    )  # fmt: skip
+    assert code == 0, err
+    out = dropped / "compare" / "records"
+    setup, methods, (z, y) = opened(dropped)
+    table = Table.load(out / "comparison.json")
+    assert table.method == ["SGD", "SGD, tempered", "MC dropout"]
+    point = methods.judged("sgd")[0].point(0)
+    pred = ll.mc_dropout(setup.surface, point, setup.test, samples=3, seed=0)
+    assert row(table, "MC dropout")["nll"] == pytest.approx(pred.metrics()["nll"])
+    # corrupted as pixels, shown to the network as it was trained
+    by = Normalise([0.3], [0.4])
+    pixels = ll.corrupt(by.undone(z[:50]), "contrast", 4)
+    plain = ll.predict(setup.surface, point, [(by.done(pixels), y[:50])])
+    found = next(
+        r
+        for r in Table.load(out / "shift.json").rows()
+        if r["method"] == "SGD" and r["strength"] == 4
+    )
+    assert found["nll"] == pytest.approx(plain.metrics()["nll"], rel=1e-4)
+    twin = ll.predict(setup.surface, point, [(pixels, y[:50])])
+    assert found["nll"] != pytest.approx(twin.metrics()["nll"], rel=1e-2)
+    # a data set with a split of its own is normalised as the run's
+    raw = by.done(torch.full((40, 1, 8, 8), 0.25))
+    outside = ll.predict(setup.surface, point, [(raw,)])
+    auroc = ll.ood(methods.predictive("sgd"), outside).auroc[0]
+    assert row(table, "SGD")["auroc_raw"] == pytest.approx(float(auroc), abs=1e-5)
+
+
+def test_regression(folder):
+    runs = [
+        made(
+            folder,
+            f"line{seed}",
+            f"seed={seed}",
+            model={"name": "own:line"},
+            data={"name": "own:rows"},
+            task={"name": "lowland:Regression", "args": {"target_mean": 50.0, "target_std": 10.0}},
+            train={"epochs": 20, "batch_size": 20, "lr": 0.02},
+        )
+        for seed in (0, 1)
+    ]
+    out = folder / "lines"
+    code, stdout, err = lowland("compare", *runs, "--out", out, "--ood", "own:far")
+    assert code == 0, err
+    table = Table.load(out / "records" / "comparison.json")
+    assert table.method == ["SGD", "SWAG", "Deep ensemble of 2 runs", "MultiSWAG of 2 runs"]
+    assert table.crps_of == ["Gaussian", "mixture", "mixture", "mixture"]
+    assert "No corrupted rows: corruptions are for classification" in stdout
+    sgd, preds = [], []
+    for path in runs:
+        _, methods, _ = opened(path)
+        preds.append(methods.predictive("sgd"))
+        sgd.append(ll.scores(preds[-1]))
+    found = row(table, "SGD")
+    for name in ("crps", "coverage_50", "coverage_90", "coverage_95", "width_90"):
+        values = [one[name] for one in sgd]
+        assert found[name] == pytest.approx(np.mean(values)), name
+        assert found[name + "_se"] == pytest.approx(abs(values[0] - values[1]) / 2)
+    mean, variance = (torch.stack([getattr(p, n) for p in preds]) for n in ("mean", "variance"))
+    exact = float(ll.crps(preds[0].targets, mean, variance).mean())
+    assert row(table, "Deep ensemble of 2 runs")["crps"] == pytest.approx(exact)
+    assert 1 < found["crps"] < 20  # in the target's units
+    ood = Table.load(out / "records" / "ood.json")
+    assert set(ood.score) == {"variance"}
+
+
+# -- what users get wrong --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["r0", "r2"], ["r2 is not a run folder", "config.yaml"]),
+        (["r0", "dropped"], ["other settings", "data.name", "in r0", "in dropped"]),
+        (["r0", "r0"], ["have the same seed, 0"]),
+        (["r0", "--kinds", "fog"], ["--kinds", "gaussian_noise", "'fog'"]),
+        (["r0", "--strengths", "0"], ["--strengths", "1,2,3,4,5"]),
+        (["r0", "--baselines", "magic"], ["--baselines", "temperature, dropout, laplace"]),
+        (["r0", "--baselines", "dropout"], ["--baselines dropout", "no dropout"]),
+        (["r0", "--ood", "nothing"], ["--ood nothing", "name"]),
+        (["r0", "--ood", "own:nothing"], ["own:nothing", "cannot be imported"]),
+        (["r0", "--ood", "{name: own:colour"], ["--ood", "not YAML"]),
+        (["r0", "--ood", "own:colour"], ["own:colour", "(1, 8, 8)", "(3, 32, 32)"]),
+        (["line0", "--kinds", "contrast"], ["--kinds", "for classification"]),
+    ],
+)
+def test_one_sentence_and_exit_code_2(folder, dropped, args, words, monkeypatch):
+    if args[0] == "line0" and not (folder / "line0").exists():
+        pytest.skip("runs after test_regression")
+    monkeypatch.chdir(folder)
+    code, _, err = lowland("compare", *args, "--out", folder / "wrong", "--rows", 20)
+    assert code == 2, err
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err.replace("\n", " "), err
+
+
+def test_data_that_cannot_be_corrupted(folder):
+    vectors = made(
+        folder, "unsaid", "methods=[sgd]", model={"name": "own:model"}, data={"name": "own:unsaid"}
+    )
+    code, stdout, err = lowland("compare", vectors, "--rows", 20)
+    assert code == 0, err
+    assert "No corrupted rows" in stdout
+    assert "normalise" in stdout
+    code, _, err = lowland("compare", vectors, "--rows", 20, "--kinds", "contrast")
+    assert code == 2
+    assert "in [0, 1]" in err
+    wrong = made(
+        folder, "misnamed", "methods=[sgd]", model={"name": "own:model"}, data={"name": "own:wrong"}
+    )
+    code, _, err = lowland("compare", wrong, "--rows", 20)
+    assert code == 2
+    assert "normalise: expected (means, deviations)" in err
+
+
+def test_a_run_without_its_weights_or_records(folder, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(folder / "r0", copy)
+    weights = copy / "weights" / "sgd-0.safetensors"
+    kept = weights.read_bytes()
+    weights.unlink()
+    code, _, err = lowland("compare", copy, "--out", tmp_path / "out")
+    assert code == 2
+    assert "sgd-0.safetensors" in err
+    assert "needed for SGD; run the `lowland run` command that made" in err
+    weights.write_bytes(kept)
+    (copy / "records" / "swag.json").unlink()
+    code, _, err = lowland("compare", copy, "--out", tmp_path / "out")
+    assert code == 2
+    assert "is not done" in err
+    assert str(Path("records") / "swag.json") in err

@@ -1,0 +1,149 @@
+"""Out-of-distribution figures against scikit-learn, and against counting pairs."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import lowland as ll
+from lowland.records import Predictive
+
+
+def predictive(n, sharp, seed, samples=4, classes=5):
+    """Averages of several softmaxes."""
+    z = sharp * torch.randn(samples, n, classes, generator=torch.Generator().manual_seed(seed))
+    p = z.double().softmax(2)
+    mean = p.mean(0)
+    entropy = -(mean * mean.log()).sum(1)
+    expected = -(p * p.log()).sum(2).mean(0)
+    information = entropy - expected
+    return Predictive(
+        "classification", samples, probs=mean, entropy=entropy, mutual_information=information
+    )
+
+
+def by_hand(pred):
+    p = pred.probs.numpy()
+    return {
+        "entropy": -(p * np.log(p)).sum(1),
+        "max probability": 1 - p.max(1),
+        "mutual information": pred.mutual_information.numpy(),
+    }
+
+
+def fpr95_by_hand(inside, outside):
+    """The least threshold that 95% of the rows in distribution pass, by trying them all."""
+    least = min(t for t in inside if np.mean(inside <= t) >= 0.95)
+    return np.mean(outside <= least)
+
+
+@pytest.mark.parametrize("sizes", [(400, 300), (20, 7), (1, 3)])
+def test_auroc_and_fpr95_against_references(sizes):
+    pred_in, pred_out = predictive(sizes[0], 4.0, 0), predictive(sizes[1], 2.0, 1)
+    table = ll.ood(pred_in, pred_out)
+    assert table.score == ["entropy", "max probability", "mutual information"]
+    labels = np.repeat([0, 1], sizes)
+    for i, score in enumerate(table.score):
+        inside, outside = by_hand(pred_in)[score], by_hand(pred_out)[score]
+        joined = np.concatenate([inside, outside])
+        assert float(table.auroc[i]) == pytest.approx(roc_auc_score(labels, joined), abs=1e-6)
+        pairs = np.sign(outside[:, None] - inside[None]) / 2 + 0.5
+        assert float(table.auroc[i]) == pytest.approx(pairs.mean(), abs=1e-6)
+        assert float(table.fpr95[i]) == pytest.approx(fpr95_by_hand(inside, outside), abs=1e-12)
+
+
+def test_ties_count_half():
+    p = torch.tensor([[0.9, 0.1]] * 6 + [[0.6, 0.4]] * 4)
+    one, other = (Predictive("classification", 1, probs=q) for q in (p, p.flip(0)))
+    assert ll.ood(one, other).auroc.tolist() == pytest.approx([0.5, 0.5])
+    assert ll.ood(one, other).fpr95.tolist() == [1.0, 1.0]
+    strange = Predictive("classification", 1, probs=torch.full((5, 2), 0.5))
+    found = ll.ood(one, strange)
+    assert found.auroc.tolist() == [1.0, 1.0]
+    assert found.fpr95.tolist() == [0.0, 0.0]
+    assert ll.ood(strange, one).auroc.tolist() == [0.0, 0.0]
+
+
+def test_scores_that_differ_in_their_last_bits_are_not_ties():
+    """torchmetrics takes scores above 1 for logits: through a sigmoid in float32 they would be."""
+    entropy = 20 + 1e-9 * torch.arange(10, dtype=torch.float64)
+    probs = torch.full((5, 2), 0.5)
+    low, high = (
+        Predictive("classification", 1, probs=probs, entropy=e) for e in (entropy[:5], entropy[5:])
+    )
+    assert float(ll.ood(low, high).auroc[0]) == 1.0
+
+
+def test_one_sample_has_no_mutual_information():
+    pred = predictive(10, 1.0, 0, samples=1)
+    assert ll.ood(pred, pred).score == ["entropy", "max probability"]
+    assert "mutual information" in ll.uncertainties(predictive(10, 1.0, 0))
+
+
+def test_a_tempered_prediction_has_an_entropy_of_its_own():
+    pred = predictive(30, 3.0, 0)
+    tempered = ll.temper(pred, 2.0)
+    p = tempered.probs
+    expected = -(p * p.log()).sum(1)
+    torch.testing.assert_close(ll.uncertainties(tempered)["entropy"], expected)
+    assert float(expected.mean()) > float(pred.entropy.mean())
+
+
+def test_regression_goes_by_its_variance():
+    near, far = (
+        Predictive("regression", 3, mean=torch.zeros(4, 2), variance=v * torch.ones(4, 2))
+        for v in (1.0, 9.0)
+    )
+    table = ll.ood(near, far)
+    assert table.score == ["variance"]
+    assert table.auroc.tolist() == [1.0]
+    torch.testing.assert_close(
+        ll.uncertainties(far)["variance"], torch.full((4,), math.log(9.0), dtype=torch.float64)
+    )
+
+
+def test_dense_and_multilabel_predictions():
+    dense = torch.tensor([[[0.9, 0.5], [0.1, 0.5]]])  # (1, 2 classes, 2 positions)
+    found = ll.uncertainties(Predictive("classification", 1, probs=dense))
+    assert float(found["max probability"]) == pytest.approx((0.1 + 0.5) / 2)
+    labels = Predictive("classification", 1, probs=torch.tensor([[0.9, 0.9], [0.5, 0.1]]))
+    found = ll.uncertainties(labels, task=ll.Classification("multilabel"))
+    np.testing.assert_allclose(found["max probability"], [0.1, 0.3], atol=1e-6)
+    h = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.9, 0.5, 0.1)]
+    np.testing.assert_allclose(found["entropy"], [2 * h[0], h[1] + h[2]], atol=1e-6)
+
+
+def test_nothing_to_compare_is_told():
+    probs = Predictive("classification", 1, probs=torch.full((2, 2), 0.5))
+    with pytest.raises(ll.DataError, match="keep='probs'"):
+        ll.ood(Predictive("classification", 1), probs)
+    regression = Predictive("regression", 1, mean=torch.zeros(2, 1), variance=torch.ones(2, 1))
+    with pytest.raises(ll.DataError, match="no score in common"):
+        ll.ood(regression, probs)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
+def test_noise_has_the_moments_of_its_channels(kind):
+    x = torch.tensor([0.5, -2.0]).view(1, 2, 1, 1) + torch.tensor([0.1, 3.0]).view(
+        1, 2, 1, 1
+    ) * torch.randn(50, 2, 9, 9, generator=torch.Generator().manual_seed(0))
+    noise = ll.noise_like(x, kind=kind, rows=500, seed=1)
+    assert noise.shape == (500, 2, 9, 9)
+    torch.testing.assert_close(noise.mean((0, 2, 3)), x.mean((0, 2, 3)), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(noise.std((0, 2, 3)), x.std((0, 2, 3)), atol=0, rtol=0.03)
+    kurtosis = ((noise - noise.mean((0, 2, 3), keepdim=True)) ** 4).mean((0, 2, 3)) / noise.var(
+        (0, 2, 3)
+    ) ** 2
+    expected = {"gaussian": 3.0, "uniform": 1.8}[kind]
+    np.testing.assert_allclose(kurtosis, expected, rtol=0.05)
+    assert torch.equal(noise[:3], ll.noise_like(x, kind=kind, rows=3, seed=1))
+    assert not torch.equal(noise[:3], ll.noise_like(x, kind=kind, rows=3, seed=2))
+
+
+def test_noise_that_cannot_be_made():
+    with pytest.raises(ll.ConfigError, match="'gaussian' or 'uniform', got 'pink'"):
+        ll.noise_like(torch.zeros(2, 2), kind="pink")
+    with pytest.raises(ll.DataError, match=r"floating-point inputs .* torch.int64"):
+        ll.noise_like(torch.zeros(2, 2).long())

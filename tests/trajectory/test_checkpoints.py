@@ -1,0 +1,473 @@
+"""What a training run has left, as a trajectory: found, put in order, read without pickle."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lowland import (
+    SWAG,
+    ConfigError,
+    LayoutError,
+    NonFiniteError,
+    ParamLayout,
+    StoreError,
+    Trajectory,
+)
+from lowland.trajectory import find_checkpoints, read_checkpoint
+from lowland.trajectory.checkpoints import in_order
+from lowland.trajectory.formats import fitted, layout_of, require_alike
+
+
+class Net(nn.Module):
+    def __init__(self, features=5):
+        super().__init__()
+        self.first = nn.Linear(features, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.norm(self.first(x))))
+
+
+def stepped(model, seed):
+    """Weights and buffers that depend on the seed."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=g))
+        model.norm.running_mean.copy_(torch.randn(4, generator=g))
+        model.norm.num_batches_tracked.fill_(seed)
+    return model
+
+
+def files(path):
+    return sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+
+
+# -- checkpoints that are there already ------------------------------------------------------------
+
+
+def checkpoint(kind, path, model):
+    if kind == "safetensors":
+        save_file(model.state_dict(), path)
+    elif kind == "plain":
+        torch.save(model.state_dict(), path)
+    elif kind == "old format":
+        torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
+    elif kind == "data parallel":
+        torch.save(nn.DataParallel(model).state_dict(), path)
+    else:  # the key that a training script put it under
+        torch.save({"epoch": 3, kind: model.state_dict(), "optimizer": {"state": {}}}, path)
+
+
+KINDS = [
+    "safetensors",
+    "plain",
+    "old format",
+    "data parallel",
+    "state_dict",
+    "model",
+    "model_state_dict",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpoints_are_a_trajectory_in_natural_order(tmp_path, kind):
+    end = ".safetensors" if kind == "safetensors" else ".pt"
+    for i in (2, 9, 10, 100):
+        checkpoint(kind, tmp_path / f"step-{i}{end}", stepped(Net(), i))
+    layout = ParamLayout(Net())
+    store = Trajectory.from_checkpoints(str(tmp_path / f"step-*{end}"), layout)
+    expected = [layout.flatten(stepped(Net(), i)) for i in (2, 9, 10, 100)]
+    assert [int(p.buffers["norm.num_batches_tracked"]) for p in store] == [2, 9, 10, 100]
+    for point, w in zip(store, expected, strict=True):
+        assert torch.equal(point.weights, w)
+        assert point.buffers.keys() == dict(Net().named_buffers()).keys()
+    torch.testing.assert_close(store.swa(), torch.stack(expected).mean(0))
+    assert len(store.ensemble().sample(4)) == 4
+
+
+def test_a_list_of_checkpoints_keeps_its_order(tmp_path):
+    paths = [tmp_path / f"{i}.pt" for i in (3, 1, 2)]
+    for i, path in zip((3, 1, 2), paths, strict=True):
+        checkpoint("plain", path, stepped(Net(), i))
+    store = Trajectory.from_checkpoints(paths, ParamLayout(Net()))
+    assert [int(p.buffers["norm.num_batches_tracked"]) for p in store] == [3, 1, 2]
+
+
+class Mine:
+    """What a pickle may hold."""
+
+
+def test_pickled_code_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"state_dict": Net().state_dict(), "args": Mine()}, path)
+    with pytest.raises(StoreError, match=r"model.pt: does not load with weights_only=True"):
+        Trajectory.from_checkpoints([path], ParamLayout(Net())).swa()
+    torch.save(Net(), path)
+    with pytest.raises(StoreError, match=r"model.pt: .*save its state dict alone"):
+        Trajectory.from_checkpoints([path], ParamLayout(Net())).swa()
+
+
+def test_checkpoints_that_do_not_fit_are_named(tmp_path):
+    layout = ParamLayout(Net())
+    with pytest.raises(StoreError, match=r"no checkpoint matches .*\*\.pt"):
+        Trajectory.from_checkpoints(tmp_path / "*.pt", layout)
+    with pytest.raises(StoreError, match=r"gone.pt: no such file"):
+        Trajectory.from_checkpoints([tmp_path / "gone.pt"], layout)[0]
+    checkpoint("plain", tmp_path / "a.pt", Net())
+    checkpoint("plain", tmp_path / "b.pt", Net(features=6))
+    store = Trajectory.from_checkpoints(tmp_path / "*.pt", layout)
+    with pytest.raises(LayoutError, match=r"b.pt: .*first.weight expected \(4, 5\), got \(4, 6\)"):
+        store.swa()
+    torch.save({"epoch": 3}, tmp_path / "c.pt")
+    with pytest.raises(StoreError, match=r"c.pt: holds no state dict"):
+        Trajectory.from_checkpoints([tmp_path / "c.pt"], layout)[0]
+    (tmp_path / "d.safetensors").write_bytes(b"short")
+    with pytest.raises(StoreError, match=r"d.safetensors"):
+        Trajectory.from_checkpoints([tmp_path / "d.safetensors"], layout)[0]
+    broken = Net()
+    with torch.no_grad():
+        broken.last.bias[0] = float("inf")
+    checkpoint("plain", tmp_path / "e.pt", broken)
+    with pytest.raises(NonFiniteError, match=r"e.pt: .*last.bias"):
+        Trajectory.from_checkpoints([tmp_path / "a.pt", tmp_path / "e.pt"], layout).swa()
+
+
+def test_checkpoints_are_never_written_to(tmp_path):
+    for i in range(3):
+        checkpoint("plain", tmp_path / f"{i}.pt", stepped(Net(), i))
+    before = {f: (tmp_path / f).read_bytes() for f in files(tmp_path)}
+    store = Trajectory.from_checkpoints(tmp_path / "*.pt", ParamLayout(Net()))
+    with pytest.raises(StoreError, match="only read"):
+        store.append(Net(), step=9)
+    with pytest.raises(StoreError, match="only read"):
+        store.rewind(0)
+    assert {f: (tmp_path / f).read_bytes() for f in files(tmp_path)} == before
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def trainer_folder(root, steps=(500, 1000, 2000), shards=False):
+    """As the Hugging Face Trainer writes it."""
+    for step in steps:
+        folder = root / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        tensors = stepped(Net(), step).state_dict()
+        if shards:
+            sharded(folder, tensors)
+        else:
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text('{"model_type": "net"}')
+        (folder / "trainer_state.json").write_text("{}")
+        torch.save({"state": {0: torch.ones(3)}}, folder / "optimizer.pt")
+        torch.save({"seed": 1}, folder / "rng_state.pth")
+    return root
+
+
+def sharded(folder, tensors):
+    names = sorted(tensors)
+    parts = [names[::2], names[1::2]]
+    where = {}
+    for i, part in enumerate(parts, start=1):
+        file = f"model-0000{i}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        where |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def lightning_file(path, step, *, prefix="net.", more=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {prefix + name: t for name, t in stepped(Net(), step).state_dict().items()}
+    content = {"epoch": step // 10, "global_step": step, "state_dict": state | (more or {})}
+    torch.save(content | {"optimizer_states": [{"state": {0: torch.ones(3)}}]}, path)
+
+
+def seeds(traj):
+    return [int(p.buffers["norm.num_batches_tracked"]) for p in traj]
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_folder_of_the_hugging_face_trainer(tmp_path, shards):
+    root = trainer_folder(tmp_path / "out", shards=shards)
+    save_file(stepped(Net(), 7).state_dict(), root / "model.safetensors")  # save_model at the end
+    layout = ParamLayout(Net())
+    traj = Trajectory.from_checkpoints(root, layout)
+    assert traj.steps == [500, 1000, 2000] == seeds(traj)
+    expected = torch.stack([layout.flatten(stepped(Net(), s)) for s in traj.steps])
+    for point, w in zip(traj, expected, strict=True):
+        assert torch.equal(point.weights, w)
+    torch.testing.assert_close(traj.swa(), expected.double().mean(0).float())
+    one = find_checkpoints(root / "checkpoint-1000")
+    assert [(c.path.parent.name, c.step) for c in one] == [("checkpoint-1000", 1000)]
+
+
+def test_a_folder_of_lightning(tmp_path):
+    place = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
+    for step in (10, 20, 100):
+        lightning_file(place / f"epoch={step // 10}-step={step}.ckpt", step)
+    lightning_file(place / "last.ckpt", 100)  # the same step again: it must not count twice
+    layout = ParamLayout(Net())
+    for folder in (tmp_path, place.parent, place, tmp_path / "lightning_logs"):
+        traj = Trajectory.from_checkpoints(folder, layout)
+        assert traj.steps == [10, 20, 100] == seeds(traj)
+    twice = torch.stack([layout.flatten(stepped(Net(), s)) for s in (10, 20, 100, 100)]).mean(0)
+    assert not torch.allclose(traj.swa(), twice)  # a broken twin
+    lightning_file(place / "last.ckpt", 130)
+    assert Trajectory.from_checkpoints(place, layout).steps == [10, 20, 100, 130]
+
+
+def test_lightning_files_without_steps_in_their_names_are_read_for_them(tmp_path):
+    for step, loss in ((30, 0.31), (9, 0.52), (100, 0.2)):
+        lightning_file(tmp_path / f"epoch={step // 10}-val_loss={loss}.ckpt", step)
+    assert [c.step for c in find_checkpoints(tmp_path)] == [9, 30, 100]
+
+
+def test_the_checkpoints_of_two_runs_are_not_mixed(tmp_path):
+    for version in (0, 1):
+        lightning_file(tmp_path / f"version_{version}" / "checkpoints" / "step=10.ckpt", 10)
+    with pytest.raises(StoreError, match=r"2 runs: .*version_0.*version_1.*; name one"):
+        find_checkpoints(tmp_path)
+    lightning_file(tmp_path / "version_0" / "checkpoints" / "step=10-v1.ckpt", 10)
+    with pytest.raises(StoreError, match="both of step 10"):
+        find_checkpoints(tmp_path / "version_0")
+
+
+def test_a_folder_of_a_training_script(tmp_path):
+    for step in (9, 10, 100):
+        torch.save(stepped(Net(), step).state_dict(), tmp_path / f"net_{step}.pt")
+    torch.save({"state": {}}, tmp_path / "optimizer.pt")
+    traj = Trajectory.from_checkpoints(tmp_path, ParamLayout(Net()))
+    assert traj.steps == [9, 10, 100] == seeds(traj)
+
+
+def test_folders_without_checkpoints_say_what_was_looked_for(tmp_path):
+    with pytest.raises(StoreError, match=r"is empty: looked for checkpoint-\*/model.safetensors"):
+        find_checkpoints(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"holds no checkpoint: .*\(Lightning\)"):
+        find_checkpoints(tmp_path)
+    (tmp_path / "checkpoint-5").mkdir()
+    with pytest.raises(StoreError, match=r"checkpoint-5 has none of model.safetensors"):
+        find_checkpoints(tmp_path)
+    Trajectory.create(tmp_path / "walk", ParamLayout(Net()))
+    with pytest.raises(StoreError, match=r"lowland's own; open it with Trajectory.open"):
+        find_checkpoints(tmp_path / "walk")
+    with pytest.raises(StoreError, match="no checkpoint was named"):
+        find_checkpoints([])
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("epoch=3-step=40.ckpt", 40),
+        ("step_9.pt", 9),
+        ("ckpt-12.pt", 12),
+        ("resnet50-epoch-7-loss0.25.pt", 7),
+        ("resnet50-0.25.pt", None),
+        ("last.ckpt", None),
+        ("net_9.safetensors", 9),
+    ],
+)
+def test_steps_are_read_from_names(tmp_path, name, step):
+    assert find_checkpoints(tmp_path / name)[0].step == step
+
+
+def test_files_named_in_any_order_are_put_in_order(tmp_path):
+    names = ["a-10.pt", "a-9.pt", "a-100.pt"]
+    found = find_checkpoints([tmp_path / n for n in names])
+    assert [c.path.name for c in found] == names
+    assert [c.step for c in in_order(found)] == [9, 10, 100]
+    others = find_checkpoints([tmp_path / n for n in ("b10x2.pt", "b9x2.pt", "last.pt")])
+    assert [c.path.name for c in in_order(others)] == ["b9x2.pt", "b10x2.pt", "last.pt"]
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def test_the_prefix_of_the_network_is_left_out(tmp_path):
+    copy = {f"ema_net.{n}": t for n, t in stepped(Net(), 99).state_dict().items()}
+    lightning_file(tmp_path / "a.ckpt", 3, more=copy | {"loss.weight": torch.ones(2)})
+    layout = ParamLayout(Net())
+    traj = Trajectory.from_checkpoints(tmp_path / "a.ckpt", layout)
+    assert torch.equal(traj[0].weights, layout.flatten(stepped(Net(), 3)))
+    assert traj[0].buffers.keys() == dict(Net().named_buffers()).keys()
+    averaged = Trajectory.from_checkpoints(tmp_path / "a.ckpt", layout, prefix="ema_net.")
+    assert torch.equal(averaged[0].weights, layout.flatten(stepped(Net(), 99)))
+    with pytest.raises(ConfigError, match=r"no name begins with prefix 'nett\.'.*ema_net\., loss"):
+        Trajectory.from_checkpoints(tmp_path / "a.ckpt", layout, prefix="nett.")[0]
+
+
+def test_two_networks_that_fit_alike_must_be_told_apart(tmp_path):
+    other = {f"critic.{n}": t for n, t in stepped(Net(), 99).state_dict().items()}
+    lightning_file(tmp_path / "a.ckpt", 3, more=other)
+    with pytest.raises(LayoutError, match=r"a.ckpt: .*net\., critic\. fit alike; .*prefix="):
+        Trajectory.from_checkpoints(tmp_path / "a.ckpt", ParamLayout(Net())).swa()
+
+
+def test_a_key_says_where_the_weights_are(tmp_path):
+    content = {"model": Net().state_dict(), "ema": {"shadow": stepped(Net(), 4).state_dict()}}
+    torch.save(content, tmp_path / "a.pt")
+    layout = ParamLayout(Net())
+    traj = Trajectory.from_checkpoints(tmp_path / "a.pt", layout, key="ema.shadow")
+    assert torch.equal(traj[0].weights, layout.flatten(stepped(Net(), 4)))
+    with pytest.raises(StoreError, match=r"nothing under key 'emma'.*\['model', 'ema'\]"):
+        read_checkpoint(tmp_path / "a.pt", key="emma")
+
+
+def test_tied_weights_that_a_file_has_once_still_fit():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(4, 3)
+            self.head = nn.Linear(3, 4, bias=False)
+            self.head.weight = self.embed.weight
+
+    layout = ParamLayout(Tied())
+    once = {"net.head.weight": torch.ones(4, 3)}
+    assert torch.equal(layout.flatten(fitted(once, layout)), torch.ones(12))
+
+
+# -- without the model -----------------------------------------------------------------------------
+
+
+def test_a_layout_from_a_file_has_everything_but_statistics(tmp_path):
+    torch.save(Net().state_dict(), tmp_path / "a.pt")
+    layout = layout_of(read_checkpoint(tmp_path / "a.pt"))
+    assert layout.fingerprint == ParamLayout(Net()).fingerprint
+    assert layout_of(Net().state_dict(), where="^last").names == ("last.weight", "last.bias")
+    with pytest.raises(LayoutError, match="no floating-point tensor to average"):
+        layout_of({"norm.running_var": torch.ones(3), "step": torch.tensor(3)})
+
+
+def test_tied_weights_of_a_torch_file_count_once(tmp_path):
+    weight = torch.randn(3, 2)
+    torch.save({"a": weight, "b": weight, "c": weight.clone(), "e": weight[:1]}, tmp_path / "t.pt")
+    layout = layout_of(read_checkpoint(tmp_path / "t.pt"))
+    assert layout.names == ("a", "c", "e")
+    assert layout.aliases == {"b": "a"}
+
+
+def test_moments_made_without_the_model_are_put_in_its_order(tmp_path):
+    """Safetensors files lose the model's order; moments as they are would be wrong weights."""
+    for seed in range(4):
+        save_file(stepped(Net(), seed).state_dict(), tmp_path / f"{seed}.safetensors")
+    loose = layout_of(read_checkpoint(tmp_path / "0.safetensors"))
+    ours = ParamLayout(Net())
+    assert loose.fingerprint != ours.fingerprint
+    SWAG.save(Trajectory.from_checkpoints(tmp_path, loose).swag(rank=2), tmp_path / "s")
+    swag = SWAG.load(tmp_path / "s", layout=ours)
+    expected = Trajectory.from_checkpoints(tmp_path, ours).swag(rank=2)
+    for name in ("mean", "variance", "deviations"):
+        assert torch.equal(getattr(swag, name), getattr(expected, name))
+    assert not torch.equal(SWAG.load(tmp_path / "s").mean, expected.mean)  # a broken twin
+    assert torch.equal(swag.posterior().draw(3), expected.posterior().draw(3))
+    with pytest.raises(LayoutError, match=r"another model: first.weight is missing"):
+        SWAG.load(tmp_path / "s", layout=ParamLayout(Net(features=6)))
+
+
+def test_swag_of_checkpoints_is_the_offline_covariance(tmp_path):
+    for seed in range(6):
+        save_file(stepped(Net(), seed).state_dict(), tmp_path / f"{seed}.safetensors")
+    layout = ParamLayout(Net())
+    swag = Trajectory.from_checkpoints(tmp_path, layout).swag(rank=6)
+    w = torch.stack([layout.flatten(stepped(Net(), s)).double() for s in range(6)])
+    running = torch.stack([w[: i + 1].mean(0) for i in range(6)])
+    torch.testing.assert_close(swag.mean.double(), w.mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(swag.variance.double(), w.var(0, correction=0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(swag.deviations.double(), w - running, rtol=1e-5, atol=1e-6)
+
+
+# -- what is wrong with them -----------------------------------------------------------------------
+
+
+def test_checkpoints_of_two_models_are_told_apart():
+    a = Net().state_dict()
+    with pytest.raises(LayoutError, match=r"first.weight is \(4, 5\) in a and \(4, 6\) in b"):
+        require_alike(a, Net(features=6).state_dict(), names=("a", "b"))
+    fewer = {n: t for n, t in a.items() if n != "last.bias"}
+    with pytest.raises(LayoutError, match=r"a has last.bias, which b lacks"):
+        require_alike(a, fewer, names=("a", "b"))
+    with pytest.raises(LayoutError, match=r"b has last.bias, which a lacks"):
+        require_alike(fewer, a, names=("a", "b"))
+    require_alike(a, Net().state_dict(), names=("a", "b"))
+
+
+@pytest.mark.parametrize("end", ["safetensors", "pt", "old.pt"])
+def test_files_that_are_cut_off_say_so(tmp_path, end):
+    path = tmp_path / f"step-1.{end}"
+    if end == "safetensors":
+        save_file(Net().state_dict(), path)
+    else:
+        torch.save(Net().state_dict(), path, _use_new_zipfile_serialization=end == "pt")
+    whole = path.read_bytes()
+    for left in (len(whole) - 9, len(whole) // 2, 3, 0):
+        path.write_bytes(whole[:left])
+        with pytest.raises(StoreError, match=rf"step-1.{end}.*(cut off|damaged)"):
+            read_checkpoint(path)
+
+
+def test_shards_that_are_missing_are_named(tmp_path):
+    sharded(tmp_path, Net().state_dict())
+    index = tmp_path / "model.safetensors.index.json"
+    assert len(read_checkpoint(index)) == len(Net().state_dict())
+    save_file({"other": torch.ones(1)}, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(StoreError, match=r"index.json: 4 of its tensors, such as first.weight"):
+        read_checkpoint(index)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"model-00002-of-00002.safetensors: no such file"):
+        read_checkpoint(index)
+    index.write_text("{}")
+    with pytest.raises(StoreError, match="no index of files"):
+        read_checkpoint(index)
+
+
+def test_an_index_does_not_lead_out_of_its_folder(tmp_path):
+    save_file({"w": torch.ones(1)}, tmp_path / "secret.safetensors")
+    (tmp_path / "in").mkdir()
+    index = tmp_path / "in" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "../secret.safetensors"}}))
+    with pytest.raises(StoreError, match=r"in.secret.safetensors: no such file"):
+        read_checkpoint(index)
+
+
+def test_reading_pickled_code_does_not_run_it(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"state_dict": Net().state_dict(), "trap": Trap()}, tmp_path / "a.pt")
+    with pytest.raises(StoreError, match=r"run code when they are read.*save_file\(torch\.load"):
+        read_checkpoint(tmp_path / "a.pt")
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "a.pt", weights_only=False)  # a broken twin
+    assert (tmp_path / "ran").exists()
+
+
+def test_nan_is_told_with_its_file(tmp_path):
+    for seed in range(3):
+        tensors = stepped(Net(), seed).state_dict()
+        if seed == 1:
+            tensors["last.bias"][0] = float("nan")
+        save_file(tensors, tmp_path / f"{seed}.safetensors")
+    with pytest.raises(NonFiniteError, match=r"1.safetensors: .*last.bias"):
+        Trajectory.from_checkpoints(tmp_path, ParamLayout(Net())).swa()
+
+
+def test_one_pass_feeds_several_averages_and_tells_how_far_it_is(tmp_path):
+    for seed in range(3):
+        save_file(stepped(Net(), seed).state_dict(), tmp_path / f"{seed}.safetensors")
+    layout = ParamLayout(Net())
+    traj = Trajectory.from_checkpoints(tmp_path, layout)
+    told = []
+    first, second = SWAG(layout, rank=2), SWAG(layout, rank=0)
+    traj.into(first, second, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert torch.equal(first.mean, traj.swa())
+    assert torch.equal(first.variance, second.variance)
