@@ -4,7 +4,6 @@ They close with a doctest that needs no heading, name several short arguments or
 line, and other public names in backticks; the site wants fences, a line each, and links.
 """
 
-import ast
 import re
 from pathlib import Path
 
@@ -13,15 +12,14 @@ import griffe
 _HEADING = re.compile(r"^(Args|Raises|Attributes):$")
 #: " b: " or " c, d: " after the end of a sentence; " DataError: " among Raises; no " None: "
 _NEXT = re.compile(r"(?<=[.]) (?=(?:[a-z]\w*, )*[a-z]\w*: |[A-Z]\w*Error: )")
-_NAME = re.compile(r"(?<![\[`\w])`(\w+)`(?![\]`])")
+_NAME = re.compile(r"(?<![\[`\w])`([\w.]+)`(?![\]`])")
 
 
-def public_names(init: Path) -> set[str]:
-    """What `__all__` in a package's `__init__.py` lists."""
-    for node in ast.parse(init.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return set(ast.literal_eval(node.value))
-    return set()
+def documented(pages: Path) -> dict[str, str]:
+    """What the pages of the API have a place for: {short name: full name}."""
+    lines = (line for page in pages.glob("*.md") for line in page.read_text("utf-8").splitlines())
+    names = [line.removeprefix("::: ").strip() for line in lines if line.startswith("::: ")]
+    return {name.rpartition(".")[2]: name for name in names}
 
 
 def fenced(text: str) -> str:
@@ -69,15 +67,16 @@ def one_a_line(text: str) -> str:
     return "\n".join(out)
 
 
-def linked(text: str, names: set[str]) -> str:
-    """Public names in backticks as links to their place, outside of code.
+def linked(text: str, names: dict[str, str]) -> str:
+    """Documented names in backticks as links to their place, outside of code.
 
-    >>> linked("see `SWAG` and `x`", {"SWAG"})
-    'see [`SWAG`][lowland.SWAG] and `x`'
+    >>> linked("see `SWAG`, `lowland.SWAG` and `x`", {"SWAG": "lowland.SWAG"})
+    'see [`SWAG`][lowland.SWAG], [`lowland.SWAG`][lowland.SWAG] and `x`'
     """
 
     def link(match: re.Match[str]) -> str:
-        return f"[`{match[1]}`][lowland.{match[1]}]" if match[1] in names else match[0]
+        full = names.get(match[1].rpartition(".")[2])
+        return f"[`{match[1]}`][{full}]" if full and full.endswith(match[1]) else match[0]
 
     parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(p if p.startswith("```") else _NAME.sub(link, p) for p in parts)
@@ -86,12 +85,12 @@ def linked(text: str, names: set[str]) -> str:
 class HouseStyle(griffe.Extension):
     """Rewrites every docstring as it is loaded."""
 
-    def __init__(self, package: str = "src/lowland/__init__.py") -> None:
-        self.names = public_names(Path(package))
+    def __init__(self, pages: str = "docs/api") -> None:
+        self.names = documented(Path(pages))
 
     def on_object(self, *, obj: griffe.Object, **_: object) -> None:
         """Called by griffe with each module, class, function and attribute."""
         if obj.docstring is None:
             return
-        text = one_a_line(fenced(obj.docstring.value))
-        obj.docstring.value = linked(text, self.names - {obj.name})
+        others = {short: full for short, full in self.names.items() if short != obj.name}
+        obj.docstring.value = linked(one_a_line(fenced(obj.docstring.value)), others)
