@@ -13,6 +13,11 @@ from typing import Any
 START, END = "<!-- results: written by run.py -->", "<!-- end of results -->"
 METHODS = ("SGD", "SWA", "SWAG", "Deep ensemble", "SWA ensemble", "MultiSWAG")
 SETS = ("boston", "concrete", "energy", "yacht", "naval")
+STAGES = {
+    "papers": "At the papers' settings",
+    "tuned": "At tuned settings",
+    "falling": "At tuned settings, the walk at a rate that SGD has fallen to",
+}
 #: test log-likelihoods of Izmailov et al. 2019, table 2: mean over splits
 PAPER = {
     "boston": {"SGD": -2.752, "SWAG": -2.761, "best": -2.716},
@@ -33,7 +38,7 @@ CODE = {
 def tables(results: Path) -> str:
     """All that there are records for."""
     parts = []
-    for stage, title in (("papers", "At the papers' settings"), ("tuned", "At tuned settings")):
+    for stage, title in STAGES.items():
         found = [
             json.loads(path.read_text())
             for path in (results / f"{name}-{stage}.json" for name in SETS)
@@ -124,6 +129,7 @@ def _settings(records: list[dict[str, Any]]) -> list[str]:
         text = f"- {one['set']}: {networks} networks, {seconds:.0f} s in all"
         if "walk" in one:
             text += f"; chosen for the walks: {_counts(one['walk'])}"
+        if "sgd" in one:
             text += f"; for SGD: {_counts(one['sgd'])}"
         if one["lost"]:
             text += f"; diverged (split, seed): {one['lost']}"
@@ -134,7 +140,7 @@ def _settings(records: list[dict[str, Any]]) -> list[str]:
 def _counts(chosen: list[dict[str, Any]]) -> str:
     """How often each value of a setting was chosen."""
     parts = []
-    for key in ("lr", "decay", "epochs", "scale"):
+    for key in ("lr", "decay", "epochs", "factor", "scale"):
         values = [one[key] for one in chosen if key in one]
         if values:
             counts = (f"{value:g} x{values.count(value)}" for value in sorted(set(values)))

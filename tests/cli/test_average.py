@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import runpy
 import sys
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
@@ -437,6 +438,11 @@ def a_bad_rank(own):
     return ["run", "--rank", "1"]
 
 
+def twice(own):
+    saved(own / "run")
+    return ["run", "run/step-9.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("arrange", "words"),
     [
@@ -455,7 +461,8 @@ def a_bad_rank(own):
         (each_without_data, ["--each", "--config"]),
         (a_bad_rank, ["rank: expected 0 (diagonal) or at least 2"]),
         (lambda own: ["none-*.pt"], ["no checkpoint matches none-*.pt"]),
-        (lambda own: ["gone.pt", "--no-swag"], ["gone.pt: no such file"]),
+        (lambda own: ["gone.pt"], ["gone.pt: no such file"]),
+        (twice, ["step-9.safetensors is named twice"]),
     ],
 )
 def test_one_sentence_and_exit_code_2(own, arrange, words):
@@ -480,6 +487,17 @@ def test_an_earlier_average_may_be_replaced(own):
     first = load_file(own / "averaged" / "swa.safetensors")["3.bias"]
     done("run")
     assert not torch.equal(load_file(own / "averaged" / "swa.safetensors")["3.bias"], first)
+
+
+def test_the_example_runs_from_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = Path(__file__).parents[2]
+    monkeypatch.setattr(sys, "argv", ["train.py", "2"])
+    runpy.run_path(str(root / "examples" / "checkpoints" / "train.py"))
+    config = root / "configs" / "digits.yaml"
+    out = done("run", "--last", 15, "--config", config, "--ema", 0.8)
+    assert "choose SWAG's scale: 150 of 150" in out
+    assert len(Table.load("averaged/comparison.json")) == 4
 
 
 def test_fewer_checkpoints_than_the_rank_are_no_warning(own):

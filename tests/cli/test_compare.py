@@ -396,15 +396,31 @@ def test_regression(folder):
         (["line0", "--kinds", "contrast"], ["--kinds", "for classification"]),
     ],
 )
-def test_one_sentence_and_exit_code_2(folder, dropped, args, words, monkeypatch):
+def test_one_sentence_and_exit_code_2(folder, dropped, args, words, monkeypatch, tmp_path):
     if args[0] == "line0" and not (folder / "line0").exists():
         pytest.skip("runs after test_regression")
     monkeypatch.chdir(folder)
-    code, _, err = lowland("compare", *args, "--out", folder / "wrong", "--rows", 20)
+    code, _, err = lowland("compare", *args, "--out", tmp_path / "out", "--rows", 20)
     assert code == 2, err
     assert "Traceback" not in err
     for word in words:
         assert word in err.replace("\n", " "), err
+    if "--baselines dropout" not in " ".join(args):  # which needs the weights
+        assert not (tmp_path / "out").exists(), "something was written before all was checked"
+
+
+@pytest.mark.parametrize(("seeds", "told"), [((0, 1), True), ((0, 2), False)])
+def test_runs_that_share_networks_are_told(folder, seeds, told):
+    few = {"methods": ["ensemble"], "ensemble": 2, "train": CONFIG["train"] | {"epochs": 1}}
+    runs = [folder / f"shared{seed}" for seed in seeds]
+    for seed, path in zip(seeds, runs, strict=True):
+        if not path.exists():
+            made(folder, path.name, f"seed={seed}", **few)
+    code, stdout, err = lowland(
+        "compare", *runs, "--kinds", "none", "--ood", "none", "--out", folder / "shared"
+    )
+    assert code == 0, err
+    assert ("Seeds 0, 1 are nearer than the 2 networks" in stdout) is told
 
 
 def test_data_that_cannot_be_corrupted(folder):

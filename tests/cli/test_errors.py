@@ -93,6 +93,15 @@ def empty():
 def unlabelled():
     return splits(test=(x,))
 
+def worded():
+    return splits(task="classification")
+
+def listed():
+    return splits(model=["inputs"])
+
+def other():
+    return splits(model={"input": 4})
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter(TensorDataset(x, y))
@@ -109,6 +118,9 @@ def stream():
         (["data.name=own:iterator"], ["own:iterator: test", "iterator", "give a loader"]),
         (["data.name=own:empty"], ["own:empty: test", "0 rows"]),
         (["data.name=own:unlabelled"], ["test", "no target"]),
+        (["data.name=own:worded"], ["expected a lowland Task, got str"]),
+        (["data.name=own:listed"], ["own:listed", "under 'model', got list"]),
+        (["data.name=own:other"], ["own:model", "'input'"]),
         (["data.name=own:stream"], ["own:stream", "without a length", "__len__"]),
         (["model.args.inputs=5"], ["own:model", "train", "own:splits", "RuntimeError"]),
         (

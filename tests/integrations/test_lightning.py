@@ -85,14 +85,13 @@ def fit(folder, *callbacks, epochs=4, resume=None, **options):
     module = Module()
     trainer = lightning.Trainer(
         accelerator="cpu",
-        devices=1,
         max_epochs=epochs,
         callbacks=list(callbacks),
         logger=CSVLogger(folder),
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
-        **options,
+        **({"devices": 1} | options),
     )
     trainer.fit(module, Rows(), ckpt_path=resume)
     return module, trainer
@@ -173,6 +172,27 @@ def test_a_checkpoint_from_before_the_callback_is_told(tmp_path):
     with pytest.warns(UserWarning, match="after step 24 .* the averages begin anew"):
         fit(tmp_path, callback, resume=ckpt)
     assert callback.targets[0].count == 1
+
+
+def test_two_processes_collect_once_and_resume(tmp_path):
+    """Both see the same rows, so that their mean gradient is that of one process."""
+
+    def run(folder, resume=None, **options):
+        callback = CollectorCallback(folder / "walk", module="net", start=0.5)
+        saving = ModelCheckpoint(folder / "saved", save_top_k=-1)
+        fit(folder, callback, saving, resume=resume, **options)
+        walk = Trajectory.open(folder / "walk")
+        assert walk.steps == [16, 24, 32]
+        return [point.weights.clone() for point in walk]
+
+    alone = run(tmp_path / "alone")
+    two = {"devices": 2, "strategy": "ddp_fork"}
+    together = run(tmp_path / "two", **two)
+    (ckpt,) = (tmp_path / "two" / "saved").glob("*step=16.ckpt")
+    resumed = run(tmp_path / "two", resume=ckpt, **two)
+    for a, b, c in zip(alone, together, resumed, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(c, a, rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_counted_is_refused(tmp_path):

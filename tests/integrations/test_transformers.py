@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import (
     BertConfig,
@@ -21,6 +22,7 @@ from transformers.utils import logging
 
 from lowland import SWA, SWAG, ConfigError, ParamLayout, Trajectory
 from lowland.integrations.transformers import FILE, CollectorCallback
+from lowland.records import Table
 from tests.cli.test_average import done
 
 pytestmark = pytest.mark.integrations
@@ -96,6 +98,41 @@ def test_the_folder_that_the_trainer_writes_is_averaged(tmp_path, monkeypatch):
     draw = swag.posterior(scale=0.5).draw(0)
     layout.load_(model, draw)
     assert model(input_ids=rows()[0]["input_ids"][None]).logits.isfinite().all()
+
+
+PROJECT = """
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+def model():
+    return BertForSequenceClassification(BertConfig(**{config}))
+
+def splits():
+    g = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 30, (60, 8), generator=g)
+    parts = zip(("train", "validation", "test"), ids.split(20))
+    return {{name: {{"input_ids": part, "labels": part.sum(1) % 3}} for name, part in parts}}
+"""
+
+
+def test_averages_are_judged_on_the_users_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    train("run", epochs=3)
+    (tmp_path / "bert_project.py").write_text(PROJECT.format(config=CONFIG))
+    config = {"model": {"name": "bert_project:model"}, "data": {"name": "bert_project:splits"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"samples": 3, "threads": 1}))
+    out = done("run", "--config", "config.yaml")
+    assert "BatchNorm" not in out
+    table = Table.load("averaged/comparison.json")
+    assert table.method == ["last checkpoint", "SWA", "SWAG"]
+    test = importlib.import_module("bert_project").splits()["test"]
+    for row, folder in ((0, "run/checkpoint-30"), (1, "averaged")):
+        model = BertForSequenceClassification.from_pretrained(folder).eval()
+        with torch.no_grad():
+            logits = model(input_ids=test["input_ids"]).logits
+            loss = torch.nn.functional.cross_entropy(logits, test["labels"])
+        assert float(table.nll[row]) == pytest.approx(float(loss), rel=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

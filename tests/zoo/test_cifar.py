@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,8 @@ def test_pixels_and_labels_come_back(root):
     assert sorted(rows_of(data["test"])) == sorted(raw(40, 1))
     images, targets = next(iter(data["test"]))
     mean, std = torch.tensor(cifar._MEAN), torch.tensor(cifar._STD)
+    assert data["normalise"] == (cifar._MEAN, cifar._STD)
+    assert cifar10(root, validation=10, normalise=False)["normalise"] == ((0, 0, 0), (1, 1, 1))
     back = (images.permute(0, 2, 3, 1) * std + mean) * 255
     assert [i.round().byte().numpy().tobytes() for i in back] == rows_of(data["test"])
     assert targets.shape == (40,)
@@ -174,13 +177,32 @@ def test_the_default_cache(monkeypatch):
 # -- the Python version ------------------------------------------------------------------------
 
 
+class Python2(pickle._Pickler):
+    """Writes text and bytes as one kind of string, as the files of the data set have them."""
+
+    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
+
+    def save_string(self, text: str | bytes) -> None:
+        content = text if isinstance(text, bytes) else text.encode("latin1")
+        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+        self.memoize(text)
+
+    dispatch[str] = dispatch[bytes] = save_string
+
+
+def old_pickle(value: object) -> bytes:
+    buffer = io.BytesIO()
+    Python2(buffer, protocol=2).dump(value)
+    return buffer.getvalue().replace(b"numpy._core", b"numpy.core")  # its name in those days
+
+
 def pickles(folder: Path, n: int = 12) -> None:
-    """A data set as cs.toronto.edu packs it: bytes as keys, planes of colour, lists of labels."""
+    """A data set as cs.toronto.edu packs it: planes of colour, lists of labels, Python 2."""
     folder.mkdir()
     for i, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
         data = pixels(n, i).transpose(0, 3, 1, 2).reshape(n, 3072)
-        batch = {b"batch_label": b"x", b"labels": [k % 10 for k in range(n)], b"data": data}
-        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+        batch = {"batch_label": "x", "labels": [k % 10 for k in range(n)], "data": data}
+        (folder / name).write_bytes(old_pickle(batch))
 
 
 def test_python_version(tmp_path):

@@ -9,6 +9,7 @@ from lowland.core import Classification
 from lowland.core.data import Rows
 from lowland.train import Batches
 from lowland.zoo import ImageLoader, Prepare
+from lowland.zoo import images as zoo_images
 from lowland.zoo.folder import moments
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -110,6 +111,30 @@ def test_threads_come_back_after_an_error():
     with pytest.raises(RuntimeError):
         Prepare(MEAN[:2], STD[:2])((pictures(), torch.zeros(9)), torch.Generator())
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("pad", [0, 2])
+def test_everything_happens_where_the_bytes_lie(pad):
+    # no GPU is needed: fake tensors know shapes and devices, and refuse to mix devices
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    zoo_images._affine.cache_clear()
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        data = (
+            torch.empty(20, 8, 8, 3, dtype=torch.uint8, device="cuda"),
+            torch.empty(20, dtype=torch.int64, device="cuda"),
+        )
+        augment, plain = Prepare(MEAN, STD, pad=pad, flip=True), Prepare(MEAN, STD)
+        loaders = [
+            Batches(data, batch_size=8, transform=augment),
+            ImageLoader(data, plain, index=torch.arange(9), batch_size=4),
+        ]
+        seen = [(x.device.type, y.device.type) for loader in loaders for x, y in loader]
+        assert set(seen) == {("cuda", "cuda")}
+        with pytest.raises(RuntimeError, match="same device"):
+            data[0].index_select(0, torch.arange(9))  # a broken twin
+    zoo_images._affine.cache_clear()
 
 
 def test_a_loader_replays_its_rows():

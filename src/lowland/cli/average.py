@@ -121,7 +121,7 @@ def average(
         typer.Option(
             metavar="KEY",
             help="Where in a torch file the weights are, such as ema.state_dict; looked for under "
-            "state_dict, model_state_dict and model otherwise.",
+            "state_dict, model_state_dict, model and module otherwise.",
         ),
     ] = None,
     prefix: Annotated[

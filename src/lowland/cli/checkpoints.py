@@ -80,6 +80,13 @@ def choose(
 ) -> Chosen:
     """The checkpoints that files, patterns and folders stand for: from a step on, the last few."""
     found = in_order(find_checkpoints(sources))
+    seen: set[Path] = set()
+    for path in (c.path for c in found):
+        if not path.is_file():
+            raise StoreError(f"{path}: no such file; check the path.")
+        if path.resolve() in seen:
+            raise ConfigError(f"{path} is named twice, and would count twice; name it once.")
+        seen.add(path.resolve())
     if start is not None:
         unknown = [c.path for c in found if c.step is None]
         if unknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,6 @@ from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.strange import NOISE, Asked
 from lowland.cli.summary import Summary
-from lowland.core import Task
 from lowland.errors import ConfigError
 from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS
 from lowland.files import write_text
@@ -97,11 +97,12 @@ def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
     first = runs[0].folder.path
     place = out or (first / "compare" if len(runs) == 1 else first.parent / "compare")
     before = torch.get_num_threads()
+    begun = Predictions(runs[0], asked, place / "predictions")  # checks all before it writes
     place.mkdir(parents=True, exist_ok=True)
     with locked(place):
         torch.set_num_threads(runs[0].threads)
         try:
-            summary, notes = _judged(runs, asked, place, console)
+            summary, notes = _judged(runs, begun, console)
         finally:
             torch.set_num_threads(before)
         comparison = summary.comparison()
@@ -117,28 +118,36 @@ def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
     return comparison
 
 
-def _judged(
-    runs: list[Opened], asked: Asked, place: Path, console: Console
-) -> tuple[Summary, list[str]]:
+def _judged(runs: list[Opened], begun: Predictions, console: Console) -> tuple[Summary, list[str]]:
     """Every method of every run, and what joins runs."""
     found: dict[str, list[Judged]] = {}
-    notes: dict[str, None] = {}
-    shifts: list[tuple[str, int]] = []
-    task: Task | None = None
+    notes = dict.fromkeys(_shared(runs))
+    task, shifts = begun.task, begun.strange.shifts
     with Bars(console) as bars:
         for run in runs:
-            predictions = Predictions(run, asked, place / "predictions", bars)
-            task, shifts = predictions.task, predictions.strange.shifts
-            for key, judged in predictions.judged():
+            one = begun if run is begun.run else Predictions(run, begun.asked, begun.cache)
+            for key, judged in one.judged(bars):
                 found.setdefault(key, []).append(judged)
-            notes |= dict.fromkeys(predictions.notes)
-    assert task is not None
+            notes |= dict.fromkeys(one.notes)
     rows = [one for one in found.values() if len(one) == len(runs)]
     if len(runs) > 1:
         for key, title in _JOINED.items():
             if key in found:
                 rows.append([joined(title.format(len(runs)), found[key], task)])
     return Summary(rows, shifts, task), list(notes)
+
+
+def _shared(runs: list[Opened]) -> list[str]:
+    """Says so where runs share networks: those of an ensemble have seed, seed + 1..."""
+    config = runs[0].config
+    seeds = sorted(run.config.seed for run in runs)
+    near = any(b - a < config.ensemble for a, b in pairwise(seeds))
+    if not near or not {"ensemble", "multiswag"} & set(config.methods):
+        return []
+    return [
+        f"Seeds {', '.join(map(str, seeds))} are nearer than the {config.ensemble} networks of an "
+        "ensemble: runs share some of them, so that these rows' standard errors are too small."
+    ]
 
 
 def _write(

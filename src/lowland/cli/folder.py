@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from lowland.cli.config import Config
+from lowland.cli.config import Config, check_config
 from lowland.core import ParamLayout, Point
 from lowland.errors import ConfigError, StoreError
 from lowland.files import read_tensors, write_tensors, write_text
@@ -59,6 +59,8 @@ class RunFolder:
         if not file.is_file():
             return None
         settings, ran = self.ran()
+        with suppress(ConfigError):  # keys that are newer than the run have their defaults
+            settings = check_config(settings, where=str(file)).model_dump(mode="json")
         changed = differences(settings, config.model_dump(mode="json"), but=_FREE)
         if changed:
             raise ConfigError(

@@ -16,6 +16,7 @@ from lowland.core.layout import clean
 from lowland.errors import LayoutError
 from lowland.evaluate import predict, tune_scale
 from lowland.posteriors import PointMass
+from lowland.progress import Report
 from lowland.records import Table
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import fitted
@@ -58,7 +59,7 @@ class Judge:
                 scales=config.average.scales,
                 samples=config.samples,
                 seed=config.seed,
-                progress=bars.add("choose SWAG's scale"),
+                progress=_joined(bars.add("choose SWAG's scale"), len(config.average.scales)),
             )
             self.notes["scale"] = float(table.scale[table.nll.argmin()])
             row = self._row("SWAG", tuned, bars, samples=config.samples, seed=config.seed)
@@ -80,6 +81,19 @@ class Judge:
         figures = pred.metrics()
         row = {"method": name} | {m: figures[m] for m in METRICS if m in figures}
         return row | {"samples": float(pred.samples)}
+
+
+def _joined(report: Report, times: int) -> Report:
+    """One count for work that is done several times over."""
+    before = last = 0
+
+    def told(done: int, total: int | None) -> None:
+        nonlocal before, last
+        before += last if done <= last else 0
+        last = done
+        report(before + done, None if total is None else total * times)
+
+    return told
 
 
 def _load(model: nn.Module, last: dict[str, Tensor]) -> dict[str, Tensor]:

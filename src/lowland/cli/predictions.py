@@ -65,19 +65,19 @@ class Judged:
 class Predictions:
     """The predictions of a run, made once and kept in `cache`."""
 
-    def __init__(self, run: Opened, asked: Asked, cache: Path, bars: Bars) -> None:
+    def __init__(self, run: Opened, asked: Asked, cache: Path) -> None:
         self.run = run
         self.asked = asked
         self.cache = cache
-        self.bars = bars
         self.setup = Setup(run.config)
         self.methods = Methods(Modes(self.setup, run.folder))
         self.task = self.setup.task
         self.strange = Strange(self.setup, asked)
         self.notes = self.strange.notes
 
-    def judged(self) -> Iterator[tuple[str, Judged]]:
+    def judged(self, bars: Bars) -> Iterator[tuple[str, Judged]]:
         """Every method, then the baselines."""
+        self.bars = bars
         for method in self.run.config.methods:
             found = self._method(method)
             yield method, found

@@ -74,9 +74,15 @@ class Setup:
 
     def model(self, seed: int) -> nn.Module:
         """A fresh model from a seed, on the device."""
+        known = self.data.get("model", {})
+        if not isinstance(known, Mapping):
+            raise ConfigError(
+                f"{self.config.data.name}: expected keyword arguments by name under 'model', got "
+                f"{type(known).__name__}."
+            )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            made = self.config.model.call(**self.data.get("model", {}))
+            made = self.config.model.call(**known)
         if not isinstance(made, nn.Module):
             raise ConfigError(
                 f"{self.config.model.name}: expected an nn.Module, got {type(made).__name__}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -205,6 +206,25 @@ def tensors(data: Any) -> Iterator[Tensor]:
     elif isinstance(data, tuple | list):
         for value in data:
             yield from tensors(value)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For operations of a tenth of a millisecond, where several threads wait longer than they work.
+
+    With a busy neighbour on a core, a batch of CIFAR-10 took 27 ms to prepare on two threads, and
+    1.1 ms on one.
+
+    >>> with one_thread():
+    ...     torch.get_num_threads()
+    1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def nbytes(data: Any) -> int:

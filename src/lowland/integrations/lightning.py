@@ -73,13 +73,15 @@ class CollectorCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Builds the targets, or goes on with those of the checkpoint."""
         self._step = trainer.global_step
-        if trainer.is_global_zero:
-            self._collecting.begin(
-                self._network(pl_module),
-                total=trainer.estimated_stepping_batches,
-                epoch=_steps_an_epoch(trainer),
-                done=trainer.global_step,
-            )
+        if not trainer.is_global_zero:
+            self._collecting.load_state_dict({})  # every process was given the checkpoint's
+            return
+        self._collecting.begin(
+            self._network(pl_module),
+            total=trainer.estimated_stepping_batches,
+            epoch=_steps_an_epoch(trainer),
+            done=trainer.global_step,
+        )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any

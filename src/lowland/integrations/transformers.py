@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ except ImportError as error:
     ) from error
 
 from lowland.core.layout import Where
-from lowland.errors import StoreError
 from lowland.files import load_tree, save_tree
 from lowland.integrations.collecting import Collecting, Target
 
@@ -88,9 +88,14 @@ class CollectorCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = _folder(args.output_dir, state.global_step)
-        if not folder.is_dir():
-            raise StoreError(f"{folder} is not there, so that the averages could not be saved.")
-        save_tree(folder / FILE, self._collecting.state_dict(), kind=_KIND)
+        if folder.is_dir():
+            save_tree(folder / FILE, self._collecting.state_dict(), kind=_KIND)
+        else:  # a search over hyperparameters has folders of its own
+            warnings.warn(
+                f"{folder} is not there, so that what was collected is not saved: a run that goes "
+                "on from this checkpoint begins to collect anew.",
+                stacklevel=2,
+            )
 
 
 def _folder(output: str, step: int) -> Path:

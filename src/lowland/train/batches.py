@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lowland.core.data import map_tensors, tensors
+from lowland.core.data import map_tensors, one_thread, tensors
 from lowland.core.task import rows
 from lowland.errors import ConfigError, DataError
 
@@ -115,12 +115,10 @@ class Batches:
         if self.resident:
             for part in parts:
                 if self.shuffle:
-                    yield map_tensors(
-                        self.data, lambda t, i=part: t.index_select(0, i.to(t.device))
-                    )
+                    yield map_tensors(self.data, lambda t, i=part: _select(t, i))
                 else:  # rows are neighbours: a slice is a view
-                    rows = slice(int(part[0]), int(part[-1]) + 1)
-                    yield map_tensors(self.data, lambda t, i=rows: t[i])
+                    near = slice(int(part[0]), int(part[-1]) + 1)
+                    yield map_tensors(self.data, lambda t, i=near: t[i])
             return
         data: Dataset[Any] = self.data
         yield from DataLoader(
@@ -137,5 +135,6 @@ class Batches:
 
 
 def _select(tensor: Tensor, index: Tensor) -> Tensor:
-    # forty times faster than tensor[index] for rows of bytes
-    return tensor.index_select(0, index.to(tensor.device))
+    # sixteen times faster than tensor[index] for rows of bytes
+    with one_thread():
+        return tensor.index_select(0, index.to(tensor.device))

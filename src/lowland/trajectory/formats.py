@@ -17,10 +17,11 @@ from lowland.core.layout import ParamLayout, Where, clean, clean_names, predicat
 from lowland.errors import ConfigError, LayoutError, StoreError
 from lowland.files import PathLike, read_tensors
 
-KEYS = ("state_dict", "model_state_dict", "model")  # where training scripts put a state dict
+# where training scripts put a state dict
+KEYS = ("state_dict", "model_state_dict", "model", "module")
 INDEX = ".index.json"
 _ZIP = b"PK\x03\x04"  # how torch's files have begun since 1.6
-_STATISTICS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
+_STATISTICS = re.compile(r"(^|[./])(running_mean|running_var|num_batches_tracked)$")
 # copies of the network that some trainers keep beside it
 _COPIES = re.compile(r"ema|teacher|shadow|averag|swa|target|momentum", re.IGNORECASE)
 
@@ -36,7 +37,7 @@ def read_checkpoint(
 
     Args:
         key: where in a torch file the state dict is, such as `ema.model`; None: looked for under
-            `state_dict`, `model_state_dict` and `model`.
+            `state_dict`, `model_state_dict`, `model` and `module`.
         prefix: take the tensors whose names begin with it alone, without it: `net.`.
 
     Raises:

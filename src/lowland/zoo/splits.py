@@ -72,7 +72,8 @@ def splits(
     # BatchNorm reads the first of the clean rows: in random order those of every class are there
     clean = loaders.pop("train")
     train = picked(files["train"], chosen["train"])
-    return {"train": train, **loaders, "clean": clean, "transform": augment}
+    how = {"transform": augment, "normalise": (prepare.mean, prepare.std)}
+    return {"train": train, **loaders, "clean": clean, **how}
 
 
 def picked(data: Labelled, index: Tensor) -> Labelled:
