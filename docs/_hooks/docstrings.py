@@ -12,6 +12,7 @@ import griffe
 _HEADING = re.compile(r"^(Args|Raises|Attributes):$")
 #: " b: " or " c, d: " after the end of a sentence; " DataError: " among Raises; no " None: "
 _NEXT = re.compile(r"(?<=[.]) (?=(?:[a-z]\w*, )*[a-z]\w*: |[A-Z]\w*Error: )")
+_SHARED = re.compile(r"^    \w+(?:, \w+)+:")
 _NAME = re.compile(r"(?<![\[`\w])`([\w.]+)`(?![\]`])")
 
 
@@ -44,6 +45,8 @@ def fenced(text: str) -> str:
 def one_a_line(text: str) -> str:
     """Every argument and error of a section on a line of its own.
 
+    Names of attributes that share a line are tied: the second would be taken for a type.
+
     >>> print(one_a_line("Args:\\n    a: one. b, c: two\\n        or three.\\n\\nThe end. a: no."))
     Args:
         a: one.
@@ -53,15 +56,17 @@ def one_a_line(text: str) -> str:
     The end. a: no.
     """
     out: list[str] = []
-    inside = False
+    inside = ""
     for line in text.splitlines():
-        if _HEADING.match(line):
-            inside = True
+        if heading := _HEADING.match(line):
+            inside = heading[1]
         elif line.strip() and not line.startswith(" "):
-            inside = False
+            inside = ""
         if inside and line.startswith("    "):
             first, *others = _NEXT.split(line)
             out += [first, *("    " + other for other in others)]
+            if inside == "Attributes" and (shared := _SHARED.match(out[-1])):
+                out[-1] = out[-1].replace(", ", ",\N{NO-BREAK SPACE}", shared[0].count(","))
         else:
             out.append(line)
     return "\n".join(out)
@@ -87,6 +92,18 @@ class HouseStyle(griffe.Extension):
 
     def __init__(self, pages: str = "docs/api") -> None:
         self.names = documented(Path(pages))
+
+    def on_package(self, *, pkg: griffe.Module, **_: object) -> None:
+        """Called by griffe with the whole package.
+
+        `lowland.sgd` is the function, though griffe finds the file of that name first.
+        """
+        for name, member in list(pkg.members.items()):
+            if not member.is_alias or not member.target_path.startswith(f"{pkg.name}."):
+                continue
+            target = member.final_target
+            if target.is_module and name in target.members:
+                pkg.set_member(name, griffe.Alias(name, target.members[name], parent=pkg))
 
     def on_object(self, *, obj: griffe.Object, **_: object) -> None:
         """Called by griffe with each module, class, function and attribute."""
