@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-START, END = "<!-- results: written by run.py -->", "<!-- end of results -->"
+sys.path.append(str(HERE.parent / "studies"))
+from readme import processor, rewrite  # noqa: E402
+
 HELPERS = {"run", "common"}
 
 
@@ -42,7 +44,7 @@ def main() -> int:
     text = results(rows, load)
     print(text)
     if not sys.argv[1:]:
-        rewrite(text)
+        rewrite(HERE / "README.md", text)
     return 0
 
 
@@ -66,23 +68,8 @@ def results(rows: list[dict], load: list[float]) -> str:
     return "\n".join(lines)
 
 
-def rewrite(text: str) -> None:
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{START}\n\n{text}\n\n{END}{after}")
-
-
 def loaded() -> float:
     return os.getloadavg()[0]
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
 
 
 if __name__ == "__main__":

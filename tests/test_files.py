@@ -227,6 +227,13 @@ def test_files_of_others_have_no_checksum(tmp_path) -> None:
     assert metadata == {"format": "pt"}
 
 
+def test_a_file_without_a_checksum_is_mapped_and_not_read(tmp_path, monkeypatch) -> None:
+    """Checkpoints of others are many gigabytes, of which an average reads a tensor at a time."""
+    save_file({"w": torch.ones(2)}, tmp_path / "a")
+    monkeypatch.setattr("lowland.files._checksum", lambda *_: pytest.fail("read it all"))
+    assert torch.equal(read_tensors(tmp_path / "a")[0]["w"], torch.ones(2))
+
+
 def test_same_tree() -> None:
     a = {"x": [1, (torch.ones(2), None)]}
     assert same_tree(a, {"x": [1, (torch.ones(2), None)]})

@@ -182,6 +182,17 @@ def test_a_table_as_a_frame() -> None:
     assert list(Table({"a": torch.zeros(0)}).to_pandas().columns) == ["a"]
 
 
+def test_a_table_of_rows_gives_the_rows() -> None:
+    rows = [{"a": 1.5, "of": "x"}, {"a": 2.0, "of": "y"}]
+    assert list(Table.from_rows(rows).rows()) == rows
+    holes = Table.from_rows([{"a": 1}, {"of": "y", "b": 3.0}])
+    assert holes.of == ["", "y"]  # as strings, though the first row has none
+    assert holes.a.dtype == torch.float64
+    assert holes.a.isnan().tolist() == [False, True]
+    assert holes.b.isnan().tolist() == [True, False]
+    assert len(Table.from_rows([])) == 0
+
+
 def test_expected_calibration_error() -> None:
     record = Reliability(
         torch.tensor([0.3, math.nan, 0.9]),

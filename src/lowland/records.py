@@ -8,7 +8,8 @@ record back. Nothing is pickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -106,6 +107,25 @@ class Table(Record):
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Table:
+        """Rows as a table: numbers in float64, or words; what a row lacks is NaN, or empty.
+
+        >>> print(Table.from_rows([{"method": "SGD", "nll": 0.5}, {"method": "SWAG", "scale": 1}]))
+        method     nll   scale
+        SGD     0.5000     nan
+        SWAG       nan  1.0000
+        """
+        rows = list(rows)
+        columns: dict[str, Any] = {}
+        for name in dict.fromkeys(name for row in rows for name in row):
+            if any(isinstance(row.get(name), str) for row in rows):
+                columns[name] = [row.get(name, "") for row in rows]
+            else:
+                values = [row.get(name, math.nan) for row in rows]
+                columns[name] = torch.tensor(values, dtype=torch.float64)
+        return cls(columns)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows as dicts of plain values."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,9 @@ import torch
 from lowland.records import Table
 
 HERE = Path(__file__).parent
-START, END = "<!-- results: written by run.py -->", "<!-- end of results -->"
+sys.path.append(str(HERE.parent))
+from readme import processor, rewrite  # noqa: E402
+
 SMOKE = [
     *("train.epochs=4", "samples=3", "bn_rows=256", "compile=false"),
     *("data.args.train=1280", "data.args.validation=200", "data.args.test=400"),
@@ -72,9 +73,7 @@ def main() -> int:
     text = tables(Table.load(place / "records" / "comparison.json"), asked)
     print(text)
     if not asked.smoke:
-        readme = HERE / "README.md"
-        before, _, rest = readme.read_text().partition(START)
-        readme.write_text(f"{before}{START}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+        rewrite(HERE / "README.md", text)
     return 0
 
 
@@ -126,14 +125,6 @@ def cell(row: dict, name: str, digits: int) -> str:
     error = row.get(f"{name}_se", float("nan"))
     text = f"{row[name]:.{digits}f}"
     return text if error != error else f"{text} ± {error:.{digits}f}"
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-START, END = "<!-- results: written by run.py -->", "<!-- end of results -->"
 METHODS = ("SGD", "SWA", "SWAG", "Deep ensemble", "SWA ensemble", "MultiSWAG")
 SETS = ("boston", "concrete", "energy", "yacht", "naval")
 STAGES = {
@@ -164,19 +162,3 @@ def _cell(values: Sequence[float], *, sign: str = "") -> str:
 
 def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def rewrite(readme: Path, results: Path) -> None:
-    """Puts the tables between the README's markers."""
-    before, _, rest = readme.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{START}\n\n{tables(results)}\n\n{END}{after}")
-
-
-def processor() -> str:
-    """The machine's, as the README names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next(line.split(": ")[1] for line in lines if line.startswith("model name"))

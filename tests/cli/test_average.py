@@ -1,13 +1,11 @@
 """`lowland average`: what comes out is the mean of the files, under the names that they have."""
 
-import io
 import json
 import os
 import re
 import runpy
 import sys
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -19,9 +17,9 @@ from torch import nn
 
 import lowland as ll
 from lowland import SWAG, ParamLayout
-from lowland.cli import main
 from lowland.cli.average import average as command
 from lowland.records import Table
+from tests.cli import inside
 
 OWN = """
 import torch
@@ -58,12 +56,7 @@ def own(tmp_path, monkeypatch):
 
 
 def lowland(*args):
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["lowland", "average", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    return stop.value.code, out.getvalue(), err.getvalue()
+    return inside.lowland("average", *args)
 
 
 def done(*args):

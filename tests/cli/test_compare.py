@@ -1,9 +1,7 @@
 """`lowland compare` on finished runs: its figures are recomputed here from what runs left."""
 
-import io
 import shutil
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,13 @@ import torch
 import yaml
 
 import lowland as ll
-from lowland.cli import main
 from lowland.cli.methods import Methods
 from lowland.cli.modes import Modes
 from lowland.cli.opened import open_runs
 from lowland.cli.setup import Setup
 from lowland.evaluate.corruption import STRENGTHS, Normalise
 from lowland.records import Predictive, ShiftCurves, Table
+from tests.cli.inside import lowland
 
 CONFIG = {
     "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
@@ -72,15 +70,6 @@ def raw():
 def colour():
     return torch.zeros(5, 3, 32, 32)
 """
-
-
-def lowland(*args):
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["lowland", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    return stop.value.code, out.getvalue(), err.getvalue()
 
 
 def made(folder, name, *overrides, **changes):
@@ -416,10 +405,12 @@ def test_runs_that_share_networks_are_told(folder, seeds, told):
     for seed, path in zip(seeds, runs, strict=True):
         if not path.exists():
             made(folder, path.name, f"seed={seed}", **few)
-    code, stdout, err = lowland(
-        "compare", *runs, "--kinds", "none", "--ood", "none", "--out", folder / "shared"
-    )
+    args = ("compare", *runs, "--kinds", "none", "--ood", "none", "--out", folder / "shared")
+    code, stdout, err = lowland(*args)
     assert code == 0, err
+    assert "No row for temperature: the run has no method sgd" in " ".join(stdout.split())
+    code, _, err = lowland(*args, "--baselines", "temperature")  # not one that is left out silently
+    assert (code, "--baselines temperature: the run has no method sgd" in err) == (2, True)
     assert ("Seeds 0, 1 are nearer than the 2 networks" in stdout) is told
 
 

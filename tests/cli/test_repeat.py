@@ -1,9 +1,6 @@
 """One configuration over many splits: one table of means, errors and paired differences."""
 
-import io
 import math
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +8,11 @@ import pytest
 import torch
 import yaml
 
-from lowland.cli import main
 from lowland.cli.repeat import summary
 from lowland.records import Table
+from tests.cli.inside import lowland
 
 UCI = Path(__file__).parents[2] / "configs" / "uci.yaml"
-
-
-def lowland(*args):
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["lowland", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    return stop.value.code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +59,15 @@ def test_all_splits_in_one_table(root, tmp_path):
     table = Table.load(out / "comparison.json")
     nll = np.stack([one.nll.numpy() for one in each])
     np.testing.assert_allclose(table.nll, nll.mean(0))
-    np.testing.assert_allclose(table.nll_error, nll.std(0, ddof=1) / math.sqrt(2))
-    pair = nll - nll[:, :1]
-    np.testing.assert_allclose(table.nll_difference, pair.mean(0))
-    np.testing.assert_allclose(table.nll_difference_error, pair.std(0, ddof=1) / math.sqrt(2))
+    np.testing.assert_allclose(table.nll_se, nll.std(0, ddof=1) / math.sqrt(2))
+    pair = nll[:, 1:] - nll[:, :1]
+    differences = Table.load(out / "differences.json")
+    assert differences.method == table.method[1:]
+    np.testing.assert_allclose(differences.nll, pair.mean(0))
+    np.testing.assert_allclose(differences.nll_se, pair.std(0, ddof=1) / math.sqrt(2))
+    for shown, sign in ((table, ""), (differences, "+")):  # both are printed, with their errors
+        row = next(row for row in shown.rows() if row["method"] == "SWA")
+        assert f"{row['nll']:{sign}.4f}±{row['nll_se']:.4f}" in stdout
     # differences of the same splits: far from what independent runs would have for an error
     assert (nll[0] != nll[1]).all()
     before = (out / "comparison.json").read_text()
@@ -87,8 +80,9 @@ def test_all_splits_in_one_table(root, tmp_path):
 
 
 def test_one_run_has_no_error():
-    found = summary([Table({"method": ["a"], "nll": torch.tensor([1.0])})])
-    assert found.nll_error.isnan().all()
+    found, differences = summary([Table({"method": ["a", "b"], "nll": torch.tensor([1.0, 2.0])})])
+    assert found.nll_se.isnan().all()
+    assert len(differences) == 0
 
 
 @pytest.mark.parametrize(
@@ -103,6 +97,24 @@ def test_what_cannot_be_repeated(root, tmp_path, over, what):
     )
     assert code == 2
     assert what in err
+
+
+def test_a_value_that_would_count_twice_is_refused(root, tmp_path):
+    """It has one folder, whose run would be read again: figures without an error."""
+    code, _, err = lowland(*arguments(root, tmp_path / "r", "repeat.values=[1, 0, 1]"))
+    assert code == 2
+    assert "repeat.values: 1 is named twice" in err
+    assert not (tmp_path / "r").exists()
+
+
+def test_seeds_whose_ensembles_share_networks_say_so(root, tmp_path):
+    quick = ("methods=[sgd, ensemble]", "train.epochs=1", "ensemble=2", "repeat.values=[3, 4]")
+    code, stdout, err = lowland(*arguments(root, tmp_path / "s"), *quick, "repeat.over=seed")
+    assert code == 0, err
+    assert "Seeds 3, 4 are nearer than the 2 networks of an ensemble" in stdout
+    code, stdout, _ = lowland(*arguments(root, tmp_path / "d"), *quick, "repeat.values=2")
+    assert code == 0
+    assert "nearer" not in stdout  # of other splits: other networks
 
 
 def test_values_are_a_number_or_a_list(root, tmp_path):

@@ -1,11 +1,9 @@
 """`lowland run` as its users run it: in a process that is stopped anywhere, and run again."""
 
-import io
 import json
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from lowland.cli import main
+from lowland.cli.config import read_config
+from lowland.cli.setup import Setup
 from lowland.records import Predictive, Table
+from tests.cli.inside import lowland as inside
 
 EVENTS = Path(__file__).with_name("events.py")
 CONFIG = {
@@ -51,16 +51,6 @@ def lowland(*args, event=None, cwd=None):
     return done.returncode, done.stdout, done.stderr
 
 
-def inside(*args):
-    """The same in this process, which has torch already: for runs that nothing stops."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["lowland", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    return stop.value.code, out.getvalue(), err.getvalue()
-
-
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
     """A run that nobody stopped."""
@@ -68,6 +58,14 @@ def finished(config, tmp_path_factory):
     code, stdout, stderr = lowland("run", config, f"out={out}")
     assert code == 0, stderr
     return out, stdout
+
+
+def test_threads_are_chosen_for_the_step_that_is_trained(config, monkeypatch):
+    """Timed in float32, a step in bfloat16 looks three times as large as it is."""
+    monkeypatch.setattr("lowland.cli.setup.best_threads", lambda *_, **options: options)
+    changes = ["threads=auto", "autocast=bfloat16", "channels_last=true"]
+    found = Setup(read_config(config, changes)).threads()
+    assert found == {"autocast": torch.bfloat16, "channels_last": True}
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")

@@ -17,7 +17,7 @@ from lowland.evaluate.corruption import (
     gaussian_noise,
     pixelate,
 )
-from lowland.posteriors.noise import normal
+from lowland.posteriors.noise import DATA, generator, normal
 
 ALL = [(kind, strength) for kind in CORRUPTIONS for strength in STRENGTHS]
 
@@ -35,7 +35,7 @@ def slow(image, kind, strength, number):
     """One image (C, H, W) float64, without torch's batches."""
     value = CORRUPTIONS[kind][1][strength - 1]
     if kind == "gaussian_noise":
-        noise = normal(image.size, seed=3, draw=number).numpy().reshape(image.shape)
+        noise = torch.empty(image.shape).normal_(generator=generator(3, number, DATA)).numpy()
         out = image + value * noise
     elif kind == "gaussian_blur":
         planes = [ndimage.gaussian_filter(p, value, mode="nearest", truncate=4.0) for p in image]
@@ -117,6 +117,16 @@ def test_noise_is_of_a_seed_and_a_row():
     noise = gaussian_noise(torch.full((50, 3, 32, 32), 0.5), 0.1, seed=4) - 0.5
     assert float(noise.std()) == pytest.approx(0.1, rel=0.01)
     assert abs(float(noise.mean())) < 1e-3
+
+
+def test_noise_in_rows_is_not_that_of_the_weights_that_see_them():
+    """Draw i of a posterior and row i, of one seed: equal noise would make outputs large."""
+    grey = torch.full((3, 1, 16, 16), 0.5)
+    rows = [gaussian_noise(grey, 1.0) - grey, ll.noise_like(torch.randn(9, 1, 16, 16), rows=3)]
+    weights = torch.stack([normal(256, seed=0, draw=i) for i in range(3)])
+    for found in rows:
+        both = torch.corrcoef(torch.cat([found.reshape(3, -1), weights]))
+        assert float(both[:3, 3:].abs().max()) < 0.3
 
 
 NORMALISE = Normalise([0.5, 0.4, 0.3], [0.25, 0.2, 0.3])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lowland as ll
-from lowland.evaluate.dropout import has_dropout
+from lowland.evaluate.dropout import has_dropout, seeded
 from tests.models import images
 
 P = 0.3
@@ -143,3 +143,13 @@ def test_rows_without_targets_and_other_loaders():
     assert seen == [(1, 2), (2, 2)]
     with pytest.raises(ll.ConfigError, match="at least 1"):
         ll.mc_dropout(surface, w, samples=0)
+
+
+def test_generators_of_other_devices_are_left_alone(monkeypatch):
+    """`torch.manual_seed` seeds every GPU, of which a fork on the CPU gives none back."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda *_: pytest.fail("a GPU was seeded"))
+    before = torch.get_rng_state()
+    with seeded(3, torch.device("cpu")):
+        drawn = torch.rand(3)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(3)))

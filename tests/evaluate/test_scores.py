@@ -63,6 +63,9 @@ def test_equal_components_are_one_and_a_point_gives_the_absolute_error():
     same = ll.crps(y, m.expand(5, 6, 2), v.expand(5, 6, 2))
     torch.testing.assert_close(same, ll.crps(y, m, v))
     torch.testing.assert_close(ll.crps(y, m, torch.full_like(v, 1e-20)), (y - m).abs())
+    nothing = torch.zeros_like(v)
+    torch.testing.assert_close(ll.crps(y, m, nothing), (y - m).abs())
+    assert bool((ll.crps(m, m, nothing) == 0).all())
 
 
 def test_shapes_are_never_broadcast():

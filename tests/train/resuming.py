@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 
 import lowland as ll
 import lowland.files
-from lowland.train import checkpoint, sgd
+from lowland.train import checkpoint, run, sgd
 from lowland.trajectory.journal import JOURNAL
 
 EPOCHS = 3
-LOOP = sys.modules["lowland.train.sgd"]  # the module: the name is the function's
 
 
 class Boom(Exception):
@@ -145,7 +143,7 @@ def watched(event: Callable[[], None]) -> Iterator[None]:
         event()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LOOP, "move", _before(event, LOOP.move))
+        patch.setattr(run, "move", _before(event, run.move))
         patch.setattr(checkpoint, "save_tree", _before(event, checkpoint.save_tree))
         patch.setattr(lowland.files.os, "replace", replacing)
         yield

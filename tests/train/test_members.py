@@ -131,10 +131,35 @@ def test_each_network_its_own_rate_and_decay():
             members.weights[m], members.layout.flatten(models[m]), rtol=1e-4, atol=1e-5
         )
     assert torch.equal(members.weights[3], members.layout.flatten(models[3]))
-    with pytest.raises(ll.ConfigError, match="rates: expected a number >= 0 for each of 4"):
+    with pytest.raises(ll.ConfigError, match="lr: expected a number >= 0 for each of 4"):
         ll.MemberSGD(members.parameters(), lr=[0.1])
-    with pytest.raises(ll.ConfigError, match="decays"):
+    with pytest.raises(ll.ConfigError, match="weight_decay"):
         ll.MemberSGD(members.parameters(), lr=0.1, weight_decay=-1.0)
+
+
+def test_a_changing_rate_is_torchs():
+    """What torch multiplies by a rate is the sum of gradients, so that none is held in it."""
+    g = torch.Generator().manual_seed(0)
+    gradients = torch.randn(8, 2, 5, generator=g, dtype=torch.float64)
+    factors = [1.0, 0.3, 2.0, 2.0, 0.01, 5.0, 0.0, 1.0]
+    rates, decays = [0.1, 0.02], [0.3, 0.0]
+    start = torch.randn(2, 5, generator=g, dtype=torch.float64)
+    together = nn.Parameter(start.clone())
+    ours = ll.MemberSGD([together], lr=rates, weight_decay=decays)
+    alone = [nn.Parameter(row.clone()) for row in start]
+    theirs = [
+        torch.optim.SGD([w], lr=rate, momentum=0.9, weight_decay=decay)
+        for w, rate, decay in zip(alone, rates, decays, strict=True)
+    ]
+    for factor, gradient in zip(factors, gradients, strict=True):
+        together.grad = gradient.clone()
+        ours.param_groups[0]["lr"] = factor
+        ours.step()
+        for m in range(2):
+            alone[m].grad = gradient[m].clone()
+            theirs[m].param_groups[0]["lr"] = rates[m] * factor
+            theirs[m].step()
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-12, atol=1e-12)
 
 
 def test_one_loss_for_all_is_another_run():

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lowland import (
+    SWA,
     SWAG,
     ConfigError,
     LayoutError,
@@ -20,28 +21,7 @@ from lowland import (
 from lowland.trajectory import find_checkpoints, read_checkpoint
 from lowland.trajectory.checkpoints import in_order
 from lowland.trajectory.formats import fitted, layout_of, require_alike
-
-
-class Net(nn.Module):
-    def __init__(self, features=5):
-        super().__init__()
-        self.first = nn.Linear(features, 4)
-        self.norm = nn.BatchNorm1d(4)
-        self.last = nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.last(torch.relu(self.norm(self.first(x))))
-
-
-def stepped(model, seed):
-    """Weights and buffers that depend on the seed."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=g))
-        model.norm.running_mean.copy_(torch.randn(4, generator=g))
-        model.norm.num_batches_tracked.fill_(seed)
-    return model
+from tests.trajectory.nets import Net, stepped
 
 
 def files(path):
@@ -208,6 +188,16 @@ def test_a_folder_of_the_hugging_face_trainer(tmp_path, shards):
     assert [(c.path.parent.name, c.step) for c in one] == [("checkpoint-1000", 1000)]
 
 
+def test_a_checkpoint_of_the_trainer_that_was_cut_off_is_not_passed_over(tmp_path):
+    trainer_folder(tmp_path)
+    last = tmp_path / "checkpoint-2000"
+    for file in last.iterdir():
+        if file.name.startswith("model"):
+            file.unlink()
+    with pytest.raises(StoreError, match=r"checkpoint-2000 has none of .* cut off"):
+        find_checkpoints(tmp_path)
+
+
 def test_a_folder_of_lightning(tmp_path):
     place = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
     for step in (10, 20, 100):
@@ -311,6 +301,25 @@ def test_two_networks_that_fit_alike_must_be_told_apart(tmp_path):
         Trajectory.from_checkpoints(tmp_path / "a.ckpt", ParamLayout(Net())).swa()
 
 
+def test_a_part_of_a_word_makes_no_copy(tmp_path):
+    """In "semantic" there is "ema": the other branch would be taken without a word."""
+    branches = {
+        f"{name}.{n}": t
+        for seed, name in enumerate(("semantic", "instance"))
+        for n, t in stepped(Net(), seed).state_dict().items()
+    }
+    with pytest.raises(LayoutError, match=r"semantic\., instance\. fit alike"):
+        fitted(branches, ParamLayout(Net()))
+    for copy in ("ema_net", "netEMA_", "net_ema", "EMA", "averaged", "swa_model", "model.teacher"):
+        both = {n.replace("semantic", copy): t for n, t in branches.items()}
+        if copy == "netEMA_":  # who knows
+            with pytest.raises(LayoutError, match="fit alike"):
+                fitted(both, ParamLayout(Net()))
+        else:
+            found = fitted(both, ParamLayout(Net()))
+            assert all(torch.equal(found[n], both[f"instance.{n}"]) for n in found)
+
+
 def test_a_key_says_where_the_weights_are(tmp_path):
     content = {"model": Net().state_dict(), "ema": {"shadow": stepped(Net(), 4).state_dict()}}
     torch.save(content, tmp_path / "a.pt")
@@ -370,6 +379,18 @@ def test_moments_made_without_the_model_are_put_in_its_order(tmp_path):
     assert torch.equal(swag.posterior().draw(3), expected.posterior().draw(3))
     with pytest.raises(LayoutError, match=r"another model: first.weight is missing"):
         SWAG.load(tmp_path / "s", layout=ParamLayout(Net(features=6)))
+
+
+def test_moments_of_tied_weights_that_a_file_has_under_their_other_name(tmp_path):
+    """Transformers writes the embedding and leaves out the head that is tied to it."""
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(3, 4, bias=False))
+    model[1].weight = model[0].weight
+    ours = ParamLayout(model)
+    assert (ours.names, dict(ours.aliases)) == (("0.weight",), {"1.weight": "0.weight"})
+    swa = SWA(layout_of({"1.weight": model[1].weight}))
+    swa.update({"1.weight": model[1].weight})
+    swa.save(tmp_path / "s")
+    assert torch.equal(SWA.load(tmp_path / "s", layout=ours).mean, ours.flatten(model))
 
 
 def test_swag_of_checkpoints_is_the_offline_covariance(tmp_path):

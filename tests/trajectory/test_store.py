@@ -19,28 +19,7 @@ from lowland import (
     Trajectory,
 )
 from tests.posteriors.contract import PosteriorContract
-
-
-class Net(nn.Module):
-    def __init__(self, features=5):
-        super().__init__()
-        self.first = nn.Linear(features, 4)
-        self.norm = nn.BatchNorm1d(4)
-        self.last = nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.last(torch.relu(self.norm(self.first(x))))
-
-
-def stepped(model, seed):
-    """Weights and buffers that depend on the seed."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=g))
-        model.norm.running_mean.copy_(torch.randn(4, generator=g))
-        model.norm.num_batches_tracked.fill_(seed)
-    return model
+from tests.trajectory.nets import Net, stepped
 
 
 def filled(path, n=3):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from rich.console import Console
 from lowland import plots
 from lowland.cli.folder import locked, versions
 from lowland.cli.opened import Opened, open_runs
+from lowland.cli.over_runs import shared_networks
 from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.strange import NOISE, Asked
@@ -121,7 +121,7 @@ def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
 def _judged(runs: list[Opened], begun: Predictions, console: Console) -> tuple[Summary, list[str]]:
     """Every method of every run, and what joins runs."""
     found: dict[str, list[Judged]] = {}
-    notes = dict.fromkeys(_shared(runs))
+    notes = dict.fromkeys(shared_networks([run.config for run in runs]))
     task, shifts = begun.task, begun.strange.shifts
     with Bars(console) as bars:
         for run in runs:
@@ -135,19 +135,6 @@ def _judged(runs: list[Opened], begun: Predictions, console: Console) -> tuple[S
             if key in found:
                 rows.append([joined(title.format(len(runs)), found[key], task)])
     return Summary(rows, shifts, task), list(notes)
-
-
-def _shared(runs: list[Opened]) -> list[str]:
-    """Says so where runs share networks: those of an ensemble have seed, seed + 1..."""
-    config = runs[0].config
-    seeds = sorted(run.config.seed for run in runs)
-    near = any(b - a < config.ensemble for a, b in pairwise(seeds))
-    if not near or not {"ensemble", "multiswag"} & set(config.methods):
-        return []
-    return [
-        f"Seeds {', '.join(map(str, seeds))} are nearer than the {config.ensemble} networks of an "
-        "ensemble: runs share some of them, so that these rows' standard errors are too small."
-    ]
 
 
 def _write(

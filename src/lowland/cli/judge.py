@@ -64,15 +64,7 @@ class Judge:
             self.notes["scale"] = float(table.scale[table.nll.argmin()])
             row = self._row("SWAG", tuned, bars, samples=config.samples, seed=config.seed)
             found.append(row | {"scale": self.notes["scale"]})
-        nan = float("nan")
-        names = dict.fromkeys(name for row in found for name in row)
-        columns: dict[str, Any] = {n: [row.get(n, nan) for row in found] for n in names}
-        return Table(
-            {
-                name: values if name == "method" else torch.tensor(values, dtype=torch.float64)
-                for name, values in columns.items()
-            }
-        )
+        return Table.from_rows(found)
 
     def _row(self, name: str, post: Any, bars: Bars, **options: Any) -> dict[str, Any]:
         pred = predict(

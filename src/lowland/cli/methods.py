@@ -106,24 +106,21 @@ class Methods:
         pred = predict(setup.surface, post, setup.test, progress=progress, **options)
         seconds = time.perf_counter() - began
         figures = pred.metrics()
-        row: dict[str, Any] = {"method": [self.title(method)]}
-        row |= {name: [figures[name]] for name in METRICS if name in figures}
+        row: dict[str, Any] = {"method": self.title(method)}
+        row |= {name: figures[name] for name in METRICS if name in figures}
         if classes:
             tempered = temper(pred, temperature, task=setup.task).metrics()
-            row |= {"temperature": [temperature], "nll_tempered": [tempered["nll"]]}
-            row["ece_tempered"] = [tempered["ece"]]
+            row |= {"temperature": temperature, "nll_tempered": tempered["nll"]}
+            row["ece_tempered"] = tempered["ece"]
         row |= {
-            "scale": [scale],
-            "samples": [float(pred.samples)],
-            "epochs": [self._epochs(method)],
-            "train_seconds": [self._train_seconds(method)],
-            "predict_seconds": [seconds],
+            "scale": scale,
+            "samples": float(pred.samples),
+            "epochs": self._epochs(method),
+            "train_seconds": self._train_seconds(method),
+            "predict_seconds": seconds,
         }
         pred.save(self.folder.record(f"{method}.npz"))
-        table = {
-            k: v if k == "method" else torch.tensor(v, dtype=torch.float64) for k, v in row.items()
-        }
-        Table(table).save(self.folder.record(f"{method}.json"))
+        Table.from_rows([row]).save(self.folder.record(f"{method}.json"))
         self.folder.event("judged", method=method, nll=figures.get("nll"))
 
     def _judged(self, method: str) -> bool:
@@ -137,13 +134,8 @@ class Methods:
 
     def comparison(self) -> Table:
         """All rows that were judged."""
-        rows = [Table.load(self.folder.record(f"{m}.json")) for m in self.config.methods]
-        columns: dict[str, Any] = {}
-        for name in rows[0].columns:
-            parts = [row.columns[name] for row in rows]
-            words = isinstance(parts[0], list)
-            columns[name] = [p[0] for p in parts] if words else torch.cat(parts)
-        return Table(columns)
+        each = [Table.load(self.folder.record(f"{m}.json")) for m in self.config.methods]
+        return Table.from_rows(row for table in each for row in table.rows())
 
     def predictive(self, method: str) -> Predictive:
         """The model average of a method on the test rows."""

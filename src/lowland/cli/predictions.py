@@ -78,16 +78,17 @@ class Predictions:
     def judged(self, bars: Bars) -> Iterator[tuple[str, Judged]]:
         """Every method, then the baselines."""
         self.bars = bars
+        wanted = [one for one in BASELINES if self._wants(one)]  # refused before it costs time
         for method in self.run.config.methods:
             found = self._method(method)
             yield method, found
-            if method == "sgd" and self._wants("temperature"):
+            if method == "sgd" and "temperature" in wanted:
                 _, row = self.methods.judged("sgd")
                 title = "SGD, tempered"
                 yield "temperature", found.tempered(row["temperature"], self.task, title)
-        if self._wants("dropout"):
+        if "dropout" in wanted:
             yield "dropout", self._dropout(self._point())
-        if self._wants("laplace"):
+        if "laplace" in wanted:
             made = self._laplace(self._point())
             if made is not None:
                 yield "laplace", made

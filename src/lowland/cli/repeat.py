@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from lowland.cli.config import Config, check_config
-from lowland.cli.show import show_repeated
+from lowland.cli.over_runs import Figures, averaged, differences, shared_networks
+from lowland.cli.show import show_figures
 from lowland.errors import ConfigError
 from lowland.records import Table
 
@@ -18,23 +18,35 @@ from lowland.records import Table
 def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
     """Runs each value in a folder of its own inside of `out`, and compares means over them.
 
-    The table has a row a method: mean and standard error of each figure, and of its differences to
-    the first method in the same runs. Runs that are done are read, not run again.
+    comparison.json has the mean and standard error of each figure, a row a method, and
+    differences.json those of its differences to the first method in the same runs. Runs that are
+    done are read, not run again.
     """
     assert config.repeat is not None
     console = Console()
     over, values = config.repeat.over, config.repeat.each()
     each = [one_of(config, over, value) for value in values]  # all checked before the first runs
+    folders = [one.out for one in each]
+    twice = [value for value, out in zip(values, folders, strict=True) if folders.count(out) > 1]
+    if twice:
+        raise ConfigError(f"repeat.values: {twice[0]} is named twice, and would count twice.")
     found = []
     for number, (value, one) in enumerate(zip(values, each, strict=True), start=1):
         console.print(f"{over}={value} ({number} of {len(values)})", highlight=False)
         found.append(execute(one))
-    table = summary(found)
-    path = Path(config.out).expanduser() / "comparison.json"
-    table.save(path)
-    show_repeated(table, f"Over {len(values)} values of {over}: mean ± standard error", console)
-    console.print(f"Results: {path}", soft_wrap=True, highlight=False)
-    return table
+    comparison, pairs = summary(found)
+    path = Path(config.out).expanduser()
+    comparison.save(path / "comparison.json")
+    title = f"Over {len(values)} values of {over}: mean ± standard error"
+    show_figures(comparison, "run", title, console)
+    if len(pairs):
+        pairs.save(path / "differences.json")
+        title = f"Difference to {comparison.method[0]}, run by run"
+        show_figures(pairs, "run difference", title, console)
+    for note in shared_networks(each) if over == "seed" else ():
+        console.print(note, soft_wrap=True, highlight=False)
+    console.print(f"Results: {path / 'comparison.json'}", soft_wrap=True, highlight=False)
+    return comparison
 
 
 def one_of(config: Config, over: str, value: Any) -> Config:
@@ -53,29 +65,20 @@ def one_of(config: Config, over: str, value: Any) -> Config:
     return check_config(settings, where=f"{over}={value}")
 
 
-def summary(tables: list[Table]) -> Table:
-    """Mean and standard error over runs, and of differences to the first method.
+def summary(tables: Sequence[Table]) -> tuple[Table, Table]:
+    """Means over runs, and of differences to the first method: a row a method in both.
 
+    >>> import torch
     >>> runs = [
     ...     Table({"method": ["a", "b"], "nll": torch.tensor([1.0, low])}) for low in (0.0, 2.0)
     ... ]
-    >>> found = summary(runs)
-    >>> found.nll.tolist(), found.nll_error.tolist(), found.nll_difference.tolist()
-    ([1.0, 1.0], [0.0, 1.0], [0.0, 0.0])
+    >>> comparison, pairs = summary(runs)
+    >>> comparison.nll.tolist(), comparison.nll_se.tolist(), pairs.method, pairs.nll.tolist()
+    ([1.0, 1.0], [0.0, 1.0], ['b'], [0.0])
     """
-    methods = tables[0].method
-    columns: dict[str, Any] = {"method": methods}
-    for name, first in tables[0].columns.items():
-        if not isinstance(first, torch.Tensor):
-            continue
-        every = torch.stack([table.columns[name].double() for table in tables])  # (runs, methods)
-        columns |= dict(zip((name, f"{name}_error"), _mean(every), strict=True))
-        pair = _mean(every - every[:, :1])
-        columns |= dict(zip((f"{name}_difference", f"{name}_difference_error"), pair, strict=True))
-    return Table(columns)
-
-
-def _mean(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (runs, methods)
-    runs = len(values)
-    error = values.std(0) / runs**0.5 if runs > 1 else torch.full_like(values[0], torch.nan)
-    return values.mean(0), error
+    runs: dict[str, list[Figures]] = {}
+    for one in tables:
+        for row in one.rows():
+            runs.setdefault(row.pop("method"), []).append(row)
+    means = [{"method": method, **averaged(each)} for method, each in runs.items()]
+    return Table.from_rows(means), differences(runs)

@@ -118,7 +118,13 @@ class Setup:
         if self.surface.device.type != "cpu":
             return torch.get_num_threads()
         batch = next(iter(self.batches(0)))
-        return best_threads(self.model(0), self.task, batch)
+        return best_threads(
+            self.model(0),
+            self.task,
+            batch,
+            autocast=self.autocast,
+            channels_last=self.config.channels_last,
+        )
 
     def _task(self) -> Task:
         named = self.config.task

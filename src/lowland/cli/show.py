@@ -26,7 +26,6 @@ SECONDS = 30.0  # between lines on the progress of a stage, where there is no te
 _GAP = 3  # characters between columns
 # column of the record -> (heading, format); two tables, so that each fits 80 columns
 _QUALITY = {
-    "method": ("method", "{}"),
     "accuracy": ("accuracy", "{:.4f}"),
     "rmse": ("RMSE", "{:.4g}"),
     "nll": ("NLL", "{:.4f}"),
@@ -39,15 +38,16 @@ _QUALITY = {
     "nll_tempered": ("NLL at T", "{:.4f}"),
 }
 _COST = {
-    "method": ("method", "{}"),
     "scale": ("scale", "{:.2f}"),
     "samples": ("networks", "{:.0f}"),
     "epochs": ("epochs", "{:.0f}"),
     "train_seconds": ("train s", "{:.1f}"),
     "predict_seconds": ("predict s", "{:.2f}"),
 }
-# what `lowland compare` shows; {} is the name of an out-of-distribution set
-_COMPARED = {
+# what is shown of several runs; {} is the name of an out-of-distribution set
+_PARTS = {
+    "run": _QUALITY,
+    "run difference": {n: (head, f"{{:+{form[2:]}") for n, (head, form) in _QUALITY.items()},
     "test": {
         "accuracy": ("accuracy", "{:.4f}"),
         "rmse": ("RMSE", "{:.4g}"),
@@ -137,11 +137,11 @@ def show(table: Table, console: Console) -> None:
 
 
 def show_figures(table: Table, part: str, title: str, console: Console, *, of: str = "") -> None:
-    """Prints a part of what `lowland compare` found, in as many tables as the width needs.
+    """Prints a part of what several runs found, in as many tables as the width needs.
 
     Columns of standard errors, which end with `_se`, stand behind their ±.
     """
-    chosen = {name.format(of): form for name, form in _COMPARED[part].items()}
+    chosen = {name.format(of): form for name, form in _PARTS[part].items()}
     chosen = {name: form for name, form in chosen.items() if name in table.columns}
     width = {
         name: max(map(len, [form[0], *_texts(table, name, form[1])]))
@@ -152,7 +152,7 @@ def show_figures(table: Table, part: str, title: str, console: Console, *, of: s
     room = 0
     for name, form in chosen.items():
         if room < width[name] + _GAP or not groups:
-            groups.append({"method": ("method", "{}")})
+            groups.append({})
             room = console.width - label - _GAP - 2
         groups[-1][name] = form
         room -= width[name] + _GAP
@@ -161,6 +161,7 @@ def show_figures(table: Table, part: str, title: str, console: Console, *, of: s
 
 
 def _print(table: Table, columns: dict[str, tuple[str, str]], title: str, console: Console) -> None:
+    columns = {"method": ("method", "{}")} | columns
     names = [name for name in columns if name in table.columns]
     judged = [n for n in names if _best(n) is not None and isinstance(table.columns[n], Tensor)]
     best = {name: _best(name)(_finite(table.columns[name])) for name in judged}
@@ -211,35 +212,3 @@ def _cell(form: str, value: Any) -> str:
     if isinstance(value, float) and abs(value) >= 1e5:
         form = "{:.4g}"
     return form.format(value)
-
-
-def show_repeated(table: Table, title: str, console: Console) -> None:
-    """Prints means ± standard errors over runs, and paired differences to the first method."""
-    first = next(iter(table.rows()))["method"]
-    for text, ending, sign in ((title, "", ""), (f"Difference to {first}", "_difference", "+")):
-        out = RichTable(title=text, title_justify="left", box=SIMPLE_HEAD)
-        out.add_column("method", no_wrap=True)
-        names = [n for n in _QUALITY if n != "method" and f"{n}_error" in table.columns]
-        for name in names:
-            out.add_column(_QUALITY[name][0], justify="right", no_wrap=True)
-        for row in table.rows():
-            if ending and row["method"] == first:
-                continue
-            cells = [
-                _with_error(row[name + ending], row[f"{name}{ending}_error"], sign)
-                for name in names
-            ]
-            out.add_row(row["method"], *cells)
-        console.print(out)
-
-
-def _with_error(mean: float, error: float, sign: str = "") -> str:
-    """A mean with the digits that its standard error leaves it.
-
-    >>> _with_error(2.47512, 0.0712), _with_error(-0.5, float("nan"), "+")
-    ('2.475 ±0.071', '-0.5')
-    """
-    if not math.isfinite(mean) or not math.isfinite(error) or error <= 0:
-        return f"{mean:{sign}.4g}" if math.isfinite(mean) else "-"
-    digits = max(1 - math.floor(math.log10(error)), 0)
-    return f"{mean:{sign}.{digits}f} ±{error:.{digits}f}"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lowland.cli.over_runs import SE, Figures, averaged, differences
 from lowland.cli.predictions import Judged
 from lowland.core import Classification, Regression, Task
 from lowland.evaluate import crps, ood, scores, selective
 from lowland.records import Predictive, RiskCoverage, ShiftCurves, Table
 
 CLASSIFIED = ("accuracy", "nll", "ece", "brier")
-SE = "_se"  # what the name of a column of standard errors ends with
 
 
 class Summary:
@@ -43,19 +42,12 @@ class Summary:
                 exact = all(run.mixture is not None for run in runs)
                 words["crps_of"] = "mixture" if exact else "Gaussian"
             found.append({**words, "runs": float(len(runs)), **self._averaged(figures)})
-        return table(found)
+        return Table.from_rows(found)
 
     def differences(self) -> Table:
-        """What a method adds to the first one's figures, run by run: seeds share their luck, so
-        these means have smaller errors than those of the figures. Empty for a single run."""
-        found: list[dict[str, Any]] = []
-        for runs, figures in zip(self.rows[1:], self.figures[1:], strict=True):
-            if len(runs) < 2:
-                continue
-            pairs = zip(figures, self.figures[0], strict=True)
-            each = [{n: a[n] - b[n] for n in a if n in b and n != "samples"} for a, b in pairs]
-            found.append({"method": runs[0].title, **self._averaged(each)})
-        return table(found)
+        """What a method adds to the first one's figures, run by run."""
+        titles = [runs[0].title for runs in self.rows]
+        return differences(dict(zip(titles, self.figures, strict=True)))
 
     def shift(self) -> Table:
         """A row a method, kind and strength; strength 0 are the clean rows."""
@@ -68,7 +60,7 @@ class Summary:
             for kind, strength, figures in places:
                 words = {"method": runs[0].title, "kind": kind, "strength": float(strength)}
                 found.append(words | self._averaged(figures))
-        return table(found)
+        return Table.from_rows(found)
 
     def strange(self) -> Table:
         """A row a method, set and score: AUROC and FPR95."""
@@ -82,7 +74,7 @@ class Summary:
                         {"auroc": float(t.auroc[i]), "fpr95": float(t.fpr95[i])} for t in tables
                     ]
                     found.append(words | self._averaged(each))
-        return table(found)
+        return Table.from_rows(found)
 
     def curves(self) -> dict[str, ShiftCurves]:
         """Figures against the strength of corruption, by method."""
@@ -136,26 +128,8 @@ class Summary:
             found |= {f"auroc_{name}": first["auroc"], f"fpr95_{name}": first["fpr95"]}
         return found | {"samples": float(run.test.samples)}
 
-    def _averaged(self, runs: list[dict[str, float]]) -> dict[str, float]:
-        """Means over runs, and beside them their standard errors."""
-        out = {}
-        for name in runs[0]:
-            values = torch.tensor([run[name] for run in runs], dtype=torch.float64)
-            out[name] = float(values.mean())
-            if self.many:
-                n = len(values)
-                out[name + SE] = float(values.std() / math.sqrt(n)) if n > 1 else math.nan
-        return out
-
-
-def table(rows: list[dict[str, Any]]) -> Table:
-    """Rows as a table; what a row lacks is NaN."""
-    columns: dict[str, Any] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        values = [row.get(name, math.nan) for row in rows]
-        words = isinstance(values[0], str)
-        columns[name] = values if words else torch.tensor(values, dtype=torch.float64)
-    return Table(columns)
+    def _averaged(self, runs: Sequence[Figures]) -> dict[str, float]:
+        return averaged(runs, errors=self.many)
 
 
 def _metrics(pred: Predictive | None) -> dict[str, float]:

@@ -11,16 +11,17 @@ from torch import Tensor
 from lowland.core import Batch, Task
 from lowland.core.data import take
 from lowland.errors import ConfigError, DataError
-from lowland.posteriors.noise import normal
+from lowland.posteriors.noise import DATA, generator
 
 _SLACK = 1e-3  # how far outside [0, 1] rounding may bring pixels that were normalised
 
 
 def gaussian_noise(images: Tensor, deviation: float, *, seed: int = 0, first: int = 0) -> Tensor:
     """Independent noise of this standard deviation; row i's is a function of seed and first + i."""
-    size = images[0].numel()
-    rows = [normal(size, seed=seed, draw=first + i) for i in range(len(images))]
-    return images + deviation * torch.stack(rows).view(images.shape).to(images)
+    noise = torch.empty(images.shape)
+    for i, row in enumerate(noise):
+        row.normal_(generator=generator(seed, first + i, DATA))
+    return images + deviation * noise.to(images)
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lowland.core import Classification, Task
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.metrics import pairs
-from lowland.posteriors.noise import generator
+from lowland.posteriors.noise import DATA, generator
 from lowland.records import Predictive, Table
 
 TPR = 0.95  # of rows in distribution, accepted
@@ -114,7 +114,7 @@ def noise_like(
     shape = inputs.shape[1:]
     out = torch.empty(len(inputs) if rows is None else rows, *shape, dtype=inputs.dtype)
     for i, row in enumerate(out):
-        source = generator(seed, i, 0)
+        source = generator(seed, i, DATA)
         if kind == "gaussian":
             row.normal_(generator=source)
         else:

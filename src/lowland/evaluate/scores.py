@@ -82,7 +82,7 @@ def crps(target: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 def _expected_distance(mean: Tensor, variance: Tensor) -> Tensor:
     """E|X| of Gaussian X."""
     sd = variance.sqrt()
-    z = mean / sd
+    z = mean / sd.clamp_min(torch.finfo(sd.dtype).tiny)  # a point's is infinite, or 0
     density = torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
     return 2 * sd * density + mean * torch.erf(z / math.sqrt(2))
 

@@ -67,10 +67,7 @@ def evaluate(
         count=count,
         progress=progress,
     )
-    names = dict.fromkeys(name for row in sink.rows for name in row)
-    nan = float("nan")
-    columns = {name: [row.get(name, nan) for row in sink.rows] for name in names}
-    return Table({n: torch.tensor(v, dtype=torch.float64) for n, v in columns.items()})
+    return Table.from_rows(sink.rows)
 
 
 class EachPoint:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
-
 from lowland.core import LossSurface
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.bma import predict
@@ -42,6 +40,7 @@ def tune_scale(
     Returns:
         The posterior, and a table of scale and nll, infinite where a draw's loss was not finite.
 
+    >>> import torch
     >>> from torch import nn
     >>> from lowland.core import Regression
     >>> surface = LossSurface(
@@ -79,8 +78,5 @@ def tune_scale(
             raise DataError("a scale is chosen by its NLL: give rows with targets.")
         found.append(pred.metrics()["nll"])
     best = min(range(len(found)), key=found.__getitem__)
-    columns = {
-        "scale": torch.tensor(list(scales), dtype=torch.float64),
-        "nll": torch.tensor(found, dtype=torch.float64),
-    }
-    return scaled.with_scale(scales[best]), Table(columns)
+    rows = [{"scale": s, "nll": nll} for s, nll in zip(scales, found, strict=True)]
+    return scaled.with_scale(scales[best]), Table.from_rows(rows)

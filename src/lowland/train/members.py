@@ -193,8 +193,8 @@ class MemberSGD(torch.optim.SGD):
     r"""SGD with momentum in which each network has its own rate and weight decay.
 
     \(v_m \leftarrow \mu v_m + \eta_m (\nabla L_m + \lambda_m w_m),\ w_m \leftarrow w_m - f v_m\),
-    where f = 1 is what schedules change: with a constant f this is torch's SGD at \(\eta_m f\). One
-    run of `sgd_members` then searches a whole grid of settings.
+    where f = 1 is what schedules change: torch's SGD at \(\eta_m f\), however f changes, since its
+    v has no rate in it. One run of `sgd_members` then searches a whole grid of settings.
 
     Args:
         params: of `Members`: one tensor (M, P). lr, weight_decay: a number, or one a network.
@@ -223,11 +223,12 @@ class MemberSGD(torch.optim.SGD):
         (weights,) = params
         super().__init__([weights], lr=1.0, momentum=momentum)
         # plain numbers in the group: a checkpoint holds them, and refuses others
-        for name, value in (("rates", lr), ("decays", weight_decay)):
+        given = (("rates", "lr", lr), ("decays", "weight_decay", weight_decay))
+        for name, option, value in given:
             values = [float(value)] * len(weights) if isinstance(value, float | int) else value
             if len(values) != len(weights) or not all(0 <= v < math.inf for v in values):
                 raise ConfigError(
-                    f"{name}: expected a number >= 0 for each of {len(weights)} networks, got "
+                    f"{option}: expected a number >= 0 for each of {len(weights)} networks, got "
                     f"{values}."
                 )
             self.param_groups[0][name] = [float(v) for v in values]

@@ -1,40 +1,22 @@
-"""A plain training loop, for trajectories: mixed precision, collectors, and resuming anywhere."""
+"""A plain training loop, for trajectories."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lowland.core import ParamLayout, Task
-from lowland.core.data import move
-from lowland.errors import ConfigError, DataError, NonFiniteError
+from lowland.core import Task
+from lowland.errors import ConfigError
 from lowland.files import PathLike
-from lowland.progress import Progress, reporting
+from lowland.progress import Progress
 from lowland.records import TrainingLog
-from lowland.train import checkpoint as disk
-from lowland.train.batches import Batches
-
-SAVE_SECONDS = 20.0  # between checkpoints inside of an epoch
-_WATCH = 32  # steps between looks at the loss on a GPU, where each look waits for it
-
-
-class Collects(Protocol):
-    """What takes iterates after each step: see `lowland.Collector`."""
-
-    def step(self, model: nn.Module) -> bool: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+from lowland.train.run import Collects, Run
 
 
 def sgd(
@@ -86,6 +68,7 @@ def sgd(
         ConfigError: a checkpoint of a run with other settings.
 
     >>> from lowland.core import Regression
+    >>> from lowland.train import Batches
     >>> x = torch.linspace(-1, 1, 32)[:, None]
     >>> net = nn.Linear(1, 1)
     >>> log = sgd(net, Regression(noise_variance=1.0), Batches((x, 2 * x), batch_size=8), epochs=50)
@@ -97,7 +80,7 @@ def sgd(
             f"expected epochs >= 1 and accumulate >= 1, got epochs={epochs}, "
             f"accumulate={accumulate}."
         )
-    run = _Run(
+    run = Run(
         model,
         task,
         data,
@@ -115,269 +98,5 @@ def sgd(
         checkpoint=None if checkpoint is None else Path(checkpoint),
         checkpoint_steps=checkpoint_steps,
     )
-    modes = {module: module.training for module in model.modules()}
-    with disk.seeded(seed), reporting(progress, "train") as report:
-        try:
-            run.resume()
-            while run.epoch < epochs:
-                run.one_epoch(report)
-        finally:
-            for module, training in modes.items():
-                module.training = training
+    run.to_the_end(progress)
     return run.log()
-
-
-class _Run:
-    """The state of a run and its steps."""
-
-    def __init__(self, model: nn.Module, task: Task, data: Iterable[Any], **options: Any) -> None:
-        self.model = model
-        self.task = task
-        self.data = data
-        self.options = options
-        device = options["device"]
-        self.device = torch.device(device) if device else next(model.parameters()).device
-        self.channels_last = options["channels_last"]
-        model.to(self.device)
-        if self.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        make = options["optimizer"] or (lambda ps: torch.optim.SGD(ps, lr=0.05, momentum=0.9))
-        self.optimizer: Optimizer = make(trainable)
-        schedule = options["schedule"]
-        self.schedule: LRScheduler | None = schedule(self.optimizer) if schedule else None
-        half = options["autocast"] is torch.float16 and self.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
-        self.always_eval = [m for m in model.modules() if model.training and not m.training]
-        self.layout = ParamLayout(model)
-        self.settings = self._settings()
-        self.epoch = 0
-        self.batch = 0  # batches done in this epoch
-        self.step = 0  # optimizer steps done
-        self.columns: dict[str, Any] = {}
-        self.partial: dict[str, Any] = {
-            "loss": 0.0,
-            "items": 0.0,
-            "seconds": 0.0,
-        }  # of the epoch under way
-        self.saved = time.monotonic()
-        self.pending: list[tuple[int, Tensor, int]] = []  # (batch, loss, items) not looked at yet
-
-    # -- the loop --------------------------------------------------------------------------------
-
-    def one_epoch(self, report: Any) -> None:
-        self.model.train()
-        for module in self.always_eval:
-            module.training = False
-        started = time.perf_counter()
-        total = _length(self.data)
-        if total is not None:
-            total = math.ceil(total / self.options["accumulate"]) * self.options["epochs"]
-        waiting = 0  # batches whose gradient is not applied yet
-        for batch in self._batches():
-            if waiting == 0:
-                self.optimizer.zero_grad(set_to_none=True)
-            self._backward(batch)
-            self.batch += 1
-            waiting += 1
-            if waiting == self.options["accumulate"]:
-                self._apply(waiting)
-                waiting = 0
-                started = self._tick(started)
-                report(self.step, total)
-        if self.batch == 0:
-            raise DataError("the training loader is empty: it gave no rows; check its data set.")
-        if waiting:
-            self._apply(waiting)
-        self._look()
-        self.partial["seconds"] += time.perf_counter() - started
-        self._close_epoch()
-        report(self.step, total)
-
-    def _backward(self, batch: Any) -> None:
-        batch = self.task.parts(batch)
-        batch = move(batch, self.device, channels_last=self.channels_last)
-        args, kwargs, target = batch
-        if target is None:
-            raise DataError("the training batches have no target: give (inputs, target).")
-        with self._precision():
-            output = self.task.output(self.model(*args, **kwargs))
-        if self.epoch == 0:
-            self.task.check(output, target)
-        items = self.task.count(batch)
-        each = self.task.items_nll(output, target)
-        loss = each.sum() / max(items, 1)
-        self.pending.append((self.batch, loss.detach(), items))
-        if self.device.type == "cpu" or len(self.pending) >= _WATCH:
-            self._look()
-        self.scaler.scale(loss / self.options["accumulate"]).backward()
-
-    def _apply(self, waiting: int) -> None:
-        optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if waiting < self.options["accumulate"]:  # the last batches of an epoch
-            for p in optimised:
-                if p.grad is not None:
-                    p.grad.mul_(self.options["accumulate"] / waiting)
-        if self.options["clip"] is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(optimised, self.options["clip"])
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.schedule is not None:
-            self.schedule.step()
-        self.step += 1
-        for collector in self.options["collectors"]:
-            collector.step(self.model)
-
-    def _look(self) -> None:
-        """Adds the losses up, and stops at one that is not finite."""
-        for batch, loss, items in self.pending:
-            value = loss.item()
-            if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"the loss is {value} at step {self.step + 1} (epoch {self.epoch + 1}, batch "
-                    f"{batch + 1}); lower the learning rate or look at that batch. The last "
-                    "checkpoint and the iterates stored before it are whole."
-                )
-            self.partial["loss"] += value * items
-            self.partial["items"] += items
-        self.pending.clear()
-
-    def _tick(self, started: float) -> float:
-        """Saves where it is time to, in the middle of an epoch; gives the time it counted up to."""
-        if self.options["checkpoint"] is None or not self._due():
-            return started
-        self._look()
-        now = time.perf_counter()
-        self.partial["seconds"] += now - started
-        self.save()
-        return time.perf_counter()
-
-    def _due(self) -> bool:
-        every = self.options["checkpoint_steps"]
-        if every is None:
-            return time.monotonic() - self.saved >= SAVE_SECONDS
-        return self.step % every == 0
-
-    def _close_epoch(self) -> None:
-        row = {
-            "epoch": self.epoch + 1.0,
-            "loss": self.partial["loss"] / max(self.partial["items"], 1.0),
-            "lr": float(self.optimizer.param_groups[0]["lr"]),
-            "seconds": self.partial["seconds"],
-        }
-        if self.options["validate"] is not None:
-            self.model.eval()
-            with torch.no_grad():
-                row |= {k: float(v) for k, v in self.options["validate"](self.model).items()}
-        for name, value in row.items():  # a figure may come later than the first epoch
-            self.columns.setdefault(name, [math.nan] * self.epoch).append(value)
-        for values in self.columns.values():
-            values.extend([math.nan] * (self.epoch + 1 - len(values)))
-        self.partial = dict.fromkeys(self.partial, 0.0)
-        self.epoch += 1
-        self.batch = 0
-        if self.options["checkpoint"] is not None:
-            self.save()
-
-    def _batches(self) -> Iterator[Any]:
-        """The rest of this epoch."""
-        if isinstance(self.data, Batches):
-            return self.data.epoch(self.epoch, start=self.batch)
-        return self._skipping()
-
-    def _skipping(self) -> Iterator[Any]:
-        # a loader of the user's draws its order from a global generator: start the epoch from a
-        # state that is known, and come back to the present one behind the batches already seen
-        done = self.batch
-        present = disk.rng_state()
-        disk.seed_all(self.options["seed"] * 1_000_003 + self.epoch)
-        batches = iter(self.data)
-        for _ in range(done):
-            next(batches, None)
-        if done:
-            disk.set_rng_state(present)
-        yield from batches
-
-    def _precision(self) -> Any:
-        autocast = self.options["autocast"]
-        if not autocast:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=None if autocast is True else autocast)
-
-    # -- checkpoints -----------------------------------------------------------------------------
-
-    def _settings(self) -> dict[str, Any]:
-        """What must be the same for a run to continue: taken before its first step."""
-        groups = [
-            ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
-            for group in self.optimizer.param_groups
-        ]
-        data = self.data
-        own = ("rows", "batch_size", "shuffle", "seed", "drop_last")
-        keys = ("epochs", "accumulate", "clip", "seed")
-        return {
-            "model": self.layout.fingerprint,
-            "batches": _length(data),
-            "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
-            "optimizer": f"{type(self.optimizer).__name__}({'; '.join(groups)})",
-            "schedule": type(self.schedule).__name__,
-            **{key: self.options[key] for key in keys},
-        }
-
-    def save(self) -> None:
-        # a step may overflow whose loss was finite: such weights must not replace good ones
-        self.layout.require_finite(
-            self.layout.flatten(self.model), what=f"no checkpoint at step {self.step}: the weights"
-        )
-        disk.save(self.options["checkpoint"], self._state())
-        self.saved = time.monotonic()
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "settings": self.settings,
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
-            "columns": self.columns,
-            "partial": self.partial,
-            "model": disk.tensors_of(self.model),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "collectors": [collector.state_dict() for collector in self.options["collectors"]],
-        }
-
-    def resume(self) -> None:
-        path = self.options["checkpoint"]
-        if path is None:
-            return
-        if not path.exists():
-            self.save()  # stores that run ahead of the next checkpoint can then go back to this one
-            return
-        self._restore(disk.load(path, settings=self.settings))
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        disk.restore(self.model, state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
-        for collector, saved in zip(self.options["collectors"], state["collectors"], strict=True):
-            collector.load_state_dict(saved)
-        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
-        self.columns, self.partial = state["columns"], state["partial"]
-        disk.set_rng_state(state["rng"])
-
-    def log(self) -> TrainingLog:
-        return TrainingLog(
-            {k: torch.tensor(v, dtype=torch.float64) for k, v in self.columns.items()}
-        )
-
-
-def _length(data: Iterable[Any]) -> int | None:
-    """How many batches there are, where that is known."""
-    try:
-        return len(data)  # type: ignore[arg-type]
-    except TypeError:  # a DataLoader over a stream has a `__len__` that raises
-        return None

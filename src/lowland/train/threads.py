@@ -9,17 +9,27 @@ import torch
 from torch import nn
 
 from lowland.core import Task
+from lowland.core.data import move
 from lowland.core.template import private_copy
 
 WORTH = 1.3  # how many times faster several threads must be
 
 
-def best_threads(model: nn.Module, task: Task, batch: Any, *, repeats: int = 5) -> int:
+def best_threads(
+    model: nn.Module,
+    task: Task,
+    batch: Any,
+    *,
+    autocast: bool | torch.dtype | None = None,
+    channels_last: bool = False,
+    repeats: int = 5,
+) -> int:
     """1, or as many as torch uses now where a training step is clearly faster on them.
 
     Clearly, because small tensors run many times slower on two threads than on one as soon as a
     neighbour keeps a core busy, while large ones lose a factor of two at most on one. Results
     depend on the number of threads in their last bits, so choose once a run and keep to it.
+    `autocast` and `channels_last`: as the run trains, see `sgd`.
 
     >>> from lowland.core import Regression
     >>> batch = (torch.zeros(4, 1), torch.zeros(4, 1))
@@ -30,14 +40,20 @@ def best_threads(model: nn.Module, task: Task, batch: Any, *, repeats: int = 5) 
     if most == 1 or next(model.parameters()).device.type != "cpu":
         return most
     model = private_copy(model).train()  # gradients and statistics of the user's stay as they are
-    args, kwargs, target = task.parts(batch)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parts = move(task.parts(batch), torch.device("cpu"), channels_last=channels_last)
+    args, kwargs, target = parts
+    dtype = autocast if isinstance(autocast, torch.dtype) else None
 
     def seconds(threads: int) -> float:
         torch.set_num_threads(threads)
         best = float("inf")
         for _ in range(repeats):
             start = time.perf_counter()
-            task.nll(task.output(model(*args, **kwargs)), target).mean().backward()
+            with torch.autocast("cpu", dtype, enabled=bool(autocast)):
+                output = task.output(model(*args, **kwargs))
+            task.nll(output, target).mean().backward()
             best = min(best, time.perf_counter() - start)
         return best
 

@@ -18,12 +18,11 @@ from lowland.core import Task
 from lowland.core.data import map_tensors, move, nbytes, tensors
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.files import PathLike
-from lowland.progress import Progress, reporting
+from lowland.progress import Progress
 from lowland.records import TrainingLog
-from lowland.train import checkpoint as disk
 from lowland.train.batches import Batches
 from lowland.train.members import Members
-from lowland.train.sgd import Collects, _Run
+from lowland.train.run import Collects, Run
 
 _BLOCK = 1 << 23  # bytes of rows that are gathered at once: several batches, and still in cache
 
@@ -115,18 +114,11 @@ def sgd_members(
         checkpoint=None if checkpoint is None else Path(checkpoint),
         checkpoint_steps=checkpoint_steps,
     )
-    training = members.training
-    with disk.seeded(seed), reporting(progress, "train") as report:
-        try:
-            run.resume()
-            while run.epoch < epochs:
-                run.one_epoch(report)
-        finally:
-            members.train(training)
+    run.to_the_end(progress)
     return run.logs()
 
 
-class _Together(_Run):
+class _Together(Run):
     """A run whose losses are (M,)."""
 
     model: Members

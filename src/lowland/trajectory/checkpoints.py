@@ -127,13 +127,15 @@ def _in_folder(folder: Path) -> list[Checkpoint]:
 def _trainer(folder: Path) -> list[Checkpoint]:
     """The Hugging Face Trainer's output folder."""
     inside = [p for p in folder.iterdir() if p.is_dir() and _TRAINER.match(p.name)]
-    found = [c for p in sorted(inside, key=lambda p: natural(p.name)) for c in _weights(p)]
-    if inside and not found:
+    inside.sort(key=lambda p: natural(p.name))
+    found = {p: _weights(p) for p in inside}
+    empty = [p for p in inside if not found[p]]
+    if empty:  # the average of the others would be another one than what was asked for
         raise StoreError(
-            f"{inside[0]} has none of {', '.join(WEIGHTS)}; sharded optimizer formats must be "
-            "gathered into one of them first."
+            f"{empty[0]} has none of {', '.join(WEIGHTS)}: gather sharded optimizer formats into "
+            "one of them first, or, if it was cut off while it was written, delete it."
         )
-    return found
+    return [checkpoint for p in inside for checkpoint in found[p]]
 
 
 def _weights(folder: Path) -> list[Checkpoint]:

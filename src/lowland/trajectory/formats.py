@@ -22,8 +22,10 @@ KEYS = ("state_dict", "model_state_dict", "model", "module")
 INDEX = ".index.json"
 _ZIP = b"PK\x03\x04"  # how torch's files have begun since 1.6
 _STATISTICS = re.compile(r"(^|[./])(running_mean|running_var|num_batches_tracked)$")
-# copies of the network that some trainers keep beside it
-_COPIES = re.compile(r"ema|teacher|shadow|averag|swa|target|momentum", re.IGNORECASE)
+# copies of the network that some trainers keep beside it; whole words, for "semantic" is none
+_COPIES = re.compile(
+    r"(?<![a-z])(ema|teacher|shadow|averag(e|ed|ing)|swa|target|momentum)(?![a-z])", re.IGNORECASE
+)
 
 
 def read_checkpoint(

@@ -189,22 +189,24 @@ def _arranged(
 ) -> dict[str, Any]:
     """A state with its vectors in the order of another layout."""
 
-    def moved(vectors: Tensor) -> Tensor:  # (..., P)
-        named = theirs.unflatten(vectors)
-        pieces = [named[theirs.aliases.get(name, name)] for name in ours.names]
-        return torch.cat([p.reshape(*vectors.shape[:-1], -1) for p in pieces], dim=-1)
-
     shapes = {entry.name: entry.shape for entry in theirs.entries}
-    wrong = [
-        entry.name
-        for entry in ours.entries
-        if shapes.get(theirs.aliases.get(entry.name, entry.name)) != entry.shape
-    ]
+    places: dict[str, str] = {}  # ours -> theirs: a file may have another of a tied weight's names
+    for other, name in [*((n, n) for n in ours.names), *ours.aliases.items()]:
+        place = theirs.aliases.get(other, other)
+        if place in shapes:
+            places.setdefault(name, place)
+    wrong = [e.name for e in ours.entries if shapes.get(places.get(e.name, "")) != e.shape]
     if wrong:
         raise LayoutError(
             f"{path} is of another model: {wrong[0]} is missing in it or has another shape; it "
             f"holds {', '.join(theirs.names[:5])}."
         )
+
+    def moved(vectors: Tensor) -> Tensor:  # (..., P)
+        named = theirs.unflatten(vectors)
+        pieces = [named[places[name]] for name in ours.names]
+        return torch.cat([p.reshape(*vectors.shape[:-1], -1) for p in pieces], dim=-1)
+
     tensors = {k: moved(v) for k, v in state.items() if isinstance(v, Tensor)}
     return state | tensors | {"layout": ours.spec()}
 

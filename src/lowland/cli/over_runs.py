@@ -1,0 +1,66 @@
+"""Several runs in one table: means, standard errors, paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from lowland.cli.config import Config
+from lowland.records import Table
+
+SE = "_se"  # what the name of a column of standard errors ends with
+Figures = Mapping[str, float]  # of one method in one run
+
+
+def averaged(runs: Sequence[Figures], *, errors: bool = True) -> dict[str, float]:
+    r"""The mean of each figure over R runs, and beside it its standard error \(s / \sqrt R\).
+
+    s is the deviation over R - 1; the error of a single run is NaN.
+
+    >>> averaged([{"nll": 1.0}, {"nll": 3.0}])
+    {'nll': 2.0, 'nll_se': 1.0}
+    """
+    out = {}
+    for name in runs[0]:
+        values = torch.tensor([run[name] for run in runs], dtype=torch.float64)
+        out[name] = float(values.mean())
+        if errors:
+            n = len(values)
+            out[name + SE] = float(values.std() / math.sqrt(n)) if n > 1 else math.nan
+    return out
+
+
+def differences(methods: Mapping[str, Sequence[Figures]]) -> Table:
+    """What a method adds to the first one's figures, run by run: runs share their luck, so these
+    means have smaller errors than those of the figures. Empty for a single run.
+
+    >>> methods = {"SGD": [{"nll": 1.0}, {"nll": 9.0}], "SWA": [{"nll": 0.5}, {"nll": 8.5}]}
+    >>> print(differences(methods))
+    method      nll  nll_se
+    SWA     -0.5000  0.0000
+    """
+    first, *others = methods.items()
+    rows: list[dict[str, Any]] = []
+    for title, runs in others:
+        if len(runs) == len(first[1]) > 1:
+            pairs = zip(runs, first[1], strict=True)
+            each = [{n: a[n] - b[n] for n in a if n in b and n != "samples"} for a, b in pairs]
+            rows.append({"method": title, **averaged(each)})
+    return Table.from_rows(rows)
+
+
+def shared_networks(configs: Sequence[Config]) -> list[str]:
+    """Says so where runs of several seeds share networks: an ensemble's have seed, seed + 1..."""
+    config = configs[0]
+    seeds = sorted(one.seed for one in configs)
+    near = any(b - a < config.ensemble for a, b in pairwise(seeds))
+    if not near or not {"ensemble", "multiswag"} & set(config.methods):
+        return []
+    return [
+        f"Seeds {', '.join(map(str, seeds))} are nearer than the {config.ensemble} networks of an "
+        "ensemble: runs share some of them, so that these rows' standard errors are too small."
+    ]
