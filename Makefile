@@ -25,7 +25,7 @@ $(1) -m pip install --quiet $(2) einconv einops linear_operator opt_einsum tqdm 
 $(1) -m pip install --quiet $(2) --no-deps asdfghjkl backpack-for-pytorch curvlinops-for-pytorch laplace-torch
 endef
 
-.PHONY: help setup demo test soak integrations lint format types bench study-uci lock clean
+.PHONY: help setup demo test soak integrations lint format types docs docs-serve bench study-uci lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,16 @@ format: setup ## ruff: mend what it can, and lay out
 
 types: setup ## mypy
 	$(BIN)/mypy $(ARGS)
+
+# What it would warn of is the future of mkdocs itself.
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+
+# Not --quiet: it hides warnings from --strict too.
+docs: setup ## build the documentation into build/site; a broken link is an error
+	$(BIN)/mkdocs build --strict $(ARGS)
+
+docs-serve: setup ## show the documentation in a browser, as it is being written
+	$(BIN)/mkdocs serve $(ARGS)
 
 bench: setup ## measure speed and memory
 	$(BIN)/python benchmarks/run.py $(ARGS)

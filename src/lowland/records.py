@@ -156,7 +156,7 @@ class Table(Record):
 
 @dataclass(frozen=True, eq=False)
 class TrainingLog(Record):
-    """A training run, an entry an epoch; `averages` holds other curves over epochs, by name.
+    """A training run, one entry per epoch; `averages` holds other curves over epochs, by name.
 
     `columns`: epoch (epochs done), loss (mean over the epoch, training mode), lr, seconds, and
     what the `validate` function gave. `averages`: {name: {"epoch": (m,), "nll": (m,)}}.

@@ -63,16 +63,16 @@ def _stage(records: list[dict[str, Any]]) -> list[str]:
     lines += [_row(one["set"], *(_cell(_ll(one, m)) for m in METHODS)) for one in records]
     lines += [
         "",
-        "Difference to SGD in log-likelihood, paired by split:",
+        "Difference to SGD in log-likelihood, paired by split; last, MultiSWAG's to the ensemble:",
         "",
-        _row("set", *METHODS[1:]),
-        _row(*["---"] * len(METHODS)),
+        _row("set", *METHODS[1:], "MultiSWAG - deep ensemble"),
+        _row(*["---"] * (len(METHODS) + 1)),
     ]
     for one in records:
-        sgd = _ll(one, "SGD")
-        pairs = (
-            [a - b for a, b in zip(_ll(one, method), sgd, strict=True)] for method in METHODS[1:]
-        )
+        pairs = [
+            [a - b for a, b in zip(_ll(one, method), _ll(one, other), strict=True)]
+            for method, other in (*((m, "SGD") for m in METHODS[1:]), ("MultiSWAG", METHODS[3]))
+        ]
         lines.append(_row(one["set"], *(_cell(pair, sign="+") for pair in pairs)))
     lines += ["", "RMSE in the target's units:", "", _row("set", *METHODS)]
     lines.append(_row(*["---"] * (len(METHODS) + 1)))

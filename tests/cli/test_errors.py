@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+import lowland as ll
 from lowland.cli import main
 from lowland.cli.config import read_config
 from lowland.cli.folder import locked
@@ -304,3 +305,11 @@ def test_another_version_of_torch_is_told(again):
     assert code == 0
     assert "Began with" in said
     assert "torch 1.0.0" in said
+
+
+def test_the_version_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lowland", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == f"lowland {ll.__version__}"

@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class Point(NamedTuple):
-    """Weights travel with buffers: (P,) and, where they are known, tensors by buffer name."""
+    """A weight vector (P,) with the buffers that belong to it, such as BatchNorm statistics.
+
+    `buffers` are tensors by name; None: not known, so those of the model are taken.
+    """
 
     weights: Tensor  # (P,)
     buffers: dict[str, Tensor] | None = None

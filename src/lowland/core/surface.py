@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LossSurface:
-    r"""L(w): the mean negative log-likelihood an item, as a function of flat weights.
+    r"""L(w): the mean negative log-likelihood per item, as a function of flat weights.
 
     \(L(w) = \frac1n \sum_{i=1}^n -\log p(y_i | x_i, w)\) over the n items of `loader`, natural
     logarithm, every constant included, no prior and no weight decay, accumulated in float64.
@@ -32,7 +32,8 @@ class LossSurface:
     that are frozen or left out by `where`, and all buffers, keep the values they have now.
 
     Args:
-        model: any module. task: the likelihood. loader: a replayable iterable of batches.
+        model: any module. task: the likelihood, such as `Classification()`.
+        loader: batches, the same rows on every pass, such as a `DataLoader` without augmentation.
         where: which parameters are part of w, see `ParamLayout`.
         device: where to compute; None: where the model is.
         autocast: True or a dtype for `torch.autocast`; None: the model's own dtype.
@@ -91,10 +92,10 @@ class LossSurface:
         loader: Iterable[Any] | None = None,
         batchnorm: str = "refresh",
     ) -> Tensor:
-        """L(w), a float64 scalar, in evaluation mode; over another loader where one is given.
+        """`surface(w)` is L(w), a float64 scalar, in evaluation mode.
 
-        `batchnorm`: "refresh" re-estimates the statistics for w, "frozen" takes those of the point
-        or, where it has none, of the model.
+        `loader`: other rows than the surface's own. `batchnorm`: "refresh" re-estimates the
+        statistics for w, "frozen" takes those of the point or, where it has none, of the model.
         """
         point = self.point(w)
         data = self.rows_of(loader)
@@ -171,9 +172,10 @@ class LossSurface:
 
     @torch.no_grad()
     def refresh(self, w: Tensor | Point, *, method: str = "exact") -> Buffers:
-        """BatchNorm statistics for w, by buffer name: see `lowland.core.batchnorm`.
+        """BatchNorm statistics for w, by buffer name: a dict for `load_state_dict(strict=False)`.
 
-        `method`: "exact", or "batch" for the papers' protocol. Empty for models without BatchNorm.
+        `method`: "exact", as if all rows were one batch, or "batch" for the papers' protocol.
+        Empty for models without BatchNorm.
         """
         if method not in ("exact", "batch"):
             raise ConfigError(f"method: expected 'exact' or 'batch', got {method!r}.")

@@ -56,10 +56,10 @@ def unpack(batch: Any) -> Batch:
 
 
 class Task(ABC):
-    """A likelihood p(target | output), as its negative logarithm an item.
+    """A likelihood p(target | output), as its negative logarithm per item.
 
     Items are what the loss averages over: rows for most tasks, pixels for dense labels, unmasked
-    tokens for language models. `nll` gives one value an item, constants included, natural
+    tokens for language models. `nll` gives one value per item, constants included, natural
     logarithm, and 0 for items that `valid` leaves out; it must be made of torch operations alone,
     so that it can be differentiated and vmapped.
 

@@ -61,7 +61,8 @@ def predict(
             likelihood, and a language model's vocabulary is not held for every token.
         batchnorm: "refresh" re-estimates statistics for every draw, "frozen" does not.
         count: rows to read, for loaders without an end.
-        strategy, chunk: by hand what the planner would choose, see `lowland.evaluate.planner`.
+        strategy: "points" one after the other, "batches" each for a chunk of points, "vmap" a
+            chunk at once; None: what is found to be fastest. chunk: points that go together.
         progress: True for a bar, or a callable of (done, total).
 
     Raises:

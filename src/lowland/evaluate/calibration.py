@@ -66,7 +66,14 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
 
 
 def temper(pred: Predictive, temperature: float, *, task: Task | None = None) -> Predictive:
-    """The predictive with its probabilities raised to 1/T, and its metrics anew.
+    """The predictive with its probabilities raised to 1/T and normalised, and its metrics anew.
+
+    Args:
+        pred: with probabilities. temperature: T, as `fit_temperature` gave it on validation data.
+        task: as it was predicted with; None: multiclass, or what shapes tell.
+
+    Raises:
+        DataError: a predictive without probabilities, T <= 0.
 
     >>> pred = Predictive("classification", 1, probs=torch.tensor([[0.8, 0.2]]))
     >>> temper(pred, 0.5).probs

@@ -32,7 +32,10 @@ def tune_scale(
     differ by the scale alone. `options` go to `predict`.
 
     Args:
+        surface: model, task and the rows for BatchNorm statistics.
         post: a `Gaussian`, a `Mixture` of them, or `SWAG` itself.
+        loader: validation rows. scales: to try; 0 is the mean alone, as SWA.
+        samples: draws for each scale. seed: of the draws.
 
     Returns:
         The posterior, and a table of scale and nll, infinite where a draw's loss was not finite.

@@ -16,7 +16,7 @@ from lowland.posteriors.noise import seed_of
 class Posterior(ABC):
     """A distribution over weight vectors (P,).
 
-    A posterior writes `point(i, seed)`; the rest follows. Draws are numbered: the i-th draw of a
+    A subclass writes `point(i, seed)`; the rest follows. Draws are numbered: the i-th draw of a
     seed is always the same, alone or among others, so library code iterates over draws and never
     holds many.
 

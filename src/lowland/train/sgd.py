@@ -42,9 +42,10 @@ def sgd(
     r"""Minimises the mean of `task.nll` over the items of each batch; trains `model` in place.
 
     Args:
-        model, task, data: what to train. With `Batches` a resumed run ends with the same weights
-            bit by bit; other loaders are gone through again up to the batch where it stopped,
-            which gives the same rows if they draw their order from torch's global generator.
+        model, task, data: what to train, by which likelihood, on which batches. With `Batches` a
+            resumed run ends with the same weights bit by bit; other loaders are gone through again
+            up to the batch where it stopped, which gives the same rows if they draw their order
+            from torch's global generator.
         epochs: passes over the data.
         optimizer: made from the parameters; None: SGD, learning rate 0.05, momentum 0.9.
         schedule: made from the optimizer, and stepped once an optimizer step; None: constant.
@@ -53,7 +54,7 @@ def sgd(
         device: where to train; None: where the model is.
         autocast: True or a dtype for `torch.autocast`; float16 on a GPU scales the loss.
         channels_last: memory format of images and convolutions.
-        accumulate: batches an optimizer step, whose gradient is the mean of theirs.
+        accumulate: batches per optimizer step, whose gradient is the mean of theirs.
         clip: the largest norm of the gradient of what is optimised.
         seed: of dropout and other noise; the caller's random state is left as it was.
         checkpoint: a file to write the whole state to, before the first step, every epoch and

@@ -68,8 +68,11 @@ class MidCycle:
 class Collector:
     """Hands the iterates that a rule picks to stores and averages.
 
-    Call `step(model)` after each step of the optimizer. `Trajectory`s get the iterate appended,
-    everything else (`SWA`, `SWAG`, `EMA`) is updated with it.
+    Call `step(model)` after each step of the optimizer.
+
+    Args:
+        targets: a `Trajectory` gets the iterate appended; `SWA`, `SWAG` and `EMA` are updated.
+        when: the rule, such as `Every` or `MidCycle`, or your own with a method `picks(step)`.
 
     >>> from lowland import ParamLayout, SWA
     >>> model = nn.Linear(1, 1)

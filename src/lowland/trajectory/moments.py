@@ -214,6 +214,11 @@ def _arranged(
 class SWA(Moments):
     """Stochastic weight averaging (Izmailov et al. 2018): every iterate counts once.
 
+    Update it once an epoch or so, late in training, while the learning rate is still high.
+
+    Args:
+        layout: of the model whose iterates come. device: where the average lives; None: the CPU.
+
     >>> layout = ParamLayout(nn.Linear(1, 1, bias=False))
     >>> swa = SWA(layout)
     >>> for value in (1.0, 2.0, 3.0, 6.0):
@@ -234,8 +239,12 @@ class SWA(Moments):
 class EMA(Moments):
     r"""Exponential moving average: \(m \leftarrow \beta m + (1 - \beta) w\), from iterate 1 on.
 
+    Update it after every step of the optimizer.
+
     Args:
-        decay: \(\beta\); 1 / (1 - beta) is the number of iterates that it averages over.
+        layout: of the model whose iterates come.
+        decay: \(\beta\); about \(1 / (1 - \beta)\) iterates are averaged over.
+        device: where the average lives; None: the CPU.
 
     >>> ema = EMA(ParamLayout(nn.Linear(1, 1, bias=False)), decay=0.5)
     >>> for value in (0.0, 1.0, 1.0):

@@ -1,0 +1,100 @@
+"""The UCI study runs by one command, goes on where it was, and its tables say what records say."""
+
+import json
+import math
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+STUDY = Path(__file__).parents[1] / "studies" / "uci"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A small set under the name of one that the study knows."""
+    g = np.random.default_rng(0)
+    x = g.normal(size=(70, 3))
+    y = 20 + 9 * (x[:, 0] + 0.2 * g.normal(size=70))
+    mask = np.arange(70)[None] // 7 == np.arange(2)[:, None]
+    np.savez(tmp_path / "boston.npz", x=x, y=y, test_mask=mask)
+    return tmp_path
+
+
+def study(data, *more):
+    command = [sys.executable, "-W", "ignore", str(STUDY / "run.py"), "--smoke", "--sets", "boston"]
+    command += ["--data", str(data), "--out", str(data / "out"), *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_command_in_parts(data):
+    readme = (STUDY / "README.md").read_text()
+    first = study(data, "--stages", "papers")
+    assert "boston papers:" in first
+    found = data / "out" / "smoke"
+    before = (found / "boston-papers.json").read_text()
+    rest = study(data)
+    assert "boston papers" not in rest  # it was done
+    assert (found / "boston-papers.json").read_text() == before
+    assert {p.name for p in found.glob("*.json")} == {
+        "boston-papers.json", "boston-tuned.json", "boston-falling.json"
+    }  # fmt: skip
+    record = json.loads((found / "boston-tuned.json").read_text())
+    assert (record["splits"], record["modes"]) == (2, 2)
+    for figures in record["methods"].values():
+        assert all(len(values) == 2 for values in figures.values())
+        # rows of an honest fit lie within a few standard deviations of these targets, which is 9
+        assert all(0 < value < 30 for value in figures["rmse"])
+    # settings were chosen on held-out rows for each split on its own
+    assert len(record["walk"]) == len(record["sgd"]) == 2
+    falling = json.loads((found / "boston-falling.json").read_text())
+    assert falling["methods"]["SGD"] == record["methods"]["SGD"]
+    assert (STUDY / "README.md").read_text() == readme  # a smoke run is no result
+
+
+def test_tables_are_means_errors_and_paired_differences(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(STUDY)
+    sys.modules.pop("report", None)
+    import report
+
+    g = np.random.default_rng(0)
+    level = g.normal(size=20)  # splits differ far more than methods do
+    nll = {
+        m: (3 + level + 0.01 * g.normal(size=20) - 0.1 * i) for i, m in enumerate(report.METHODS)
+    }
+    record = {
+        "set": "boston", "stage": "papers", "date": "2026-01-01", "machine": "a machine",
+        "torch": "2", "command": "run", "splits": 20, "modes": 5, "seconds": {"papers": 3.0},
+        "lost": [], "methods": {
+            m: {"nll_gaussian": list(v), "rmse": list(v + 9), "coverage": [0.9] * 20}
+            for m, v in nll.items()
+        },
+    }  # fmt: skip
+    (tmp_path / "boston-papers.json").write_text(json.dumps(record))
+    text = report.tables(tmp_path)
+    rows = [line for line in text.splitlines() if line.startswith("| boston")]
+    cells = [[c.strip() for c in row.strip("|").split("|")][1:] for row in rows]
+    mean = -statistics.fmean(nll["SGD"])
+    error = statistics.stdev(nll["SGD"]) / math.sqrt(20)
+    assert cells[0][0] == f"{mean:.3f} ± {error:.3f}"
+    pair = [a - b for a, b in zip(nll["SGD"], nll["SWA"], strict=True)]
+    expected = f"{statistics.fmean(pair):+.3f} ± {statistics.stdev(pair) / math.sqrt(20):.3f}"
+    assert cells[1][0] == expected
+    # the broken twin, as if the splits were not the same: its error is many times larger
+    independent = math.hypot(error, statistics.stdev(nll["SWA"]) / math.sqrt(20))
+    assert float(re.search(r"± (.*)", cells[1][0])[1]) < independent / 10
+    assert cells[4][0] == f"{mean - report.PAPER['boston']['SGD']:+.3f}"
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    report.rewrite(readme, tmp_path)
+    body = readme.read_text()
+    assert body.startswith("before\n")
+    assert body.endswith("after\n")
+    assert "old" not in body
+    assert rows[0] in body
