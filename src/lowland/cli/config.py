@@ -271,7 +271,7 @@ def _put(values: dict[str, Any], override: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).replace('in "<unicode string>", ', "").split())
+    return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
 
 
 def _told(error: Any, within: type[Section]) -> tuple[str, str, str]:
