@@ -67,6 +67,9 @@ def far():
 def raw():
     return {"test": (torch.full((40, 1, 8, 8), 0.25), torch.zeros(40))}
 
+def blank():
+    return torch.full((40, 1, 8, 8), torch.nan)
+
 def colour():
     return torch.zeros(5, 3, 32, 32)
 """
@@ -379,6 +382,9 @@ def test_regression(folder):
         (["r0", "--baselines", "magic"], ["--baselines", "temperature, dropout, laplace"]),
         (["r0", "--baselines", "dropout"], ["--baselines dropout", "no dropout"]),
         (["r0", "--ood", "nothing"], ["--ood nothing", "name"]),
+        (["r0", "--ood", "none", "--ood", "noise"], ["--ood none", "stands alone", "uniform"]),
+        (["r0", "--ood", "own:model"], ["--ood own:model", "TypeError"]),
+        (["r0", "--ood", "own:blank"], ["--ood own:blank", "NaN or infinity"]),
         (["r0", "--ood", "own:nothing"], ["own:nothing", "cannot be imported"]),
         (["r0", "--ood", "{name: own:colour"], ["--ood", "not YAML"]),
         (["r0", "--ood", "own:colour"], ["own:colour", "(1, 8, 8)", "(3, 32, 32)"]),
@@ -396,6 +402,41 @@ def test_one_sentence_and_exit_code_2(folder, dropped, args, words, monkeypatch,
         assert word in err.replace("\n", " "), err
     if "--baselines dropout" not in " ".join(args):  # which needs the weights
         assert not (tmp_path / "out").exists(), "something was written before all was checked"
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("r0", "is not empty, and no earlier comparison"), ("own.py", "is a file")],
+)
+def test_what_lies_in_the_way_is_left_alone(folder, out, words):
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    code, _, err = lowland("compare", folder / "r0", "--out", folder / out, "--kinds", "none")
+    assert code == 2, err
+    assert words in err
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_classes_that_a_run_has_not_seen(folder):
+    def data(*classes):
+        return {"data": "lowland.zoo:digits", "classes": list(classes)}
+
+    seen = {"name": "lowland.zoo:only", "args": data(*range(8))}
+    model = {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 8}}
+    made(folder, "eight", "methods=[sgd]", model=model, data=seen)
+    sets = [
+        {"name": "lowland.zoo:only", "args": data(8, 9)},
+        {"name": "lowland.zoo:fitted", "args": {"data": "lowland.zoo:digits", "size": 8,
+                                                "channels": 1}},
+    ]  # fmt: skip
+    asked = [
+        word for one in sets for word in ("--ood", yaml.safe_dump(one, default_flow_style=True))
+    ]
+    code, _, err = lowland("compare", folder / "eight", "--kinds", "none", *asked)
+    assert code == 0, err
+    table = list(Table.load(folder / "eight" / "compare" / "records" / "ood.json").rows())
+    assert {row["set"] for row in table} == {"digits 8, 9", "digits"}
+    auroc = {row["set"]: row["auroc"] for row in table if row["score"] == "entropy"}
+    assert auroc["digits 8, 9"] > auroc["digits"]  # of which most rows are its own
 
 
 @pytest.mark.parametrize(("seeds", "told"), [((0, 1), True), ((0, 2), False)])

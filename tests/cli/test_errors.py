@@ -59,6 +59,11 @@ def run(tmp_path, monkeypatch, capsys):
         (["average.every=9"], {}, ["SWAG needs 2 iterates", "gets 0", "train longer"]),
         (["average.start=0.9"], {}, ["SWAG needs 2 iterates", "gets 1"]),
         (["fge.cycle=9"], {}, ["FGE ensemble needs 1", "gets 0"]),
+        (["methods=[sgd,sgd]"], {}, ["methods", "each of them once"]),
+        (["methods=[]"], {}, ["methods", "at least one method"]),
+        (["model.name=lowland.zoo"], {}, ["model.name: expected package.module:callable, got"]),
+        (["threads=99999"], {}, ["threads", "less than or equal to 1024"]),
+        (["train.weight_decay=.inf"], {}, ["train.weight_decay", "finite"]),
     ],
 )
 def test_one_sentence_and_exit_code_2(run, args, changes, words):
@@ -103,6 +108,36 @@ def listed():
 def other():
     return splits(model={"input": 4})
 
+def not_a_number():
+    return splits(test=(torch.full_like(x, torch.nan), y))
+
+def arrays():
+    return splits(train=(x.numpy(), y.numpy()))
+
+def as_rows():
+    return splits(train=[(x[i], 0) for i in range(12)])
+
+def forgetful():
+    return splits(transform=lambda batch, generator: None)
+
+class Faulty(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + nonsense
+
+def faulty():
+    return Faulty(4, 2)
+
+class Late(torch.utils.data.Dataset):
+    def __len__(self):
+        return 12
+    def __getitem__(self, i):
+        if i == 7:
+            raise ValueError("row 7 is damaged")
+        return x[i], y[i]
+
+def late():
+    return splits(test=DataLoader(Late(), batch_size=4))
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter(TensorDataset(x, y))
@@ -123,6 +158,13 @@ def stream():
         (["data.name=own:listed"], ["own:listed", "under 'model', got list"]),
         (["data.name=own:other"], ["own:model", "'input'"]),
         (["data.name=own:stream"], ["own:stream", "without a length", "__len__"]),
+        (["data.name=own:not_a_number"], ["test", "NaN or infinite", "rows"]),
+        (["data.name=own:arrays"], ["own:arrays: train", "torch.as_tensor"]),
+        (["data.name=own:as_rows"], ["train", "these are rows; give tensors or a Dataset"]),
+        (["data.name=own:forgetful"], ["train", "it is None", "transform"]),
+        (["model.name=own:faulty"], ["train", "NameError", "nonsense", "own.py, line"]),
+        (["task=regression"], ["train", "regression: expected targets"]),
+        (["task=language"], ["train", "language modelling: expected logits (B, T, V)"]),
         (["model.args.inputs=5"], ["own:model", "train", "own:splits", "RuntimeError"]),
         (
             ["model.args.width=3", "train.batch_size=11"],
@@ -139,6 +181,25 @@ def test_what_users_bring_is_tried_before_anything_is_written(run, tmp_path, arg
     for word in words:
         assert word in err
     assert not (tmp_path / "r").exists()
+
+
+def test_an_error_of_the_users_own_code_in_mid_run_is_told_with_its_place(run, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    sys.modules.pop("own", None)
+    mine = {"model": {"name": "own:model"}, "data": {"name": "own:late"}}
+    code, err = run("out=r", "methods=[sgd]", **mine)
+    assert code == 2, err
+    assert "ValueError: row 7 is damaged" in err
+    assert "own.py, line" in err
+    assert "Traceback" not in err
+
+
+def test_an_error_of_ours_is_none_of_the_users(run, monkeypatch):
+    from lowland.zoo.splits import shares
+
+    monkeypatch.setattr("lowland.cli.run.draw_all", lambda _: shares("a", "b"))  # called wrongly
+    with pytest.raises(TypeError):
+        run("out=r", "methods=[sgd]", "train.epochs=1")
 
 
 def test_a_package_may_lie_beside_the_configuration(run, tmp_path, monkeypatch):

@@ -189,3 +189,17 @@ def test_an_iterate_that_is_not_finite_is_said(tmp_path):
         run.collector.step(run.model)
     assert run.store.steps == [1, 2, 3]
     assert run.swa.count == 3
+
+
+def test_how_many_are_picked_is_known_without_going_through_the_steps():
+    for interval in (1, 3, 7):
+        for start in (0.0, 0.3, 1.0):
+            rule = Every(interval, total=40, start=start)
+            for steps in (0, 1, 11, 12, 40, 41):
+                assert rule.count(steps) == sum(map(rule.picks, range(1, steps + 1)))
+    for cycle in (2, 4, 6):
+        for start in (0, 5):
+            rule = MidCycle(cycle, start=start)
+            for steps in (0, 1, 5, 7, 8, 30):
+                assert rule.count(steps) == sum(map(rule.picks, range(1, steps + 1)))
+    assert Every(2, total=10**12).count(10**12) == 10**12 // 8 + 1

@@ -40,11 +40,20 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     except Exception as error:
+        from lowland.cli.config import told, users_own
+
         show = getattr(error, "show", None)  # usage errors print themselves
-        if show is None:
+        if show is not None:
+            show()
+            code = getattr(error, "exit_code", 2)
+        elif users_own(error):  # a model, data set or task of the user's
+            print(
+                f"lowland: {told(error)}; mend that, and run the same command again.",
+                file=sys.stderr,
+            )
+            code = 2
+        else:
             raise
-        show()
-        code = getattr(error, "exit_code", 2)
     if code == STOPPED:
         print("\nlowland: stopped; run the same command again to go on.", file=sys.stderr)
     sys.exit(code)

@@ -18,11 +18,12 @@ from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.strange import NOISE, Asked
 from lowland.cli.summary import Summary
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS
 from lowland.files import write_text
 from lowland.records import Table
 
+_RECORD = "compare.yaml"
 _JOINED = {"sgd": "Deep ensemble of {} runs", "swag": "MultiSWAG of {} runs"}
 
 
@@ -88,7 +89,7 @@ def compare(
         rows=rows,
         seed=seed,
     )
-    execute(open_runs(runs), asked, out)
+    execute(open_runs(runs), asked, None if out is None else out.expanduser())
 
 
 def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
@@ -97,6 +98,7 @@ def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
     first = runs[0].folder.path
     place = out or (first / "compare" if len(runs) == 1 else first.parent / "compare")
     before = torch.get_num_threads()
+    _require_ours(place)
     begun = Predictions(runs[0], asked, place / "predictions")  # checks all before it writes
     place.mkdir(parents=True, exist_ok=True)
     with locked(place):
@@ -116,6 +118,17 @@ def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
     if pictures:
         console.print(f"Pictures: {', '.join(pictures)}", soft_wrap=True, highlight=False)
     return comparison
+
+
+def _require_ours(place: Path) -> None:
+    """Raises `StoreError` where the folder holds anything but an earlier comparison."""
+    if place.exists() and not place.is_dir():
+        raise StoreError(f"{place} is a file; name a folder with --out.")
+    holds = {p.name for p in place.iterdir()} if place.is_dir() else set()
+    if holds - {"predictions", f".{_RECORD}.tmp"} and _RECORD not in holds:  # stopped, or done
+        raise StoreError(
+            f"{place} is not empty, and no earlier comparison; name another folder with --out."
+        )
 
 
 def _judged(runs: list[Opened], begun: Predictions, console: Console) -> tuple[Summary, list[str]]:
@@ -146,7 +159,7 @@ def _write(
         "asked": {**vars(asked), "strengths": list(asked.strengths)},
         "versions": versions(),
     }
-    write_text(place / "compare.yaml", yaml.safe_dump(body, sort_keys=False))
+    write_text(place / _RECORD, yaml.safe_dump(body, sort_keys=False))
     records = place / "records"
     comparison.save(records / "comparison.json")
     tables = {
@@ -203,7 +216,7 @@ def _words(text: str | None) -> list[str] | None:
     """A list by commas; `none` is an empty one."""
     if text is None:
         return None
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     return [] if words == ["none"] else words
 
 

@@ -7,13 +7,14 @@ import importlib
 import inspect
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lowland.errors import ConfigError, LowlandError
 
@@ -21,7 +22,7 @@ _S = TypeVar("_S", bound="Section")
 
 Method = Literal["sgd", "ema", "swa", "swag-diagonal", "swag", "fge", "ensemble", "multiswag"]
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Threads = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]  # torch crashes on tens of thousands
 
 
 class Section(BaseModel):
@@ -33,8 +34,15 @@ class Section(BaseModel):
 class Named(Section):
     """A callable, `package.module:callable`, and its keyword arguments."""
 
-    name: str = Field(pattern=r"^[\w.]+:[\w.]+$")
+    name: str
     args: dict[str, Any] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _colon(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.]+:[\w.]+", name):
+            raise ValueError("expected package.module:callable")
+        return name
 
     def load(self) -> Callable[..., Any]:
         """Imports the callable."""
@@ -66,13 +74,37 @@ class Named(Section):
         except LowlandError:
             raise
         except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)[1:]
-            own = [f for f in frames if "site-packages" not in f.filename] or frames
-            place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
             raise ConfigError(
-                f"{self.name}: {type(error).__name__}: {error}{place}; check its args and what it "
-                "reads."
+                f"{self.name}: {told(error)}; check its args and what it reads."
             ) from error
+
+
+def told(error: Exception) -> str:
+    """An error in one line, with its place in the user's code, or else in ours."""
+    if isinstance(error, LowlandError):
+        return str(error)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _written(f.filename)]
+    own = [f for f in frames if not _ours(f.filename)] or frames
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {_line(error)}{place}"
+
+
+def users_own(error: Exception) -> bool:
+    """Whether an error was raised in code of the user's, or in what that called."""
+    frames = [f.filename for f in traceback.extract_tb(error.__traceback__)]
+    mine = [not _ours(name) for name in frames if _written(name)]
+    return bool(mine) and mine[-1]
+
+
+def _written(file: str) -> bool:
+    """Whether a file is somebody's project: no installed package, no standard library."""
+    library = sysconfig.get_path("stdlib")
+    return "site-packages" not in file and not file.startswith((library, "<"))
+
+
+def _ours(file: str) -> bool:
+    """Whether a file is lowland's."""
+    return Path(file).is_relative_to(Path(__file__).parents[1])
 
 
 class Train(Section):
@@ -82,7 +114,7 @@ class Train(Section):
     batch_size: int = Field(default=64, ge=1)
     lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
     accumulate: int = Field(default=1, ge=1)
     clip: float | None = Field(default=None, gt=0)
 
@@ -130,7 +162,7 @@ class Config(Section):
     data: Named
     task: Literal["classification", "regression", "language"] | Named = "classification"
     out: str = Field(default="runs/run", coerce_numbers_to_str=True)
-    methods: list[Method] = Field(default=list(get_args(Method)), min_length=1)
+    methods: list[Method] = list(get_args(Method))
     ensemble: int = Field(default=3, ge=2)
     samples: int = Field(default=30, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -145,6 +177,13 @@ class Config(Section):
     average: Average = Average()
     fge: FGE = FGE()
     repeat: Repeat | None = None
+
+    @field_validator("methods")
+    @classmethod
+    def _once(cls, methods: list[Method]) -> list[Method]:
+        if not methods or len(set(methods)) < len(methods):
+            raise ValueError("expected at least one method, each of them once")
+        return methods
 
 
 class _Loader(yaml.SafeLoader):
@@ -232,7 +271,7 @@ def _put(values: dict[str, Any], override: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
 
 
 def _told(error: Any, within: type[Section]) -> tuple[str, str, str]:

@@ -54,8 +54,8 @@ class Modes:
     def expected(self, kind: str) -> int:
         """How many iterates a walk ("swa") or the cycles ("fge") will store."""
         if kind == "swa":
-            return _count(self.walk_picks, self.total)
-        return _count(MidCycle(self.cycle), self.steps * self.cycle_epochs)
+            return self.walk_picks.count(self.total)
+        return MidCycle(self.cycle).count(self.steps * self.cycle_epochs)
 
     # -- the three kinds -------------------------------------------------------------------------
 

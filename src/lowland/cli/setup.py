@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowland.cli.config import Config
+from lowland.cli.config import Config, told
 from lowland.core import Classification, LanguageModeling, LossSurface, Regression, Task
 from lowland.core.data import move, take
 from lowland.core.layout import Where
@@ -17,6 +17,7 @@ from lowland.train import Batches, best_threads
 from lowland.train import checkpoint as disk
 
 SPLITS = ("train", "validation", "test")
+_NOTHING = object()
 _TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
@@ -178,21 +179,32 @@ class Setup:
         device = torch.device(self.device)
         n = f"the last batch ({size} rows)" if size else "a batch"
         try:
-            raw = next(iter(loader), None)
-            if raw is None:
+            raw = next(iter(loader), _NOTHING)
+            if raw is _NOTHING:
                 raise DataError("it gave no rows; check its data set.")
+            if raw is None:
+                raise DataError("it is None; let the data's transform return a batch.")
             batch = self.task.parts(raw)
             if batch.target is None:
                 raise DataError("it has no target; give (inputs, target).")
+            if isinstance(batch.target, int | float):
+                raise DataError(
+                    "a list is taken for batches, and these are rows; give tensors or a Dataset."
+                )
             args, kwargs, target = move(take(batch, size) if size else batch, device)
             with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
                 output = self.task.output(model(*args, **kwargs))
             self.task.check(output, target)
+            if not bool(torch.isfinite(self.task.items_nll(output, target)).all()):
+                raise DataError(
+                    "the loss of the fresh network is NaN or infinite; look for such values in the "
+                    "rows and in the model's first weights, and for a scale that is far from 1."
+                )
         except Exception as error:
-            known = isinstance(error, LowlandError)
-            what = str(error) if known else f"{type(error).__name__}: {error}."
+            end = "" if isinstance(error, LowlandError) else "."
             raise DataError(
-                f"{self.config.model.name} on {n} of {split} from {self.config.data.name}: {what}"
+                f"{self.config.model.name} on {n} of {split} from {self.config.data.name}: "
+                f"{told(error)}{end}"
             ) from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.cli.config import Named, check_named, read_value
+from lowland.cli.config import Named, check_named, read_value, told
 from lowland.cli.setup import Setup, is_loader
 from lowland.core import Classification
 from lowland.core.data import row_hashes
@@ -127,32 +127,42 @@ class Strange:
     def _named(self, text: str, rows: int) -> tuple[str, Tensor]:
         named = _spec(text)
         found = named.call()
+        title = named.name.rpartition(":")[2]
         normalise: Normalise | None = None
         if isinstance(found, Mapping):
             if "test" not in found:
                 raise ConfigError(f"--ood {named.name}: expected a dict with test, or rows alone.")
             normalise = Normalise(*found.get("normalise", ()))
+            title = str(found.get("name", title))
             found = found["test"]
         try:
             inputs = _first(found, self.setup, rows)
-        except LowlandError as error:
-            raise DataError(f"--ood {named.name}: {error}") from error
+        except Exception as error:  # of the user's own data set, too
+            raise DataError(f"--ood {named.name}: {told(error)}") from error
         assert self.inputs is not None
         expected = tuple(self.inputs.shape[1:])
         if tuple(inputs.shape[1:]) != expected or not inputs.is_floating_point():
             raise DataError(
                 f"--ood {named.name}: expected rows of shape {expected}, as the run's, got "
-                f"{tuple(inputs.shape[1:])} of {inputs.dtype}; bring them to that shape in a "
-                "callable of your own."
+                f"{tuple(inputs.shape[1:])} of {inputs.dtype}; bring images to that shape with "
+                "lowland.zoo:fitted, or other rows in a callable of your own."
             )
+        if not bool(torch.isfinite(inputs).all()):
+            raise DataError(f"--ood {named.name}: its rows hold NaN or infinity; leave those out.")
         if normalise is not None and inputs.ndim == 4:
             inputs = self.normalise.done(normalise.undone(inputs))
-        return named.name.rpartition(":")[2], inputs.to(self.inputs)
+        return title, inputs.to(self.inputs)
 
 
 def _spec(text: str) -> Named:
     """`package.module:callable`, or `{name: package.module:callable, args: {...}}`."""
     value = read_value(text, where=f"--ood {text!r}") if text.lstrip().startswith("{") else text
+    if isinstance(value, str) and ":" not in value:
+        alone = "none stands alone; " if value == "none" else ""
+        raise ConfigError(
+            f"--ood {value}: {alone}expected {', '.join(NOISE)}, package.module:callable, or "
+            "'{name: package.module:callable, args: {...}}'."
+        )
     return check_named({"name": value} if isinstance(value, str) else value, where=f"--ood {text}")
 
 

@@ -80,6 +80,11 @@ class Batches:
                     "expected tensors or a map-style data set; pass other loaders as they are."
                 )
             return len(self.data)
+        if next(tensors(self.data), None) is None:
+            raise DataError(
+                "expected tensors, and there is none; make them with torch.as_tensor, or give a "
+                "Dataset."
+            )
         sizes = {tensor.shape[0] if tensor.ndim else 0 for tensor in tensors(self.data)}
         if len(sizes) != 1:
             raise DataError(

@@ -44,6 +44,11 @@ class Every:
     def picks(self, step: int) -> bool:
         return step % self.interval == 0 and step >= self.first
 
+    def count(self, steps: int) -> int:
+        """How many of the first `steps` it picks."""
+        before = max(self.first - 1, 0) // self.interval
+        return max(0, steps // self.interval - before)
+
 
 class MidCycle:
     """In the middle of each cycle of a `CyclicalSchedule`, where its rate is lowest.
@@ -63,6 +68,10 @@ class MidCycle:
 
     def picks(self, step: int) -> bool:
         return step > self.start and (step - self.start) % self.cycle == self.cycle // 2
+
+    def count(self, steps: int) -> int:
+        """How many of the first `steps` it picks."""
+        return max(0, (steps - self.start + self.cycle // 2) // self.cycle)
 
 
 class Collector:

@@ -108,7 +108,8 @@ def _state_dict(path: Path, content: Any, key: str | None) -> dict[str, Tensor]:
     if not tensors:
         there = f"; it has the keys {', '.join(map(str, found))}" if found else ""
         raise StoreError(
-            f"{path}: holds no state dict, of named tensors{there}; say where it is with key=."
+            f"{path}: holds no state dict, of named tensors{there}; say where it is with key= "
+            "(--key)."
         )
     return tensors
 
@@ -176,7 +177,8 @@ def fitted(tensors: dict[str, Tensor], layout: ParamLayout) -> dict[str, Tensor]
         fits = [p for p in fits if not _COPIES.search(p)] or fits
     if len(fits) > 1:
         raise LayoutError(
-            f"the names under {', '.join(fits)} fit alike; choose one with prefix={fits[0]!r}."
+            f"the names under {', '.join(fits)} fit alike; choose one with "
+            f"prefix={fits[0]!r} (--prefix)."
         )
     if not fits:
         return tensors

@@ -4,9 +4,11 @@ from lowland.zoo.cifar import cifar10, cifar100
 from lowland.zoo.convfc import ConvFC
 from lowland.zoo.convnet import ConvNet
 from lowland.zoo.digits import digits
+from lowland.zoo.fitted import fitted
 from lowland.zoo.folder import image_folder
 from lowland.zoo.images import ImageLoader, Prepare
 from lowland.zoo.mlp import MLP
+from lowland.zoo.only import only
 from lowland.zoo.preresnet import PreResNet
 from lowland.zoo.tensors import tensors
 from lowland.zoo.uci import uci, uci_net
@@ -25,7 +27,9 @@ __all__ = [
     "cifar10",
     "cifar100",
     "digits",
+    "fitted",
     "image_folder",
+    "only",
     "tensors",
     "uci",
     "uci_net",

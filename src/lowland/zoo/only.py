@@ -1,0 +1,77 @@
+"""Some classes of a data set: the rest are what a network has never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.errors import ConfigError, DataError
+from lowland.zoo.images import ImageLoader
+from lowland.zoo.named import called
+
+
+def only(data: str | Mapping[str, Any], *, classes: Sequence[int]) -> dict[str, Any]:
+    """The rows of some classes, in every split; the labels are 0, 1, ... in the order of `classes`.
+
+    A run on a data set's first classes may be asked by `lowland compare --ood` about the others,
+    which differ from them in nothing but what they show.
+
+    Args:
+        data: `lowland.zoo:digits`, another callable's name, {name: ..., args: {...}}, or the
+            splits themselves: (inputs, labels) as tensors, or the zoo's loaders.
+        classes: labels in `data`.
+
+    Raises:
+        ConfigError: a class that comes twice, or has no row in a split.
+        DataError: splits of another form.
+
+    >>> seen, strange = (only("lowland.zoo:digits", classes=c) for c in (range(8), [8, 9]))
+    >>> seen["test"][1].unique().tolist(), strange["test"][1].unique().tolist()
+    ([0, 1, 2, 3, 4, 5, 6, 7], [0, 1])
+    """
+    wanted = list(classes)
+    if not wanted or len(set(wanted)) < len(wanted) or not all(type(c) is int for c in wanted):
+        raise ConfigError(f"classes: expected labels, each of them once, got {wanted}.")
+    splits = called(data)
+    for name in ("train", "validation", "test", "clean"):
+        if name in splits:
+            splits[name] = _chosen(splits[name], wanted, name)
+    told = ", ".join(map(str, wanted))
+    return splits | {"name": f"{splits.get('name', 'classes')} {told}"}
+
+
+def _chosen(split: Any, classes: list[int], name: str) -> Any:
+    if isinstance(split, ImageLoader):
+        images, labels = split.images, split.labels
+        index, told = _numbered(labels[split.index.to(labels.device)], classes, name)
+        fresh = torch.zeros_like(labels)
+        kept = split.index[index.to(split.index.device)]
+        fresh[kept.to(labels.device)] = told
+        data = images, fresh
+        return ImageLoader(data, split.prepare, index=kept, batch_size=split.batch_size)
+    pair = isinstance(split, tuple) and len(split) == 2
+    if not pair or not all(isinstance(part, Tensor) for part in split) or split[1].ndim != 1:
+        raise DataError(
+            f"{name}: expected (inputs, labels), tensors with labels (N,), or a loader of the "
+            f"zoo's, got {type(split).__name__}; choose classes in a callable of your own."
+        )
+    index, told = _numbered(split[1], classes, name)
+    return split[0][index.to(split[0].device)], told
+
+
+def _numbered(labels: Tensor, classes: list[int], name: str) -> tuple[Tensor, Tensor]:
+    """Which rows are of these classes, and their new labels."""
+    absent = [c for c in classes if not bool((labels == c).any())]
+    if absent:
+        raise ConfigError(
+            f"classes: {name} has no row of {', '.join(map(str, absent))}; it has "
+            f"{', '.join(map(str, labels.unique().tolist()))}."
+        )
+    new = torch.full_like(labels, -1)
+    for number, label in enumerate(classes):
+        new[labels == label] = number
+    index = (new >= 0).nonzero()[:, 0]
+    return index, new[index]
