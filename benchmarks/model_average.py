@@ -15,7 +15,7 @@ from torch import nn
 import lowland as ll
 
 SAMPLES = 30
-BATCHES = 16  # of 128 images
+BATCHES, ROWS = 8, 256
 
 
 def network() -> nn.Module:
@@ -34,7 +34,7 @@ def main() -> list[Row]:
     ll.keep_freed_memory()
     torch.manual_seed(0)
     model = network().eval().requires_grad_(True)
-    batches = [(torch.randn(128, 3, 32, 32), torch.randint(10, (128,))) for _ in range(BATCHES)]
+    batches = [(torch.randn(ROWS, 3, 32, 32), torch.randint(10, (ROWS,))) for _ in range(BATCHES)]
     surface = ll.LossSurface(model, ll.Classification(), batches)
     swag = ll.SWAG(surface.layout, rank=20)
     w = surface.layout.flatten(model)
@@ -60,7 +60,7 @@ def main() -> list[Row]:
         ll.predict(surface, post, batches, samples=SAMPLES)
 
     ours, alone, hand = paired(average, passes, by_hand, rounds=5, warm=1)
-    size = f"{SAMPLES} samples, P = {surface.layout.size / 1e6:.1f}M, {128 * BATCHES:,} images"
+    size = f"{SAMPLES} samples, P = {surface.layout.size / 1e6:.1f}M, {BATCHES} x {ROWS} images"
     return [
         Row(
             f"model average, {size}",

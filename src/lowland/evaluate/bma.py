@@ -150,7 +150,7 @@ class Average:
             self._log_sums.append(None)
         else:
             for name, values in statistics.items():
-                self._sums[index][name] += values.sum(0)
+                self._sums[index][name] += values.sum(0) if len(values) > 1 else values[0]
         if len({kept is None for kept in self._targets}) > 1:
             raise DataError("some batches have targets and some have none; give all, or none.")
         if log_probs is None:

@@ -11,6 +11,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,7 +25,8 @@ from lowland.posteriors import Gaussian, PointMass, Posterior
 
 # values worked on at a time: few enough that the operations on them stay in cache, so that an
 # update moves each vector through memory once, and enough that a call costs little beside them
-_PART = 1 << 20
+_PART = 1 << 18
+_SMALL = 1 << 15  # values: what an operation on fewer takes is the calling of it
 
 
 class Moments(ABC):
@@ -58,6 +60,7 @@ class Moments(ABC):
             raise LayoutError(
                 f"expected a model, a state dict or a tensor, got {type(source).__name__}."
             )
+        pieces = _joined(pieces)
         self._require_finite(pieces)
         self.count += 1
         self._absorb(pieces)
@@ -209,6 +212,16 @@ def _arranged(
 
     tensors = {k: moved(v) for k, v in state.items() if isinstance(v, Tensor)}
     return state | tensors | {"layout": ours.spec()}
+
+
+def _joined(pieces: list[Tensor]) -> list[Tensor]:
+    """The same values, with neighbours that are small put together."""
+    joined: list[Tensor] = []
+    kind = lambda piece: (len(piece) < _SMALL, piece.dtype, piece.device)  # noqa: E731
+    for (small, *_), group in groupby(pieces, kind):
+        run = list(group)
+        joined += [torch.cat(run)] if small else run
+    return joined
 
 
 class SWA(Moments):
