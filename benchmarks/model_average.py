@@ -15,7 +15,7 @@ from torch import nn
 import lowland as ll
 
 SAMPLES = 30
-BATCHES, ROWS = 8, 256
+BATCHES, ROWS = 16, 256
 
 
 def network() -> nn.Module:
@@ -59,7 +59,7 @@ def main() -> list[Row]:
     def average() -> None:
         ll.predict(surface, post, batches, samples=SAMPLES)
 
-    ours, alone, hand = paired(average, passes, by_hand, rounds=5, warm=1)
+    ours, alone, hand = paired(average, passes, by_hand, rounds=3, warm=1)
     size = f"{SAMPLES} samples, P = {surface.layout.size / 1e6:.1f}M, {BATCHES} x {ROWS} images"
     return [
         Row(
