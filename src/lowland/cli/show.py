@@ -132,7 +132,8 @@ class Bars:
 
 def show(table: Table, console: Console) -> None:
     """Prints a comparison: how good on test data, the best of a column bold, and what it cost."""
-    _print(table, _QUALITY, "Test data (scale and T chosen on validation data)", console)
+    chosen = "scale and T" if "temperature" in table.columns else "scale"
+    _print(table, _QUALITY, f"Test data ({chosen} chosen on validation data)", console)
     _print(table, _COST, "Cost (networks: forward passes a prediction)", console)
 
 
