@@ -116,7 +116,7 @@ def test_a_run_leaves_a_plain_folder_and_says_where_it_is(finished):
 
 
 def test_a_run_of_a_version_with_fewer_keys_goes_on(config, finished, tmp_path):
-    copy = tmp_path / "older"
+    copy = tmp_path / "older[bold]"  # no markup
     shutil.copytree(finished[0], copy)
     body = yaml.safe_load((copy / "config.yaml").read_text())
     for key in ("compile", "repeat"):

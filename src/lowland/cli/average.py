@@ -18,14 +18,14 @@ from lowland.cli.checkpoints import (
     inspect,
     merged,
     rest,
-    say,
     statistics,
     tensors_of,
 )
 from lowland.cli.config import read_config
 from lowland.cli.judge import Judge
-from lowland.cli.show import Bars, show
+from lowland.cli.show import Bars, say, show
 from lowland.core import ParamLayout
+from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, LowlandError
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import layout_of
@@ -164,11 +164,10 @@ def average(
     if each and where is not None:
         raise ConfigError("--each judges whole checkpoints; leave out --where.")
     output = Output(out.expanduser(), chosen)
-    before = torch.get_num_threads()
     try:
-        _average(chosen, Averages(rank, swag, ema, where, config, each), output, console)
+        with using_threads(torch.get_num_threads()):  # a configuration chooses its own inside
+            _average(chosen, Averages(rank, swag, ema, where, config, each), output, console)
     finally:
-        torch.set_num_threads(before)
         _scratch(output).unlink(missing_ok=True)
 
 

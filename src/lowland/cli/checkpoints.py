@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lowland.cli.show import say
 from lowland.core import ParamLayout
 from lowland.errors import ConfigError, StoreError
 from lowland.files import write_tensors, write_text
@@ -127,11 +128,6 @@ def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
         say(console, f"As in the last: {tensors_of(len(kept))}, such as {', '.join(kept[:3])}.")
     chosen.check()
     say(console, "They fit together.")
-
-
-def say(console: Console, text: str) -> None:
-    """A line that is wrapped by the terminal alone, so that paths can be copied."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def tensors_of(count: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 import yaml
 from rich.console import Console
@@ -15,9 +14,10 @@ from lowland.cli.folder import locked, versions
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.over_runs import shared_networks
 from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
-from lowland.cli.show import Bars, show_figures
+from lowland.cli.show import Bars, say, show_figures
 from lowland.cli.strange import NOISE, Asked
 from lowland.cli.summary import Summary
+from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS
 from lowland.files import write_text
@@ -97,26 +97,22 @@ def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
     console = Console()
     first = runs[0].folder.path
     place = out or (first / "compare" if len(runs) == 1 else first.parent / "compare")
-    before = torch.get_num_threads()
     _require_ours(place)
     begun = Predictions(runs[0], asked, place / "predictions")  # checks all before it writes
     place.mkdir(parents=True, exist_ok=True)
     with locked(place):
-        torch.set_num_threads(runs[0].threads)
-        try:
+        with using_threads(runs[0].threads):
             summary, notes = _judged(runs, begun, console)
-        finally:
-            torch.set_num_threads(before)
         comparison = summary.comparison()
         _write(summary, comparison, runs, asked, place)
         with console.status("pictures"):
             pictures = _draw(summary, place / "pictures")
     _show(summary, comparison, asked, console)
     for note in notes:
-        console.print(note, soft_wrap=True, highlight=False)
-    console.print(f"Results: {place}/", soft_wrap=True, highlight=False)
+        say(console, note)
+    say(console, f"Results: {place}/")
     if pictures:
-        console.print(f"Pictures: {', '.join(pictures)}", soft_wrap=True, highlight=False)
+        say(console, f"Pictures: {', '.join(pictures)}")
     return comparison
 
 

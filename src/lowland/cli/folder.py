@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
@@ -185,8 +184,3 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, dict) and value
         out |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return out
-
-
-def thread_count(ran: dict[str, Any]) -> None:
-    """Uses as many threads as the run started with, so that it ends with the same bits."""
-    torch.set_num_threads(int(ran["threads"]))

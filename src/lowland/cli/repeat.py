@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lowland.cli.config import Config, check_config
 from lowland.cli.over_runs import Figures, averaged, differences, shared_networks
-from lowland.cli.show import show_figures
+from lowland.cli.show import say, show_figures
 from lowland.errors import ConfigError
 from lowland.records import Table
 
@@ -32,7 +32,7 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
         raise ConfigError(f"repeat.values: {twice[0]} is named twice, and would count twice.")
     found = []
     for number, (value, one) in enumerate(zip(values, each, strict=True), start=1):
-        console.print(f"{over}={value} ({number} of {len(values)})", highlight=False)
+        say(console, f"{over}={value} ({number} of {len(values)})")
         found.append(execute(one))
     comparison, pairs = summary(found)
     path = Path(config.out).expanduser()
@@ -44,8 +44,8 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
         title = f"Difference to {comparison.method[0]}, run by run"
         show_figures(pairs, "run difference", title, console)
     for note in shared_networks(each) if over == "seed" else ():
-        console.print(note, soft_wrap=True, highlight=False)
-    console.print(f"Results: {path / 'comparison.json'}", soft_wrap=True, highlight=False)
+        say(console, note)
+    say(console, f"Results: {path / 'comparison.json'}")
     return comparison
 
 

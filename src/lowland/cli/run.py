@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 
 from lowland.cli.config import Config, read_config
-from lowland.cli.folder import RunFolder, thread_count, versions
+from lowland.cli.folder import RunFolder, versions
 from lowland.cli.methods import Methods
 from lowland.cli.modes import Modes
 from lowland.cli.pictures import draw_all
 from lowland.cli.repeat import repeated
 from lowland.cli.setup import Setup
-from lowland.cli.show import Bars, show
+from lowland.cli.show import Bars, say, show
+from lowland.core.threads import using_threads
 from lowland.records import Table
 
 
@@ -45,14 +45,13 @@ def execute(config: Config) -> Table:
     setup = Setup(config)
     methods = Methods(Modes(setup, folder))
     methods.check()
-    before = torch.get_num_threads()
     with folder.claimed():
         ran = folder.found(config) or folder.begin(config, setup.threads())
-        thread_count(ran)
-        try:
+        # as many threads as it started with, so that it ends with the same bits
+        with using_threads(int(ran["threads"])):
             if ran.get("versions") != versions():
                 began = ", ".join(f"{k} {v}" for k, v in ran.get("versions", {}).items())
-                console.print(f"Began with {began}: its last bits may differ from here on.")
+                say(console, f"Began with {began}: its last bits may differ from here on.")
             _work(methods, console)
             table = methods.comparison()
             table.save(folder.record("comparison.json"))
@@ -60,11 +59,9 @@ def execute(config: Config) -> Table:
                 pictures = draw_all(methods)
             show(table, console)
             folder.event("done")
-            console.print(f"Results: {folder.path}/", soft_wrap=True, highlight=False)
-            console.print(f"Pictures: {', '.join(pictures)}", soft_wrap=True, highlight=False)
+            say(console, f"Results: {folder.path}/")
+            say(console, f"Pictures: {', '.join(pictures)}")
             return table
-        finally:
-            torch.set_num_threads(before)
 
 
 def _work(methods: Methods, console: Console) -> None:

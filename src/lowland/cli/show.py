@@ -130,6 +130,11 @@ class Bars:
         return report
 
 
+def say(console: Console, text: str) -> None:
+    """A line that is wrapped by the terminal alone, so that paths can be copied."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
 def show(table: Table, console: Console) -> None:
     """Prints a comparison: how good on test data, the best of a column bold, and what it cost."""
     chosen = "scale and T" if "temperature" in table.columns else "scale"

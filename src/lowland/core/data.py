@@ -209,25 +209,6 @@ def tensors(data: Any) -> Iterator[Tensor]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """For operations of a tenth of a millisecond, where several threads wait longer than they work.
-
-    With a busy neighbour on a core, a batch of CIFAR-10 took 27 ms to prepare on two threads, and
-    1.1 ms on one.
-
-    >>> with one_thread():
-    ...     torch.get_num_threads()
-    1
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Random numbers of a seed while the context is open; the caller's random state stays.
 

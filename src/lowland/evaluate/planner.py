@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch import Tensor
 from lowland.core import LossSurface, Point
 from lowland.core.data import free_memory, nbytes, take
 from lowland.core.task import rows
+from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
 
 STRATEGIES = ("points", "batches", "vmap")
@@ -44,17 +44,9 @@ class Plan:
     threads: int
     seconds: float | None = None  # a point and batch, where it was timed
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Sets the number of threads, and sets it back."""
-        before = torch.get_num_threads()
-        if self.threads != before:
-            torch.set_num_threads(self.threads)
-        try:
-            yield
-        finally:
-            if self.threads != before:
-                torch.set_num_threads(before)
+    def running(self) -> AbstractContextManager[None]:
+        """Uses as many threads as planned, for a while."""
+        return using_threads(self.threads)
 
 
 def plan(

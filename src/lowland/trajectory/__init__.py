@@ -3,7 +3,7 @@
 from lowland.trajectory.checkpoints import Checkpoint, find_checkpoints
 from lowland.trajectory.collect import Collector, Every, MidCycle
 from lowland.trajectory.formats import read_checkpoint
-from lowland.trajectory.moments import EMA, SWA, SWAG
+from lowland.trajectory.moments import EMA, SWA
 from lowland.trajectory.schedules import (
     ConstantSchedule,
     CyclicalSchedule,
@@ -11,6 +11,7 @@ from lowland.trajectory.schedules import (
     SWASchedule,
 )
 from lowland.trajectory.store import Trajectory
+from lowland.trajectory.swag import SWAG
 
 __all__ = [
     "EMA",

@@ -36,7 +36,8 @@ from lowland.trajectory.journal import (
     journal_line,
     parse_line,
 )
-from lowland.trajectory.moments import SWA, SWAG, Moments
+from lowland.trajectory.moments import SWA, Moments
+from lowland.trajectory.swag import SWAG
 
 _BUFFER = "buffer/"
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lowland.core.data import one_thread
+from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
 
 Labelled = tuple[Tensor, Tensor]  # (N, H, W, C) uint8, (N,) int64
@@ -42,7 +42,7 @@ class Prepare:
 
     def __call__(self, batch: Labelled, generator: torch.Generator | None = None) -> Labelled:
         images, labels = batch
-        with one_thread():
+        with using_threads(1):
             if self.pad:
                 images = self._cropped(images, generator)
             if self.flip:

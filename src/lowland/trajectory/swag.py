@@ -1,0 +1,140 @@
+"""SWAG: the first two moments of SGD iterates, and their last deviations."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from lowland.core.layout import ParamLayout
+from lowland.errors import ConfigError
+from lowland.files import PathLike
+from lowland.posteriors import Gaussian
+from lowland.trajectory.moments import Moments
+
+
+class SWAG(Moments):
+    r"""The first two moments of the iterates (Maddox et al. 2019).
+
+    Mean and variance run over all iterates (Welford, over n: \(E[w^2] - E[w]^2\) would cancel);
+    the last `rank` deviations, each an iterate minus the mean updated with it, are the columns of
+    the low-rank factor. Memory: (rank + 2) P values.
+
+    Args:
+        layout: of the model whose iterates come.
+        rank: deviations to keep, at least 2; 0 for SWAG-diagonal.
+        deviations_dtype: of the deviations; bfloat16 halves the memory.
+        device: where the moments live. path: a file that the deviations are mapped to instead of
+            memory, made anew; for models whose deviations do not fit.
+
+    Raises:
+        ConfigError: rank 1 or negative. LowlandError: `posterior()` of fewer than two iterates.
+
+    >>> from torch import nn
+    >>> swag = SWAG(ParamLayout(nn.Linear(1, 1, bias=False)), rank=2)
+    >>> for value in (1.0, 3.0):
+    ...     swag.update(torch.tensor([value]))
+    >>> swag.mean, swag.variance, swag.deviations
+    (tensor([2.]), tensor([1.]), tensor([[0.],
+            [1.]]))
+    """
+
+    _kept = ("_mean", "_variance")
+
+    def __init__(
+        self,
+        layout: ParamLayout,
+        *,
+        rank: int = 20,
+        deviations_dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        path: PathLike | None = None,
+    ) -> None:
+        if rank < 0 or rank == 1:
+            raise ConfigError(f"rank: expected 0 (diagonal) or at least 2, got {rank}.")
+        super().__init__(layout, device=device)
+        self.rank = rank
+        if isinstance(deviations_dtype, str):  # as files have it
+            deviations_dtype = getattr(torch, deviations_dtype, deviations_dtype)
+        dtype = layout.dtype if deviations_dtype is None else deviations_dtype
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ConfigError(f"deviations_dtype: expected a floating-point dtype, got {dtype}.")
+        self.deviations_dtype = dtype
+        self._variance = self._zeros()
+        shape = (rank, layout.size)
+        if path is not None and rank:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).unlink(missing_ok=True)  # others may still have the old one mapped
+            flat = torch.from_file(
+                str(path), shared=True, size=math.prod(shape), dtype=self.deviations_dtype
+            )
+            self._ring = flat.view(shape)
+        else:
+            # empty, not zeros: memory is taken as iterates come
+            self._ring = torch.empty(shape, dtype=self.deviations_dtype, device=self.device)
+
+    def _settings(self) -> dict[str, Any]:
+        dtype = str(self.deviations_dtype).removeprefix("torch.")
+        return {"rank": self.rank, "deviations_dtype": dtype}
+
+    def _absorb(self, pieces: list[Tensor]) -> None:
+        n = self.count
+        rows = [self._ring[(n - 1) % self.rank]] if self.rank else []
+        # worked out in the row that is to hold it, so that it passes through memory once
+        direct = (
+            bool(rows) and rows[0].dtype == self._mean.dtype and rows[0].device == self._mean.device
+        )
+        for w, mean, variance, *row in self._parts(pieces, self._mean, self._variance, *rows):
+            mean.lerp_(w, 1 / n)
+            deviation = torch.sub(w, mean, out=row[0] if direct else None)
+            if n > 1:
+                # Welford: (w - old mean)(w - new mean) = (w - new mean)^2 n / (n - 1) >= 0
+                variance.mul_((n - 1) / n).addcmul_(deviation, deviation, value=1 / (n - 1))
+            if row and not direct:
+                row[0].copy_(deviation)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of the iterates over n, (P,): a view."""
+        self._require(1)
+        return self._variance
+
+    @property
+    def deviations(self) -> Tensor:
+        """The deviations held, (K, P), K = min(rank, iterates): a view.
+
+        A ring: once it is full, the oldest row is overwritten, so rows are not in order of time.
+        """
+        return self._ring[: min(self.count, self.rank)]
+
+    def posterior(self, *, scale: float = 1.0) -> Gaussian:
+        """The Gaussian with these moments; a view, so it follows later updates.
+
+        Warns where fewer iterates than `rank` have come.
+        """
+        self._require(2)
+        if self.count < self.rank:
+            warnings.warn(
+                f"SWAG of rank {self.rank} holds {self.count} iterates, so its covariance has "
+                f"{self.count} columns; collect more, or ask for a lower rank.",
+                stacklevel=2,
+            )
+        deviations = self.deviations if self.rank else None
+        return Gaussian(self.mean, self.variance, deviations, scale=scale)
+
+    def _part_of(self, layout: ParamLayout, part: slice) -> Self:
+        one = super()._part_of(layout, part)
+        one._ring = self._ring[:, part]
+        return one
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"_deviations": self.deviations}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.deviations.copy_(state["_deviations"])
