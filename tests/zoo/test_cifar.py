@@ -83,6 +83,9 @@ def test_pixels_and_labels_come_back(root):
     assert sorted(train + rows_of(data["validation"])) == sorted(raw(60, 0))
     assert sorted(rows_of(data["clean"])) == sorted(train)
     assert rows_of(data["clean"]) != train  # BatchNorm reads the first of them: not in file order
+    assert rows_of(data["batchnorm"]) == rows_of(data["clean"])
+    assert data["batchnorm"].prepare == data["transform"]
+    assert data["clean"].prepare != data["transform"]
     assert sorted(rows_of(data["test"])) == sorted(raw(40, 1))
     images, targets = next(iter(data["test"]))
     mean, std = torch.tensor(cifar._MEAN), torch.tensor(cifar._STD)

@@ -155,6 +155,22 @@ def test_a_loader_replays_its_rows():
         ImageLoader(data, Prepare(MEAN, STD, flip=True))
 
 
+def test_a_loader_with_a_seed_replays_its_augmentation():
+    data = pictures(20), torch.arange(20)
+    augment = Prepare(MEAN, STD, pad=2, flip=True)
+    index = torch.tensor([7, 3, 19, 0, 1])
+    loader = ImageLoader(data, augment, index=index, batch_size=2, seed=3)
+    first, again = (torch.cat([x for x, _ in loader]) for _ in range(2))
+    assert torch.equal(first, again)
+    generator = torch.Generator().manual_seed(3)
+    expected = [augment((data[0][i], data[1][i]), generator)[0] for i in index.split(2)]
+    assert torch.equal(first, torch.cat(expected))
+    plain = ImageLoader(data, Prepare(MEAN, STD), index=index)
+    assert not torch.equal(first, torch.cat([x for x, _ in plain]))
+    other = ImageLoader(data, augment, index=index, batch_size=2, seed=4)
+    assert not torch.equal(first, torch.cat([x for x, _ in other]))
+
+
 def test_moments_are_exact():
     images = pictures(2100, 3, 2)  # more than a part
     images[..., 1] = 77

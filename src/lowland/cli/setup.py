@@ -29,7 +29,8 @@ class Setup:
     """What a run works on.
 
     `data` gives a mapping with "train", "validation" and "test": tuples of tensors, data sets or
-    loaders; "clean" may add the training rows without augmentation, for BatchNorm statistics,
+    loaders; "clean" may add the training rows without augmentation, "batchnorm" the rows for
+    BatchNorm statistics where they are others, such as training rows with one augmentation each,
     "transform" a function (batch, generator) -> batch for the training batches, and "normalise"
     (means, deviations) that images were standardised with. What only the data know they may say
     themselves: "task", a `Task` that stands over the configuration's, such as a `Regression` in the
@@ -50,6 +51,7 @@ class Setup:
         self.validation = self._loader("validation")
         self.test = self._loader("test")
         self.clean = self._loader("clean" if "clean" in found else "train")
+        self.batchnorm = self._loader("batchnorm") if "batchnorm" in found else None
         self._try()
         self.surface = self.surface_of(self.model(config.seed))
         self.layout = self.surface.layout
@@ -63,6 +65,7 @@ class Setup:
             where=where,
             device=self.device,
             autocast=self.autocast,
+            bn_loader=self.batchnorm,
             bn_rows=self.config.bn_rows,
             channels_last=self.config.channels_last,
         )

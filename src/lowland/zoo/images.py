@@ -84,10 +84,11 @@ def _affine(
 
 
 class ImageLoader:
-    """Batches of bytes made floats on the fly, in the same order each time: for evaluation.
+    """Batches of bytes made floats on the fly, the same each time: for evaluation.
 
     Args:
-        data: images (N, H, W, C) and labels (N,). prepare: without `pad` and `flip`.
+        data: images (N, H, W, C) and labels (N,). prepare: without `pad` and `flip`, or with a
+            `seed`: each row then has one crop and mirroring, in every pass.
         index: the rows that are meant, in their order; None: all.
         batch_size: rows a batch.
 
@@ -104,15 +105,17 @@ class ImageLoader:
         *,
         index: Tensor | None = None,
         batch_size: int = 512,
+        seed: int | None = None,
     ) -> None:
-        if prepare.pad or prepare.flip:
+        if seed is None and (prepare.pad or prepare.flip):
             raise ConfigError(
-                "an ImageLoader replays its rows: give a Prepare without pad and flip."
+                "an ImageLoader replays its rows: give a Prepare without pad and flip, or a seed."
             )
         self.images, self.labels = data
         self.prepare = prepare
         self.index = torch.arange(len(self.labels)) if index is None else index
         self.batch_size = batch_size
+        self.seed = seed
 
     @property
     def rows(self) -> int:
@@ -123,6 +126,7 @@ class ImageLoader:
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Labelled]:
+        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
         for part in self.index.to(self.images.device).split(self.batch_size):
             rows = self.images.index_select(0, part), self.labels.index_select(0, part)
-            yield self.prepare(rows)
+            yield self.prepare(rows, generator)

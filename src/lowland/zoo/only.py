@@ -36,7 +36,7 @@ def only(data: str | Mapping[str, Any], *, classes: Sequence[int]) -> dict[str, 
     if not wanted or len(set(wanted)) < len(wanted) or not all(type(c) is int for c in wanted):
         raise ConfigError(f"classes: expected labels, each of them once, got {wanted}.")
     splits = called(data)
-    for name in ("train", "validation", "test", "clean"):
+    for name in ("train", "validation", "test", "clean", "batchnorm"):
         if name in splits:
             splits[name] = _chosen(splits[name], wanted, name)
     told = ", ".join(map(str, wanted))
@@ -51,7 +51,9 @@ def _chosen(split: Any, classes: list[int], name: str) -> Any:
         kept = split.index[index.to(split.index.device)]
         fresh[kept.to(labels.device)] = told
         data = images, fresh
-        return ImageLoader(data, split.prepare, index=kept, batch_size=split.batch_size)
+        return ImageLoader(
+            data, split.prepare, index=kept, batch_size=split.batch_size, seed=split.seed
+        )
     pair = isinstance(split, tuple) and len(split) == 2
     if not pair or not all(isinstance(part, Tensor) for part in split) or split[1].ndim != 1:
         raise DataError(

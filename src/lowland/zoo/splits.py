@@ -69,11 +69,13 @@ def splits(
             chosen["validation"], files["validation"] = order[:used], files[name]
     files = {name: (x.to(device), y.to(device)) for name, (x, y) in files.items()}
     loaders = {n: ImageLoader(files[n], prepare, index=chosen[n]) for n in files}
-    # BatchNorm reads the first of the clean rows: in random order those of every class are there
+    # the first of the clean rows stand for all: in random order those of every class are there
     clean = loaders.pop("train")
+    # black borders shift what enters each layer: BatchNorm statistics are those of such rows
+    seen = ImageLoader(files["train"], augment, index=chosen["train"], seed=seed)
     train = picked(files["train"], chosen["train"])
     how = {"transform": augment, "normalise": (prepare.mean, prepare.std)}
-    return {"train": train, **loaders, "clean": clean, **how}
+    return {"train": train, **loaders, "clean": clean, "batchnorm": seen, **how}
 
 
 def picked(data: Labelled, index: Tensor) -> Labelled:
