@@ -218,14 +218,7 @@ class ParamLayout:
         """
         self.check(a)
         self.check(b)
-        left, right = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
-        total = torch.zeros(len(left), len(right), dtype=torch.float64, device=a.device)
-        step = max(_INNER_CHUNK // max(len(left), len(right), 1), 1)
-        for start in range(0, self.size, step):
-            part = slice(start, start + step)
-            wide = left[:, part].double()
-            total += wide @ (wide if b is a else right[:, part].double()).T
-        return total.reshape(a.shape[:-1] + b.shape[:-1])
+        return inner(a, b)
 
     # -- the door --------------------------------------------------------------------------------
 
@@ -274,6 +267,23 @@ class ParamLayout:
 
     def __repr__(self) -> str:
         return f"ParamLayout(size={self.size}, parameters={len(self.entries)})"
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:  # a: (..., P), b: (..., P)
+    """What `ParamLayout.inner` gives, for weights whose layout is not at hand.
+
+    >>> inner(torch.ones(2, 3), torch.tensor([1.0, 2.0, 3.0]))
+    tensor([6., 6.], dtype=torch.float64)
+    """
+    size = a.shape[-1]
+    left, right = a.reshape(-1, size), b.reshape(-1, size)
+    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=a.device)
+    step = max(_INNER_CHUNK // max(len(left), len(right), 1), 1)
+    for start in range(0, size, step):
+        part = slice(start, start + step)
+        wide = left[:, part].double()
+        total += wide @ (wide if b is a else right[:, part].double()).T
+    return total.reshape(a.shape[:-1] + b.shape[:-1])
 
 
 def named_parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from lowland.core.layout import ParamLayout, clean
 from lowland.core.point import Point
 from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
 from lowland.files import PathLike, read_tensors, replacing, sync_folder
+from lowland.geometry import Subspace
 from lowland.posteriors import Ensemble
 from lowland.progress import Progress, reporting
 from lowland.trajectory.checkpoints import find_checkpoints
@@ -375,6 +376,11 @@ class Trajectory:
                     except (NonFiniteError, LayoutError) as error:
                         raise type(error)(f"{iterate.file}: {error}") from None
                 report(i + 1, len(self))
+
+    def pca(self, *, rank: int = 5) -> Subspace:
+        """The subspace of the iterates' first principal components: see `Subspace.pca`."""
+        self._require()
+        return Subspace.pca(self, rank=rank)
 
     def ensemble(self) -> Ensemble:
         """The iterates as an ensemble, read from disk one by one."""

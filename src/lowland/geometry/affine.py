@@ -1,0 +1,79 @@
+"""What flat shapes share: a centre, directions, and projection onto them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lowland.core.layout import inner
+from lowland.core.point import Point
+from lowland.errors import ConfigError
+from lowland.geometry.base import Shape, gathered
+
+_FLAT = 1e-6  # sine of an angle below which float32 directions are no longer apart
+
+
+class Affine(Shape):
+    r"""\(w(z) = \hat w + z\, B\): the anchors are a centre and k directions, none free."""
+
+    def __init__(self, center: Tensor | Point, directions: Tensor) -> None:
+        rows = gathered([center, *directions], what="the center and the directions")
+        super().__init__(rows, free=[False] * len(rows))
+        self.k = len(rows) - 1
+        require_independent(rows[1:])
+
+    @property
+    def center(self) -> Tensor:
+        """w at coordinates zero, (P,)."""
+        return self.anchors[0]
+
+    @property
+    def basis(self) -> Tensor:
+        """The directions, (k, P)."""
+        return self.anchors[1:]
+
+    def coefficients(self, coords: Tensor) -> Tensor:  # (n, k) -> (n, 1 + k)
+        return torch.cat([torch.ones_like(coords[:, :1]), coords], dim=1)
+
+    def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
+        """By least squares: directions need not be orthonormal."""
+        w = w.weights if isinstance(w, Point) else w
+        rows = w.reshape(-1, self.size).to(self.anchors)
+        gram = inner(self.basis, self.basis)
+        coords, far = [], []
+        for row in rows:  # one at a time: (n, P) of a trajectory's iterates is not held twice
+            z = torch.linalg.solve(gram, inner(self.basis, row - self.center))
+            rest = row - self.center - z.to(row.dtype) @ self.basis
+            # once more on what is left: float32 sums of large directions leave a little of them
+            more = torch.linalg.solve(gram, inner(self.basis, rest))
+            rest = rest - more.to(row.dtype) @ self.basis
+            coords.append(z + more)
+            far.append(inner(rest, rest).sqrt())
+        if w.ndim == 1:
+            return coords[0], far[0]
+        return torch.stack(coords), torch.stack(far)
+
+
+def require_independent(directions: Tensor) -> None:  # (k, P)
+    """Raises `ConfigError` where directions are zero or depend on one another."""
+    norms = inner(directions, directions).diagonal().sqrt()
+    if bool((norms == 0).any()):
+        raise ConfigError("a direction is zero: two of the points are the same weights.")
+    unit = inner(directions, directions) / norms / norms[:, None]
+    if float(torch.linalg.eigvalsh(unit)[0]) < _FLAT**2:
+        raise ConfigError(
+            "the directions depend on one another, as those of three points on a line do; give "
+            "others."
+        )
+
+
+def orthonormal(directions: Tensor) -> Tensor:  # (k, P) -> (k, P)
+    """Gram and Schmidt, each direction twice: once leaves float32's rounding of long vectors."""
+    rows: list[Tensor] = []
+    for direction in directions:
+        row = direction.double()
+        for _ in range(2):
+            for done in rows:
+                row = row - inner(done, row).item() * done.double()
+        rows.append((row / row.norm()).to(directions.dtype))
+    return torch.stack(rows)

@@ -1,0 +1,207 @@
+r"""The contract: a shape in weight space is linear in a few anchors, \(w(t) = c(t)\,A\).
+
+Line, chain, Bezier curve, plane, subspace, simplex: they differ in one short function, the
+coefficients c(t) of the anchors. To add one, subclass `Shape` (or `Curve`, `Affine`) and write
+`coefficients` and `sample_coords`; weights, derivatives, projections, files and training follow.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from lowland.core.layout import inner
+from lowland.core.point import Point
+from lowland.errors import ConfigError, LayoutError, LowlandError, NonFiniteError, StoreError
+from lowland.files import PathLike, load_tree, save_tree
+
+KIND = "shape"
+_SHAPES: dict[str, type[Shape]] = {}
+
+
+class Shape(ABC):
+    r"""\(w(t) = \sum_a c_a(t)\, A_a\): weights (P,) as a function of k coordinates.
+
+    Since w is linear in the anchors,
+    \(\partial L / \partial A_a = c_a(t)\, \partial L / \partial w\): any model trains on any shape
+    at the price of its plain gradient and a few sums of vectors.
+
+    Attributes:
+        anchors: (A, P). free: which of them `fit` may move. k: how many coordinates.
+        size: P.
+    """
+
+    k: int
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _SHAPES[cls.__name__] = cls
+
+    def __init__(self, anchors: Tensor, *, free: Iterable[bool]) -> None:
+        self.anchors = anchors
+        self.free = tuple(bool(one) for one in free)
+        self.log: Any = None  # of the fit that made it
+        if len(self.free) != len(anchors):
+            raise ConfigError(f"free: expected {len(anchors)} of True or False, got {self.free}.")
+
+    @property
+    def size(self) -> int:
+        """P, the number of weights."""
+        return self.anchors.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the anchors are."""
+        return self.anchors.device
+
+    # -- what a shape is -------------------------------------------------------------------------
+
+    @abstractmethod
+    def coefficients(self, coords: Tensor) -> Tensor:  # (n, k) -> (n, A)
+        """The anchors' coefficients, row by row, differentiable in the coordinates."""
+
+    @abstractmethod
+    def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """(n, k) coordinates from the shape's own distribution, float64.
+
+        Each is distributed as one alone; together they are stratified where the shape can.
+        """
+
+    # -- what follows ----------------------------------------------------------------------------
+
+    def __call__(self, coords: Any) -> Tensor:  # (n, k) -> (n, P)
+        """Weights at coordinates: (n, k) gives (n, P), one point (k,), or a number, gives (P,).
+
+        For curves (n,) is n points. Coordinates out of the shape's range extend it.
+        """
+        coords = torch.as_tensor(coords)
+        rows = self._rows(coords)
+        one = coords.ndim == 0 or (coords.ndim == 1 and self.k > 1)
+        w: Tensor = self.coefficients(rows).to(self.anchors.dtype) @ self.anchors
+        return w[0] if one else w
+
+    def points(self, coords: Any) -> Iterator[Tensor]:
+        """Weights (P,) at coordinates (n, k), one by one: nothing holds them all."""
+        for row in self._rows(coords):
+            yield self(row[None])[0]
+
+    def slopes(self, coords: Any) -> Tensor:  # (n, k) -> (n, k, A)
+        """The derivative of the coefficients by each coordinate."""
+        rows = self._rows(coords)
+        parts = []
+        for i in range(self.k):
+            along = torch.zeros_like(rows)
+            along[:, i] = 1  # rows do not depend on one another: one tangent for all
+            parts.append(torch.func.jvp(self.coefficients, (rows,), (along,))[1])
+        return torch.stack(parts, dim=1)
+
+    def derivative(self, coords: Any) -> Tensor:  # (n, k) -> (n, k, P)
+        r"""\(\partial w / \partial t\) at coordinates (n, k): (n, k, P)."""
+        slopes = self.slopes(coords).to(self.anchors.dtype)
+        return torch.matmul(slopes, self.anchors)
+
+    def length(self) -> float:
+        """The length of a curve; other shapes have none."""
+        raise LowlandError(f"a {type(self).__name__} has no length; curves do.")
+
+    @abstractmethod
+    def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
+        """The coordinates (k,) of the point next to w, and the distance of w from that point.
+
+        (n, P) gives (n, k) and (n,). Both are float64; the residual is zero for weights on the
+        shape.
+        """
+
+    def gram(self) -> Tensor:
+        """Inner products of the anchors, (A, A) float64."""
+        return inner(self.anchors, self.anchors)
+
+    # -- copies and files ------------------------------------------------------------------------
+
+    def with_anchors(self, anchors: Tensor) -> Self:
+        """The same shape through other anchors (A, P)."""
+        if anchors.shape != self.anchors.shape:
+            raise LayoutError(
+                f"anchors: expected {tuple(self.anchors.shape)}, got {tuple(anchors.shape)}."
+            )
+        made = type(self).__new__(type(self))
+        vars(made).update(vars(self) | {"anchors": anchors, "log": None})
+        return made
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same shape on another device."""
+        made = self.with_anchors(self.anchors.to(device))
+        made.log = self.log
+        return made
+
+    def save(self, path: PathLike) -> None:
+        """Writes the shape as one safetensors file, atomically."""
+        body = {k: v for k, v in vars(self).items() if k != "log"}
+        save_tree(path, {"shape": type(self).__name__, "body": body}, kind=KIND)
+
+    @classmethod
+    def load(cls, path: PathLike) -> Self:
+        """Reads a shape of this class, or of any below it: `Shape.load` reads all."""
+        tree = load_tree(path, kind=KIND)
+        found = _SHAPES.get(tree["shape"])
+        if found is None or not issubclass(found, cls):
+            raise StoreError(f"{path}: expected a {cls.__name__}, found a {tree['shape']}.")
+        made = found.__new__(found)
+        vars(made).update(tree["body"] | {"log": None})
+        return made
+
+    def _rows(self, coords: Any) -> Tensor:
+        """Coordinates as (n, k) in float64 on the anchors' device."""
+        rows: Tensor = torch.as_tensor(coords).to(self.device, torch.float64)
+        if rows.ndim == 0 and self.k == 1:
+            rows = rows.reshape(1, 1)
+        elif rows.ndim == 1:
+            rows = rows[:, None] if self.k == 1 else rows[None]
+        if rows.ndim != 2 or rows.shape[1] != self.k:
+            raise ConfigError(f"coords: expected (n, {self.k}), got {tuple(rows.shape)}.")
+        return rows
+
+    def __repr__(self) -> str:
+        moving = sum(self.free)
+        return f"{type(self).__name__}(anchors={len(self.anchors)}, free={moving}, P={self.size})"
+
+
+def gathered(weights: Iterable[Any], *, what: str) -> Tensor:
+    """Weight vectors of one model as (A, P): checked, and apart from what they came from.
+
+    Raises:
+        LayoutError: of different models. NonFiniteError: NaN or infinity.
+    """
+    rows = [w.weights if isinstance(w, Point) else w for w in weights]
+    for i, row in enumerate(rows):
+        if not isinstance(row, Tensor) or row.ndim != 1:
+            got = tuple(row.shape) if isinstance(row, Tensor) else type(row).__name__
+            raise LayoutError(f"{what} {i}: expected weights (P,), got {got}.")
+        if row.shape != rows[0].shape:
+            raise LayoutError(
+                f"{what}: expected weights of one model, got {tuple(rows[0].shape)} and "
+                f"{tuple(row.shape)}."
+            )
+        if not bool(torch.isfinite(row.sum())) and not bool(torch.isfinite(row).all()):
+            raise NonFiniteError(
+                f"{what} {i} holds NaN or infinite values; take weights of a run that converged."
+            )
+    wide = any(row.dtype == torch.float64 for row in rows)
+    dtype = torch.float64 if wide else torch.float32
+    return torch.stack([row.detach().to(rows[0].device, dtype) for row in rows])
+
+
+def stratified(n: int, *, generator: torch.Generator | None) -> Tensor:
+    """n uniform numbers in [0, 1), one in each of n equal parts, in random order: (n,) float64.
+
+    >>> sorted((stratified(4, generator=None) * 4).int().tolist())
+    [0, 1, 2, 3]
+    """
+    if n < 1:
+        raise ConfigError(f"n: expected at least 1, got {n}.")
+    order = torch.randperm(n, generator=generator)
+    return (order + torch.rand(n, generator=generator, dtype=torch.float64)) / n

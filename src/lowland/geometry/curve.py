@@ -1,0 +1,137 @@
+"""What curves share: coordinates in [0, 1], lengths, and nearest points."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lowland.core.layout import inner
+from lowland.core.point import Point
+from lowland.errors import ConfigError
+from lowland.geometry.base import Shape, gathered, stratified
+
+_NODES = 32  # of Gauss and Legendre, a smooth piece
+_GRID = 256  # points a piece, among which the nearest is looked for before it is refined
+
+
+class Curve(Shape):
+    r"""A curve from its first anchor, t = 0, to its last, t = 1.
+
+    Lengths and nearest points need the anchors' inner products alone, for
+    \(|w'(t)|^2 = c'(t)^T G\, c'(t)\): once they are known, nothing depends on P.
+    """
+
+    k = 1
+
+    @classmethod
+    def between(cls, w0: Tensor | Point, w1: Tensor | Point, *, bends: int = 1) -> Self:
+        """A curve whose ends are fixed and whose `bends` free anchors lie evenly on the chord.
+
+        Raises:
+            ConfigError: fewer than one bend, or ends that are equal. LayoutError: weights of
+                different models.
+        """
+        if bends < 1:
+            raise ConfigError(
+                f"bends: expected at least 1, got {bends}; a line without bends is ll.Line(w0, w1)."
+            )
+        ends = gathered([w0, w1], what="the ends")
+        require_apart(ends)
+        share = torch.linspace(0, 1, bends + 2, dtype=torch.float64, device=ends.device)[1:-1, None]
+        inside = torch.lerp(ends[:1], ends[1:], share.to(ends.dtype))
+        made = cls.__new__(cls)
+        free = [False, *[True] * bends, False]
+        Shape.__init__(made, torch.cat([ends[:1], inside, ends[1:]]), free=free)
+        return made
+
+    @property
+    @abstractmethod
+    def breaks(self) -> tuple[float, ...]:
+        """Where pieces begin and end that are smooth in t: (0, ..., 1)."""
+
+    def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """t uniform in [0, 1], stratified: (n, 1)."""
+        return stratified(n, generator=generator)[:, None].to(self.device)
+
+    # -- lengths ---------------------------------------------------------------------------------
+
+    def speed(self, t: Any, gram: Tensor | None = None) -> Tensor:
+        """|w'(t)| at t (n,) or (n, 1): (n,) float64, differentiable in the Gram matrix."""
+        slopes = self.slopes(t)[:, 0]  # (n, A)
+        gram = self.gram() if gram is None else gram
+        return torch.einsum("na,ab,nb->n", slopes, gram, slopes).clamp_min(0).sqrt()
+
+    def arc(self, gram: Tensor | None = None) -> Tensor:
+        """The length as a float64 scalar, differentiable in the Gram matrix (A, A)."""
+        t, weights = self._quadrature()
+        return (self.speed(t, gram) * weights).sum()
+
+    def length(self) -> float:
+        r"""\(\int_0^1 |w'(t)|\, dt\), by Gauss and Legendre piece by piece."""
+        return float(self.arc())
+
+    def at_arc(self, share: Any) -> Tensor:
+        """t (n, 1) where these shares in [0, 1] of the length are behind: even steps along w."""
+        share = torch.as_tensor(share, dtype=torch.float64).reshape(-1)
+        gram = self.gram()
+        t = torch.cat([torch.linspace(a, b, _GRID + 1).double() for a, b in self._pieces()])
+        middle = (t[1:] + t[:-1]) / 2
+        steps = self.speed(middle, gram).cpu() * (t[1:] - t[:-1])
+        done = torch.cat([torch.zeros(1).double(), steps.cumsum(0)])
+        found = np.interp((share * done[-1]).numpy(), done.numpy(), t.numpy())
+        return torch.from_numpy(np.atleast_1d(found))[:, None].to(self.device)
+
+    def _pieces(self) -> list[tuple[float, float]]:
+        return list(zip(self.breaks, self.breaks[1:], strict=False))
+
+    def _quadrature(self) -> tuple[Tensor, Tensor]:
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        parts = [(a + (b - a) * (nodes + 1) / 2, weights * (b - a) / 2) for a, b in self._pieces()]
+        t, w = (
+            torch.from_numpy(np.concatenate(p)).to(self.device) for p in zip(*parts, strict=True)
+        )
+        return t, w
+
+    # -- nearest points --------------------------------------------------------------------------
+
+    def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
+        """The nearest t in [0, 1]: the best of a fine grid, refined by golden section."""
+        w = w.weights if isinstance(w, Point) else w
+        rows = w.reshape(-1, self.size).to(self.anchors)
+        found = [self._nearest(row) for row in rows]
+        t = torch.stack([one for one, _ in found])[:, None]
+        far = torch.stack([one for _, one in found])
+        return (t[0], far[0]) if w.ndim == 1 else (t, far)
+
+    def _nearest(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        # relative to w, so that weights on the curve come out at a distance of nearly zero
+        apart = self.anchors - w
+        gram = inner(apart, apart)
+
+        def square(t: Tensor) -> Tensor:  # (n,)
+            c = self.coefficients(t[:, None])
+            return torch.einsum("na,ab,nb->n", c, gram, c)
+
+        grid = torch.linspace(0, 1, _GRID * len(self._pieces()) + 1, dtype=torch.float64)
+        grid = grid.to(self.device)
+        best = int(square(grid).argmin())
+        low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+        for _ in range(12):  # each pass narrows the bracket fourfold; one may hold a knot
+            inside = low + (high - low) * torch.linspace(0, 1, 9, dtype=torch.float64).to(grid)
+            best = int(square(inside).argmin())
+            low, high = inside[max(best - 1, 0)], inside[min(best + 1, 8)]
+        t = inside[best]
+        # the ends themselves, where they are as near: the grid has them exactly
+        return t, square(t[None])[0].clamp_min(0).sqrt()
+
+
+def require_apart(ends: Tensor) -> None:
+    """Raises `ConfigError` where two ends are one point."""
+    if torch.equal(ends[0], ends[-1]):
+        raise ConfigError(
+            "the two ends are the same weights; take two minima, such as runs of different seeds."
+        )

@@ -1,0 +1,42 @@
+"""The straight line between two weight vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core.point import Point
+from lowland.geometry.base import gathered
+from lowland.geometry.curve import Curve, require_apart
+
+
+class Line(Curve):
+    r"""\(w(t) = (1 - t)\, w_0 + t\, w_1\), both ends fixed.
+
+    Raises:
+        ConfigError: ends that are equal. LayoutError: weights of different models.
+
+    >>> line = Line(torch.zeros(2), torch.tensor([3.0, 4.0]))
+    >>> line([[0.0], [0.5]]), line.length()
+    (tensor([[0.0000, 0.0000],
+            [1.5000, 2.0000]]), 5.0)
+    """
+
+    def __init__(self, w0: Tensor | Point, w1: Tensor | Point) -> None:
+        ends = gathered([w0, w1], what="the ends")
+        require_apart(ends)
+        super().__init__(ends, free=[False, False])
+
+    @classmethod
+    def between(cls, w0: Tensor | Point, w1: Tensor | Point, **none: Any) -> Line:
+        """`Line(w0, w1)`, as the other curves are made; it takes no bends."""
+        return cls(w0, w1, **none)
+
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        return (0.0, 1.0)
+
+    def coefficients(self, coords: Tensor) -> Tensor:  # (n, 1) -> (n, 2)
+        return torch.cat([1 - coords, coords], dim=1)

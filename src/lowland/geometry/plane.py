@@ -1,0 +1,76 @@
+"""Planes: through three points, or along two directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core.point import Point
+from lowland.errors import ConfigError
+from lowland.geometry.affine import Affine, orthonormal, require_independent
+from lowland.geometry.base import gathered
+
+
+class Plane(Affine):
+    r"""\(w(x, y) = \hat w + x\, u + y\, v\).
+
+    `Plane.through(a, b, c)` has orthonormal u, v and distances as in weight space; `Plane(w, u, v)`
+    takes directions as they are, such as filter-normalised ones.
+
+    Attributes:
+        marks: (m, 2), coordinates of the points that it was made of.
+
+    >>> plane = Plane.through(torch.zeros(3), torch.tensor([2.0, 0, 0]), torch.tensor([1.0, 1, 0]))
+    >>> plane.marks
+    tensor([[0., 0.],
+            [2., 0.],
+            [1., 1.]], dtype=torch.float64)
+    >>> plane.coords_of(torch.tensor([1.0, 1.0, 5.0]))
+    (tensor([1., 1.], dtype=torch.float64), tensor(5., dtype=torch.float64))
+    """
+
+    def __init__(self, center: Tensor | Point, u: Tensor, v: Tensor) -> None:
+        super().__init__(center, gathered([u, v], what="the directions"))
+        self.marks = torch.zeros(1, 2, dtype=torch.float64)
+
+    @classmethod
+    def through(cls, a: Tensor | Point, b: Tensor | Point, c: Tensor | Point) -> Plane:
+        """The plane of three weight vectors, its first direction from a to b.
+
+        Raises:
+            ConfigError: three points on a line. LayoutError: weights of different models.
+        """
+        points = gathered([a, b, c], what="the points")
+        directions = points[1:] - points[0]
+        try:
+            require_independent(directions)
+        except ConfigError:
+            raise ConfigError(
+                "the three points lie on a line, or two of them are the same weights; give a third "
+                "that is off the line of the others."
+            ) from None
+        plane = cls(points[0], *orthonormal(directions))
+        plane.marks, _ = plane.coords_of(points)
+        plane.marks[0] = 0.0
+        return plane
+
+    def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Uniform in the box of the marks, or in [-1, 1]² where there is only one: (n, 2)."""
+        low, high = self.marks.min(0).values, self.marks.max(0).values
+        if len(self.marks) == 1:
+            low, high = low - 1, high + 1
+        u = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+        return (low + u.to(low) * (high - low)).to(self.device)
+
+    def box(self, margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """((x0, x1), (y0, y1)) around the marks, `margin` of their extent wider to each side."""
+        if len(self.marks) == 1:
+            return (-1.0, 1.0), (-1.0, 1.0)
+        found: list[Any] = []
+        for column in self.marks.T:
+            low, high = float(column.min()), float(column.max())
+            more = margin * (high - low)
+            found.append((low - more, high + more))
+        return found[0], found[1]
