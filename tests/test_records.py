@@ -11,11 +11,13 @@ from torch import Tensor
 from lowland import records
 from lowland.errors import StoreError
 from lowland.records import (
+    PathResult,
     Predictive,
     Record,
     Reliability,
     RiskCoverage,
     ShiftCurves,
+    SurfaceResult,
     Table,
     TrainingLog,
 )
@@ -41,6 +43,30 @@ EXAMPLES: dict[str, list[Record]] = {
     ],
     "Reliability": [
         Reliability(torch.tensor([0.25, 0.75]), torch.tensor([0.5, math.nan]), torch.tensor([4, 0]))
+    ],
+    "PathResult": [
+        PathResult(
+            *[torch.linspace(0, 1, 3)] * 6,
+            test_loss=torch.tensor([1.0, math.nan, 2.0]),
+            figures={"rmse": torch.rand(3)},
+            rows=10,
+            outside=True,
+        ),
+        PathResult(*[torch.linspace(0, 1, 3)] * 6),
+    ],
+    "SurfaceResult": [
+        SurfaceResult(
+            torch.linspace(0, 1, 3),
+            torch.linspace(0, 1, 2),
+            {"loss": torch.tensor([[1.0, math.nan, 2.0], [math.inf, 0.5, 0.25]])},
+            known=torch.tensor([[True, True, False], [True, True, True]]),
+            marks={"w0": torch.zeros(2)},
+            curves={"Bezier": torch.rand(4, 2)},
+            paths={"SGD": {"coords": torch.rand(3, 2), "residual": torch.rand(3)}},
+            explained=torch.tensor([0.5, 0.25]),
+            about={"split": "train"},
+        ),
+        SurfaceResult(torch.linspace(0, 1, 3), None, {"loss": torch.rand(3)}),
     ],
     "RiskCoverage": [RiskCoverage(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 0.5]))],
     "ShiftCurves": [

@@ -1,0 +1,25 @@
+"""What came out, as frozen records that go to disk and come back.
+
+A record holds tensors, numbers, strings and dicts of these. `.save(path)` writes `.json` (short
+things, to be read by people) or `.npz` (arrays), after the path's ending; `.load(path)` gives the
+record back. Nothing is pickled.
+"""
+
+from lowland.records.base import Record
+from lowland.records.landscape import PathResult, SurfaceResult
+from lowland.records.predictive import Predictive
+from lowland.records.table import Table
+from lowland.records.training import TrainingLog
+from lowland.records.uncertainty import Reliability, RiskCoverage, ShiftCurves
+
+__all__ = [
+    "PathResult",
+    "Predictive",
+    "Record",
+    "Reliability",
+    "RiskCoverage",
+    "ShiftCurves",
+    "SurfaceResult",
+    "Table",
+    "TrainingLog",
+]

@@ -1,0 +1,121 @@
+"""The surface along curves and on planes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.records.base import Record
+
+
+@dataclass(frozen=True, eq=False)
+class PathResult(Record):
+    r"""Loss and error along a curve, a value a point.
+
+    Attributes:
+        t: (n,), the points' coordinates, in [0, 1] unless `outside` says so.
+        loss, error: (n,), of the surface's own rows; `error` is a fraction, NaN for regression.
+        l2: (n,), |w(t)|. distance: (n,), |w(t) - w(0)|. length: (n,), of the curve up to t.
+        test_loss, test_error: (n,), of the loader's rows where one was given.
+        figures: what else was measured, by name, such as "rmse", "test_nll".
+        batchnorm: how the statistics were found. rows: how many rows `loss` is of.
+
+    >>> t = torch.linspace(0, 1, 3)
+    >>> path = PathResult(t, torch.tensor([1.0, 4.0, 2.0]), *[torch.zeros(3)] * 3, length=2 * t)
+    >>> path.barrier, path.summary()["loss"]["mean"]
+    (2.5, 2.75)
+    """
+
+    figure = "path"
+    t: Tensor
+    loss: Tensor
+    error: Tensor
+    l2: Tensor
+    distance: Tensor
+    length: Tensor
+    test_loss: Tensor | None = None
+    test_error: Tensor | None = None
+    figures: dict[str, Tensor] = field(default_factory=dict)
+    batchnorm: str = "refresh"
+    rows: int = 0
+    outside: bool = False
+
+    @property
+    def barrier(self) -> float:
+        """The highest loss above the straight interpolation of the ends' losses in t.
+
+        Zero where no point lies above it; NaN where a loss is.
+        """
+        loss, t = self.loss.double(), self.t.double()
+        share = (t - t[0]) / (t[-1] - t[0])
+        return float((loss - torch.lerp(loss[0], loss[-1], share)).max())
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        r"""min, max, mean over t and integral over length, for each figure.
+
+        "mean" is \(\int f(w(t))\, dt\), "integral" \(\int f\, |w'| dt\) over the length, by
+        trapezoids; "at" is the t of the maximum.
+        """
+        found: dict[str, Tensor | None] = {"loss": self.loss, "error": self.error}
+        found |= {"test_loss": self.test_loss, "test_error": self.test_error}
+        found |= dict(self.figures)
+        out = {}
+        for name, values in found.items():
+            if values is None or not bool(torch.isfinite(values).any()):
+                continue
+            values, t, s = values.double(), self.t.double(), self.length.double()
+            out[name] = {
+                "min": float(values.min()),
+                "max": float(values.max()),
+                "at": float(t[values.nan_to_num(-math.inf).argmax()]),
+                "mean": float(torch.trapezoid(values, t) / (t[-1] - t[0])),
+                "integral": float(torch.trapezoid(values, s)),
+            }
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceResult(Record):
+    """Figures on a grid of a plane, or of a line where `y` is None; `result.loss` is one of them.
+
+    Attributes:
+        x: (n,). y: (m,), or None. Coordinates of the shape that was scanned.
+        figures: {name: (m, n)}, or (n,): "loss", "error", ...; NaN stays NaN.
+        known: (m, n) bool: where a network was evaluated; the rest is interpolated. None: all.
+        marks: points to draw, {name: (2,)} in coordinates. curves: lines, {name: (q, 2)}.
+        paths: projected iterates, {name: {"coords": (K, 2), "residual": (K,)}}, the residual being
+            the distance from the plane.
+        explained: (2,), the share of the variance along each axis, for a plane of components.
+        batchnorm: how the statistics were found. rows: how many rows the figures are of.
+        about: other words and numbers to keep, such as the split or the axes' labels.
+    """
+
+    figure = "surface"
+    x: Tensor
+    y: Tensor | None
+    figures: dict[str, Tensor]
+    known: Tensor | None = None
+    marks: dict[str, Tensor] = field(default_factory=dict)
+    curves: dict[str, Tensor] = field(default_factory=dict)
+    paths: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    explained: Tensor | None = None
+    batchnorm: str = "refresh"
+    rows: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        figures = self.__dict__.get("figures", {})
+        if name in figures:
+            return figures[name]
+        raise AttributeError(f"no figure {name!r}; there are {', '.join(figures)}.")
+
+    @property
+    def evaluated(self) -> int:
+        """At how many points a network was evaluated."""
+        if self.known is not None:
+            return int(self.known.sum())
+        return len(self.x) * (1 if self.y is None else len(self.y))

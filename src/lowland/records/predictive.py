@@ -1,0 +1,46 @@
+"""A model average over a loader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lowland.records.base import Record
+
+
+@dataclass(frozen=True, eq=False)
+class Predictive(Record):
+    """A model average over a loader: N rows, C classes or D targets.
+
+    Fields that do not apply, or that `keep=` left out, are None.
+
+    Attributes:
+        probs: (N, C, ...), the mean of probabilities over samples.
+        mean, variance: (N, D), of the predictive mixture, in the target's own units; `variance`
+            is total: mean of variances plus variance of means.
+        entropy, mutual_information: (N,), in nats: of the average, and what of it comes from
+            disagreement between samples.
+        targets: the loader's, where it has them, in their own units.
+        target_log_prob: (items,), log of the mean likelihood over samples.
+        nll_by_samples: (S,), the NLL of the average of the first s samples.
+        figures: what `metrics()` gives.
+    """
+
+    figure = "predictive"
+    kind: str
+    samples: int
+    probs: Tensor | None = None
+    mean: Tensor | None = None
+    variance: Tensor | None = None
+    entropy: Tensor | None = None
+    mutual_information: Tensor | None = None
+    targets: Tensor | None = None
+    target_log_prob: Tensor | None = None
+    nll_by_samples: Tensor | None = None
+    reliability: dict[str, Tensor] | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """accuracy, nll, ece, brier | rmse, nll, nll_gaussian, coverage; {} without targets."""
+        return dict(self.figures)

@@ -1,0 +1,92 @@
+"""Rows of named figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lowland.records.base import Record
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Record):
+    """Named columns of one length: tensors (n,), or lists of strings. `table.nll` is a column.
+
+    >>> table = Table({"method": ["SGD", "SWA"], "nll": torch.tensor([0.5, 0.25])})
+    >>> table.nll[1], len(table)
+    (tensor(0.2500), 2)
+    >>> print(table)
+    method     nll
+    SGD     0.5000
+    SWA     0.2500
+    """
+
+    figure = "table"
+    columns: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        # called for names that are no attribute; "columns" itself is missing while unpickling
+        columns = self.__dict__.get("columns", {})
+        if name in columns:
+            return columns[name]
+        raise AttributeError(f"no column {name!r}; there are {', '.join(columns)}.")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Table:
+        """Rows as a table: numbers in float64, or words; what a row lacks is NaN, or empty.
+
+        >>> print(Table.from_rows([{"method": "SGD", "nll": 0.5}, {"method": "SWAG", "scale": 1}]))
+        method     nll   scale
+        SGD     0.5000     nan
+        SWAG       nan  1.0000
+        """
+        rows = list(rows)
+        columns: dict[str, Any] = {}
+        for name in dict.fromkeys(name for row in rows for name in row):
+            if any(isinstance(row.get(name), str) for row in rows):
+                columns[name] = [row.get(name, "") for row in rows]
+            else:
+                values = [row.get(name, math.nan) for row in rows]
+                columns[name] = torch.tensor(values, dtype=torch.float64)
+        return cls(columns)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Rows as dicts of plain values."""
+        lists = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in self.columns.items()}
+        for i in range(len(self)):
+            yield {name: values[i] for name, values in lists.items()}
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The same as a pandas frame."""
+        import pandas
+
+        return pandas.DataFrame(list(self.rows()), columns=list(self.columns))
+
+    def __str__(self) -> str:
+        cells = [list(self.columns)]
+        cells += [[_cell(value) for value in row.values()] for row in self.rows()]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        left = [isinstance(values, list) for values in self.columns.values()]
+        lines = [
+            "  ".join(
+                c.ljust(w) if lean else c.rjust(w)
+                for c, w, lean in zip(row, widths, left, strict=True)
+            )
+            for row in cells
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
