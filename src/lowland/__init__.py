@@ -50,7 +50,7 @@ from lowland.geometry import (
 )
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
-from lowland.train import Batches, Members, MemberSGD, sgd, sgd_members
+from lowland.train import Batches, Members, MemberSGD, fit, sgd, sgd_members
 from lowland.trajectory import (
     EMA,
     SWA,
@@ -113,6 +113,7 @@ __all__ = [
     "Trajectory",
     "corrupt",
     "crps",
+    "fit",
     "fit_temperature",
     "keep_freed_memory",
     "mc_dropout",

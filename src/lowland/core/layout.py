@@ -191,12 +191,13 @@ class ParamLayout:
         """
         self.check(w, flat=True)
         for offset, target in zip(
-            (entry.offset for entry in self.entries), self._targets(model), strict=True
+            (entry.offset for entry in self.entries), self.tensors(model), strict=True
         ):
             target.copy_(w[offset : offset + target.numel()].view(target.shape))
         return model
 
-    def _targets(self, model: nn.Module) -> list[Tensor]:
+    def tensors(self, model: nn.Module) -> list[Tensor]:
+        """The parameters of a model in the order of the flat vector, themselves and not copies."""
         for _ in self.segments(model):  # raises where the model is another one
             pass
         found: dict[str, Tensor] = {}

@@ -111,7 +111,7 @@ class Template:
                 counter = name.rpartition(".")[2] == "num_batches_tracked"
                 for place in self.places[name]:
                     values[place] = self.buffers[name].clone() if counter else None
-        with self._precision():
+        with self.precision():
             return functional_call(
                 self.module,
                 values,  # type: ignore[arg-type]
@@ -142,7 +142,14 @@ class Template:
                     module.training = False
         self._mode = mode
 
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+    def trainable(self) -> nn.Module:
+        """A copy of the module in training mode that nobody else calls."""
+        with self.lock:
+            self._set_mode("train")
+            return private_copy(self.module)
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The autocast that the model is called under."""
         if not self.autocast:
             return contextlib.nullcontext()
         dtype = None if self.autocast is True else self.autocast

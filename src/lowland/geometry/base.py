@@ -94,7 +94,7 @@ class Shape(ABC):
         rows = self._rows(coords)
         parts = []
         for i in range(self.k):
-            along = torch.zeros_like(rows)
+            along = rows.new_zeros(rows.shape)
             along[:, i] = 1  # rows do not depend on one another: one tangent for all
             parts.append(torch.func.jvp(self.coefficients, (rows,), (along,))[1])
         return torch.stack(parts, dim=1)
@@ -163,7 +163,7 @@ class Shape(ABC):
             rows = rows[:, None] if self.k == 1 else rows[None]
         if rows.ndim != 2 or rows.shape[1] != self.k:
             raise ConfigError(f"coords: expected (n, {self.k}), got {tuple(rows.shape)}.")
-        return rows
+        return rows.contiguous()
 
     def __repr__(self) -> str:
         moving = sum(self.free)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from typing import Any, Self
 
@@ -14,7 +15,8 @@ from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.base import Shape, gathered, stratified
 
-_NODES = 32  # of Gauss and Legendre, a smooth piece
+_NODES, _PANELS = 16, 16  # of Gauss and Legendre, and parts, a smooth piece: where a curve turns
+# sharply its speed is nearly a kink
 _GRID = 256  # points a piece, among which the nearest is looked for before it is refined
 
 
@@ -86,11 +88,17 @@ class Curve(Shape):
         return torch.from_numpy(np.atleast_1d(found))[:, None].to(self.device)
 
     def _pieces(self) -> list[tuple[float, float]]:
-        return list(zip(self.breaks, self.breaks[1:], strict=False))
+        return list(itertools.pairwise(self.breaks))
 
     def _quadrature(self) -> tuple[Tensor, Tensor]:
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-        parts = [(a + (b - a) * (nodes + 1) / 2, weights * (b - a) / 2) for a, b in self._pieces()]
+        edges = np.concatenate(
+            [np.linspace(a, b, _PANELS, endpoint=False) for a, b in self._pieces()] + [[1.0]]
+        )
+        parts = [
+            (a + (b - a) * (nodes + 1) / 2, weights * (b - a) / 2)
+            for a, b in itertools.pairwise(edges)
+        ]
         t, w = (
             torch.from_numpy(np.concatenate(p)).to(self.device) for p in zip(*parts, strict=True)
         )

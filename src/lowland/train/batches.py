@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -144,3 +144,11 @@ def _select(tensor: Tensor, index: Tensor) -> Tensor:
     # sixteen times faster than tensor[index] for rows of bytes
     with using_threads(1):
         return tensor.index_select(0, index.to(tensor.device))
+
+
+def length(data: Iterable[Any]) -> int | None:
+    """How many batches there are, where that is known."""
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except TypeError:  # a DataLoader over a stream has a `__len__` that raises
+        return None

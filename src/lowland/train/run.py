@@ -19,7 +19,7 @@ from lowland.errors import DataError, NonFiniteError
 from lowland.progress import Progress, reporting
 from lowland.records import TrainingLog
 from lowland.train import checkpoint as disk
-from lowland.train.batches import Batches
+from lowland.train.batches import Batches, length
 
 SAVE_SECONDS = 20.0  # between checkpoints inside of an epoch
 _WATCH = 32  # steps between looks at the loss on a GPU, where each look waits for it
@@ -90,7 +90,7 @@ class Run:
         for module in self.always_eval:
             module.training = False
         started = time.perf_counter()
-        total = _length(self.data)
+        total = length(self.data)
         if total is not None:
             total = math.ceil(total / self.options["accumulate"]) * self.options["epochs"]
         waiting = 0  # batches whose gradient is not applied yet
@@ -117,20 +117,24 @@ class Run:
     def _backward(self, batch: Any) -> None:
         batch = self.task.parts(batch)
         batch = move(batch, self.device, channels_last=self.channels_last)
-        args, kwargs, target = batch
-        if target is None:
+        if batch.target is None:
             raise DataError("the training batches have no target: give (inputs, target).")
+        items = self.task.count(batch)
+        loss = self._gradient(batch, items)
+        self.pending.append((self.batch, loss, items))
+        if self.device.type == "cpu" or len(self.pending) >= _WATCH:
+            self._look()
+
+    def _gradient(self, batch: Any, items: int) -> Tensor:
+        """Adds the gradient of the batch's mean loss to what is optimised; gives the loss."""
+        args, kwargs, target = batch
         with self._precision():
             output = self.task.output(self.model(*args, **kwargs))
         if self.epoch == 0:
             self.task.check(output, target)
-        items = self.task.count(batch)
-        each = self.task.items_nll(output, target)
-        loss = each.sum() / max(items, 1)
-        self.pending.append((self.batch, loss.detach(), items))
-        if self.device.type == "cpu" or len(self.pending) >= _WATCH:
-            self._look()
+        loss = self.task.items_nll(output, target).sum() / max(items, 1)
         self.scaler.scale(loss / self.options["accumulate"]).backward()
+        return loss.detach()
 
     def _apply(self, waiting: int) -> None:
         optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -238,7 +242,7 @@ class Run:
         keys = ("epochs", "accumulate", "clip", "seed")
         return {
             "model": self.layout.fingerprint,
-            "batches": _length(data),
+            "batches": length(data),
             "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
             "optimizer": f"{type(self.optimizer).__name__}({'; '.join(groups)})",
             "schedule": type(self.schedule).__name__,
@@ -293,11 +297,3 @@ class Run:
         return TrainingLog(
             {k: torch.tensor(v, dtype=torch.float64) for k, v in self.columns.items()}
         )
-
-
-def _length(data: Iterable[Any]) -> int | None:
-    """How many batches there are, where that is known."""
-    try:
-        return len(data)  # type: ignore[arg-type]
-    except TypeError:  # a DataLoader over a stream has a `__len__` that raises
-        return None

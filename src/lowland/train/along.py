@@ -1,0 +1,266 @@
+"""Steps of SGD on the free anchors of a shape."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lowland.core import LossSurface
+from lowland.geometry import Curve, Shape
+from lowland.train.flat import FlatModel
+from lowland.train.run import Run
+
+STRATA = 64  # draws of t that are stratified together
+_FORGETS = 0.99  # of the running mean of the loss, a step
+
+
+class Anchors(nn.Module):
+    """The anchors of a shape as rows of one matrix: the free ones are parameters (P,)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.matrix = shape.anchors.detach().clone()  # (A, P)
+        # the optimizer writes into the rows themselves
+        self.free = nn.ParameterList(
+            nn.Parameter(row) for row, free in zip(self.matrix, shape.free, strict=True) if free
+        )
+        self.which = [i for i, free in enumerate(shape.free) if free]
+
+    def shape_now(self) -> Shape:
+        """The shape through the anchors as they are."""
+        return self.shape.with_anchors(self.matrix.clone())
+
+
+class Along(Run):
+    r"""A run whose loss is \(E_t L(w(t))\).
+
+    By the chain rule \(\partial L / \partial A_a = c_a(t)\, g\) with the gradient g at w(t): it is
+    found once a draw, for the plain model, and added to each free anchor times its coefficient.
+    """
+
+    model: Anchors
+
+    def __init__(
+        self,
+        shape: Shape,
+        surface: LossSurface,
+        data: Iterable[Any],
+        *,
+        measure: str,
+        samples: int,
+        strategy: str | None,
+        weight_decay: float,
+        compile: bool,
+        **options: Any,
+    ) -> None:
+        self.shape = shape
+        self.surface = surface
+        self.measure = measure
+        self.samples = samples
+        self.strategy = "accumulate" if samples == 1 else strategy
+        self.weight_decay = weight_decay
+        super().__init__(Anchors(shape), surface.task, data, **options)
+        self.flat = FlatModel(surface, compile=compile)
+        self.drawn = 0  # coordinates so far
+        self.typical = 0.0  # the running mean of the loss, for measure="arc"
+        self.gradient = torch.empty_like(self.flat.weights)  # at one draw
+        self.means = torch.empty_like(self.model.matrix[: len(self.model.free)])  # (F, P)
+        self._scratch, self._into = map(self.flat.views, (self.gradient, self.means[0]))
+        self._block: tuple[int, Tensor, Tensor] | None = None
+        self._items: int | None = None  # of the batch under way
+
+    # -- the gradient ----------------------------------------------------------------------------
+
+    def _gradient(self, batch: Any, items: int) -> Tensor:
+        coords, coefficients = self.draws(self.samples)
+        self.drawn += self.samples
+        if self.strategy is None:
+            self.strategy = self._faster(coords, batch)
+        again = 1 / self.options["accumulate"]
+        losses = self.at(coords, batch, coefficients, scale=again, items=items, out=self.means)
+        for parameter, mean in zip(self.model.free, self.means, strict=True):
+            if again == 1:
+                parameter.grad = mean  # written anew at every step: nothing is allocated
+            elif parameter.grad is None:
+                parameter.grad = mean.clone()
+            else:
+                parameter.grad.add_(mean)
+        return losses[0] if len(losses) == 1 else losses.mean()
+
+    def draws(self, n: int) -> tuple[Tensor, Tensor]:
+        """The next n coordinates (n, k) and their coefficients (n, A), float64: a function of the
+        seed and of how many came before."""
+        rows, done = [], self.drawn
+        while done < self.drawn + n:
+            block, place = divmod(done, STRATA)
+            stop = min(STRATA, place + self.drawn + n - done)
+            if self._block is None or self._block[0] != block:
+                mixed = np.random.SeedSequence((self.options["seed"], block)).generate_state(1)
+                generator = torch.Generator().manual_seed(int(mixed[0]))
+                coords = self.shape.sample_coords(STRATA, generator=generator)
+                self._block = block, coords, self.shape.coefficients(coords)
+            rows.append([values[place:stop] for values in self._block[1:]])
+            done += stop - place
+        if len(rows) == 1:
+            return rows[0][0], rows[0][1]
+        coords, coefficients = map(torch.cat, zip(*rows, strict=True))
+        return coords, coefficients
+
+    @torch.no_grad()
+    def at(
+        self,
+        coords: Tensor,
+        batch: Any,
+        coefficients: Tensor | None = None,
+        *,
+        out: Tensor,
+        scale: float = 1.0,
+        items: int | None = None,
+    ) -> Tensor:
+        """Losses (S,) at coordinates (S, k); into `out` (F, P) the mean over them of the free
+        anchors' gradients, times `scale`. With measure="arc" the losses are the points' own."""
+        if coefficients is None:
+            coefficients = self.shape.coefficients(coords)  # (S, A) float64
+        self._items = items
+        shares = coefficients[:, self.model.which] * scale / len(coords)  # (S, F)
+        if self.measure == "arc":
+            weights, pulls = self._arc(coords)  # (S,), (S, A, A)
+            shares = shares * weights[:, None]
+        each = shares.tolist()
+        weights_at = coefficients.to(self.model.matrix)
+        if self.strategy == "vmap":
+            losses, values = self._together(weights_at, batch, each, out)
+        elif len(coords) == 1 and len(out) == 1:  # straight to where it belongs
+            losses, values = self._one(weights_at[0], batch, self._into, each[0][0])
+        else:
+            losses, values = self._one_by_one(weights_at, batch, each, out)
+        if self.measure == "arc":
+            # the mean over t of the pulls is zero, since the weights average to one: taking the
+            # typical loss away changes no expectation, and much of the noise
+            middle = float(values.double().mean())
+            self.typical = self.typical if self.drawn > self.samples else middle
+            pull = ((values.double() - self.typical)[:, None, None] * pulls).mean(0) * scale
+            out += pull[self.model.which].to(out) @ self.model.matrix
+            self.typical += (1 - _FORGETS) * (middle - self.typical)
+        return losses
+
+    def _one(
+        self, coefficients: Tensor, batch: Any, into: list[Tensor], scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and loss with decay, (1,), and the scaled gradient of the latter, at one point."""
+        w, decay = self.flat.weights, self.weight_decay
+        torch.mv(self.model.matrix.T, coefficients, out=w)
+        self.flat.load(w)
+        loss = self.flat.value_and_grad(
+            batch,
+            into=into,
+            scale=scale,
+            decay=decay,
+            check=self.epoch == 0,
+            items=self._items,
+        )
+        return loss[None], self._decayed(loss[None], w[None])
+
+    def _decayed(self, losses: Tensor, weights: Tensor) -> Tensor:
+        if self.measure != "arc" or not self.weight_decay:  # who else would ask for it
+            return losses
+        return losses + self.weight_decay / 2 * weights.square().sum(1)
+
+    def _one_by_one(
+        self, coefficients: Tensor, batch: Any, shares: list[list[float]], out: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        found = []
+        for s, row in enumerate(coefficients):
+            found.append(self._one(row, batch, self._scratch))
+            for into, share in zip(out, shares[s], strict=True):
+                if s:
+                    into.add_(self.gradient, alpha=share)
+                else:
+                    torch.mul(self.gradient, share, out=into)
+        losses, values = zip(*found, strict=True)
+        return torch.cat(losses), torch.cat(values)
+
+    def _together(
+        self, coefficients: Tensor, batch: Any, shares: list[list[float]], out: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """All draws as one batched computation; dropout differs from draw to draw."""
+
+        def loss(w: Tensor) -> Tensor:
+            return self.surface.loss(w, batch, train=True)
+
+        weights = coefficients @ self.model.matrix  # (S, P)
+        found = torch.func.vmap(torch.func.grad_and_value(loss), randomness="different")(weights)
+        grads, losses = found
+        if self.weight_decay:
+            grads = grads.add(weights, alpha=self.weight_decay)
+        torch.mm(torch.tensor(shares).to(grads).T, grads, out=out)
+        return losses, self._decayed(losses, weights)
+
+    def _arc(self, coords: Tensor) -> tuple[Tensor, Tensor]:
+        r"""\(u(t) = |w'(t)| / \ell\), (S,), and its pull on the anchors, (S, A, A).
+
+        u is a function of the anchors' Gram matrix G, so that
+        \(\partial u / \partial A = (M + M^T) A\) with \(M = \partial u / \partial G\).
+        """
+        curve = self.shape.with_anchors(self.model.matrix)
+        assert isinstance(curve, Curve)
+        with torch.enable_grad():
+            gram = curve.gram().requires_grad_()
+            shares = curve.speed(coords, gram) / curve.arc(gram)
+            rows = [torch.autograd.grad(u, gram, retain_graph=True)[0] for u in shares]
+        pulls = torch.stack(rows)
+        return shares.detach(), pulls + pulls.mT
+
+    def _faster(self, coords: Tensor, batch: Any) -> str:
+        """How several draws are taken together in less time; BatchNorm and all else are equal."""
+        times = {}
+        before = self.typical
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # where an operation has no batching rule, torch loops over it, slowly, and warns
+            warnings.filterwarnings("error", ".*batching rule")
+            for strategy in ("accumulate", "vmap"):
+                self.strategy = strategy
+                try:
+                    self.at(coords, batch, out=self.means)  # warms up
+                    start = time.perf_counter()
+                    self.at(coords, batch, out=self.means)
+                    times[strategy] = time.perf_counter() - start
+                except (RuntimeError, UserWarning):  # an operation that cannot be mapped over
+                    if strategy == "accumulate":
+                        raise
+        self.typical = before
+        return min(times, key=lambda name: times[name])
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def _settings(self) -> dict[str, Any]:
+        fixed = [a for a, free in zip(self.shape.anchors, self.shape.free, strict=True) if not free]
+        digest = hashlib.blake2b(digest_size=8)
+        for anchor in fixed:
+            digest.update(anchor.cpu().numpy().tobytes())
+        return super()._settings() | {
+            "shape": f"{type(self.shape).__name__} of {len(self.shape.anchors)} anchors",
+            "fixed anchors": digest.hexdigest(),
+            "model": self.surface.layout.fingerprint,
+            "measure": self.measure,
+            "samples": self.samples,
+            "weight_decay": self.weight_decay,
+        }
+
+    def _state(self) -> dict[str, Any]:
+        own = {"drawn": self.drawn, "typical": self.typical, "strategy": self.strategy}
+        return super()._state() | own
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        super()._restore(state)
+        self.drawn, self.typical = state["drawn"], state["typical"]
+        # how draws are taken together shows in the last bits
+        self.strategy = state["strategy"] or self.strategy

@@ -1,0 +1,94 @@
+"""A model whose parameters are one flat vector: what training on shapes steps on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface
+
+
+class FlatModel:
+    """A private copy of a surface's model, in training mode, with parameters that are views of w.
+
+    Writing `weights` changes the model, with no functional call and no copy; a parameter of
+    another dtype than the flat vector's is written beside it.
+
+    Attributes:
+        weights: w, (P,): scratch, to be written before each step.
+
+    >>> from torch import nn
+    >>> from lowland.core import Regression
+    >>> data = [(torch.ones(2, 1), torch.zeros(2, 1))]
+    >>> surface = LossSurface(nn.Linear(1, 1, bias=False), Regression(noise_variance=1.0), data)
+    >>> flat, gradient = FlatModel(surface), torch.zeros(1)
+    >>> flat.load(torch.tensor([3.0]))
+    >>> loss = flat.value_and_grad(surface.task.parts(data[0]), into=flat.views(gradient))
+    >>> loss, gradient
+    (tensor(5.4189), tensor([3.]))
+    """
+
+    def __init__(self, surface: LossSurface, *, compile: bool = False) -> None:
+        self.surface = surface
+        layout = surface.layout
+        module = surface.template.trainable()
+        self.parameters = layout.tensors(module)
+        self.weights = torch.empty(layout.size, dtype=layout.dtype, device=surface.device)
+        self._apart: list[tuple[Tensor, Tensor]] = []  # (parameter, its part of w)
+        self._parts = self.views(self.weights)
+        for part, parameter in zip(self._parts, self.parameters, strict=True):
+            parameter.requires_grad_(True)
+            if parameter.dtype == layout.dtype:
+                parameter.data = part
+            else:
+                self._apart.append((parameter, part))
+        # two fixed shapes, of a batch and of the last one of an epoch: code for any is slower
+        self.module: Any = torch.compile(module, dynamic=False) if compile else module
+
+    @torch.no_grad()
+    def load(self, w: Tensor) -> None:
+        """Writes w; not needed after writing `weights`, unless dtypes are mixed."""
+        if w is not self.weights:
+            self.weights.copy_(w)
+        for parameter, part in self._apart:
+            parameter.copy_(part)
+
+    def value_and_grad(
+        self,
+        batch: Any,
+        *,
+        into: list[Tensor],
+        scale: float = 1.0,
+        decay: float = 0.0,
+        check: bool = False,
+        items: int | None = None,
+    ) -> Tensor:
+        """The mean loss of a batch that is taken apart; its gradient goes `into` views of a vector.
+
+        What is written is scale * (gradient + decay * w), in one pass over the three.
+        """
+        task = self.surface.task
+        args, kwargs, target = batch
+        with torch.enable_grad():
+            with self.surface.template.precision():
+                output = task.output(self.module(*args, **kwargs))
+            if check:
+                task.check(output, target)
+            loss = task.items_nll(output, target).sum() / max(items or task.count(batch), 1)
+            scaled = loss if scale == 1 else loss * scale
+            found = torch.autograd.grad(scaled, self.parameters, allow_unused=True)
+        with torch.no_grad():
+            for part, own, gradient in zip(into, self._parts, found, strict=True):
+                if gradient is None:  # a parameter that the loss does not see
+                    torch.mul(own, decay * scale, out=part)
+                elif decay:
+                    torch.add(gradient, own, alpha=decay * scale, out=part)
+                else:
+                    part.copy_(gradient)
+        return loss.detach()
+
+    def views(self, vector: Tensor) -> list[Tensor]:
+        """The parts of a flat vector (P,), one a parameter."""
+        return list(self.surface.layout.unflatten(vector).values())
