@@ -9,6 +9,7 @@ import typer
 from lowland import __version__
 from lowland.cli.average import average
 from lowland.cli.compare import compare
+from lowland.cli.connect import connect
 from lowland.cli.demo import demo
 from lowland.cli.run import run
 
@@ -41,3 +42,4 @@ app.command()(run)
 app.command()(demo)
 app.command()(average)
 app.command()(compare)
+app.command()(connect)

@@ -79,6 +79,15 @@ _PARTS = {
         "ece_corrupted": ("ECE", "{:.4f}"),
         "brier_corrupted": ("Brier", "{:.4f}"),
     },
+    "curve": {
+        "loss_ends": ("loss at ends", "{:.4f}"),
+        "loss_max": ("highest", "{:.4f}"),
+        "barrier": ("barrier", "{:.4f}"),
+        "error_max": ("highest error", "{:.4f}"),
+        "test_loss_max": ("test loss", "{:.4f}"),
+        "test_error_max": ("test error", "{:.4f}"),
+        "length": ("length", "{:.1f}"),
+    },
     "strange": {"auroc_{}": ("AUROC", "{:.4f}"), "fpr95_{}": ("FPR95", "{:.4f}")},
 }
 _BEST = {"accuracy": max, "rmse": min, "nll": min, "ece": min, "brier": min, "nll_tempered": min}

@@ -1,0 +1,149 @@
+"""The folder of curves that join networks of finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lowland.cli.folder import CONFIG, RunFolder, differences, versions
+from lowland.cli.opened import Opened, open_runs
+from lowland.cli.setup import Setup
+from lowland.core import Point
+from lowland.errors import ConfigError, StoreError
+from lowland.files import write_text
+from lowland.geometry import Bezier, Curve, Line, PolyChain
+
+SETTINGS = "connect.yaml"
+KINDS: dict[str, type[Curve]] = {"line": Line, "bezier": Bezier, "chain": PolyChain}
+TITLES = {"line": "Line", "bezier": "Bezier curve", "chain": "Polygonal chain"}
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How two networks are joined, and where the curves are looked at."""
+
+    kinds: tuple[str, ...] = ("bezier",)
+    bends: int = 1
+    epochs: int = 0  # 0: as long as the networks were trained
+    lr: float = 0.05
+    points: int = 61
+    rows: int = 10_000  # of the training rows, for loss and error along the curves
+    seed: int = 0
+
+
+class Connection:
+    """connect.yaml, shapes/, records/, checkpoints/, pictures/ of one pair of networks.
+
+    Args:
+        path: the folder. runs: one run, or two of the same settings but for the seed.
+        ends: the names of weights, one of each run or two of one.
+    """
+
+    def __init__(self, path: Path, runs: Sequence[Opened], ends: tuple[str, str]) -> None:
+        self.path = path
+        self.runs = list(runs)
+        self.ends = ends
+        self.setup = Setup(self.runs[0].config)
+
+    @classmethod
+    def open(cls, path: Path) -> Connection:
+        """One that is there."""
+        body = read_settings(path)
+        runs = open_runs([Path(run) for run in body["runs"]])
+        return cls(path, runs, (body["ends"][0], body["ends"][1]))
+
+    def claim(self, asked: Joining) -> None:
+        """Writes connect.yaml; raises `ConfigError` where it is there with other settings."""
+        file = self.path / SETTINGS
+        body = self._body(asked)
+        if not file.is_file():
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise StoreError(
+                    f"{self.path} is not empty, and no folder of curves; name another with --out."
+                )
+            text = yaml.safe_dump(body | {"versions": versions()}, sort_keys=False)
+            write_text(file, text)
+            return
+        there = {k: v for k, v in read_settings(self.path).items() if k != "versions"}
+        changed = differences(there, body, but=())
+        if changed:
+            raise ConfigError(
+                f"{file} is of curves with other settings ({'; '.join(changed)}); name another "
+                "folder with --out, or delete this one."
+            )
+
+    def _body(self, asked: Joining) -> dict[str, Any]:
+        return {
+            "runs": [str(run.folder.path) for run in self.runs],
+            "ends": list(self.ends),
+            "asked": asdict(asked) | {"kinds": list(asked.kinds)},
+        }
+
+    def weights(self) -> tuple[Point, Point]:
+        """The two ends."""
+        folders = [self.runs[0].folder, self.runs[-1].folder]
+        found = [
+            load(folder, name, self.setup) for folder, name in zip(folders, self.ends, strict=True)
+        ]
+        return found[0], found[1]
+
+    def names(self) -> tuple[str, str]:
+        """The ends as people say them: run and weights."""
+        if len(self.runs) == 1:
+            return self.ends
+        first, last = (f"{r.name}/{e}" for r, e in zip(self.runs, self.ends, strict=True))
+        return first, last
+
+    def shape(self, kind: str) -> Path:
+        """Where a curve lies."""
+        return self.path / "shapes" / f"{kind}.safetensors"
+
+    def curves(self) -> dict[str, Curve]:
+        """The curves that are done, the line first."""
+        found = {"line": Line(*self.weights())}
+        for kind, cls in KINDS.items():
+            if self.shape(kind).is_file():
+                found[kind] = cls.load(self.shape(kind))
+        return found
+
+    def record(self, name: str) -> Path:
+        """Where a record lies."""
+        return self.path / "records" / name
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """connect.yaml as it stands."""
+    file = path / SETTINGS
+    try:
+        body = yaml.safe_load(file.read_text(encoding="utf-8"))
+        list(body["runs"]), list(body["ends"]), dict(body["asked"])
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{file}: damaged, or not of `lowland connect`; name another folder, or delete this "
+            "one and connect again."
+        ) from error
+    return dict(body)
+
+
+def load(folder: RunFolder, name: str, setup: Setup) -> Point:
+    """Weights of a run by name; raises `ConfigError` that lists those that are there."""
+    found = names_in(folder)
+    if name not in found:
+        raise ConfigError(
+            f"{folder.path} holds no weights {name!r}; there are {', '.join(found) or 'none'}."
+        )
+    return folder.load_weights(name, setup.layout)
+
+
+def names_in(folder: RunFolder) -> list[str]:
+    """The names of the weights of a run."""
+    return sorted(p.stem for p in (folder.path / "weights").glob("*.safetensors"))
+
+
+def is_connection(path: Path) -> bool:
+    """Whether `lowland connect` made this folder."""
+    return (path / SETTINGS).is_file() and not (path / CONFIG).is_file()
