@@ -48,6 +48,7 @@ from lowland.geometry import (
     Shape,
     Subspace,
 )
+from lowland.landscape import barrier, path, similarity
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.train import Batches, Members, MemberSGD, sgd, sgd_members
@@ -111,6 +112,7 @@ __all__ = [
     "Subspace",
     "Task",
     "Trajectory",
+    "barrier",
     "corrupt",
     "crps",
     "fit_temperature",
@@ -118,6 +120,7 @@ __all__ = [
     "mc_dropout",
     "noise_like",
     "ood",
+    "path",
     "pool",
     "predict",
     "reliability",
@@ -125,6 +128,7 @@ __all__ = [
     "selective",
     "sgd",
     "sgd_members",
+    "similarity",
     "temper",
     "tune_scale",
     "uncertainties",
