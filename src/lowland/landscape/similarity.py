@@ -120,8 +120,8 @@ def _geometry(
     if bool((norms == 0).any()):
         i = int(norms.argmin())
         raise ConfigError(
-            f"weights: vector {names[i] if names else i} is the origin itself, and has no direction "
-            "from there; leave it out."
+            f"weights: vector {names[i] if names else i} is the origin itself, and has no "
+            "direction from there; leave it out."
         )
     cosine = (gram / norms / norms[:, None]).clamp(-1, 1).fill_diagonal_(1)
     return cosine, square.sqrt()

@@ -31,9 +31,9 @@ def path(
 ) -> Axes:
     """Draws one metric against t; a dict of records gives a line a label.
 
-    Solid lines are of the surface's own rows, dashed ones of the loader's; dots mark the ends, t = 0
-    and t = 1. `metric`: "loss", "error", or another figure that the records hold. y is logarithmic
-    where values span more than a factor of 20; what is not finite leaves a gap.
+    Solid lines are of the surface's own rows, dashed ones of the loader's; dots mark the ends,
+    t = 0 and t = 1. `metric`: "loss", "error", or another figure that the records hold. y is
+    logarithmic where values span more than a factor of 20; what is not finite leaves a gap.
 
     >>> import torch
     >>> record = PathResult(*[torch.linspace(0, 1, 3)] * 6)

@@ -42,11 +42,10 @@ def similarity(record: SimilarityResult, *, ax: Axes | None = None, metric: str 
     with canvas(ax, size=(side + 0.4, side)) as ax:
         ax.grid(False)
         if metric == "cosine":
-            scale = {"cmap": "RdBu_r", "vmin": -1.0, "vmax": 1.0}
+            image = ax.imshow(values, cmap="RdBu_r", vmin=-1.0, vmax=1.0)
         else:
-            top = np.nanmax(values, initial=0.0)
-            scale = {"cmap": "Blues", "vmin": 0.0, "vmax": top if top > 0 else 1.0}
-        image = ax.imshow(values, **scale)
+            top = float(np.nanmax(values, initial=0.0)) or 1.0
+            image = ax.imshow(values, cmap="Blues", vmin=0.0, vmax=top)
         if n <= READ:
             _numbers(ax, values, image)
         else:

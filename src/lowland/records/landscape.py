@@ -80,8 +80,8 @@ class PathResult(Record):
 class BarrierResult(Record):
     r"""The barrier between two minima: `float(result)` is its height.
 
-    \(\max_t\, L((1-t) w_0 + t w_1) - [(1-t) L(w_0) + t L(w_1)]\) over the points that were evaluated
-    (Frankle et al. 2020).
+    \(\max_t\, L((1-t) w_0 + t w_1) - [(1-t) L(w_0) + t L(w_1)]\), of the points that were
+    evaluated (Frankle et al. 2020).
 
     Attributes:
         coords: (n,), the points' coordinates along the line, from 0 to 1.
