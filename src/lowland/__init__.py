@@ -48,6 +48,7 @@ from lowland.geometry import (
     Shape,
     Subspace,
 )
+from lowland.landscape import barrier, path, similarity
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.train import Batches, Members, MemberSGD, fit, sgd, sgd_members
@@ -111,6 +112,7 @@ __all__ = [
     "Subspace",
     "Task",
     "Trajectory",
+    "barrier",
     "corrupt",
     "crps",
     "fit",
@@ -119,6 +121,7 @@ __all__ = [
     "mc_dropout",
     "noise_like",
     "ood",
+    "path",
     "pool",
     "predict",
     "reliability",
@@ -126,6 +129,7 @@ __all__ = [
     "selective",
     "sgd",
     "sgd_members",
+    "similarity",
     "temper",
     "tune_scale",
     "uncertainties",

@@ -34,7 +34,7 @@ class FigureContract:
     def test_draws_on_the_axes_that_it_gets_and_returns_them(self):
         ax = Figure().add_subplot()
         assert self.draw(self.record(), ax=ax) is ax
-        assert ax.lines
+        assert ax.has_data()
         assert ax.get_xlabel()
 
     def test_makes_axes_of_its_own_outside_pyplot(self, monkeypatch):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from lowland.core import LossSurface, Point
+from lowland.core import LossSurface, Point, Task
 from lowland.core.data import Rows
 from lowland.errors import DataError, NonFiniteError
 from lowland.evaluate.planner import Plan, most_points, plan, vmapped
@@ -39,6 +39,7 @@ def run(
     loader: Iterable[Any] | None,
     sink: Sink,
     *,
+    also: Sequence[tuple[Iterable[Any] | None, Sink]] = (),
     total: int | None = None,
     batchnorm: str = "refresh",
     strategy: str | None = None,
@@ -51,23 +52,27 @@ def run(
 
     Data are read once and held where they fit in memory; else they are read once a chunk of
     points, and must come in the same order each time. Labels are checked at the first pass.
+
+    Args:
+        also: other rows, with a sink each, that the same points see: their weights are made and
+            their BatchNorm statistics estimated once for all.
+
+    Returns:
+        The rows of `loader`.
     """
-    if count is not None and (loader is None or isinstance(loader, Rows)):
-        loader = (surface.data if loader is None else loader).loader  # fewer rows of the same
-    data = surface.rows_of(loader, count=count)
-    resident = data.resident()
+    passes = [_Pass(surface, rows, one, count) for rows, one in [(loader, sink), *also]]
     stream = _checked(points, surface)
     first = next(stream, None)
     if first is None:
         raise DataError("there is no weight vector to evaluate; give at least one.")
-    batch = resident[0] if resident is not None else data.first()
+    held = [each.resident for each in passes if each.resident is not None]
     chosen = plan(
         surface,
-        batch,
+        held[0][0] if held else passes[0].data.first(),
         first,
-        batches=None if resident is None else len(resident),
+        batches=sum(map(len, held)) if len(held) == len(passes) else None,
         points=total,
-        held_rows=data.rows if sink.whole else None,
+        held_rows=sum(each.data.rows or 0 for each in passes if each.sink.whole) or None,
         strategy=strategy,
         chunk=chunk,
     )
@@ -75,17 +80,35 @@ def run(
     with torch.no_grad(), chosen.running(), reporting(progress, label) as report:
         for group in _chunks(first, stream, chosen.chunk):
             outputs = _outputs(surface, group, chosen, batchnorm)
-            batches = data.batches(ordered=True) if resident is None else resident
-            for index, batch in enumerate(batches):
-                args, kwargs, target = surface.task.parts(batch)
-                output = outputs(args, kwargs)
-                if done == 0 and target is not None:
-                    surface.task.check(output[0], target)
-                sink.add(index, output, target)
-            sink.end(done, len(group))
+            for each in passes:
+                each.take(surface.task, outputs, done, len(group))
             done += len(group)
             report(done, total)
-    return data
+    return passes[0].data
+
+
+class _Pass:
+    """Rows that points go through, held in memory where they fit, and what becomes of outputs."""
+
+    def __init__(
+        self, surface: LossSurface, loader: Iterable[Any] | None, sink: Sink, count: int | None
+    ) -> None:
+        if count is not None and (loader is None or isinstance(loader, Rows)):
+            loader = (surface.data if loader is None else loader).loader  # fewer rows of the same
+        self.data = surface.rows_of(loader, count=count)
+        self.resident = self.data.resident()
+        self.sink = sink
+
+    def take(self, task: Task, outputs: Any, first: int, n: int) -> None:
+        """A chunk of n points, of which `outputs` gives the outputs, sees every batch."""
+        batches = self.data.batches(ordered=True) if self.resident is None else self.resident
+        for index, batch in enumerate(batches):
+            args, kwargs, target = task.parts(batch)
+            output = outputs(args, kwargs)
+            if first == 0 and target is not None:
+                task.check(output[0], target)
+            self.sink.add(index, output, target)
+        self.sink.end(first, n)
 
 
 def _checked(points: Iterable[Point | Tensor], surface: LossSurface) -> Iterator[Point]:

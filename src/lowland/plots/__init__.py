@@ -20,11 +20,14 @@ from lowland.errors import ConfigError
 from lowland.plots.style import save as save
 
 # the figures: a line each
+from lowland.plots.barrier import barrier as barrier  # isort: skip
+from lowland.plots.path import path as path  # isort: skip
 from lowland.plots.predictive import predictive as predictive  # isort: skip
 from lowland.plots.reliability import reliability as reliability  # isort: skip
 from lowland.plots.risk_coverage import risk_coverage as risk_coverage  # isort: skip
 from lowland.plots.samples import samples as samples  # isort: skip
 from lowland.plots.shift import shift as shift  # isort: skip
+from lowland.plots.similarity import similarity as similarity  # isort: skip
 from lowland.plots.table import table as table  # isort: skip
 from lowland.plots.training import training as training  # isort: skip
 

@@ -6,19 +6,21 @@ record back. Nothing is pickled.
 """
 
 from lowland.records.base import Record
-from lowland.records.landscape import PathResult, SurfaceResult
+from lowland.records.landscape import BarrierResult, PathResult, SimilarityResult, SurfaceResult
 from lowland.records.predictive import Predictive
 from lowland.records.table import Table
 from lowland.records.training import TrainingLog
 from lowland.records.uncertainty import Reliability, RiskCoverage, ShiftCurves
 
 __all__ = [
+    "BarrierResult",
     "PathResult",
     "Predictive",
     "Record",
     "Reliability",
     "RiskCoverage",
     "ShiftCurves",
+    "SimilarityResult",
     "SurfaceResult",
     "Table",
     "TrainingLog",

@@ -50,9 +50,7 @@ class PathResult(Record):
 
         Zero where no point lies above it; NaN where a loss is.
         """
-        loss, t = self.loss.double(), self.t.double()
-        share = (t - t[0]) / (t[-1] - t[0])
-        return float((loss - torch.lerp(loss[0], loss[-1], share)).max())
+        return float(_above_chord(self.t, self.loss).max())
 
     def summary(self) -> dict[str, dict[str, float]]:
         r"""min, max, mean over t and integral over length, for each figure.
@@ -76,6 +74,84 @@ class PathResult(Record):
                 "integral": float(torch.trapezoid(values, s)),
             }
         return out
+
+
+@dataclass(frozen=True, eq=False)
+class BarrierResult(Record):
+    r"""The barrier between two minima: `float(result)` is its height.
+
+    \(\max_t\, L((1-t) w_0 + t w_1) - [(1-t) L(w_0) + t L(w_1)]\), of the points that were
+    evaluated (Frankle et al. 2020).
+
+    Attributes:
+        coords: (n,), the points' coordinates along the line, from 0 to 1.
+        loss, error: (n,), of the surface's own rows; `error` is a fraction, NaN for regression.
+        distance: |w1 - w0|.
+        test_loss, test_error: (n,), of the loader's rows where one was given.
+        batchnorm: how the statistics were found. rows: how many rows `loss` is of.
+
+    >>> loss = torch.tensor([1.0, 4.0, 2.0])
+    >>> barrier = BarrierResult(torch.linspace(0, 1, 3), loss, loss / 10, distance=1.0)
+    >>> float(barrier), barrier.t
+    (2.5, 0.5)
+    """
+
+    figure = "barrier"
+    coords: Tensor
+    loss: Tensor
+    error: Tensor
+    distance: float
+    test_loss: Tensor | None = None
+    test_error: Tensor | None = None
+    batchnorm: str = "refresh"
+    rows: int = 0
+
+    @property
+    def height(self) -> float:
+        """Of the loss: zero where no point lies above the chord, NaN where a loss is."""
+        return float(_above_chord(self.coords, self.loss).max())
+
+    @property
+    def t(self) -> float:
+        """Where on the line the loss is farthest above the chord."""
+        return float(self.coords[_above_chord(self.coords, self.loss).argmax()])
+
+    @property
+    def test_height(self) -> float:
+        """Of the loss of the loader's rows; NaN where there was none."""
+        values = self.test_loss
+        return math.nan if values is None else float(_above_chord(self.coords, values).max())
+
+    def __float__(self) -> float:
+        return self.height
+
+
+def _above_chord(t: Tensor, values: Tensor) -> Tensor:
+    """How far values (n,) lie above the straight interpolation of the first and the last in t."""
+    t, values = t.double(), values.double()
+    return values - torch.lerp(values[0], values[-1], (t - t[0]) / (t[-1] - t[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityResult(Record):
+    """How alike n weight vectors are, as weights and as functions: symmetric matrices (n, n).
+
+    Attributes:
+        cosine: of the angles between them, seen from the origin that was given.
+        distance: |w_i - w_j|.
+        disagreement: the share of rows for which the predicted classes differ; None where nothing
+            is classified.
+        names: of the vectors, where they have some.
+        rows: how many rows were predicted.
+    """
+
+    figure = "similarity"
+    cosine: Tensor
+    distance: Tensor
+    disagreement: Tensor | None = None
+    names: list[str] = field(default_factory=list)
+    batchnorm: str = "refresh"
+    rows: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,75 @@
+"""How high the loss rises between two minima."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from lowland.core import LossSurface, Point
+from lowland.errors import ConfigError
+from lowland.geometry import Line
+from lowland.landscape.path import path
+from lowland.progress import Progress
+from lowland.records import BarrierResult
+
+
+def barrier(
+    surface: LossSurface,
+    w0: Tensor | Point,
+    w1: Tensor | Point,
+    *,
+    points: int = 25,
+    loader: Iterable[Any] | None = None,
+    batchnorm: str = "refresh",
+    count: int | None = None,
+    strategy: str | None = None,
+    chunk: int | None = None,
+    progress: Progress = False,
+) -> BarrierResult:
+    r"""\(\max_t\, L((1-t) w_0 + t w_1) - [(1-t) L(w_0) + t L(w_1)]\) (Frankle et al. 2020).
+
+    The highest loss above the straight interpolation of the ends' losses, among `points` evenly on
+    the straight line. Along a curve: `path(curve, surface).barrier`.
+
+    Args:
+        w0, w1: two minima. points: how many, the ends included.
+        loader: further rows, such as the test set's, for `test_height`.
+        batchnorm, count, strategy, chunk, progress: see `path`.
+
+    Raises:
+        ConfigError: ends that are equal, fewer than three points. LayoutError: weights of another
+            model. NonFiniteError: not one finite loss.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from lowland.core import Regression
+    >>> rows = [(torch.ones(1, 1), torch.zeros(1, 1))]
+    >>> surface = LossSurface(nn.Linear(1, 1, bias=False), Regression(noise_variance=1.0), rows)
+    >>> float(barrier(surface, torch.tensor([-1.0]), torch.tensor([1.0])))  # of a bowl
+    0.0
+    """
+    if points < 3:
+        raise ConfigError(f"points: expected at least 3, the ends and one between, got {points}.")
+    found = path(
+        Line(w0, w1),
+        surface,
+        points=points,
+        loader=loader,
+        batchnorm=batchnorm,
+        count=count,
+        strategy=strategy,
+        chunk=chunk,
+        progress=progress,
+    )
+    return BarrierResult(
+        found.t,
+        found.loss,
+        found.error,
+        distance=float(found.distance[-1]),
+        test_loss=found.test_loss,
+        test_error=found.test_error,
+        batchnorm=found.batchnorm,
+        rows=found.rows,
+    )

@@ -1,0 +1,169 @@
+"""How alike weight vectors are, as vectors and as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface, Point, Task
+from lowland.core.layout import inner
+from lowland.errors import ConfigError, DataError
+from lowland.evaluate.bma import over_points, settled
+from lowland.evaluate.evaluator import as_posterior, run
+from lowland.progress import Progress
+from lowland.records import SimilarityResult
+
+
+def similarity(
+    surface: LossSurface,
+    weights: Any,
+    *,
+    loader: Iterable[Any] | None = None,
+    origin: Tensor | Point | None = None,
+    batchnorm: str = "refresh",
+    count: int | None = None,
+    strategy: str | None = None,
+    chunk: int | None = None,
+    progress: Progress = False,
+) -> SimilarityResult:
+    r"""\(\cos(w_i, w_j)\), \(|w_i - w_j|\) and the share of rows whose predicted classes differ.
+
+    The matrices of Fort et al. 2019: iterates of one run agree, those of several seeds do not.
+
+    Args:
+        weights: (n, P), an `Ensemble`, a `Trajectory`, an iterable of (P,), or a dict of names.
+        loader: rows to predict; rows without targets are fine. None: the surface's own.
+        origin: what cosines are seen from, such as the initialisation; None: zero weights.
+        batchnorm, count, strategy, chunk, progress: see `predict`.
+
+    Raises:
+        ConfigError: fewer than two vectors, a vector that is the origin. LayoutError: weights of
+            another model.
+
+    >>> from torch import nn
+    >>> from lowland.core import Classification
+    >>> rows = [(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]))]
+    >>> surface = LossSurface(nn.Linear(1, 2, bias=False), Classification(), rows)
+    >>> found = similarity(surface, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> found.cosine[0, 1], found.distance[0, 1], found.disagreement[0, 1]
+    (tensor(0., dtype=torch.float64), tensor(1.4142, dtype=torch.float64),
+     tensor(1., dtype=torch.float64))
+    """
+    names = list(map(str, weights)) if isinstance(weights, Mapping) else []
+    vectors = _vectors(surface, weights)
+    cosine, distance = _geometry(surface, vectors, origin, names)
+    classes = _Classes(surface.task, surface.data.first)
+    rows = 0
+    if surface.task.kind != "regression":
+        data = run(
+            surface,
+            vectors,
+            loader,
+            classes,
+            total=len(vectors),
+            batchnorm=batchnorm,
+            strategy=strategy,
+            chunk=chunk,
+            count=count,
+            progress=progress,
+            label="similarity",
+        )
+        rows = data.rows or 0
+    return SimilarityResult(cosine, distance, classes.disagreement(), names, batchnorm, rows)
+
+
+def _vectors(surface: LossSurface, weights: Any) -> list[Point | Tensor]:
+    """The weight vectors, a list: of a trajectory they stay on disk, mapped into memory."""
+    if isinstance(weights, Mapping):
+        weights = list(weights.values())
+    posterior = as_posterior(weights)
+    if posterior is not None and posterior.support is None:
+        raise ConfigError(
+            f"weights: a {type(posterior).__name__} has no members to compare; draw some, as in "
+            "post.sample(8)."
+        )
+    if posterior is None and not hasattr(weights, "__iter__"):
+        raise DataError(
+            f"weights: expected (n, P), an Ensemble, a Trajectory or an iterable of (P,), got "
+            f"{type(weights).__name__}."
+        )
+    vectors = list(weights if posterior is None else posterior.points(posterior.support or 0))
+    if len(vectors) < 2:
+        raise ConfigError(f"weights: expected at least 2 vectors to compare, got {len(vectors)}.")
+    for vector in vectors:
+        surface.layout.check(_flat(vector), flat=True)
+    return vectors
+
+
+def _geometry(
+    surface: LossSurface, vectors: list[Point | Tensor], origin: Any, names: list[str]
+) -> tuple[Tensor, Tensor]:
+    """Cosines and distances, (n, n) float64, two vectors at a time."""
+    n = len(vectors)
+    if origin is not None:
+        surface.layout.check(_flat(origin), flat=True)
+    gram, square = torch.zeros(2, n, n, dtype=torch.float64)
+    for i in range(n):
+        left = _flat(vectors[i])
+        seen = left if origin is None else left - _flat(origin).to(left)
+        for j in range(i, n):
+            right = _flat(vectors[j]).to(left.device)
+            also = right if origin is None else right - _flat(origin).to(right)
+            # the difference itself: |a|² + |b|² - 2 ab loses what near vectors are apart
+            apart = left - right
+            gram[i, j] = gram[j, i] = inner(seen, also)
+            square[i, j] = square[j, i] = inner(apart, apart)
+    norms = gram.diagonal().sqrt()
+    if bool((norms == 0).any()):
+        i = int(norms.argmin())
+        raise ConfigError(
+            f"weights: vector {names[i] if names else i} is the origin itself, and has no "
+            "direction from there; leave it out."
+        )
+    cosine = (gram / norms / norms[:, None]).clamp(-1, 1).fill_diagonal_(1)
+    return cosine, square.sqrt()
+
+
+def _flat(vector: Tensor | Point) -> Tensor:
+    return vector.weights if isinstance(vector, Point) else vector
+
+
+class _Classes:
+    """A `Sink` that keeps the predicted class of each item that counts, for every point."""
+
+    whole = True
+
+    def __init__(self, task: Task, example: Callable[[], Any]) -> None:
+        self.task = task
+        self.example = example  # gives a labelled batch, for rows without labels
+        self._found: list[Tensor] = []  # (items,) a point
+        self._parts: list[Tensor] = []  # (n, items) a batch, of the chunk under way
+
+    def add(self, index: int, outputs: Tensor, target: Any) -> None:
+        task = self.task = settled(self.task, outputs, target, self.example)
+        probs = over_points(task.statistics, outputs).get("probs")  # (n, B, C, ...)
+        if probs is None:
+            return
+        if getattr(task, "form", None) == "multilabel":
+            chosen = probs > 0.5
+        else:
+            chosen = probs.argmax(2)
+        chosen = chosen.flatten(1)
+        mask = None if target is None else task.valid(target)
+        if mask is not None and mask.numel() == chosen.shape[1]:
+            chosen = chosen[:, mask]
+        self._parts.append(chosen.to(torch.int32))
+
+    def end(self, first: int, n: int) -> None:
+        self._found += torch.cat(self._parts, 1).unbind() if self._parts else ()
+        self._parts = []
+
+    def disagreement(self) -> Tensor | None:
+        """(n, n): the share of items whose classes differ."""
+        if not self._found:
+            return None
+        rows = torch.stack(self._found)
+        return torch.stack([(rows != row).double().mean(1) for row in rows]).cpu()

@@ -1,0 +1,50 @@
+"""A barrier between two minima."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lowland.plots.style import INK, canvas, colour, dashes, named, numbers
+from lowland.records import BarrierResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def barrier(record: BarrierResult | Mapping[str, BarrierResult], *, ax: Axes | None = None) -> Axes:
+    """Draws the loss along the line, the straight interpolation of its ends, and the height.
+
+    In nats an item, of the surface's own rows; a dict of records gives a line a label.
+
+    >>> import torch
+    >>> loss = torch.tensor([1.0, 4.0, 2.0])
+    >>> record = BarrierResult(torch.linspace(0, 1, 3), loss, loss, distance=1.0)
+    >>> barrier(record).get_legend().get_texts()[0].get_text()
+    'barrier 2.5'
+    """
+    with canvas(ax) as ax:
+        for i, (name, one) in enumerate(named(record).items()):
+            t, ink = numbers(one.coords), colour(i)
+            loss = numbers(one.loss)
+            loss = np.where(np.isfinite(loss), loss, np.nan)
+            text = f"{name}, barrier {one.height:.3g}".removeprefix(", ")
+            ax.plot(t, loss, dashes(i), color=ink, linewidth=2, label=text)
+            ax.plot(t[[0, -1]], loss[[0, -1]], ":o", color=ink, linewidth=1.2, markersize=5)
+            if np.isfinite(one.height) and one.height > 0:
+                foot, top = _top(one)
+                arrow = {"arrowstyle": "<->", "color": INK, "shrinkA": 0, "shrinkB": 0}
+                ax.annotate("", (one.t, foot), (one.t, top), arrowprops=arrow)
+        ax.legend()
+        ax.margins(x=0.03)
+        ax.set(xlabel="t, along the straight line", ylabel="loss (nats)")
+    return ax
+
+
+def _top(record: BarrierResult) -> tuple[float, float]:
+    """The heights of the chord and of the loss where they are farthest apart."""
+    loss = numbers(record.loss)
+    top = float(loss[int(np.argmin(np.abs(numbers(record.coords) - record.t)))])
+    return top - record.height, top

@@ -1,0 +1,81 @@
+"""How alike weight vectors are, as a matrix of colours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lowland.errors import ConfigError
+from lowland.plots.style import INK, SMALL, canvas, numbers
+from lowland.records import SimilarityResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLES = {
+    "cosine": "cosine of the weights",
+    "distance": "distance of the weights",
+    "disagreement": "predictions that differ (fraction)",
+}
+READ = 12  # vectors: beyond these, numbers in the cells would be too small to read
+
+
+def similarity(record: SimilarityResult, *, ax: Axes | None = None, metric: str = "cosine") -> Axes:
+    """Draws a matrix: "cosine", "distance" or "disagreement", its values written into the cells.
+
+    More than 12 vectors have a bar of colours instead of the numbers. Cosines have one scale, of
+    which white is zero; the others begin with white at zero, and end with the largest.
+
+    >>> import torch
+    >>> axes = similarity(SimilarityResult(torch.eye(2), 1 - torch.eye(2)))
+    >>> [text.get_text() for text in axes.texts]
+    ['1.00', '0.00', '0.00', '1.00']
+    """
+    held = {name: getattr(record, name) for name in TITLES if getattr(record, name) is not None}
+    if metric not in held:
+        raise ConfigError(f"metric: expected one of {', '.join(held)}, got {metric!r}.")
+    values = numbers(held[metric])
+    n = len(values)
+    names = record.names or [str(i) for i in range(n)]
+    side = min(max(3.4, 1.6 + 0.62 * n), 7.5)
+    with canvas(ax, size=(side + 0.4, side)) as ax:
+        ax.grid(False)
+        if metric == "cosine":
+            image = ax.imshow(values, cmap="RdBu_r", vmin=-1.0, vmax=1.0)
+        else:
+            top = float(np.nanmax(values, initial=0.0)) or 1.0
+            image = ax.imshow(values, cmap="Blues", vmin=0.0, vmax=top)
+        if n <= READ:
+            _numbers(ax, values, image)
+        else:
+            ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, 0.04, 1)))
+        every = range(0, n, -(-n // 16))
+        ax.set_xticks(every, [names[i] for i in every])
+        ax.set_yticks(every, [names[i] for i in every])
+        if max(map(len, names)) > 4:
+            ax.tick_params(axis="x", rotation=45)
+            for label in ax.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        ax.tick_params(length=0)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+        ax.set_xlabel(TITLES[metric])
+    return ax
+
+
+def _numbers(ax: Axes, values: np.ndarray, image: object) -> None:
+    """Each value in its cell, in white where the cell is dark."""
+    digits = 2 if np.nanmax(np.abs(values), initial=0.0) < 10 else 0
+    for (row, column), value in np.ndenumerate(values):
+        red, green, blue, _ = image.cmap(image.norm(value))  # type: ignore[attr-defined]
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        ax.text(
+            column,
+            row,
+            f"{value:.{digits}f}",
+            ha="center",
+            va="center",
+            color="white" if dark else INK,
+            fontsize=SMALL,
+        )
