@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import torch
@@ -41,7 +41,7 @@ def run(
     *,
     total: int | None = None,
     batchnorm: str = "refresh",
-    strategy: str | None = None,
+    strategy: str | Plan | None = None,
     chunk: int | None = None,
     count: int | None = None,
     progress: Progress = False,
@@ -50,30 +50,35 @@ def run(
     """Evaluates every point on every batch, in evaluation mode, and hands the outputs to `sink`.
 
     Data are read once and held where they fit in memory; else they are read once a chunk of
-    points, and must come in the same order each time. Labels are checked at the first pass.
+    points, and must come in the same order each time. Labels are checked at the first pass. A
+    `Plan` in place of a strategy is followed as it is: see `planned`.
     """
-    if count is not None and (loader is None or isinstance(loader, Rows)):
-        loader = (surface.data if loader is None else loader).loader  # fewer rows of the same
-    data = surface.rows_of(loader, count=count)
+    data = rows_for(surface, loader, count=count)
     resident = data.resident()
     stream = _checked(points, surface)
     first = next(stream, None)
     if first is None:
         raise DataError("there is no weight vector to evaluate; give at least one.")
-    batch = resident[0] if resident is not None else data.first()
-    chosen = plan(
-        surface,
-        batch,
-        first,
-        batches=None if resident is None else len(resident),
-        points=total,
-        held_rows=data.rows if sink.whole else None,
-        strategy=strategy,
-        chunk=chunk,
+    chosen = (
+        strategy
+        if isinstance(strategy, Plan)
+        else planned(
+            surface,
+            data,
+            resident,
+            first,
+            whole=sink.whole,
+            total=total,
+            strategy=strategy,
+            chunk=chunk,
+        )
     )
+    # no point is held longer than its chunk
+    stream = chain((first,), stream)
+    del first
     done = 0
     with torch.no_grad(), chosen.running(), reporting(progress, label) as report:
-        for group in _chunks(first, stream, chosen.chunk):
+        for group in _chunks(stream, chosen.chunk):
             outputs = _outputs(surface, group, chosen, batchnorm)
             batches = data.batches(ordered=True) if resident is None else resident
             for index, batch in enumerate(batches):
@@ -82,10 +87,44 @@ def run(
                 if done == 0 and target is not None:
                     surface.task.check(output[0], target)
                 sink.add(index, output, target)
+            del outputs, output
             sink.end(done, len(group))
             done += len(group)
+            del group
             report(done, total)
     return data
+
+
+def rows_for(surface: LossSurface, loader: Iterable[Any] | None, *, count: int | None) -> Rows:
+    """The surface's rows, or a loader's; with `count=` fewer of the same."""
+    if count is not None and (loader is None or isinstance(loader, Rows)):
+        loader = (surface.data if loader is None else loader).loader
+    return surface.rows_of(loader, count=count)
+
+
+def planned(
+    surface: LossSurface,
+    data: Rows,
+    resident: list[Any] | None,
+    point: Point,
+    *,
+    whole: bool,
+    total: int | None = None,
+    strategy: str | None = None,
+    chunk: int | None = None,
+) -> Plan:
+    """The plan for these rows, `resident` where they fit in memory: see `plan`."""
+    batch = resident[0] if resident is not None else data.first()
+    return plan(
+        surface,
+        batch,
+        point,
+        batches=None if resident is None else len(resident),
+        points=total,
+        held_rows=data.rows if whole else None,
+        strategy=strategy,
+        chunk=chunk,
+    )
 
 
 def _checked(points: Iterable[Point | Tensor], surface: LossSurface) -> Iterator[Point]:
@@ -96,11 +135,10 @@ def _checked(points: Iterable[Point | Tensor], surface: LossSurface) -> Iterator
             raise NonFiniteError(f"draw {draw}: {error}") from None
 
 
-def _chunks(first: Point, rest: Iterator[Point], size: int) -> Iterator[list[Point]]:
-    group = [first, *islice(rest, size - 1)]
-    while group:
+def _chunks(points: Iterator[Point], size: int) -> Iterator[list[Point]]:
+    while group := list(islice(points, size)):
         yield group
-        group = list(islice(rest, size))
+        del group  # before the next are made
 
 
 def _outputs(surface: LossSurface, group: list[Point], chosen: Plan, batchnorm: str) -> Any:

@@ -1,0 +1,5 @@
+"""The surface, looked at: along lines, on planes, around a point."""
+
+from lowland.landscape.scan import Forecast, forecast, scan
+
+__all__ = ["Forecast", "forecast", "scan"]
