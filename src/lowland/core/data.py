@@ -123,6 +123,11 @@ class Rows:
                 f"{self.name} gives the same rows in another order; pass shuffle=False here."
             )
 
+    @property
+    def checksum(self) -> int | None:
+        """Of all rows, whatever their order; known after the first pass."""
+        return None if self._sum is None else self._sum[0]
+
     def resident(self, *, share: float = RESIDENT_SHARE) -> list[Any] | None:
         """All batches, read once; None where they take more than `share` of the free memory."""
         if self._resident is not None:

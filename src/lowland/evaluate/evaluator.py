@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import torch
@@ -42,7 +42,7 @@ def run(
     also: Sequence[tuple[Iterable[Any] | None, Sink]] = (),
     total: int | None = None,
     batchnorm: str = "refresh",
-    strategy: str | None = None,
+    strategy: str | Plan | None = None,
     chunk: int | None = None,
     count: int | None = None,
     progress: Progress = False,
@@ -51,7 +51,8 @@ def run(
     """Evaluates every point on every batch, in evaluation mode, and hands the outputs to `sink`.
 
     Data are read once and held where they fit in memory; else they are read once a chunk of
-    points, and must come in the same order each time. Labels are checked at the first pass.
+    points, and must come in the same order each time. Labels are checked at the first pass. A
+    `Plan` in place of a strategy is followed as it is: see `planned`.
 
     Args:
         also: other rows, with a sink each, that the same points see: their weights are made and
@@ -65,24 +66,30 @@ def run(
     first = next(stream, None)
     if first is None:
         raise DataError("there is no weight vector to evaluate; give at least one.")
-    held = [each.resident for each in passes if each.resident is not None]
-    chosen = plan(
-        surface,
-        held[0][0] if held else passes[0].data.first(),
-        first,
-        batches=sum(map(len, held)) if len(held) == len(passes) else None,
-        points=total,
-        held_rows=sum(each.data.rows or 0 for each in passes if each.sink.whole) or None,
-        strategy=strategy,
-        chunk=chunk,
+    chosen = (
+        strategy
+        if isinstance(strategy, Plan)
+        else planned(
+            surface,
+            [(each.data, each.resident, each.sink.whole) for each in passes],
+            first,
+            total=total,
+            strategy=strategy,
+            chunk=chunk,
+        )
     )
+    # no point is held longer than its chunk
+    stream = chain((first,), stream)
+    del first
     done = 0
     with torch.no_grad(), chosen.running(), reporting(progress, label) as report:
-        for group in _chunks(first, stream, chosen.chunk):
+        for group in _chunks(stream, chosen.chunk):
             outputs = _outputs(surface, group, chosen, batchnorm)
             for each in passes:
                 each.take(surface.task, outputs, done, len(group))
+            del outputs
             done += len(group)
+            del group
             report(done, total)
     return passes[0].data
 
@@ -93,9 +100,7 @@ class _Pass:
     def __init__(
         self, surface: LossSurface, loader: Iterable[Any] | None, sink: Sink, count: int | None
     ) -> None:
-        if count is not None and (loader is None or isinstance(loader, Rows)):
-            loader = (surface.data if loader is None else loader).loader  # fewer rows of the same
-        self.data = surface.rows_of(loader, count=count)
+        self.data = rows_for(surface, loader, count=count)
         self.resident = self.data.resident()
         self.sink = sink
 
@@ -111,6 +116,37 @@ class _Pass:
         self.sink.end(first, n)
 
 
+def rows_for(surface: LossSurface, loader: Iterable[Any] | None, *, count: int | None) -> Rows:
+    """The surface's rows, or a loader's; with `count=` fewer of the same."""
+    if count is not None and (loader is None or isinstance(loader, Rows)):
+        loader = (surface.data if loader is None else loader).loader
+    return surface.rows_of(loader, count=count)
+
+
+def planned(
+    surface: LossSurface,
+    passes: Sequence[tuple[Rows, list[Any] | None, bool]],
+    point: Point,
+    *,
+    total: int | None = None,
+    strategy: str | None = None,
+    chunk: int | None = None,
+) -> Plan:
+    """The plan for rows, those batches of them that are held in memory (None where they do not
+    fit), and whether something of every row is held for each point: see `plan`."""
+    held = [resident for _, resident, _ in passes if resident is not None]
+    return plan(
+        surface,
+        held[0][0] if held else passes[0][0].first(),
+        point,
+        batches=sum(map(len, held)) if len(held) == len(passes) else None,
+        points=total,
+        held_rows=sum(data.rows or 0 for data, _, whole in passes if whole) or None,
+        strategy=strategy,
+        chunk=chunk,
+    )
+
+
 def _checked(points: Iterable[Point | Tensor], surface: LossSurface) -> Iterator[Point]:
     for draw, point in enumerate(points):
         try:
@@ -119,11 +155,10 @@ def _checked(points: Iterable[Point | Tensor], surface: LossSurface) -> Iterator
             raise NonFiniteError(f"draw {draw}: {error}") from None
 
 
-def _chunks(first: Point, rest: Iterator[Point], size: int) -> Iterator[list[Point]]:
-    group = [first, *islice(rest, size - 1)]
-    while group:
+def _chunks(points: Iterator[Point], size: int) -> Iterator[list[Point]]:
+    while group := list(islice(points, size)):
         yield group
-        group = list(islice(rest, size))
+        del group  # before the next are made
 
 
 def _outputs(surface: LossSurface, group: list[Point], chosen: Plan, batchnorm: str) -> Any:

@@ -1,0 +1,176 @@
+"""What a scan has found so far, in a file: a line of settings, then a checksummed line a chunk.
+
+A kill at any byte costs the chunk under way. Values stand at full precision and the plan is kept,
+so that a scan that goes on makes the same chunks as one that was never stopped: equal bit by bit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface
+from lowland.core.data import row_hashes
+from lowland.core.task import rows as rows_in
+from lowland.errors import ConfigError, StoreError
+from lowland.evaluate.planner import Plan
+from lowland.files import PathLike, replacing
+from lowland.landscape.figures import Row
+from lowland.trajectory.journal import journal_line, parse_line
+
+FORMAT = "lowland-scan-1"
+
+
+class Ledger:
+    """The chunks of a scan in the order in which they were evaluated; in memory without a path.
+
+    Args:
+        path: the file, made by `start`; None: nothing is kept. settings: of this scan, plain data:
+            a file of others is refused.
+
+    Attributes:
+        plan: how points are evaluated, as the file says; None before `start`.
+
+    Raises:
+        ConfigError: the file is of a scan with other settings. StoreError: it is no scan.
+
+    >>> ledger = Ledger(None, {"resolution": [2]})
+    >>> ledger.start(Plan("points", 1, 1))
+    >>> ledger.write([0], [{"loss": 0.5}])
+    """
+
+    def __init__(self, path: PathLike | None, settings: Mapping[str, Any]) -> None:
+        self.path = None if path is None else Path(path)
+        self.settings = dict(settings)
+        self.plan: Plan | None = None
+        self._chunks: list[tuple[list[int], list[Row]]] = []  # of the file, to be replayed
+        self._next = 0
+        self._end = 0  # of what is whole
+        self._file: IO[bytes] | None = None
+        if self.path is not None and self.path.exists():
+            self._read(self.path)
+
+    def start(self, plan: Plan) -> None:
+        """Begins a file, or goes on with the one that was read."""
+        if self.path is not None and self.plan is None:
+            header = {
+                "format": FORMAT,
+                "settings": self.settings,
+                "plan": {"strategy": plan.strategy, "chunk": plan.chunk, "threads": plan.threads},
+            }
+            line = journal_line(header)
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(line)
+            self._end = len(line)
+        self.plan = plan
+
+    def replay(self, points: Sequence[int]) -> list[Row]:
+        """Rows of the first of these points, as far as the file goes on with them."""
+        found: list[Row] = []
+        while self._next < len(self._chunks) and len(found) < len(points):
+            indices, rows = self._chunks[self._next]
+            if list(points[len(found) : len(found) + len(indices)]) != indices:
+                raise StoreError(
+                    f"{self.path}: its points are not those that this scan comes to; remove the "
+                    "file, or name another."
+                )
+            found += rows
+            self._next += 1
+        return found
+
+    def write(self, points: Sequence[int], rows: Sequence[Row]) -> None:
+        """Adds a chunk."""
+        if self.path is None:
+            return
+        if self._file is None:
+            # open for as long as the scan runs: an fsync a chunk would be felt with small networks,
+            # and only what the machine itself loses needs one
+            self._file = open(self.path, "r+b")  # noqa: SIM115
+            self._file.seek(self._end)
+            self._file.truncate()  # of a line that a kill cut off
+        names = list(rows[0])
+        values = [[row[name] for name in names] for row in rows]
+        entry = {"points": list(points), "names": names, "values": values}
+        self._file.write(journal_line(entry))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file; what was written stays."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _read(self, path: Path) -> None:
+        # what follows the last newline is a line that a kill cut off, or nothing
+        lines = path.read_bytes().split(b"\n")[:-1]
+        header = parse_line(lines[0]) if lines else None
+        if header is None or header.get("format") != FORMAT:
+            raise StoreError(f"{path} is not a scan's file, or a damaged one; name another file.")
+        self._require_same(header["settings"])
+        self.plan = Plan(**header["plan"])
+        self._end = len(lines[0]) + 1
+        for line in lines[1:]:
+            entry = parse_line(line)
+            if entry is None:  # damaged: from here on points are evaluated again
+                break
+            rows = [dict(zip(entry["names"], row, strict=True)) for row in entry["values"]]
+            self._chunks.append((entry["points"], rows))
+            self._end += len(line) + 1
+
+    def _require_same(self, theirs: Mapping[str, Any]) -> None:
+        mine = self.settings
+        names = [n for n in {**theirs, **mine} if theirs.get(n) != mine.get(n)]
+        if names:
+            shown = "; ".join(
+                f"{n} {_short(theirs.get(n))} there, {_short(mine.get(n))} here" for n in names
+            )
+            raise ConfigError(
+                f"{self.path} holds a scan with other settings: {shown}; give the same ones, or "
+                "name another file."
+            )
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+# -- fingerprints ----------------------------------------------------------------------------------
+
+
+def print_of(*tensors: Tensor) -> str:
+    """A checksum of tensors' bytes.
+
+    >>> print_of(torch.zeros(2)) == print_of(torch.zeros(2)), print_of(torch.ones(2))
+    (True, 'd5065190')
+    """
+    crc = 0
+    for tensor in tensors:
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        crc = zlib.crc32(data.numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def model_of(surface: LossSurface) -> str:
+    """Names and shapes of w, and a checksum of what else a loss depends on in the model.
+
+    That is buffers, and parameters that are no part of w.
+    """
+    template = surface.template
+    mine = {place for name in surface.layout.names for place in template.places[name]}
+    named = dict(template.module.named_parameters(remove_duplicate=False))
+    others = [parameter for name, parameter in named.items() if name not in mine]
+    return f"{surface.layout.fingerprint} {print_of(*surface.buffers.values(), *others)}"
+
+
+def statistics_of(surface: LossSurface) -> str | None:
+    """A checksum of the rows for BatchNorm statistics; None without BatchNorm."""
+    if not surface.has_batchnorm:
+        return None
+    batches = surface.statistics.batches()
+    return print_of(torch.cat([row_hashes(batch, rows_in(batch)) for batch in batches]))
