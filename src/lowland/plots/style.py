@@ -48,6 +48,13 @@ def dashes(i: int) -> str:
     return ("-", "--", "-.", ":")[i // len(PALETTE) % 4]
 
 
+def halo(width: float) -> list[Any]:
+    """A white rim around a text or line, which makes it readable on any colour."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    return [Stroke(linewidth=width, foreground="white"), Normal()]
+
+
 def numbers(tensor: Tensor) -> np.ndarray:
     """A tensor of any dtype and device as float64."""
     return tensor.detach().cpu().double().numpy()
@@ -62,8 +69,12 @@ def named(record: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def canvas(ax: Axes | None, *, size: tuple[float, float] = (6.4, 4.0)) -> Iterator[Axes]:
+def canvas(
+    ax: Axes | None, *, size: tuple[float, float] = (6.4, 4.0), projection: str | None = None
+) -> Iterator[Axes]:
     """The axes to draw on, with a light grid: yours, or new ones in the house style.
+
+    `projection`: of new axes, such as "3d"; yours must have it already.
 
     New axes live on a figure of their own that neither pyplot nor a display knows of. Yours keep
     their fonts; rcParams are as before afterwards.
@@ -78,7 +89,7 @@ def canvas(ax: Axes | None, *, size: tuple[float, float] = (6.4, 4.0)) -> Iterat
         if ax is None:
             figure = Figure(figsize=size, layout="constrained")
             FigureCanvasAgg(figure)
-            ax = figure.add_subplot()
+            ax = figure.add_subplot(projection=projection)
             # ticks are made when drawn, outside the context: they must be told now
             ax.tick_params(which="both", color=MUTED, labelcolor=INK, labelsize=SMALL)
         ax.grid(True, color=FAINT, linewidth=0.8)
