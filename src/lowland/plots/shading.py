@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lowland.errors import ConfigError, DataError
+from lowland.records.shades import BANDS, CLASSIC, classic_levels, classic_shade
 
 SCALES = ("classic", "log", "linear")
-BANDS = 7
-#: the end of the scale and alpha, of the classic planes: nats, and percent
-CLASSIC = {"loss": (5.0, -5.0), "nll": (5.0, -5.0), "error": (40.0, -1.0)}
 PERCEPTUAL = "YlGnBu_r"  # valleys deep blue, heights pale: lightness grows all the way
+PALE = 0.65  # of a full colour
+SPAN = 6.6  # e-folds of a classic scale without an alpha: those of the loss
+Shade = Callable[[np.ndarray], np.ndarray]
 
 
 class Shading(NamedTuple):
@@ -28,7 +29,7 @@ class Shading(NamedTuple):
     """
 
     levels: np.ndarray
-    shade: Callable[[np.ndarray], np.ndarray]
+    shade: Shade
     colours: np.ndarray
     over: bool
 
@@ -80,48 +81,49 @@ def shading(
     finite = values[np.isfinite(values)]
     if not len(finite):
         raise DataError(f"{figure}: all values are NaN or infinite; scan closer to the networks.")
-    kind = "error" if percent(figure) else figure.rpartition("_")[2]
-    usual, usual_alpha = CLASSIC.get(kind, (math.inf, None))
+    kind, unit = ("error", 100.0) if percent(figure) else (figure.rpartition("_")[2], 1.0)
+    usual = CLASSIC.get(kind)
     least = float(finite.min())
     if vmax is None:
-        vmax = usual if usual > least else math.inf
+        vmax = usual[0] * unit if usual and usual[0] * unit > least else math.inf
     elif not vmax > least:
         raise ConfigError(f"vmax: expected more than the least value, {least:.4g}, got {vmax:g}.")
     most = float(np.minimum(finite, vmax).max())
-    width = most - least
-    if not width > 1e-12 * max(abs(least), 1.0):  # a flat surface: one colour
-        width = max(abs(least), 1.0) * 1e-6
+    if not most - least > 1e-12 * abs(least):  # a flat surface: one colour
+        most = least + max(1e-6 * abs(least), 1e-30)
     if scale == "classic":
-        alpha = usual_alpha if alpha is None else alpha
-        # a first step that is no smaller than the whole leaves no room for others
-        fits = math.log(width) - 0.5
-        alpha = fits - 5.5 if alpha is None or alpha > fits else alpha
-    levels, forward = _scale(scale, least, width, bands, alpha)
-    low, high = forward(np.array([levels[0], levels[-1]]))
-
-    def shade(values: np.ndarray) -> np.ndarray:
-        found: np.ndarray = bands * (forward(values) - low) / (high - low)
-        return found
-
+        alpha = usual[1] + math.log(unit) if usual and alpha is None else alpha
+        levels, shade = _classic(least, most, alpha, bands)
+    else:
+        levels, shade = _even(scale, least, most, bands)
     colours = matplotlib.colormaps[cmap](np.linspace(0, 1, bands + 1))
+    if cmap.startswith("jet"):  # as the papers print it
+        colours = 1 - PALE * (1 - colours)
+        colours[:, 3] = 1
     return Shading(levels, shade, colours, bool((finite > vmax).any()))
 
 
-def _scale(
-    scale: str, least: float, width: float, bands: int, alpha: float | None
-) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Levels, and the increasing function that makes them evenly spaced."""
-    steps = np.arange(bands + 1)
+def _classic(low: float, high: float, alpha: float | None, bands: int) -> tuple[np.ndarray, Shade]:
+    """The papers' levels, and their shade with the same logarithm continued above the last."""
+    width = math.log(high - low)
+    if alpha is None or alpha >= width:  # a first step wider than all there is
+        alpha = width - SPAN
+
+    def shade(values: np.ndarray) -> np.ndarray:
+        beyond = np.log(np.maximum(values - low, high - low)) - width
+        below = classic_shade(values, low=low, high=high, alpha=alpha)
+        return np.asarray(bands * (below + beyond / (width - alpha)))
+
+    return classic_levels(low, high, alpha, bands), shade
+
+
+def _even(scale: str, low: float, high: float, bands: int) -> tuple[np.ndarray, Shade]:
+    """Levels in equal ratios or steps."""
+    if scale == "log" and low <= 0:
+        raise ConfigError(
+            f"scale: 'log' needs positive values, the least is {low:g}; take 'classic'."
+        )
+    steps = np.arange(bands + 1) / bands
     if scale == "linear":
-        return least + width * steps / bands, np.asarray
-    if scale == "log":
-        if least <= 0:
-            raise ConfigError(
-                f"scale: 'log' needs positive values, the least is {least:g}; take 'classic'."
-            )
-        return least * (1 + width / least) ** (steps / bands), np.log
-    assert alpha is not None
-    gamma = (math.log(width) - alpha) / bands
-    levels = least + np.exp(alpha + gamma * steps)
-    levels[[0, -1]] = least, least + width
-    return levels, lambda v: np.log(np.maximum(v - least, math.exp(alpha)))
+        return low + (high - low) * steps, lambda v: bands * (v - low) / (high - low)
+    return low * (high / low) ** steps, lambda v: bands * np.log(v / low) / math.log(high / low)

@@ -12,7 +12,10 @@ from lowland.plots.overlays import (
     MISSING,
     caption,
     colour_bar,
+    level_ticks,
+    make_room,
     overlay,
+    settle,
     title,
     words_below,
 )
@@ -46,7 +49,8 @@ def surface(
             "linear".
         vmax: the last level; what is over it has the map's last colour. None: 5 for losses and 40
             (%) for errors, else the largest value.
-        alpha: the classic scale's finest step, \(\exp(\alpha)\). None: -5 for losses, -1 for errors.
+        alpha: the classic scale's finest step, \(\exp(\alpha)\). None: -5 for losses, -1 for
+            errors in percent.
         bands: how many, without the one for what is over `vmax`.
         cmap: any of matplotlib's maps; "jet_r" is the papers'.
         contours: lines at the levels.
@@ -70,7 +74,8 @@ def surface(
     shades = masked(values, shaded)
     x, y = numbers(record.x), numbers(record.y)
     wide, high = _size(np.ptp(x) / np.ptp(y))
-    mine = ax is None
+    if ax is not None:
+        make_room(ax)
     with canvas(ax, size=(wide + 1.8, high + 1.0 + 0.2 * bool(record.paths))) as ax:
         ax.grid(False)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), **axis_labels(record))
@@ -84,13 +89,12 @@ def surface(
             i, j = np.nonzero(_known(record, values))
             ax.plot(x[j], y[i], ".", color=INK, markersize=2, zorder=3)
         labels, seen = overlay(ax, record)
-        colour_bar(ax, shaded, title(record, figure), place=(1.03, 0, 0.05, 1))
+        narrow = 0.05 * np.clip(high / wide, 0.7, 4)
+        bar = colour_bar(ax, shaded, title(record, figure), place=(1 + narrow / 2, 0, narrow, 1))
         text = caption(record, figure, int(shades.mask.sum()), shades.size)
         words_below(ax, text, width=int(15 * (wide + 1)))
-        if mine:
-            ax.figure.draw_without_rendering()  # places the axes: labels must know where
-        else:
-            ax.apply_aspect()
+        settle(ax)
+        level_ticks(bar, shaded)
         mark_labels(ax, labels, avoid=seen)
     return ax
 
@@ -168,7 +172,7 @@ def _line(
     x, finite = numbers(record.x), np.isfinite(values)
     if not finite.any():
         raise DataError(f"{figure}: all values are NaN or infinite; scan closer to the networks.")
-    shown, mine = values[finite], ax is None
+    shown = values[finite]
     with canvas(ax) as ax:
         y = np.where(finite, values, np.nan)
         ax.plot(x, y, "-", color=colour(0), linewidth=2, marker="." if show_points else None)
@@ -191,8 +195,7 @@ def _line(
             labels.append(Label(at, up if np.isfinite(up) else ax.get_ylim()[0], name, INK))
         text = caption(record, figure, int((~finite).sum()), finite.size)
         words_below(ax, text, width=90)
-        if mine:
-            ax.figure.draw_without_rendering()
+        settle(ax)
         mark_labels(ax, labels, avoid=np.stack([x, values], axis=1)[finite])
     return ax
 
