@@ -105,7 +105,7 @@ def mark_labels(ax: Axes, labels: Sequence[Label], *, avoid: np.ndarray) -> None
             low = y + up * away - h * (1 - up) / 2
             box = np.array([left, low, left + w, low + h])
             cost = 0.01 * i + _hidden(box, drawn) + sum(_overlap(box, b) for b in placed) / h**2
-            cost += 20 * (1 - _overlap(box, inside.extents) / (w * h))
+            cost += 20 * (1 - _overlap(box, np.asarray(inside.extents)) / (w * h))
             best = min(best, (cost, left, low))
         _, left, low = best
         placed.append(np.array([left, low, left + w, low + h]))

@@ -23,20 +23,17 @@ BATCHNORM = {
     "refresh": "BatchNorm statistics recomputed at each point",
     "frozen": "BatchNorm statistics frozen",
 }
-NAMES = {
-    "loss": "training loss (nats)",
-    "error": "training error (%)",
-    "test_loss": "test loss (nats)",
-    "test_error": "test error (%)",
-    "nll": "negative log-likelihood (nats)",
-    "test_nll": "test negative log-likelihood (nats)",
-}
+WORDS = {"loss": "loss (nats)", "nll": "negative log-likelihood (nats)", "error": "error (%)"}
 
 
 def title(record: SurfaceResult, figure: str) -> str:
-    """What a figure is, with its unit."""
-    unit = " (%)" if percent(figure) else ""
-    return NAMES.get(figure, figure.replace("_", " ") + unit)
+    """What a figure is, with its unit, and of which split where the record says."""
+    before, _, last = figure.rpartition("_")
+    if last in WORDS:
+        name = f"{before.replace('_', ' ')} {WORDS[last]}".strip()
+    else:
+        name = figure.replace("_", " ") + (" (%)" if percent(figure) else "")
+    return f"{record.about.get('split', '')} {name}".strip()
 
 
 class Flat:
@@ -92,7 +89,12 @@ def overlay(
         xy = numbers(mark).reshape(1, -1)
         marker = "D" if name.startswith("bend") else "o"
         shown = 1.0 if onto.visible(xy)[0] else HIDDEN
-        style = {"color": INK, "markeredgecolor": "white", "markeredgewidth": 1.2, "alpha": shown}
+        style: dict[str, Any] = {
+            "color": INK,
+            "markeredgecolor": "white",
+            "markeredgewidth": 1.2,
+            "alpha": shown,
+        }
         ax.plot(*onto.columns(xy), marker, **style, markersize=7 + (marker == "o"), zorder=8)
         labels.append(Label(float(xy[0, 0]), float(xy[0, 1]), name, INK))
         seen.append(xy)
@@ -167,11 +169,11 @@ def make_room(ax: Axes) -> None:
         ax.set_in_layout(True)
 
 
-def caption(record: SurfaceResult, figure: str, missing: int, total: int) -> str:
+def caption(record: SurfaceResult, missing: int, total: int) -> str:
     """How the figures were found: BatchNorm, rows, and what was not evaluated or not finite."""
     parts = [BATCHNORM.get(record.batchnorm, "")]
-    if record.rows and not figure.startswith("test_"):
-        parts.append(f"{record.rows:,} training rows")
+    if record.rows:
+        parts.append(f"{record.rows:,} {record.about.get('split', '')} rows".replace("  ", " "))
     if record.evaluated < total:
         parts.append(f"{record.evaluated:,} of {total:,} points evaluated, others interpolated")
     if missing:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lowland.errors import ConfigError, DataError
+from lowland.plots.style import colours_of
 from lowland.records.shades import BANDS, CLASSIC, classic_levels, classic_shade
 
 SCALES = ("classic", "log", "linear")
@@ -48,7 +49,13 @@ class Shading(NamedTuple):
 
 def percent(figure: str) -> bool:
     """Whether a figure is a share of the rows, which pictures give in percent."""
-    return figure == "error" or figure.endswith("_error")
+    return "error" in figure.split("_")
+
+
+def require_scale(scale: str) -> None:
+    """Raises `ConfigError` for a name that is none of the scales'."""
+    if scale not in SCALES:
+        raise ConfigError(f"scale: expected one of {', '.join(SCALES)}, got {scale!r}.")
 
 
 def shading(
@@ -72,17 +79,14 @@ def shading(
     >>> plane.levels.round(3), plane.over, plane.shade(np.array([1.0, 5.0])).round(3)
     (array([1.   , 1.164, 5.   ]), True, array([0., 2.]))
     """
-    import matplotlib
-
-    if scale not in SCALES:
-        raise ConfigError(f"scale: expected one of {', '.join(SCALES)}, got {scale!r}.")
+    require_scale(scale)
     if bands < 1:
         raise ConfigError(f"bands: expected at least 1, got {bands}.")
     finite = values[np.isfinite(values)]
     if not len(finite):
         raise DataError(f"{figure}: all values are NaN or infinite; scan closer to the networks.")
-    kind, unit = ("error", 100.0) if percent(figure) else (figure.rpartition("_")[2], 1.0)
-    usual = CLASSIC.get(kind)
+    usual = next((CLASSIC[word] for word in figure.split("_") if word in CLASSIC), None)
+    unit = 100.0 if percent(figure) else 1.0
     least = float(finite.min())
     if vmax is None:
         vmax = usual[0] * unit if usual and usual[0] * unit > least else math.inf
@@ -96,7 +100,7 @@ def shading(
         levels, shade = _classic(least, most, alpha, bands)
     else:
         levels, shade = _even(scale, least, most, bands)
-    colours = matplotlib.colormaps[cmap](np.linspace(0, 1, bands + 1))
+    colours = colours_of(cmap, bands + 1)
     if cmap.startswith("jet"):  # as the papers print it
         colours = 1 - PALE * (1 - colours)
         colours[:, 3] = 1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is too pale on white
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, MUTED, PALE, FAINT = "#262626", "#6b6b6b", "#999999", "#e8e8e8"
+NEEDED = 'figures need matplotlib: pip install "lowland[plots]".'
 SMALL = 9.0  # points, of labels inside the axes
 
 HOUSE: dict[Any, Any] = {
@@ -46,6 +47,19 @@ def colour(i: int) -> str:
 def dashes(i: int) -> str:
     """Solid for the palette's first round, dashed for the next, and so on."""
     return ("-", "--", "-.", ":")[i // len(PALETTE) % 4]
+
+
+def colours_of(cmap: str, count: int) -> np.ndarray:  # -> (count, 4)
+    """That many colours of one of matplotlib's maps, equally spaced from end to end."""
+    try:
+        from matplotlib import colormaps
+    except ImportError as error:
+        raise LowlandError(NEEDED) from error
+    if cmap not in colormaps:
+        raise ConfigError(
+            f"cmap: expected one of matplotlib's, such as 'viridis' or 'jet_r', got {cmap!r}."
+        )
+    return np.asarray(colormaps[cmap](np.linspace(0, 1, count)))
 
 
 def halo(width: float) -> list[Any]:
@@ -84,7 +98,7 @@ def canvas(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise LowlandError('figures need matplotlib: pip install "lowland[plots]".') from error
+        raise LowlandError(NEEDED) from error
     with rc_context(HOUSE if ax is None else {}):
         if ax is None:
             figure = Figure(figsize=size, layout="constrained")

@@ -20,7 +20,7 @@ from lowland.plots.overlays import (
     words_below,
 )
 from lowland.plots.scales import log_ticks
-from lowland.plots.shading import BANDS, PERCEPTUAL, Shading, percent, shading
+from lowland.plots.shading import BANDS, PERCEPTUAL, Shading, percent, require_scale, shading
 from lowland.plots.style import INK, canvas, colour, numbers
 from lowland.records import SurfaceResult
 
@@ -57,29 +57,31 @@ def surface(
         show_points: dots where networks were evaluated.
 
     Values that are NaN or infinite are grey and nothing is interpolated over them. A record without
-    `y` is drawn as a line over x.
+    `y` is drawn as a line over x, which bands, colours and contours say nothing about.
 
     >>> import torch
     >>> x = torch.linspace(-1, 1, 5)
-    >>> record = SurfaceResult(x, x, {"loss": x**2 + 4 * x[:, None] ** 2}, rows=100)
+    >>> about = {"orthonormal": True, "split": "training"}
+    >>> record = SurfaceResult(x, x, {"loss": x**2 + 4 * x[:, None] ** 2}, rows=100, about=about)
     >>> axes = surface(record)
     >>> axes.get_xlabel(), axes.texts[0].get_text()
     ('distance in weight space', 'BatchNorm statistics recomputed at each point; 100 training rows')
     """
+    require_scale(scale)
     values = figure_of(record, figure)
     if record.y is None:
         return _line(record, values, figure, ax=ax, scale=scale, vmax=vmax, show_points=show_points)
-    x, y = numbers(record.x), numbers(record.y)
     shaded = shading(values, figure, scale=scale, vmax=vmax, alpha=alpha, bands=bands, cmap=cmap)
     shades = masked(values, shaded)
     x, y = numbers(record.x), numbers(record.y)
-    wide, high = _size(np.ptp(x) / np.ptp(y))
+    same, ratio = record.about.get("orthonormal", True), np.ptp(x) / np.ptp(y)
+    wide, high = _size(ratio if same else 1.0)
     if ax is not None:
         make_room(ax)
     with canvas(ax, size=(wide + 1.8, high + 1.0 + 0.2 * bool(record.paths))) as ax:
         ax.grid(False)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), **axis_labels(record))
-        ax.set_aspect("equal" if 0.2 < np.ptp(x) / np.ptp(y) < 5 else "auto")
+        ax.set_aspect("equal" if same and 0.2 < ratio < 5 else "auto")
         contoured(ax, x, y, shades, shaded, zorder=1)
         edges = np.arange(1.0, bands + 1)
         inner = edges[(edges < shades.max()) & (edges > shades.min())]
@@ -91,7 +93,7 @@ def surface(
         labels, seen = overlay(ax, record)
         narrow = 0.05 * np.clip(high / wide, 0.7, 4)
         bar = colour_bar(ax, shaded, title(record, figure), place=(1 + narrow / 2, 0, narrow, 1))
-        text = caption(record, figure, int(shades.mask.sum()), shades.size)
+        text = caption(record, int(shades.mask.sum()), shades.size)
         words_below(ax, text, width=int(15 * (wide + 1)))
         settle(ax)
         level_ticks(bar, shaded)
@@ -143,18 +145,26 @@ def figure_of(record: SurfaceResult, figure: str) -> np.ndarray:
         raise DataError(
             f"{figure}: expected {shape} values with at least 2 a side, got {values.shape}."
         )
+    for name, ticks in {"x": record.x, "y": record.y}.items():
+        if ticks is not None and not bool((ticks.diff() > 0).all()):
+            raise DataError(f"{name}: expected increasing coordinates, got others; sort them.")
     return values
 
 
 def axis_labels(record: SurfaceResult) -> dict[str, str]:
-    """Names of the axes: what the record says, components with their variance, or distances."""
+    """Names of the axes: the record's, or components with their share of the variance.
+
+    Coordinates are distances in weight space where the directions are orthonormal.
+    """
     if "labels" in record.about:
         names = [str(name) for name in record.about["labels"]]
     elif record.explained is not None:
         shares = record.explained.tolist()
         names = [f"component {i + 1} ({share:.0%})" for i, share in enumerate(shares)]
-    else:
+    elif record.about.get("orthonormal"):
         names = ["distance in weight space"] * 2
+    else:
+        names = ["first direction", "second direction"]
     return dict(zip(("xlabel", "ylabel"), names, strict=False))
 
 
@@ -172,11 +182,11 @@ def _line(
     x, finite = numbers(record.x), np.isfinite(values)
     if not finite.any():
         raise DataError(f"{figure}: all values are NaN or infinite; scan closer to the networks.")
-    shown = values[finite]
+    shown: np.ndarray = values[finite]
     with canvas(ax) as ax:
         y = np.where(finite, values, np.nan)
         ax.plot(x, y, "-", color=colour(0), linewidth=2, marker="." if show_points else None)
-        for i in np.flatnonzero(~finite):  # each half-way to its neighbours
+        for i in np.flatnonzero(~finite).tolist():  # each half-way to its neighbours
             left, right = x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)]
             ax.axvspan((left + x[i]) / 2, (right + x[i]) / 2, color=MISSING, linewidth=0, zorder=1)
         ax.set(xlim=(x[0], x[-1]), ylabel=title(record, figure), xlabel=_along(record))
@@ -188,15 +198,15 @@ def _line(
             ax.set_ylim(top=vmax)
         labels = []
         for name, mark in record.marks.items():
-            at = float(mark.reshape(-1)[0])
-            up = float(np.interp(at, x, y))
+            at = float(numbers(mark).reshape(-1)[0])
+            up = float(np.interp(at, x, y, left=np.nan, right=np.nan))
             if np.isfinite(up):
                 ax.plot(at, up, "o", color=INK, markeredgecolor="white", markersize=8, zorder=4)
             labels.append(Label(at, up if np.isfinite(up) else ax.get_ylim()[0], name, INK))
-        text = caption(record, figure, int((~finite).sum()), finite.size)
+        text = caption(record, int((~finite).sum()), finite.size)
         words_below(ax, text, width=90)
         settle(ax)
-        mark_labels(ax, labels, avoid=np.stack([x, values], axis=1)[finite])
+        mark_labels(ax, labels, avoid=np.stack([x[finite], shown], axis=1))
     return ax
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HEIGHTS = ("log", "linear")
-FINE = 151  # points a side that are drawn
+FINE = 121  # points a side that are drawn
 
 
 def surface3d(
@@ -118,7 +118,7 @@ def surface3d(
             axis._axinfo["grid"].update(color="#e8e8e8", linewidth=0.8)
         axes.tick_params(labelsize=SMALL, pad=1)
         bar = colour_bar(ax, shaded, title(record, figure), place=(1.1, 0.3, 0.035, 0.55))
-        text = caption(record, figure, int((~finite).sum()), finite.size)
+        text = caption(record, int((~finite).sum()), finite.size)
         words_below(ax, text, width=85, offset=4)
         landscape.set_visible(False)  # the layout does not need its many facets
         settle(ax)
@@ -179,12 +179,10 @@ class Relief(Flat):
         """Where points come to lie in the picture; those in a hole on the floor."""
         if not len(xy):
             return np.empty((0, 2))
-        from mpl_toolkits.mplot3d.proj3d import proj_transform
-
         x, y, z = self.columns(xy)
-        return np.stack(
-            proj_transform(x, y, np.where(np.isfinite(z), z, self.floor), projection)[:2], 1
-        )
+        z = np.where(np.isfinite(z), z, self.floor)
+        found = np.stack([x, y, z, np.ones_like(x)], axis=1) @ projection.T
+        return np.asarray(found[:, :2] / found[:, 3:])
 
     def visible(self, xy: np.ndarray) -> np.ndarray:
         start = np.stack(self.columns(xy), axis=1)
