@@ -104,7 +104,7 @@ class Connection:
 
     def curves(self) -> dict[str, Curve]:
         """The curves that are done, the line first."""
-        found = {"line": Line(*self.weights())}
+        found: dict[str, Curve] = {"line": Line(*self.weights())}
         for kind, cls in KINDS.items():
             if self.shape(kind).is_file():
                 found[kind] = cls.load(self.shape(kind))

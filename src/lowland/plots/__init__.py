@@ -28,6 +28,8 @@ from lowland.plots.risk_coverage import risk_coverage as risk_coverage  # isort:
 from lowland.plots.samples import samples as samples  # isort: skip
 from lowland.plots.shift import shift as shift  # isort: skip
 from lowland.plots.similarity import similarity as similarity  # isort: skip
+from lowland.plots.surface import surface as surface  # isort: skip
+from lowland.plots.surface3d import surface3d as surface3d  # isort: skip
 from lowland.plots.table import table as table  # isort: skip
 from lowland.plots.training import training as training  # isort: skip
 
@@ -42,7 +44,7 @@ FIGURES: dict[str, Callable[..., Axes]] = {
 }
 
 
-def draw(figure: str, record: Any, *, ax: Axes | None = None, **options: Any) -> Axes:
+def draw(figure: str, record: Any, /, *, ax: Axes | None = None, **options: Any) -> Axes:
     """Draws a record as the figure of that name, on `ax` or on axes of its own."""
     if figure not in FIGURES:
         raise ConfigError(f"figure: expected one of {', '.join(FIGURES)}, got {figure!r}.")

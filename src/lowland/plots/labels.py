@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowland.plots.style import SMALL
+from lowland.plots.style import SMALL, halo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,3 +72,56 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
         [np.full(n, total / n) for total, n in blocks] or [np.empty(0)]
     )
     return out.tolist()
+
+
+def mark_labels(ax: Axes, labels: Sequence[Label], *, avoid: np.ndarray) -> None:
+    """Writes texts beside points, where they hide neither each other nor what is drawn.
+
+    Of eight places around each point it takes the one that covers least of the points `avoid`
+    (q, 2) and of the other labels and stays inside the axes. Limits must be set before.
+    """
+    inside = ax.get_window_extent()
+    point = ax.figure.dpi / 72
+    away = 7 * point
+    drawn = ax.transData.transform(avoid) if len(avoid) else np.empty((0, 2))
+    placed: list[Any] = []
+    for label in labels:
+        x, y = ax.transData.transform((label.x, label.y))
+        text = ax.annotate(
+            label.text,
+            (label.x, label.y),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=SMALL,
+            color=label.colour,
+            path_effects=halo(2.5),
+            zorder=9,
+        )
+        size = text.get_window_extent()
+        w, h = size.width, size.height
+        best = (np.inf, 0.0, 0.0)
+        for i, (right, up) in enumerate(PLACES):
+            left = x + right * away - w * (1 - right) / 2
+            low = y + up * away - h * (1 - up) / 2
+            box = np.array([left, low, left + w, low + h])
+            cost = 0.01 * i + _hidden(box, drawn) + sum(_overlap(box, b) for b in placed) / h**2
+            cost += 20 * (1 - _overlap(box, np.asarray(inside.extents)) / (w * h))
+            best = min(best, (cost, left, low))
+        _, left, low = best
+        placed.append(np.array([left, low, left + w, low + h]))
+        text.set_position(((left - x) / point, (low - y) / point))
+
+
+PLACES = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """The area that two boxes (x0, y0, x1, y1) share."""
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    return float(np.prod(np.maximum(sides, 0)))
+
+
+def _hidden(box: np.ndarray, points: np.ndarray) -> float:
+    """How many points lie in a box, counted ever less."""
+    there = ((points > box[:2]) & (points < box[2:])).all(1)
+    return float(np.sqrt(there.sum()))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is too pale on white
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, MUTED, PALE, FAINT = "#262626", "#6b6b6b", "#999999", "#e8e8e8"
+NEEDED = 'figures need matplotlib: pip install "lowland[plots]".'
 SMALL = 9.0  # points, of labels inside the axes
 
 HOUSE: dict[Any, Any] = {
@@ -48,6 +49,26 @@ def dashes(i: int) -> str:
     return ("-", "--", "-.", ":")[i // len(PALETTE) % 4]
 
 
+def colours_of(cmap: str, count: int) -> np.ndarray:  # -> (count, 4)
+    """That many colours of one of matplotlib's maps, equally spaced from end to end."""
+    try:
+        from matplotlib import colormaps
+    except ImportError as error:
+        raise LowlandError(NEEDED) from error
+    if cmap not in colormaps:
+        raise ConfigError(
+            f"cmap: expected one of matplotlib's, such as 'viridis' or 'jet_r', got {cmap!r}."
+        )
+    return np.asarray(colormaps[cmap](np.linspace(0, 1, count)))
+
+
+def halo(width: float) -> list[Any]:
+    """A white rim around a text or line, which makes it readable on any colour."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    return [Stroke(linewidth=width, foreground="white"), Normal()]
+
+
 def numbers(tensor: Tensor) -> np.ndarray:
     """A tensor of any dtype and device as float64."""
     return tensor.detach().cpu().double().numpy()
@@ -62,8 +83,12 @@ def named(record: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def canvas(ax: Axes | None, *, size: tuple[float, float] = (6.4, 4.0)) -> Iterator[Axes]:
+def canvas(
+    ax: Axes | None, *, size: tuple[float, float] = (6.4, 4.0), projection: str | None = None
+) -> Iterator[Axes]:
     """The axes to draw on, with a light grid: yours, or new ones in the house style.
+
+    `projection`: of new axes, such as "3d"; yours must have it already.
 
     New axes live on a figure of their own that neither pyplot nor a display knows of. Yours keep
     their fonts; rcParams are as before afterwards.
@@ -73,12 +98,12 @@ def canvas(ax: Axes | None, *, size: tuple[float, float] = (6.4, 4.0)) -> Iterat
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise LowlandError('figures need matplotlib: pip install "lowland[plots]".') from error
+        raise LowlandError(NEEDED) from error
     with rc_context(HOUSE if ax is None else {}):
         if ax is None:
             figure = Figure(figsize=size, layout="constrained")
             FigureCanvasAgg(figure)
-            ax = figure.add_subplot()
+            ax = figure.add_subplot(projection=projection)
             # ticks are made when drawn, outside the context: they must be told now
             ax.tick_params(which="both", color=MUTED, labelcolor=INK, labelsize=SMALL)
         ax.grid(True, color=FAINT, linewidth=0.8)

@@ -166,8 +166,10 @@ class SurfaceResult(Record):
         paths: projected iterates, {name: {"coords": (K, 2), "residual": (K,)}}, the residual being
             the distance from the plane.
         explained: (2,), the share of the variance along each axis, for a plane of components.
-        batchnorm: how the statistics were found. rows: how many rows the figures are of.
-        about: other words and numbers to keep, such as the split or the axes' labels.
+        batchnorm: how the statistics were found, "none" for models that have none.
+        rows: how many rows the figures are of.
+        about: other words and numbers to keep. Pictures read "split" (such as "test"),
+            "orthonormal" (whether coordinates are distances) and "labels" (names of the axes).
     """
 
     figure = "surface"

@@ -1,0 +1,223 @@
+"""What is drawn over a surface: marks, curves, projected paths, and the words below it."""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowland.plots.labels import Label
+from lowland.plots.shading import Shading, percent
+from lowland.plots.style import INK, MUTED, PALE, SMALL, halo, numbers
+from lowland.records import SurfaceResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+
+INKS = ("#D55E00", "#CC79A7", "#009E73")  # of curves: with a rim seen on any shade
+HIDDEN = 0.35  # how much is seen of what lies behind a hill
+MISSING = "#bdbdbd"  # what no band's colour is: the maps have no grey
+BATCHNORM = {
+    "refresh": "BatchNorm statistics recomputed at each point",
+    "frozen": "BatchNorm statistics frozen",
+}
+WORDS = {"loss": "loss (nats)", "nll": "negative log-likelihood (nats)", "error": "error (%)"}
+
+
+def title(record: SurfaceResult, figure: str) -> str:
+    """What a figure is, with its unit, and of which split where the record says."""
+    before, _, last = figure.rpartition("_")
+    if last in WORDS:
+        name = f"{before.replace('_', ' ')} {WORDS[last]}".strip()
+    else:
+        name = figure.replace("_", " ") + (" (%)" if percent(figure) else "")
+    return f"{record.about.get('split', '')} {name}".strip()
+
+
+class Flat:
+    """Where a point of the plane is drawn, and whether it is seen: here always."""
+
+    def columns(self, xy: np.ndarray) -> list[np.ndarray]:  # (q, 2) -> 2 x (q,)
+        return [*xy.T]
+
+    def visible(self, xy: np.ndarray) -> np.ndarray:  # (q, 2) -> (q,) bool
+        return np.ones(len(xy), bool)
+
+
+def overlay(
+    ax: Axes, record: SurfaceResult, *, onto: Flat | None = None
+) -> tuple[list[Label], np.ndarray]:
+    """Draws curves, paths and marks; gives the marks' labels and all points drawn, (q, 2).
+
+    Curves are solid, straight ones dashed; marks are dots, bends diamonds; a path's markers grow
+    darker on its way. What a hill hides is faint.
+    """
+    onto = onto or Flat()
+    seen = [np.empty((0, 2))]
+    inks = iter(INKS * len(record.curves))
+
+    def line(xy: np.ndarray, name: str, **style: Any) -> None:
+        there = onto.visible(xy)
+        for part, shown in ((there, 1.0), (~there, HIDDEN)):
+            if part.any():
+                columns = onto.columns(np.where(_widened(part)[:, None], xy, np.nan))
+                label = name if shown == 1 or not there.any() else None
+                rim = halo(style["linewidth"] + 2) if shown == 1 else None
+                ax.plot(*columns, **style, label=label, alpha=shown, path_effects=rim)
+        seen.append(xy)
+
+    for name, curve in record.curves.items():
+        xy = numbers(curve)
+        straight = len(xy) == 2
+        xy = np.linspace(xy[0], xy[-1], 201) if straight else xy
+        ink, dash = (INK, "--") if straight else (next(inks), "-")
+        line(xy, name, color=ink, linestyle=dash, linewidth=2, zorder=5)
+    for name, path in record.paths.items():
+        xy = numbers(path["coords"])
+        label = f"{name}, {_off(numbers(path['residual']))}" if "residual" in path else name
+        dot: dict[str, Any] = {"marker": "o", "markersize": 4, "markeredgecolor": INK}
+        line(xy, label, color=INK, linewidth=1, zorder=6, markerfacecolor=PALE, markevery=[], **dot)
+        for i, point in enumerate(xy):
+            shade = f"{1 - i / max(len(xy) - 1, 1):.3f}"  # from white to black
+            shown = 1.0 if onto.visible(point[None])[0] else HIDDEN
+            columns = onto.columns(point[None])
+            ax.plot(*columns, **dot, markerfacecolor=shade, alpha=shown, zorder=7)
+    labels = []
+    for name, mark in record.marks.items():
+        xy = numbers(mark).reshape(1, -1)
+        marker = "D" if name.startswith("bend") else "o"
+        shown = 1.0 if onto.visible(xy)[0] else HIDDEN
+        style: dict[str, Any] = {
+            "color": INK,
+            "markeredgecolor": "white",
+            "markeredgewidth": 1.2,
+            "alpha": shown,
+        }
+        ax.plot(*onto.columns(xy), marker, **style, markersize=7 + (marker == "o"), zorder=8)
+        labels.append(Label(float(xy[0, 0]), float(xy[0, 1]), name, INK))
+        seen.append(xy)
+    return labels, np.concatenate(seen)
+
+
+def _widened(part: np.ndarray) -> np.ndarray:
+    """A point more at the front, so that the parts of a line meet."""
+    wide = part.copy()
+    wide[1:] |= part[:-1]
+    return wide
+
+
+def _off(residual: np.ndarray) -> str:
+    """How far a path is from the plane."""
+    low, high = (f"{x:.2g}" for x in (residual.min(initial=np.inf), residual.max(initial=0.0)))
+    if not residual.max(initial=0.0) > 1e-6:
+        return "on the plane"
+    return f"off the plane by {low} to {high}" if low != high else f"off the plane by {low}"
+
+
+def colour_bar(
+    ax: Axes, shading: Shading, name: str, *, place: tuple[float, float, float, float]
+) -> Colorbar:
+    """The bands beside the axes, as tall as it says; `level_ticks` writes their levels."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    count = shading.bands + shading.over
+    mapped = ScalarMappable(
+        BoundaryNorm(np.arange(count + 1), count), ListedColormap(shading.colours[:count])
+    )
+    bar = ax.figure.colorbar(mapped, cax=ax.inset_axes(place), spacing="uniform")
+    bar.ax.tick_params(which="both", length=0, labelsize=SMALL, labelcolor=INK)
+    bar.outline.set_edgecolor(MUTED)
+    bar.set_label(name)
+    bar.set_ticks(range(shading.bands + 1), labels=shading.labels())
+    bar.minorticks_off()
+    return bar
+
+
+def level_ticks(bar: Colorbar, shading: Shading) -> None:
+    """The levels at the bands' edges, as many as there is room for, and "> the last" on top."""
+    ticks = [float(i) for i in range(shading.bands + 1)]
+    texts = shading.labels()
+    room = bar.ax.get_window_extent().height * 72 / bar.ax.figure.dpi  # points
+    room /= shading.bands + shading.over
+    step = max(1, int(np.ceil(1.25 * SMALL / max(room, 1.0))))
+    keep = sorted({0, *range(shading.bands, step - 1, -step)})
+    if shading.over:
+        ticks.append(shading.bands + 0.5)
+        texts.append(f"> {texts[-1]}")
+        if room < 2.6 * SMALL:  # no room for both: this one tells the last level, too
+            keep.pop()
+        keep.append(len(ticks) - 1)
+    bar.set_ticks([ticks[i] for i in keep], labels=[texts[i] for i in keep])
+    bar.minorticks_off()
+
+
+def settle(ax: Axes) -> None:
+    """Has the layout done, so that what is placed by its size in points may ask for it."""
+    root: Any = ax.get_figure(root=True)
+    root.draw_without_rendering()
+
+
+def make_room(ax: Axes) -> None:
+    """Makes axes smaller, as a colour bar does, where no layout engine would."""
+    root: Any = ax.get_figure(root=True)
+    if root.get_layout_engine() is None:
+        x, y, wide, high = ax.get_position(original=True).bounds
+        ax.set_position((x, y + 0.08 * high, 0.84 * wide, 0.92 * high))
+        ax.set_in_layout(True)
+
+
+def caption(record: SurfaceResult, missing: int, total: int) -> str:
+    """How the figures were found: BatchNorm, rows, and what was not evaluated or not finite."""
+    parts = [BATCHNORM.get(record.batchnorm, "")]
+    if record.rows:
+        parts.append(f"{record.rows:,} {record.about.get('split', '')} rows".replace("  ", " "))
+    if record.evaluated < total:
+        parts.append(f"{record.evaluated:,} of {total:,} points evaluated, others interpolated")
+    if missing:
+        parts.append(f"grey: NaN or infinite, {missing:,} of {total:,} points")
+    return "; ".join(part for part in parts if part)
+
+
+def words_below(ax: Axes, text: str, *, width: int, offset: float | None = None) -> None:
+    """A legend of what has a name, and a small text, below the label of x.
+
+    The space above stays free for titles. `offset`: points below the axes; None: below the label.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
+    if offset is None:
+        low = ax.xaxis.get_tightbbox()
+        offset = (ax.get_window_extent().y0 - low.y0) * 72 / ax.figure.dpi + 5 if low else 5.0
+    moved = ScaledTranslation(0, -offset / 72, ax.figure.dpi_scale_trans)
+    anchor: Any = ax.transAxes + moved
+    handles, names = ax.get_legend_handles_labels()
+    where: Any = ax.transAxes, moved
+    if handles:
+        legend = ax.legend(
+            handles,
+            names,
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            bbox_transform=anchor,
+            borderaxespad=0,
+            borderpad=0,
+            frameon=False,
+            fontsize=SMALL,
+            ncols=1 if sum(len(name) + 6 for name in names) > width else len(names),
+        )
+        where = legend
+    if text:
+        ax.annotate(
+            fill(text, width),
+            (0, 0),
+            xycoords=where if handles else anchor,
+            xytext=(0, -5 if handles else 0),
+            textcoords="offset points",
+            va="top",
+            color=MUTED,
+            fontsize=SMALL - 1,
+            annotation_clip=False,
+        )

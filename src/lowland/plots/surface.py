@@ -1,0 +1,214 @@
+"""The surface over a plane, or along a line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowland.errors import ConfigError, DataError
+from lowland.plots.labels import Label, mark_labels
+from lowland.plots.overlays import (
+    MISSING,
+    caption,
+    colour_bar,
+    level_ticks,
+    make_room,
+    overlay,
+    settle,
+    title,
+    words_below,
+)
+from lowland.plots.scales import log_ticks
+from lowland.plots.shading import BANDS, PERCEPTUAL, Shading, percent, require_scale, shading
+from lowland.plots.style import INK, canvas, colour, numbers
+from lowland.records import SurfaceResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def surface(
+    record: SurfaceResult,
+    *,
+    ax: Axes | None = None,
+    figure: str = "loss",
+    scale: str = "classic",
+    vmax: float | None = None,
+    alpha: float | None = None,
+    bands: int = BANDS,
+    cmap: str = PERCEPTUAL,
+    contours: bool = True,
+    show_points: bool = False,
+) -> Axes:
+    r"""Draws one figure over a plane, in bands of colour with contours between them.
+
+    Args:
+        figure: "loss", "test_error" or another that the record holds; errors are in percent.
+        scale: "classic", logarithmic in the distance from the least value, see `shading`; "log",
+            "linear".
+        vmax: the last level; what is over it has the map's last colour. None: 5 for losses and 40
+            (%) for errors, else the largest value.
+        alpha: the classic scale's finest step, \(\exp(\alpha)\). None: -5 for losses, -1 for
+            errors in percent.
+        bands: how many, without the one for what is over `vmax`.
+        cmap: any of matplotlib's maps; "jet_r" is the papers'.
+        contours: lines at the levels.
+        show_points: dots where networks were evaluated.
+
+    Values that are NaN or infinite are grey and nothing is interpolated over them. A record without
+    `y` is drawn as a line over x, which bands, colours and contours say nothing about.
+
+    >>> import torch
+    >>> x = torch.linspace(-1, 1, 5)
+    >>> about = {"orthonormal": True, "split": "training"}
+    >>> record = SurfaceResult(x, x, {"loss": x**2 + 4 * x[:, None] ** 2}, rows=100, about=about)
+    >>> axes = surface(record)
+    >>> axes.get_xlabel(), axes.texts[0].get_text()
+    ('distance in weight space', 'BatchNorm statistics recomputed at each point; 100 training rows')
+    """
+    require_scale(scale)
+    values = figure_of(record, figure)
+    if record.y is None:
+        return _line(record, values, figure, ax=ax, scale=scale, vmax=vmax, show_points=show_points)
+    shaded = shading(values, figure, scale=scale, vmax=vmax, alpha=alpha, bands=bands, cmap=cmap)
+    shades = masked(values, shaded)
+    x, y = numbers(record.x), numbers(record.y)
+    same, ratio = record.about.get("orthonormal", True), np.ptp(x) / np.ptp(y)
+    wide, high = _size(ratio if same else 1.0)
+    if ax is not None:
+        make_room(ax)
+    with canvas(ax, size=(wide + 1.8, high + 1.0 + 0.2 * bool(record.paths))) as ax:
+        ax.grid(False)
+        ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), **axis_labels(record))
+        ax.set_aspect("equal" if same and 0.2 < ratio < 5 else "auto")
+        contoured(ax, x, y, shades, shaded, zorder=1)
+        edges = np.arange(1.0, bands + 1)
+        inner = edges[(edges < shades.max()) & (edges > shades.min())]
+        if contours and len(inner):
+            ax.contour(x, y, shades, inner, colors="white", linewidths=0.7, alpha=0.7, zorder=2)
+        if show_points:
+            i, j = np.nonzero(_known(record, values))
+            ax.plot(x[j], y[i], ".", color=INK, markersize=2, zorder=3)
+        labels, seen = overlay(ax, record)
+        narrow = 0.05 * np.clip(high / wide, 0.7, 4)
+        bar = colour_bar(ax, shaded, title(record, figure), place=(1 + narrow / 2, 0, narrow, 1))
+        text = caption(record, int(shades.mask.sum()), shades.size)
+        words_below(ax, text, width=int(15 * (wide + 1)))
+        settle(ax)
+        level_ticks(bar, shaded)
+        mark_labels(ax, labels, avoid=seen)
+    return ax
+
+
+def masked(values: np.ndarray, shaded: Shading) -> np.ma.MaskedArray:
+    """The values' bands, those that are not finite masked."""
+    there = np.isfinite(values)
+    return np.ma.masked_array(shaded.shade(np.where(there, values, shaded.levels[0])), ~there)
+
+
+def contoured(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    shades: np.ma.MaskedArray,
+    shaded: Shading,
+    **options: Any,
+) -> None:
+    """Fills the bands, and what is masked with grey."""
+    if shades.mask.any():
+        ax.contourf(x, y, np.zeros(shades.shape), [-1, 1], colors=[MISSING], **options)
+    edges = np.arange(1.0, shaded.bands + shaded.over)
+    ends = [-1.0, *edges, max(shades.max(), shaded.bands) + 1]
+    ax.contourf(x, y, shades, ends, colors=shaded.colours[: len(ends) - 1], **options)
+
+
+def _size(ratio: float) -> tuple[float, float]:
+    """Width and height of the axes, in inches, for the ratio of their extents."""
+    wide = min(max(4.3 * ratio**0.5, 2.6), 6.4)
+    return wide, min(max(wide / ratio, 1.4), 4.6)
+
+
+def _known(record: SurfaceResult, values: np.ndarray) -> np.ndarray:
+    """Where a network was evaluated."""
+    return np.ones(values.shape, bool) if record.known is None else record.known.cpu().numpy()
+
+
+def figure_of(record: SurfaceResult, figure: str) -> np.ndarray:
+    """The values of a figure, errors in percent."""
+    if figure not in record.figures:
+        names = ", ".join(record.figures) or "none"
+        raise ConfigError(f"figure: expected one of {names}, got {figure!r}.")
+    values = numbers(record.figures[figure]) * (100 if percent(figure) else 1)
+    shape = (len(record.x),) if record.y is None else (len(record.y), len(record.x))
+    if values.shape != shape or min(shape) < 2:
+        raise DataError(
+            f"{figure}: expected {shape} values with at least 2 a side, got {values.shape}."
+        )
+    for name, ticks in {"x": record.x, "y": record.y}.items():
+        if ticks is not None and not bool((ticks.diff() > 0).all()):
+            raise DataError(f"{name}: expected increasing coordinates, got others; sort them.")
+    return values
+
+
+def axis_labels(record: SurfaceResult) -> dict[str, str]:
+    """Names of the axes: the record's, or components with their share of the variance.
+
+    Coordinates are distances in weight space where the directions are orthonormal.
+    """
+    if "labels" in record.about:
+        names = [str(name) for name in record.about["labels"]]
+    elif record.explained is not None:
+        shares = record.explained.tolist()
+        names = [f"component {i + 1} ({share:.0%})" for i, share in enumerate(shares)]
+    elif record.about.get("orthonormal"):
+        names = ["distance in weight space"] * 2
+    else:
+        names = ["first direction", "second direction"]
+    return dict(zip(("xlabel", "ylabel"), names, strict=False))
+
+
+def _line(
+    record: SurfaceResult,
+    values: np.ndarray,
+    figure: str,
+    *,
+    ax: Axes | None,
+    scale: str,
+    vmax: float | None,
+    show_points: bool,
+) -> Axes:
+    """A figure along a line; logarithmic where positive values span more than a factor of 20."""
+    x, finite = numbers(record.x), np.isfinite(values)
+    if not finite.any():
+        raise DataError(f"{figure}: all values are NaN or infinite; scan closer to the networks.")
+    shown: np.ndarray = values[finite]
+    with canvas(ax) as ax:
+        y = np.where(finite, values, np.nan)
+        ax.plot(x, y, "-", color=colour(0), linewidth=2, marker="." if show_points else None)
+        for i in np.flatnonzero(~finite).tolist():  # each half-way to its neighbours
+            left, right = x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)]
+            ax.axvspan((left + x[i]) / 2, (right + x[i]) / 2, color=MISSING, linewidth=0, zorder=1)
+        ax.set(xlim=(x[0], x[-1]), ylabel=title(record, figure), xlabel=_along(record))
+        if scale != "linear" and 0 < 20 * shown.min() < shown.max():
+            log_ticks(ax, "y", shown)
+        else:
+            ax.set_ylim(bottom=min(0.0, shown.min()))
+        if vmax is not None:
+            ax.set_ylim(top=vmax)
+        labels = []
+        for name, mark in record.marks.items():
+            at = float(numbers(mark).reshape(-1)[0])
+            up = float(np.interp(at, x, y, left=np.nan, right=np.nan))
+            if np.isfinite(up):
+                ax.plot(at, up, "o", color=INK, markeredgecolor="white", markersize=8, zorder=4)
+            labels.append(Label(at, up if np.isfinite(up) else ax.get_ylim()[0], name, INK))
+        text = caption(record, int((~finite).sum()), finite.size)
+        words_below(ax, text, width=90)
+        settle(ax)
+        mark_labels(ax, labels, avoid=np.stack([x[finite], shown], axis=1))
+    return ax
+
+
+def _along(record: SurfaceResult) -> str:
+    return str(record.about.get("labels", ["position along the line"])[0])
