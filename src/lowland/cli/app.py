@@ -12,6 +12,7 @@ from lowland.cli.compare import compare
 from lowland.cli.connect import connect
 from lowland.cli.demo import demo
 from lowland.cli.run import run
+from lowland.cli.scan import scan
 
 app = typer.Typer(
     name="lowland",
@@ -43,3 +44,4 @@ app.command()(demo)
 app.command()(average)
 app.command()(compare)
 app.command()(connect)
+app.command()(scan)

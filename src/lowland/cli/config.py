@@ -144,6 +144,18 @@ class FGE(Section):
         return self
 
 
+class Connect(Section):
+    """Curves between the first two annealed networks, and the plane of the first one."""
+
+    kinds: list[Literal["bezier", "chain"]] = Field(default=["bezier"], min_length=1)
+    bends: int = Field(default=1, ge=1)
+    epochs: int | None = Field(default=None, ge=1)  # None: as many as the networks'
+    lr: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    points: int = Field(default=61, ge=3)
+    rows: int = Field(default=10_000, ge=2)  # of the training rows
+    resolution: int = Field(default=41, ge=0)  # of the plane; 0: none
+
+
 class Repeat(Section):
     """The same run for many values of one key, and one table of them all."""
 
@@ -176,6 +188,7 @@ class Config(Section):
     train: Train = Train()
     average: Average = Average()
     fge: FGE = FGE()
+    connect: Connect | None = None
     repeat: Repeat | None = None
 
     @field_validator("methods")
@@ -184,6 +197,14 @@ class Config(Section):
         if not methods or len(set(methods)) < len(methods):
             raise ValueError("expected at least one method, each of them once")
         return methods
+
+    @model_validator(mode="after")
+    def _joins(self) -> Config:
+        if self.connect is not None and "ensemble" not in self.methods:
+            raise ValueError(
+                "connect joins two annealed networks: add the method ensemble, which trains them"
+            )
+        return self
 
 
 class _Loader(yaml.SafeLoader):

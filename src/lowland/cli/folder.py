@@ -22,7 +22,7 @@ from lowland.files import read_tensors, write_tensors, write_text
 
 CONFIG = "config.yaml"
 _ABSENT = object()
-_FREE = {"out", "repeat"}  # settings that may differ when a run goes on
+_FREE = {"out", "repeat", "connect"}  # settings that may differ when a run goes on
 _BUFFER = "buffer/"
 
 
@@ -173,7 +173,8 @@ def differences(
     return [
         f"{key}: {theirs.get(key, 'absent')} {words[0]}, {ours.get(key, 'absent')} {words[1]}"
         for key in ours | theirs
-        if key not in but and (key not in theirs or theirs[key] != ours.get(key, _ABSENT))
+        if key.partition(".")[0] not in but
+        and (key not in theirs or theirs[key] != ours.get(key, _ABSENT))
     ]
 
 

@@ -10,7 +10,13 @@ from lowland.cli.config import Config, check_config, importable
 from lowland.cli.folder import CONFIG, RunFolder, differences
 from lowland.errors import ConfigError
 
-FREE = {"out", "seed", "threads", "device"}  # settings in which runs of one method may differ
+FREE = {
+    "out",
+    "seed",
+    "threads",
+    "device",
+    "connect",
+}  # settings in which runs of one method may differ
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lowland.cli.config import Config, read_config
+from lowland.cli.config import Config, Connect, read_config
+from lowland.cli.connect import execute as join_networks
+from lowland.cli.connection import Connection, Joining
 from lowland.cli.folder import RunFolder, versions
 from lowland.cli.methods import Methods
 from lowland.cli.modes import Modes
+from lowland.cli.opened import Opened
 from lowland.cli.pictures import draw_all
 from lowland.cli.repeat import repeated
+from lowland.cli.scan import View
+from lowland.cli.scan import execute as draw_plane
 from lowland.cli.setup import Setup
 from lowland.cli.show import Bars, say, show
 from lowland.core.threads import using_threads
@@ -61,7 +66,22 @@ def execute(config: Config) -> Table:
             folder.event("done")
             say(console, f"Results: {folder.path}/")
             say(console, f"Pictures: {', '.join(pictures)}")
-            return table
+        if config.connect is not None:
+            _join(config, config.connect, folder, int(ran["threads"]))
+        return table
+
+
+def _join(config: Config, asked: Connect, folder: RunFolder, threads: int) -> None:
+    """Joins the first two annealed networks, and draws the plane of the first curve."""
+    run = Opened(folder.path.name, folder, config, threads)
+    joined = Connection(folder.path / "connect", [run], ("sgd-0", "sgd-1"))
+    settings = asked.model_dump(exclude={"resolution"})
+    settings |= {"kinds": tuple(asked.kinds), "epochs": asked.epochs or 0}
+    join_networks(joined, Joining(**settings, seed=config.seed))
+    if asked.resolution:
+        options = {"resolution": asked.resolution, "refine": 0.02, "count": asked.rows}
+        place = joined.path / "plane"
+        draw_plane(View.of([joined.path], None), options, "train", place)
 
 
 def _work(methods: Methods, console: Console) -> None:

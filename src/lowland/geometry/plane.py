@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -65,12 +63,11 @@ class Plane(Affine):
         return (low + u.to(low) * (high - low)).to(self.device)
 
     def box(self, margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        """((x0, x1), (y0, y1)) around the marks, `margin` of their extent wider to each side."""
+        """((x0, x1), (y0, y1)) around the marks, wider to each side by `margin` of the larger of
+        their two extents; [-1, 1] twice where there is one mark alone."""
         if len(self.marks) == 1:
             return (-1.0, 1.0), (-1.0, 1.0)
-        found: list[Any] = []
-        for column in self.marks.T:
-            low, high = float(column.min()), float(column.max())
-            more = margin * (high - low)
-            found.append((low - more, high + more))
-        return found[0], found[1]
+        low, high = self.marks.min(0).values, self.marks.max(0).values
+        more = margin * (high - low).max()
+        (x0, y0), (x1, y1) = (low - more).tolist(), (high + more).tolist()
+        return (x0, x1), (y0, y1)

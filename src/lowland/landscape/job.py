@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lowland.core import Classification, LossSurface, Point
 from lowland.core.data import Rows
+from lowland.core.layout import inner
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.evaluator import planned, rows_for, run
 from lowland.evaluate.planner import Plan
@@ -241,6 +242,11 @@ class Job:
             "most": self.points,
             "plan": f"{plan.strategy}, {plan.chunk} at once, threads: {plan.threads}",
         }
+        if isinstance(self.shape, Affine):
+            gram = inner(self.shape.basis, self.shape.basis)
+            about["orthonormal"] = bool(
+                torch.allclose(gram, torch.eye(len(gram)).to(gram), atol=1e-3)
+            )
         if self.curves:
             about["off"] = {name: far for name, (_, far) in self.curves.items()}
         return SurfaceResult(

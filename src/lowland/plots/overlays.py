@@ -70,7 +70,7 @@ def overlay(
 
     for name, curve in record.curves.items():
         xy = numbers(curve)
-        straight = len(xy) == 2
+        straight = is_straight(xy)
         xy = np.linspace(xy[0], xy[-1], 201) if straight else xy
         ink, dash = (INK, "--") if straight else (next(inks), "-")
         line(xy, name, color=ink, linestyle=dash, linewidth=2, zorder=5)
@@ -87,7 +87,7 @@ def overlay(
     labels = []
     for name, mark in record.marks.items():
         xy = numbers(mark).reshape(1, -1)
-        marker = "D" if name.startswith("bend") else "o"
+        marker = "D" if "bend" in name else "o"
         shown = 1.0 if onto.visible(xy)[0] else HIDDEN
         style: dict[str, Any] = {
             "color": INK,
@@ -221,3 +221,15 @@ def words_below(ax: Axes, text: str, *, width: int, offset: float | None = None)
             fontsize=SMALL - 1,
             annotation_clip=False,
         )
+
+
+def is_straight(xy: np.ndarray) -> bool:
+    """Whether points (q, 2) lie on one line, to a thousandth of its length.
+
+    >>> is_straight(np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]))
+    True
+    """
+    chord = xy[-1] - xy[0]
+    length = float(np.hypot(*chord))
+    off = np.abs((xy - xy[0]) @ np.array([-chord[1], chord[0]]))
+    return bool(off.max() <= 1e-3 * length**2)
