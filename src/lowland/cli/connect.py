@@ -16,7 +16,7 @@ from lowland.cli.opened import Opened, open_runs
 from lowland.cli.show import Bars, say, show_figures
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
-from lowland.geometry import Curve
+from lowland.geometry import Curve, Line
 from lowland.landscape import path as along
 from lowland.records import PathResult, Table
 from lowland.train import fit
@@ -90,12 +90,12 @@ def join(runs: list[Path], ends: str | None, out: Path | None) -> Connection:
 def execute(joined: Connection, asked: Joining) -> Table:
     """Does what `lowland connect` does."""
     console = Console()
-    w0, w1 = joined.weights()  # refused before anything is written
+    line = Line(*joined.weights())  # refused before anything is written
     joined.path.mkdir(parents=True, exist_ok=True)
     with locked(joined.path), using_threads(joined.runs[0].threads):
         joined.claim(asked)
         with Bars(console) as bars:
-            curves: dict[str, Curve] = {"line": KINDS["line"].between(w0, w1)}
+            curves: dict[str, Curve] = {"line": line}
             for kind in asked.kinds:
                 curves[kind] = _fitted(joined, kind, asked, bars.add(f"fit: {TITLES[kind]}"))
             records = {

@@ -1,0 +1,197 @@
+"""`lowland connect` and `lowland scan` on finished runs, and as a stage of `lowland run`."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+
+import lowland as ll
+from lowland.cli.connection import Connection
+from lowland.cli.folder import RunFolder
+from lowland.records import PathResult, SurfaceResult, Table, TrainingLog
+from tests.cli.inside import lowland
+
+CONFIG = {
+    "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [6], "classes": 10}},
+    "data": {"name": "lowland.zoo:digits", "args": {"train": 0.15, "shift": 1}},
+    "methods": ["sgd", "swa", "ensemble"],
+    "ensemble": 2,
+    "samples": 3,
+    "threads": 1,
+    "train": {"epochs": 20, "batch_size": 30, "lr": 0.1},
+    "average": {"lr": 0.1, "start": 0.5, "every": 1},
+}
+
+
+def made(folder, name, *overrides, **changes):
+    config = folder / f"{name}.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | changes))
+    code, out, err = lowland("run", config, f"out={folder / name}", *overrides)
+    assert code == 0, err
+    return folder / name, out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A run of two annealed networks and a walk, joined by both curves."""
+    path, _ = made(folder, "one")
+    code, out, err = lowland(
+        "connect", path, "--kind", "bezier,chain", "--lr", 0.1, "--epochs", 60, "--points", 9
+    )
+    assert code == 0, err
+    assert "Polygonal chain" in out
+    return path
+
+
+def test_curves_stay_lower_than_the_line(run):
+    rows = {row["method"]: row for row in Table.load(run / "connect/records/curves.json").rows()}
+    assert list(rows) == ["Line", "Bezier curve", "Polygonal chain"]
+    for title in ("Bezier curve", "Polygonal chain"):
+        assert rows[title]["barrier"] < 0.5 * rows["Line"]["barrier"]
+        assert rows[title]["length"] > rows["Line"]["length"]
+
+
+def test_what_it_leaves_is_what_the_library_finds(run):
+    joined = Connection.open(run / "connect")
+    curve = ll.Shape.load(run / "connect/shapes/bezier.safetensors")
+    layout = joined.setup.layout
+    ends = [RunFolder(run).load_weights(f"sgd-{i}", layout).weights for i in (0, 1)]
+    assert torch.equal(curve.anchors[0], ends[0])
+    assert torch.equal(curve.anchors[-1], ends[1])
+    found = PathResult.load(run / "connect/records/path-bezier.json")
+    expected = joined.setup.surface.evaluate(curve.points(found.t))
+    assert torch.allclose(found.loss, expected.loss, rtol=1e-5)
+    test = joined.setup.surface.evaluate(curve.points(found.t), joined.setup.test)
+    assert torch.allclose(found.test_error, test.error, rtol=1e-5)
+    log = TrainingLog.load(run / "connect/records/training-bezier.json")
+    assert len(log.columns["loss"]) == 60
+    assert (run / "connect/pictures/path-loss.png").stat().st_size > 10_000
+
+
+def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
+    there = shutil.copytree(run / "connect", tmp_path / "again")
+    body = yaml.safe_load((there / "connect.yaml").read_text())
+    (there / "records/path-chain.json").unlink()
+    (there / "shapes/bezier.safetensors").write_bytes(b"damaged")
+    before = (there / "shapes/chain.safetensors").stat().st_mtime_ns
+    again = ["connect", run, "--kind", "bezier,chain", "--lr", 0.1, "--epochs", 60, "--points", 9]
+    code, _, err = lowland(*again, "--out", there)
+    assert code == 0, err
+    assert (there / "shapes/chain.safetensors").stat().st_mtime_ns == before
+    old, new = (ll.Shape.load(p / "shapes/bezier.safetensors") for p in (run / "connect", there))
+    assert torch.equal(old.anchors, new.anchors)  # from its checkpoint
+    assert (there / "records/path-chain.json").is_file()
+    assert body["asked"]["bends"] == 1
+    code, _, err = lowland(*again, "--bends", 2, "--out", there)
+    assert code == 2
+    assert "asked.bends: 1 there, 2 now" in err
+
+
+def test_a_plane_through_the_ends_and_the_bend(run):
+    code, out, err = lowland("scan", run, "--resolution", 9, "--refine", 0)
+    assert code == 0, err
+    assert "81 of 81 points evaluated" in out
+    found = SurfaceResult.load(run / "scan/w0-w1-bend/records/surface.npz")
+    joined = Connection.open(run / "connect")
+    curve = joined.curves()["bezier"]
+    plane = ll.Plane.through(*curve.anchors[[0, 2, 1]])
+    i, j = 3, 5
+    at = torch.stack([found.x[j], found.y[i]])
+    expected = float(joined.setup.surface(plane(at)))
+    assert float(found.loss[i, j]) == pytest.approx(expected, rel=1e-4)
+    assert set(found.marks) == {"w0", "w1", "bend"}
+    assert set(found.curves) == {"Bezier curve", "line"}
+    assert found.about["split"] == "training"
+    assert (run / "scan/w0-w1-bend/pictures/loss-3d.png").is_file()
+    # on to the end at once: everything is in the file
+    _, out, _ = lowland("scan", run, "--resolution", 9, "--refine", 0)
+    assert "at most" not in out
+
+
+@pytest.mark.parametrize(
+    ("plane", "figures", "extra"),
+    [
+        ("sgd-0,sgd-1,average-0", {"loss", "error"}, ["--split", "test"]),
+        ("sgd-0,average-0", {"loss", "error"}, []),
+        ("random", {"loss", "error"}, ["--around", "average-0"]),
+        ("pca", {"loss", "error"}, []),
+        ("w0,w1,chain.bend", {"loss", "error"}, []),
+    ],
+)
+def test_other_planes(run, plane, figures, extra):
+    place = run.parent / plane.replace(",", "-")
+    code, _, err = lowland("scan", run, "--plane", plane, "--resolution", 5, "--out", place, *extra)
+    assert code == 0, err
+    found = SurfaceResult.load(place / "records/surface.npz")
+    assert set(found.figures) == figures
+    assert (found.y is None) == (plane.count(",") == 1)
+    if plane == "pca":
+        assert found.paths["SGD"]["coords"].shape == (11, 2)
+        assert 0 < float(found.explained.sum()) <= 1
+    if plane == "random":
+        centre = RunFolder(run).load_weights(
+            "average-0", Connection.open(run / "connect").setup.layout
+        )
+        surface = Connection.open(run / "connect").setup.surface
+        assert float(found.loss[2, 2]) == pytest.approx(float(surface(centre.weights)), rel=1e-4)
+
+
+def test_two_runs_are_joined_and_three_make_a_plane(folder, run):
+    others = [made(folder, f"seed{s}", f"seed={s}", methods=["sgd"])[0] for s in (1, 2, 3)]
+    options = ["--epochs", 2, "--points", 3]
+    code, out, err = lowland("connect", *others[:2], *options)
+    assert code == 0, err
+    assert (folder / "connect/connect.yaml").is_file()
+    assert f"{others[0]}/sgd-0" in out
+    code, _, err = lowland("scan", folder / "connect", "--resolution", 5)
+    assert code == 0, err
+    code, _, err = lowland("scan", *others, "--resolution", 5, "--out", folder / "optima")
+    assert code == 0, err
+    assert len(SurfaceResult.load(folder / "optima/records/surface.npz").marks) == 3
+    code, _, err = lowland("connect", others[0], *options)
+    assert code == 2
+    assert "no two annealed networks, but sgd-0" in err
+
+
+def test_a_stage_of_a_run(folder):
+    connect = {"epochs": 5, "points": 5, "resolution": 5, "lr": 0.1}
+    path, out = made(folder, "staged", connect=connect)
+    assert "Bezier curve" in out
+    assert (path / "connect/plane/pictures/loss.png").is_file()
+    # a stage may be added to a run that is done; it is no other run
+    code, _, err = lowland("run", folder / "staged.yaml", f"out={path}", "connect=null")
+    assert code == 0, err
+    code, _, err = lowland("run", folder / "staged.yaml", f"out={path}", "methods=[sgd]")
+    assert code == 2
+    assert "connect: connect joins two annealed networks" in err or "ensemble" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["connect", "{run}", "--kind", "circle"], "expected some of bezier, chain, got 'circle'"),
+        (["connect", "{run}", "--ends", "sgd-0"], "expected two names of weights"),
+        (["connect", "{run}", "--ends", "sgd-0,sgd-9"], "no weights 'sgd-9'; there are average-0"),
+        (["connect", "{run}", "--ends", "sgd-0,sgd-0", "--out", "{new}"], "are the same weights"),
+        (["connect", "{run}", "{run}"], "same seed"),
+        (["connect", "{run}", "{run}", "{run}"], "expected one run or two, got 3"),
+        (["connect", "{nothing}"], "not a run folder"),
+        (["scan", "{run}", "--plane", "sgd-0,sgd-1,sgd-7"], "no weights 'sgd-7'"),
+        (["scan", "{run}", "--plane", "sgd-0,sgd-1,sgd-1"], "lie on a line"),
+        (["scan", "{run}", "--plane", "a,b,c,d"], "no weights 'a'"),
+        (["scan", "{run}", "--split", "validation"], "expected train or test"),
+        (["scan", "{run}", "--plane", "pca", "--walk", "swa-3"], "--plane pca"),
+    ],
+)
+def test_bad_input(folder, run, words, message):
+    names = {"run": run, "nothing": folder, "new": folder / "new"}
+    code, _, err = lowland(*[str(word).format(**names) for word in words])
+    assert code == 2, err
+    assert message in err, err
+    assert not (folder / "new").exists()  # refused before anything is written
