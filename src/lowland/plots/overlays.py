@@ -33,7 +33,8 @@ def title(record: SurfaceResult, figure: str) -> str:
         name = f"{before.replace('_', ' ')} {WORDS[last]}".strip()
     else:
         name = figure.replace("_", " ") + (" (%)" if percent(figure) else "")
-    return f"{record.about.get('split', '')} {name}".strip()
+    split = "" if before == "test" else record.about.get("split", "")
+    return f"{split} {name}".strip()
 
 
 class Flat:
