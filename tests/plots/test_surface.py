@@ -89,6 +89,14 @@ class TestSurface(FigureContract):
             "long words": bowl(rows=123456, known=BOWL < 3, batchnorm="frozen"),
         }
 
+    def test_nothing_of_it_is_cut_off(self):
+        for name, record in (self.odd_records() | {"": self.record()}).items():
+            ax = self.draw(record)
+            ax.figure.canvas.draw()
+            box, whole = ax.get_tightbbox(), ax.figure.bbox
+            assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
+            assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
+
 
 class TestLine(FigureContract):
     figure = "surface"
@@ -295,6 +303,16 @@ def test_labels_of_near_levels_have_more_digits():
     shaded = shading(2.3 + 1e-4 * BOWL.numpy(), "loss")
     assert len(set(shaded.labels())) == 8
     assert float(shaded.labels()[-1]) == pytest.approx(2.30131, abs=1e-5)
+
+
+def test_a_flat_surface_has_one_colour_and_plain_levels():
+    ax = surface(bowl(torch.zeros(17, 25)))
+    _, colours = filled(ax)
+    assert ticks(ax)[0] == "0"
+    assert ticks(ax)[-1] == "1"
+    assert len([c for c in ax.collections if isinstance(c, QuadContourSet)]) == 1  # no contours
+    areas = [len(path.vertices) for path in ax.collections[-1].get_paths()]
+    assert [size > 0 for size in areas] == [True] + [False] * (len(colours) - 1)
 
 
 def test_a_line_is_drawn_over_x_with_gaps():

@@ -33,8 +33,9 @@ class TestSurface3d(FigureContract):
 
 def landscape(ax):
     (found,) = [c for c in ax.collections if isinstance(c, Poly3DCollection) and c.zorder == 2]
-    corners = np.ma.filled(np.ma.asarray(found._faces).astype(float), np.nan).reshape(-1, 3)
-    return corners, np.asarray(found._facecolor3d)
+    corners = np.array(found._faces)
+    corners[np.broadcast_to(found._invalid_vertices, corners.shape[:2])] = np.nan  # of triangles
+    return corners.reshape(-1, 3), np.asarray(found._facecolor3d)
 
 
 @pytest.mark.parametrize(("height", "top"), [("linear", 5.0), ("log", 7.0)])

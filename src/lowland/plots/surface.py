@@ -78,7 +78,7 @@ def surface(
     wide, high = _size(ratio if same else 1.0)
     if ax is not None:
         make_room(ax)
-    with canvas(ax, size=(wide + 1.8, high + 1.0 + 0.2 * bool(record.paths))) as ax:
+    with canvas(ax, size=(wide + 2.0, high + 1.0 + 0.2 * bool(record.paths))) as ax:
         ax.grid(False)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), **axis_labels(record))
         ax.set_aspect("equal" if same and 0.2 < ratio < 5 else "auto")
