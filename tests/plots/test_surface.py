@@ -231,6 +231,17 @@ def test_overlays_are_drawn_and_named():
     assert shades == sorted(shades, reverse=True)  # darker on the way
 
 
+def test_what_is_straight_is_dashed_however_many_points_it_has():
+    t = torch.linspace(0, 1, 30)[:, None]
+    ends = torch.tensor([[-2.0, -1.0], [2.0, 1.5]])
+    triangle = torch.tensor([[-2.0, -1.0], [2.0, -1.0], [0.0, 1.0], [-2.0, -1.0]])
+    chord = ends[0] + t * (ends[1] - ends[0])
+    slightly = chord + 0.05 * torch.tensor([0.0, 1.0]) * t * (1 - t)
+    curves = {"chord": chord, "bent": slightly, "triangle": triangle}
+    styles = [line.get_linestyle() for line in surface(bowl(curves=curves)).lines]
+    assert styles == ["--", "-", "-"]
+
+
 def test_a_path_that_lies_on_the_plane_says_so():
     path = {"coords": torch.rand(3, 2), "residual": torch.zeros(3)}
     (text,) = surface(bowl(paths={"SGD": path})).get_legend().get_texts()

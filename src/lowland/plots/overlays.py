@@ -71,7 +71,7 @@ def overlay(
 
     for name, curve in record.curves.items():
         xy = numbers(curve)
-        straight = len(xy) == 2
+        straight = _straight(xy)
         xy = np.linspace(xy[0], xy[-1], 201) if straight else xy
         ink, dash = (INK, "--") if straight else (next(inks), "-")
         line(xy, name, color=ink, linestyle=dash, linewidth=2, zorder=5)
@@ -100,6 +100,13 @@ def overlay(
         labels.append(Label(float(xy[0, 0]), float(xy[0, 1]), name, INK))
         seen.append(xy)
     return labels, np.concatenate(seen)
+
+
+def _straight(xy: np.ndarray) -> bool:  # (q, 2)
+    """Whether a curve is its chord, to a thousandth of its length."""
+    way, steps = xy[-1] - xy[0], xy - xy[0]
+    off = np.abs(way[0] * steps[:, 1] - way[1] * steps[:, 0]).max()
+    return bool(way @ way > 0 and off < 1e-3 * (way @ way))
 
 
 def _widened(part: np.ndarray) -> np.ndarray:

@@ -196,12 +196,14 @@ def _line(
             ax.set_ylim(bottom=min(0.0, shown.min()))
         if vmax is not None:
             ax.set_ylim(top=vmax)
-        labels = []
+        labels, whole = [], dict[str, Any](clip_on=False)  # marks are often at the line's ends
         for name, mark in record.marks.items():
             at = float(numbers(mark).reshape(-1)[0])
             up = float(np.interp(at, x, y, left=np.nan, right=np.nan))
             if np.isfinite(up):
-                ax.plot(at, up, "o", color=INK, markeredgecolor="white", markersize=8, zorder=4)
+                ax.plot(
+                    at, up, "o", color=INK, markeredgecolor="white", markersize=8, zorder=4, **whole
+                )
             labels.append(Label(at, up if np.isfinite(up) else ax.get_ylim()[0], name, INK))
         text = caption(record, int((~finite).sum()), finite.size)
         words_below(ax, text, width=90)
