@@ -28,11 +28,15 @@ class FigureContract:
         """Records at the border of what can be drawn, by name."""
         return {}
 
+    def axes(self) -> Axes:
+        """Axes of the user's."""
+        return Figure().add_subplot()
+
     def draw(self, record: Any, **options: Any) -> Axes:
         return plots.draw(self.figure, record, **options)
 
     def test_draws_on_the_axes_that_it_gets_and_returns_them(self):
-        ax = Figure().add_subplot()
+        ax = self.axes()
         assert self.draw(self.record(), ax=ax) is ax
         assert ax.has_data()
         assert ax.get_xlabel()

@@ -15,7 +15,7 @@ from lowland.plots.labels import spread
 from lowland.records import Record, Table
 
 TABLE = Table({"nll": torch.tensor([0.5, 0.25])})
-HELPERS = {"__init__", "labels", "scales", "style"}
+HELPERS = {"__init__", "labels", "overlays", "scales", "shading", "style"}
 
 
 def test_every_file_has_its_line():
@@ -56,11 +56,15 @@ try:
     records.Table({"nll": torch.ones(2)}).plot()
 except LowlandError as error:
     print(error)
+try:
+    records.SurfaceResult(torch.arange(2), torch.arange(2), {"loss": torch.rand(2, 2)}).plot()
+except LowlandError as error:
+    print(error)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert 'pip install "lowland[plots]"' in done.stdout
+    assert done.stdout.count('pip install "lowland[plots]"') == 2
 
 
 @pytest.mark.parametrize(

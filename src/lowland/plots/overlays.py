@@ -33,7 +33,8 @@ def title(record: SurfaceResult, figure: str) -> str:
         name = f"{before.replace('_', ' ')} {WORDS[last]}".strip()
     else:
         name = figure.replace("_", " ") + (" (%)" if percent(figure) else "")
-    return f"{record.about.get('split', '')} {name}".strip()
+    split = "" if before == "test" else record.about.get("split", "")
+    return f"{split} {name}".strip()
 
 
 class Flat:
@@ -70,7 +71,7 @@ def overlay(
 
     for name, curve in record.curves.items():
         xy = numbers(curve)
-        straight = is_straight(xy)
+        straight = _straight(xy)
         xy = np.linspace(xy[0], xy[-1], 201) if straight else xy
         ink, dash = (INK, "--") if straight else (next(inks), "-")
         line(xy, name, color=ink, linestyle=dash, linewidth=2, zorder=5)
@@ -99,6 +100,13 @@ def overlay(
         labels.append(Label(float(xy[0, 0]), float(xy[0, 1]), name, INK))
         seen.append(xy)
     return labels, np.concatenate(seen)
+
+
+def _straight(xy: np.ndarray) -> bool:  # (q, 2)
+    """Whether a curve is its chord, to a thousandth of its length."""
+    way, steps = xy[-1] - xy[0], xy - xy[0]
+    off = np.abs(way[0] * steps[:, 1] - way[1] * steps[:, 0]).max()
+    return bool(way @ way > 0 and off < 1e-3 * (way @ way))
 
 
 def _widened(part: np.ndarray) -> np.ndarray:
@@ -221,15 +229,3 @@ def words_below(ax: Axes, text: str, *, width: int, offset: float | None = None)
             fontsize=SMALL - 1,
             annotation_clip=False,
         )
-
-
-def is_straight(xy: np.ndarray) -> bool:
-    """Whether points (q, 2) lie on one line, to a thousandth of its length.
-
-    >>> is_straight(np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]))
-    True
-    """
-    chord = xy[-1] - xy[0]
-    length = float(np.hypot(*chord))
-    off = np.abs((xy - xy[0]) @ np.array([-chord[1], chord[0]]))
-    return bool(off.max() <= 1e-3 * length**2)

@@ -93,8 +93,8 @@ def shading(
     elif not vmax > least:
         raise ConfigError(f"vmax: expected more than the least value, {least:.4g}, got {vmax:g}.")
     most = float(np.minimum(finite, vmax).max())
-    if not most - least > 1e-12 * abs(least):  # a flat surface: one colour
-        most = least + max(1e-6 * abs(least), 1e-30)
+    if not most - least > 1e-12 * abs(least):  # a flat surface: one colour, of a scale of width 1
+        most = least + max(1.0, 1e-6 * abs(least))
     if scale == "classic":
         alpha = usual[1] + math.log(unit) if usual and alpha is None else alpha
         levels, shade = _classic(least, most, alpha, bands)

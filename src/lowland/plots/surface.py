@@ -78,7 +78,7 @@ def surface(
     wide, high = _size(ratio if same else 1.0)
     if ax is not None:
         make_room(ax)
-    with canvas(ax, size=(wide + 1.8, high + 1.0 + 0.2 * bool(record.paths))) as ax:
+    with canvas(ax, size=(wide + 2.0, high + 1.0 + 0.2 * bool(record.paths))) as ax:
         ax.grid(False)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), **axis_labels(record))
         ax.set_aspect("equal" if same and 0.2 < ratio < 5 else "auto")
@@ -196,12 +196,14 @@ def _line(
             ax.set_ylim(bottom=min(0.0, shown.min()))
         if vmax is not None:
             ax.set_ylim(top=vmax)
-        labels = []
+        labels, whole = [], dict[str, Any](clip_on=False)  # marks are often at the line's ends
         for name, mark in record.marks.items():
             at = float(numbers(mark).reshape(-1)[0])
             up = float(np.interp(at, x, y, left=np.nan, right=np.nan))
             if np.isfinite(up):
-                ax.plot(at, up, "o", color=INK, markeredgecolor="white", markersize=8, zorder=4)
+                ax.plot(
+                    at, up, "o", color=INK, markeredgecolor="white", markersize=8, zorder=4, **whole
+                )
             labels.append(Label(at, up if np.isfinite(up) else ax.get_ylim()[0], name, INK))
         text = caption(record, int((~finite).sum()), finite.size)
         words_below(ax, text, width=90)
