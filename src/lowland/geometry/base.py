@@ -134,8 +134,9 @@ class Shape(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """The same shape on another device."""
-        made = self.with_anchors(self.anchors.to(device))
-        made.log = self.log
+        made = self.with_anchors(self.anchors)
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        vars(made).update(moved | {"log": self.log})
         return made
 
     def save(self, path: PathLike) -> None:
@@ -153,6 +154,16 @@ class Shape(ABC):
         made = found.__new__(found)
         vars(made).update(tree["body"] | {"log": None})
         return made
+
+    def _vectors(self, w: Tensor | Point) -> Tensor:  # (P,) or (n, P)
+        """Weights as the anchors are; raises `LayoutError` for those of another model."""
+        w = w.weights if isinstance(w, Point) else w
+        if w.ndim not in (1, 2) or w.shape[-1] != self.size:
+            raise LayoutError(
+                f"weights: expected ({self.size},) or (n, {self.size}), got {tuple(w.shape)}: they "
+                "come from another model."
+            )
+        return w.to(self.anchors)
 
     def _rows(self, coords: Any) -> Tensor:
         """Coordinates as (n, k) in float64 on the anchors' device."""

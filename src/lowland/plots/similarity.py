@@ -72,7 +72,7 @@ def _numbers(ax: Axes, values: np.ndarray, image: object) -> None:
     digits = int(np.clip(2 - np.floor(np.log10(top)), 0, 4))  # three of the largest value's
     for (row, column), value in np.ndenumerate(values):
         red, green, blue, _ = image.cmap(image.norm(value))  # type: ignore[attr-defined]
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.58
         ax.text(
             column,
             row,
