@@ -50,6 +50,12 @@ class TestSubspace(FlatContract):
         return scipy.stats.norm()
 
 
+class TestOneDirection(TestSubspace):
+    def make(self, dtype=torch.float32):
+        center, direction = vectors(2, dtype)
+        return ll.Subspace(center, direction[None])
+
+
 class TestRandom(TestSubspace):
     def make(self, dtype=torch.float32):
         return ll.Subspace.random(vectors(1, dtype)[0], rank=3)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import lowland as ll
+from lowland.core.data import Rows
 from tests.models import Case, conv_bn, every_case, images, mlp, targets
 
 STRATEGIES = ("points", "batches", "vmap")
@@ -164,6 +165,25 @@ def test_statistics_are_estimated_once_a_point_and_rows_are_read_once(monkeypatc
     ll.path(ll.Line(w, 2 * w), surface, points=7, loader=test, strategy="points")
     assert len(refreshed) == 7
     assert (Counted.passes, Test.passes) == (1, 1)
+
+
+@pytest.mark.parametrize("kept", ["neither", "own", "test"])
+def test_rows_that_do_not_fit_in_memory_are_read_again_and_give_the_same(monkeypatch, kept):
+    test = [(x**3, y) for x, y in images((6, 7))]
+    surface, line = normed()
+    expected = ll.path(line, surface, points=5, loader=test)
+    resident = Rows.resident
+
+    def fits(rows):
+        mine = "own" if rows.loader is surface.data.loader else "test"
+        found = resident(rows)  # a pass, as it is where rows turn out too many
+        return found if mine == kept else None
+
+    monkeypatch.setattr(Rows, "resident", fits)
+    for strategy in (None, "batches"):
+        found = ll.path(line, surface, points=5, loader=test, strategy=strategy, chunk=2)
+        torch.testing.assert_close(found.loss, expected.loss, rtol=1e-5, atol=0)
+        torch.testing.assert_close(found.test_loss, expected.test_loss, rtol=1e-5, atol=0)
 
 
 def test_frozen_statistics_are_those_of_the_model():

@@ -65,12 +65,13 @@ def run(
     first = next(stream, None)
     if first is None:
         raise DataError("there is no weight vector to evaluate; give at least one.")
-    held = [each.resident for each in passes if each.resident is not None]
+    own = passes[0]
+    held = [len(each.resident) for each in passes if each.resident is not None]
     chosen = plan(
         surface,
-        held[0][0] if held else passes[0].data.first(),
+        own.data.first() if own.resident is None else own.resident[0],
         first,
-        batches=sum(map(len, held)) if len(held) == len(passes) else None,
+        batches=sum(held) if len(held) == len(passes) else None,
         points=total,
         held_rows=sum(each.data.rows or 0 for each in passes if each.sink.whole) or None,
         strategy=strategy,
@@ -84,7 +85,7 @@ def run(
                 each.take(surface.task, outputs, done, len(group))
             done += len(group)
             report(done, total)
-    return passes[0].data
+    return own.data
 
 
 class _Pass:

@@ -8,7 +8,7 @@ from torch import Tensor
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, gathered
+from lowland.geometry.base import Shape, combined, gathered
 
 _FLAT = 1e-6  # sine of an angle below which float32 directions are no longer apart
 
@@ -44,10 +44,10 @@ class Affine(Shape):
             -1, self.size
         ):  # one at a time: (n, P) of a trajectory's iterates is not held twice
             z = torch.linalg.solve(gram, inner(self.basis, row - self.center))
-            rest = row - self.center - z.to(row.dtype) @ self.basis
+            rest = row - self(z[None])[0]
             # once more on what is left: float32 sums of large directions leave a little of them
             more = torch.linalg.solve(gram, inner(self.basis, rest))
-            rest = rest - more.to(row.dtype) @ self.basis
+            rest = rest - combined(more[None], self.basis)[0]
             coords.append(z + more)
             far.append(inner(rest, rest).sqrt())
         if w.ndim == 1:
