@@ -11,12 +11,14 @@ from torch import Tensor
 from lowland import records
 from lowland.errors import StoreError
 from lowland.records import (
+    BarrierResult,
     PathResult,
     Predictive,
     Record,
     Reliability,
     RiskCoverage,
     ShiftCurves,
+    SimilarityResult,
     SurfaceResult,
     Table,
     TrainingLog,
@@ -53,6 +55,16 @@ EXAMPLES: dict[str, list[Record]] = {
             outside=True,
         ),
         PathResult(*[torch.linspace(0, 1, 3)] * 6),
+    ],
+    "BarrierResult": [
+        BarrierResult(
+            *[torch.linspace(0, 1, 3)] * 3, distance=2.5, test_loss=torch.rand(3), rows=10
+        ),
+        BarrierResult(*[torch.linspace(0, 1, 3)] * 3, distance=2.5),
+    ],
+    "SimilarityResult": [
+        SimilarityResult(torch.eye(2), 1 - torch.eye(2), torch.rand(2, 2), ["SGD", "SWA"]),
+        SimilarityResult(torch.eye(2), 1 - torch.eye(2)),
     ],
     "SurfaceResult": [
         SurfaceResult(

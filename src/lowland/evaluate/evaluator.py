@@ -134,12 +134,13 @@ def planned(
 ) -> Plan:
     """The plan for rows, those batches of them that are held in memory (None where they do not
     fit), and whether something of every row is held for each point: see `plan`."""
-    held = [resident for _, resident, _ in passes if resident is not None]
+    data, resident, _ = passes[0]
+    held = [len(batches) for _, batches, _ in passes if batches is not None]
     return plan(
         surface,
-        held[0][0] if held else passes[0][0].first(),
+        data.first() if resident is None else resident[0],
         point,
-        batches=sum(map(len, held)) if len(held) == len(passes) else None,
+        batches=sum(held) if len(held) == len(passes) else None,
         points=total,
         held_rows=sum(data.rows or 0 for data, _, whole in passes if whole) or None,
         strategy=strategy,

@@ -8,7 +8,7 @@ from torch import Tensor
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, gathered
+from lowland.geometry.base import Shape, combined, gathered
 
 _FLAT = 1e-6  # sine of an angle below which float32 directions are no longer apart
 
@@ -37,16 +37,17 @@ class Affine(Shape):
 
     def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
         """By least squares: directions need not be orthonormal."""
-        w = w.weights if isinstance(w, Point) else w
-        rows = w.reshape(-1, self.size).to(self.anchors)
+        w = self._vectors(w)
         gram = inner(self.basis, self.basis)
         coords, far = [], []
-        for row in rows:  # one at a time: (n, P) of a trajectory's iterates is not held twice
+        for row in w.reshape(
+            -1, self.size
+        ):  # one at a time: (n, P) of a trajectory's iterates is not held twice
             z = torch.linalg.solve(gram, inner(self.basis, row - self.center))
-            rest = row - self.center - z.to(row.dtype) @ self.basis
+            rest = row - self(z[None])[0]
             # once more on what is left: float32 sums of large directions leave a little of them
             more = torch.linalg.solve(gram, inner(self.basis, rest))
-            rest = rest - more.to(row.dtype) @ self.basis
+            rest = rest - combined(more[None], self.basis)[0]
             coords.append(z + more)
             far.append(inner(rest, rest).sqrt())
         if w.ndim == 1:
@@ -54,17 +55,26 @@ class Affine(Shape):
         return torch.stack(coords), torch.stack(far)
 
 
-def require_independent(directions: Tensor) -> None:  # (k, P)
-    """Raises `ConfigError` where directions are zero or depend on one another."""
+def require_independent(directions: Tensor, *, noise: float = 0.0) -> None:  # (k, P)
+    """Raises `ConfigError` where directions are zero or depend on one another.
+
+    `noise`: a length; what a direction adds to the others and is no longer than it is rounding.
+    """
     norms = inner(directions, directions).diagonal().sqrt()
     if bool((norms == 0).any()):
         raise ConfigError("a direction is zero: two of the points are the same weights.")
     unit = inner(directions, directions) / norms / norms[:, None]
-    if float(torch.linalg.eigvalsh(unit)[0]) < _FLAT**2:
+    flat = max(_FLAT, noise / float(norms.min()))
+    if float(torch.linalg.eigvalsh(unit)[0]) < flat**2:
         raise ConfigError(
             "the directions depend on one another, as those of three points on a line do; give "
             "others."
         )
+
+
+def rounding(points: Tensor) -> float:  # (n, P)
+    """A bound on how far a point moves when it is computed from others and rounded."""
+    return 2 * torch.finfo(points.dtype).eps * float(points.norm(dim=1).max())
 
 
 def orthonormal(directions: Tensor) -> Tensor:  # (k, P) -> (k, P)

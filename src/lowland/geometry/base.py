@@ -81,7 +81,7 @@ class Shape(ABC):
         coords = torch.as_tensor(coords)
         rows = self._rows(coords)
         one = coords.ndim == 0 or (coords.ndim == 1 and self.k > 1)
-        w: Tensor = self.coefficients(rows).to(self.anchors.dtype) @ self.anchors
+        w = combined(self.coefficients(rows), self.anchors)
         return w[0] if one else w
 
     def points(self, coords: Any) -> Iterator[Tensor]:
@@ -101,8 +101,8 @@ class Shape(ABC):
 
     def derivative(self, coords: Any) -> Tensor:  # (n, k) -> (n, k, P)
         r"""\(\partial w / \partial t\) at coordinates (n, k): (n, k, P)."""
-        slopes = self.slopes(coords).to(self.anchors.dtype)
-        return torch.matmul(slopes, self.anchors)
+        slopes = self.slopes(coords)
+        return combined(slopes.flatten(0, 1), self.anchors).reshape(*slopes.shape[:2], self.size)
 
     def length(self) -> float:
         """The length of a curve; other shapes have none."""
@@ -134,8 +134,9 @@ class Shape(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """The same shape on another device."""
-        made = self.with_anchors(self.anchors.to(device))
-        made.log = self.log
+        made = self.with_anchors(self.anchors)
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        vars(made).update(moved | {"log": self.log})
         return made
 
     def save(self, path: PathLike) -> None:
@@ -153,6 +154,16 @@ class Shape(ABC):
         made = found.__new__(found)
         vars(made).update(tree["body"] | {"log": None})
         return made
+
+    def _vectors(self, w: Tensor | Point) -> Tensor:  # (P,) or (n, P)
+        """Weights as the anchors are; raises `LayoutError` for those of another model."""
+        w = w.weights if isinstance(w, Point) else w
+        if w.ndim not in (1, 2) or w.shape[-1] != self.size:
+            raise LayoutError(
+                f"weights: expected ({self.size},) or (n, {self.size}), got {tuple(w.shape)}: they "
+                "come from another model."
+            )
+        return w.to(self.anchors)
 
     def _rows(self, coords: Any) -> Tensor:
         """Coordinates as (n, k) in float64 on the anchors' device."""
@@ -193,6 +204,28 @@ def gathered(weights: Iterable[Any], *, what: str) -> Tensor:
     wide = any(row.dtype == torch.float64 for row in rows)
     dtype = torch.float64 if wide else torch.float32
     return torch.stack([row.detach().to(rows[0].device, dtype) for row in rows])
+
+
+def combined(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, A), (A, P) -> (n, P)
+    """Their product in the anchors' own precision, whatever matrix products may be rounded to.
+
+    Under `torch.set_float32_matmul_precision("high")` a product on a GPU keeps ten bits of each
+    weight, and under "medium" one on a CPU seven: fit for activations, not for weights.
+    """
+    c = coefficients.to(anchors.dtype)
+    if anchors.dtype == torch.float64 or not _rounds(anchors.device):
+        return c @ anchors
+    w = c[:, :1] * anchors[0]
+    for a in range(1, len(anchors)):
+        w = torch.addcmul(w, c[:, a : a + 1], anchors[a])
+    return w
+
+
+def _rounds(device: torch.device) -> bool:
+    """Whether float32 matrix products on the device are allowed to be rounded."""
+    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    said = (backend.matmul.fp32_precision, torch.backends.fp32_precision)  # type: ignore[attr-defined]
+    return next((word for word in said if word != "none"), "ieee") != "ieee"
 
 
 def stratified(n: int, *, generator: torch.Generator | None) -> Tensor:

@@ -129,9 +129,8 @@ class Curve(Shape):
 
     def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
         """The nearest t in [0, 1]: the best of a fine grid, refined by golden section."""
-        w = w.weights if isinstance(w, Point) else w
-        rows = w.reshape(-1, self.size).to(self.anchors)
-        found = [self._nearest(row) for row in rows]
+        w = self._vectors(w)
+        found = [self._nearest(row) for row in w.reshape(-1, self.size)]
         t = torch.stack([one for one, _ in found])[:, None]
         far = torch.stack([one for _, one in found])
         return (t[0], far[0]) if w.ndim == 1 else (t, far)

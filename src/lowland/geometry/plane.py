@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.affine import Affine, orthonormal, require_independent
+from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
 from lowland.geometry.base import gathered
 
 
@@ -43,7 +43,7 @@ class Plane(Affine):
         points = gathered([a, b, c], what="the points")
         directions = points[1:] - points[0]
         try:
-            require_independent(directions)
+            require_independent(directions, noise=rounding(points))
         except ConfigError:
             raise ConfigError(
                 "the three points lie on a line, or two of them are the same weights; give a third "

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.affine import Affine, orthonormal
+from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
 from lowland.geometry.base import Shape
 from lowland.geometry.pca import principal
 
@@ -26,8 +26,8 @@ class Subspace(Affine):
     """
 
     def __init__(self, center: Tensor | Point, basis: Tensor) -> None:
-        if basis.ndim != 2:
-            raise ConfigError(f"basis: expected (k, P), got {tuple(basis.shape)}.")
+        if basis.ndim != 2 or not len(basis):
+            raise ConfigError(f"basis: expected (k, P), k at least 1, got {tuple(basis.shape)}.")
         super().__init__(center, basis)
 
     @classmethod
@@ -59,13 +59,23 @@ class Subspace(Affine):
 
         The first direction leads from the middle to the last end, the others to the bends, freed
         of what lies along the ones before (for one bend, the plane of Izmailov et al. 2019).
+
+        Raises:
+            ConfigError: bends on the chord, as those of a curve that was not fitted.
         """
         ends, bends = curve.anchors[[0, -1]], curve.anchors[1:-1]
         center = ends.mean(0)
         rows = torch.cat([ends[1:], bends]) - center
+        try:
+            require_independent(rows, noise=rounding(curve.anchors))
+        except ConfigError:
+            raise ConfigError(
+                "the curve's bends lie on its chord, or in fewer dimensions than there are bends; "
+                "fit the curve first."
+            ) from None
         unit = orthonormal(rows)
         heights = (rows.double() * unit.double()).sum(1, keepdim=True)
-        return cls(center, (unit * heights.to(unit.dtype)))
+        return cls(center, unit * heights.to(unit.dtype))
 
     def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal, (n, k)."""

@@ -52,7 +52,7 @@ def similarity(
     (tensor(0., dtype=torch.float64), tensor(1.4142, dtype=torch.float64),
      tensor(1., dtype=torch.float64))
     """
-    names = list(map(str, weights)) if isinstance(weights, Mapping) else []
+    names = list(map(str, weights)) if isinstance(weights, Mapping) else None
     vectors = _vectors(surface, weights)
     cosine, distance = _geometry(surface, vectors, origin, names)
     classes = _Classes(surface.task, surface.data.first)
@@ -99,7 +99,7 @@ def _vectors(surface: LossSurface, weights: Any) -> list[Point | Tensor]:
 
 
 def _geometry(
-    surface: LossSurface, vectors: list[Point | Tensor], origin: Any, names: list[str]
+    surface: LossSurface, vectors: list[Point | Tensor], origin: Any, names: list[str] | None
 ) -> tuple[Tensor, Tensor]:
     """Cosines and distances, (n, n) float64, two vectors at a time."""
     n = len(vectors)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def barrier(record: BarrierResult | Mapping[str, BarrierResult], *, ax: Axes | None = None) -> Axes:
     """Draws the loss along the line, the straight interpolation of its ends, and the height.
 
-    In nats an item, of the surface's own rows; a dict of records gives a line a label.
+    In nats an item, of the surface's own rows, with a dot a point; a dict of records gives a line a
+    label. One record alone has an arrow from the chord to the top.
 
     >>> import torch
     >>> loss = torch.tensor([1.0, 4.0, 2.0])
@@ -25,15 +26,16 @@ def barrier(record: BarrierResult | Mapping[str, BarrierResult], *, ax: Axes | N
     >>> barrier(record).get_legend().get_texts()[0].get_text()
     'barrier 2.5'
     """
+    records = named(record)
     with canvas(ax) as ax:
-        for i, (name, one) in enumerate(named(record).items()):
+        for i, (name, one) in enumerate(records.items()):
             t, ink = numbers(one.coords), colour(i)
             loss = numbers(one.loss)
             loss = np.where(np.isfinite(loss), loss, np.nan)
             text = f"{name}, barrier {one.height:.3g}".removeprefix(", ")
-            ax.plot(t, loss, dashes(i), color=ink, linewidth=2, label=text)
+            ax.plot(t, loss, f".{dashes(i)}", color=ink, linewidth=2, markersize=6, label=text)
             ax.plot(t[[0, -1]], loss[[0, -1]], ":o", color=ink, linewidth=1.2, markersize=5)
-            if np.isfinite(one.height) and one.height > 0:
+            if len(records) == 1 and np.isfinite(one.height) and one.height > 0:
                 foot, top = _top(one)
                 arrow = {"arrowstyle": "<->", "color": INK, "shrinkA": 0, "shrinkB": 0}
                 ax.annotate("", (one.t, foot), (one.t, top), arrowprops=arrow)

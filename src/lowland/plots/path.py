@@ -45,7 +45,7 @@ def path(
     shown = np.concatenate([y for _, *both in lines.values() for y in both if y is not None])
     shown = shown[np.isfinite(shown)]
     tests = any(test is not None for _, _, test in lines.values())
-    with canvas(ax) as ax:
+    with canvas(ax, size=(7.2, 4.0)) as ax:
         for i, (name, (t, own, test)) in enumerate(lines.items()):
             ink = colour(i)
             for values, style, width in ((own, "-", 2.0), (test, "--", 1.6)):
@@ -62,7 +62,8 @@ def path(
             ax.plot([], [], "-", color=MUTED, label="train")
             ax.plot([], [], "--", color=MUTED, label="test")
         if tests or any(lines):
-            ax.legend()
+            # beside the axes: inside, some curve runs through it
+            ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         ax.margins(x=0.03)
         ax.set(xlabel="t", ylabel=UNITS.get(metric, metric))
     return ax

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowland.errors import ConfigError
-from lowland.plots.style import INK, SMALL, canvas, numbers
+from lowland.plots.style import INK, MUTED, SMALL, canvas, numbers
 from lowland.records import SimilarityResult
 
 if TYPE_CHECKING:
@@ -49,11 +49,13 @@ def similarity(record: SimilarityResult, *, ax: Axes | None = None, metric: str 
         if n <= READ:
             _numbers(ax, values, image)
         else:
-            ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, 0.04, 1)))
+            bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, 0.04, 1)))
+            bar.outline.set_visible(False)
+            bar.ax.tick_params(color=MUTED, labelcolor=INK, labelsize=SMALL)
         every = range(0, n, -(-n // 16))
         ax.set_xticks(every, [names[i] for i in every])
         ax.set_yticks(every, [names[i] for i in every])
-        if max(map(len, names)) > 4:
+        if max(map(len, names)) > 6:
             ax.tick_params(axis="x", rotation=45)
             for label in ax.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
@@ -66,14 +68,15 @@ def similarity(record: SimilarityResult, *, ax: Axes | None = None, metric: str 
 
 def _numbers(ax: Axes, values: np.ndarray, image: object) -> None:
     """Each value in its cell, in white where the cell is dark."""
-    digits = 2 if np.nanmax(np.abs(values), initial=0.0) < 10 else 0
+    top = np.nanmax(np.abs(values), initial=0.0) or 1.0
+    digits = int(np.clip(2 - np.floor(np.log10(top)), 0, 4))  # three of the largest value's
     for (row, column), value in np.ndenumerate(values):
         red, green, blue, _ = image.cmap(image.norm(value))  # type: ignore[attr-defined]
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.58
         ax.text(
             column,
             row,
-            f"{value:.{digits}f}",
+            f"{round(value, digits) + 0.0:.{digits}f}",  # no minus before a zero
             ha="center",
             va="center",
             color="white" if dark else INK,

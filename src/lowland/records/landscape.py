@@ -149,7 +149,7 @@ class SimilarityResult(Record):
     cosine: Tensor
     distance: Tensor
     disagreement: Tensor | None = None
-    names: list[str] = field(default_factory=list)
+    names: list[str] | None = None
     batchnorm: str = "refresh"
     rows: int = 0
 

@@ -1,0 +1,111 @@
+"""Barriers whose height is known."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lowland as ll
+from tests.landscape.test_path import STRATEGIES, bowl, ends, network
+from tests.models import images
+
+
+class Squared(nn.Module):
+    """x -> w² x, which has its minima at w and -w: L(w) = (w² - 1)² / 2 on the row below."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w**2 * x
+
+
+def double_well(target=1.0):
+    rows = [(torch.ones(1, 1), torch.full((1, 1), target))]
+    return ll.LossSurface(Squared(), ll.Regression(noise_variance=1.0), rows)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_wells(strategy):
+    surface = double_well()
+    plus, minus = torch.ones(1), -torch.ones(1)
+    found = ll.barrier(surface, plus, minus, strategy=strategy)
+    assert float(found) == pytest.approx(0.5, abs=1e-6)  # at w = 0
+    assert found.t == 0.5
+    assert found.distance == 2
+    assert len(found.loss) == 25
+    assert found.loss[0].item() == pytest.approx(0.5 * math.log(2 * math.pi))
+
+
+def test_the_height_is_above_the_chord_not_above_an_end():
+    """From the minimum w = 1 to w = -3/2: the highest loss is the far end, and no barrier."""
+    surface = double_well()
+    found = ll.barrier(surface, torch.ones(1), torch.tensor([-1.5]), points=2001)
+    w = 1 - 2.5 * torch.linspace(0, 1, 2001, dtype=torch.float64)
+    loss = (w**2 - 1) ** 2 / 2
+    expected = loss - torch.linspace(0, 1, 2001, dtype=torch.float64) * loss[-1]
+    assert float(found) == pytest.approx(float(expected.max()), abs=1e-5)
+    assert found.t == pytest.approx(float(expected.argmax()) / 2000, abs=2e-3)
+    naive = float(found.loss.max() - found.loss[[0, -1]].max())  # the broken twins
+    mean = float(found.loss.max() - found.loss[[0, -1]].mean())
+    assert naive == 0
+    assert abs(mean - float(expected.max())) > 0.05
+
+
+def test_hidden_units_that_change_places():
+    """Two ReLU units in exchanged order compute the same; half way each is the mean of both."""
+    net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    x = torch.tensor([[1.0], [-1.0]])
+    rows = [(x, torch.tensor([[1.0], [-1.0]]))]
+    surface = ll.LossSurface(net, ll.Regression(noise_variance=1.0), rows)
+    # relu(x) - relu(-x) = x; half way both units are relu(0), so that the output is zero
+    w0, w1 = torch.tensor([1.0, -1, 1, -1]), torch.tensor([-1.0, 1, -1, 1])
+    found = ll.barrier(surface, w0, w1)
+    assert found.loss[[0, -1]].tolist() == pytest.approx([0.5 * math.log(2 * math.pi)] * 2)
+    assert (float(found), found.t) == (pytest.approx(0.5), 0.5)
+
+
+def test_a_bowl_has_none():
+    surface, _ = bowl()
+    assert ll.barrier(surface, *ends()).height == 0
+    assert ll.barrier(surface, *ends()).t in (0, 1)
+
+
+def test_other_rows_have_a_height_of_their_own():
+    other = [(torch.ones(1, 1), torch.full((1, 1), 3.0))]
+    found = ll.barrier(double_well(), torch.ones(1), -torch.ones(1), loader=other)
+    assert found.test_height == pytest.approx((9 - 4) / 2, abs=1e-5)
+    assert math.isnan(ll.barrier(double_well(), torch.ones(1), -torch.ones(1)).test_height)
+
+
+def test_statistics_are_refreshed_along_the_line():
+    net = network()
+    surface = ll.LossSurface(net, ll.Classification(), images())
+    w = surface.layout.flatten(net)
+    found = ll.barrier(surface, w, w.flip(0), points=5)
+    line = ll.Line(w, w.flip(0))
+    expected = [float(surface(each)) for each in line.points(found.coords)]
+    assert found.loss.tolist() == pytest.approx(expected, rel=1e-5)
+    frozen = ll.barrier(surface, w, w.flip(0), points=5, batchnorm="frozen")
+    assert abs(float(found) - float(frozen)) > 1e-3
+
+
+def test_a_loss_that_is_not_a_number_is_no_barrier_of_zero():
+    rows = [(torch.ones(2, 1), torch.zeros(2, 1))]
+    surface = ll.LossSurface(nn.Linear(1, 1), ll.Regression(noise_variance=1.0), rows)
+    found = ll.barrier(surface, torch.zeros(2), torch.tensor([3e38, 3e38]))
+    assert math.isnan(float(found))
+
+
+def test_what_has_no_barrier_is_said():
+    surface = double_well()
+    with pytest.raises(ll.ConfigError, match="two ends are the same weights"):
+        ll.barrier(surface, torch.ones(1), torch.ones(1))
+    with pytest.raises(ll.ConfigError, match="points: expected at least 3"):
+        ll.barrier(surface, torch.ones(1), -torch.ones(1), points=2)
+    with pytest.raises(ll.LayoutError, match="another model"):
+        ll.barrier(surface, torch.ones(2), torch.zeros(2))
+    with pytest.raises(ll.NonFiniteError, match="NaN"):
+        ll.barrier(surface, torch.ones(1), torch.tensor([math.nan]))
