@@ -48,6 +48,7 @@ from lowland.geometry import (
     Shape,
     Subspace,
 )
+from lowland.landscape import Forecast, directions, forecast, scan
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.train import Batches, Members, MemberSGD, sgd, sgd_members
@@ -85,6 +86,7 @@ __all__ = [
     "DecaySchedule",
     "Ensemble",
     "Every",
+    "Forecast",
     "Gaussian",
     "GaussianHead",
     "LanguageModeling",
@@ -113,7 +115,9 @@ __all__ = [
     "Trajectory",
     "corrupt",
     "crps",
+    "directions",
     "fit_temperature",
+    "forecast",
     "keep_freed_memory",
     "mc_dropout",
     "noise_like",
@@ -121,6 +125,7 @@ __all__ = [
     "pool",
     "predict",
     "reliability",
+    "scan",
     "scores",
     "selective",
     "sgd",

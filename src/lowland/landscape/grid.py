@@ -123,7 +123,7 @@ def _axis(low: float, high: float, n: int, exact: Tensor) -> Tensor:
     return axis
 
 
-# -- what is drawn over it --------------------------------------------------------------------------
+# -- what is drawn over it -------------------------------------------------------------------------
 
 
 def marks_of(shape: Shape, names: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Tensor]:

@@ -1,0 +1,128 @@
+"""Random directions that are as long, filter by filter, as the weights that they start from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from lowland.core import LossSurface, ParamLayout, Point
+from lowland.core.layout import clean_names
+from lowland.core.template import unwrap
+from lowland.errors import ConfigError
+from lowland.posteriors.noise import normal
+
+NORMALISE = ("filter", "layer", None)
+
+
+def directions(
+    model: LossSurface | nn.Module,
+    w: Tensor | Point,
+    *,
+    n: int = 2,
+    seed: int = 0,
+    normalise: str | None = "filter",
+) -> Tensor:
+    r"""\(d_{ij} \leftarrow d_{ij}\, \|w_{ij}\| / \|d_{ij}\|\): Gaussian, layer i, filter j of it.
+
+    Filter normalisation (Li et al. 2018): a step of one is as large for each filter as the filter
+    itself, so that pictures of networks of different scales compare. Filters are what makes one
+    output: rows of matrices and embeddings, slices of convolutions, along dimension 1 of
+    transposed ones (each group's outputs are its own). Biases, norms' scales and other
+    one-dimensional parameters do not move.
+
+    `Plane(w, *directions(surface, w))` is the plane of two of them around w.
+
+    Args:
+        model: which says what layer a parameter belongs to. w: (P,), or a `Point`.
+        n: how many. seed: of the Gaussian values: direction i is a function of (seed, i).
+        normalise: "filter"; "layer": each parameter as a whole has the weight's norm; None:
+            standard normal values in all P weights, biases included.
+
+    Returns:
+        (n, P), in w's dtype and on its device.
+
+    Raises:
+        LayoutError: weights of another model.
+
+    >>> net = nn.Linear(2, 2)
+    >>> w = torch.tensor([3.0, 4.0, 0.0, 0.5, 7.0, 7.0])  # two rows, then the biases
+    >>> directions(net, w)[0].split(2)[0].norm(), directions(net, w)[0].split(2)[1].norm()
+    (tensor(5.), tensor(0.5000))
+    >>> directions(net, w)[:, 4:]
+    tensor([[0., 0.],
+            [0., 0.]])
+    """
+    if normalise not in NORMALISE:
+        raise ConfigError(f"normalise: expected 'filter', 'layer' or None, got {normalise!r}.")
+    if n < 1:
+        raise ConfigError(f"n: expected at least 1 direction, got {n}.")
+    if isinstance(model, LossSurface):
+        layout, module = model.layout, model.template.module
+    else:
+        layout, module = ParamLayout(model), unwrap(model)
+    w = w.weights if isinstance(w, Point) else w
+    layout.check(w, flat=True)
+    layout.require_finite(w)
+    rows = [normal(layout.size, seed=seed, draw=i).to(w) for i in range(n)]
+    if normalise is None:
+        return torch.stack(rows)
+    sizes = layout.unflatten(w.detach())
+    groups = _groups(module) if normalise == "filter" else {}
+    for row in rows:
+        for name, part in layout.unflatten(row).items():  # views: written in place
+            like = sizes[name]
+            if _moves(name, like):
+                part *= _ratio(part, like, normalise, groups.get(name))
+            else:
+                part.zero_()
+    return torch.stack(rows)
+
+
+def _moves(name: str, weight: Tensor) -> bool:
+    """Whether a parameter has filters: one dimension has none, nor have weight_norm's lengths."""
+    lengths = name.endswith((".weight_g", "weight.original0")) or name == "weight_g"
+    return weight.ndim > 1 and not lengths
+
+
+def _ratio(direction: Tensor, weight: Tensor, normalise: str, transposed: int | None) -> Tensor:
+    """What each value of a direction is multiplied by, in its shape or one that spreads to it."""
+    if normalise == "layer":
+        return _over(weight.double().norm(), direction.double().norm()).to(direction)
+    mine, theirs = (_norms(x, transposed) for x in (direction, weight))
+    ratio = _over(theirs, mine).to(direction)
+    if transposed is None:
+        return ratio.view(-1, *[1] * (weight.ndim - 1))
+    # (groups, outputs of a group) -> (inputs, outputs of a group)
+    each = ratio.repeat_interleave(weight.shape[0] // transposed, dim=0)
+    return each.view(*each.shape, *[1] * (weight.ndim - 2))
+
+
+def _norms(x: Tensor, transposed: int | None) -> Tensor:
+    """Of each filter, float64: (outputs,), or (groups, outputs of a group) of transposed ones."""
+    if transposed is None:
+        return x.double().flatten(1).norm(dim=1)
+    inputs, outputs = x.shape[:2]
+    return x.double().reshape(transposed, inputs // transposed, outputs, -1).norm(dim=(1, 3))
+
+
+def _over(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, zero where b is."""
+    return torch.where(b > 0, a / b.clamp_min(torch.finfo(torch.float64).tiny), 0)
+
+
+def _groups(module: nn.Module) -> dict[str, int]:
+    """Transposed convolutions' groups, by the name of the weight.
+
+    Of tied weights the first name counts, under which `ParamLayout` keeps them.
+    """
+    short = clean_names([name for name, _ in module.named_parameters(remove_duplicate=False)])
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    found = {}
+    for prefix, layer in module.named_modules():
+        if isinstance(layer, _ConvTransposeNd):
+            for key, parameter in layer.named_parameters():  # what it is computed from, too
+                name = f"{prefix}.{key}" if prefix else key
+                if "weight" in key and first[id(parameter)] == name:
+                    found[short[name]] = layer.groups
+    return found
