@@ -48,7 +48,7 @@ from lowland.geometry import (
     Shape,
     Subspace,
 )
-from lowland.landscape import barrier, path, similarity
+from lowland.landscape import Forecast, barrier, directions, forecast, path, scan, similarity
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.train import Batches, Members, MemberSGD, fit, sgd, sgd_members
@@ -86,6 +86,7 @@ __all__ = [
     "DecaySchedule",
     "Ensemble",
     "Every",
+    "Forecast",
     "Gaussian",
     "GaussianHead",
     "LanguageModeling",
@@ -115,8 +116,10 @@ __all__ = [
     "barrier",
     "corrupt",
     "crps",
+    "directions",
     "fit",
     "fit_temperature",
+    "forecast",
     "keep_freed_memory",
     "mc_dropout",
     "noise_like",
@@ -125,6 +128,7 @@ __all__ = [
     "pool",
     "predict",
     "reliability",
+    "scan",
     "scores",
     "selective",
     "sgd",

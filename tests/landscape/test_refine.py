@@ -1,0 +1,190 @@
+"""The same picture from fewer points, on surfaces whose every value is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import lowland as ll
+from lowland.landscape import refine
+from lowland.records.shades import CLASSIC, classic_shade
+from tests.landscape.test_scan import generator, net_surface, overflowing
+
+WELLS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.45, 0.8]], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(same_threads):
+    torch.set_num_threads(1)
+
+
+def wells(z, sharp=1.0):
+    """Three minima of loss 0.01 to 0.02, 2.3 far away from all, as planes of networks have them."""
+    depths = [2.29, 2.28, 2.28]
+    total = torch.full((len(z),), 2.3, dtype=torch.float64)
+    for well, depth in zip(WELLS, depths, strict=True):
+        square = (z - well).square().sum(1)
+        total = total - depth * torch.exp(-((square / (0.16 / sharp)) ** 1.3))
+    return total.clamp_min(1e-3)
+
+
+def picture(function, n=41, m=41, name="loss", tolerance=0.02):
+    """(known, filled, exact) of a function on the box of the wells."""
+    x, y = torch.linspace(-0.2, 1.2, n), torch.linspace(-0.16, 0.96, m)
+    coords = torch.stack([x.repeat(m), y.repeat_interleave(n)], 1).double()
+    exact = function(coords)
+    marks = torch.stack(
+        [(WELLS[:, 0] - x[0]) / (x[1] - x[0]), (WELLS[:, 1] - y[0]) / (y[1] - y[0])], 1
+    )
+    seen = []
+
+    def evaluate(points):
+        assert not set(points) & set(seen)  # none twice
+        seen.extend(points)
+        return exact[points]
+
+    known = refine.refined(name, (m, n), marks, evaluate, tolerance=tolerance)
+    assert int(known.sum()) == len(seen)
+    values = torch.where(known, exact, math.nan)
+    return known, refine.filled(name, refine.lattice((m, n)), values, known), exact
+
+
+def colours_off(found, exact, name="loss"):
+    vmax, alpha = CLASSIC.get(name, (None, None))
+    scale = {"vmax": vmax, "alpha": alpha, "low": float(exact.min()), "high": float(exact.max())}
+    return np.abs(classic_shade(found, **scale) - classic_shade(exact, **scale))
+
+
+@pytest.mark.parametrize(("sharp", "share"), [(1.0, 0.25), (2.0, 0.4)])
+def test_the_same_picture_from_a_quarter_of_the_points(sharp, share):
+    known, found, exact = picture(lambda z: wells(z, sharp))
+    assert torch.equal(found[known], exact[known])
+    assert colours_off(found, exact).max() < 0.02
+    assert known.double().mean() <= share
+    # a broken twin: as many points in an even grid, which is what the coarse start alone is
+    step = math.ceil(1 / math.sqrt(float(known.double().mean())))
+    even = torch.zeros(41, 41, dtype=torch.bool)
+    even[::step, ::step] = even[-1:, ::step] = even[::step, -1:] = even[-1, -1] = True
+    even = even.reshape(-1)
+    values = torch.where(even, exact, math.nan)
+    twin = refine.filled("loss", refine.lattice((41, 41)), values, even)
+    assert colours_off(twin, exact).max() > 1.2 * colours_off(found, exact).max()
+
+
+def test_grids_that_are_not_square():
+    known, found, exact = picture(wells, n=61, m=25)
+    assert colours_off(found, exact).max() < 0.02
+    assert known.double().mean() < 0.35
+
+
+def test_a_wider_tolerance_takes_fewer_points():
+    counts = [int(picture(wells, tolerance=t)[0].sum()) for t in (0.005, 0.02, 0.1)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[2]
+
+
+def test_above_the_cut_off_nothing_is_looked_into():
+    """Everything from vmax up has one colour: a wild surface there costs no point."""
+
+    def wild(z):
+        return 50 + 30 * torch.sin(40 * z[:, 0]) * torch.sin(37 * z[:, 1])
+
+    known, found, exact = picture(lambda z: wells(z) + wild(z))
+    assert colours_off(found, exact).max() == 0
+    assert int(known.sum()) < 150
+
+
+def test_noise_is_evaluated_and_not_made_up():
+    noise = torch.rand(41 * 41, generator=generator(), dtype=torch.float64)
+    known, found, exact = picture(lambda z: noise)
+    assert known.double().mean() > 0.8
+    assert (colours_off(found, exact) > 0.02).mean() < 0.05
+
+
+def test_nan_is_never_interpolated_over():
+    def broken(z):
+        values = wells(z)
+        values[z[:, 0] > 0.7] = math.inf
+        values[z[:, 1] > 0.6] = math.nan
+        return values
+
+    known, found, exact = picture(broken)
+    bad = ~torch.isfinite(exact)
+    assert not torch.isfinite(found[bad]).any()  # no number where there is none
+    assert torch.isfinite(found[~bad]).all()
+    assert torch.equal(found[known].isnan(), exact[known].isnan())
+    assert torch.equal(found[known].isinf(), exact[known].isinf())
+    assert colours_off(found[~bad], exact[~bad]).max() < 0.02
+    assert known.double().mean() < 0.6
+
+
+def test_thin_plates_are_scipys():
+    from scipy.interpolate import RBFInterpolator
+
+    g = generator(1)
+    known = torch.rand(60, 2, generator=g, dtype=torch.float64) * 40
+    values = torch.sin(known[:, 0] / 9) + known[:, 1] / 20
+    at = torch.rand(200, 2, generator=g, dtype=torch.float64) * 40
+    theirs = RBFInterpolator(known, values, neighbors=24, kernel="thin_plate_spline", degree=1)(at)
+    found, reach = refine.interpolate(at, known, values)
+    np.testing.assert_allclose(found, theirs, atol=1e-8)
+    np.testing.assert_allclose(reach, torch.cdist(at, known).amin(1))
+    left_out, _ = refine.interpolate(known, known, values, leave_out=True)
+    for i in (0, 17, 59):
+        rest = torch.arange(60) != i
+        alone, _ = refine.interpolate(known[i : i + 1], known[rest], values[rest])
+        assert left_out[i] == pytest.approx(float(alone[0]), abs=1e-9)
+
+
+def test_points_on_a_line_do_not_tilt():
+    known = torch.tensor([[0.0, 0.0], [1, 0], [2, 0], [3, 0]], dtype=torch.float64)
+    values = torch.tensor([0.0, 1, 2, 3], dtype=torch.float64)
+    found, _ = refine.interpolate(torch.tensor([[1.2, 1.0]]).double(), known, values)
+    assert 0 <= float(found[0]) <= 3
+
+
+# -- through scan ----------------------------------------------------------------------------------
+
+
+def test_a_refined_scan_says_where_networks_were_evaluated():
+    surface = net_surface()
+    line = ll.Plane.through(
+        *(torch.randn(surface.layout.size, generator=generator(i)) for i in range(3))
+    )
+    full = ll.scan(line, surface, resolution=33)
+    found = ll.scan(line, surface, resolution=33, refine=True)
+    assert found.known.shape == found.loss.shape == (33, 33)
+    assert found.evaluated == int(found.known.sum()) == found.about["points"] < 33 * 33 / 3
+    torch.testing.assert_close(found.loss[found.known], full.loss[found.known])
+    assert colours_off(found.loss, full.loss).max() < 0.02
+    told = ll.forecast(line, surface, resolution=33, refine=True)
+    assert told.least < found.evaluated <= told.points == 33 * 33
+    assert full.known is None
+
+
+def test_lines_are_refined_too():
+    surface = net_surface()
+    w = [3 * torch.randn(surface.layout.size, generator=generator(i)) for i in range(2)]
+    full = ll.scan(ll.Line(*w), surface, resolution=201)
+    found = ll.scan(ll.Line(*w), surface, resolution=201, refine=True)
+    assert found.evaluated < 80
+    assert colours_off(found.loss, full.loss).max() < 0.02
+
+
+def test_a_network_that_overflows_is_refined():
+    surface, plane = overflowing()
+    options = {"resolution": (41, 11), "bounds": ((0, 200), (-1, 1))}
+    full = ll.scan(plane, surface, **options)
+    found = ll.scan(plane, surface, refine=True, **options)
+    bad = ~torch.isfinite(full.loss)
+    assert bad.any()
+    assert not torch.isfinite(found.loss[bad]).any()
+    assert torch.isfinite(found.loss[~bad]).all()
+
+
+def test_small_grids_are_evaluated_whole():
+    surface = net_surface()
+    w = torch.zeros(surface.layout.size)
+    found = ll.scan(ll.Plane(w, *ll.directions(surface, w + 1)), surface, resolution=5, refine=True)
+    assert found.evaluated == 25
