@@ -159,6 +159,10 @@ def test_what_cannot_be_compared_is_said():
         ll.similarity(surface, [weights[0], torch.zeros(3)])
     with pytest.raises(ll.LayoutError, match="another model"):
         ll.similarity(surface, weights, origin=torch.zeros(3))
+    for task in (surface, bowl()[0]):  # with predictions, and without
+        bad = torch.full((task.layout.size,), float("nan"))
+        with pytest.raises(ll.NonFiniteError, match="those of vector 1 hold NaN"):
+            ll.similarity(task, [torch.ones_like(bad), bad])
     with pytest.raises(ll.ConfigError, match=r"draw some.*post\.sample"):
         ll.similarity(surface, ll.Gaussian(weights[0], torch.ones_like(weights[0])))
     with pytest.raises(ll.DataError, match=r"expected .*iterable"):

@@ -41,7 +41,7 @@ def similarity(
 
     Raises:
         ConfigError: fewer than two vectors, a vector that is the origin. LayoutError: weights of
-            another model.
+            another model. NonFiniteError: NaN or infinite weights.
 
     >>> from torch import nn
     >>> from lowland.core import Classification
@@ -93,8 +93,9 @@ def _vectors(surface: LossSurface, weights: Any) -> list[Point | Tensor]:
     vectors = list(weights if posterior is None else posterior.points(posterior.support or 0))
     if len(vectors) < 2:
         raise ConfigError(f"weights: expected at least 2 vectors to compare, got {len(vectors)}.")
-    for vector in vectors:
+    for i, vector in enumerate(vectors):
         surface.layout.check(_flat(vector), flat=True)
+        surface.layout.require_finite(_flat(vector), what=f"weights: those of vector {i}")
     return vectors
 
 
