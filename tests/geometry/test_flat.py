@@ -90,7 +90,7 @@ def test_a_plane_holds_its_three_points_at_their_true_distances():
     assert plane.marks[1, 1].abs() < 1e-5  # the first direction leads from a to b
     (x0, x1), (y0, y1) = plane.box(0.2)
     low, high = plane.marks.min(0).values, plane.marks.max(0).values
-    more = 0.2 * (high - low)
+    more = 0.2 * (high - low).max()  # equal to all sides
     assert [x0, y0] == pytest.approx((low - more).tolist())
     assert [x1, y1] == pytest.approx((high + more).tolist())
     assert ll.Plane(a, b, c).box(0.2) == ((-1, 1), (-1, 1))

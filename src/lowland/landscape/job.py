@@ -258,7 +258,7 @@ class Job:
             curves={name: z for name, (z, _) in self.curves.items()},
             paths=self.paths,
             explained=next((share for share in explained if share is not None), None),
-            batchnorm=self.batchnorm,
+            batchnorm=self.batchnorm if self.surface.has_batchnorm else "none",
             rows=self.rows.rows or 0,
             about=about,
         )

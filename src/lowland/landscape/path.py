@@ -96,7 +96,7 @@ def path(
         test_loss=columns.get("test_loss"),
         test_error=columns.get("test_error", None if loader is None else nothing),
         figures={k: v for k, v in columns.items() if k.removeprefix("test_") not in kept},
-        batchnorm=batchnorm,
+        batchnorm=batchnorm if surface.has_batchnorm else "none",
         rows=data.rows or 0,
         outside=bool((at < 0).any() or (at > 1).any()),
     )

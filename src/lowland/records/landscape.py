@@ -22,7 +22,8 @@ class PathResult(Record):
         l2: (n,), |w(t)|. distance: (n,), |w(t) - w(0)|. length: (n,), of the curve up to t.
         test_loss, test_error: (n,), of the loader's rows where one was given.
         figures: what else was measured, by name, such as "rmse", "test_nll".
-        batchnorm: how the statistics were found. rows: how many rows `loss` is of.
+        batchnorm: how the statistics were found, "none" for models that have none. rows: how many
+            rows `loss` is of.
 
     >>> t = torch.linspace(0, 1, 3)
     >>> path = PathResult(t, torch.tensor([1.0, 4.0, 2.0]), *[torch.zeros(3)] * 3, length=2 * t)
@@ -88,7 +89,8 @@ class BarrierResult(Record):
         loss, error: (n,), of the surface's own rows; `error` is a fraction, NaN for regression.
         distance: |w1 - w0|.
         test_loss, test_error: (n,), of the loader's rows where one was given.
-        batchnorm: how the statistics were found. rows: how many rows `loss` is of.
+        batchnorm: how the statistics were found, "none" for models that have none. rows: how many
+            rows `loss` is of.
 
     >>> loss = torch.tensor([1.0, 4.0, 2.0])
     >>> barrier = BarrierResult(torch.linspace(0, 1, 3), loss, loss / 10, distance=1.0)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lowland.core import LossSurface
 from lowland.geometry import Curve, Shape
+from lowland.geometry.base import combined
 from lowland.train.flat import FlatModel
 from lowland.train.run import Run
 
@@ -148,7 +149,7 @@ class Along(Run):
             middle = float(values.double().mean())
             self.typical = self.typical if self.drawn > self.samples else middle
             pull = ((values.double() - self.typical)[:, None, None] * pulls).mean(0) * scale
-            out += pull[self.model.which].to(out) @ self.model.matrix
+            out += combined(pull[self.model.which], self.model.matrix)
             self.typical += (1 - _FORGETS) * (middle - self.typical)
         return losses
 
@@ -196,7 +197,7 @@ class Along(Run):
         def loss(w: Tensor) -> Tensor:
             return self.surface.loss(w, batch, train=True)
 
-        weights = coefficients @ self.model.matrix  # (S, P)
+        weights = combined(coefficients, self.model.matrix)  # (S, P)
         found = torch.func.vmap(torch.func.grad_and_value(loss), randomness="different")(weights)
         grads, losses = found
         if self.weight_decay:
