@@ -126,8 +126,8 @@ def results(asked: argparse.Namespace) -> str:
         f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
         f"`python studies/mode-connectivity/run.py --epochs {asked.epochs}`.",
         "",
-        f"Along the curves, {asked.points} points, {asked.rows:,} training images and the 8,000 "
-        "test images, BatchNorm statistics recomputed at each point:",
+        f"Along the curves, {asked.points} points, {asked.rows:,} training images and the "
+        "test images at each point, BatchNorm statistics recomputed:",
         "",
         "| curve | " + " | ".join(COLUMNS[name][0] for name in names) + " |",
         "| " + " | ".join(["---"] * (len(names) + 1)) + " |",
