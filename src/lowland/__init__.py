@@ -48,6 +48,7 @@ from lowland.geometry import (
     Shape,
     Subspace,
 )
+from lowland.landscape import align
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.train import Batches, Members, MemberSGD, sgd, sgd_members
@@ -111,6 +112,7 @@ __all__ = [
     "Subspace",
     "Task",
     "Trajectory",
+    "align",
     "corrupt",
     "crps",
     "fit_temperature",

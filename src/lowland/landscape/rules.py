@@ -174,9 +174,7 @@ def _expand(of: Of, call: Mapping[str, Any], out: Tensor) -> Dims:
 def _repeat(of: Of, call: Mapping[str, Any], out: Tensor) -> Dims:
     dims = of(call["self"])
     dims = ((),) * (out.ndim - len(dims)) + dims
-    return tuple(
-        (Axis(times), *dim) for times, dim in zip(call["repeats"], dims, strict=True)
-    )
+    return tuple((Axis(times), *dim) for times, dim in zip(call["repeats"], dims, strict=True))
 
 
 def _reduced(of: Of, call: Mapping[str, Any], out: Tensor) -> Dims:
@@ -195,7 +193,7 @@ def _kept(call: Mapping[str, Any]) -> set[int]:
     return set(range(ndim)) - {d % ndim for d in ([named] if isinstance(named, int) else named)}
 
 
-# -- what looks at places: the units there stay where they are ---------------------------------------
+# -- what looks at places: units there stay where they are -----------------------------------------
 
 
 def _piece(of: Of, call: Mapping[str, Any], out: Any) -> Dims | list[Dims]:
@@ -211,6 +209,12 @@ def _piece(of: Of, call: Mapping[str, Any], out: Any) -> Dims | list[Dims]:
         return tuple(made)
 
     return piece(out) if isinstance(out, Tensor) else [piece(part) for part in out]
+
+
+def _along(of: Of, call: Mapping[str, Any], out: Tensor) -> Dims:
+    """`cumsum`: every place by all before it."""
+    fix(of(call["self"])[call["dim"]])
+    return of(call["self"])
 
 
 def _one(of: Of, call: Mapping[str, Any], out: Any) -> Dims | list[Dims]:
@@ -258,43 +262,33 @@ def _spatial(dims: Dims, out: Any, count: int) -> Dims:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("mm",), _mm),
-    **dict.fromkeys(("addmm",), _addmm),
-    **dict.fromkeys(("convolution", "_convolution"), _convolution),
-    **dict.fromkeys(("embedding",), _embedding),
-    **dict.fromkeys(
-        (
-            "native_batch_norm",
-            "cudnn_batch_norm",
-            "miopen_batch_norm",
-            "_native_batch_norm_legit",
-            "_native_batch_norm_legit_no_training",
-            "_batch_norm_no_update",
-            "_batch_norm_with_update",
-        ),
-        _batch_norm,
-    ),
-    **dict.fromkeys(("native_layer_norm",), _layer_norm),
-    **dict.fromkeys(("_weight_norm_interface",), _weight_norm),
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), _view),
-    **dict.fromkeys(("t", "transpose", "permute"), _moved),
-    **dict.fromkeys(("unsqueeze",), _unsqueeze),
-    **dict.fromkeys(("squeeze",), _squeeze),
-    **dict.fromkeys(("expand",), _expand),
-    **dict.fromkeys(("repeat",), _repeat),
-    **dict.fromkeys(
-        ("mean", "sum", "amax", "amin", "var", "std", "logsumexp", "linalg_vector_norm"), _reduced
-    ),
-    **dict.fromkeys(("slice", "split", "split_with_sizes", "unsafe_split"), _piece),
-    **dict.fromkeys(("select", "unbind"), _one),
-    **dict.fromkeys(("cat",), _cat),
-    **dict.fromkeys(("stack",), _stack),
-    **dict.fromkeys(("constant_pad_nd",), _pad),
-    **dict.fromkeys(
-        ("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"),
-        _constant,
-    ),
-    **dict.fromkeys(("_to_copy", "detach", "alias", "bernoulli", "native_dropout"), _same),
-    **dict.fromkeys(("_softmax", "_log_softmax"), _same),  # a sum over all, and each by itself
-    **dict.fromkeys(("copy", "_prelu_kernel", "hardswish"), pointwise),
+    name: rule
+    for rule, names in {
+        _mm: "mm",
+        _addmm: "addmm",
+        _convolution: "convolution",
+        _embedding: "embedding",
+        _batch_norm: "native_batch_norm cudnn_batch_norm miopen_batch_norm _batch_norm_no_update "
+        "_native_batch_norm_legit _native_batch_norm_legit_no_training",
+        _layer_norm: "native_layer_norm",
+        _weight_norm: "_weight_norm_interface",
+        _view: "view _unsafe_view reshape _reshape_alias",
+        _moved: "t transpose permute",
+        _unsqueeze: "unsqueeze",
+        _squeeze: "squeeze",
+        _expand: "expand",
+        _repeat: "repeat",
+        _reduced: "mean sum amax amin var std logsumexp linalg_vector_norm",
+        _piece: "slice split split_with_sizes unsafe_split",
+        _along: "cumsum cumprod",
+        _one: "select unbind",
+        _cat: "cat",
+        _stack: "stack",
+        _pad: "constant_pad_nd",
+        _constant: "zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full",
+        # a softmax divides by a sum over all
+        _same: "_to_copy detach alias bernoulli native_dropout _softmax _log_softmax",
+        pointwise: "copy _prelu_kernel hardswish",
+    }.items()
+    for name in names.split()
 }

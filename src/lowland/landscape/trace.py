@@ -17,28 +17,29 @@ from lowland.core.layout import ParamLayout
 from lowland.core.template import Template
 from lowland.errors import ConfigError
 from lowland.landscape.axes import Axis, Dim, fix, fixed, free, roots
+from lowland.landscape.inputs import arguments
 from lowland.landscape.rules import Dims, rule_of
 
-Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]  # positional arguments, and named ones
-
-_SIDES = (32, 28, 64, 224, 8, 16, 96, 128, 256)  # of images, in the order that they are tried
-_LAYERS: dict[int, tuple[type[nn.Module], ...]] = {
-    1: (nn.Conv1d, nn.BatchNorm1d),
-    2: (nn.Conv2d, nn.BatchNorm2d),
-    3: (nn.Conv3d, nn.BatchNorm3d),
-}
 _KNOWN = (
     "align follows linear and convolutional layers, BatchNorm and LayerNorm, activations, pooling, "
-    "dropout, embeddings, reshapes, sums and means, and residual connections"
+    "dropout, embeddings, reshapes, sums and means, and residual connections; not attention, "
+    "GroupNorm or grouped convolutions"
 )
 
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor of the model, reshaped so that each dimension lists one group of units or none."""
+    """A tensor of the model, reshaped so that each dimension lists one group of units or none.
+
+    Dimensions of size 1 are left out.
+    """
 
     shape: tuple[int, ...]
     groups: tuple[int | None, ...]  # the number of the group, dimension by dimension
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,13 @@ def units_of(model: nn.Module, layout: ParamLayout, inputs: Any = None) -> Group
 
     >>> net = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 1))
     >>> units_of(net, ParamLayout(net)).parameters["2.weight"]
-    Place(shape=(1, 5), groups=(None, 0))
+    Place(shape=(5,), groups=(0,))
     """
     template = Template(model, device="cpu")
     weights = layout.materialise(layout.flatten(model).cpu())
     parameters = {name: value.clone() for name, value in weights.items()}
     statistics = {name: template.buffers[name].clone() for name in template.statistics}
-    args, kwargs = _arguments(template, parameters, inputs)
+    args, kwargs = arguments(template, parameters, inputs)
     trace = Trace()
     for tensor in (*parameters.values(), *statistics.values()):
         trace.note(tensor, free(*tensor.shape))
@@ -175,56 +176,6 @@ class Trace(TorchDispatchMode):
         return out
 
 
-# -- what the model is called with -----------------------------------------------------------------
-
-
-def _arguments(template: Template, parameters: Mapping[str, Tensor], inputs: Any) -> Inputs:
-    """What the model runs on: the caller's inputs, or zeros of the first shape that it takes."""
-    tried = _likely(template.module) if inputs is None else [inputs]
-    last = "its first layer does not tell their shape"
-    for one in tried:
-        values = one if isinstance(one, tuple) else () if isinstance(one, Mapping) else (one,)
-        args = tuple(_local(value) for value in values)
-        named = one if isinstance(one, Mapping) else {}
-        kwargs = {name: _local(value) for name, value in named.items()}
-        try:
-            template(parameters, {}, args, kwargs)
-        except Exception as error:  # whatever a model raises for a shape that it cannot take
-            last = str(error).splitlines()[0] if str(error) else type(error).__name__
-        else:
-            return args, kwargs
-    raise ConfigError(
-        f"inputs: expected a batch that the model takes, got none ({last}); pass inputs=, as a "
-        "tensor, a tuple of arguments or a dict of named ones."
-    )
-
-
-def _local(value: Any) -> Any:
-    return value.cpu() if isinstance(value, Tensor) else value
-
-
-def _likely(model: nn.Module) -> list[Tensor]:
-    """Batches of two that suit the first layer whose inputs have a known size."""
-    dtype = next(model.parameters()).dtype
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            return [torch.zeros(2, 8, dtype=torch.int64)]
-        if isinstance(module, nn.Linear):
-            return [torch.zeros(2, module.in_features, dtype=dtype)]
-        if isinstance(module, nn.LayerNorm):
-            return [torch.zeros(2, *module.normalized_shape, dtype=dtype)]
-        for ndim, kinds in _LAYERS.items():
-            if isinstance(module, kinds):
-                channels = getattr(module, "in_channels", None) or module.num_features
-                flat = [torch.zeros(2, channels, dtype=dtype)] if ndim == 1 else []
-                sides = [side for side in _SIDES if side**ndim <= 256**2]
-                return flat + [torch.zeros(2, channels, *[n] * ndim, dtype=dtype) for n in sides]
-    return []
-
-
-# -- what came out ---------------------------------------------------------------------------------
-
-
 def _grouped(
     trace: Trace, parameters: Mapping[str, Tensor], statistics: Mapping[str, Tensor]
 ) -> Groups:
@@ -253,7 +204,6 @@ def _grouped(
             groups = tuple(numbers.get(id(axis)) for axis in axes)
             if any(group is not None for group in groups):
                 shape = tuple(axis.size for axis in axes)
-                assert math.prod(shape) == tensor.numel(), name
                 found[name] = Place(shape, groups)
         return found
 
