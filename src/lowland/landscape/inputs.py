@@ -13,7 +13,8 @@ from lowland.errors import ConfigError
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]  # positional arguments, and named ones
 
-_SIDES = (32, 28, 64, 224, 8, 16, 96, 128, 256)  # of images, in the order that they are tried
+_COMMON = (32, 28, 64, 224, 8, 16, 96, 128, 256)
+_SIDES = dict.fromkeys((*_COMMON, *range(1, 64)))  # of images, in the order that they are tried
 _MOST = 256**2  # pixels of an image that is tried
 _LAYERS: dict[int, tuple[type[nn.Module], ...]] = {
     1: (nn.Conv1d, nn.BatchNorm1d),

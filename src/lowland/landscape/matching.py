@@ -59,7 +59,8 @@ def match(
     matching = Matching(groups, layout, w0, w1, generator)
     best = matching.improved(matching.identity(), iterations)
     for number in range(1 + restarts):
-        found = matching.improved(matching.from_the_ends(shuffled=number > 0), iterations)
+        start = matching.shuffled() if number else matching.from_the_ends()
+        found = matching.improved(start, iterations)
         if found.gain > best.gain + ROUNDING * sum(matching.bounds.values()):
             best = found
     return best
@@ -100,22 +101,22 @@ class Matching:
         """The order that is there."""
         return [torch.arange(size) for size in self.sizes]
 
-    def from_the_ends(self, *, shuffled: bool) -> list[Tensor]:
+    def shuffled(self) -> list[Tensor]:
+        """A random order."""
+        return [torch.randperm(size, generator=self.generator) for size in self.sizes]
+
+    def from_the_ends(self) -> list[Tensor]:
         """Group after group, by its weights to what is in order already: inputs and outputs first.
 
         Between two groups that are both in disorder weights say nothing, and are left out. The next
-        is the group that most is known of, or, `shuffled`, any that something is known of.
+        is the group that most is known of.
         """
         order = self.identity()
         done: set[int] = set()
         every = set(range(len(order)))
         while rest := sorted(every - done):
             shares = {group: self._share(group, done) for group in rest}
-            near = [group for group in rest if shares[group] > 0] or rest
-            if shuffled:
-                group = near[int(torch.randint(len(near), (), generator=self.generator))]
-            else:
-                group = max(near, key=shares.__getitem__)
+            group = max(rest, key=shares.__getitem__)
             order[group] = self._assigned(group, order, done if shares[group] > 0 else every)
             done.add(group)
         return order

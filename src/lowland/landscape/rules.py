@@ -74,6 +74,13 @@ def _mm(of: Of, call: Mapping[str, Any], out: Tensor) -> Dims:
     return a[0], b[1]
 
 
+def _bmm(of: Of, call: Mapping[str, Any], out: Tensor) -> Dims:
+    a, b = of(call["self"]), of(call["mat2"])
+    unify(a[0], b[0])
+    unify(a[2], b[1])
+    return a[0], a[1], b[2]
+
+
 def _addmm(of: Of, call: Mapping[str, Any], out: Tensor) -> Dims:
     a, b = of(call["mat1"]), of(call["mat2"])
     unify(a[1], b[0])
@@ -265,6 +272,7 @@ RULES: dict[str, Rule] = {
     name: rule
     for rule, names in {
         _mm: "mm",
+        _bmm: "bmm",
         _addmm: "addmm",
         _convolution: "convolution",
         _embedding: "embedding",

@@ -22,8 +22,8 @@ from lowland.landscape.rules import Dims, rule_of
 
 _KNOWN = (
     "align follows linear and convolutional layers, BatchNorm and LayerNorm, activations, pooling, "
-    "dropout, embeddings, reshapes, sums and means, and residual connections; not attention, "
-    "GroupNorm or grouped convolutions"
+    "dropout, embeddings, reshapes, sums and means, and residual connections; not fused attention, "
+    "LSTM, GroupNorm or grouped convolutions"
 )
 
 
@@ -87,10 +87,12 @@ def units_of(model: nn.Module, layout: ParamLayout, inputs: Any = None) -> Group
         trace.note(tensor, free(*tensor.shape))
     with trace.naming(template.module), trace:
         out = template(parameters, statistics, args, kwargs)
-    for tensor in tree_leaves(out):
-        if isinstance(tensor, Tensor):
-            for dim in trace.of(tensor):
-                fix(dim)
+    results = _tensors(out, set())
+    if not results:
+        raise ConfigError(f"the model returned no tensor that align could find, but {type(out)}.")
+    for tensor in results:
+        for dim in trace.of(tensor):
+            fix(dim)
     trace.require_known()
     for tensor in parameters.values():
         if id(tensor) not in trace.read:  # such as heads for training alone: not seen, not moved
@@ -168,12 +170,30 @@ class Trace(TorchDispatchMode):
         if found is None:  # results that are fixed are right if the arguments are
             given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
             what = f"{self._where()}: align does not know {func.overloadpacket.__name__}"
+            what += f" with groups={call['groups']}" if call.get("groups", 1) != 1 else ""
             self._unknown.append((what, [dim for tensor in given for dim in self.of(tensor)]))
             found = [fixed(*tensor.shape) for tensor in results]
         many = found if isinstance(found, list) else [found]
         for i, tensor in enumerate(results):
             self.note(tensor, many[i] if i < len(many) else None)
         return out
+
+
+def _tensors(out: Any, seen: set[int]) -> list[Tensor]:
+    """The tensors of what a model returns: one, a nesting, or attributes of an object."""
+    if isinstance(out, Tensor):
+        return [out]
+    if id(out) in seen:
+        return []
+    seen.add(id(out))
+    if isinstance(out, Mapping):
+        inside = list(out.values())
+    elif isinstance(out, list | tuple | set):
+        inside = list(out)
+    else:
+        slots = getattr(type(out), "__slots__", ())
+        inside = [*getattr(out, "__dict__", {}).values(), *(getattr(out, n, None) for n in slots)]
+    return [tensor for value in inside for tensor in _tensors(value, seen)]
 
 
 def _grouped(
