@@ -104,7 +104,8 @@ def weight_matching(
     reshapes, sums and means, embeddings; a residual sum makes one group of both its terms, and
     flattened images move by channels. Tied parameters move together. Units that are sliced or
     concatenated stay, as do inputs, outputs and frozen parameters; shortcuts that pad channels fix
-    theirs. Fused attention, LSTM, GroupNorm, grouped convolutions and what else is not known are
+    theirs. What is kept is the function in evaluation mode, and parameters that it does without
+    stay. Fused attention, LSTM, GroupNorm, grouped convolutions and what else is not known are
     refused.
 
     Args:
