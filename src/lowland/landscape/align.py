@@ -28,18 +28,19 @@ def align(
     iterations: int = 100,
     seed: int = 0,
 ) -> Weights:  # (P,)
-    r"""\(\pi(w_1)\), the same network as \(w_1\), for \(\pi = \arg\max_\pi \langle w_0, \pi(w_1)
-    \rangle\) over the permutations of hidden units.
+    r"""\(\pi(w_1)\): the network of \(w_1\), its hidden units in the order \(\pi\) for which the
+    inner product \(w_0^T \pi(w_1)\) is largest.
 
     The weight matching of Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin: merging models
     modulo permutation symmetries". Units of a layer can change places, with what leads to them and
     from them, and the function stays the same; so two minima that were found independently may be
     one basin seen in two orders, and after alignment the loss on the line between them rises less:
-    `ll.Line(w0, ll.align(model, w0, w1))`. The maximum is also the least
-    \(\|w_0 - \pi(w_1)\|\). Layer after layer in random order gets the best permutation given the
-    others, by a linear assignment, until none moves. It starts from the order that is there, then
-    from one that is built inward from inputs and outputs, which finds a permuted copy again, and
-    keeps the better end: a local maximum.
+    `ll.Line(w0, ll.align(model, w0, w1))`. The distance \(|w_0 - \pi(w_1)|\) is least there, too.
+
+    Layer after layer, in random order, gets the best permutation given the others, by a linear
+    assignment, until none moves. It starts from the order that is there, then from one that is
+    built inward from inputs and outputs, which finds a permuted copy again, and keeps the better
+    end: a local maximum.
 
     Which units belong together is found by following one forward pass: see `weight_matching` for
     what can be followed.
@@ -56,9 +57,9 @@ def align(
         seed: of the orders, of layers and of units.
 
     Returns:
-        A copy of `w1`, permuted: a tensor, or a `Point` for a `Point`. Statistics of BatchNorm that
-        a surface re-estimates (its default) need none, which is all of REPAIR (Jordan et al. 2023)
-        that a network with BatchNorm needs.
+        A copy of `w1`, permuted: a tensor, or a `Point` for a `Point`. A surface re-estimates the
+        statistics of BatchNorm at every point by default, also between the two; for networks with
+        BatchNorm that is what REPAIR does (Jordan et al. 2023).
 
     Raises:
         LayoutError: weights of another model. NonFiniteError: NaN in either. ConfigError: a model
