@@ -48,7 +48,16 @@ from lowland.geometry import (
     Shape,
     Subspace,
 )
-from lowland.landscape import Forecast, barrier, directions, forecast, path, scan, similarity
+from lowland.landscape import (
+    Forecast,
+    align,
+    barrier,
+    directions,
+    forecast,
+    path,
+    scan,
+    similarity,
+)
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
 from lowland.train import Batches, Members, MemberSGD, fit, sgd, sgd_members
@@ -113,6 +122,7 @@ __all__ = [
     "Subspace",
     "Task",
     "Trajectory",
+    "align",
     "barrier",
     "corrupt",
     "crps",

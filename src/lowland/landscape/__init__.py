@@ -1,9 +1,21 @@
 """The surface seen: along curves, on planes, between minima, and how alike weights are."""
 
+from lowland.landscape.align import Alignment, align, weight_matching
 from lowland.landscape.barrier import barrier
 from lowland.landscape.directions import directions
 from lowland.landscape.path import path
 from lowland.landscape.scan import Forecast, forecast, scan
 from lowland.landscape.similarity import similarity
 
-__all__ = ["Forecast", "barrier", "directions", "forecast", "path", "scan", "similarity"]
+__all__ = [
+    "Alignment",
+    "Forecast",
+    "align",
+    "barrier",
+    "directions",
+    "forecast",
+    "path",
+    "scan",
+    "similarity",
+    "weight_matching",
+]
