@@ -24,6 +24,9 @@ CONFIG = {
 }
 
 
+ASKED = ["--kind", "bezier,chain", "--lr", 0.1, "--epochs", 60, "--points", 9, "--align"]
+
+
 def made(folder, name, *overrides, **changes):
     config = folder / f"{name}.yaml"
     config.write_text(yaml.safe_dump(CONFIG | changes))
@@ -41,9 +44,7 @@ def folder(tmp_path_factory):
 def run(folder):
     """A run of two annealed networks and a walk, joined by both curves."""
     path, _ = made(folder, "one")
-    code, out, err = lowland(
-        "connect", path, "--kind", "bezier,chain", "--lr", 0.1, "--epochs", 60, "--points", 9
-    )
+    code, out, err = lowland("connect", path, *ASKED)
     assert code == 0, err
     assert "Polygonal chain" in out
     return path
@@ -51,7 +52,9 @@ def run(folder):
 
 def test_curves_stay_lower_than_the_line(run):
     rows = {row["method"]: row for row in Table.load(run / "connect/records/curves.json").rows()}
-    assert list(rows) == ["Line", "Bezier curve", "Polygonal chain"]
+    assert list(rows) == ["Line", "Line, aligned", "Bezier curve", "Polygonal chain"]
+    assert rows["Line, aligned"]["barrier"] < rows["Line"]["barrier"]
+    assert rows["Line, aligned"]["length"] < rows["Line"]["length"]
     for title in ("Bezier curve", "Polygonal chain"):
         assert rows[title]["barrier"] < 0.5 * rows["Line"]["barrier"]
         assert rows[title]["length"] > rows["Line"]["length"]
@@ -80,7 +83,7 @@ def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
     (there / "records/path-chain.json").unlink()
     (there / "shapes/bezier.safetensors").write_bytes(b"damaged")
     before = (there / "shapes/chain.safetensors").stat().st_mtime_ns
-    again = ["connect", run, "--kind", "bezier,chain", "--lr", 0.1, "--epochs", 60, "--points", 9]
+    again = ["connect", run, *ASKED]
     code, _, err = lowland(*again, "--out", there)
     assert code == 0, err
     assert (there / "shapes/chain.safetensors").stat().st_mtime_ns == before

@@ -17,6 +17,7 @@ from lowland.cli.show import Bars, say, show_figures
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.geometry import Curve, Line
+from lowland.landscape import align as permuted
 from lowland.landscape import path as along
 from lowland.records import PathResult, Table
 from lowland.train import fit
@@ -55,6 +56,14 @@ def connect(
     rows: Annotated[
         int, typer.Option(min=2, help="Training rows for the losses along the curves.")
     ] = 10_000,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="Add the straight line to the second network with its hidden units in the order "
+            "that brings it nearest to the first.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -73,7 +82,7 @@ def connect(
     for word in kinds:
         if word not in KINDS or word == "line":
             raise ConfigError(f"--kind: expected some of bezier, chain, got {word!r}.")
-    asked = Joining(kinds, bends, epochs or 0, lr, points, rows, seed)
+    asked = Joining(kinds, bends, epochs or 0, lr, points, rows, align, seed)
     execute(join(runs, ends, out), asked)
 
 
@@ -96,6 +105,8 @@ def execute(joined: Connection, asked: Joining) -> Table:
         joined.claim(asked)
         with Bars(console) as bars:
             curves: dict[str, Curve] = {"line": line}
+            if asked.align:
+                curves["aligned"] = _aligned(joined)
             for kind in asked.kinds:
                 curves[kind] = _fitted(joined, kind, asked, bars.add(f"fit: {TITLES[kind]}"))
             records = {
@@ -168,6 +179,12 @@ def _fitted(joined: Connection, kind: str, asked: Joining, progress: Any) -> Cur
     joined.shape(kind).parent.mkdir(parents=True, exist_ok=True)
     fitted.save(joined.shape(kind))
     return fitted
+
+
+def _aligned(joined: Connection) -> Curve:
+    """The line to the second end with its hidden units permuted."""
+    w0, w1 = joined.weights()
+    return Line(w0, permuted(joined.setup.model(0), w0.weights, w1.weights))
 
 
 def _path(joined: Connection, kind: str, curve: Curve, asked: Joining, progress: Any) -> PathResult:

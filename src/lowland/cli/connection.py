@@ -19,7 +19,12 @@ from lowland.geometry import Bezier, Curve, Line, PolyChain
 
 SETTINGS = "connect.yaml"
 KINDS: dict[str, type[Curve]] = {"line": Line, "bezier": Bezier, "chain": PolyChain}
-TITLES = {"line": "Line", "bezier": "Bezier curve", "chain": "Polygonal chain"}
+TITLES = {
+    "line": "Line",
+    "aligned": "Line, aligned",
+    "bezier": "Bezier curve",
+    "chain": "Polygonal chain",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Joining:
     lr: float = 0.05
     points: int = 61
     rows: int = 10_000  # of the training rows, for loss and error along the curves
+    align: bool = False  # a line to the second network with its units in the first one's order
     seed: int = 0
 
 
