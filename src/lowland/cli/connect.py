@@ -201,6 +201,7 @@ def _path(joined: Connection, kind: str, curve: Curve, asked: Joining, progress:
             points=asked.points,
             loader=setup.test,
             count=asked.rows,
+            store=joined.path / "checkpoints" / f"path-{kind}.journal",
             progress=progress,
         )
         found.save(file)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowland.core import LossSurface
+from lowland.core.data import Rows
 from lowland.errors import ConfigError, NonFiniteError
-from lowland.evaluate.evaluator import run
+from lowland.evaluate.evaluator import Sink, planned, rows_for, run
 from lowland.evaluate.table import EachPoint
+from lowland.files import PathLike
 from lowland.geometry import Curve
-from lowland.progress import Progress
+from lowland.landscape.figures import Row
+from lowland.landscape.job import held
+from lowland.landscape.ledger import Ledger, model_of, print_of, statistics_of
+from lowland.progress import Progress, reporting
 from lowland.records import PathResult, Table
 
 
@@ -26,6 +31,7 @@ def path(
     t: Any = None,
     batchnorm: str = "refresh",
     count: int | None = None,
+    store: PathLike | None = None,
     strategy: str | None = None,
     chunk: int | None = None,
     progress: Progress = False,
@@ -41,11 +47,13 @@ def path(
         t: coordinates of your own in rising order, instead of `points`; outside [0, 1] they extend
             the curve.
         count: rows to read of the surface's loader, and of `loader`.
+        store: a file that every chunk of points is written to, and that is gone on with if it is
+            there, to the same values bit by bit; see `scan`.
         batchnorm, strategy, chunk, progress: see `predict`.
 
     Raises:
-        ConfigError: a shape that is no curve, fewer than two points. LayoutError: a curve of
-            another model. NonFiniteError: not one finite loss.
+        ConfigError: a shape that is no curve, fewer than two points, a file of another path.
+            LayoutError: a curve of another model. NonFiniteError: not one finite loss.
 
     >>> from torch import nn
     >>> from lowland.core import Regression
@@ -63,23 +71,21 @@ def path(
         )
     surface.layout.check(curve.anchors)
     at = _coordinates(points, t)
-    own, other = EachPoint(surface.task), EachPoint(surface.task)
-    data = run(
+    loaders = [None] if loader is None else [None, loader]
+    data = [held(rows_for(surface, one, count=count)) for one in loaders]
+    settings = {} if store is None else _settings(curve, surface, at, data, batchnorm)
+    rows = _walked(
+        curve,
         surface,
-        curve.points(at),
-        None,
-        own,
-        also=[] if loader is None else [(loader, other)],
-        total=len(at),
+        at,
+        data,
+        Ledger(store, settings),
         batchnorm=batchnorm,
         strategy=strategy,
         chunk=chunk,
-        count=count,
         progress=progress,
-        label="path",
     )
-    columns = dict(Table.from_rows(own.rows).columns)
-    columns |= {f"test_{k}": values for k, values in Table.from_rows(other.rows).columns.items()}
+    columns = Table.from_rows(rows).columns
     if not bool(torch.isfinite(columns["loss"]).any()):
         raise NonFiniteError(
             f"the loss is NaN or infinite at all {len(at)} points of the curve; evaluate its ends "
@@ -97,9 +103,107 @@ def path(
         test_error=columns.get("test_error", None if loader is None else nothing),
         figures={k: v for k, v in columns.items() if k.removeprefix("test_") not in kept},
         batchnorm=batchnorm if surface.has_batchnorm else "none",
-        rows=data.rows or 0,
+        rows=data[0].rows or 0,
         outside=bool((at < 0).any() or (at > 1).any()),
     )
+
+
+def _walked(
+    curve: Curve,
+    surface: LossSurface,
+    at: Tensor,
+    data: list[Rows],
+    ledger: Ledger,
+    *,
+    batchnorm: str,
+    strategy: str | None,
+    chunk: int | None,
+    progress: Progress,
+) -> list[Row]:
+    """A row of figures a point, those of the second loader as `test_`; from the file as far as it
+    goes."""
+    passes = [(one, one.resident(), True) for one in data]
+    plan = ledger.plan or planned(
+        surface,
+        passes,
+        surface.point(curve(at[:1])[0]),
+        total=len(at),
+        strategy=strategy,
+        chunk=chunk,
+    )
+    ledger.start(plan)
+    found = ledger.replay(range(len(at)))
+    first = len(found)
+    sinks = [EachPoint(surface.task) for _ in data]
+
+    def take(start: int, n: int) -> None:
+        new = [sink.rows[start : start + n] for sink in sinks]
+        rows = [_joined(parts) for parts in zip(*new, strict=True)]
+        found.extend(rows)
+        ledger.write(range(first + start, first + start + n), rows)
+        report(len(found), len(at))
+
+    with reporting(progress, "path") as report:
+        if first:
+            report(first, len(at))
+        if first == len(at):
+            return found
+        each: list[Sink] = [*sinks[:-1], Telling(sinks[-1], take)]
+        try:
+            run(
+                surface,
+                curve.points(at[first:]),
+                data[0],
+                each[0],
+                also=list(zip(data[1:], each[1:], strict=True)),
+                batchnorm=batchnorm,
+                strategy=plan,
+            )
+        finally:
+            ledger.close()
+    return found
+
+
+class Telling:
+    """A sink that says when a chunk of points has seen all rows."""
+
+    def __init__(self, sink: Sink, then: Callable[[int, int], None]) -> None:
+        self.sink, self.then = sink, then
+        self.whole = sink.whole
+
+    def add(self, index: int, outputs: Tensor, target: Any) -> None:
+        self.sink.add(index, outputs, target)
+
+    def end(self, first: int, n: int) -> None:
+        self.sink.end(first, n)
+        self.then(first, n)
+
+
+def _joined(parts: Sequence[Row]) -> Row:
+    rest = {f"test_{name}": value for part in parts[1:] for name, value in part.items()}
+    return {**parts[0], **rest}
+
+
+def _settings(
+    curve: Curve, surface: LossSurface, at: Tensor, data: list[Rows], batchnorm: str
+) -> dict[str, Any]:
+    """What must be the same for values of a file to be those of this path."""
+    for one in data:
+        if one.rows is None:
+            for _ in one:
+                pass
+    return {
+        "path": f"{type(curve).__name__} {print_of(curve.anchors)}",
+        "model": model_of(surface),
+        "t": at.tolist(),
+        "rows": [f"{one.rows} {one.checksum}" for one in data],
+        "task": repr(surface.task),
+        "batchnorm": batchnorm,
+        "bn_rows": statistics_of(surface) if batchnorm == "refresh" else None,
+        "device": surface.device.type,
+        "autocast": str(surface.template.autocast),
+        "channels_last": surface.channels_last,
+    }
 
 
 def _coordinates(points: int, t: Any) -> Tensor:  # (n,) float64
