@@ -113,7 +113,7 @@ def fit(
     data = _loader_of(surface) if loader is None else loader
     if schedule is None and optimizer is None:
         batches = length(data)
-        if batches is not None:
+        if batches:
             total = -(-batches // accumulate) * epochs
             schedule = lambda made: DecaySchedule(made, total=total)  # noqa: E731
     anchors = shape.anchors.to(surface.device, surface.layout.dtype)
