@@ -139,11 +139,15 @@ def test_what_cannot_be_tempered():
             ll.temper(_predictive(probs, labels), wrong)
 
 
-def test_certain_and_right_is_sharpened_without_end():
-    pred = _predictive(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 1]))
-    t = ll.fit_temperature(pred)
-    assert 0 < t < 0.05
-    assert math.isfinite(ll.temper(pred, t).metrics()["nll"])
+def test_where_all_rows_are_right_the_temperature_stays():
+    probs = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    with pytest.warns(UserWarning, match="all 2 validation rows are right"):
+        assert ll.fit_temperature(_predictive(probs, torch.tensor([0, 1]))) == 1
+    # one wrong row is enough
+    probs = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
+    t = ll.fit_temperature(_predictive(probs, torch.tensor([0, 1, 1])))
+    assert math.isfinite(t)
+    assert t > 1
 
 
 # -- the scale of a posterior ----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,9 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
         pred: with probabilities and targets. task: as it was predicted with; None: multiclass, or
             what shapes tell.
 
+    Where every row is right, the NLL falls without end as T goes to 0, which says nothing about
+    other rows: T is then 1, with a warning.
+
     Raises:
         DataError: a predictive without probabilities or targets.
 
@@ -52,6 +56,13 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
         )
     probs, labels = categorical(task or Classification(), pred.probs, pred.targets)
     log_probs = _log(probs)
+    if bool((log_probs.argmax(1) == labels).all()):
+        warnings.warn(
+            f"all {len(labels)} validation rows are right, and no temperature fits them best: it "
+            "stays 1; give more rows.",
+            stacklevel=2,
+        )
+        return 1.0
 
     def nll(log_t: float) -> float:
         return float(F.cross_entropy(log_probs / math.exp(log_t), labels))
