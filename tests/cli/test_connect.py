@@ -145,6 +145,15 @@ def test_other_planes(run, plane, figures, extra):
         assert float(found.loss[2, 2]) == pytest.approx(float(surface(centre.weights)), rel=1e-4)
 
 
+def test_a_run_may_be_moved_with_its_curves(run, tmp_path, monkeypatch):
+    moved = shutil.copytree(run, tmp_path / "moved [run]")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = lowland("scan", "moved [run]", "--resolution", 5, "--refine", 0)
+    assert code == 0, err
+    assert "Results: moved [run]/scan/w0-w1-bend/" in out
+    assert Connection.open(moved / "connect").runs[0].folder.path == moved
+
+
 def test_two_runs_are_joined_and_three_make_a_plane(folder, run):
     others = [made(folder, f"seed{s}", f"seed={s}", methods=["sgd"])[0] for s in (1, 2, 3)]
     options = ["--epochs", 2, "--points", 3]

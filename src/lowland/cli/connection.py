@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class Connection:
     def open(cls, path: Path) -> Connection:
         """One that is there."""
         body = read_settings(path)
-        runs = open_runs([Path(run) for run in body["runs"]])
+        runs = open_runs([Path(os.path.normpath(path / run)) for run in body["runs"]])
         return cls(path, runs, (body["ends"][0], body["ends"][1]))
 
     def claim(self, asked: Joining) -> None:
@@ -84,7 +85,8 @@ class Connection:
 
     def _body(self, asked: Joining) -> dict[str, Any]:
         return {
-            "runs": [str(run.folder.path) for run in self.runs],
+            # from here, so that runs and curves can be moved together
+            "runs": [os.path.relpath(run.folder.path, self.path) for run in self.runs],
             "ends": list(self.ends),
             "asked": asdict(asked) | {"kinds": list(asked.kinds)},
         }
