@@ -116,13 +116,13 @@ class Template:
         filled = [(*self._slots[place], value) for place, value in values.items()]
         own = [slot[key] for slot, key, _ in filled]
         try:
-            for slot, key, value in filled:
-                slot[key] = value
+            for slot, key, new in filled:
+                slot[key] = new
             with self._precision():
                 return self.module(*args, **kwargs)
         finally:
-            for (slot, key, _), value in zip(filled, own, strict=True):
-                slot[key] = value
+            for (slot, key, _), mine in zip(filled, own, strict=True):
+                slot[key] = mine
 
     def __getstate__(self) -> dict[str, Any]:
         kept = vars(self).items()
