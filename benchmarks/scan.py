@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import lowland as ll
 
 POINTS = 3  # along each axis, of the convolutional network
-BATCHES, ROWS = 2, 256
+BATCHES, ROWS = 4, 256
 
 
 def network() -> nn.Module:
