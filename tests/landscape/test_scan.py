@@ -210,6 +210,8 @@ def test_the_error_of_every_form_of_classification(form, strategy):
     table = surface.evaluate(plane.points(_coords(found)))
     torch.testing.assert_close(found.error.reshape(-1), table.error, rtol=0, atol=1e-6)
     torch.testing.assert_close(found.loss.reshape(-1), table.loss, rtol=1e-5, atol=1e-6)
+    expected = one_by_one(plane, surface, found)  # by the task itself
+    torch.testing.assert_close(found.loss, expected, rtol=1e-5, atol=1e-6)
     assert found.error.std() > 0
 
 

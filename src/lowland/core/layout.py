@@ -181,6 +181,8 @@ class ParamLayout:
     def materialise(self, w: Tensor) -> dict[str, Tensor]:  # w: (..., P)
         """Tensors by name in each parameter's own dtype, as the model computes with them."""
         views = self.unflatten(w)
+        if all(entry.dtype == w.dtype for entry in self.entries):
+            return views
         return {entry.name: views[entry.name].to(entry.dtype) for entry in self.entries}
 
     @torch.no_grad()

@@ -27,8 +27,8 @@ class LossSurface:
     \(L(w) = \frac1n \sum_{i=1}^n -\log p(y_i | x_i, w)\) over the n items of `loader`, natural
     logarithm, every constant included, no prior and no weight decay, accumulated in float64.
 
-    The model is a template: a private copy of its structure is called with other weights through
-    `torch.func.functional_call`, and the model that was passed in is never changed. Parameters
+    The model is a template: a private copy of its structure is called with other weights, as
+    `torch.func.functional_call` does, and the model that was passed in is never changed. Parameters
     that are frozen or left out by `where`, and all buffers, keep the values they have now.
 
     Args:

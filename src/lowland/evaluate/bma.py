@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lowland.core import Classification, LossSurface, Regression, Task
 from lowland.core.data import map_tensors
+from lowland.core.task import wide
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.metrics import (
@@ -27,6 +29,7 @@ from lowland.evaluate.metrics import (
 from lowland.progress import Progress
 from lowland.records import Predictive
 
+_NARROW = 32  # classes up to which rows go last
 KEEPS = ("probs", "target", "none", "nll")
 
 
@@ -260,7 +263,25 @@ def settled(
 
 def likelihoods(task: Task, outputs: Tensor, target: Any) -> Tensor:
     """Negative log-likelihoods (n, items) of outputs (n, B, ...)."""
+    plain = type(task) is Classification and task.form == "multiclass" and outputs.ndim == 3
+    if plain and outputs.shape[2] <= _NARROW and not outputs.is_cuda:
+        return _narrow(task, outputs, target)  # type: ignore[arg-type]
     found: Tensor = over_points(lambda output: task.items_nll(output, target), outputs)
+    return found
+
+
+def _narrow(task: Classification, outputs: Tensor, target: Tensor) -> Tensor:
+    """The same for few classes (n, B, C), of all points at once.
+
+    torch's softmax on a CPU goes along the classes value by value; with rows last it goes along
+    these, ten times as fast for ten classes.
+    """
+    task.form_of(outputs[0], target)  # the shapes are those of the task
+    labels = target.long().expand(len(outputs), -1)
+    rows_last = wide(outputs).mT.contiguous()  # (n, C, B)
+    found: Tensor = F.cross_entropy(
+        rows_last, labels, ignore_index=task.ignore_index, reduction="none"
+    )
     return found
 
 

@@ -188,6 +188,8 @@ def _stacked_buffers(
     surface: LossSurface, group: list[Point], stacked: dict[str, Tensor], batchnorm: str
 ) -> dict[str, Tensor]:
     """Buffers (n, ...) by name: weights that are mapped over need buffers that are."""
+    if not surface.has_batchnorm and not any(p.buffers for p in group):
+        return {}
     if batchnorm == "refresh" and surface.has_batchnorm and not any(p.buffers for p in group):
         joined = surface.statistics.resident()
         if joined is not None:  # as many at once as fit: these rows are often more than a batch's

@@ -28,6 +28,7 @@ from lowland.errors import ConfigError
 
 STRATEGIES = ("points", "batches", "vmap")
 SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
+_TINY = 1e-4
 _CHUNKS = (4, 16, 64, 256)
 _LOOP = 16  # points a chunk, where a small network goes through them one by one
 _TRIAL = 0.05  # of the work that is expected: what a trial of one chunk may take
@@ -95,7 +96,9 @@ def plan(
         found = time_plan(Plan("points", 1, count), surface, batch, point)
         if found < seconds:
             seconds, best = found, Plan("batches", loop.chunk, count)
-    for size in (chunk,) if chunk else _CHUNKS:
+    # a few points at once do not pay for the dispatch of a very small network, and many do
+    sizes = _CHUNKS if seconds > _TINY else _CHUNKS[1:]
+    for size in (chunk,) if chunk else sizes:
         size = min(size, most)
         # a trial must stay small beside the work, and larger chunks rarely mend a bad start
         if size == 1 or size * seconds > _TRIAL * total:
@@ -130,11 +133,12 @@ def time_plan(
         warnings.filterwarnings("error", ".*batching rule")
         try:
             if candidate.strategy == "vmap":
-                stacked = surface.layout.materialise(point.weights.expand(chunk, -1).contiguous())
-                work = lambda: vmapped(surface, stacked, {}, args, kwargs)  # noqa: E731
+                stacked = point.weights.expand(chunk, -1).contiguous()
+                make = surface.layout.materialise
+                work = lambda: vmapped(surface, make(stacked), {}, args, kwargs)  # noqa: E731
             else:
-                parameters = surface.layout.materialise(point.weights)
-                work = lambda: surface.forward(parameters, {}, args, kwargs)  # noqa: E731
+                make, w = surface.layout.materialise, point.weights
+                work = lambda: surface.forward(make(w), {}, args, kwargs)  # noqa: E731
             for turn in range(repeats + 1):  # the first warms up
                 start = time.perf_counter()
                 work()

@@ -37,7 +37,7 @@ from lowland.landscape.ledger import Ledger, model_of, print_of, statistics_of
 from lowland.progress import Progress, reporting
 from lowland.records import SurfaceResult
 
-_BLOCK = 1 << 18  # weights that are made at once where points go together, one by one, in chunks
+_BLOCK = 1 << 20  # weights that are made at once where points go together, one by one, in chunks
 
 
 class Job:
