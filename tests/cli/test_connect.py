@@ -148,7 +148,7 @@ def test_other_planes(run, plane, figures, extra):
 def test_a_run_may_be_moved_with_its_curves(run, tmp_path, monkeypatch):
     moved = shutil.copytree(run, tmp_path / "moved [run]")
     monkeypatch.chdir(tmp_path)
-    code, out, err = lowland("scan", "moved [run]", "--resolution", 5, "--refine", 0)
+    code, out, err = lowland("scan", "moved [run]", "--resolution", 9, "--refine", 0)
     assert code == 0, err
     assert "Results: moved [run]/scan/w0-w1-bend/" in out
     assert Connection.open(moved / "connect").runs[0].folder.path == moved
@@ -207,3 +207,29 @@ def test_bad_input(folder, run, words, message):
     assert code == 2, err
     assert message in err, err
     assert not (folder / "new").exists()  # refused before anything is written
+
+
+def test_curves_of_networks_that_are_gone_are_no_results(folder):
+    path, _ = made(folder, "again", methods=["ensemble"])
+    options = ["--epochs", 1, "--points", 3]
+    code, _, err = lowland("connect", path, *options)
+    assert code == 0, err
+    keep = shutil.move(path / "connect", folder / "kept")
+    shutil.rmtree(path)
+    made(folder, "again", "train.lr=0.05", methods=["ensemble"])
+    shutil.move(keep, path / "connect")
+    code, _, err = lowland("connect", path, *options)
+    assert code == 2
+    assert "other settings (weights" in err
+    code, _, err = lowland("connect", path, *options, "--lr", -1, "--out", folder / "negative")
+    assert code == 2
+    assert "expected a positive number, got -1" in err
+    assert not (folder / "negative").exists()
+
+
+def test_another_scan_in_the_same_folder_is_told_in_words(run):
+    code, _, err = lowland("scan", run, "--plane", "random", "--resolution", 5)
+    assert code == 0, err
+    code, _, err = lowland("scan", run, "--plane", "random", "--resolution", 7)
+    assert code == 2
+    assert "another --resolution" in err

@@ -314,3 +314,40 @@ def test_a_path_that_was_stopped_goes_on_to_the_same_bits(tmp_path, options):
     assert seen[0] == 7  # nothing is left to do
     with pytest.raises(ConfigError, match="other settings: t"):
         ll.path(curve, surface, **stored | {"points": 5})
+
+
+def test_a_loader_that_changes_from_path_to_path_is_refused():
+    class Noisy:
+        def __iter__(self):
+            yield torch.randn(8, 6), torch.arange(8) % 3
+
+        def __len__(self):
+            return 1
+
+    model = mlp()
+    surface = ll.LossSurface(model, ll.Classification(), Noisy())
+    w = surface.layout.flatten(model)
+    ll.path(ll.Line(w, w + 1), surface, points=3)
+    with pytest.raises(ll.DataError, match="changed"):
+        ll.path(ll.Line(w, w + 1), surface, points=3)
+
+
+def test_a_barrier_is_between_the_ends_even_where_the_path_goes_on():
+    t = torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0])
+    found = ll.records.PathResult(t, torch.tensor([9.0, 1.0, 3.0, 2.0, 9.0]), *[torch.zeros(5)] * 4)
+    assert found.barrier == 1.5
+
+
+def test_test_rows_are_not_cut_with_the_others():
+    model = mlp()
+    rows = [(torch.randn(8, 6), torch.arange(8) % 3)]
+    surface = ll.LossSurface(model, ll.Classification(), rows)
+    w = surface.layout.flatten(model)
+    line = ll.Line(w, w + 1)
+    whole = ll.path(line, surface, points=3, loader=rows)
+    some = ll.path(line, surface, points=3, loader=rows, count=3)
+    assert torch.allclose(some.test_loss, whole.test_loss)
+    assert some.rows == 3
+    assert not torch.allclose(some.loss, whole.loss)
+    fewer = ll.path(line, surface, points=3, loader=rows, test_count=3)
+    assert torch.allclose(fewer.test_loss, some.loss)

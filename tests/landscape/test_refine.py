@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import lowland as ll
 from lowland.landscape import refine
@@ -90,9 +91,13 @@ def test_above_the_cut_off_nothing_is_looked_into():
     def wild(z):
         return 50 + 30 * torch.sin(40 * z[:, 0]) * torch.sin(37 * z[:, 1])
 
-    known, found, exact = picture(lambda z: wells(z) + wild(z))
-    assert colours_off(found, exact).max() == 0
-    assert int(known.sum()) < 150
+    def surface(z):  # a floor to the left, which the scale is about, and wild to the right
+        return torch.where(z[:, 0] < 0, wells(z).clamp_max(4), wells(z) + wild(z))
+
+    known, found, exact = picture(surface)
+    assert colours_off(found, exact).max() < 0.02
+    right = known.reshape(41, 41)[:, 31:]
+    assert float(right.double().mean()) < 0.15
 
 
 def test_noise_is_evaluated_and_not_made_up():
@@ -188,3 +193,26 @@ def test_small_grids_are_evaluated_whole():
     w = torch.zeros(surface.layout.size)
     found = ll.scan(ll.Plane(w, *ll.directions(surface, w + 1)), surface, resolution=5, refine=True)
     assert found.evaluated == 25
+
+
+def test_losses_above_the_classic_scale_are_refined_as_they_are_drawn():
+    def plane(low):
+        model = nn.Linear(2, 1, bias=False)
+        rows = [(torch.eye(2), torch.tensor([[0.0], [0.0]]))]
+        task = ll.Regression(noise_variance=1.0)
+        surface = ll.LossSurface(model, task, rows)
+        shape = ll.Plane(torch.tensor([low, 0.0]), *torch.eye(2))
+        return ll.scan(shape, surface, resolution=21, refine=0.02, bounds=((0, 6), (-6, 6)))
+
+    high = plane(20.0)  # the least loss is 100
+    coarse = ll.forecast(
+        ll.Plane(torch.zeros(2), *torch.eye(2)),
+        ll.LossSurface(
+            nn.Linear(2, 1, bias=False),
+            ll.Regression(noise_variance=1.0),
+            [(torch.eye(2), torch.zeros(2, 1))],
+        ),
+        resolution=21,
+        refine=0.02,
+    ).least
+    assert high.evaluated > coarse

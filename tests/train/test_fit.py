@@ -439,3 +439,68 @@ def test_what_cannot_be_fitted():
         ll.fit(ll.Bezier.between(torch.zeros(4), torch.ones(4)), half, epochs=1)
     with pytest.raises(DataError, match="the training loader is empty"):
         ll.fit(ll.Bezier.between(torch.zeros(4), torch.ones(4)), surface, epochs=1, loader=[])
+
+
+def test_the_default_schedule_needs_a_length():
+    surface = bowl()
+    curve = ll.Bezier.between(torch.zeros(4), torch.ones(4))
+    rows = surface.data.loader[0]
+
+    class Endless:
+        def __iter__(self):
+            yield rows
+
+    with pytest.raises(ConfigError, match="the default schedule needs its length"):
+        ll.fit(curve, surface, epochs=1, loader=Endless())
+    sgd = lambda ps: torch.optim.SGD(ps, lr=0.1)  # noqa: E731
+    assert len(ll.fit(curve, surface, epochs=1, loader=Endless(), optimizer=sgd).log.columns["lr"])
+
+
+def test_buffers_that_training_goes_on_from_are_resumed(tmp_path):
+    x, y = (torch.cat(parts) for parts in zip(*blobs(), strict=True))
+    torch.manual_seed(0)
+    model = mlp()
+    nn.utils.parametrizations.spectral_norm(model[0])  # a power iteration a step, in a buffer
+    surface = ll.LossSurface(model, ll.Classification(), [(x, y)])
+    w = surface.layout.flatten(model)
+    curve = ll.Bezier.between(w, w + 0.3)
+
+    def fitted(checkpoint=None, stop=None):
+        def validate(curve):
+            nonlocal stop
+            stop = None if stop is None else stop - 1
+            if stop == 0:
+                raise Boom
+            return {}
+
+        data = ll.Batches((x, y), batch_size=7)
+        options = {"checkpoint": checkpoint, "checkpoint_steps": 1, "validate": validate}
+        return ll.fit(curve, surface, epochs=4, loader=data, **options).anchors
+
+    whole = fitted()
+    with pytest.raises(Boom):
+        fitted(tmp_path / "fit.safetensors", stop=2)
+    assert torch.equal(fitted(tmp_path / "fit.safetensors"), whole)
+
+
+def test_a_checkpoint_knows_where_the_fit_began(tmp_path):
+    surface = bowl()
+    curve = ll.Bezier.between(torch.zeros(4), torch.ones(4))
+    options = {"epochs": 2, "checkpoint": tmp_path / "fit.safetensors"}
+    ll.fit(curve, surface, **options)
+    with pytest.raises(ConfigError, match="anchors"):
+        ll.fit(
+            curve.with_anchors(curve.anchors + torch.eye(3, 4)[[1, 0, 1]] * 0.1), surface, **options
+        )
+
+
+def test_an_optimizer_that_leaves_the_anchors_is_refused():
+    class Replacing(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data = p.data - 0.1 * p.grad
+
+    curve = ll.Bezier.between(torch.zeros(4), torch.ones(4))
+    with pytest.raises(ConfigError, match="writes into them"):
+        ll.fit(curve, bowl(), epochs=3, optimizer=lambda ps: Replacing(ps, lr=0.1))

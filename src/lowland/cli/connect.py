@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +83,8 @@ def connect(
     for word in kinds:
         if word not in KINDS or word == "line":
             raise ConfigError(f"--kind: expected some of bezier, chain, got {word!r}.")
+    if not 0 < lr < math.inf:
+        raise ConfigError(f"--lr: expected a positive number, got {lr}.")
     asked = Joining(kinds, bends, epochs or 0, lr, points, rows, align, seed)
     execute(join(runs, ends, out), asked)
 
@@ -184,7 +187,9 @@ def _fitted(joined: Connection, kind: str, asked: Joining, progress: Any) -> Cur
 def _aligned(joined: Connection) -> Curve:
     """The line to the second end with its hidden units permuted."""
     w0, w1 = joined.weights()
-    return Line(w0, permuted(joined.setup.model(0), w0.weights, w1.weights))
+    batch = joined.setup.task.parts(next(iter(joined.setup.clean)))
+    model = joined.setup.model(0)
+    return Line(w0, permuted(model, w0.weights, w1.weights, inputs=batch.kwargs or batch.args))
 
 
 def _path(joined: Connection, kind: str, curve: Curve, asked: Joining, progress: Any) -> PathResult:
@@ -215,6 +220,8 @@ def _row(kind: str, record: PathResult) -> dict[str, Any]:
     row |= {"loss_max": summary["loss"]["max"], "barrier": record.barrier}
     for name in ("error", "test_loss", "test_error"):
         if name in summary:
+            values = getattr(record, name)
+            row[f"{name}_ends"] = max(float(values[0]), float(values[-1]))
             row[f"{name}_max"] = summary[name]["max"]
     return row | {"length": float(record.length[-1])}
 

@@ -17,6 +17,7 @@ from lowland.core import Point
 from lowland.errors import ConfigError, StoreError
 from lowland.files import write_text
 from lowland.geometry import Bezier, Curve, Line, PolyChain
+from lowland.landscape.ledger import print_of
 
 SETTINGS = "connect.yaml"
 KINDS: dict[str, type[Curve]] = {"line": Line, "bezier": Bezier, "chain": PolyChain}
@@ -50,17 +51,30 @@ class Connection:
         ends: the names of weights, one of each run or two of one.
     """
 
-    def __init__(self, path: Path, runs: Sequence[Opened], ends: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        runs: Sequence[Opened],
+        ends: tuple[str, str],
+        *,
+        setup: Setup | None = None,
+    ) -> None:
         self.path = path
         self.runs = list(runs)
         self.ends = ends
-        self.setup = Setup(self.runs[0].config)
+        self.setup = setup or Setup(self.runs[0].config)
 
     @classmethod
     def open(cls, path: Path) -> Connection:
         """One that is there."""
         body = read_settings(path)
-        runs = open_runs([Path(os.path.normpath(path / run)) for run in body["runs"]])
+        try:
+            runs = open_runs([Path(os.path.normpath(path / run)) for run in body["runs"]])
+        except ConfigError as error:
+            raise ConfigError(
+                f"{path / SETTINGS} names runs that are not there ({error}); move them along, or "
+                "connect again."
+            ) from error
         return cls(path, runs, (body["ends"][0], body["ends"][1]))
 
     def claim(self, asked: Joining) -> None:
@@ -75,8 +89,10 @@ class Connection:
             text = yaml.safe_dump(body | {"versions": versions()}, sort_keys=False)
             write_text(file, text)
             return
-        there = {k: v for k, v in read_settings(self.path).items() if k != "versions"}
-        changed = differences(there, body, but=())
+        there = read_settings(self.path)
+        body = {k: v for k, v in body.items() if k != "weights" or k in there}
+        # weights say more than where their runs are
+        changed = differences(there, body, but={"versions", "runs"})
         if changed:
             raise ConfigError(
                 f"{file} is of curves with other settings ({'; '.join(changed)}); name another "
@@ -88,6 +104,7 @@ class Connection:
             # from here, so that runs and curves can be moved together
             "runs": [os.path.relpath(run.folder.path, self.path) for run in self.runs],
             "ends": list(self.ends),
+            "weights": [print_of(point.weights) for point in self.weights()],
             "asked": asdict(asked) | {"kinds": list(asked.kinds)},
         }
 

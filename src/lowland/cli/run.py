@@ -67,21 +67,21 @@ def execute(config: Config) -> Table:
             say(console, f"Results: {folder.path}/")
             say(console, f"Pictures: {', '.join(pictures)}")
         if config.connect is not None:
-            _join(config, config.connect, folder, int(ran["threads"]))
+            _join(setup, config.connect, folder, int(ran["threads"]))
         return table
 
 
-def _join(config: Config, asked: Connect, folder: RunFolder, threads: int) -> None:
+def _join(setup: Setup, asked: Connect, folder: RunFolder, threads: int) -> None:
     """Joins the first two annealed networks, and draws the plane of the first curve."""
-    run = Opened(folder.path.name, folder, config, threads)
-    joined = Connection(folder.path / "connect", [run], ("sgd-0", "sgd-1"))
+    run = Opened(folder.path.name, folder, setup.config, threads)
+    joined = Connection(folder.path / "connect", [run], ("sgd-0", "sgd-1"), setup=setup)
     settings = asked.model_dump(exclude={"resolution"})
     settings |= {"kinds": tuple(asked.kinds), "epochs": asked.epochs or 0}
-    join_networks(joined, Joining(**settings, seed=config.seed))
+    join_networks(joined, Joining(**settings, seed=setup.config.seed))
     if asked.resolution:
         options = {"resolution": asked.resolution, "refine": 0.02, "count": asked.rows}
         place = joined.path / "plane"
-        draw_plane(View.of([joined.path], None), options, "train", place)
+        draw_plane(View.through(joined, [], None), options, "train", place)
 
 
 def _work(methods: Methods, console: Console) -> None:

@@ -105,7 +105,13 @@ class View:
     @classmethod
     def of(cls, runs: list[Path], plane: str | None, **options: Any) -> View:
         """What the command line asks for."""
-        joined = _connection(runs, plane)
+        return cls.through(_connection(runs, plane), runs, plane, **options)
+
+    @classmethod
+    def through(
+        cls, joined: Connection | None, runs: list[Path], plane: str | None, **options: Any
+    ) -> View:
+        """The same, with the curves that are meant."""
         opened = joined.runs if joined else open_runs(runs)
         setup = joined.setup if joined else Setup(opened[0].config)
         words = [word.strip() for word in (plane or "").split(",") if word.strip()]
@@ -132,14 +138,22 @@ def execute(view: View, options: dict[str, Any], split: str, place: Path) -> Sur
             expected = forecast(view.shape, surface, **options, **view.overlays)
             say(console, f"{expected} at most; the same command goes on when it is stopped.")
         with Bars(console) as bars:
-            found = scanned(
-                view.shape,
-                surface,
-                **options,
-                **view.overlays,
-                store=place / "scan.journal",
-                progress=bars.add(f"scan: {view.name}"),
-            )
+            try:
+                found = scanned(
+                    view.shape,
+                    surface,
+                    **options,
+                    **view.overlays,
+                    store=place / "scan.journal",
+                    progress=bars.add(f"scan: {view.name}"),
+                )
+            except ConfigError as error:
+                if "other settings" not in str(error):
+                    raise
+                raise ConfigError(
+                    f"{place} is of other weights, or of another --resolution, --margin, --rows, "
+                    "--refine or --seed; name another folder with --out, or delete it."
+                ) from error
         found = replace(
             found, about=found.about | {"split": "training" if split == "train" else split}
         )
@@ -172,7 +186,8 @@ def _connection(runs: list[Path], plane: str | None) -> Connection | None:
     path = runs[0].expanduser()
     if is_connection(path):
         return Connection.open(path)
-    curve = plane is None or any(w.split(".")[-1] in ("w0", "w1", "bend") for w in plane.split(","))
+    words = [word.strip().split(".")[-1] for word in (plane or "").split(",")]
+    curve = plane is None or bool({"w0", "w1", "bend"} & set(words))
     if curve and is_connection(path / "connect"):
         return Connection.open(path / "connect")
     if curve and plane is not None:

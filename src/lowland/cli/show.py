@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table as RichTable
+from rich.text import Text
 from torch import Tensor
 
 from lowland.records import Table
@@ -134,7 +135,8 @@ class Bars:
             if done > last and (done == total or now - told >= SECONDS):
                 told, last = now, done
                 of = "" if total is None else f" of {total}"
-                self._console.print(f"{label}: {done}{of}, {now - began:.0f} s", highlight=False)
+                text = f"{label}: {done}{of}, {now - began:.0f} s"
+                self._console.print(text, highlight=False, markup=False)
 
         return report
 
@@ -180,7 +182,7 @@ def _print(table: Table, columns: dict[str, tuple[str, str]], title: str, consol
     names = [name for name in columns if name in table.columns]
     judged = [n for n in names if _best(n) is not None and isinstance(table.columns[n], Tensor)]
     best = {name: _best(name)(_finite(table.columns[name])) for name in judged}
-    out = RichTable(title=title or None, title_justify="left", box=SIMPLE_HEAD)
+    out = RichTable(title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD)
     for name in names:
         justify: Any = "left" if name == "method" else "right"
         out.add_column(columns[name][0], justify=justify, no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -142,6 +143,16 @@ class Rows:
             kept.append(batch)
             if used > budget:
                 kept = None
+        return kept
+
+    def held(self) -> Rows:
+        """The same rows, held in memory where they fit for as long as the copy lives.
+
+        What the first pass over the copy finds, passes over these rows are compared with.
+        """
+        kept = copy.copy(self)
+        kept.keep()
+        self.rows, self.items, self._sum = kept.rows, kept.items, kept._sum
         return kept
 
     def keep(self) -> bool:

@@ -119,7 +119,8 @@ class _Pass:
 def rows_for(surface: LossSurface, loader: Iterable[Any] | None, *, count: int | None) -> Rows:
     """The surface's rows, or a loader's; with `count=` fewer of the same."""
     if count is not None and (loader is None or isinstance(loader, Rows)):
-        loader = (surface.data if loader is None else loader).loader
+        known = surface.data if loader is None else loader
+        count, loader = min(count, known.count or count), known.loader
     return surface.rows_of(loader, count=count)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from lowland.core.point import Point
+from lowland.errors import ConfigError
 from lowland.geometry.base import gathered
 from lowland.geometry.curve import Curve, require_apart
 
@@ -30,9 +29,11 @@ class Line(Curve):
         super().__init__(ends, free=[False, False])
 
     @classmethod
-    def between(cls, w0: Tensor | Point, w1: Tensor | Point, **none: Any) -> Line:
+    def between(cls, w0: Tensor | Point, w1: Tensor | Point, *, bends: int = 0) -> Line:
         """`Line(w0, w1)`, as the other curves are made; it takes no bends."""
-        return cls(w0, w1, **none)
+        if bends:
+            raise ConfigError(f"bends: a line has none, got {bends}; take a Bezier or a PolyChain.")
+        return cls(w0, w1)
 
     @property
     def breaks(self) -> tuple[float, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lowland.core import Classification, LossSurface, Point
-from lowland.core.data import Rows
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.evaluator import planned, rows_for, run
@@ -81,7 +79,7 @@ class Job:
         self.functions: list[Function] = [f for f in asked if not isinstance(f, str)]
         if not (self.names or self.functions or self.together):
             raise ConfigError("metrics: expected at least one figure, got none.")
-        self.rows = held(rows_for(surface, loader, count=count))
+        self.rows = rows_for(surface, loader, count=count).held()
         self._parts: list[Figures] = []
 
     @property
@@ -285,16 +283,6 @@ class Job:
             "strategy": strategy,
             "chunk": chunk,
         }
-
-
-def held(data: Rows) -> Rows:
-    """The same rows, held in memory where they fit for as long as this object lives.
-
-    Several evaluations read them once; the surface's own `Rows` are left as they were.
-    """
-    kept = copy.copy(data)
-    kept.keep()
-    return kept
 
 
 def weights(shape: Shape, coords: Tensor, plan: Plan) -> Iterator[Tensor]:

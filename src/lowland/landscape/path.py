@@ -16,7 +16,6 @@ from lowland.evaluate.table import EachPoint
 from lowland.files import PathLike
 from lowland.geometry import Curve
 from lowland.landscape.figures import Row
-from lowland.landscape.job import held
 from lowland.landscape.ledger import Ledger, model_of, print_of, statistics_of
 from lowland.progress import Progress, reporting
 from lowland.records import PathResult, Table
@@ -31,6 +30,7 @@ def path(
     t: Any = None,
     batchnorm: str = "refresh",
     count: int | None = None,
+    test_count: int | None = None,
     store: PathLike | None = None,
     strategy: str | None = None,
     chunk: int | None = None,
@@ -46,7 +46,7 @@ def path(
         loader: further rows, such as the test set's, for `test_loss` and `test_error`.
         t: coordinates of your own in rising order, instead of `points`; outside [0, 1] they extend
             the curve.
-        count: rows to read of the surface's loader, and of `loader`.
+        count, test_count: rows to read of the surface's loader, and of `loader`; None: all.
         store: a file that every chunk of points is written to, and that is gone on with if it is
             there, to the same values bit by bit; see `scan`.
         batchnorm, strategy, chunk, progress: see `predict`.
@@ -71,9 +71,11 @@ def path(
         )
     surface.layout.check(curve.anchors)
     at = _coordinates(points, t)
-    loaders = [None] if loader is None else [None, loader]
-    data = [held(rows_for(surface, one, count=count)) for one in loaders]
+    data = [rows_for(surface, None, count=count).held()]
+    if loader is not None:
+        data.append(rows_for(surface, loader, count=test_count).held())
     settings = {} if store is None else _settings(curve, surface, at, data, batchnorm)
+    settings |= {"strategy": strategy, "chunk": chunk}
     rows = _walked(
         curve,
         surface,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lowland.records.shades import CLASSIC, classic_shade
+from lowland.records.shades import classic_of, classic_shade
 
 TOLERANCE = 0.02  # of the colour scale
 _COARSE = 10  # steps of the first grid along an axis
@@ -35,8 +35,10 @@ class Scale:
     """
 
     def __init__(self, name: str, values: Tensor) -> None:
-        vmax, alpha = CLASSIC.get(name, (math.inf, None))
+        vmax, alpha = classic_of(name) or (math.inf, None)
         finite = values[torch.isfinite(values)].double()
+        if not vmax > float(finite.min()):  # the picture shows all, then
+            vmax = math.inf
         shown = finite.clamp_max(vmax)
         self.vmax = vmax
         self.low, self.high = float(shown.min()), float(shown.max())

@@ -10,7 +10,7 @@ import numpy as np
 
 from lowland.errors import ConfigError, DataError
 from lowland.plots.style import colours_of
-from lowland.records.shades import BANDS, CLASSIC, classic_levels, classic_shade
+from lowland.records.shades import BANDS, classic_levels, classic_of, classic_shade
 
 SCALES = ("classic", "log", "linear")
 PERCEPTUAL = "YlGnBu_r"  # valleys deep blue, heights pale: lightness grows all the way
@@ -85,7 +85,7 @@ def shading(
     finite = values[np.isfinite(values)]
     if not len(finite):
         raise DataError(f"{figure}: all values are NaN or infinite; scan closer to the networks.")
-    usual = next((CLASSIC[word] for word in figure.split("_") if word in CLASSIC), None)
+    usual = classic_of(figure)
     unit = 100.0 if percent(figure) else 1.0
     least = float(finite.min())
     if vmax is None:

@@ -49,9 +49,14 @@ class PathResult(Record):
     def barrier(self) -> float:
         """The highest loss above the straight interpolation of the ends' losses in t.
 
+        Between t = 0 and t = 1, or from the first to the last point where these are none of them.
         Zero where no point lies above it; NaN where a loss is.
         """
-        return float(_above_chord(self.t, self.loss).max())
+        t, loss = self.t.double(), self.loss
+        if bool((t == 0).any() and (t == 1).any()):
+            inside = (t >= 0) & (t <= 1)
+            t, loss = t[inside], loss[inside]
+        return float(_above_chord(t, loss).max())
 
     def summary(self) -> dict[str, dict[str, float]]:
         r"""min, max, mean over t and integral over length, for each figure.
@@ -70,7 +75,7 @@ class PathResult(Record):
             out[name] = {
                 "min": float(values.min()),
                 "max": float(values.max()),
-                "at": float(t[values.nan_to_num(-math.inf).argmax()]),
+                "at": math.nan if bool(values.isnan().any()) else float(t[values.argmax()]),
                 "mean": float(torch.trapezoid(values, t) / (t[-1] - t[0])),
                 "integral": float(torch.trapezoid(values, s)),
             }

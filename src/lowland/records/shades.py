@@ -18,6 +18,15 @@ CLASSIC: dict[str, tuple[float, float]] = {
 }
 
 
+def classic_of(figure: str) -> tuple[float, float] | None:
+    """(vmax, alpha) of a figure by the words of its name, such as `test_error`; None: it has none.
+
+    >>> classic_of("nll_together"), classic_of("brier")
+    ((5.0, -5.0), None)
+    """
+    return next((CLASSIC[word] for word in figure.split("_") if word in CLASSIC), None)
+
+
 def classic_levels(
     low: float, high: float, alpha: float | None = None, n: int = BANDS
 ) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.core import LossSurface
+from lowland.errors import ConfigError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.base import combined
 from lowland.train.flat import FlatModel
@@ -34,6 +35,11 @@ class Anchors(nn.Module):
             nn.Parameter(row) for row, free in zip(self.matrix, shape.free, strict=True) if free
         )
         self.which = [i for i, free in enumerate(shape.free) if free]
+
+    def moved_away(self) -> bool:
+        """Whether the parameters are no rows of the matrix any more."""
+        row = self.matrix[self.which[0]]
+        return bool(self.free[0].data_ptr() != row.data_ptr())
 
     def shape_now(self) -> Shape:
         """The shape through the anchors as they are."""
@@ -86,6 +92,11 @@ class Along(Run):
         if self.strategy is None:
             self.strategy = self._faster(coords, batch)
         again = 1 / self.options["accumulate"]
+        if self.step == 1 and self.model.moved_away():
+            raise ConfigError(
+                "optimizer: it puts other tensors in the place of parameters' data; take one that "
+                "writes into them, as torch's own do."
+            )
         losses = self.at(coords, batch, coefficients, scale=again, items=items, out=self.means)
         for parameter, mean in zip(self.model.free, self.means, strict=True):
             if again == 1:
@@ -106,7 +117,8 @@ class Along(Run):
             if self._block is None or self._block[0] != block:
                 mixed = np.random.SeedSequence((self.options["seed"], block)).generate_state(1)
                 generator = torch.Generator().manual_seed(int(mixed[0]))
-                coords = self.shape.sample_coords(STRATA, generator=generator)
+                # on the CPU: reading them on a GPU would wait for it at every step
+                coords = self.shape.sample_coords(STRATA, generator=generator).cpu()
                 self._block = block, coords, self.shape.coefficients(coords)
             rows.append([values[place:stop] for values in self._block[1:]])
             done += stop - place
@@ -134,7 +146,7 @@ class Along(Run):
         shares = coefficients[:, self.model.which] * scale / len(coords)  # (S, F)
         if self.measure == "arc":
             weights, pulls = self._arc(coords)  # (S,), (S, A, A)
-            shares = shares * weights[:, None]
+            shares = shares * weights[:, None].to(shares)
         each = shares.tolist()
         weights_at = coefficients.to(self.model.matrix)
         if self.strategy == "vmap":
@@ -243,21 +255,25 @@ class Along(Run):
     # -- checkpoints -----------------------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
-        fixed = [a for a, free in zip(self.shape.anchors, self.shape.free, strict=True) if not free]
         digest = hashlib.blake2b(digest_size=8)
-        for anchor in fixed:
+        for anchor in self.shape.anchors:  # where the free ones start, too
             digest.update(anchor.cpu().numpy().tobytes())
+        surface = self.surface
         return super()._settings() | {
             "shape": f"{type(self.shape).__name__} of {len(self.shape.anchors)} anchors",
-            "fixed anchors": digest.hexdigest(),
-            "model": self.surface.layout.fingerprint,
+            "anchors": digest.hexdigest(),
+            "model": surface.layout.fingerprint,
+            "task": repr(surface.task),
+            "autocast": str(surface.template.autocast),
+            "channels_last": surface.channels_last,
             "measure": self.measure,
             "samples": self.samples,
             "weight_decay": self.weight_decay,
         }
 
     def _state(self) -> dict[str, Any]:
-        own = {"drawn": self.drawn, "typical": self.typical, "strategy": self.strategy}
+        own: dict[str, Any] = {"drawn": self.drawn, "typical": self.typical}
+        own |= {"strategy": self.strategy, "buffers": self.flat.buffers()}
         return super()._state() | own
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -265,3 +281,5 @@ class Along(Run):
         self.drawn, self.typical = state["drawn"], state["typical"]
         # how draws are taken together shows in the last bits
         self.strategy = state["strategy"] or self.strategy
+        for name, buffer in self.flat.buffers().items():
+            buffer.copy_(state["buffers"][name])

@@ -89,10 +89,11 @@ def fit(
     >>> bool((curve.anchors[1] + 0.75).abs().max() < 0.02)  # the best bend is (-3/4, -3/4)
     True
     """
-    if epochs < 1 or samples < 1 or accumulate < 1:
+    if min(epochs, samples, accumulate, 1 if checkpoint_steps is None else checkpoint_steps) < 1:
         raise ConfigError(
-            f"expected epochs, samples and accumulate of at least 1, got epochs={epochs}, "
-            f"samples={samples}, accumulate={accumulate}."
+            "expected epochs, samples, accumulate and checkpoint_steps of at least 1, got "
+            f"epochs={epochs}, samples={samples}, accumulate={accumulate}, "
+            f"checkpoint_steps={checkpoint_steps}."
         )
     if not any(shape.free):
         raise ConfigError(
@@ -113,6 +114,11 @@ def fit(
     data = _loader_of(surface) if loader is None else loader
     if schedule is None and optimizer is None:
         batches = length(data)
+        if batches is None:
+            raise ConfigError(
+                "loader: the default schedule needs its length, which it has not; give it a "
+                "__len__, or give optimizer= and schedule=."
+            )
         if batches:
             total = -(-batches // accumulate) * epochs
             schedule = lambda made: DecaySchedule(made, total=total)  # noqa: E731

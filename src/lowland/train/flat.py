@@ -44,6 +44,7 @@ class FlatModel:
                 parameter.data = part
             else:
                 self._apart.append((parameter, part))
+        self._buffers = dict(module.named_buffers())
         # two fixed shapes, of a batch and of the last one of an epoch: code for any is slower
         self.module: Any = torch.compile(module, dynamic=False) if compile else module
 
@@ -88,6 +89,10 @@ class FlatModel:
                 else:
                     part.copy_(gradient)
         return loss.detach()
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The buffers by name, themselves and not copies: training may go on from them."""
+        return self._buffers
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """The parts of a flat vector (P,), one a parameter."""

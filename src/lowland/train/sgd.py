@@ -75,10 +75,10 @@ def sgd(
     >>> abs(net.weight.item() - 2) < 0.01, len(log.columns["loss"])
     (True, 50)
     """
-    if epochs < 1 or accumulate < 1:
+    if min(epochs, accumulate, 1 if checkpoint_steps is None else checkpoint_steps) < 1:
         raise ConfigError(
-            f"expected epochs >= 1 and accumulate >= 1, got epochs={epochs}, "
-            f"accumulate={accumulate}."
+            "expected epochs >= 1, accumulate >= 1 and checkpoint_steps >= 1, got "
+            f"epochs={epochs}, accumulate={accumulate}, checkpoint_steps={checkpoint_steps}."
         )
     run = Run(
         model,
