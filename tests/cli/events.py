@@ -43,6 +43,8 @@ def arrange(event: str, number: int, how: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
+    # a shell's background jobs ignore Ctrl-C, and what they start does too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     arrange(sys.argv[1], int(sys.argv[2]), signal.Signals[sys.argv[3]])
     sys.argv = ["lowland", *sys.argv[4:]]
     main()

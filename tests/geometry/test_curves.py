@@ -117,7 +117,7 @@ def test_even_steps_of_the_length_are_not_even_steps_of_t():
 
 def test_a_line_takes_no_bends_and_only_curves_have_lengths():
     w0, w1, w2 = vectors(3)
-    with pytest.raises(TypeError, match="bends"):
+    with pytest.raises(ll.ConfigError, match="a line has none, got 2"):
         ll.Line.between(w0, w1, bends=2)
     with pytest.raises(ll.LowlandError, match="a Plane has no length"):
         ll.Plane.through(w0, w1, w2).length()

@@ -198,14 +198,6 @@ class Config(Section):
             raise ValueError("expected at least one method, each of them once")
         return methods
 
-    @model_validator(mode="after")
-    def _joins(self) -> Config:
-        if self.connect is not None and "ensemble" not in self.methods:
-            raise ValueError(
-                "connect joins two annealed networks: add the method ensemble, which trains them"
-            )
-        return self
-
 
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-4 is a number, as in YAML 1.2 and in Python."""

@@ -66,7 +66,9 @@ def execute(config: Config) -> Table:
             folder.event("done")
             say(console, f"Results: {folder.path}/")
             say(console, f"Pictures: {', '.join(pictures)}")
-        if config.connect is not None:
+        if config.connect is not None and "ensemble" not in config.methods:
+            say(console, "No curve: connect joins two networks of the method ensemble.")
+        elif config.connect is not None:
             _join(setup, config.connect, folder, int(ran["threads"]))
         return table
 
