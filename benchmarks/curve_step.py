@@ -1,7 +1,8 @@
 """A training step on a Bezier curve against a plain SGD step of the same model.
 
 The plain step is what a user writes: forward, backward, fused SGD with momentum. Weight decay is in
-both. Batches of 128; convolutions in channels_last memory.
+both. Batches of 128; fast: in bfloat16 and channels_last memory, where the same passes over the
+weights count for more.
 """
 
 from __future__ import annotations
@@ -107,9 +108,11 @@ def main() -> None:
     report(
         [
             case("MLP", mlp, (64,), "<= 1.3", rounds=200),
-            case("ConvFC", zoo.ConvFC(), image, "<= 1.10", rounds=15, **fast),
-            case("PreResNet-20", zoo.PreResNet(), image, "<= 1.05", rounds=15, **fast),
-            case("VGG-16-BN", zoo.VGG16(), image, "<= 1.05", rounds=9, **fast),
+            case("ConvFC", zoo.ConvFC(), image, "<= 1.10", rounds=9),
+            case("ConvFC, fast", zoo.ConvFC(), image, "<= 1.10", rounds=15, **fast),
+            case("PreResNet-20, fast", zoo.PreResNet(), image, "<= 1.05", rounds=9, **fast),
+            case("VGG-16-BN", zoo.VGG16(), image, "<= 1.05", rounds=3),
+            case("VGG-16-BN, fast", zoo.VGG16(), image, "<= 1.05", rounds=7, **fast),
         ]
     )
 
