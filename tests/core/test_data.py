@@ -289,3 +289,20 @@ def test_reading_shuffled_rows_for_batchnorm_seeds_no_gpu(monkeypatch):
     first = surface.refresh(w)
     again = ll.LossSurface(net, ll.Classification(), loader, bn_rows=8).refresh(w)
     assert all(torch.equal(first[name], again[name]) for name in first)  # the same rows
+
+
+def test_rows_that_do_not_fit_are_not_read_again_to_find_that_out(monkeypatch):
+    passes = []
+
+    class Counted:
+        def __iter__(self):
+            passes.append(1)
+            yield torch.zeros(4, 2), torch.zeros(4, 1)
+
+    rows = Rows(Counted(), ll.Regression(noise_variance=1.0), device="cpu")
+    monkeypatch.setattr("lowland.core.data.free_memory", lambda device: 0)
+    kept = rows.held()
+    assert kept.resident() is None
+    assert (len(passes), kept.rows, rows.rows) == (1, 4, 4)
+    assert len(list(kept)) == 1  # still a pass
+    assert len(passes) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,11 @@ class Connection:
         }
 
     def weights(self) -> tuple[Point, Point]:
-        """The two ends."""
+        """The two ends, read once."""
+        return self._points
+
+    @cached_property
+    def _points(self) -> tuple[Point, Point]:
         folders = [self.runs[0].folder, self.runs[-1].folder]
         found = [
             load(folder, name, self.setup) for folder, name in zip(folders, self.ends, strict=True)

@@ -207,14 +207,13 @@ def _through(
     if joined:
         w0, w1 = joined.weights()
         named = {"w0": w0, "w1": w1}
-        for kind, curve in joined.curves().items():
-            if kind != "line":
-                named[f"{kind}.bend"] = curve.anchors[1]
-                named.setdefault("bend", curve.anchors[1])
+        fitted = {kind: curve for kind, curve in joined.curves().items() if kind != "line"}
+        for kind, curve in fitted.items():
+            named[f"{kind}.bend"] = curve.anchors[1]
+            named.setdefault("bend", curve.anchors[1])
         drawn = {word.split(".")[0] for word in words if word.endswith(".bend")}
-        fitted = [kind for kind in joined.curves() if kind != "line"]
-        for kind in drawn or set(fitted[:1]):
-            curves[TITLES[kind]] = joined.curves()[kind]
+        for kind in drawn or set(list(fitted)[:1]):
+            curves[TITLES[kind]] = fitted[kind]
         if {"w0", "w1"} <= set(words):
             curves["line"] = Line(w0, w1)
     if len(words) == 1 and len(opened) > 1:

@@ -66,6 +66,7 @@ class Rows:
         self.items: int | None = None
         self._sum: tuple[int, int] | None = None
         self._resident: list[Any] | None = None
+        self._streamed = False  # known not to fit: nobody reads them all to find out again
 
     def __iter__(self) -> Iterator[Any]:
         return self.batches()
@@ -131,7 +132,7 @@ class Rows:
 
     def resident(self, *, share: float = RESIDENT_SHARE) -> list[Any] | None:
         """All batches, read once; None where they take more than `share` of the free memory."""
-        if self._resident is not None:
+        if self._resident is not None or self._streamed:
             return self._resident
         budget = share * free_memory(self.device)
         kept: list[Any] | None = []
@@ -151,7 +152,7 @@ class Rows:
         What the first pass over the copy finds, passes over these rows are compared with.
         """
         kept = copy.copy(self)
-        kept.keep()
+        kept._streamed = not kept.keep()
         self.rows, self.items, self._sum = kept.rows, kept.items, kept._sum
         return kept
 

@@ -31,7 +31,7 @@ from lowland.landscape.figures import (
     name_of,
 )
 from lowland.landscape.grid import curve_on, explained_by, grid_of, marks_of, path_on
-from lowland.landscape.ledger import Ledger, model_of, print_of, statistics_of
+from lowland.landscape.ledger import Ledger, conditions, print_of
 from lowland.progress import Progress, reporting
 from lowland.records import SurfaceResult
 
@@ -104,7 +104,7 @@ class Job:
 
     def plan(self, strategy: str | None, chunk: int | None) -> Plan:
         """How points are evaluated."""
-        resident = self.rows.resident() if self.rows.keep() else None
+        resident = self.rows.resident()
         whole = any(part.whole for part in self._likelihoods())
         first = self.surface.point(self.shape(self.coords[:1])[0])
         return planned(
@@ -263,25 +263,21 @@ class Job:
 
     def settings(self, strategy: str | None, chunk: int | None) -> dict[str, Any]:
         """What must be the same for values of a file to be those of this scan."""
-        surface = self.surface
         y = self.grid.y
         return {
-            "shape": f"{type(self.shape).__name__} {print_of(self.shape.anchors)}",
-            "model": model_of(surface),
             "x": self.grid.x.tolist(),
             "y": None if y is None else y.tolist(),
             "rows": f"{self.rows.rows} {self.rows.checksum}",
-            "task": repr(surface.task),
             "metrics": [*self.names, *map(name_of, self.functions)],
             "together": print_of(*(p.weights for p in self.together)),
-            "batchnorm": self.batchnorm,
-            "bn_rows": statistics_of(surface) if self.batchnorm == "refresh" else None,
             "refine": self.tolerance,
-            "device": surface.device.type,
-            "autocast": str(surface.template.autocast),
-            "channels_last": surface.channels_last,
-            "strategy": strategy,
-            "chunk": chunk,
+            **conditions(
+                self.shape,
+                self.surface,
+                batchnorm=self.batchnorm,
+                strategy=strategy,
+                chunk=chunk,
+            ),
         }
 
 

@@ -20,6 +20,7 @@ from lowland.core.task import rows as rows_in
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.planner import Plan
 from lowland.files import PathLike, replacing
+from lowland.geometry import Shape
 from lowland.landscape.figures import Row
 from lowland.trajectory.journal import journal_line, parse_line
 
@@ -138,6 +139,24 @@ class Ledger:
 def _short(value: Any, most: int = 60) -> str:
     text = str(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def conditions(
+    shape: Shape, surface: LossSurface, *, batchnorm: str, strategy: str | None, chunk: int | None
+) -> dict[str, Any]:
+    """What values at points of a shape depend on, but for the points, the rows and the figures."""
+    return {
+        "shape": f"{type(shape).__name__} {print_of(shape.anchors)}",
+        "model": model_of(surface),
+        "task": repr(surface.task),
+        "batchnorm": batchnorm,
+        "bn_rows": statistics_of(surface) if batchnorm == "refresh" else None,
+        "device": surface.device.type,
+        "autocast": str(surface.template.autocast),
+        "channels_last": surface.channels_last,
+        "strategy": strategy,
+        "chunk": chunk,
+    }
 
 
 # -- fingerprints ----------------------------------------------------------------------------------

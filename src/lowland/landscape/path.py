@@ -16,7 +16,7 @@ from lowland.evaluate.table import EachPoint
 from lowland.files import PathLike
 from lowland.geometry import Curve
 from lowland.landscape.figures import Row
-from lowland.landscape.ledger import Ledger, model_of, print_of, statistics_of
+from lowland.landscape.ledger import Ledger, conditions
 from lowland.progress import Progress, reporting
 from lowland.records import PathResult, Table
 
@@ -74,8 +74,10 @@ def path(
     data = [rows_for(surface, None, count=count).held()]
     if loader is not None:
         data.append(rows_for(surface, loader, count=test_count).held())
-    settings = {} if store is None else _settings(curve, surface, at, data, batchnorm)
-    settings |= {"strategy": strategy, "chunk": chunk}
+    settings: dict[str, Any] = {}
+    if store is not None:
+        settings = {"t": at.tolist(), "rows": [f"{one.rows} {one.checksum}" for one in data]}
+        settings |= conditions(curve, surface, batchnorm=batchnorm, strategy=strategy, chunk=chunk)
     rows = _walked(
         curve,
         surface,
@@ -184,28 +186,6 @@ class Telling:
 def _joined(parts: Sequence[Row]) -> Row:
     rest = {f"test_{name}": value for part in parts[1:] for name, value in part.items()}
     return {**parts[0], **rest}
-
-
-def _settings(
-    curve: Curve, surface: LossSurface, at: Tensor, data: list[Rows], batchnorm: str
-) -> dict[str, Any]:
-    """What must be the same for values of a file to be those of this path."""
-    for one in data:
-        if one.rows is None:
-            for _ in one:
-                pass
-    return {
-        "path": f"{type(curve).__name__} {print_of(curve.anchors)}",
-        "model": model_of(surface),
-        "t": at.tolist(),
-        "rows": [f"{one.rows} {one.checksum}" for one in data],
-        "task": repr(surface.task),
-        "batchnorm": batchnorm,
-        "bn_rows": statistics_of(surface) if batchnorm == "refresh" else None,
-        "device": surface.device.type,
-        "autocast": str(surface.template.autocast),
-        "channels_last": surface.channels_last,
-    }
 
 
 def _coordinates(points: int, t: Any) -> Tensor:  # (n,) float64
