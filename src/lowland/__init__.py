@@ -40,12 +40,15 @@ from lowland.evaluate import (
 )
 from lowland.geometry import (
     Affine,
+    Barycentric,
     Bezier,
     Curve,
     Line,
     Plane,
     PolyChain,
     Shape,
+    Simplex,
+    SimplicialComplex,
     Subspace,
 )
 from lowland.landscape import (
@@ -59,7 +62,7 @@ from lowland.landscape import (
     similarity,
 )
 from lowland.memory import keep_freed_memory
-from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
+from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior, Uniform
 from lowland.train import Batches, Members, MemberSGD, fit, sgd, sgd_members
 from lowland.trajectory import (
     EMA,
@@ -82,6 +85,7 @@ __all__ = [
     "SWA",
     "SWAG",
     "Affine",
+    "Barycentric",
     "Batch",
     "Batches",
     "Bezier",
@@ -118,10 +122,13 @@ __all__ = [
     "Regression",
     "SWASchedule",
     "Shape",
+    "Simplex",
+    "SimplicialComplex",
     "StoreError",
     "Subspace",
     "Task",
     "Trajectory",
+    "Uniform",
     "align",
     "barrier",
     "corrupt",

@@ -48,6 +48,11 @@ class ShapeContract:
         """Coordinates (n, k) inside of the shape."""
         return torch.rand(n, self.make().k, generator=generator(seed), dtype=torch.float64)
 
+    def outside(self) -> Tensor:
+        """Coordinates that extend the shape."""
+        coords = self.some()
+        return torch.cat([coords - 1.3, coords + 1.2])
+
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_weights_are_the_papers_formula(self, dtype):
         shape, coords = self.make(dtype), self.some()
@@ -56,7 +61,7 @@ class ShapeContract:
         tolerance = 1e-5 if dtype == torch.float32 else 1e-12
         expected = self.by_hand(shape, coords)
         torch.testing.assert_close(w.double(), expected, rtol=tolerance, atol=tolerance)
-        outside = torch.cat([coords - 1.3, coords + 1.2])  # the same formula extends it
+        outside = self.outside()  # the same formula extends it
         torch.testing.assert_close(
             shape(outside).double(),
             self.by_hand(shape, outside),

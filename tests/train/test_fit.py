@@ -7,25 +7,15 @@ from torch import nn
 
 import lowland as ll
 from lowland.errors import ConfigError, DataError, LayoutError, NonFiniteError
-from lowland.train.along import STRATA, Along
+from lowland.train.along import STRATA
 from tests.models import CASES, Case, blobs, conv_bn, every_case, images, mlp
+from tests.train.fitting import bowl, run_of
 from tests.train.resuming import Boom, Count, watched
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
-
-
-def run_of(shape, surface, **options):
-    """The state of a fit before its first step."""
-    plain = {
-        "measure": "coords", "samples": 1, "strategy": "accumulate", "weight_decay": 0.0,
-        "compile": False, "epochs": 1, "optimizer": None, "schedule": None, "collectors": (),
-        "validate": None, "device": None, "autocast": None, "channels_last": False,
-        "accumulate": 1, "clip": None, "seed": 0, "checkpoint": None, "checkpoint_steps": None,
-    }  # fmt: skip
-    return Along(shape, surface, surface.data.loader, **plain | options)
 
 
 def bent(case: Case, surface: ll.LossSurface, kind=ll.Bezier, bends=2):
@@ -160,19 +150,17 @@ def test_the_typical_loss_changes_no_expectation():
     nodes, weights = np.polynomial.legendre.leggauss(64)
     coords = torch.from_numpy((nodes + 1) / 2)[:, None]
     run = run_of(curve, surface, measure="arc")
-    pulls = run._arc(coords)[1] @ curve.anchors  # (n, A, P)
+    shares, gram = run._weights(coords)
+    pulls = []
+    for share in shares:
+        (by,) = torch.autograd.grad(share, gram, retain_graph=True)
+        pulls.append((by + by.mT) @ curve.anchors)
+    pulls = torch.stack(pulls)  # (n, A, P)
     mean = torch.einsum("n,nap->ap", torch.from_numpy(weights / 2), pulls)
     assert float(mean.abs().max()) < 1e-5 * float(pulls.abs().max())
 
 
 # -- optima ----------------------------------------------------------------------------------------
-
-
-def bowl():
-    """L(w) = |w|² / 2 + a constant: mean over four rows of squares of 2 w_i / 2."""
-    model = nn.Linear(4, 1, bias=False)
-    rows = [(2 * torch.eye(4), torch.zeros(4, 1))]
-    return ll.LossSurface(model, ll.Regression(noise_variance=1.0), rows)
 
 
 @pytest.mark.parametrize(("kind", "bends"), [(ll.Bezier, 1), (ll.Bezier, 3), (ll.PolyChain, 3)])

@@ -272,8 +272,11 @@ class ParamLayout:
         return f"ParamLayout(size={self.size}, parameters={len(self.entries)})"
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:  # a: (..., P), b: (..., P)
-    """What `ParamLayout.inner` gives, for weights whose layout is not at hand.
+def inner(a: Tensor, b: Tensor, *, origin: Tensor | None = None) -> Tensor:
+    """What `ParamLayout.inner` gives, for weights (..., P) whose layout is not at hand.
+
+    With an `origin` (P,) both are seen from there: the difference is taken in float64, so that
+    points far from zero and close together lose nothing.
 
     >>> inner(torch.ones(2, 3), torch.tensor([1.0, 2.0, 3.0]))
     tensor([6., 6.], dtype=torch.float64)
@@ -282,10 +285,15 @@ def inner(a: Tensor, b: Tensor) -> Tensor:  # a: (..., P), b: (..., P)
     left, right = a.reshape(-1, size), b.reshape(-1, size)
     total = torch.zeros(len(left), len(right), dtype=torch.float64, device=a.device)
     step = max(_INNER_CHUNK // max(len(left), len(right), 1), 1)
+
+    def wide(rows: Tensor, part: slice) -> Tensor:
+        rows = rows[:, part].double()
+        return rows if origin is None else rows - origin[part].double()
+
     for start in range(0, size, step):
         part = slice(start, start + step)
-        wide = left[:, part].double()
-        total += wide @ (wide if b is a else right[:, part].double()).T
+        first = wide(left, part)
+        total += first @ (first if b is a else wide(right, part)).T
     return total.reshape(a.shape[:-1] + b.shape[:-1])
 
 

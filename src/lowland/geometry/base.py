@@ -71,6 +71,22 @@ class Shape(ABC):
         Each is distributed as one alone; together they are stratified where the shape can.
         """
 
+    @property
+    def drifts(self) -> bool:
+        """Whether the shape's own distribution moves with its anchors."""
+        return False
+
+    def density(self, coords: Tensor, gram: Tensor) -> Tensor:  # (S, k), (A, A) -> (S,)
+        """The shape's distribution through anchors with other inner products, over the one that
+        `sample_coords` draws from: differentiable in them. What does not drift needs none."""
+        return coords.new_ones(len(coords))
+
+    def log_volume(self, gram: Tensor | None = None) -> Tensor:
+        """The logarithm of the volume, for shapes that have one."""
+        raise LowlandError(
+            f"a {type(self).__name__} has no volume; simplexes and complexes of them do."
+        )
+
     # -- what follows ----------------------------------------------------------------------------
 
     def __call__(self, coords: Any) -> Tensor:  # (n, k) -> (n, P)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.core import LossSurface
+from lowland.core.layout import inner
 from lowland.errors import ConfigError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.base import combined
@@ -46,6 +47,14 @@ class Anchors(nn.Module):
         return self.shape.with_anchors(self.matrix.clone())
 
 
+def _density(shape: Shape, measure: str) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The weights of draws by their coordinates and the anchors' inner products; None: all one."""
+    if measure == "arc":
+        assert isinstance(shape, Curve)
+        return lambda coords, gram: shape.speed(coords, gram) / shape.arc(gram)
+    return shape.density if shape.drifts else None
+
+
 class Along(Run):
     r"""A run whose loss is \(E_t L(w(t))\).
 
@@ -65,19 +74,22 @@ class Along(Run):
         samples: int,
         strategy: str | None,
         weight_decay: float,
+        log_volume: float = 0.0,
         compile: bool,
         **options: Any,
     ) -> None:
         self.shape = shape
         self.surface = surface
         self.measure = measure
+        self.log_volume = log_volume
+        self.density = _density(shape, measure)
         self.samples = samples
         self.strategy = "accumulate" if samples == 1 else strategy
         self.weight_decay = weight_decay
         super().__init__(Anchors(shape), surface.task, data, **options)
         self.flat = FlatModel(surface, compile=compile)
         self.drawn = 0  # coordinates so far
-        self.typical = 0.0  # the running mean of the loss, for measure="arc"
+        self.typical = 0.0  # the running mean of the loss, where the distribution moves
         self.gradient = torch.empty_like(self.flat.weights)  # at one draw
         self.means = torch.empty_like(self.model.matrix[: len(self.model.free)])  # (F, P)
         self._scratch, self._into = map(self.flat.views, (self.gradient, self.means[0]))
@@ -139,14 +151,14 @@ class Along(Run):
         items: int | None = None,
     ) -> Tensor:
         """Losses (S,) at coordinates (S, k); into `out` (F, P) the mean over them of the free
-        anchors' gradients, times `scale`. With measure="arc" the losses are the points' own."""
+        anchors' gradients, times `scale`. Losses of weighted draws are the points' own."""
         if coefficients is None:
             coefficients = self.shape.coefficients(coords)  # (S, A) float64
         self._items = items
         shares = coefficients[:, self.model.which] * scale / len(coords)  # (S, F)
-        if self.measure == "arc":
-            weights, pulls = self._arc(coords)  # (S,), (S, A, A)
-            shares = shares * weights[:, None].to(shares)
+        weights, gram = self._weights(coords)
+        if weights is not None:
+            shares = shares * weights.detach()[:, None].to(shares)
         each = shares.tolist()
         weights_at = coefficients.to(self.model.matrix)
         if self.strategy == "vmap":
@@ -155,15 +167,42 @@ class Along(Run):
             losses, values = self._one(weights_at[0], batch, self._into, each[0][0])
         else:
             losses, values = self._one_by_one(weights_at, batch, each, out)
-        if self.measure == "arc":
-            # the mean over t of the pulls is zero, since the weights average to one: taking the
-            # typical loss away changes no expectation, and much of the noise
-            middle = float(values.double().mean())
-            self.typical = self.typical if self.drawn > self.samples else middle
-            pull = ((values.double() - self.typical)[:, None, None] * pulls).mean(0) * scale
+        if gram is not None:
+            pull = self._pull(values, weights, gram) * scale
             out += combined(pull[self.model.which], self.model.matrix)
-            self.typical += (1 - _FORGETS) * (middle - self.typical)
         return losses
+
+    def _weights(self, coords: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Weights (S,) of the draws, as a function of the anchors' inner products (A, A): None
+        where all are one, and where nothing depends on those products."""
+        if self.density is None and not self.log_volume:
+            return None, None
+        anchors = self.model.matrix
+        gram = inner(anchors, anchors, origin=anchors[0]).requires_grad_()
+        if self.density is None:
+            return None, gram
+        with torch.enable_grad():
+            return self.density(coords.to(gram.device), gram), gram
+
+    def _pull(self, values: Tensor, weights: Tensor | None, gram: Tensor) -> Tensor:
+        r"""What moves the anchors besides the losses' gradients: \(M + M^T\), to multiply A with.
+
+        M is the gradient by their inner products of the mean over draws of weight times loss, with
+        the losses held, less \(\lambda \log V\). It costs nothing that grows with P.
+        """
+        with torch.enable_grad():
+            found = gram.new_zeros(())
+            if weights is not None:
+                # the weights average to one, so that taking the typical loss away changes no
+                # expectation, and much of the noise
+                middle = float(values.double().mean())
+                self.typical = self.typical if self.drawn > self.samples else middle
+                found = (weights * (values.double() - self.typical)).mean()
+                self.typical += (1 - _FORGETS) * (middle - self.typical)
+            if self.log_volume:
+                found = found - self.log_volume * self.shape.log_volume(gram)
+            (by,) = torch.autograd.grad(found, gram)
+        return by + by.mT
 
     def _one(
         self, coefficients: Tensor, batch: Any, into: list[Tensor], scale: float = 1.0
@@ -183,7 +222,7 @@ class Along(Run):
         return loss[None], self._decayed(loss[None], w[None])
 
     def _decayed(self, losses: Tensor, weights: Tensor) -> Tensor:
-        if self.measure != "arc" or not self.weight_decay:  # who else would ask for it
+        if self.density is None or not self.weight_decay:  # who else would ask for it
             return losses
         return losses + self.weight_decay / 2 * weights.square().sum(1)
 
@@ -216,21 +255,6 @@ class Along(Run):
             grads = grads.add(weights, alpha=self.weight_decay)
         torch.mm(torch.tensor(shares).to(grads).T, grads, out=out)
         return losses, self._decayed(losses, weights)
-
-    def _arc(self, coords: Tensor) -> tuple[Tensor, Tensor]:
-        r"""\(u(t) = |w'(t)| / \ell\), (S,), and its pull on the anchors, (S, A, A).
-
-        u is a function of the anchors' Gram matrix G, so that
-        \(\partial u / \partial A = (M + M^T) A\) with \(M = \partial u / \partial G\).
-        """
-        curve = self.shape.with_anchors(self.model.matrix)
-        assert isinstance(curve, Curve)
-        with torch.enable_grad():
-            gram = curve.gram().requires_grad_()
-            shares = curve.speed(coords, gram) / curve.arc(gram)
-            rows = [torch.autograd.grad(u, gram, retain_graph=True)[0] for u in shares]
-        pulls = torch.stack(rows)
-        return shares.detach(), pulls + pulls.mT
 
     def _faster(self, coords: Tensor, batch: Any) -> str:
         """How several draws are taken together in less time; BatchNorm and all else are equal."""
@@ -269,6 +293,7 @@ class Along(Run):
             "measure": self.measure,
             "samples": self.samples,
             "weight_decay": self.weight_decay,
+            "log_volume": self.log_volume,
         }
 
     def _state(self) -> dict[str, Any]:

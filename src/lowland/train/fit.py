@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
 from lowland.files import PathLike
-from lowland.geometry import Curve, Shape
+from lowland.geometry import Barycentric, Curve, Shape
 from lowland.progress import Progress
-from lowland.train.along import Along
+from lowland.train.along import Along, Anchors
 from lowland.train.batches import length
 from lowland.trajectory import DecaySchedule
 
@@ -33,6 +34,7 @@ def fit(
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
     schedule: Callable[[Optimizer], LRScheduler] | None = None,
     weight_decay: float = 0.0,
+    log_volume: float = 0.0,
     samples: int = 1,
     measure: str = "coords",
     strategy: str | None = None,
@@ -51,6 +53,10 @@ def fit(
     equation 4), stratified over steps. A step is a forward and a backward pass of the plain model
     at w(t), in training mode, as one of `sgd` is, and a few sums of weight vectors.
 
+    With `log_volume=` it is \(E_t [\cdot] - \lambda_V \log V\) (Benton et al. 2021, equation 5): a
+    simplex or complex that is as large as the loss lets it be. A complex's simplexes are drawn in
+    proportion to their volumes, whose change with the vertices is part of the gradient.
+
     Args:
         shape: with free anchors, such as `Bezier.between(w0, w1)`; it is left as it was.
         surface: the loss; its device, autocast and channels_last are those of the fit.
@@ -61,7 +67,9 @@ def fit(
             0.05, momentum 0.9, with the schedule of `DecaySchedule` where none is given.
         schedule: made from the optimizer, and stepped once a step.
         weight_decay: λ, on the weights w(t) and not on the anchors.
-        samples: t a step; their gradients are averaged.
+        log_volume: λ_V, for simplexes and complexes; `spro` has the paper's rule for it. The log
+            of the fit then has the column "log_volume".
+        samples: t a step; their gradients are averaged. The paper takes 5 on a simplex.
         measure: "coords"; or "arc", for curves: L(w(t)) uniform in length along the curve, with
             its gradient through |w'(t)| and the length, which the paper leaves out as intractable:
             they are functions of the anchors' inner products alone.
@@ -75,8 +83,8 @@ def fit(
         A fitted copy, whose `log` is the `TrainingLog`; anchors that are not free stay bit-equal.
 
     Raises:
-        ConfigError: no free anchor, a measure that the shape lacks, a checkpoint of other
-            settings. LayoutError: a shape through weights of another model.
+        ConfigError: no free anchor, a measure or a volume that the shape lacks, a checkpoint of
+            other settings. LayoutError: a shape through weights of another model.
             NonFiniteError, DataError: see `sgd`.
 
     >>> from lowland.core import Regression
@@ -104,6 +112,12 @@ def fit(
         raise ConfigError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}.")
     if measure == "arc" and not isinstance(shape, Curve):
         raise ConfigError(f"measure: 'arc' is for curves, and {shape!r} has no length.")
+    if not 0 <= log_volume < math.inf:
+        raise ConfigError(f"log_volume: expected a number from 0 on, got {log_volume}.")
+    if log_volume and not isinstance(shape, Barycentric):
+        raise ConfigError(
+            f"log_volume: {shape!r} has no volume; give a simplex or a complex of them."
+        )
     if strategy not in (None, "accumulate", "vmap"):
         raise ConfigError(f"strategy: expected 'accumulate' or 'vmap', got {strategy!r}.")
     if surface.template.autocast is torch.float16:
@@ -131,12 +145,13 @@ def fit(
         samples=samples,
         strategy=strategy,
         weight_decay=weight_decay,
+        log_volume=log_volume,
         compile=compile,
         epochs=epochs,
         optimizer=optimizer,
         schedule=schedule,
         collectors=(),
-        validate=None if validate is None else lambda anchors: validate(anchors.shape_now()),
+        validate=_figures(shape, validate),
         device=None,
         autocast=surface.template.autocast,
         channels_last=surface.channels_last,
@@ -153,6 +168,22 @@ def fit(
     made = shape.with_anchors(moved)
     made.log = run.log()
     return made
+
+
+def _figures(
+    shape: Shape, validate: Callable[[Any], Mapping[str, float]] | None
+) -> Callable[[Anchors], Mapping[str, float]] | None:
+    """Figures after an epoch: the user's, and the volume of what has one."""
+    has = isinstance(shape, Barycentric) and len(shape.anchors) > 1
+    if validate is None and not has:
+        return None
+
+    def figures(anchors: Anchors) -> Mapping[str, float]:
+        now = anchors.shape_now()
+        found = dict(validate(now)) if validate else {}
+        return ({"log_volume": float(now.log_volume())} if has else {}) | found
+
+    return figures
 
 
 def _loader_of(surface: LossSurface) -> Iterable[Any]:

@@ -1,0 +1,62 @@
+"""The point of a simplex that is nearest to another: Wolfe's algorithm (1976), exact."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lowland.errors import LowlandError
+
+_ROUNDING = 1e-14
+
+
+def nearest(gram: Tensor) -> Tensor:  # (A, A) -> (A,)
+    """Barycentric coordinates of the point of the hull of A points that is nearest to zero.
+
+    Args:
+        gram: the points' inner products, float64; only these matter.
+
+    >>> points = torch.tensor([[1.0, 1.0], [1.0, -3.0], [4.0, 0.0]], dtype=torch.float64)
+    >>> nearest(points @ points.T)
+    tensor([0.7500, 0.2500, 0.0000], dtype=torch.float64)
+    """
+    weights = torch.zeros_like(gram[0])
+    held = [int(gram.diagonal().argmin())]  # a face that has the best point so far in its inside
+    weights[held] = 1
+    least = _ROUNDING * float(gram.diagonal().max())
+    for _ in range(100 + 10 * len(gram)):
+        slopes = gram @ weights
+        best = int(slopes.argmin())
+        if best in held or float(weights @ slopes - slopes[best]) <= least:
+            return weights
+        held.append(best)
+        while True:
+            inside = _flat(gram[held][:, held])
+            if bool((inside > _ROUNDING).all()):
+                weights = torch.zeros_like(weights)
+                weights[held] = inside
+                break
+            # back to the face that the way to that point leaves the simplex through
+            before = weights[held]
+            out = inside <= _ROUNDING
+            share = (before / (before - inside))[out].min().clamp(0, 1)
+            after = torch.lerp(before, inside, share)
+            after[out & (after <= _ROUNDING)] = 0
+            after[out & (after == after[out].min())] = 0
+            held = [one for one, value in zip(held, after.tolist(), strict=True) if value > 0]
+            weights = torch.zeros_like(weights)
+            weights[held] = after[after > 0] / after.sum()
+    raise LowlandError("the nearest point of the simplex was not found; are its weights finite?")
+
+
+def _flat(gram: Tensor) -> Tensor:  # (S, S) -> (S,)
+    """Coordinates of the nearest point of the flat through the points: they sum to one."""
+    n = len(gram)
+    scale = gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny)
+    system = torch.ones(n + 1, n + 1, dtype=gram.dtype, device=gram.device)
+    system[:n, :n] = gram / scale
+    system[n, n] = 0
+    right = torch.zeros(n + 1, dtype=gram.dtype, device=gram.device)
+    right[n] = 1
+    found: Tensor = torch.linalg.solve(system, right)[:n]
+    return found
