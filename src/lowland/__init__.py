@@ -63,7 +63,16 @@ from lowland.landscape import (
 )
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior, Uniform
-from lowland.train import Batches, Members, MemberSGD, fit, sgd, sgd_members
+from lowland.train import (
+    Batches,
+    Members,
+    MemberSGD,
+    connect_modes,
+    fit,
+    sgd,
+    sgd_members,
+    spro,
+)
 from lowland.trajectory import (
     EMA,
     SWA,
@@ -131,6 +140,7 @@ __all__ = [
     "Uniform",
     "align",
     "barrier",
+    "connect_modes",
     "corrupt",
     "crps",
     "directions",
@@ -151,6 +161,7 @@ __all__ = [
     "sgd",
     "sgd_members",
     "similarity",
+    "spro",
     "temper",
     "tune_scale",
     "uncertainties",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from lowland.core.layout import inner
 from lowland.errors import ConfigError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.base import combined
+from lowland.train import checkpoint as disk
 from lowland.train.flat import FlatModel
 from lowland.train.run import Run
 
@@ -279,13 +279,10 @@ class Along(Run):
     # -- checkpoints -----------------------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
-        digest = hashlib.blake2b(digest_size=8)
-        for anchor in self.shape.anchors:  # where the free ones start, too
-            digest.update(anchor.cpu().numpy().tobytes())
         surface = self.surface
         return super()._settings() | {
             "shape": f"{type(self.shape).__name__} of {len(self.shape.anchors)} anchors",
-            "anchors": digest.hexdigest(),
+            "anchors": disk.digest(self.shape.anchors),  # where the free ones start, too
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
             "autocast": str(surface.template.autocast),

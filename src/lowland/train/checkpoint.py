@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,14 @@ def load(path: PathLike, *, settings: dict[str, Any]) -> dict[str, Any]:
             "checkpoint, or delete it to start anew."
         )
     return state
+
+
+def digest(vectors: Tensor) -> str:
+    """A short hash of weight vectors (n, P), for settings."""
+    hashed = hashlib.blake2b(digest_size=8)
+    for vector in vectors:
+        hashed.update(vector.cpu().numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def rng_state() -> dict[str, Any]:

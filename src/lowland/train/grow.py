@@ -1,0 +1,355 @@
+"""Simplexes of low loss, grown vertex by vertex, around one mode or between several."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lowland.core import LossSurface, Point
+from lowland.errors import ConfigError
+from lowland.files import PathLike
+from lowland.geometry import Barycentric, Simplex, SimplicialComplex
+from lowland.geometry.volume import height
+from lowland.posteriors import Uniform
+from lowland.progress import Progress, reporting
+from lowland.records import GrowthResult
+from lowland.train import checkpoint as disk
+from lowland.train.fit import fit
+
+B = TypeVar("B", bound=Barycentric)
+LEAST = 1e-8  # of the paper's weight of the volume
+
+
+def spro(
+    surface: LossSurface,
+    w: Tensor | Point,
+    *,
+    vertices: int = 4,
+    epochs: int = 10,
+    strength: float = 1e-6,
+    **options: Any,
+) -> Simplex:
+    r"""A simplex of low loss around a mode: simplicial pointwise random optimisation.
+
+    Vertex by vertex: `Simplex.grow` adds one at the centroid, displaced, and `fit` moves it to
+    minimise \(E\, L(w) - \lambda_j \log V\) over the simplex while the others stay (Benton et al.
+    2021, section 4). An ensemble of simplexes (ESPRO) is
+    `Mixture([Uniform(spro(surface, w)) for w in modes])`.
+
+    A new vertex is kept where both hold, and otherwise left out, with a warning, and growth ends:
+    the highest loss at it and at `points` random points of the simplex is at most the mode's plus
+    `rise`; and it stands higher above the others than it did before it was fitted.
+
+    Args:
+        w: the mode, (P,), the first vertex.
+        vertices: how many in the end, the mode included.
+        epochs: of the fit of each vertex.
+        strength: λ* of the paper's rule \(\lambda_j = \max(\lambda^* / \log V, 10^{-8})\), V being
+            the volume if the new vertex were a random initialisation: noise as long as the mode.
+        log_volume: λ_j by hand, in place of the rule.
+        samples: points of the simplex a step, 5 as in the paper; see `fit`.
+        loader, optimizer, schedule, weight_decay, strategy, compile, accumulate, clip: see `fit`.
+        jitter: see `Simplex.grow`.
+        rise: in nats an item. points: see above. count: rows of the surface's loader that these
+            losses are of; None: all.
+        validate: gives further figures of the shape after each vertex, for the log.
+        seed: of everything. checkpoint: a folder; the same call goes on where it was stopped, and
+            with more vertices where it ended.
+        progress: True for a bar, or a callable (done, total).
+
+    Returns:
+        The simplex, whose `log` is a `GrowthResult`: volume and losses at each number of vertices,
+        and why it stopped.
+
+    Raises:
+        ConfigError: fewer than two vertices, a checkpoint of other settings. Others: see `fit`.
+
+    >>> from lowland.core import Regression
+    >>> data = [(torch.eye(3), torch.zeros(3, 1))]  # L is the square of |w|, but for constants
+    >>> surface = LossSurface(nn.Linear(3, 1, bias=False), Regression(noise_variance=1.0), data)
+    >>> simplex = spro(surface, torch.full((3,), 0.1), vertices=3, epochs=50, log_volume=1e-3)
+    >>> simplex.log.vertices.tolist(), bool(simplex.log.loss_max[-1] < simplex.log.bound)
+    ([1, 2, 3], True)
+    """
+    if vertices < 2:
+        raise ConfigError(f"vertices: expected at least 2, the mode included, got {vertices}.")
+    return _Growth(surface, Simplex([w]), "vertices", epochs, strength, **options).to(vertices)
+
+
+def connect_modes(
+    surface: LossSurface,
+    modes: Sequence[Tensor | Point],
+    *,
+    connectors: int = 2,
+    epochs: int = 10,
+    strength: float = 0.1,
+    **options: Any,
+) -> SimplicialComplex:
+    r"""A volume of low loss that joins modes: each spans a simplex with the connectors they share.
+
+    Connectors are added one by one, as vertices are in `spro`, each of them in all simplexes; the
+    loss is of the whole complex, uniform by volume. One connector of two modes is a chain with one
+    bend.
+
+    Args:
+        modes: two or more, (P,) each. connectors: how many in the end.
+        strength: λ* as in `spro`; 0.1 in the paper for complexes. Others: see `spro`, the modes'
+            highest loss being the one that `rise` is counted from.
+
+    Raises:
+        ConfigError: fewer than two modes, or equal ones; no connector; a checkpoint of other
+            settings. Others: see `fit`.
+
+    >>> from lowland.core import Regression
+    >>> data = [(torch.eye(3), torch.zeros(3, 1))]
+    >>> surface = LossSurface(nn.Linear(3, 1, bias=False), Regression(noise_variance=1.0), data)
+    >>> modes = 0.1 * torch.eye(3)[:2]
+    >>> volume = connect_modes(surface, modes, connectors=1, epochs=50, log_volume=1e-3)
+    >>> volume.cells, torch.equal(volume.anchors[:2], modes)
+    (((0, 2), (1, 2)), True)
+    """
+    if connectors < 1:
+        raise ConfigError(f"connectors: expected at least 1, got {connectors}.")
+    start = SimplicialComplex.connecting(modes)
+    return _Growth(surface, start, "connectors", epochs, strength, **options).to(connectors)
+
+
+def paper_weight(shape: Barycentric, strength: float, *, seed: int = 0) -> float:
+    r"""\(\lambda_j = \max(\lambda^* / \log V, 10^{-8})\) for a shape whose last vertex is new.
+
+    V is its volume with a random initialisation in that vertex's place: Gaussian noise of the first
+    vertex's root mean square. A volume below one gives the least weight, as in the paper.
+
+    >>> simplex = Simplex([torch.ones(100)]).grow()
+    >>> 1e-6 / math.log(20) < paper_weight(simplex, 1e-6) < 1e-6 / math.log(10)  # near sqrt(200)
+    True
+    """
+    anchors = shape.anchors.clone()
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(shape.size, generator=generator)
+    anchors[-1] = noise.to(anchors) * anchors[0].square().mean().sqrt()
+    log = float(shape.with_anchors(anchors).log_volume())
+    return max(strength / log, LEAST) if log else LEAST
+
+
+class _Growth:
+    """A shape that grows, what was found at each step, and its file."""
+
+    def __init__(
+        self,
+        surface: LossSurface,
+        start: Any,
+        counted: str,
+        epochs: int,
+        strength: float,
+        *,
+        log_volume: float | None = None,
+        samples: int = 5,
+        loader: Iterable[Any] | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        weight_decay: float = 0.0,
+        strategy: str | None = None,
+        compile: bool = False,
+        accumulate: int = 1,
+        clip: float | None = None,
+        jitter: float = 1e-2,
+        rise: float = 0.1,
+        points: int = 20,
+        count: int | None = None,
+        validate: Callable[[Any], Mapping[str, float]] | None = None,
+        seed: int = 0,
+        checkpoint: PathLike | None = None,
+        progress: Progress = False,
+    ) -> None:
+        if not rise >= 0 or points < 1:
+            raise ConfigError(
+                f"expected a rise from 0 on and at least one point, got rise={rise}, "
+                f"points={points}."
+            )
+        surface.layout.check(start.anchors)
+        self.surface, self.shape, self.counted = surface, start, counted
+        self.begun = 0 if counted == "vertices" else len(start.anchors)  # what is not counted
+        self.strength, self.log_volume = strength, log_volume
+        self.jitter, self.rise, self.points, self.count = jitter, rise, points, count
+        self.validate, self.seed, self.progress = validate, seed, progress
+        self.rows: list[dict[str, float]] = []
+        self.stopped = ""
+        self.folder = None if checkpoint is None else Path(checkpoint)
+        self.fitting: dict[str, Any] = {
+            "epochs": epochs,
+            "samples": samples,
+            "loader": loader,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "weight_decay": weight_decay,
+            "strategy": strategy,
+            "compile": compile,
+            "accumulate": accumulate,
+            "clip": clip,
+        }
+        kept = ("epochs", "samples", "weight_decay", "accumulate", "clip")
+        self.settings = {
+            "model": surface.layout.fingerprint,
+            "task": repr(surface.task),
+            "start": disk.digest(start.anchors),
+            "counted": counted,
+            "strength": strength,
+            "log_volume": log_volume,
+            "jitter": jitter,
+            "rise": rise,
+            "points": points,
+            "count": count,
+            "seed": seed,
+            **{name: self.fitting[name] for name in kept},
+        }
+
+    def to(self, wanted: int) -> Any:
+        """The shape with `wanted` vertices, or connectors, or with as many as were kept."""
+        self._resume(wanted)
+        with reporting(self.progress, self.counted) as report:
+            if not self.rows:
+                self._keep(self._judged(self.shape, number=0))
+            first = self._reached()
+            while not self.stopped and self._reached() < wanted:
+                behind = self._reached() - first
+
+                def inside(step: int, total: int | None, behind: int = behind) -> None:
+                    whole = None if total is None else total * (wanted - first)
+                    report(step + behind * (total or 0), whole)
+
+                self._one_more(inside)
+        if self.stopped:
+            warnings.warn(self.stopped, stacklevel=3)
+        self.shape = self.shape.with_anchors(self.shape.anchors)
+        self.shape.log = self._record()
+        return self.shape
+
+    def _reached(self) -> int:
+        return len(self.shape.anchors) - self.begun
+
+    def _one_more(self, report: Callable[[int, int | None], None]) -> None:
+        number = len(self.shape.anchors)
+        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+        grown = self.shape.grow(jitter=self.jitter, seed=seed)
+        weight = self.log_volume
+        if weight is None:
+            weight = paper_weight(grown, self.strength, seed=seed)
+        path = None if self.folder is None else self.folder / f"fit-{number}.safetensors"
+        started = time.perf_counter()
+        fitted = fit(
+            grown,
+            self.surface,
+            **self.fitting,
+            log_volume=weight,
+            seed=seed,
+            checkpoint=path,
+            progress=report,
+        )
+        seconds = time.perf_counter() - started
+        row = self._judged(fitted, number=number + 1 - self.begun)
+        row |= {"log_volume_weight": weight, "seconds": seconds}
+        before = height(grown.seen())
+        name = f"{'vertex' if self.counted == 'vertices' else 'connector'} {row['number']:.0f}"
+        if not row["loss_max"] <= self._bound():
+            self.stopped = (
+                f"{name} was left out: with it the loss comes up to "
+                f"{row['loss_max']:.4g}, more than {self.rise:g} above the start's "
+                f"{self.rows[0]['loss_max']:.4g}. Fit for longer, or allow a higher rise."
+            )
+        elif not row["height"] > before:
+            self.stopped = (
+                f"{name} was left out: it stands {row['height']:.3g} above the "
+                f"others, no higher than it began ({before:.3g}), so it adds no volume."
+            )
+        else:
+            self.shape = fitted
+        self._keep(row | {"kept": float(not self.stopped)})
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def _judged(self, shape: Any, *, number: int) -> dict[str, float]:
+        """What is found of a shape."""
+        grown = len(shape.anchors) > len(self.shape.anchors)
+        if number == 0:  # the modes themselves
+            table = self.surface.evaluate(iter(shape.anchors), count=self.count)
+        else:
+            drawn = Uniform(shape).points(self.points, seed=self.seed)
+            points = itertools.chain(shape.anchors[-1:] if grown else (), drawn)
+            table = self.surface.evaluate(points, count=self.count)
+        loss = table.loss.double()
+        found = {
+            "number": float(number or (1 if self.counted == "vertices" else 0)),
+            "log_volume": float(shape.log_volume()) if number else math.nan,
+            "height": height(shape.seen()) if number else math.nan,
+            "loss_mean": float(loss.mean()),
+            "loss_max": float(loss.max()),
+            "kept": 1.0,
+        }
+        return found | {k: float(v) for k, v in (self.validate or _nothing)(shape).items()}
+
+    def _bound(self) -> float:
+        return self.rows[0]["loss_max"] + self.rise
+
+    def _record(self) -> GrowthResult:
+        names = ["number", "log_volume", "height", "loss_mean", "loss_max", "kept"]
+        found = dict.fromkeys(name for row in self.rows for name in row)
+        others = [name for name in found if name not in names]
+        column = lambda name: torch.tensor(  # noqa: E731
+            [row.get(name, math.nan) for row in self.rows], dtype=torch.float64
+        )
+        rows = self.surface.data.rows or 0
+        return GrowthResult(
+            column("number").long(),
+            log_volume=column("log_volume"),
+            height=column("height"),
+            loss_mean=column("loss_mean"),
+            loss_max=column("loss_max"),
+            kept=column("kept").bool(),
+            counted=self.counted,
+            samples=self.points,
+            rows=min(self.count or rows, rows),
+            batchnorm="refresh" if self.surface.has_batchnorm else "none",
+            stopped=self.stopped,
+            bound=self._bound(),
+            figures={name: column(name) for name in others},
+        )
+
+    # -- its file --------------------------------------------------------------------------------
+
+    @property
+    def _file(self) -> Path | None:
+        return None if self.folder is None else self.folder / "growth.safetensors"
+
+    def _keep(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+        if self._file is not None:
+            state = {"anchors": self.shape.anchors, "rows": self.rows, "stopped": self.stopped}
+            disk.save(self._file, state | {"settings": self.settings})
+
+    def _resume(self, wanted: int) -> None:
+        """Goes on from the file, which may have come further than what is wanted now."""
+        if self._file is None or not self._file.exists():
+            return
+        state = disk.load(self._file, settings=self.settings)
+        self.rows = [row for row in state["rows"] if row["number"] <= wanted]
+        self.stopped = state["stopped"] if len(self.rows) == len(state["rows"]) else ""
+        anchors = state["anchors"].to(self.shape.anchors)[: self.begun + wanted]
+        while len(self.shape.anchors) < len(anchors):  # the structure; the vertices come after
+            self.shape = self.shape.grow(jitter=self.jitter)
+        self.shape = self.shape.with_anchors(anchors)
+
+
+def _nothing(shape: Any) -> dict[str, float]:
+    return {}
