@@ -145,6 +145,42 @@ def test_other_planes(run, plane, figures, extra):
         assert float(found.loss[2, 2]) == pytest.approx(float(surface(centre.weights)), rel=1e-4)
 
 
+def test_every_bend_has_a_name(run):
+    place = run.parent / "two-bends"
+    short = ["--bends", 2, "--epochs", 1, "--points", 3]
+    code, _, err = lowland("connect", run, "--kind", "bezier,chain", *short, "--out", place)
+    assert code == 0, err
+    curves = Connection.open(place).curves()
+    planes = {
+        "bend1,w0,bend2": (curves["bezier"].anchors[[1, 0, 2]], {"Bezier curve"}),
+        "w0,w1,bend": (curves["bezier"].anchors[[0, 3, 1]], {"Bezier curve", "line"}),
+        "w0,chain.bend2,w1": (curves["chain"].anchors[[0, 2, 3]], {"Polygonal chain", "line"}),
+        "bezier.bend1,w0,chain.bend1": (
+            torch.stack([curves["bezier"].anchors[1], *curves["chain"].anchors[:2]]),
+            {"Bezier curve", "Polygonal chain"},
+        ),
+    }
+    for plane, (points, drawn) in planes.items():
+        code, _, err = lowland("scan", place, "--plane", plane, "--resolution", 2)
+        assert code == 0, err
+        where = place / "scan" / plane.replace(",", "-")
+        found = SurfaceResult.load(where / "records/surface.npz")
+        assert list(found.marks) == plane.split(",")
+        assert torch.allclose(
+            torch.stack(list(found.marks.values())), ll.Plane.through(*points).marks
+        )
+        assert set(found.curves) == drawn
+    code, _, err = lowland("scan", place, "--plane", "bend1,bend2,bend3")
+    assert code == 2
+    assert "no weights 'bend3'; there are w0, w1, bend, bend1, bend2, bezier.bend, " in err
+    assert "chain.bend2, average-0, " in err
+    code, _, err = lowland(
+        "scan", run, "--plane", "sgd-0,bend2,average-0"
+    )  # its one curve is meant
+    assert code == 2
+    assert "no weights 'bend2'; there are w0, w1, bend, bend1, bezier.bend" in err
+
+
 def test_a_run_may_be_moved_with_its_curves(run, tmp_path, monkeypatch):
     moved = shutil.copytree(run, tmp_path / "moved [run]")
     monkeypatch.chdir(tmp_path)

@@ -159,17 +159,18 @@ def test_the_same_command_again_only_shows_the_table(finished, config):
 STOPS = [
     ("step", 9, "SIGKILL"),  # in the middle of an epoch of the first network
     ("step", 40, "SIGKILL"),  # in the walk, between iterates
-    ("before-replace", 8, "SIGKILL"),  # files that are written but have not taken their place
-    ("before-replace", 21, "SIGKILL"),
-    ("after-replace", 14, "SIGKILL"),  # an iterate's file without its line in the journal
+    ("before-replace", 5, "SIGKILL"),  # files that are written but have not taken their place
+    ("before-replace", 13, "SIGKILL"),  # all iterates of the walk, and its first checkpoint alone
+    ("before-replace", 15, "SIGKILL"),
+    ("after-replace", 9, "SIGKILL"),  # an iterate's file without its line in the journal
     ("step", 55, "SIGINT"),
 ]
 
 
-# every step and every file of a run, up to its comparison, the 40th file: an hour
+# every step and every file of a run, up to its comparison, the 33rd file: an hour
 EVERYWHERE = [
     pytest.param(event, number, "SIGKILL", marks=pytest.mark.soak)
-    for event, last in [("step", 60), ("before-replace", 40), ("after-replace", 39)]
+    for event, last in [("step", 60), ("before-replace", 33), ("after-replace", 32)]
     for number in range(1, last + 1)
 ]
 

@@ -159,5 +159,9 @@ def test_what_cannot_be_corrupted_is_refused():
         ll.corrupt(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "contrast", 1)
     with pytest.raises(ll.DataError, match=r"in \[0, 1\].*normalise"):
         ll.corrupt(NORMALISE.done(x), "contrast", 1)
+    shift, vectors = [("contrast", 1)], [(torch.rand(2, 3), torch.arange(2))]
+    for normalise in (None, NORMALISE):  # whose numbers a channel would make images of vectors
+        with pytest.raises(ll.DataError, match=r"got \(2, 3\) of torch.float32"):
+            list(Corrupted(vectors, ll.Classification(), shift, normalise=normalise))
     with pytest.raises(ll.DataError, match="one input tensor, got a, b"):
-        list(Corrupted([{"a": x, "b": x}], ll.Classification(), [("contrast", 1)]))
+        list(Corrupted([{"a": x, "b": x}], ll.Classification(), shift))

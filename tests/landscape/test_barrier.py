@@ -92,6 +92,23 @@ def test_statistics_are_refreshed_along_the_line():
     assert abs(float(found) - float(frozen)) > 1e-3
 
 
+def test_frozen_statistics_of_the_ends_are_not_dropped_in_silence():
+    net = network()
+    surface = ll.LossSurface(net, ll.Classification(), images())
+    w = surface.layout.flatten(net)
+    w0, w1 = (ll.Point(each, surface.refresh(each)) for each in (w, w.flip(0)))
+    alone = ll.barrier(surface, w0.weights, w1.weights, points=3, batchnorm="frozen")
+    own = float(surface(w1, batchnorm="frozen"))
+    assert abs(float(alone.loss[-1]) - own) > 1e-3  # what it would give for them
+    with pytest.raises(ll.ConfigError, match="not those of the Point that the Line was made of"):
+        ll.barrier(surface, w0, w1.weights, points=3, batchnorm="frozen")
+    found = ll.barrier(surface, w0, w1, points=3)  # statistics of every point
+    assert float(found.loss[-1]) == pytest.approx(own, rel=1e-5)
+    plain, _ = bowl()
+    a, b = (ll.Point(end, {"shift": torch.zeros(1)}) for end in ends())
+    assert ll.barrier(plain, a, b, batchnorm="frozen").height == 0  # no statistics, no doubt
+
+
 def test_a_loss_that_is_not_a_number_is_no_barrier_of_zero():
     rows = [(torch.ones(2, 1), torch.zeros(2, 1))]
     surface = ll.LossSurface(nn.Linear(1, 1), ll.Regression(noise_variance=1.0), rows)

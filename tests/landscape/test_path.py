@@ -197,6 +197,21 @@ def test_frozen_statistics_are_those_of_the_model():
     assert not torch.allclose(found.loss, ll.path(line, surface, points=3).loss, rtol=1e-2)
 
 
+@pytest.mark.parametrize("kind", [ll.Line, ll.Bezier, ll.PolyChain])
+def test_a_curve_knows_that_its_ends_had_statistics(kind, tmp_path):
+    surface, line = normed()
+    w0, w1 = line.anchors
+    curve = kind.between(ll.Point(w0, surface.refresh(w0)), w1)
+    curve.save(tmp_path / "curve.safetensors")
+    moved = curve.with_anchors(2 * curve.anchors).to("cpu")
+    for one in (curve, moved, ll.Shape.load(tmp_path / "curve.safetensors")):
+        with pytest.raises(ll.ConfigError, match=f"that the {kind.__name__} was made of"):
+            ll.path(one, surface, points=2, batchnorm="frozen")
+        assert ll.path(one, surface, points=2).loss.isfinite().all()
+    for bare in (kind.between(ll.Point(w0), w1), kind.between(w0, w1)):
+        assert ll.path(bare, surface, points=2, batchnorm="frozen").loss.isfinite().all()
+
+
 def test_regressions_have_an_rmse_and_no_error():
     surface, loss = bowl()
     w0, w1 = ends()

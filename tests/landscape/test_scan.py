@@ -158,6 +158,18 @@ def test_batchnorm_is_that_of_each_point(batchnorm, strategy):
     assert not torch.allclose(found.loss, twin, rtol=1e-3)
 
 
+def test_a_plane_knows_that_its_points_had_statistics():
+    case = next(case for case in CASES if case.name == "conv_bn")
+    surface = case.surface()
+    w = surface.layout.flatten(case.model())
+    u, v = torch.randn(2, len(w), generator=generator())
+    own = ll.Point(w, surface.refresh(w))
+    for plane in (ll.Plane(own, u, v), ll.Plane.through(w + u, own, w + v)):
+        with pytest.raises(ll.ConfigError, match="that the Plane was made of"):
+            ll.scan(plane, surface, resolution=2, batchnorm="frozen")
+        assert ll.scan(plane, surface, resolution=2).batchnorm == "refresh"
+
+
 @pytest.mark.parametrize("strategy", [None, "points", "batches", "vmap"])
 def test_figures_are_those_of_evaluate(strategy):
     surface = net_surface()

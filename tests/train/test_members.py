@@ -475,19 +475,6 @@ def test_other_settings_are_refused(tmp_path):
         run(14)
 
 
-def test_few_checkpoints_of_short_epochs(tmp_path, monkeypatch):
-    """An epoch takes a millisecond: a checkpoint after each would take most of the time."""
-    from lowland.train import checkpoint
-
-    saved = []
-    keep = checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda *args: (saved.append(1), keep(*args)))
-    ll.sgd_members(
-        ll.Members(seeded(mlp)), REGRESSION, batches(), epochs=6, checkpoint=tmp_path / "c"
-    )
-    assert len(saved) == 2  # before the first step, and at the end
-
-
 # -- the door --------------------------------------------------------------------------------------
 
 

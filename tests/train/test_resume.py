@@ -10,6 +10,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.files import same_tree
+from lowland.train import checkpoint
 from tests.train.resuming import Boom, Count, Run, network, rows, watched
 
 ROOT = Path(__file__).parents[2]
@@ -98,15 +99,19 @@ def test_a_run_that_is_not_restored_differs(tmp_path):
 def test_killed(tmp_path):
     """By SIGKILL, in mid-epoch, in mid-write and behind the write at the end of an epoch."""
     expected, _ = whole(tmp_path / "whole", "batches")
-    ends = []  # the events right behind the replacement of the checkpoint at an epoch's end
+    behind = {}  # the events right behind the replacement of a checkpoint, by its step
     event = Count()
     with watched(event), pytest.MonkeyPatch.context() as patch:
-        import lowland.train.checkpoint as disk
+        save = checkpoint.save
 
-        save = disk.save
-        patch.setattr(disk, "save", lambda *a: (save(*a), ends.append(event.count)))
+        def saving(path, state):
+            save(path, state)
+            behind.setdefault(state["step"], event.count)
+
+        patch.setattr(checkpoint, "save", saving)
         Run(tmp_path / "counted")(event)
-    places = {ends[1] - 1, ends[1], ends[1] + 7}
+    end = behind[10]  # the last step of the second epoch
+    places = {end - 1, end, end + 7}
     code = (
         "import sys; from tests.train.resuming import killed; killed(sys.argv[1], int(sys.argv[2]))"
     )
@@ -132,6 +137,52 @@ def test_a_finished_run_returns_at_once(tmp_path):
     assert event.count == 0
     assert same_tree(second.state(), first.state())
     assert torch.equal(second.log.columns["seconds"], first.log.columns["seconds"])
+
+
+# -- how many checkpoints ------------------------------------------------------------------------
+
+
+def plainly(path, **options):
+    ll.sgd(network(), ll.Classification(), ll.Batches(rows(), batch_size=5), checkpoint=path,
+           **options)  # fmt: skip
+
+
+def along(path, **options):
+    model = nn.Linear(6, 3)
+    surface = ll.LossSurface(model, ll.Classification(), ll.Batches(rows(), batch_size=5))
+    w = surface.layout.flatten(model)
+    ll.fit(ll.Bezier.between(w, w + 1), surface, checkpoint=path, **options)
+
+
+def together(path, **options):
+    data = [ll.Batches(rows(), batch_size=5, seed=seed) for seed in range(2)]
+    ll.sgd_members(ll.Members(nn.Linear(6, 3) for _ in data), ll.Classification(), data,
+                   checkpoint=path, **options)  # fmt: skip
+
+
+@pytest.mark.parametrize("train", [plainly, along, together])
+@pytest.mark.parametrize(
+    ("steps", "seconds", "expected"),
+    # the last step is not the end: its epoch is closed after it
+    [(None, 20, [0, 30]), (12, 20, [0, 12, 24, 30]), (5, 20, [0, 5, 10, 15, 20, 25, 30, 30]),
+     (None, 0, [*range(31), 30])],
+)  # fmt: skip
+def test_checkpoints_are_written_when_it_is_time_to(
+    tmp_path, monkeypatch, train, steps, seconds, expected
+):
+    """Six epochs of five steps, each of a few milliseconds: as long as a checkpoint takes."""
+    saved = []
+    keep = checkpoint.save
+
+    def save(path, state):
+        saved.append(state["step"])
+        keep(path, state)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr("lowland.train.run.SAVE_SECONDS", seconds)
+    train(tmp_path / "c", epochs=6, checkpoint_steps=steps)
+    assert saved == expected
+    assert checkpoint.load(tmp_path / "c", settings={})["epoch"] == 6
 
 
 # -- checkpoints that do not fit -------------------------------------------------------------------

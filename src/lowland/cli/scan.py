@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from torch import Tensor
 
 from lowland import plots
-from lowland.cli.connection import TITLES, Connection, is_connection, load
+from lowland.cli.connection import TITLES, Connection, is_connection, load, names_in
 from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.setup import Setup
@@ -18,13 +20,14 @@ from lowland.cli.show import Bars, say
 from lowland.core import Point
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
-from lowland.geometry import Line, Plane, Shape
+from lowland.geometry import Curve, Line, Plane, Shape
 from lowland.landscape import directions, forecast
 from lowland.landscape import scan as scanned
 from lowland.records import SurfaceResult
 from lowland.trajectory import Trajectory
 
 _SURFACE = "surface.npz"
+_OF_A_CURVE = re.compile(r"w0|w1|(\w+\.)?bend\d*")  # names of its anchors: ends and bends
 
 
 def scan(
@@ -41,8 +44,9 @@ def scan(
         typer.Option(
             metavar="NAME,...",
             help="Three weights: w0,w1,bend are the ends and the bend of a curve that `lowland "
-            "connect` made, others are files of the run's weights/, such as sgd-0; two make a "
-            "line; of several runs one is enough. pca: the walk's principal components; random: "
+            "connect` made (bend1, bend2, ... where it has several, bezier.bend and chain.bend "
+            "where there are two), others are files of the run's weights/, such as sgd-0; two make "
+            "a line; of several runs one is enough. pca: the walk's principal components; random: "
             "filter-normalised directions around --around.",
         ),
     ] = None,
@@ -186,8 +190,8 @@ def _connection(runs: list[Path], plane: str | None) -> Connection | None:
     path = runs[0].expanduser()
     if is_connection(path):
         return Connection.open(path)
-    words = [word.strip().split(".")[-1] for word in (plane or "").split(",")]
-    curve = plane is None or bool({"w0", "w1", "bend"} & set(words))
+    words = [word.strip() for word in (plane or "").split(",")]
+    curve = plane is None or any(_OF_A_CURVE.fullmatch(word) for word in words)
     if curve and is_connection(path / "connect"):
         return Connection.open(path / "connect")
     if curve and plane is not None:
@@ -202,20 +206,7 @@ def _through(
     words: list[str], opened: list[Opened], setup: Setup, joined: Connection | None
 ) -> tuple[Shape, dict[str, Any]]:
     """The plane of three weights, or the line of two."""
-    named: dict[str, Any] = {}
-    curves: dict[str, Any] = {}
-    if joined:
-        w0, w1 = joined.weights()
-        named = {"w0": w0, "w1": w1}
-        fitted = {kind: curve for kind, curve in joined.curves().items() if kind != "line"}
-        for kind, curve in fitted.items():
-            named[f"{kind}.bend"] = curve.anchors[1]
-            named.setdefault("bend", curve.anchors[1])
-        drawn = {word.split(".")[0] for word in words if word.endswith(".bend")}
-        for kind in drawn or set(list(fitted)[:1]):
-            curves[TITLES[kind]] = fitted[kind]
-        if {"w0", "w1"} <= set(words):
-            curves["line"] = Line(w0, w1)
+    named, curves = _of_curves(words, joined) if joined else ({}, {})
     if len(words) == 1 and len(opened) > 1:
         found = [load(run.folder, words[0], setup) for run in opened]
         labels = [f"{run.name}" for run in opened]
@@ -232,6 +223,38 @@ def _through(
             f"{', '.join(labels)}."
         )
     return Plane.through(*found), {"marks": labels, "curves": curves or None}
+
+
+def _of_curves(words: list[str], joined: Connection) -> tuple[dict[str, Any], dict[str, Curve]]:
+    """Ends and bends by name, and the curves to draw: those whose bends are named, or the first.
+
+    Raises `ConfigError` for a name that is neither theirs nor one of the run's weights.
+    """
+    w0, w1 = joined.weights()
+    fitted = {kind: curve for kind, curve in joined.curves().items() if kind != "line"}
+    bends = {
+        f"{kind}.{bend}": w for kind, curve in fitted.items() for bend, w in _bends(curve).items()
+    }
+    first = next(iter(fitted.values()), None)  # its bends need no more words
+    named = {"w0": w0, "w1": w1, **(_bends(first) if first else {}), **bends}
+    there = [*named, *names_in(joined.runs[0].folder)]
+    for word in words:
+        if word not in there:
+            raise ConfigError(
+                f"--plane: {joined.path} and its run hold no weights {word!r}; there are "
+                f"{', '.join(there)}."
+            )
+    drawn = [kind for kind in fitted if any(word.startswith(f"{kind}.") for word in words)]
+    curves = {TITLES[kind]: fitted[kind] for kind in drawn or list(fitted)[:1]}
+    if {"w0", "w1"} <= set(words):
+        curves["line"] = Line(w0, w1)
+    return named, curves
+
+
+def _bends(curve: Curve) -> dict[str, Tensor]:
+    """Its free anchors by name: bend, which is bend1 too, bend2, ..."""
+    free = curve.anchors[1:-1]
+    return {"bend": free[0]} | {f"bend{i}": w for i, w in enumerate(free, 1)}
 
 
 def _random(

@@ -101,11 +101,7 @@ def corrupt(images: Tensor, kind: str, strength: int, *, seed: int = 0, first: i
         raise ConfigError(f"kind: expected one of {', '.join(CORRUPTIONS)}, got {kind!r}.")
     if strength not in STRENGTHS:
         raise ConfigError(f"strength: expected one of {STRENGTHS}, got {strength!r}.")
-    if images.ndim != 4 or not images.is_floating_point():
-        raise DataError(
-            f"corruptions are for images, (N, C, H, W) floating-point; got {tuple(images.shape)} "
-            f"of {images.dtype}."
-        )
+    _require_images(images)
     if not len(images):
         return images
     low, high = (float(value) for value in torch.aminmax(images))
@@ -118,6 +114,14 @@ def corrupt(images: Tensor, kind: str, strength: int, *, seed: int = 0, first: i
     options = {"seed": seed, "first": first} if function is gaussian_noise else {}
     found = function(images.clamp(0, 1), numbers[STRENGTHS.index(strength)], **options)
     return found.clamp(0, 1)
+
+
+def _require_images(images: Tensor) -> None:
+    if images.ndim != 4 or not images.is_floating_point():
+        raise DataError(
+            f"corruptions are for images, (N, C, H, W) floating-point; got {tuple(images.shape)} "
+            f"of {images.dtype}."
+        )
 
 
 class Normalise(NamedTuple):
@@ -187,7 +191,9 @@ class Corrupted:
                 parts = self.task.parts(batch)
                 if self.rows is not None:
                     parts = take(parts, self.rows - first)
-                pixels = self.normalise.undone(one_input(parts))
+                images = one_input(parts)
+                _require_images(images)  # as they come: undoing would broadcast other rows
+                pixels = self.normalise.undone(images)
                 found = corrupt(pixels, kind, strength, seed=self.seed, first=first)
                 yield parts._replace(args=(self.normalise.done(found),))
                 first += len(pixels)

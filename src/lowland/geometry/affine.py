@@ -8,7 +8,7 @@ from torch import Tensor
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, combined, gathered
+from lowland.geometry.base import Shape, combined, gathered, have_buffers
 
 _FLAT = 1e-6  # sine of an angle below which float32 directions are no longer apart
 
@@ -20,6 +20,7 @@ class Affine(Shape):
         rows = gathered([center, *directions], what="the center and the directions")
         super().__init__(rows, free=[False] * len(rows))
         self.k = len(rows) - 1
+        self.buffered = have_buffers([center])
         require_independent(rows[1:])
 
     @property

@@ -32,10 +32,12 @@ class Shape(ABC):
 
     Attributes:
         anchors: (A, P). free: which of them `fit` may move. k: how many coordinates.
-        size: P.
+        size: P. buffered: whether points that it was made of had buffers, which a shape, of weights
+        alone, leaves behind.
     """
 
     k: int
+    buffered = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -220,6 +222,11 @@ def gathered(weights: Iterable[Any], *, what: str) -> Tensor:
     wide = any(row.dtype == torch.float64 for row in rows)
     dtype = torch.float64 if wide else torch.float32
     return torch.stack([row.detach().to(rows[0].device, dtype) for row in rows])
+
+
+def have_buffers(weights: Iterable[Any]) -> bool:
+    """Whether any of them is a `Point` with buffers."""
+    return any(isinstance(w, Point) and bool(w.buffers) for w in weights)
 
 
 def combined(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, A), (A, P) -> (n, P)

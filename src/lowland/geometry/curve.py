@@ -13,7 +13,7 @@ from torch import Tensor
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, gathered, stratified
+from lowland.geometry.base import Shape, gathered, have_buffers, stratified
 
 _NODES, _PANELS = 16, 16  # of Gauss and Legendre, and parts, a smooth piece: where a curve turns
 # sharply its speed is nearly a kink
@@ -48,6 +48,7 @@ class Curve(Shape):
         made = cls.__new__(cls)
         free = [False, *[True] * bends, False]
         Shape.__init__(made, torch.cat([ends[:1], inside, ends[1:]]), free=free)
+        made.buffered = have_buffers([w0, w1])
         return made
 
     @property

@@ -8,7 +8,7 @@ from torch import Tensor
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
-from lowland.geometry.base import gathered
+from lowland.geometry.base import gathered, have_buffers
 
 
 class Plane(Affine):
@@ -52,6 +52,7 @@ class Plane(Affine):
         plane = cls(points[0], *orthonormal(directions))
         plane.marks, _ = plane.coords_of(points)
         plane.marks[0] = 0.0
+        plane.buffered = have_buffers([a, b, c])
         return plane
 
     def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:

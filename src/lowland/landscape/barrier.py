@@ -39,8 +39,9 @@ def barrier(
         batchnorm, count, strategy, chunk, progress: see `path`.
 
     Raises:
-        ConfigError: ends that are equal, fewer than three points. LayoutError: weights of another
-            model. NonFiniteError: not one finite loss.
+        ConfigError: ends that are equal, fewer than three points, frozen statistics of ends that
+            have their own. LayoutError: weights of another model. NonFiniteError: not one finite
+            loss.
 
     >>> import torch
     >>> from torch import nn

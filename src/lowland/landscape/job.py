@@ -32,6 +32,7 @@ from lowland.landscape.figures import (
 )
 from lowland.landscape.grid import curve_on, explained_by, grid_of, marks_of, path_on
 from lowland.landscape.ledger import Ledger, conditions, print_of
+from lowland.landscape.statistics import require_statistics
 from lowland.progress import Progress, reporting
 from lowland.records import SurfaceResult
 
@@ -59,6 +60,7 @@ class Job:
         paths: Mapping[str, Any] | None = None,
         count: int | None = None,
     ) -> None:
+        require_statistics(shape, surface, batchnorm)
         self.shape, self.surface, self.batchnorm = shape, surface, batchnorm
         self.tolerance = _tolerance(refine)
         if curves and not isinstance(shape, Affine):

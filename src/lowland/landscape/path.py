@@ -17,6 +17,7 @@ from lowland.files import PathLike
 from lowland.geometry import Curve
 from lowland.landscape.figures import Row
 from lowland.landscape.ledger import Ledger, conditions
+from lowland.landscape.statistics import require_statistics
 from lowland.progress import Progress, reporting
 from lowland.records import PathResult, Table
 
@@ -49,11 +50,14 @@ def path(
         count, test_count: rows to read of the surface's loader, and of `loader`; None: all.
         store: a file that every chunk of points is written to, and that is gone on with if it is
             there, to the same values bit by bit; see `scan`.
-        batchnorm, strategy, chunk, progress: see `predict`.
+        batchnorm: "refresh" re-estimates statistics at every point; "frozen" takes the model's at
+            all of them, and is refused where the curve's ends came with their own.
+        strategy, chunk, progress: see `predict`.
 
     Raises:
-        ConfigError: a shape that is no curve, fewer than two points, a file of another path.
-            LayoutError: a curve of another model. NonFiniteError: not one finite loss.
+        ConfigError: a shape that is no curve, fewer than two points, a file of another path, frozen
+            statistics of ends that have their own. LayoutError: a curve of another model.
+        NonFiniteError: not one finite loss.
 
     >>> from torch import nn
     >>> from lowland.core import Regression
@@ -70,6 +74,7 @@ def path(
             f"{type(curve).__name__}; ll.scan draws planes."
         )
     surface.layout.check(curve.anchors)
+    require_statistics(curve, surface, batchnorm)
     at = _coordinates(points, t)
     data = [rows_for(surface, None, count=count).held()]
     if loader is not None:

@@ -58,7 +58,7 @@ def scan(
             {name: number}. None: loss, and error or rmse.
         together: fixed weights: adds "nll_together" and "error_together" of the average of their
             probabilities and the point's.
-        batchnorm: "refresh" re-estimates statistics at every point, "frozen" does not.
+        batchnorm: "refresh" or "frozen", see `path`.
         refine: True, or what the colours of the first figure may be off by (0.02 of the scale): a
             coarse grid is evaluated, then where interpolation would be wrong. The rest is
             interpolated, see `known` of the record; NaN never is.
@@ -69,7 +69,8 @@ def scan(
         count, strategy, chunk, progress: see `predict`.
 
     Raises:
-        ConfigError: a resolution of 1, a shape of more coordinates, a file of another scan.
+        ConfigError: a resolution of 1, a shape of more coordinates, a file of another scan, frozen
+            statistics for a shape through points that have their own.
         NonFiniteError: no point has a finite loss.
 
     >>> import torch

@@ -21,7 +21,7 @@ from lowland.records import TrainingLog
 from lowland.train import checkpoint as disk
 from lowland.train.batches import Batches, length
 
-SAVE_SECONDS = 20.0  # between checkpoints inside of an epoch
+SAVE_SECONDS = 20.0  # between checkpoints
 _WATCH = 32  # steps between looks at the loss on a GPU, where each look waits for it
 
 
@@ -68,7 +68,7 @@ class Run:
             "items": 0.0,
             "seconds": 0.0,
         }  # of the epoch under way
-        self.saved = time.monotonic()
+        self.saved = time.monotonic(), 0  # when the last checkpoint was written, and at which step
         self.pending: list[tuple[int, Tensor, int]] = []  # (batch, loss, items) not looked at yet
 
     # -- the loop --------------------------------------------------------------------------------
@@ -112,6 +112,10 @@ class Run:
         self._look()
         self.partial["seconds"] += time.perf_counter() - started
         self._close_epoch()
+        last = self.epoch == self.options["epochs"]
+        # an epoch of a small network may be over in less time than a checkpoint takes
+        if self.options["checkpoint"] is not None and (last or self._due()):
+            self.save()
         report(self.step, total)
 
     def _backward(self, batch: Any) -> None:
@@ -178,9 +182,11 @@ class Run:
         return time.perf_counter()
 
     def _due(self) -> bool:
-        every = self.options["checkpoint_steps"]
+        every, (when, step) = self.options["checkpoint_steps"], self.saved
+        if step == self.step:  # the end of an epoch adds little to its last step
+            return False
         if every is None:
-            return time.monotonic() - self.saved >= SAVE_SECONDS
+            return time.monotonic() - when >= SAVE_SECONDS
         return self.step % every == 0
 
     def _close_epoch(self) -> None:
@@ -201,8 +207,6 @@ class Run:
         self.partial = dict.fromkeys(self.partial, 0.0)
         self.epoch += 1
         self.batch = 0
-        if self.options["checkpoint"] is not None:
-            self.save()
 
     def _batches(self) -> Iterator[Any]:
         """The rest of this epoch."""
@@ -255,7 +259,7 @@ class Run:
             self.layout.flatten(self.model), what=f"no checkpoint at step {self.step}: the weights"
         )
         disk.save(self.options["checkpoint"], self._state())
-        self.saved = time.monotonic()
+        self.saved = time.monotonic(), self.step
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -57,9 +57,8 @@ def sgd(
         accumulate: batches per optimizer step, whose gradient is the mean of theirs.
         clip: the largest norm of the gradient of what is optimised.
         seed: of dropout and other noise; the caller's random state is left as it was.
-        checkpoint: a file to write the whole state to, before the first step, every epoch and
-            every 20 seconds (or every `checkpoint_steps` steps), and to continue from if it is
-            there.
+        checkpoint: a file to write the whole state to, before the first step, every 20 seconds (or
+            every `checkpoint_steps` steps) and at the end, and to continue from if it is there.
         progress: True for a bar, or a callable of (done, total).
 
     Raises:

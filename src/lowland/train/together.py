@@ -65,8 +65,7 @@ def sgd_members(
         clip: the largest norm of a network's gradient.
         diverged: "stop" raises where a network's loss is NaN or infinite; "drop" sets its weights
             to 0, holds them, and goes on with the others: its losses are NaN from then on.
-        seed: of dropout. checkpoint, checkpoint_steps, progress: as in `sgd`, but between epochs
-            too a checkpoint is written every 20 seconds or `checkpoint_steps` steps only.
+        seed: of dropout. checkpoint, checkpoint_steps, progress: as in `sgd`.
 
     Returns:
         A log a network, with its share of the time.
@@ -206,10 +205,6 @@ class _Together(Run):
         self.partial = {"loss": torch.zeros_like(row), "items": 0.0, "seconds": 0.0}
         self.epoch += 1
         self.batch = 0
-        last = self.epoch == self.options["epochs"]
-        # an epoch of small networks may be over in less time than a checkpoint takes
-        if self.options["checkpoint"] is not None and (last or self._due()):
-            self.save()
 
     def _settings(self) -> dict[str, Any]:
         return super()._settings() | {
