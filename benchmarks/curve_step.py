@@ -1,8 +1,9 @@
-"""A training step on a Bezier curve against a plain SGD step of the same model.
+"""A training step on a Bezier curve, or a simplex, against plain SGD steps of the same model.
 
 The plain step is what a user writes: forward, backward, fused SGD with momentum. Weight decay is in
 both. Batches of 128; fast: in bfloat16 and channels_last memory, where the same passes over the
-weights count for more.
+weights count for more. On a simplex of four vertices a step takes five points, as in the paper, and
+the volume's gradient: it stands against five plain steps.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ from lowland import zoo
 from lowland.train.along import Along
 
 BATCH, DECAY = 128, 3e-4
+SAMPLES = 5  # points of a simplex a step
 
 
 def case(
     name: str,
     model: nn.Module,
-    shape: tuple[int, ...],
+    image: tuple[int, ...],
     reach: str,
     *,
     rounds: int,
+    simplex: bool = False,
     autocast: torch.dtype | None = None,
     channels_last: bool = False,
 ) -> Row:
     torch.manual_seed(0)
-    x, y = torch.randn(BATCH, *shape), torch.randint(10, (BATCH,))
+    x, y = torch.randn(BATCH, *image), torch.randint(10, (BATCH,))
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -39,7 +42,9 @@ def case(
         model, task, [(x, y)], autocast=autocast, channels_last=channels_last, bn_rows=BATCH
     )
     w = surface.layout.flatten(model)
-    curve = ll.Bezier.between(w, w + 0.01 * torch.randn_like(w))
+    samples = SAMPLES if simplex else 1
+    near = w + 0.01 * torch.randn(2, len(w))
+    shape = ll.Simplex([w, *near]).grow() if simplex else ll.Bezier.between(w, near[0])
 
     def optimizer(parameters):
         return torch.optim.SGD(
@@ -50,6 +55,10 @@ def case(
     plain = optimizer(model.parameters())
 
     def step() -> None:
+        for _ in range(samples):
+            one_step()
+
+    def one_step() -> None:
         plain.zero_grad(set_to_none=True)
         with torch.autocast("cpu", autocast, enabled=autocast is not None):
             output = model(x)
@@ -60,13 +69,14 @@ def case(
 
     plainly = False
     run = Along(
-        curve,
+        shape,
         surface,
         [(x, y)],
         measure="coords",
-        samples=1,
-        strategy=None,
+        samples=samples,
+        strategy="accumulate",
         weight_decay=DECAY,
+        log_volume=1e-6 if simplex else 0.0,
         compile=False,
         epochs=1,
         optimizer=optimizer,
@@ -91,9 +101,10 @@ def case(
 
     mine, theirs = paired(along, step, rounds=rounds)
     size = surface.layout.size / 1e6
+    kind = "simplex" if simplex else "Bezier curve"
     return Row(
-        f"a step on a Bezier curve, {name} ({size:.2g} million weights)",
-        "a plain SGD step",
+        f"a step on a {kind}, {name} ({size:.2g} million weights)",
+        f"{samples} plain SGD steps" if simplex else "a plain SGD step",
         ratio(mine, theirs),
         reach,
         f"{ms(mine)} against {ms(theirs)}",
@@ -113,6 +124,9 @@ def main() -> None:
             case("PreResNet-20, fast", zoo.PreResNet(), image, "<= 1.05", rounds=9, **fast),
             case("VGG-16-BN", zoo.VGG16(), image, "<= 1.05", rounds=3),
             case("VGG-16-BN, fast", zoo.VGG16(), image, "<= 1.05", rounds=7, **fast),
+            case("ConvFC", zoo.ConvFC(), image, "<= 1.10", rounds=5, simplex=True),
+            case("ConvFC, fast", zoo.ConvFC(), image, "<= 1.10", rounds=9, simplex=True, **fast),
+            case("VGG-16-BN, fast", zoo.VGG16(), image, "<= 1.10", rounds=3, simplex=True, **fast),
         ]
     )
 

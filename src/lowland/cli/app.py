@@ -13,6 +13,7 @@ from lowland.cli.connect import connect
 from lowland.cli.demo import demo
 from lowland.cli.run import run
 from lowland.cli.scan import scan
+from lowland.cli.simplex import simplex
 
 app = typer.Typer(
     name="lowland",
@@ -45,3 +46,4 @@ app.command()(average)
 app.command()(compare)
 app.command()(connect)
 app.command()(scan)
+app.command()(simplex)

@@ -20,7 +20,10 @@ from lowland.errors import ConfigError, LowlandError
 
 _S = TypeVar("_S", bound="Section")
 
-Method = Literal["sgd", "ema", "swa", "swag-diagonal", "swag", "fge", "ensemble", "multiswag"]
+Method = Literal[
+    "sgd", "ema", "swa", "swag-diagonal", "swag", "fge", "ensemble", "multiswag", "espro"
+]
+BY_REQUEST = ("espro",)  # costs several times what the others do
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threads = Annotated[int, Field(ge=1, le=1024)]  # torch crashes on tens of thousands
 
@@ -156,6 +159,21 @@ class Connect(Section):
     resolution: int = Field(default=41, ge=0)  # of the plane; 0: none
 
 
+class Growing(Section):
+    """Simplexes around the first annealed networks, which the method espro draws from."""
+
+    components: int = Field(default=1, ge=1)
+    vertices: int = Field(default=3, ge=2)  # the network included
+    epochs: int = Field(default=10, ge=1)  # of fitting each vertex
+    samples: int = Field(default=5, ge=1)  # points of the simplex a step
+    lr: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    strength: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # None: the paper's
+    jitter: float = Field(default=1e-2, gt=0, allow_inf_nan=False)
+    rise: float = Field(default=0.1, ge=0)  # nats an item above the network's loss
+    points: int = Field(default=20, ge=1)  # where a new vertex is judged
+    rows: int = Field(default=10_000, ge=2)  # of the training rows, for that
+
+
 class Repeat(Section):
     """The same run for many values of one key, and one table of them all."""
 
@@ -174,7 +192,7 @@ class Config(Section):
     data: Named
     task: Literal["classification", "regression", "language"] | Named = "classification"
     out: str = Field(default="runs/run", coerce_numbers_to_str=True)
-    methods: list[Method] = list(get_args(Method))
+    methods: list[Method] = [m for m in get_args(Method) if m not in BY_REQUEST]
     ensemble: int = Field(default=3, ge=2)
     samples: int = Field(default=30, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -188,6 +206,7 @@ class Config(Section):
     train: Train = Train()
     average: Average = Average()
     fge: FGE = FGE()
+    simplex: Growing = Growing()
     connect: Connect | None = None
     repeat: Repeat | None = None
 
@@ -252,6 +271,11 @@ def check_config(values: dict[str, Any], *, where: str) -> Config:
 def check_named(values: Any, *, where: str) -> Named:
     """The same for the name of a callable alone."""
     return _check(Named, values, where)
+
+
+def check_growing(values: Any, *, where: str) -> Growing:
+    """The same for how simplexes grow."""
+    return _check(Growing, values, where)
 
 
 def _check(section: type[_S], values: Any, where: str) -> _S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,11 @@ import typer
 from rich.console import Console
 
 from lowland import plots
-from lowland.cli.connection import KINDS, TITLES, Connection, Joining, names_in
+from lowland.cli.connection import KINDS, TITLES, Connection, Joining
 from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.show import Bars, say, show_figures
+from lowland.cli.stage import names_in
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.geometry import Curve, Line
@@ -102,10 +104,10 @@ def join(runs: list[Path], ends: str | None, out: Path | None) -> Connection:
 def execute(joined: Connection, asked: Joining) -> Table:
     """Does what `lowland connect` does."""
     console = Console()
-    line = Line(*joined.weights())  # refused before anything is written
+    line = Line(*joined.ends())  # refused before anything is written
     joined.path.mkdir(parents=True, exist_ok=True)
     with locked(joined.path), using_threads(joined.runs[0].threads):
-        joined.claim(asked)
+        joined.claim(asdict(asked) | {"kinds": list(asked.kinds)})
         with Bars(console) as bars:
             curves: dict[str, Curve] = {"line": line}
             if asked.align:
@@ -119,7 +121,7 @@ def execute(joined: Connection, asked: Joining) -> Table:
         table = Table.from_rows(_row(kind, record) for kind, record in records.items())
         table.save(joined.record("curves.json"))
         pictures = _draw(joined, records)
-    names = " and ".join(joined.names())
+    names = " and ".join(joined.titles())
     many = f"{next(iter(records.values())).rows:,} training rows"
     show_figures(table, "curve", f"Between {names} ({many})", console)
     say(console, f"Results: {joined.path}/")
@@ -154,7 +156,7 @@ def _fitted(joined: Connection, kind: str, asked: Joining, progress: Any) -> Cur
     except StoreError:  # not there yet, or damaged
         pass
     setup, train = joined.setup, joined.setup.config.train
-    curve = KINDS[kind].between(*joined.weights(), bends=asked.bends)
+    curve = KINDS[kind].between(*joined.ends(), bends=asked.bends)
     epochs = asked.epochs or train.epochs
     total = epochs * -(-setup.length() // train.accumulate)
     checkpoint = joined.path / "checkpoints" / f"{kind}.safetensors"
@@ -186,7 +188,7 @@ def _fitted(joined: Connection, kind: str, asked: Joining, progress: Any) -> Cur
 
 def _aligned(joined: Connection) -> Curve:
     """The line to the second end with its hidden units permuted."""
-    w0, w1 = joined.weights()
+    w0, w1 = joined.ends()
     batch = joined.setup.task.parts(next(iter(joined.setup.clean)))
     model = joined.setup.model(0)
     return Line(w0, permuted(model, w0.weights, w1.weights, inputs=batch.kwargs or batch.args))

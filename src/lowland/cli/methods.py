@@ -14,7 +14,7 @@ from lowland.cli.modes import Modes
 from lowland.core import Classification
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate import fit_temperature, predict, temper, tune_scale
-from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
+from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior, Uniform
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
 
@@ -28,6 +28,7 @@ TITLES = {
     "fge": "FGE ensemble",
     "ensemble": "Deep ensemble",
     "multiswag": "MultiSWAG",
+    "espro": "ESPRO",
 }
 
 
@@ -38,6 +39,7 @@ class Needs:
     annealed: int = 0
     walks: int = 0
     cycles: int = 0
+    simplexes: int = 0
 
 
 class Methods:
@@ -51,6 +53,7 @@ class Methods:
 
     def needs(self, method: str) -> Needs:
         """What must be trained for a method alone."""
+        components = self.config.simplex.components
         return {
             "sgd": Needs(annealed=1),
             "ema": Needs(walks=1),
@@ -60,6 +63,7 @@ class Methods:
             "fge": Needs(walks=1, cycles=1),
             "ensemble": Needs(annealed=self.config.ensemble),
             "multiswag": Needs(walks=self.config.ensemble),
+            "espro": Needs(annealed=components, simplexes=components),
         }[method]
 
     def check(self) -> None:
@@ -85,8 +89,9 @@ class Methods:
 
     def title(self, method: str) -> str:
         """The name of a row."""
-        many = f" of {self.config.ensemble}" if method in ("ensemble", "multiswag") else ""
-        return TITLES[method] + many
+        many = {"ensemble": self.config.ensemble, "multiswag": self.config.ensemble}
+        many["espro"] = self.config.simplex.components
+        return TITLES[method] + (f" of {many[method]}" if many.get(method, 1) > 1 else "")
 
     def judge(self, method: str, progress: Progress) -> None:
         """Predicts the test rows with a method, after tuning it on the validation rows."""
@@ -156,6 +161,7 @@ class Methods:
             "swa": lambda: PointMass(load("average-0", layout)),
             "fge": lambda: self.modes.store("fge-0").ensemble(),
             "ensemble": lambda: Ensemble([load(f"sgd-{i}", layout) for i in many]),
+            "espro": self._espro,
         }
         if method in simple:
             return simple[method]()
@@ -185,6 +191,10 @@ class Methods:
             warnings.simplefilter("ignore")
             return store.swag(rank=min(rank, len(store)) if rank else 0).posterior()
 
+    def _espro(self) -> Posterior:
+        each = [Uniform(self.modes.shape(i)) for i in range(self.config.simplex.components)]
+        return each[0] if len(each) == 1 else Mixture(each)
+
     def _tune(self, post: Gaussian | Mixture) -> tuple[Posterior, float]:
         tuned, table = tune_scale(
             self.setup.surface,
@@ -205,7 +215,13 @@ class Methods:
         if needs.cycles:  # branches off its walk where that begins to be averaged
             done = self.modes.store("swa-0").steps[0] / self.modes.steps
             return done + len(self.modes.log("fge-0").columns["epoch"])
-        return epochs * (needs.annealed + needs.walks)
+        # a step on a simplex is as many passes as it takes samples
+        grown = sum(
+            float((self.modes.growth(i).vertices > 1).sum()) for i in range(needs.simplexes)
+        )
+        asked = self.config.simplex
+        passes = grown * asked.epochs * asked.samples
+        return epochs * (needs.annealed + needs.walks) + passes
 
     def _train_seconds(self, method: str) -> float:
         needs = self.needs(method)
@@ -214,4 +230,6 @@ class Methods:
             share = self.modes.store("swa-0").steps[0] / self.modes.total
             return log("swa-0").seconds * share + log("fge-0").seconds
         seconds = sum(log(f"sgd-{i}").seconds for i in range(needs.annealed))
-        return seconds + sum(log(f"swa-{i}").seconds for i in range(needs.walks))
+        seconds += sum(log(f"swa-{i}").seconds for i in range(needs.walks))
+        grown = [self.modes.growth(i).figures["seconds"] for i in range(needs.simplexes)]
+        return seconds + sum(float(each.nansum()) for each in grown)

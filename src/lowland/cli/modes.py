@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lowland.cli.folder import RunFolder
 from lowland.cli.setup import Setup
+from lowland.cli.simplexes import grown, kept
 from lowland.core import Point
 from lowland.core.layout import clean
 from lowland.errors import StoreError
+from lowland.geometry import Simplex
 from lowland.progress import Progress
-from lowland.records import TrainingLog
+from lowland.records import GrowthResult, TrainingLog
 from lowland.train import sgd
 from lowland.trajectory import (
     EMA,
@@ -57,7 +60,7 @@ class Modes:
             return self.walk_picks.count(self.total)
         return MidCycle(self.cycle).count(self.steps * self.cycle_epochs)
 
-    # -- the three kinds -------------------------------------------------------------------------
+    # -- the kinds -------------------------------------------------------------------------
 
     def annealed(self, number: int, progress: Progress) -> None:
         """SGD to the end of its budget with a decaying rate."""
@@ -103,6 +106,35 @@ class Modes:
         collectors = [Collector(self._fresh_store("fge-0"), when=MidCycle(self.cycle))]
         epochs = self.cycle_epochs
         self._train("fge-0", 0, schedule, collectors, progress, start=start, epochs=epochs)
+
+    def simplex(self, number: int, progress: Progress) -> None:
+        """The simplex around an annealed network."""
+        name, record = f"simplex-{number}", self._growth(number)
+        with suppress(StoreError):  # not there yet, or damaged
+            Simplex.load(self._shape(number)), GrowthResult.load(record)
+            if callable(progress):
+                progress(1, 1)
+            return
+        self.folder.event("training", run=name)
+        shape, growth = grown(
+            self.setup,
+            [self.folder.load_weights(f"sgd-{number}", self.setup.layout)],
+            self.config.simplex,
+            seed=self.config.seed + number,
+            checkpoint=self.folder.path / "checkpoints" / name,
+            progress=progress,
+        )
+        kept(shape, growth, self._shape(number), record)
+        seconds = float(growth.figures["seconds"].nansum())
+        self.folder.event("trained", run=name, seconds=round(seconds, 2))
+
+    def shape(self, number: int) -> Simplex:
+        """A simplex that is done."""
+        return Simplex.load(self._shape(number))
+
+    def growth(self, number: int) -> GrowthResult:
+        """How it grew."""
+        return GrowthResult.load(self._growth(number))
 
     def store(self, name: str) -> Trajectory:
         """The iterates of a run that is done, all of them there."""
@@ -240,6 +272,12 @@ class Modes:
             raise StoreError(
                 f"{store.path / JOURNAL} has {len(store)} of {expected} iterates; {_again(name)}"
             )
+
+    def _shape(self, number: int) -> Path:
+        return self.folder.path / "shapes" / f"simplex-{number}.safetensors"
+
+    def _growth(self, number: int) -> Path:
+        return self.folder.record(f"growth-simplex-{number}.json")
 
     def _store_path(self, name: str) -> Path:
         return self.folder.path / "trajectory" / name

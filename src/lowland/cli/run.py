@@ -63,6 +63,7 @@ def execute(config: Config) -> Table:
             with console.status("pictures"):
                 pictures = draw_all(methods)
             show(table, console)
+            _left_out(methods, console)
             folder.event("done")
             say(console, f"Results: {folder.path}/")
             say(console, f"Pictures: {', '.join(pictures)}")
@@ -86,6 +87,13 @@ def _join(setup: Setup, asked: Connect, folder: RunFolder, threads: int) -> None
         draw_plane(View.through(joined, [], None), options, "train", place)
 
 
+def _left_out(methods: Methods, console: Console) -> None:
+    """Says which simplexes have fewer vertices than were asked for."""
+    for i in range(max(methods.needs(method).simplexes for method in methods.config.methods)):
+        if stopped := methods.modes.growth(i).stopped:
+            say(console, f"Simplex {i + 1}: {stopped}")
+
+
 def _work(methods: Methods, console: Console) -> None:
     """Trains and judges, with bars."""
     config, modes = methods.config, methods.modes
@@ -97,5 +105,7 @@ def _work(methods: Methods, console: Console) -> None:
             modes.walking(i, bars.add(f"SWA walk {i + 1}"))
         if any(n.cycles for n in needs):
             modes.cyclical(bars.add("FGE cycles"))
+        for i in range(max(n.simplexes for n in needs)):
+            modes.simplex(i, bars.add(f"Simplex {i + 1}"))
         for method in config.methods:
             methods.judge(method, bars.add(f"predict: {methods.title(method)}"))

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from torch import Tensor
 
 from lowland import plots
-from lowland.cli.connection import TITLES, Connection, is_connection, load, names_in
+from lowland.cli.connection import Connection
 from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.setup import Setup
 from lowland.cli.show import Bars, say
+from lowland.cli.simplexes import Simplexes
+from lowland.cli.stage import Stage, load, names_in
 from lowland.core import Point
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
-from lowland.geometry import Curve, Line, Plane, Shape
+from lowland.geometry import Line, Plane, Shape
 from lowland.landscape import directions, forecast
 from lowland.landscape import scan as scanned
 from lowland.records import SurfaceResult
 from lowland.trajectory import Trajectory
 
 _SURFACE = "surface.npz"
-_OF_A_CURVE = re.compile(r"w0|w1|(\w+\.)?bend\d*")  # names of its anchors: ends and bends
+STAGES: tuple[type[Stage], ...] = (Connection, Simplexes)  # what may be named by words of its own
 
 
 def scan(
@@ -109,18 +109,18 @@ class View:
     @classmethod
     def of(cls, runs: list[Path], plane: str | None, **options: Any) -> View:
         """What the command line asks for."""
-        return cls.through(_connection(runs, plane), runs, plane, **options)
+        return cls.through(_stage(runs, plane), runs, plane, **options)
 
     @classmethod
     def through(
-        cls, joined: Connection | None, runs: list[Path], plane: str | None, **options: Any
+        cls, joined: Stage | None, runs: list[Path], plane: str | None, **options: Any
     ) -> View:
-        """The same, with the curves that are meant."""
+        """The same, with the curves or simplexes that are meant."""
         opened = joined.runs if joined else open_runs(runs)
         setup = joined.setup if joined else Setup(opened[0].config)
         words = [word.strip() for word in (plane or "").split(",") if word.strip()]
         if not words:
-            words = ["w0", "w1", "bend"] if joined else ["sgd-0"]
+            words = joined.plane() if joined else ["sgd-0"]
             if not joined and len(opened) == 1:
                 words = ["sgd-0", "sgd-1", "sgd-2"]
         if words in (["pca"], ["random"]):
@@ -183,32 +183,41 @@ def draw(found: SurfaceResult, folder: Path) -> list[str]:
     return done
 
 
-def _connection(runs: list[Path], plane: str | None) -> Connection | None:
-    """The curves that are meant, where any are."""
+def _stage(runs: list[Path], plane: str | None) -> Stage | None:
+    """The curves or simplexes that are meant, where any are."""
     if len(runs) > 1:
         return None
     path = runs[0].expanduser()
-    if is_connection(path):
-        return Connection.open(path)
+    for kind in STAGES:
+        if kind.is_at(path):
+            return kind.open(path)
     words = [word.strip() for word in (plane or "").split(",")]
-    curve = plane is None or any(_OF_A_CURVE.fullmatch(word) for word in words)
-    if curve and is_connection(path / "connect"):
-        return Connection.open(path / "connect")
-    if curve and plane is not None:
-        raise ConfigError(
-            f"--plane {plane}: {path} holds no curve yet; make one with `lowland connect {path}`, "
-            "or name weights of the run."
-        )
+    for kind in STAGES:
+        meant = any(map(kind.owns, words))
+        if (meant or plane is None) and kind.is_at(path / kind.command):
+            return kind.open(path / kind.command)
+        if meant:
+            raise ConfigError(
+                f"--plane {plane}: {path} holds no {kind.makes} yet; make them with `lowland "
+                f"{kind.command} {path}`, or name weights of the run."
+            )
     return None
 
 
 def _through(
-    words: list[str], opened: list[Opened], setup: Setup, joined: Connection | None
+    words: list[str], opened: list[Opened], setup: Setup, joined: Stage | None
 ) -> tuple[Shape, dict[str, Any]]:
     """The plane of three weights, or the line of two."""
-    named, curves = _of_curves(words, joined) if joined else ({}, {})
-    if len(words) == 1 and len(opened) > 1:
-        found = [load(run.folder, words[0], setup) for run in opened]
+    named = joined.named() if joined else {}
+    there = [*named, *names_in(opened[0].folder)]
+    for word in words if joined else []:
+        if word not in there:
+            raise ConfigError(
+                f"--plane: {joined.path if joined else ''} and its run hold no weights {word!r}; "
+                f"there are {', '.join(there)}."
+            )
+    if len(words) == 1 and len(opened) > 1 and not joined:
+        found: list[Any] = [load(run.folder, words[0], setup) for run in opened]
         labels = [f"{run.name}" for run in opened]
     else:
         found = [
@@ -222,39 +231,8 @@ def _through(
             f"--plane: expected three names of weights, or two for a line, got {len(found)}: "
             f"{', '.join(labels)}."
         )
+    curves = joined.drawn(words) if joined else {}
     return Plane.through(*found), {"marks": labels, "curves": curves or None}
-
-
-def _of_curves(words: list[str], joined: Connection) -> tuple[dict[str, Any], dict[str, Curve]]:
-    """Ends and bends by name, and the curves to draw: those whose bends are named, or the first.
-
-    Raises `ConfigError` for a name that is neither theirs nor one of the run's weights.
-    """
-    w0, w1 = joined.weights()
-    fitted = {kind: curve for kind, curve in joined.curves().items() if kind != "line"}
-    bends = {
-        f"{kind}.{bend}": w for kind, curve in fitted.items() for bend, w in _bends(curve).items()
-    }
-    first = next(iter(fitted.values()), None)  # its bends need no more words
-    named = {"w0": w0, "w1": w1, **(_bends(first) if first else {}), **bends}
-    there = [*named, *names_in(joined.runs[0].folder)]
-    for word in words:
-        if word not in there:
-            raise ConfigError(
-                f"--plane: {joined.path} and its run hold no weights {word!r}; there are "
-                f"{', '.join(there)}."
-            )
-    drawn = [kind for kind in fitted if any(word.startswith(f"{kind}.") for word in words)]
-    curves = {TITLES[kind]: fitted[kind] for kind in drawn or list(fitted)[:1]}
-    if {"w0", "w1"} <= set(words):
-        curves["line"] = Line(w0, w1)
-    return named, curves
-
-
-def _bends(curve: Curve) -> dict[str, Tensor]:
-    """Its free anchors by name: bend, which is bend1 too, bend2, ..."""
-    free = curve.anchors[1:-1]
-    return {"bend": free[0]} | {f"bend{i}": w for i, w in enumerate(free, 1)}
 
 
 def _random(

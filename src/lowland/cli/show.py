@@ -89,6 +89,17 @@ _PARTS = {
         "test_error_max": ("highest test error", "{:.4f}"),
         "length": ("length", "{:.1f}"),
     },
+    "growth": {
+        "log_volume": ("log volume", "{:.2f}"),
+        "height": ("height", "{:.3g}"),
+        "loss_mean": ("mean loss", "{:.4f}"),
+        "loss_max": ("highest loss", "{:.4f}"),
+        "test_nll_mean": ("mean test NLL", "{:.4f}"),
+        "test_error_mean": ("mean test error", "{:.4f}"),
+        "test_error_max": ("highest test error", "{:.4f}"),
+        "test_rmse_mean": ("mean test RMSE", "{:.4g}"),
+        "seconds": ("fit s", "{:.1f}"),
+    },
     "strange": {"auroc_{}": ("AUROC", "{:.4f}"), "fpr95_{}": ("FPR95", "{:.4f}")},
 }
 _BEST = {"accuracy": max, "rmse": min, "nll": min, "ece": min, "brier": min, "nll_tempered": min}

@@ -10,6 +10,7 @@ from lowland.zoo.images import ImageLoader, Prepare
 from lowland.zoo.mlp import MLP
 from lowland.zoo.only import only
 from lowland.zoo.preresnet import PreResNet
+from lowland.zoo.spirals import spirals
 from lowland.zoo.tensors import tensors
 from lowland.zoo.uci import uci, uci_net
 from lowland.zoo.vgg import VGG16
@@ -30,6 +31,7 @@ __all__ = [
     "fitted",
     "image_folder",
     "only",
+    "spirals",
     "tensors",
     "uci",
     "uci_net",

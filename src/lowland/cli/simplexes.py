@@ -1,0 +1,149 @@
+"""The folder of simplexes around networks of finished runs, or of the volume that joins them."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.cli.config import Growing
+from lowland.cli.setup import Setup
+from lowland.cli.stage import Stage
+from lowland.core import Point
+from lowland.geometry import Barycentric, Curve, PolyChain, Shape
+from lowland.progress import Progress
+from lowland.records import GrowthResult
+from lowland.train import connect_modes, spro
+from lowland.trajectory import DecaySchedule
+
+COMPLEX = "complex"
+_WORD = re.compile(r"(s\d+\.)?v\d+")
+
+
+class Simplexes(Stage):
+    """Networks, and a simplex around each, or one complex of all of them."""
+
+    command, makes, key = "simplex", "simplexes", "modes"
+
+    def shapes(self) -> dict[str, Barycentric]:
+        """The simplexes that are done, by the names of their files."""
+        names = [COMPLEX, *(f"simplex-{i}" for i in range(len(self.names)))]
+        found = {name: self.shape(name) for name in names if self.shape(name).is_file()}
+        return {name: Barycentric.load(path) for name, path in found.items()}
+
+    # -- for `lowland scan` ----------------------------------------------------------------------
+
+    def plane(self) -> list[str]:
+        return ["v0", "v1", "v2"]
+
+    @classmethod
+    def owns(cls, word: str) -> bool:
+        return _WORD.fullmatch(word) is not None
+
+    def named(self) -> dict[str, Tensor | Point]:
+        """Vertices of the first simplex, or of the complex (its networks first): v0, v1, ...; of
+        each simplex s0.v0, s0.v1, ..."""
+        named: dict[str, Tensor | Point] = {}
+        for number, shape in enumerate(self.shapes().values()):
+            vertices = {f"v{i}": vertex for i, vertex in enumerate(shape.anchors)}
+            named |= vertices if number == 0 else {}
+            named |= {f"s{number}.{name}": vertex for name, vertex in vertices.items()}
+        return named
+
+    def drawn(self, words: Sequence[str]) -> dict[str, Curve]:
+        """The edges between these vertices, as one line."""
+        shapes = list(self.shapes().values())
+        places = [_place(word) for word in words]
+        if len(places) != 3 or None in places or len({p[0] for p in places if p}) > 1:
+            return {}
+        number = next(p[0] for p in places if p)
+        numbers = [p[1] for p in places if p]
+        shape = shapes[number]
+        edges = [
+            pair
+            for pair in combinations(numbers, 2)
+            if any(set(pair) <= set(cell) for cell in shape.cells)
+        ]
+        if len(edges) == 3:
+            way = [*numbers, numbers[0]]
+        elif len(edges) == 2:
+            (middle,) = set(edges[0]) & set(edges[1])
+            way = [next(n for n in edge if n != middle) for edge in edges]
+            way.insert(1, middle)
+        else:
+            return {}
+        vertices = shape.anchors[way]
+        chain = PolyChain.between(vertices[0], vertices[1], bends=len(way) - 2)
+        return {"simplex": chain.with_anchors(vertices)}
+
+
+def _place(word: str) -> tuple[int, int] | None:
+    """The numbers of a simplex and of its vertex."""
+    if not Simplexes.owns(word):
+        return None
+    first, _, last = word.rpartition(".")
+    return int(first[1:] or 0) if first else 0, int(last[1:])
+
+
+def grown(
+    setup: Setup,
+    modes: Sequence[Point],
+    asked: Growing,
+    *,
+    connectors: int = 0,
+    seed: int,
+    checkpoint: Path,
+    validate: Callable[[Any], Mapping[str, float]] | None = None,
+    progress: Progress = False,
+) -> tuple[Barycentric, GrowthResult]:
+    """A simplex around a mode, or with connectors the volume between several, trained as the
+    networks were but for the learning rate."""
+    train = setup.config.train
+    total = asked.epochs * -(-setup.length() // train.accumulate)
+
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=asked.lr, momentum=train.momentum, fused=True)
+
+    options: dict[str, Any] = {
+        "epochs": asked.epochs,
+        "samples": asked.samples,
+        "loader": setup.batches(seed),
+        "optimizer": optimizer,
+        "schedule": lambda made: DecaySchedule(made, total=total),
+        "weight_decay": train.weight_decay,
+        "compile": setup.config.compile,
+        "accumulate": train.accumulate,
+        "clip": train.clip,
+        "jitter": asked.jitter,
+        "rise": asked.rise,
+        "points": asked.points,
+        "count": asked.rows,
+        "validate": validate,
+        "seed": seed,
+        "checkpoint": checkpoint,
+        "progress": progress,
+    }
+    if asked.strength is not None:
+        options["strength"] = asked.strength
+    with warnings.catch_warnings():
+        # why one was left out stands in the record, for whoever shows it
+        warnings.filterwarnings("ignore", ".* was left out: ")
+        shape: Barycentric
+        if connectors:
+            shape = connect_modes(setup.surface, modes, connectors=connectors, **options)
+        else:
+            shape = spro(setup.surface, modes[0], vertices=asked.vertices, **options)
+    return shape, shape.log
+
+
+def kept(shape: Shape, growth: GrowthResult, place: Path, record: Path) -> None:
+    """Writes a simplex, and how it grew."""
+    growth.save(record)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shape.save(place)

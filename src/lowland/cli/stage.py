@@ -1,0 +1,172 @@
+"""A folder that is made from finished runs: its settings, shapes, records and pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+from torch import Tensor
+
+from lowland.cli.folder import CONFIG, RunFolder, differences, versions
+from lowland.cli.opened import Opened, open_runs
+from lowland.cli.setup import Setup
+from lowland.core import Point
+from lowland.errors import ConfigError, StoreError
+from lowland.files import write_text
+from lowland.geometry import Curve
+from lowland.landscape.ledger import print_of
+
+
+class Stage:
+    """COMMAND.yaml, shapes/, records/, checkpoints/, pictures/ of some networks of runs.
+
+    Args:
+        path: the folder. runs: one run, or several of the same settings but for the seed.
+        names: of weights: some of one run, or one of each.
+    """
+
+    command: ClassVar[str]  # of the command line, and of the settings' file
+    makes: ClassVar[str]  # what it makes, in words
+    key: ClassVar[str]  # of the names, in the settings
+
+    def __init__(
+        self,
+        path: Path,
+        runs: Sequence[Opened],
+        names: Sequence[str],
+        *,
+        setup: Setup | None = None,
+    ) -> None:
+        self.path = path
+        self.runs = list(runs)
+        self.names = tuple(names)
+        self.setup = setup or Setup(self.runs[0].config)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """One that is there."""
+        body = cls.read(path)
+        try:
+            runs = open_runs([Path(os.path.normpath(path / run)) for run in body["runs"]])
+        except ConfigError as error:
+            raise ConfigError(
+                f"{cls.file(path)} names runs that are not there ({error}); move them along, or "
+                f"{cls.command} again."
+            ) from error
+        return cls(path, runs, body[cls.key])
+
+    @classmethod
+    def file(cls, path: Path) -> Path:
+        """Where its settings stand."""
+        return path / f"{cls.command}.yaml"
+
+    @classmethod
+    def is_at(cls, path: Path) -> bool:
+        """Whether this folder is one."""
+        return cls.file(path).is_file() and not (path / CONFIG).is_file()
+
+    @classmethod
+    def read(cls, path: Path) -> dict[str, Any]:
+        """Its settings as they stand."""
+        file = cls.file(path)
+        try:
+            body = yaml.safe_load(file.read_text(encoding="utf-8"))
+            list(body["runs"]), list(body[cls.key]), dict(body["asked"])
+        except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{file}: damaged, or not of `lowland {cls.command}`; name another folder, or "
+                f"delete this one and {cls.command} again."
+            ) from error
+        return dict(body)
+
+    def claim(self, asked: dict[str, Any]) -> None:
+        """Writes the settings; raises `ConfigError` where others are there."""
+        file = self.file(self.path)
+        body = {
+            # from here, so that runs and what is made of them can be moved together
+            "runs": [os.path.relpath(run.folder.path, self.path) for run in self.runs],
+            self.key: list(self.names),
+            "weights": [print_of(point.weights) for point in self.weights()],
+            "asked": asked,
+        }
+        if not file.is_file():
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise StoreError(
+                    f"{self.path} is not empty, and no folder of {self.makes}; name another with "
+                    "--out."
+                )
+            text = yaml.safe_dump(body | {"versions": versions()}, sort_keys=False)
+            write_text(file, text)
+            return
+        there = self.read(self.path)
+        body = {k: v for k, v in body.items() if k != "weights" or k in there}
+        # weights say more than where their runs are
+        changed = differences(there, body, but={"versions", "runs"})
+        if changed:
+            raise ConfigError(
+                f"{file} is of {self.makes} with other settings ({'; '.join(changed)}); name "
+                "another folder with --out, or delete this one."
+            )
+
+    def weights(self) -> tuple[Point, ...]:
+        """The networks, read once."""
+        return self._points
+
+    @cached_property
+    def _points(self) -> tuple[Point, ...]:
+        return tuple(
+            load(self.runs[i if len(self.runs) > 1 else 0].folder, name, self.setup)
+            for i, name in enumerate(self.names)
+        )
+
+    def titles(self) -> tuple[str, ...]:
+        """The networks as people say them: run and weights."""
+        if len(self.runs) == 1:
+            return self.names
+        return tuple(f"{r.name}/{n}" for r, n in zip(self.runs, self.names, strict=True))
+
+    def shape(self, name: str) -> Path:
+        """Where a shape lies."""
+        return self.path / "shapes" / f"{name}.safetensors"
+
+    def record(self, name: str) -> Path:
+        """Where a record lies."""
+        return self.path / "records" / name
+
+    # -- for `lowland scan` ----------------------------------------------------------------------
+
+    def plane(self) -> list[str]:
+        """The names of the weights that a plane is drawn through where none are given."""
+        raise NotImplementedError
+
+    @classmethod
+    def owns(cls, word: str) -> bool:
+        """Whether a name is one of those that `named` gives, whatever was made."""
+        raise NotImplementedError
+
+    def named(self) -> dict[str, Tensor | Point]:
+        """Weights by the names that `--plane` knows."""
+        raise NotImplementedError
+
+    def drawn(self, words: Sequence[str]) -> dict[str, Curve]:
+        """What is drawn over a plane through these weights."""
+        raise NotImplementedError
+
+
+def load(folder: RunFolder, name: str, setup: Setup) -> Point:
+    """Weights of a run by name; raises `ConfigError` that lists those that are there."""
+    found = names_in(folder)
+    if name not in found:
+        raise ConfigError(
+            f"{folder.path} holds no weights {name!r}; there are {', '.join(found) or 'none'}."
+        )
+    return folder.load_weights(name, setup.layout)
+
+
+def names_in(folder: RunFolder) -> list[str]:
+    """The names of the weights of a run."""
+    return sorted(p.stem for p in (folder.path / "weights").glob("*.safetensors"))
