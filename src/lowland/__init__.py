@@ -26,6 +26,7 @@ from lowland.evaluate import (
     corrupt,
     crps,
     fit_temperature,
+    functions,
     mc_dropout,
     noise_like,
     ood,
@@ -57,6 +58,7 @@ from lowland.landscape import (
     path,
     scan,
     similarity,
+    ternary,
 )
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior
@@ -130,6 +132,7 @@ __all__ = [
     "fit",
     "fit_temperature",
     "forecast",
+    "functions",
     "keep_freed_memory",
     "mc_dropout",
     "noise_like",
@@ -145,6 +148,7 @@ __all__ = [
     "sgd_members",
     "similarity",
     "temper",
+    "ternary",
     "tune_scale",
     "uncertainties",
 ]

@@ -8,12 +8,15 @@ record back. Nothing is pickled.
 from lowland.records.base import Record
 from lowland.records.landscape import BarrierResult, PathResult, SimilarityResult, SurfaceResult
 from lowland.records.predictive import Predictive
+from lowland.records.simplex import FunctionsResult, GrowthResult, TernaryResult
 from lowland.records.table import Table
 from lowland.records.training import TrainingLog
 from lowland.records.uncertainty import Reliability, RiskCoverage, ShiftCurves
 
 __all__ = [
     "BarrierResult",
+    "FunctionsResult",
+    "GrowthResult",
     "PathResult",
     "Predictive",
     "Record",
@@ -23,5 +26,6 @@ __all__ = [
     "SimilarityResult",
     "SurfaceResult",
     "Table",
+    "TernaryResult",
     "TrainingLog",
 ]

@@ -1,0 +1,151 @@
+"""How simplexes grew, the surface over a triangle, and the functions that a posterior draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.records.base import Record
+from lowland.records.table import Table
+
+
+@dataclass(frozen=True, eq=False)
+class GrowthResult(Record):
+    r"""How a simplex grew, a value a step: its volume, and the loss inside it.
+
+    Vertices are added while the loss inside stays low (SPRO, Benton et al. 2021).
+
+    Attributes:
+        vertices: (n,) integers, how many there are after each step, the new one among them.
+        log_volume: (n,) float64, NaN or -inf where there is none, as of one vertex.
+        height: (n,), distance of the new vertex from the hull of those before; NaN for the first.
+        loss_mean, loss_max: (n,), over `samples` random points of the shape.
+        kept: (n,) bool, whether the new vertex was accepted; only the last may be False.
+        counted: "vertices", or "connectors" where a complex grew.
+        rows: how many rows the losses are of. batchnorm: how the statistics were found, "none" for
+            models that have none.
+        stopped: why it ended, in words; "" where it reached what was asked.
+        bound: the loss above which a vertex is refused; NaN: none.
+        figures: other columns by name, such as "test_error_mean", "seconds"; (n,) each.
+
+    >>> nan, loss = float("nan"), torch.tensor([0.5, 0.75])
+    >>> growth = GrowthResult(
+    ...     torch.tensor([1, 2]),
+    ...     log_volume=torch.tensor([nan, 1.5]),
+    ...     height=torch.tensor([nan, 4.5]),
+    ...     loss_mean=loss,
+    ...     loss_max=2 * loss,
+    ...     kept=torch.tensor([True, False]),
+    ... )
+    >>> growth.reached
+    1
+    >>> print(growth.table())
+    vertices  log_volume  height  loss_mean  loss_max   kept
+           1         nan     nan     0.5000    1.0000   True
+           2      1.5000  4.5000     0.7500    1.5000  False
+    """
+
+    figure = "growth"
+    vertices: Tensor
+    log_volume: Tensor
+    height: Tensor
+    loss_mean: Tensor
+    loss_max: Tensor
+    kept: Tensor
+    counted: str = "vertices"
+    samples: int = 0
+    rows: int = 0
+    batchnorm: str = "refresh"
+    stopped: str = ""
+    bound: float = math.nan
+    figures: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def reached(self) -> int:
+        """How many vertices, or connectors, were kept in the end; 0 where none was."""
+        kept = self.vertices[self.kept.bool()]
+        return int(kept[-1]) if len(kept) else 0
+
+    def table(self) -> Table:
+        """A row a step, the columns of `figures` last."""
+        names = ("log_volume", "height", "loss_mean", "loss_max")
+        columns: dict[str, Any] = {self.counted: self.vertices}
+        columns |= {name: getattr(self, name) for name in names}
+        return Table(columns | {"kept": self.kept.bool()} | self.figures)
+
+
+@dataclass(frozen=True, eq=False)
+class TernaryResult(Record):
+    """Figures over a simplex of three vertices; `result.loss` is one of them.
+
+    Attributes:
+        coords: (n, 3), barycentric: shares of the vertices, which sum to one.
+        figures: {name: (n,)}: "loss", "error", ...; NaN stays NaN.
+        names: of the vertices.
+        lengths: (3,), distances of the vertices 0 and 1, 1 and 2, 2 and 0.
+        split: of which rows the figures are, such as "test". rows: how many.
+        batchnorm: how the statistics were found, "none" for models that have none.
+
+    >>> record = TernaryResult(
+    ...     torch.eye(3), {"loss": torch.ones(3)}, lengths=torch.tensor([3, 5, 4])
+    ... )
+    >>> record.corners().round(decimals=4)  # a right angle at the first
+    tensor([[0., 0.],
+            [3., 0.],
+            [0., 4.]], dtype=torch.float64)
+    """
+
+    figure = "ternary"
+    coords: Tensor
+    figures: dict[str, Tensor]
+    names: list[str] = field(default_factory=lambda: ["w0", "w1", "w2"])
+    lengths: Tensor = field(default_factory=lambda: torch.ones(3, dtype=torch.float64))
+    split: str = ""
+    rows: int = 0
+    batchnorm: str = "refresh"
+
+    def __getattr__(self, name: str) -> Any:
+        figures = self.__dict__.get("figures", {})
+        if name in figures:
+            return figures[name]
+        raise AttributeError(f"no figure {name!r}; there are {', '.join(figures)}.")
+
+    @property
+    def evaluated(self) -> int:
+        """At how many points a network was evaluated."""
+        return len(self.coords)
+
+    def corners(self) -> Tensor:
+        """The vertices in their own plane, (3, 2): the first at zero, the second along x."""
+        a, b, c = self.lengths.double().tolist()
+        x = (a * a + c * c - b * b) / (2 * a) if a > 0 else 0.0
+        y = math.sqrt(max(c * c - x * x, 0.0))
+        return torch.tensor([[0.0, 0.0], [a, 0.0], [x, y]], dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionsResult(Record):
+    """The functions that a posterior over weights draws, at n inputs.
+
+    Attributes:
+        inputs: (n, d). draws: (S, n, C) probabilities, or (S, n, D) means in the target's units.
+        mean: (n, C) or (n, D), of the model average. variance: (n, D), its total variance;
+            None for classification.
+        task: "classification" or "regression".
+        data_inputs, data_targets: rows to draw, (m, d) and (m,) or (m, D), in their own units.
+        batchnorm: how the statistics were found, "none" for models that have none.
+    """
+
+    figure = "functions"
+    inputs: Tensor
+    draws: Tensor
+    mean: Tensor
+    variance: Tensor | None = None
+    task: str = "classification"
+    data_inputs: Tensor | None = None
+    data_targets: Tensor | None = None
+    batchnorm: str = "refresh"
