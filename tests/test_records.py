@@ -12,6 +12,8 @@ from lowland import records
 from lowland.errors import StoreError
 from lowland.records import (
     BarrierResult,
+    FunctionsResult,
+    GrowthResult,
     PathResult,
     Predictive,
     Record,
@@ -21,6 +23,7 @@ from lowland.records import (
     SimilarityResult,
     SurfaceResult,
     Table,
+    TernaryResult,
     TrainingLog,
 )
 
@@ -96,10 +99,49 @@ EXAMPLES: dict[str, list[Record]] = {
             probs=torch.rand(4, 2),
             entropy=torch.rand(4),
             targets=torch.tensor([0, 1, 1, 0]),
+            error_by_samples=torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64),
             figures={"nll": 0.5, "accuracy": 1.0},
             reliability={"confidence": torch.rand(15), "count": torch.arange(15)},
         ),
         Predictive("regression", 1, mean=torch.rand(4, 1), variance=torch.rand(4, 1)),
+    ],
+}
+EXAMPLES |= {
+    "GrowthResult": [
+        GrowthResult(
+            torch.tensor([1, 2]),
+            torch.tensor([math.nan, 1.5]),
+            *[torch.tensor([0.25, 0.5])] * 3,
+            kept=torch.tensor([1, 0]),
+            counted="connectors",
+            stopped="it is full",
+            bound=2.5,
+            figures={"test_error_mean": torch.rand(2)},
+        ),
+        GrowthResult(torch.tensor([1]), *[torch.rand(1)] * 4, kept=torch.tensor([1])),
+    ],
+    "TernaryResult": [
+        TernaryResult(
+            torch.eye(3),
+            {"loss": torch.tensor([1.0, math.nan, math.inf])},
+            names=["SGD", "SWA", "w2"],
+            lengths=torch.tensor([3.0, 5.0, 4.0]),
+            split="test",
+            rows=10,
+        ),
+        TernaryResult(torch.eye(3), {}),
+    ],
+    "FunctionsResult": [
+        FunctionsResult(
+            torch.rand(4, 1),
+            torch.rand(3, 4, 1),
+            torch.rand(4, 1),
+            torch.rand(4, 1),
+            "regression",
+            torch.rand(2, 1),
+            torch.rand(2, 1),
+        ),
+        FunctionsResult(torch.rand(4, 2), torch.rand(3, 4, 2), torch.rand(4, 2)),
     ],
 }
 ALL = [pytest.param(r, id=f"{name}-{i}") for name, rs in EXAMPLES.items() for i, r in enumerate(rs)]
@@ -115,7 +157,7 @@ def same(a, b, *, exact: bool) -> bool:
         )
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[key], b[key], exact=exact) for key in a)
-    return type(a) is type(b) and a == b
+    return type(a) is type(b) and (a == b or (a != a and b != b))  # NaN
 
 
 def test_every_record_has_an_example() -> None:
@@ -185,6 +227,35 @@ def test_fields_of_another_version(tmp_path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"record": "Table"}))
     with pytest.raises(StoreError, match=r"another version of lowland .*'columns'"):
         Table.load(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("ending", [".npz", ".json"])
+def test_files_of_before_error_by_samples(tmp_path, ending) -> None:
+    new = EXAMPLES["Predictive"][0]
+    path = new.save(tmp_path / f"a{ending}")
+    if ending == ".json":
+        body = json.loads(path.read_text())
+        del body["error_by_samples"]
+        path.write_text(json.dumps(body))
+    else:
+        import numpy as np
+
+        arrays = dict(np.load(path))
+        body = json.loads(str(arrays["record.json"]))
+        del arrays[body["fields"]["dict"].pop("error_by_samples")["array"]]
+        np.savez(path, **{**arrays, "record.json": np.array(json.dumps(body))})
+    old = Predictive.load(path)
+    assert old.error_by_samples is None
+    assert same(new.probs, old.probs, exact=ending == ".npz")
+    assert old.metrics() == new.metrics()
+
+
+def test_a_figure_of_a_triangle_is_an_attribute() -> None:
+    triangle = EXAMPLES["TernaryResult"][0]
+    assert triangle.loss[0] == 1
+    assert triangle.evaluated == 3
+    with pytest.raises(AttributeError, match="no figure 'acc'; there are loss"):
+        _ = triangle.acc
 
 
 def test_columns_of_a_table() -> None:

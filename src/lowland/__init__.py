@@ -26,6 +26,7 @@ from lowland.evaluate import (
     corrupt,
     crps,
     fit_temperature,
+    functions,
     mc_dropout,
     noise_like,
     ood,
@@ -60,6 +61,7 @@ from lowland.landscape import (
     path,
     scan,
     similarity,
+    ternary,
 )
 from lowland.memory import keep_freed_memory
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior, Uniform
@@ -147,6 +149,7 @@ __all__ = [
     "fit",
     "fit_temperature",
     "forecast",
+    "functions",
     "keep_freed_memory",
     "mc_dropout",
     "noise_like",
@@ -163,6 +166,7 @@ __all__ = [
     "similarity",
     "spro",
     "temper",
+    "ternary",
     "tune_scale",
     "uncertainties",
 ]

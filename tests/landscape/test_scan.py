@@ -356,6 +356,19 @@ def test_marks_have_the_names_that_are_given():
         ll.scan(plane, surface, resolution=2, marks=("a", "b"))
 
 
+def test_the_corners_of_a_closed_chain_are_points_of_it():
+    surface = net_surface()
+    plane = plane_of(surface)
+    a, b, c = plane(plane.marks)
+    chain = ll.PolyChain.between(a, b, bends=2).with_anchors(torch.stack([a, b, c, a]))
+    found = ll.scan(plane, surface, resolution=2, curves={"simplex": chain}).curves["simplex"]
+    for corner in plane.marks:
+        assert (found - corner).abs().sum(1).min() < 1e-6
+    even = torch.linspace(0, 1, 201, dtype=torch.float64)  # which misses t = 1/3
+    twin = plane.coords_of(chain(even))[0]
+    assert (twin - plane.marks[1]).abs().sum(1).min() > 1e-3
+
+
 def test_a_curve_of_the_plane_and_one_that_leaves_it():
     surface = net_surface()
     a, b, theta = (torch.randn(surface.layout.size, generator=generator(i)) for i in range(3))

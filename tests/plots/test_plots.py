@@ -15,7 +15,7 @@ from lowland.plots.labels import spread
 from lowland.records import Record, Table
 
 TABLE = Table({"nll": torch.tensor([0.5, 0.25])})
-HELPERS = {"__init__", "labels", "overlays", "scales", "shading", "style"}
+HELPERS = {"__init__", "labels", "overlays", "panels", "scales", "shading", "style"}
 
 
 def test_every_file_has_its_line():

@@ -2,14 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from lowland.errors import DataError
+from lowland.errors import ConfigError, DataError
 from lowland.plots import samples
 from lowland.records import Predictive
 from tests.plots.contract import FigureContract
 
 
 def average(n, level=0.3):
-    return Predictive("classification", n, nll_by_samples=level + 0.2 / torch.arange(1, n + 1))
+    curve = level + 0.2 / torch.arange(1, n + 1)
+    return Predictive(
+        "classification", n, nll_by_samples=curve, error_by_samples=(curve / 4).double()
+    )
 
 
 class TestSamples(FigureContract):
@@ -26,6 +29,15 @@ class TestSamples(FigureContract):
             "constant": flat,
             "at one height": {f"method {i}": flat for i in range(9)},
         }
+
+
+class TestError(TestSamples):
+    def odd_records(self):
+        exact = Predictive("classification", 2, error_by_samples=torch.zeros(2))
+        return {"alone": average(3), "no error at all": exact}
+
+    def draw(self, record, **options):
+        return super().draw(record, metric="error", **options)
 
 
 @pytest.mark.parametrize(("count", "scale"), [(1, "linear"), (10, "linear"), (11, "log")])
@@ -45,3 +57,14 @@ def test_final_values_are_labelled():
 def test_without_values_it_is_refused():
     with pytest.raises(DataError, match="nll_by_samples"):
         samples(Predictive("classification", 3))
+    with pytest.raises(DataError, match="no error_by_samples; predict on a classifier's rows"):
+        samples(Predictive("regression", 3, nll_by_samples=torch.ones(3)), metric="error")
+    with pytest.raises(ConfigError, match="expected one of nll, error, got 'ece'"):
+        samples(average(3), metric="ece")
+
+
+def test_errors_are_in_percent():
+    ax = samples({"SWAG": average(10)}, metric="error")
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * average(10).error_by_samples)
+    assert ax.get_ylabel() == "error (%)"
+    assert ax.texts[0].get_text() == "SWAG 8.00%"

@@ -242,6 +242,26 @@ def test_what_is_straight_is_dashed_however_many_points_it_has():
     assert styles == ["--", "-", "-"]
 
 
+def test_a_triangle_keeps_its_corners_and_labels_keep_off_its_sides():
+    corners = torch.tensor([[-2.0, -1.0], [2.0, -1.0], [0.0, 1.5]])
+    closed = torch.cat([corners, corners[:1]])
+    ax = surface(bowl(curves={"simplex": closed}, marks=dict(zip("abc", corners, strict=True))))
+    (sides,) = (line for line in ax.lines if line.get_label() == "simplex")
+    xy = sides.get_xydata()
+    for corner in corners.numpy():
+        assert np.abs(xy - corner).sum(1).min() == 0
+    np.testing.assert_array_equal(xy[0], xy[-1])
+    length = np.linalg.norm(np.diff(xy, axis=0), axis=1).sum()
+    assert length == pytest.approx(float((closed[1:] - closed[:-1]).norm(dim=1).sum()))
+    seen = ax.transData.transform(xy)
+    for text in ax.texts:
+        if text.get_text() in "abc":
+            box = text.get_window_extent()
+            inside = (seen > [box.x0, box.y0]) & (seen < [box.x1, box.y1])
+            assert not inside.all(1).any(), text.get_text()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["simplex"]
+
+
 def test_a_path_that_lies_on_the_plane_says_so():
     path = {"coords": torch.rand(3, 2), "residual": torch.zeros(3)}
     (text,) = surface(bowl(paths={"SGD": path})).get_legend().get_texts()

@@ -10,7 +10,7 @@ from mpl_toolkits.mplot3d.art3d import Line3D, Poly3DCollection
 from lowland.errors import ConfigError, DataError
 from lowland.plots import surface as flat
 from lowland.plots import surface3d
-from lowland.plots.overlays import HIDDEN
+from lowland.plots.overlays import HIDDEN, INKS
 from lowland.plots.style import colours_of
 from lowland.plots.surface3d import Relief, between
 from lowland.records import SurfaceResult
@@ -95,6 +95,20 @@ def test_overlays_lie_on_the_landscape():
     assert {text.get_text() for text in ax.texts} >= {"SGD 1", "SGD 2", "bend"}
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == ["chord", "Bezier", "SGD, off the plane by 3.2 to 5.1"]
+
+
+def test_the_sides_of_a_triangle_follow_the_landscape():
+    corners = torch.tensor([[-2.0, -1.0], [2.0, -1.0], [0.0, 1.5], [-2.0, -1.0]])
+    ax = surface3d(bowl(curves={"simplex": corners}), height="linear")
+    heights = []
+    for line in ax.lines:
+        if line.get_color() == INKS[0]:
+            x, y, z = (np.asarray(column, float) for column in line.get_data_3d())
+            there = np.isfinite(z)
+            np.testing.assert_allclose(z[there], np.minimum(0.1 + x**2 + y**2, 5)[there], atol=0.1)
+            heights += z[there].tolist()
+    assert len(heights) >= 200
+    assert min(heights) < 1.2 < 4.9 < max(heights)  # a straight side would stay between its ends
 
 
 def test_what_a_hill_hides_is_faint():

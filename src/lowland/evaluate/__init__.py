@@ -4,6 +4,7 @@ from lowland.evaluate.bma import predict
 from lowland.evaluate.calibration import fit_temperature, temper
 from lowland.evaluate.corruption import corrupt
 from lowland.evaluate.dropout import mc_dropout
+from lowland.evaluate.functions import functions, regular_grid
 from lowland.evaluate.laplace import LastLayerLaplace
 from lowland.evaluate.metrics import reliability
 from lowland.evaluate.ood import noise_like, ood, uncertainties
@@ -19,11 +20,13 @@ __all__ = [
     "crps",
     "evaluate",
     "fit_temperature",
+    "functions",
     "mc_dropout",
     "noise_like",
     "ood",
     "pool",
     "predict",
+    "regular_grid",
     "reliability",
     "scores",
     "selective",

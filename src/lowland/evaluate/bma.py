@@ -21,6 +21,7 @@ from lowland.evaluate.metrics import (
     figures,
     language,
     log_scale,
+    missed,
     next_tokens,
     of_likelihood,
     reliability_of,
@@ -84,7 +85,7 @@ def predict(
         raise ConfigError(f"keep: expected one of {', '.join(KEEPS)}, got {keep!r}.")
     points, total = points_of(post, samples, seed)
     example = surface.data.first
-    average = Average(surface.task, example=example, likelihood_only=keep == "nll")
+    average = Average(surface.task, example=example, likelihood_only=keep == "nll", errors_too=True)
     run(
         surface,
         points,
@@ -115,8 +116,10 @@ class Average:
         *,
         example: Callable[[], Any] | None = None,
         likelihood_only: bool = False,
+        errors_too: bool = False,
     ) -> None:
         self.task = task
+        self.errors_too = errors_too  # of the first s samples of a classifier, for each s
         # a regression's moments are small, and say how many targets there are
         self.likelihood_only = likelihood_only and not isinstance(task, Regression)
         self.example = example  # gives a labelled batch, for rows without labels
@@ -127,6 +130,9 @@ class Average:
         self._masks: list[Tensor | None] = []
         self._curve: list[float] = []
         self._partial: Tensor | None = None  # (n,) of the chunk under way
+        self._errors: list[float] = []
+        self._wrong: Tensor | None = None  # (n,) of the chunk under way
+        self._places = 0  # that can be wrong: items, or each of their labels
         self._unlabelled: Tensor | None = None  # (n,): a sum that shows what is not finite
         self._items = 0
 
@@ -145,6 +151,8 @@ class Average:
     ) -> None:
         """What `add` does, with the task's part of the work done."""
         task = self.task
+        if self.errors_too and isinstance(target, Tensor) and "probs" in statistics:
+            self._count_wrong(index, statistics["probs"], target)
         if index == len(self._sums):
             self._sums.append({name: values.sum(0) for name, values in statistics.items()})
             tokens = language(task) and isinstance(target, Tensor)
@@ -174,6 +182,20 @@ class Average:
         if self.samples == 0:
             self._items += valid.shape[1]
 
+    def _count_wrong(self, index: int, probs: Tensor, target: Tensor) -> None:
+        """Errors of the averages that each of n samples ends: (n, B, C, ...) not yet summed."""
+        if not isinstance(self.task, Classification):
+            return
+        before = self._sums[index]["probs"] if index < len(self._sums) else None
+        sums = probs if len(probs) == 1 else probs.cumsum(0)
+        sums = sums if before is None else sums + before
+        counts = self.samples + torch.arange(1, len(probs) + 1, device=probs.device)
+        wrong = missed(self.task, sums, target, counts)
+        if self.samples == 0:
+            self._places += wrong.shape[1]
+        part = wrong.sum(1)
+        self._wrong = part if self._wrong is None else self._wrong + part
+
     def end(self, first: int, n: int) -> None:
         self.samples += n
         if self._unlabelled is not None:
@@ -183,6 +205,9 @@ class Average:
                 raise _not_finite(first + int(finite.long().argmin()), "outputs that are NaN")
         if self._partial is None:
             return
+        if self._wrong is not None:
+            self._errors += (self._wrong.double() / max(self._places, 1)).tolist()
+            self._wrong = None
         counts = torch.arange(first + 1, first + n + 1, dtype=torch.float64)
         curve = counts.log() - self._partial.cpu() / self._items
         self._partial = None
@@ -224,6 +249,8 @@ class Average:
         if log_prob is not None:
             shift = log_scale(task, averages)
             found["nll_by_samples"] = torch.tensor(self._curve, dtype=torch.float64) + shift
+            if self._errors:
+                found["error_by_samples"] = torch.tensor(self._errors, dtype=torch.float64)
             found["figures"] = (
                 of_likelihood(task, log_prob)
                 if target is None or self.likelihood_only

@@ -101,9 +101,9 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
     else:
         probs = (_log(pred.probs) / temperature).softmax(1)
     probs = probs.to(pred.probs.dtype)
-    changed: dict[str, Any] = {"probs": probs, "nll_by_samples": None}
     # per-sample probabilities are gone, so these cannot be had for the tempered average
-    changed |= {"entropy": None, "mutual_information": None}
+    names = ("nll_by_samples", "error_by_samples", "entropy", "mutual_information")
+    changed: dict[str, Any] = {"probs": probs, **dict.fromkeys(names)}
     if pred.targets is not None:
         rows, labels = items(task, probs, pred.targets)
         if labels.ndim == 2:

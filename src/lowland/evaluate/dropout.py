@@ -62,7 +62,7 @@ def mc_dropout(
         )
     data = surface.rows_of(loader)
     resident = data.resident()
-    average = Average(surface.task, example=surface.data.first)
+    average = Average(surface.task, example=surface.data.first, errors_too=True)
     with torch.no_grad(), reporting(progress, "MC dropout") as report:
         for number in range(samples):
             batches = data.batches(ordered=True) if resident is None else resident

@@ -29,7 +29,8 @@ def part(pred: Predictive, start: int, stop: int, *, task: Task | None = None) -
         raise DataError("the prediction holds no probabilities: predict with keep='probs'.")
     task = task or Classification()
     rows = slice(start, stop)
-    found: dict[str, Any] = {"probs": pred.probs[rows], "nll_by_samples": None, "figures": {}}
+    found: dict[str, Any] = {"probs": pred.probs[rows], "figures": {}}
+    found |= {"nll_by_samples": None, "error_by_samples": None}
     for name in ("entropy", "mutual_information", "targets"):
         values = getattr(pred, name)
         found[name] = None if values is None else values[rows]

@@ -6,6 +6,7 @@ from lowland.landscape.directions import directions
 from lowland.landscape.path import path
 from lowland.landscape.scan import Forecast, forecast, scan
 from lowland.landscape.similarity import similarity
+from lowland.landscape.ternary import ternary
 
 __all__ = [
     "Alignment",
@@ -17,5 +18,6 @@ __all__ = [
     "path",
     "scan",
     "similarity",
+    "ternary",
     "weight_matching",
 ]

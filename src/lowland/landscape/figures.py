@@ -14,6 +14,7 @@ from lowland.core.layout import inner
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.bma import likelihoods, over_points, settled
 from lowland.evaluate.evaluator import Sink
+from lowland.evaluate.metrics import missed
 from lowland.evaluate.table import EachPoint
 
 Row = dict[str, float]
@@ -34,6 +35,21 @@ def default_metrics(task: Task) -> Metrics:
     if isinstance(task, Classification):
         return ("loss", "error")
     return ("loss", "rmse") if isinstance(task, Regression) else ("loss",)
+
+
+def asked_for(task: Task, metrics: Metrics | Function | None) -> tuple[list[str], list[Function]]:
+    """The figures that are meant, by name, and the functions that make others."""
+    asked: Any = default_metrics(task) if metrics is None else metrics
+    if isinstance(asked, str) or callable(asked):
+        asked = (asked,)
+    names = [name for name in asked if isinstance(name, str)]
+    return names, [function for function in asked if not isinstance(function, str)]
+
+
+def likelihoods_of(task: Task, names: Sequence[str]) -> list[Figures]:
+    """The sink that makes these figures of outputs."""
+    asked = [name for name in names if name != GRADIENT]
+    return [Likelihood(task, asked) if Likelihood.covers(task, asked) else Whole(task)]
 
 
 class Likelihood:
@@ -147,7 +163,7 @@ class Together:
         self._nll = self._nll - mixed.sum(1, dtype=torch.float64)
         if probs is not None:
             assert isinstance(self.task, Classification)
-            wrong = _misses(self.task, probs + self._probs[index], target, self.fixed + 1)
+            wrong = missed(self.task, probs + self._probs[index], target, self.fixed + 1)
             self._places += wrong.shape[1]
             self._wrong = self._wrong + wrong.sum(1)
 
@@ -176,17 +192,8 @@ def misses(task: Task, outputs: Tensor, target: Tensor) -> Tensor:
     """Which items are wrong, (n, items), for logits (n, B, ...) of a classifier."""
     assert isinstance(task, Classification)
     if task.form == "multiclass":
-        return _misses(task, outputs, target, 1)
-    return _misses(task, over_points(task.probs, outputs), target, 1)
-
-
-def _misses(task: Classification, scores: Tensor, target: Tensor, total: int) -> Tensor:
-    """The same from scores, the largest of which is chosen; `total`: what probabilities sum to."""
-    if task.form == "multilabel":
-        return ((scores > total / 2) != (target > 0.5)).flatten(1)
-    wrong = scores.argmax(2).flatten(1) != target.reshape(-1).long()
-    mask = task.valid(target)
-    return wrong if mask is None else wrong[:, mask]
+        return missed(task, outputs, target)
+    return missed(task, over_points(task.probs, outputs), target)
 
 
 class Recorder:

@@ -145,17 +145,19 @@ def marks_of(shape: Shape, names: Sequence[str] | Mapping[str, Any] | None) -> d
 
 
 def curve_on(shape: Shape, curve: Curve, *, points: int = CURVE_POINTS) -> tuple[Tensor, float]:
-    r"""A curve projected onto a flat shape, (points, k), and how far it leaves it at most.
+    r"""A curve projected onto a flat shape, (points or more, k), and how far it leaves it at most.
 
     Projection is affine and a curve's coefficients sum to one, so those of its anchors are enough:
-    \(z(t) = c(t) \cdot z(A)\), whatever the number of points.
+    \(z(t) = c(t) \cdot z(A)\), whatever the number of points. Knots are points of their own, so
+    that no corner is cut.
     """
     coords, rest = [], []
     for anchor in curve.anchors:
         z, _ = shape.coords_of(anchor)
         coords.append(z.cpu())
         rest.append(anchor - shape(z[None])[0])
-    t = torch.linspace(0, 1, points, dtype=torch.float64)[:, None]
+    t = torch.linspace(0, 1, points, dtype=torch.float64)
+    t = torch.cat([t, torch.tensor(curve.breaks, dtype=torch.float64)]).unique()[:, None]
     c = curve.coefficients(t.to(curve.device)).cpu()  # (points, A)
     apart = torch.stack(rest)
     gram = inner(apart, apart).cpu()

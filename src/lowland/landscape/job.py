@@ -17,17 +17,14 @@ from lowland.files import PathLike
 from lowland.geometry import Affine, Curve, Shape
 from lowland.landscape import refine as refinement
 from lowland.landscape.figures import (
-    GRADIENT,
     TOGETHER,
     Figures,
-    Function,
-    Likelihood,
     Metrics,
     Recorder,
     Row,
     Together,
-    Whole,
-    default_metrics,
+    asked_for,
+    likelihoods_of,
     name_of,
 )
 from lowland.landscape.grid import curve_on, explained_by, grid_of, marks_of, path_on
@@ -74,11 +71,7 @@ class Job:
         self.marks = marks_of(shape, marks)
         self.curves = {name: curve_on(shape, curve) for name, curve in (curves or {}).items()}
         self.together = [surface.point(w) for w in together or ()]
-        asked = default_metrics(surface.task) if metrics is None else metrics
-        if isinstance(asked, str) or callable(asked):
-            asked = (asked,)
-        self.names = [name for name in asked if isinstance(name, str)]
-        self.functions: list[Function] = [f for f in asked if not isinstance(f, str)]
+        self.names, self.functions = asked_for(surface.task, metrics)
         if not (self.names or self.functions or self.together):
             raise ConfigError("metrics: expected at least one figure, got none.")
         self.rows = rows_for(surface, loader, count=count).held()
@@ -119,11 +112,7 @@ class Job:
         )
 
     def _likelihoods(self) -> list[Figures]:
-        asked = [name for name in self.names if name != GRADIENT]
-        task = self.surface.task
-        if Likelihood.covers(task, asked):
-            return [Likelihood(task, asked)]
-        return [Whole(task)]
+        return likelihoods_of(self.surface.task, self.names)
 
     def _sinks(self, plan: Plan) -> list[Figures]:
         """Made once: the fixed networks' predictions are."""

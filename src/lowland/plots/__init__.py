@@ -21,6 +21,8 @@ from lowland.plots.style import save as save
 
 # the figures: a line each
 from lowland.plots.barrier import barrier as barrier  # isort: skip
+from lowland.plots.functions import functions as functions  # isort: skip
+from lowland.plots.growth import growth as growth  # isort: skip
 from lowland.plots.path import path as path  # isort: skip
 from lowland.plots.predictive import predictive as predictive  # isort: skip
 from lowland.plots.reliability import reliability as reliability  # isort: skip
@@ -31,6 +33,7 @@ from lowland.plots.similarity import similarity as similarity  # isort: skip
 from lowland.plots.surface import surface as surface  # isort: skip
 from lowland.plots.surface3d import surface3d as surface3d  # isort: skip
 from lowland.plots.table import table as table  # isort: skip
+from lowland.plots.ternary import ternary as ternary  # isort: skip
 from lowland.plots.training import training as training  # isort: skip
 
 if TYPE_CHECKING:

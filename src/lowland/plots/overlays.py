@@ -10,13 +10,14 @@ import numpy as np
 from lowland.plots.labels import Label
 from lowland.plots.shading import Shading, percent
 from lowland.plots.style import INK, MUTED, PALE, SMALL, halo, numbers
-from lowland.records import SurfaceResult
+from lowland.records import SurfaceResult, TernaryResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colorbar import Colorbar
 
 INKS = ("#D55E00", "#CC79A7", "#009E73")  # of curves: with a rim seen on any shade
+CORNERS = 25  # points of a curve: of so few, each is a corner
 HIDDEN = 0.35  # how much is seen of what lies behind a hill
 MISSING = "#bdbdbd"  # what no band's colour is: the maps have no grey
 BATCHNORM = {
@@ -26,14 +27,14 @@ BATCHNORM = {
 WORDS = {"loss": "loss (nats)", "nll": "negative log-likelihood (nats)", "error": "error (%)"}
 
 
-def title(record: SurfaceResult, figure: str) -> str:
+def title(record: SurfaceResult | TernaryResult, figure: str) -> str:
     """What a figure is, with its unit, and of which split where the record says."""
     before, _, last = figure.rpartition("_")
     if last in WORDS:
         name = f"{before.replace('_', ' ')} {WORDS[last]}".strip()
     else:
         name = figure.replace("_", " ") + (" (%)" if percent(figure) else "")
-    split = "" if before == "test" else record.about.get("split", "")
+    split = "" if before == "test" else record.split
     return f"{split} {name}".strip()
 
 
@@ -52,7 +53,8 @@ def overlay(
 ) -> tuple[list[Label], np.ndarray]:
     """Draws curves, paths and marks; gives the marks' labels and all points drawn, (q, 2).
 
-    Curves are solid, straight ones dashed; marks are dots, bends diamonds; a path's markers grow
+    Curves are solid, straight ones dashed, and closed where they end where they begin, as the sides
+    of a simplex; marks are dots, bends diamonds; a path's markers grow
     darker on its way. What a hill hides is faint.
     """
     onto = onto or Flat()
@@ -72,7 +74,7 @@ def overlay(
     for name, curve in record.curves.items():
         xy = numbers(curve)
         straight = _straight(xy)
-        xy = np.linspace(xy[0], xy[-1], 201) if straight else xy
+        xy = _dense(xy[[0, -1]] if straight else xy)
         ink, dash = (INK, "--") if straight else (next(inks), "-")
         line(xy, name, color=ink, linestyle=dash, linewidth=2, zorder=5)
     for name, path in record.paths.items():
@@ -107,6 +109,22 @@ def _straight(xy: np.ndarray) -> bool:  # (q, 2)
     way, steps = xy[-1] - xy[0], xy - xy[0]
     off = np.abs(way[0] * steps[:, 1] - way[1] * steps[:, 0]).max()
     return bool(way @ way > 0 and off < 1e-3 * (way @ way))
+
+
+def _dense(xy: np.ndarray) -> np.ndarray:  # (q, 2) -> (r, 2)
+    """A line of few points through many, evenly along it, its corners among them.
+
+    Sides that are drawn from corner to corner would leave a landscape, and labels would not know
+    of them.
+    """
+    steps = np.linalg.norm(np.diff(xy, axis=0), axis=1)
+    if len(xy) > CORNERS or not (np.isfinite(steps).all() and steps.sum() > 0):
+        return xy
+    each = np.maximum(np.ceil(200 * steps / steps.sum()), 1).astype(int)
+    parts = [
+        np.linspace(a, b, n, endpoint=False) for a, b, n in zip(xy[:-1], xy[1:], each, strict=True)
+    ]
+    return np.concatenate([*parts, xy[-1:]])
 
 
 def _widened(part: np.ndarray) -> np.ndarray:
@@ -168,20 +186,20 @@ def settle(ax: Axes) -> None:
     root.draw_without_rendering()
 
 
-def make_room(ax: Axes) -> None:
+def make_room(ax: Axes, *, below: float = 0.08, beside: float = 0.16) -> None:
     """Makes axes smaller, as a colour bar does, where no layout engine would."""
     root: Any = ax.get_figure(root=True)
     if root.get_layout_engine() is None:
         x, y, wide, high = ax.get_position(original=True).bounds
-        ax.set_position((x, y + 0.08 * high, 0.84 * wide, 0.92 * high))
+        ax.set_position((x, y + below * high, (1 - beside) * wide, (1 - below) * high))
         ax.set_in_layout(True)
 
 
-def caption(record: SurfaceResult, missing: int, total: int) -> str:
+def caption(record: SurfaceResult | TernaryResult, missing: int, total: int) -> str:
     """How the figures were found: BatchNorm, rows, and what was not evaluated or not finite."""
     parts = [BATCHNORM.get(record.batchnorm, "")]
     if record.rows:
-        parts.append(f"{record.rows:,} {record.about.get('split', '')} rows".replace("  ", " "))
+        parts.append(f"{record.rows:,} {record.split} rows".replace("  ", " "))
     if record.evaluated < total:
         parts.append(f"{record.evaluated:,} of {total:,} points evaluated, others interpolated")
     if missing:
@@ -204,6 +222,8 @@ def words_below(ax: Axes, text: str, *, width: int, offset: float | None = None)
     handles, names = ax.get_legend_handles_labels()
     where: Any = ax.transAxes, moved
     if handles:
+        wide = [len(name) + 6 for name in names]
+        columns = len(names) if sum(wide) <= width else max(1, width // max(wide))
         legend = ax.legend(
             handles,
             names,
@@ -214,7 +234,7 @@ def words_below(ax: Axes, text: str, *, width: int, offset: float | None = None)
             borderpad=0,
             frameon=False,
             fontsize=SMALL,
-            ncols=1 if sum(len(name) + 6 for name in names) > width else len(names),
+            ncols=columns,
         )
         where = legend
     if text:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lowland.errors import DataError
+from lowland.errors import ConfigError, DataError
 from lowland.plots.labels import Label, end_labels
 from lowland.plots.scales import log_ticks
 from lowland.plots.style import canvas, colour, dashes, named, numbers
@@ -17,11 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def samples(record: Predictive | Mapping[str, Predictive], *, ax: Axes | None = None) -> Axes:
-    """Draws the NLL of the model average of the first s samples against s, final values labelled.
+#: metric -> (field, what it is, value to label)
+METRICS: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    "nll": ("nll_by_samples", "negative log-likelihood (nats)", "{:.3f}".format),
+    "error": ("error_by_samples", "error (%)", "{:.2f}%".format),
+}
 
-    In nats an item; a dict of records gives a line a label. s is logarithmic where there are more
-    than 10 samples.
+
+def samples(
+    record: Predictive | Mapping[str, Predictive], *, ax: Axes | None = None, metric: str = "nll"
+) -> Axes:
+    """Draws a figure of the model average of the first s samples against s, last values labelled.
+
+    `metric`: "nll", in nats an item, or "error", in percent; a dict of records gives a line a
+    label. s is logarithmic where there are more than 10 samples.
 
     >>> import torch
     >>> record = Predictive("classification", 3, nll_by_samples=torch.tensor([0.5, 0.4, 0.375]))
@@ -29,14 +38,18 @@ def samples(record: Predictive | Mapping[str, Predictive], *, ax: Axes | None = 
     >>> axes.texts[0].get_text()
     'SWAG 0.375'
     """
-    values = {name: _values(one) for name, one in named(record).items()}
+    if metric not in METRICS:
+        raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}.")
+    field, what, said = METRICS[metric]
+    values = {name: _values(one, field) for name, one in named(record).items()}
     longest = max(map(len, values.values()))
     with canvas(ax) as ax:
         labels = []
-        for i, (name, nll) in enumerate(values.items()):
+        for i, (name, curve) in enumerate(values.items()):
+            curve = 100 * curve if metric == "error" else curve
             ax.plot(
-                np.arange(1, len(nll) + 1),
-                nll,
+                np.arange(1, len(curve) + 1),
+                curve,
                 dashes(i),
                 color=colour(i),
                 linewidth=2,
@@ -45,18 +58,21 @@ def samples(record: Predictive | Mapping[str, Predictive], *, ax: Axes | None = 
                 markevery=1 if longest <= 10 else [-1],
                 label=name or "model average",
             )
-            labels.append(Label(len(nll), nll[-1], f"{name} {nll[-1]:.3f}".strip(), colour(i)))
+            text = f"{name} {said(curve[-1])}".strip()
+            labels.append(Label(len(curve), curve[-1], text, colour(i)))
         if longest > 10:
             log_ticks(ax, "x", np.array([1.0, longest]))
         else:
             ax.set_xticks(range(1, longest + 1))
         ax.margins(x=0.03)
-        ax.set(xlabel="samples in the average", ylabel="negative log-likelihood (nats)")
+        ax.set(xlabel="samples in the average", ylabel=what)
         end_labels(ax, labels)
     return ax
 
 
-def _values(record: Predictive) -> np.ndarray:
-    if record.nll_by_samples is None or not len(record.nll_by_samples):
-        raise DataError("the record holds no nll_by_samples; predict on rows that have targets.")
-    return numbers(record.nll_by_samples)
+def _values(record: Predictive, field: str) -> np.ndarray:
+    values = getattr(record, field)
+    if values is None or not len(values):
+        of = "a classifier's rows" if field == "error_by_samples" else "rows"
+        raise DataError(f"the record holds no {field}; predict on {of} that have targets.")
+    return numbers(values)

@@ -83,8 +83,7 @@ def surface(
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), **axis_labels(record))
         ax.set_aspect("equal" if same and 0.2 < ratio < 5 else "auto")
         contoured(ax, x, y, shades, shaded, zorder=1)
-        edges = np.arange(1.0, bands + 1)
-        inner = edges[(edges < shades.max()) & (edges > shades.min())]
+        inner = inner_edges(shades, bands)
         if contours and len(inner):
             ax.contour(x, y, shades, inner, colors="white", linewidths=0.7, alpha=0.7, zorder=2)
         if show_points:
@@ -118,9 +117,20 @@ def contoured(
     """Fills the bands, and what is masked with grey."""
     if shades.mask.any():
         ax.contourf(x, y, np.zeros(shades.shape), [-1, 1], colors=[MISSING], **options)
-    edges = np.arange(1.0, shaded.bands + shaded.over)
-    ends = [-1.0, *edges, max(shades.max(), shaded.bands) + 1]
+    ends = band_ends(shades, shaded)
     ax.contourf(x, y, shades, ends, colors=shaded.colours[: len(ends) - 1], **options)
+
+
+def band_ends(shades: np.ma.MaskedArray, shaded: Shading) -> list[float]:
+    """The edges of the bands that are filled, of what is over the last level too."""
+    edges = np.arange(1.0, shaded.bands + shaded.over)
+    return [-1.0, *edges.tolist(), float(max(shades.max(), shaded.bands)) + 1]
+
+
+def inner_edges(shades: np.ma.MaskedArray, bands: int) -> np.ndarray:
+    """The edges between bands that values lie on both sides of: where contours are."""
+    edges = np.arange(1.0, bands + 1)
+    return edges[(edges < shades.max()) & (edges > shades.min())]
 
 
 def _size(ratio: float) -> tuple[float, float]:

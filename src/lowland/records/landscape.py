@@ -199,6 +199,11 @@ class SurfaceResult(Record):
         raise AttributeError(f"no figure {name!r}; there are {', '.join(figures)}.")
 
     @property
+    def split(self) -> str:
+        """Of which rows the figures are, where that was said."""
+        return str(self.about.get("split", ""))
+
+    @property
     def evaluated(self) -> int:
         """At how many points a network was evaluated."""
         if self.known is not None:

@@ -24,6 +24,7 @@ class Predictive(Record):
         targets: the loader's, where it has them, in their own units.
         target_log_prob: (items,), log of the mean likelihood over samples.
         nll_by_samples: (S,), the NLL of the average of the first s samples.
+        error_by_samples: (S,), its error, a fraction, of a classifier; None in older files.
         figures: what `metrics()` gives.
     """
 
@@ -40,6 +41,7 @@ class Predictive(Record):
     nll_by_samples: Tensor | None = None
     reliability: dict[str, Tensor] | None = None
     figures: dict[str, float] = field(default_factory=dict)
+    error_by_samples: Tensor | None = None
 
     def metrics(self) -> dict[str, float]:
         """accuracy, nll, ece, brier | rmse, nll, nll_gaussian, coverage; {} without targets."""

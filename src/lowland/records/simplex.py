@@ -1,4 +1,4 @@
-"""Simplexes: how they grew, the surface over a triangle, and the functions that a posterior draws."""
+"""How simplexes grew, the surface over a triangle, and the functions that a posterior draws."""
 
 from __future__ import annotations
 

@@ -1,0 +1,153 @@
+"""The loss surface over a simplex of three vertices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface
+from lowland.core.layout import inner
+from lowland.errors import ConfigError, NonFiniteError
+from lowland.evaluate.evaluator import planned, rows_for, run
+from lowland.geometry import Shape
+from lowland.landscape.figures import Metrics, Recorder, Row, asked_for, likelihoods_of
+from lowland.landscape.job import weights
+from lowland.progress import Progress, reporting
+from lowland.records import Table, TernaryResult
+
+
+def ternary(
+    simplex: Shape,
+    surface: LossSurface,
+    *,
+    resolution: int = 15,
+    loader: Iterable[Any] | None = None,
+    metrics: Metrics | None = None,
+    names: Sequence[str] | None = None,
+    split: str = "",
+    batchnorm: str = "refresh",
+    count: int | None = None,
+    strategy: str | None = None,
+    chunk: int | None = None,
+    progress: Progress = False,
+) -> TernaryResult:
+    r"""\(L(c_0 w_0 + c_1 w_1 + c_2 w_2)\) over the triangle of three vertices (Benton et al. 2021).
+
+    On an even barycentric grid: \(c = (i, j, r - 1 - i - j) / (r - 1)\), r (r + 1) / 2 points for a
+    `resolution` of r, the vertices among them. Weights are made as they are needed and never held
+    for the grid.
+
+    Args:
+        simplex: of three vertices; its coordinates are their shares and sum to one.
+        resolution: points along each side.
+        loader: None: the surface's own rows. split: what pictures call them, such as "test".
+        metrics: see `scan`. names: of the vertices; None: w0, w1, w2.
+        batchnorm, count, strategy, chunk, progress: see `predict`.
+
+    Raises:
+        ConfigError: a shape that has not three vertices, a resolution of 1. LayoutError: a shape of
+            another model. NonFiniteError: no point has a finite loss.
+
+    >>> from torch import nn
+    >>> from lowland.core import Regression
+    >>> class Triangle(Shape):
+    ...     k = 3
+    ...
+    ...     def coefficients(self, coords):
+    ...         return coords
+    ...
+    ...     sample_coords = coords_of = None
+    >>> net, rows = nn.Linear(2, 1, bias=False), [(torch.eye(2), torch.zeros(2, 1))]
+    >>> surface = LossSurface(net, Regression(noise_variance=1.0), rows)
+    >>> triangle = Triangle(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]]), free=[False] * 3)
+    >>> found = ternary(triangle, surface, resolution=2)
+    >>> found.loss - found.loss.min(), found.lengths  # |w|² / 4
+    (tensor([0., 1., 1.], dtype=torch.float64),
+     tensor([2.0000, 2.8284, 2.0000], dtype=torch.float64))
+    """
+    _check(simplex, resolution, names)
+    surface.layout.check(simplex.anchors)
+    asked, functions = asked_for(surface.task, metrics)
+    if not (asked or functions):
+        raise ConfigError("metrics: expected at least one figure, got none.")
+    coords = barycentric_grid(resolution)
+    data = rows_for(surface, loader, count=count).held()
+    parts = likelihoods_of(surface.task, asked)
+    plan = planned(
+        surface,
+        [(data, data.resident(), any(part.whole for part in parts))],
+        surface.point(simplex(coords[:1])[0]),
+        total=len(coords),
+        strategy=strategy,
+        chunk=chunk,
+    )
+    found: list[Row] = []
+    with reporting(progress, "ternary") as report:
+
+        def take(first: int, rows: list[Row]) -> None:
+            found.extend(rows)
+            report(len(found), len(coords))
+
+        recorder = Recorder(
+            surface,
+            asked,
+            parts,
+            point=lambda i: simplex(coords[i : i + 1])[0],
+            functions=functions,
+            batchnorm=batchnorm,
+            take=take,
+        )
+        points = weights(simplex, coords, plan)
+        run(surface, points, data, recorder, strategy=plan, batchnorm=batchnorm)
+    figures = Table.from_rows(found).columns
+    if not any(bool(torch.isfinite(values).any()) for values in figures.values()):
+        raise NonFiniteError(
+            f"none of the {len(coords)} points has a finite {next(iter(figures))}; look at the "
+            "runs that the vertices come from."
+        )
+    around = simplex.anchors.roll(-1, 0) - simplex.anchors  # the sides: 0 to 1, 1 to 2, 2 to 0
+    return TernaryResult(
+        coords,
+        figures,
+        names=[f"w{i}" for i in range(3)] if names is None else list(map(str, names)),
+        lengths=inner(around, around).diagonal().clamp_min(0).sqrt().cpu(),
+        split=split,
+        rows=data.rows or 0,
+        batchnorm=batchnorm if surface.has_batchnorm else "none",
+    )
+
+
+def barycentric_grid(resolution: int) -> Tensor:  # -> (r (r + 1) / 2, 3)
+    """Even shares of three vertices, that of the first falling from 1: the vertex itself is first.
+
+    >>> barycentric_grid(2)
+    tensor([[1., 0., 0.],
+            [0., 1., 0.],
+            [0., 0., 1.]], dtype=torch.float64)
+    """
+    steps = resolution - 1
+    whole = [(i, j, steps - i - j) for i in range(steps, -1, -1) for j in range(steps - i, -1, -1)]
+    return torch.tensor(whole, dtype=torch.float64) / steps
+
+
+def _check(simplex: Shape, resolution: int, names: Sequence[str] | None) -> None:
+    """Raises `ConfigError` for what is no triangle."""
+    if not isinstance(simplex, Shape):
+        raise ConfigError(
+            f"simplex: expected a Simplex of 3 vertices, got {type(simplex).__name__}."
+        )
+    if simplex.k != 3 or len(simplex.anchors) != 3:
+        raise ConfigError(
+            f"simplex: expected 3 vertices and their 3 shares as coordinates, got a "
+            f"{type(simplex).__name__} of {len(simplex.anchors)} anchors and {simplex.k} "
+            "coordinates; take a simplex of three of its vertices, or ll.scan for a plane."
+        )
+    if resolution < 2:
+        raise ConfigError(f"resolution: expected at least 2 points a side, got {resolution}.")
+    if names is not None and len(names) != 3:
+        raise ConfigError(
+            f"names: expected 3, one a vertex, got {len(names)}: {', '.join(map(str, names))}."
+        )

@@ -1,0 +1,198 @@
+"""The functions that a posterior draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowland.errors import ConfigError, DataError
+from lowland.plots.overlays import make_room, words_below
+from lowland.plots.panels import panels
+from lowland.plots.style import INK, MUTED, PALETTE, SMALL, canvas, colour, halo, numbers
+from lowland.records import FunctionsResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FAR = 0.06  # between panels, in their widths
+PALE, DEEP = (
+    0.12,
+    0.62,
+)  # of a class's colour, where it is hardly the likeliest and where it is sure
+
+
+def functions(
+    record: FunctionsResult, *, ax: Axes | None = None, drawn: int | None = None, target: int = 0
+) -> Axes:
+    """Draws what a posterior over weights says as functions of one or two inputs.
+
+    Regression of one input: draws as thin lines, their average with a band of ± 2 standard
+    deviations, total variance, and the data as dots. Classification of two inputs, on a regular
+    grid: the average's probability of the second class, or with more classes the most likely one,
+    paler where it is less probable, and beside it single draws. Contours are decision boundaries.
+
+    Args:
+        drawn: single draws to show; None: all lines, or 3 panels. target: of a regression, which.
+
+    Raises:
+        ConfigError: functions that no picture is for.
+
+    >>> import torch
+    >>> x = torch.linspace(-1, 1, 5)[:, None]
+    >>> draws = torch.stack([x, 2 * x])
+    >>> record = FunctionsResult(x, draws, draws.mean(0), torch.ones(5, 1), task="regression")
+    >>> [text.get_text() for text in functions(record).get_legend().get_texts()]
+    ['2 draws', 'average ± 2 sd']
+    """
+    d = record.inputs.shape[1]
+    if record.task == "regression" and d == 1:
+        return _lines(record, ax=ax, drawn=drawn, target=target)
+    if record.task == "classification" and d == 2:
+        return _decisions(record, ax=ax, drawn=3 if drawn is None else drawn)
+    raise ConfigError(
+        f"functions: a picture is of a regression of 1 input or a classification of 2, got a "
+        f"{record.task} of {d}; give inputs of such a slice, or draw the record's numbers yourself."
+    )
+
+
+def _lines(record: FunctionsResult, *, ax: Axes | None, drawn: int | None, target: int) -> Axes:
+    """Draws over one input."""
+    outputs = record.mean.shape[1]
+    if not 0 <= target < outputs:
+        raise ConfigError(f"target: expected 0 to {outputs - 1}, got {target}.")
+    x = numbers(record.inputs)[:, 0]
+    order = np.argsort(x, kind="stable")
+    x, draws = x[order], numbers(record.draws)[:, order, target]
+    draws = draws if drawn is None else draws[:drawn]
+    mean = numbers(record.mean)[order, target]
+    with canvas(ax) as ax:
+        for i, draw in enumerate(draws):
+            label = f"{len(draws)} draws" if not i else "_draw"
+            style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45, "zorder": 2}
+            ax.plot(x, draw, color=colour(5), label=label, **style)
+        label = "average"
+        if record.variance is not None:
+            label = "average ± 2 sd"
+            far = 2 * np.sqrt(numbers(record.variance)[order, target])
+            band: dict[str, Any] = {"alpha": 0.15, "linewidth": 0, "zorder": 1}
+            ax.fill_between(x, mean - far, mean + far, color=colour(0), **band)
+        ax.plot(x, mean, color=colour(0), linewidth=2.2, label=label, zorder=3)
+        if record.data_inputs is not None and record.data_targets is not None:
+            at = numbers(record.data_inputs)[:, 0]
+            y = numbers(record.data_targets).reshape(len(at), -1)[:, target]
+            dot: dict[str, Any] = {"markersize": 3.5, "markeredgecolor": "white"}
+            ax.plot(at, y, "o", color=INK, markeredgewidth=0.4, label="data", zorder=4, **dot)
+        ax.margins(x=0)
+        ax.set(xlabel="input", ylabel="target" if outputs == 1 else f"target {target}")
+        # beside the axes: inside, some line runs through it
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def _decisions(record: FunctionsResult, *, ax: Axes | None, drawn: int) -> Axes:
+    """Panels in a row: the average, then single draws."""
+    x, y, places = _grid(numbers(record.inputs))
+    shown = [record.mean, *record.draws[: max(drawn, 0)]]
+    names = ["average", *(f"draw {i}" for i in range(1, len(shown)))]
+    classes = record.mean.shape[1]
+    n = len(shown)
+    share = 1 / (n + FAR * (n - 1))
+    boxes = [(i * (1 + FAR) * share, 0.0, share, 1.0) for i in range(n)]
+    if ax is not None:
+        make_room(ax, below=0.2, beside=0.16 if classes == 2 else 0)
+    wide = max(2.9 * n + 1.0, 4.6)
+    with canvas(ax, size=(wide, 3.4 + 0.1 * max(classes - 4, 0))) as ax:
+        row = panels(ax, boxes, sharex=ax, sharey=ax)
+        for axes, probs, name in zip(row, shown, names, strict=True):
+            filled = _fill(axes, x, y, numbers(probs)[places])
+            axes.grid(False)
+            axes.annotate(
+                name,
+                (0.0, 1.0),
+                xycoords="axes fraction",
+                xytext=(5, -4),
+                textcoords="offset points",
+                va="top",
+                color=INK,
+                fontsize=SMALL,
+                path_effects=halo(2.5),
+                zorder=4,
+            )
+            _dots(axes, record)
+        for axes in row[1:]:
+            axes.tick_params(labelleft=False, color=MUTED, labelsize=SMALL, labelcolor=INK)
+        ax.set(
+            xlabel="first input",
+            ylabel="second input",
+            xlim=(x[0], x[-1]),
+            ylim=(y[0], y[-1]),
+        )
+        ax.locator_params(nbins=5)
+        if classes == 2:
+            last = row[-1]
+            bar = ax.figure.colorbar(filled, cax=last.inset_axes((1.05, 0, 0.06, 1)))
+            bar.outline.set_edgecolor(MUTED)
+            bar.ax.tick_params(length=0, labelcolor=INK, labelsize=SMALL)
+            bar.set_label("probability of class 1")
+            bar.set_ticks([0.0, 0.25, 0.5, 0.75, 1.0])
+        words = "" if classes == 2 else "paler where the class is less probable"
+        words_below(ax, words, width=int(13 * (wide - 1)))
+    return ax
+
+
+def _grid(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The grid's coordinates, and which input is at each point of it, (m, n)."""
+    x, across = np.unique(inputs[:, 0], return_inverse=True)
+    y, up = np.unique(inputs[:, 1], return_inverse=True)
+    places = np.full((len(y), len(x)), -1)
+    places[up, across] = np.arange(len(inputs))
+    if len(inputs) != places.size or (places < 0).any() or min(places.shape) < 2:
+        raise DataError(
+            f"inputs: expected a regular grid, got {len(inputs)} of {len(x)} different first and "
+            f"{len(y)} second coordinates; make them by lowland.evaluate.regular_grid(rows)."
+        )
+    return x, y, places
+
+
+def _fill(ax: Axes, x: np.ndarray, y: np.ndarray, probs: np.ndarray) -> Any:  # (m, n, C)
+    """Probabilities as colours, with decision boundaries."""
+    from matplotlib.colors import to_rgb
+
+    boundary: dict[str, Any] = {"colors": INK, "linewidths": 1.0, "zorder": 2}
+    if probs.shape[2] == 2:
+        p = probs[:, :, 1]
+        if p.min() < 0.5 < p.max():
+            ax.contour(x, y, p, [0.5], **boundary)
+        return ax.contourf(x, y, p, np.linspace(0, 1, 21), cmap=_two_classes(), zorder=1)
+    chosen, sure = probs.argmax(2), probs.max(2)
+    colours = np.array([to_rgb(colour(c)) for c in range(probs.shape[2])])
+    least = 1 / probs.shape[2]
+    depth = PALE + (DEEP - PALE) * np.clip((sure - least) / (1 - least), 0, 1)[..., None]
+    image = 1 - depth * (1 - colours[chosen])
+    edges = [(z[0] - (z[1] - z[0]) / 2, z[-1] + (z[-1] - z[-2]) / 2) for z in (x, y)]
+    for c in np.unique(chosen):
+        rest = np.delete(probs, c, 2).max(2) - probs[:, :, c]
+        if rest.min() < 0 < rest.max():
+            ax.contour(x, y, rest, [0.0], **boundary)
+    return ax.imshow(image, origin="lower", extent=(*edges[0], *edges[1]), aspect="auto", zorder=1)
+
+
+def _two_classes() -> Any:
+    """From the first class's colour over white to the second's."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    ends: Any = (1 - DEEP * (1 - np.array(to_rgb(ink))) for ink in PALETTE[:2])
+    first, second = map(tuple, ends)
+    return LinearSegmentedColormap.from_list("two", [first, "#ffffff", second])
+
+
+def _dots(ax: Axes, record: FunctionsResult) -> None:
+    """The data, a colour a class."""
+    if record.data_inputs is None or record.data_targets is None:
+        return
+    xy, labels = numbers(record.data_inputs), numbers(record.data_targets).reshape(-1)
+    for c in np.unique(labels).astype(int).tolist():
+        there = labels == c
+        dot: dict[str, Any] = {"markersize": 3.5, "markeredgecolor": "white"}
+        ax.plot(*xy[there].T, "o", color=colour(c), label=f"class {c}", zorder=3, **dot)

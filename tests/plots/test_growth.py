@@ -1,0 +1,147 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from lowland.errors import DataError
+from lowland.plots import growth
+from lowland.records import GrowthResult
+from tests.plots.contract import FigureContract, assert_readable
+
+
+def grown(n=4, *, refused=False, scale=1.0, bound=0.5, **options):
+    count = torch.arange(n, dtype=torch.float64)
+    kept = torch.ones(n, dtype=torch.bool)
+    kept[-1] = not refused
+    none = torch.tensor([math.nan])
+    return GrowthResult(
+        torch.arange(1, n + 1),
+        log_volume=torch.cat([none, 3 * count[1:]]),
+        height=torch.cat([none, 9 - count[1:]]),
+        loss_mean=scale * (0.2 + 0.02 * count),
+        loss_max=scale * (0.3 + 0.05 * count),
+        kept=kept,
+        samples=20,
+        bound=bound,
+        **options,
+    )
+
+
+class TestGrowth(FigureContract):
+    figure = "growth"
+
+    def record(self):
+        return grown(refused=True, stopped="the loss at the highest point, 0.7, is above the bound")
+
+    def odd_records(self):
+        endless = grown()
+        endless.loss_max[-1] = math.inf
+        return {
+            "one vertex": grown(1),
+            "no bound": grown(bound=math.nan, counted="connectors"),
+            "several": {
+                "seed 0": grown(),
+                "seed 1": grown(5, refused=True, scale=40, stopped="no room left"),
+                "seed 2": grown(3, bound=2.0),
+            },
+            "a loss without end": endless,
+            "nothing finite": grown(2, scale=math.nan, bound=math.nan),
+            "many words": grown(stopped="words " * 60),
+        }
+
+    def test_nothing_of_it_is_cut_off(self):
+        for name, record in (self.odd_records() | {"": self.record()}).items():
+            ax = self.draw(record)
+            ax.figure.canvas.draw()
+            box, whole = ax.get_tightbbox(), ax.figure.bbox
+            assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
+            assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
+
+
+def dots(ax, face):
+    """Where markers of a colour are: "white", or any other for None."""
+    found = []
+    for line in ax.lines:
+        if line.get_linestyle() == "None" and (line.get_markerfacecolor() == "white") == (
+            face == "white"
+        ):
+            found += line.get_xydata().tolist()
+    return found
+
+
+def test_panels_hold_the_columns():
+    record = grown()
+    below = growth(record)
+    (above,) = below.child_axes
+    np.testing.assert_allclose(above.lines[0].get_xydata()[1:, 1], record.log_volume[1:])
+    lines = {line.get_label(): line for line in below.lines}
+    np.testing.assert_allclose(lines["mean"].get_ydata(), record.loss_mean)
+    np.testing.assert_allclose(lines["highest"].get_ydata(), record.loss_max)
+    np.testing.assert_allclose(lines["mean"].get_xdata(), record.vertices)
+    assert above.get_shared_x_axes().joined(above, below)
+    assert (below.get_xlabel(), below.get_ylabel()) == ("vertices", "loss (nats)")
+    dashed = [list(line.get_ydata()) for line in below.lines if line.get_linestyle() == "--"]
+    assert [0.5, 0.5] in dashed
+    assert below.get_yscale() == "linear"
+    assert growth({"a": grown(), "b": grown(scale=100)}).get_yscale() == "log"
+
+
+def test_a_vertex_that_was_refused_is_hollow():
+    record = grown(refused=True)
+    below = growth(record)
+    mean, most = record.loss_mean[-1].item(), record.loss_max[-1].item()
+    assert dots(below, "white") == [[4, pytest.approx(mean)], [4, pytest.approx(most)]]
+    assert dots(below.child_axes[0], "white") == [[4, 9]]
+    assert dots(growth(grown()), "white") == []
+    words = [text.get_text() for text in below.get_legend().get_texts()]
+    assert words == ["mean", "highest", "bound", "refused"]
+
+
+def test_words_say_why_it_stopped():
+    texts = [text.get_text() for text in growth(grown(stopped="it is full")).texts]
+    assert texts == ["stopped: it is full; losses of 20 random points a step"]
+    both = growth({"a": grown(stopped="full"), "b": grown()})
+    assert both.texts[0].get_text().startswith("a: full")
+    assert [t.get_text() for t in both.child_axes[0].get_legend().get_texts()] == ["a", "b"]
+
+
+def test_the_panels_share_the_place_of_the_users_axes():
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    assert growth(grown(), ax=left) is left
+    right.plot([0, 1])
+    figure.canvas.draw()
+    (above,) = left.child_axes
+    low, high, other = (ax.get_window_extent() for ax in (left, above, right))
+    assert low.y1 < high.y0
+    assert high.y1 <= other.y1 + 1
+    assert (low.x0, low.x1) == pytest.approx((high.x0, high.x1))
+    assert low.x1 < other.x0
+    assert_readable(left)
+
+
+def test_without_steps_it_is_refused():
+    with pytest.raises(DataError, match="holds no steps"):
+        growth(GrowthResult(*[torch.zeros(0)] * 6))
+
+
+def test_the_table_and_what_was_reached():
+    record = grown(refused=True, figures={"test_error_mean": torch.arange(4) / 8})
+    assert record.reached == 3
+    assert grown(1).reached == 1
+    assert GrowthResult(*[torch.zeros(0)] * 6).reached == 0
+    rows = list(record.table().rows())
+    assert rows[3]["kept"] is False
+    assert rows[3] == pytest.approx(
+        {
+            "vertices": 4,
+            "log_volume": 9.0,
+            "height": 6.0,
+            "loss_mean": 0.26,
+            "loss_max": 0.45,
+            "kept": False,
+            "test_error_mean": 0.375,
+        }
+    )
