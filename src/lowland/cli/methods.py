@@ -175,14 +175,16 @@ class Methods:
         columns = Table.load(self.folder.record(f"{method}.json")).columns
         row = {k: float(v[0]) for k, v in columns.items() if isinstance(v, torch.Tensor)}
         post = self.posterior(method)
-        if isinstance(post, Gaussian | Mixture):
+        if isinstance(post, Gaussian | Mixture) and post.has_scale:
             post = post.with_scale(row["scale"])
         return post, row
 
     def _tuned(self, method: str) -> tuple[Posterior, float]:
         """The posterior and, where it has one, its covariance scale, tuned."""
         post = self.posterior(method)
-        return self._tune(post) if isinstance(post, Gaussian | Mixture) else (post, float("nan"))
+        if isinstance(post, Gaussian | Mixture) and post.has_scale:
+            return self._tune(post)
+        return post, float("nan")
 
     def _swag(self, number: int, rank: int) -> Gaussian:
         store = self.modes.store(f"swa-{number}")

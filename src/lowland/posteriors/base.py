@@ -29,6 +29,11 @@ class Posterior(ABC):
     size: int
     support: int | None = None
 
+    @property
+    def has_scale(self) -> bool:
+        """Whether there is a covariance that `with_scale` can widen or narrow."""
+        return False
+
     @abstractmethod
     def point(self, i: int, *, seed: int = 0) -> Point:
         """The i-th draw with the buffers that belong to it, if it has any."""

@@ -66,6 +66,10 @@ class Gaussian(Posterior):
         self.scale = float(scale)
         self.size = len(mean)
 
+    @property
+    def has_scale(self) -> bool:
+        return True
+
     def with_scale(self, scale: float) -> Gaussian:
         """The same moments under another scale; nothing is copied."""
         return Gaussian(self.mean, self.variance, self.deviations, scale=scale)

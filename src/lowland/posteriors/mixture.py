@@ -55,6 +55,10 @@ class Mixture(Posterior):
         self._order: list[tuple[int, int]] = []  # (component, number of its draw) by draw
         self._counts = [0] * len(components)
 
+    @property
+    def has_scale(self) -> bool:
+        return all(component.has_scale for component in self.components)
+
     def with_scale(self, scale: float) -> Mixture:
         """The same mixture with this scale for every component's covariance."""
         scaled = []

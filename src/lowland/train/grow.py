@@ -182,7 +182,12 @@ class _Growth:
         self.surface, self.shape, self.counted = surface, start, counted
         self.begun = 0 if counted == "vertices" else len(start.anchors)  # what is not counted
         self.strength, self.log_volume = strength, log_volume
-        self.jitter, self.rise, self.points, self.count = jitter, rise, points, count
+        self.jitter, self.rise, self.points = jitter, rise, points
+        self.data = surface.data
+        if count is not None:
+            few = min(count, self.data.count or count)
+            self.data = surface.rows_of(self.data.loader, count=few)
+        self.read = 0  # rows of it
         self.validate, self.seed, self.progress = validate, seed, progress
         self.rows: list[dict[str, float]] = []
         self.stopped = ""
@@ -283,11 +288,12 @@ class _Growth:
         """What is found of a shape."""
         grown = len(shape.anchors) > len(self.shape.anchors)
         if number == 0:  # the modes themselves
-            table = self.surface.evaluate(iter(shape.anchors), count=self.count)
+            table = self.surface.evaluate(iter(shape.anchors), self.data)
         else:
             drawn = Uniform(shape).points(self.points, seed=self.seed)
             points = itertools.chain(shape.anchors[-1:] if grown else (), drawn)
-            table = self.surface.evaluate(points, count=self.count)
+            table = self.surface.evaluate(points, self.data)
+        self.read = self.data.rows or 0
         loss = table.loss.double()
         found = {
             "number": float(number or (1 if self.counted == "vertices" else 0)),
@@ -309,7 +315,6 @@ class _Growth:
         column = lambda name: torch.tensor(  # noqa: E731
             [row.get(name, math.nan) for row in self.rows], dtype=torch.float64
         )
-        rows = self.surface.data.rows or 0
         return GrowthResult(
             column("number").long(),
             log_volume=column("log_volume"),
@@ -319,7 +324,7 @@ class _Growth:
             kept=column("kept").bool(),
             counted=self.counted,
             samples=self.points,
-            rows=min(self.count or rows, rows),
+            rows=self.read,
             batchnorm="refresh" if self.surface.has_batchnorm else "none",
             stopped=self.stopped,
             bound=self._bound(),
@@ -336,13 +341,14 @@ class _Growth:
         self.rows.append(row)
         if self._file is not None:
             state = {"anchors": self.shape.anchors, "rows": self.rows, "stopped": self.stopped}
-            disk.save(self._file, state | {"settings": self.settings})
+            disk.save(self._file, state | {"read": self.read, "settings": self.settings})
 
     def _resume(self, wanted: int) -> None:
         """Goes on from the file, which may have come further than what is wanted now."""
         if self._file is None or not self._file.exists():
             return
         state = disk.load(self._file, settings=self.settings)
+        self.read = state["read"]
         self.rows = [row for row in state["rows"] if row["number"] <= wanted]
         self.stopped = state["stopped"] if len(self.rows) == len(state["rows"]) else ""
         anchors = state["anchors"].to(self.shape.anchors)[: self.begun + wanted]

@@ -1,0 +1,191 @@
+"""The study of simplexes on CIFAR-10: one mode, two modes, and averages over three.
+
+From the root: `python studies/simplex/run.py`. Stop it at any moment: the same command goes
+on. `--smoke` is a run of minutes that shows that everything works, and no result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from lowland.cli.simplexes import COMPLEX, Simplexes
+from lowland.core.threads import using_threads
+from lowland.posteriors import Uniform
+from lowland.records import GrowthResult, SurfaceResult, Table
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from readme import processor, rewrite  # noqa: E402
+
+VERTICES, CONNECTORS = 5, 2
+POINTS = 200  # of the volume between two modes
+SMOKE = [
+    *("train.epochs=2", "bn_rows=256", "compile=false", "samples=3", "fge.cycle=1"),
+    *("data.args.train=1280", "data.args.validation=200", "data.args.test=400"),
+    *("simplex.epochs=1", "simplex.points=3", "simplex.rows=256", "average.every=0.25"),
+]
+COLUMNS = {  # of a growth's table -> heading, format
+    "log_volume": ("log volume", "{:.2f}"),
+    "height": ("height of the new one", "{:.2f}"),
+    "loss_mean": ("mean train loss", "{:.4f}"),
+    "loss_max": ("highest train loss", "{:.4f}"),
+    "test_error_mean": ("mean test error", "{:.4f}"),
+    "test_error_max": ("highest test error", "{:.4f}"),
+}
+COMPARED = {
+    "accuracy": "{:.4f}",
+    "nll": "{:.4f}",
+    "ece": "{:.4f}",
+    "nll_tempered": "{:.4f}",
+    "samples": "{:.0f}",
+    "epochs": "{:.0f}",
+    "train_seconds": "{:.0f}",
+    "predict_seconds": "{:.1f}",
+}
+HEADINGS = {
+    "nll": "NLL",
+    "ece": "ECE",
+    "nll_tempered": "NLL at T",
+    "samples": "networks",
+    "epochs": "epochs' passes",
+    "train_seconds": "train s",
+    "predict_seconds": "predict s",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/simplex-study"))
+    parser.add_argument("--jobs", type=int, default=2, help="side by side, on a thread each")
+    parser.add_argument("--smoke", action="store_true", help="a few steps of everything; no result")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    run = asked.out / "run"
+    one, two = run / "simplex", run / "joined"
+    look = (
+        ["--points", "3", "--rows", "256"] if asked.smoke else ["--points", "20", "--rows", "5000"]
+    )
+    fine = ["--resolution", "5"] if asked.smoke else ["--resolution", "31", "--rows", "2000"]
+    epochs = ("1", "1") if asked.smoke else ("2", "8")
+    stages = [
+        {"run": ["run", str(HERE / "cifar10.yaml"), f"out={run}", *(SMOKE if asked.smoke else [])]},
+        {
+            "one": ["simplex", str(run), "--vertices", str(VERTICES), "--epochs", epochs[0], *look],
+            "two": [
+                *("simplex", str(run), "--connectors", str(CONNECTORS), "--epochs", epochs[1]),
+                *("--rise", "0.2", "--out", str(two), *look),
+            ],
+        },
+        {
+            "plane-one": ["scan", str(one), *fine],
+            "plane-two": ["scan", str(two), *fine],
+        },
+    ]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        for stage in stages:
+            print(f"{', '.join(stage)}; follow it in {asked.out}/*.log", flush=True)
+            if any(pool.map(lambda job: lowland(job[0], job[1], asked.out), stage.items())):
+                print(f"failed: see {asked.out}/*.log", file=sys.stderr)
+                return 1
+    text = results(run, one, two, sampled(two, 5 if asked.smoke else POINTS))
+    print(text)
+    if not asked.smoke:
+        rewrite(HERE / "README.md", text)
+    return 0
+
+
+def lowland(name: str, arguments: list[str], out: Path) -> int:
+    """Runs the command line on one thread."""
+    with open(out / f"{name}.log", "a") as log:
+        return subprocess.run(
+            [sys.executable, "-m", "lowland", *arguments],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+
+
+def sampled(path: Path, points: int) -> Table:
+    """Test figures at random points of the volume between two modes, the modes first."""
+    stage = Simplexes.open(path)
+    file = stage.record("points.json")
+    if not file.is_file():
+        shape, setup = stage.shapes()[COMPLEX], stage.setup
+        drawn = Uniform(shape)
+        weights = [*shape.anchors[: len(stage.names)], *map(drawn.draw, range(points))]
+        with using_threads(2):
+            setup.surface.evaluate(iter(weights), setup.test).save(file)
+    return Table.load(file)
+
+
+def results(run: Path, one: Path, two: Path, points: Table) -> str:
+    """What came out, as tables."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    lines = [
+        f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
+        "`python studies/simplex/run.py`.",
+        "",
+        "From one mode, a simplex vertex by vertex:",
+        "",
+        *growth(GrowthResult.load(one / "records" / "growth-simplex-0.json")),
+        "",
+        "Between two modes, a volume connector by connector:",
+        "",
+        *growth(GrowthResult.load(two / "records" / f"growth-{COMPLEX}.json")),
+        "",
+    ]
+    error = points.error.double()
+    modes, inside = error[:2], error[2:]
+    worst = float(inside.max() - modes.max())
+    lines += [
+        f"Test error of the two modes: {modes[0]:.4f} and {modes[1]:.4f}; at {len(inside)} random "
+        f"points of the volume {inside.min():.4f} to {inside.max():.4f}, mean {inside.mean():.4f}: "
+        f"at most {100 * worst:+.2f} points from the worse mode, "
+        f"{int((inside <= modes.max() + 0.01).sum())} of them within one point of it.",
+        "",
+        "Averages, and what each cost (passes: forward and backward over 50,000 images):",
+        "",
+    ]
+    table = Table.load(run / "records" / "comparison.json")
+    names = [name for name in COMPARED if name in table.columns]
+    lines += head(["method", *(HEADINGS.get(name, name) for name in names)])
+    for row in table.rows():
+        cells = [COMPARED[name].format(row[name]) for name in names]
+        lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
+    lines += ["", "Planes through the first three vertices, 2,000 training images:", ""]
+    for name, path in (("one mode", one), ("two modes", two)):
+        found = SurfaceResult.load(path / "scan" / "v0-v1-v2" / "records" / "surface.npz")
+        lines.append(
+            f"- {name}: {found.evaluated} of {len(found.x) * len(found.y)} points evaluated."
+        )
+    return "\n".join(lines)
+
+
+def growth(found: GrowthResult) -> list[str]:
+    table = found.table()
+    names = [name for name in COLUMNS if name in table.columns]
+    lines = head([found.counted, *(COLUMNS[name][0] for name in names)])
+    for row in table.rows():
+        cells = [
+            "-" if row[name] != row[name] else COLUMNS[name][1].format(row[name]) for name in names
+        ]
+        left = "" if row["kept"] else " (left out)"
+        lines.append(f"| {row[found.counted]:.0f}{left} | " + " | ".join(cells) + " |")
+    return [*lines, "", found.stopped] if found.stopped else lines
+
+
+def head(cells: list[str]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |", "| " + " | ".join(["---"] * len(cells)) + " |"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
