@@ -1,0 +1,198 @@
+"""`lowland simplex` on finished runs, its planes, and ESPRO as a method of a run."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+
+import lowland as ll
+from lowland.cli.folder import RunFolder
+from lowland.cli.simplexes import Simplexes
+from lowland.records import GrowthResult, Predictive, SurfaceResult, Table, TernaryResult
+from tests.cli.inside import lowland
+
+CONFIG = {
+    "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [6], "classes": 10}},
+    "data": {"name": "lowland.zoo:digits", "args": {"train": 0.15, "shift": 1}},
+    "methods": ["sgd", "ensemble", "espro"],
+    "ensemble": 2,
+    "samples": 4,
+    "threads": 1,
+    "train": {"epochs": 12, "batch_size": 30, "lr": 0.1},
+    "simplex": {"components": 2, "vertices": 3, "epochs": 2, "samples": 2, "points": 4},
+}
+SHORT = ["--epochs", 2, "--samples", 2, "--points", 4, "--draws", 5, "--rise", 1]
+
+
+def made(folder, name, *overrides, **changes):
+    config = folder / f"{name}.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | changes))
+    code, out, err = lowland("run", config, f"out={folder / name}", *overrides)
+    assert code == 0, err
+    return folder / name, out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A run with ESPRO, and a simplex around its first network."""
+    path, out = made(folder, "one")
+    assert "ESPRO of 2" in out
+    code, out, err = lowland("simplex", path, "--vertices", 3, *SHORT)
+    assert code == 0, err
+    assert "3 vertices" in out
+    return path
+
+
+def test_espro_is_the_average_over_the_simplexes(run):
+    folder = RunFolder(run)
+    setup = Simplexes.open(run / "simplex").setup
+    shapes = [ll.Simplex.load(run / f"shapes/simplex-{i}.safetensors") for i in (0, 1)]
+    for i, shape in enumerate(shapes):
+        mode = folder.load_weights(f"sgd-{i}", setup.layout).weights
+        assert torch.equal(shape.anchors[0], mode)
+        assert len(shape.anchors) == 3
+    expected = ll.predict(
+        setup.surface, ll.Mixture(list(map(ll.Uniform, shapes))), setup.test, samples=4
+    )
+    found = Predictive.load(run / "records/espro.npz")
+    torch.testing.assert_close(found.probs, expected.probs, rtol=1e-4, atol=1e-5)
+    rows = {row["method"]: row for row in Table.load(run / "records/comparison.json").rows()}
+    row = rows["ESPRO of 2"]
+    assert row["epochs"] == 2 * 12 + 2 * 2 * 2 * 2  # networks; simplexes, vertices, epochs, points
+    assert row["train_seconds"] > rows["Deep ensemble of 2"]["train_seconds"]
+    assert row["samples"] == 4
+
+
+def test_what_it_leaves_is_what_the_library_finds(run):
+    stage = Simplexes.open(run / "simplex")
+    simplex = stage.shapes()["simplex-0"]
+    growth = GrowthResult.load(run / "simplex/records/growth-simplex-0.json")
+    assert growth.vertices.tolist() == [1, 2, 3]
+    assert growth.rows == 270
+    assert float(growth.log_volume[-1]) == pytest.approx(float(simplex.log_volume()))
+    points = stage.setup.surface.evaluate(ll.Uniform(simplex).points(4), stage.setup.test)
+    found = float(growth.figures["test_error_max"][-1])
+    assert found == pytest.approx(float(points.error.max()), abs=1e-6)
+    rows = {r["method"]: r for r in Table.load(run / "simplex/records/averages.json").rows()}
+    assert set(rows) == {"Network", "Simplex"}
+    expected = ll.predict(
+        stage.setup.surface, ll.Uniform(simplex), stage.setup.test, samples=5
+    ).metrics()
+    assert rows["Simplex"]["nll"] == pytest.approx(expected["nll"], rel=1e-4)
+    triangle = TernaryResult.load(run / "simplex/records/triangle.json")
+    corner = triangle.coords.argmax(0)
+    for i in range(3):
+        there = float(stage.setup.surface(simplex.anchors[i]))
+        assert float(triangle.loss[corner[i]]) == pytest.approx(there, rel=1e-4)
+    for name in ("growth-simplex-0", "nll-by-samples", "error-by-samples", "triangle"):
+        assert (run / f"simplex/pictures/{name}.png").stat().st_size > 8_000
+
+
+def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
+    there = shutil.copytree(run / "simplex", tmp_path / "again")
+    (there / "records/espro-1.npz").unlink()
+    (there / "shapes/simplex-0.safetensors").write_bytes(b"damaged")
+    before = (there / "records/network.npz").stat().st_mtime_ns
+    code, _, err = lowland("simplex", run, "--vertices", 3, *SHORT, "--out", there)
+    assert code == 0, err
+    assert (there / "records/network.npz").stat().st_mtime_ns == before
+    old, new = (p / "shapes/simplex-0.safetensors" for p in (run / "simplex", there))
+    assert torch.equal(ll.Simplex.load(old).anchors, ll.Simplex.load(new).anchors)
+    assert (there / "records/espro-1.npz").is_file()
+    code, _, err = lowland("simplex", run, "--vertices", 4, *SHORT, "--out", there)
+    assert code == 2
+    assert "asked.vertices: 3 there, 4 now" in err
+
+
+def test_a_plane_through_the_vertices_shows_the_triangle(run):
+    code, _, err = lowland("scan", run, "--plane", "v0,v1,v2", "--resolution", 5, "--refine", 0)
+    assert code == 0, err
+    found = SurfaceResult.load(run / "scan/v0-v1-v2/records/surface.npz")
+    assert set(found.marks) == {"v0", "v1", "v2"}
+    line = found.curves["simplex"]
+    torch.testing.assert_close(line[0], line[-1])  # closed
+    code, _, err = lowland("scan", run / "simplex", "--resolution", 4, "--refine", 0)
+    assert code == 0, err
+    code, _, err = lowland("scan", run, "--plane", "v0,v1,v7", "--resolution", 5)
+    assert code == 2
+    assert "no weights 'v7'; there are v0, v1, v2, s0.v0" in err
+
+
+def test_a_volume_between_the_networks_of_a_run(run, folder):
+    out = folder / "joined"
+    code, said, err = lowland("simplex", run, "--connectors", 2, *SHORT, "--rise", 9, "--out", out)
+    assert code == 0, err
+    assert "2 connectors" in said
+    assert "Complex" in said
+    shape = Simplexes.open(out).shapes()["complex"]
+    assert shape.cells == ((0, 2, 3), (1, 2, 3))
+    # the edge between the networks is none of the complex
+    code, _, err = lowland("scan", out, "--resolution", 3, "--refine", 0)
+    assert code == 0, err
+    found = SurfaceResult.load(out / "scan/v0-v1-v2/records/surface.npz")
+    marks, line = found.marks, found.curves["simplex"]
+    torch.testing.assert_close(line[0], marks["v0"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(line[-1], marks["v1"], rtol=0, atol=1e-4)
+    apart = (line - marks["v2"]).norm(dim=1).min()
+    assert float(apart) < 0.05 * float((marks["v1"] - marks["v0"]).norm())
+
+
+def test_a_vertex_that_was_left_out_is_said(run, folder):
+    out = folder / "left"
+    options = ["--vertices", 3, *SHORT, "--rise", 0, "--lr", 3, "--out", out]
+    code, said, err = lowland("simplex", run, *options)
+    assert code == 0, err
+    assert "vertex 2 was left out: with it the loss comes up to" in said
+    assert len(Simplexes.open(out).shapes()["simplex-0"].anchors) == 1
+
+
+def test_simplexes_around_the_networks_of_several_runs(folder, run):
+    runs = [made(folder, f"seed{s}", f"seed={s}", methods=["sgd"])[0] for s in (3, 4)]
+    code, said, err = lowland("simplex", *runs, "--vertices", 2, *SHORT)
+    assert code == 0, err
+    assert "ESPRO of 2" in said
+    assert "Ensemble of 2" in said
+    stage = Simplexes.open(folder / "simplex")
+    assert list(stage.shapes()) == ["simplex-0", "simplex-1"]
+    for i, path in enumerate(runs):
+        mode = RunFolder(path).load_weights("sgd-0", stage.setup.layout).weights
+        assert torch.equal(stage.shapes()[f"simplex-{i}"].anchors[0], mode)
+    code, _, err = lowland("simplex", runs[0], "--connectors", 1, *SHORT)
+    assert code == 2
+    assert "no weights 'sgd-1'" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--vertices", 3, "--connectors", 1], "give --vertices or --connectors"),
+        (["--around", "sgd-9"], "no weights 'sgd-9'"),
+        (["--around", "sgd-0", "--connectors", 1], "joins two networks or more"),
+        (["--lr", -1], "lr: expected greater than 0, got -1.0"),
+        (["--rise", -1], "rise: expected greater than or equal to 0"),
+        (["--strength", "nan"], "strength: expected"),
+    ],
+)
+def test_bad_input(folder, run, words, message):
+    code, _, err = lowland("simplex", run, *words, "--out", folder / "new")
+    assert code == 2, err
+    assert message in err, err
+    assert not (folder / "new").exists()
+
+
+def test_bad_settings(folder):
+    config = folder / "bad.yaml"
+    for key, value, message in (
+        ("vertices", 1, "simplex.vertices: expected greater than or equal to 2, got 1"),
+        ("vertexes", 3, "simplex.vertexes: there is no such key; did you mean vertices?"),
+    ):
+        config.write_text(yaml.safe_dump(CONFIG | {"simplex": {key: value}}))
+        code, _, err = lowland("run", config, f"out={folder / 'bad'}")
+        assert code == 2
+        assert message in err
