@@ -5,14 +5,17 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-START, END = "<!-- results: written by run.py -->", "<!-- end of results -->"
+END = "<!-- end of results -->"
 
 
-def rewrite(readme: Path, results: str) -> None:
-    """Puts results in the place of what stands between the markers."""
-    before, _, rest = readme.read_text().partition(START)
+def rewrite(readme: Path, results: str, *, by: str = "run.py") -> None:
+    """Puts results in the place of what stands between the markers of the script `by`."""
+    start = f"<!-- results: written by {by} -->"
+    before, found, rest = readme.read_text().partition(start)
+    if not found:
+        raise ValueError(f"{readme} has no line {start!r}")
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{START}\n\n{results}\n\n{END}{after}")
+    readme.write_text(f"{before}{start}\n\n{results}\n\n{END}{after}")
 
 
 def processor() -> str:

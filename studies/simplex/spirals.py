@@ -1,0 +1,153 @@
+"""Two spirals and a regression: what functions a simplex holds.
+
+From the project's root: `python studies/simplex/spirals.py`. Two minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import lowland as ll
+from lowland import plots
+from lowland.core.threads import using_threads
+from lowland.evaluate import regular_grid
+from lowland.zoo import MLP, spirals
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from readme import processor, rewrite  # noqa: E402
+
+SEEDS, DRAWS = 5, 100
+FEATURES = Path("../shared/data/regression1d.npy")
+
+
+class Features(nn.Module):
+    """x/2 and its square, as Izmailov et al. 2019 have them."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, 1) -> (n, 2)
+        return torch.cat([x / 2, (x / 2) ** 2], dim=1)
+
+
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=0.01, weight_decay=1e-4)
+
+
+def two_spirals(seed: int, pictures: Path | None) -> dict[str, dict[str, float]]:
+    """Test figures of one network and of a simplex around it."""
+    data = spirals(points=50, noise=1.0, seed=seed)
+    train = ll.Batches(data["train"], batch_size=100, shuffle=False)
+    test = ll.Batches(data["test"], batch_size=1000, shuffle=False)
+    torch.manual_seed(seed)
+    net = MLP(inputs=2, outputs=2, widths=(25,) * 7)
+    task = ll.Classification()
+    ll.sgd(net, task, train, epochs=200, optimizer=adam, seed=seed)
+    surface = ll.LossSurface(net, task, train)
+    w = surface.layout.flatten(net)
+    simplex = ll.spro(
+        surface, w, vertices=4, epochs=100, optimizer=adam, strategy="vmap", rise=5.0, seed=seed
+    )
+    posts = {"network": ll.PointMass(w), "simplex": ll.Uniform(simplex)}
+    found = {}
+    for name, post in posts.items():
+        samples = DRAWS if post.support is None else None
+        found[name] = ll.predict(surface, post, test, samples=samples).metrics()
+        if pictures is not None:
+            grid = regular_grid(data["train"][0], resolution=120)
+            drawn = ll.functions(surface, post, grid, samples=samples, data=data["train"])
+            plots.save(plots.functions(drawn), pictures / f"spirals-{name}.png")
+    if pictures is not None:
+        plots.save(plots.growth(simplex.log), pictures / "spirals-growth.png")
+        triangle = ll.ternary(ll.Simplex(simplex.anchors[1:]), surface, names=["v1", "v2", "v3"])
+        plots.save(plots.ternary(triangle), pictures / "spirals-triangle.png")
+    return found
+
+
+def regression(pictures: Path) -> float:
+    """The 1-D regression of Izmailov et al. 2019; gives the simplex's highest training loss above
+    the network's."""
+    rows = torch.from_numpy(np.load(FEATURES)).float()
+    train = ll.Batches((rows[:, :1], rows[:, 1:]), batch_size=50, seed=0)
+    torch.manual_seed(0)
+    net = nn.Sequential(Features(), MLP(inputs=2, outputs=1, widths=(200, 50, 50, 50)))
+    task = ll.Regression(noise_variance=0.05)
+
+    def sgd(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=1e-3, momentum=0.95)
+
+    ll.sgd(net, task, train, epochs=600, optimizer=sgd, seed=0)
+    surface = ll.LossSurface(net, task, train)
+    w = surface.layout.flatten(net)
+    simplex = ll.spro(
+        surface, w, vertices=4, epochs=60, optimizer=sgd, log_volume=1e-2, jitter=0.1, rise=0.5
+    )
+    x = torch.linspace(-12, 12, 400)[:, None]
+    data = (rows[:, :1], rows[:, 1:])
+    drawn = ll.functions(surface, ll.Uniform(simplex), x, samples=50, data=data)
+    plots.save(plots.functions(drawn), pictures / "regression.png")
+    return float(simplex.log.loss_max[-1] - simplex.log.loss_max[0])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/simplex-study/spirals"))
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    with using_threads(1):
+        found = [two_spirals(seed, asked.out if seed == 0 else None) for seed in range(SEEDS)]
+        rise = regression(asked.out) if FEATURES.is_file() else None
+    text = results(found, rise, time.perf_counter() - began)
+    print(text)
+    rewrite(HERE / "README.md", text, by="spirals.py")
+    return 0
+
+
+def results(found: list[dict[str, dict[str, float]]], rise: float | None, seconds: float) -> str:
+    today = datetime.datetime.now(datetime.UTC).date()
+    lines = [
+        f"{today}, {processor()}, one thread, torch {torch.__version__}, {seconds:.0f} s; "
+        "`python studies/simplex/spirals.py`.",
+        "",
+        f"Two spirals, means and standard errors over {SEEDS} seeds of data and network:",
+        "",
+        "| | accuracy | NLL |",
+        "| --- | --- | --- |",
+    ]
+    titles = {"network": "network", "simplex": f"{DRAWS} draws of its simplex"}
+    values = {
+        (name, metric): torch.tensor([one[name][metric] for one in found], dtype=torch.float64)
+        for name in titles
+        for metric in ("accuracy", "nll")
+    }
+    for name, title in titles.items():
+        cells = [spread(values[name, metric]) for metric in ("accuracy", "nll")]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    differences = [
+        spread(values["simplex", metric] - values["network", metric], "+")
+        for metric in ("accuracy", "nll")
+    ]
+    lines.append(f"| difference, paired | {' | '.join(differences)} |")
+    if rise is not None:
+        lines += [
+            "",
+            "Regression: the highest training loss at 20 random points of the simplex lies "
+            f"{rise:+.3f} nats from the network's.",
+        ]
+    return "\n".join(lines)
+
+
+def spread(values: Tensor, sign: str = "") -> str:
+    error = values.std() / len(values) ** 0.5
+    return f"{values.mean():{sign}.3f} ± {error:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
