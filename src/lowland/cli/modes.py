@@ -81,7 +81,7 @@ class Modes:
         def schedule(optimizer: Optimizer) -> LRScheduler:
             return SWASchedule(optimizer, total=self.total, swa_lr=average.lr, start=average.start)
 
-        ema = EMA(self.setup.layout, decay=average.ema_decay)
+        ema = EMA(self.setup.layout, decay=average.ema_decay, warmup=average.ema_warmup)
         collectors = [
             Collector(self._fresh_store(name), when=self.walk_picks),
             Collector(ema, when=Every(1)),
