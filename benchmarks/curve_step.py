@@ -14,6 +14,7 @@ from torch import nn
 import lowland as ll
 from lowland import zoo
 from lowland.train.along import Along
+from lowland.train.options import Options
 
 BATCH, DECAY = 128, 3e-4
 
@@ -59,29 +60,8 @@ def case(
         plain.step()
 
     plainly = False
-    run = Along(
-        curve,
-        surface,
-        [(x, y)],
-        measure="coords",
-        samples=1,
-        strategy=None,
-        weight_decay=DECAY,
-        compile=False,
-        epochs=1,
-        optimizer=optimizer,
-        schedule=None,
-        collectors=(),
-        validate=None,
-        device=None,
-        autocast=autocast,
-        channels_last=channels_last,
-        accumulate=1,
-        clip=None,
-        seed=0,
-        checkpoint=None,
-        checkpoint_steps=None,
-    )
+    options = Options(1, optimizer=optimizer, autocast=autocast, channels_last=channels_last)
+    run = Along(curve, surface, [(x, y)], options, weight_decay=DECAY)
     run.epoch = 1  # labels are checked in the first
 
     def along() -> None:

@@ -8,6 +8,7 @@ from torch import nn
 import lowland as ll
 from lowland.errors import ConfigError, DataError, LayoutError, NonFiniteError
 from lowland.train.along import STRATA, Along
+from lowland.train.options import Options
 from tests.models import CASES, Case, blobs, conv_bn, every_case, images, mlp
 from tests.train.resuming import Boom, Count, watched
 
@@ -17,15 +18,10 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def run_of(shape, surface, **options):
+def run_of(shape, surface, *, seed=0, strategy="accumulate", **options):
     """The state of a fit before its first step."""
-    plain = {
-        "measure": "coords", "samples": 1, "strategy": "accumulate", "weight_decay": 0.0,
-        "compile": False, "epochs": 1, "optimizer": None, "schedule": None, "collectors": (),
-        "validate": None, "device": None, "autocast": None, "channels_last": False,
-        "accumulate": 1, "clip": None, "seed": 0, "checkpoint": None, "checkpoint_steps": None,
-    }  # fmt: skip
-    return Along(shape, surface, surface.data.loader, **plain | options)
+    data, common = surface.data.loader, Options(1, seed=seed)
+    return Along(shape, surface, data, common, strategy=strategy, **options)
 
 
 def bent(case: Case, surface: ll.LossSurface, kind=ll.Bezier, bends=2):
