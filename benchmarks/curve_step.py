@@ -15,6 +15,7 @@ from torch import nn
 import lowland as ll
 from lowland import zoo
 from lowland.train.along import Along
+from lowland.train.options import Options
 
 BATCH, DECAY = 128, 3e-4
 SAMPLES = 5  # points of a simplex a step
@@ -68,29 +69,16 @@ def case(
         plain.step()
 
     plainly = False
+    options = Options(1, optimizer=optimizer, autocast=autocast, channels_last=channels_last)
     run = Along(
         shape,
         surface,
         [(x, y)],
-        measure="coords",
+        options,
         samples=samples,
         strategy="accumulate",
         weight_decay=DECAY,
         log_volume=1e-6 if simplex else 0.0,
-        compile=False,
-        epochs=1,
-        optimizer=optimizer,
-        schedule=None,
-        collectors=(),
-        validate=None,
-        device=None,
-        autocast=autocast,
-        channels_last=channels_last,
-        accumulate=1,
-        clip=None,
-        seed=0,
-        checkpoint=None,
-        checkpoint_steps=None,
     )
     run.epoch = 1  # labels are checked in the first
 

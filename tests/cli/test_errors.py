@@ -7,11 +7,13 @@ import sys
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 import lowland as ll
 from lowland.cli import main
 from lowland.cli.config import read_config
 from lowland.cli.folder import locked
+from lowland.files import same_tree
 from tests.cli.test_run import CONFIG
 
 
@@ -320,6 +322,62 @@ def test_what_can_be_made_again_is(whole, again, name, damage):
     assert code == 0, err
     assert figures(out) == figures(whole[1])
     assert iterates == {p: p.read_bytes() for p in (out / "trajectory").rglob("*.safetensors")}
+
+
+LOST = [
+    (["trajectory"], ["swa-0", "fge-0"]),
+    (["trajectory/swa-0"], ["swa-0"]),
+    (["trajectory/fge-0", "checkpoints"], ["fge-0"]),
+]
+
+
+@pytest.mark.parametrize(("deleted", "told"), LOST)
+def test_iterates_that_were_deleted_are_told_and_made_again(whole, again, deleted, told):
+    out, call = again
+    iterates = {p: load_file(p) for p in out.rglob("trajectory/*/*.safetensors")}
+    tables = {p: p.read_bytes() for p in out.glob("records/*.npz")}
+    for name in deleted:
+        shutil.rmtree(out / name)
+    code, said = call()
+    assert code == 0, said
+    for name in ("swa-0", "fge-0"):
+        assert (f"trajectory/{name} is gone: training {name} again" in said) == (name in told)
+    assert same_tree([load_file(p) for p in iterates], list(iterates.values()))
+    assert {p: p.read_bytes() for p in tables} == tables
+    assert figures(out) == figures(whole[1])
+    assert "is gone" not in call()[1]
+
+
+@pytest.mark.parametrize("stop", [2, 20])  # of 24 steps
+def test_making_iterates_again_may_be_stopped(whole, again, monkeypatch, stop):
+    out, call = again
+    iterates = {p: load_file(p) for p in out.rglob("trajectory/*/*.safetensors")}
+    shutil.rmtree(out / "trajectory/swa-0")
+    step, count = torch.optim.SGD.step, 0
+
+    def stepping(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == stop:
+            raise KeyboardInterrupt
+        return step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", stepping)
+        assert call()[0] == 130
+    code, said = call()
+    assert code == 0, said
+    assert same_tree([load_file(p) for p in iterates], list(iterates.values()))
+
+
+@pytest.mark.parametrize("damage", [half, unlink])
+def test_iterates_that_are_damaged_are_told_by_a_run_that_is_done(again, damage):
+    out, call = again
+    damage(out / "trajectory/swa-0/journal.jsonl")
+    code, err = call()
+    assert code == 2
+    assert "journal.jsonl" in err
+    assert "to train swa-0 again" in err
 
 
 NAMED = [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import lowland as ll
-from tests.landscape.test_path import STRATEGIES, bowl, ends, network
+from tests.landscape.surfaces import STRATEGIES, bowl, ends, network
 from tests.models import images
 
 

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,32 +9,8 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.core.data import Rows
-from lowland.errors import ConfigError
-from tests.models import CASES, Case, conv_bn, every_case, images, mlp, targets
-
-STRATEGIES = ("points", "batches", "vmap")
-FEATURES = 4
-
-
-def bowl():
-    """A linear model without bias, of unit noise: L is exactly quadratic; and L in float64."""
-    rows = targets(features=FEATURES)
-    surface = ll.LossSurface(
-        nn.Linear(FEATURES, 1, bias=False), ll.Regression(noise_variance=1.0), rows
-    )
-    x = torch.cat([x for x, _ in rows]).double()
-    y = torch.cat([y for _, y in rows]).double()
-
-    def loss(w):  # (n, P) float64 -> (n,)
-        return 0.5 * math.log(2 * math.pi) + 0.5 * ((x @ w.T - y) ** 2).mean(0)
-
-    return surface, loss
-
-
-def ends(size=FEATURES, n=2, scale=1.0):
-    g = torch.Generator().manual_seed(3)
-    return list(scale * torch.randn(n, size, generator=g))
+from tests.landscape.surfaces import FEATURES, STRATEGIES, bowl, ends, normed
+from tests.models import Case, every_case, mlp, targets
 
 
 def curves(w0, w1, *more):
@@ -113,81 +88,6 @@ def test_every_point_is_the_surface_there(case: Case):
         assert found.loss[-1].item() == pytest.approx(float(surface(w1)), rel=tolerance)
 
 
-def network():
-    torch.manual_seed(0)
-    return conv_bn()
-
-
-def normed():
-    net = network()
-    surface = ll.LossSurface(net, ll.Classification(), images())
-    w0 = surface.layout.flatten(net)
-    return surface, ll.Line(w0, w0.roll(1))
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_test_rows_are_seen_with_the_statistics_of_the_surface(strategy):
-    surface, line = normed()
-    test = [(x**3 + x.roll(1, 1), y) for x, y in images((6, 7))]
-    found = ll.path(line, surface, points=5, loader=test, strategy=strategy, chunk=2)
-    for i, w in enumerate(line.points(found.t)):
-        own, other = surface.evaluate(w), surface.evaluate(w, test)
-        assert found.loss[i].item() == pytest.approx(own.loss.item(), rel=1e-5)
-        assert found.error[i].item() == pytest.approx(own.error.item())
-        assert found.test_loss[i].item() == pytest.approx(other.loss.item(), rel=1e-5)
-        assert found.test_error[i].item() == pytest.approx(other.error.item())
-        assert found.figures["ece"][i].item() == pytest.approx(own.ece.item(), abs=1e-5)
-        assert found.figures["test_ece"][i].item() == pytest.approx(other.ece.item(), abs=1e-5)
-    own = {"nll", "ece", "brier"}
-    assert set(found.figures) == own | {f"test_{name}" for name in own}
-    assert found.rows == 21
-    # the broken twin: statistics of the test rows themselves
-    twin = ll.LossSurface(network(), ll.Classification(), test)
-    assert abs(float(twin(line(0.5))) - float(found.test_loss[2])) > 1e-3
-
-
-def test_statistics_are_estimated_once_a_point_and_rows_are_read_once(monkeypatch):
-    class Counted(list):
-        passes = 0
-
-        def __iter__(self):
-            type(self).passes += 1
-            return super().__iter__()
-
-    class Test(Counted):
-        passes = 0
-
-    net = network()
-    own, test = Counted(images()), Test(images((4,)))
-    surface = ll.LossSurface(net, ll.Classification(), own, bn_loader=images())
-    refreshed = []
-    exact = surface.statistics.exact
-    monkeypatch.setattr(surface.statistics, "exact", lambda *a: refreshed.append(1) or exact(*a))
-    w = surface.layout.flatten(net)
-    ll.path(ll.Line(w, 2 * w), surface, points=7, loader=test, strategy="points")
-    assert len(refreshed) == 7
-    assert (Counted.passes, Test.passes) == (1, 1)
-
-
-@pytest.mark.parametrize("kept", ["neither", "own", "test"])
-def test_rows_that_do_not_fit_in_memory_are_read_again_and_give_the_same(monkeypatch, kept):
-    test = [(x**3, y) for x, y in images((6, 7))]
-    surface, line = normed()
-    expected = ll.path(line, surface, points=5, loader=test)
-    resident = Rows.resident
-
-    def fits(rows):
-        mine = "own" if rows.loader is surface.data.loader else "test"
-        found = resident(rows)  # a pass, as it is where rows turn out too many
-        return found if mine == kept else None
-
-    monkeypatch.setattr(Rows, "resident", fits)
-    for strategy in (None, "batches"):
-        found = ll.path(line, surface, points=5, loader=test, strategy=strategy, chunk=2)
-        torch.testing.assert_close(found.loss, expected.loss, rtol=1e-5, atol=0)
-        torch.testing.assert_close(found.test_loss, expected.test_loss, rtol=1e-5, atol=0)
-
-
 def test_frozen_statistics_are_those_of_the_model():
     surface, line = normed()
     found = ll.path(line, surface, points=3, batchnorm="frozen")
@@ -253,15 +153,6 @@ def test_what_is_not_finite_stays_and_nothing_finite_is_an_error():
     assert found.error[[0, -1]].isnan().tolist() == [False, True]
 
 
-def test_fewer_rows():
-    surface, line = normed()
-    found = ll.path(line, surface, points=2, loader=images((9,)), count=8)
-    assert found.rows == 8
-    assert found.loss[0].item() == pytest.approx(
-        float(surface(line(0.0), loader=images()[:1])), rel=1e-5
-    )
-
-
 def test_progress_counts_points():
     surface, _ = bowl()
     seen = []
@@ -294,75 +185,7 @@ def test_the_record_goes_to_disk_and_is_drawn(tmp_path):
     assert found.plot().get_ylabel() == "loss (nats)"
 
 
-class Stop(Exception):
-    """What ends a path in the middle."""
-
-
-@pytest.mark.parametrize("options", [{}, {"strategy": "vmap", "chunk": 3}, {"chunk": 2}])
-def test_a_path_that_was_stopped_goes_on_to_the_same_bits(tmp_path, options):
-    case = next(case for case in CASES if case.name == "conv_bn")
-    surface = case.surface()
-    w = surface.layout.flatten(case.model())
-    curve = ll.Bezier.between(w, w + 1)
-    test = images((4, 3))
-    whole = ll.path(curve, surface, points=7, loader=test, **options)
-    for at in range(1, 5):
-        file = tmp_path / f"{at}.journal"
-        count = 0
-
-        def progress(done, total, at=at):
-            nonlocal count
-            count += 1
-            if count == at:
-                raise Stop
-
-        stored = options | {"points": 7, "loader": test, "store": file}
-        with suppress(Stop):
-            ll.path(curve, surface, progress=progress, **stored)
-        again = ll.path(curve, surface, **stored)
-        assert torch.equal(again.loss, whole.loss)
-        assert torch.equal(again.test_loss, whole.test_loss)
-        assert again.figures.keys() == whole.figures.keys()
-        assert torch.equal(again.figures["test_ece"], whole.figures["test_ece"])
-    seen = []
-    ll.path(curve, surface, progress=lambda done, total: seen.append(done), **stored)
-    assert seen[0] == 7  # nothing is left to do
-    with pytest.raises(ConfigError, match="other settings: t"):
-        ll.path(curve, surface, **stored | {"points": 5})
-
-
-def test_a_loader_that_changes_from_path_to_path_is_refused():
-    class Noisy:
-        def __iter__(self):
-            yield torch.randn(8, 6), torch.arange(8) % 3
-
-        def __len__(self):
-            return 1
-
-    model = mlp()
-    surface = ll.LossSurface(model, ll.Classification(), Noisy())
-    w = surface.layout.flatten(model)
-    ll.path(ll.Line(w, w + 1), surface, points=3)
-    with pytest.raises(ll.DataError, match="changed"):
-        ll.path(ll.Line(w, w + 1), surface, points=3)
-
-
 def test_a_barrier_is_between_the_ends_even_where_the_path_goes_on():
     t = torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0])
     found = ll.records.PathResult(t, torch.tensor([9.0, 1.0, 3.0, 2.0, 9.0]), *[torch.zeros(5)] * 4)
     assert found.barrier == 1.5
-
-
-def test_test_rows_are_not_cut_with_the_others():
-    model = mlp()
-    rows = [(torch.randn(8, 6), torch.arange(8) % 3)]
-    surface = ll.LossSurface(model, ll.Classification(), rows)
-    w = surface.layout.flatten(model)
-    line = ll.Line(w, w + 1)
-    whole = ll.path(line, surface, points=3, loader=rows)
-    some = ll.path(line, surface, points=3, loader=rows, count=3)
-    assert torch.allclose(some.test_loss, whole.test_loss)
-    assert some.rows == 3
-    assert not torch.allclose(some.loss, whole.loss)
-    fewer = ll.path(line, surface, points=3, loader=rows, test_count=3)
-    assert torch.allclose(fewer.test_loss, some.loss)

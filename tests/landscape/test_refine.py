@@ -10,7 +10,8 @@ from torch import nn
 import lowland as ll
 from lowland.landscape import refine
 from lowland.records.shades import CLASSIC, classic_shade
-from tests.landscape.test_scan import generator, net_surface, overflowing
+from tests.landscape.surfaces import net_surface, overflowing
+from tests.models import generator
 
 WELLS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.45, 0.8]], dtype=torch.float64)
 

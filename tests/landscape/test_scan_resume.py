@@ -6,7 +6,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.trajectory.journal import parse_line
-from tests.landscape.test_scan import net_surface, plane_of
+from tests.landscape.surfaces import net_surface, overflowing, plane_of
 from tests.models import CASES
 
 OPTIONS = {"resolution": (7, 5), "metrics": ("loss", "error")}
@@ -142,8 +142,6 @@ def test_a_finished_scan_is_read_and_not_made_again(tmp_path, monkeypatch):
 
 
 def test_nan_comes_back_as_nan(tmp_path):
-    from tests.landscape.test_scan import overflowing
-
     surface, plane = overflowing()
     options = {"resolution": (5, 2), "bounds": ((0, 200), (-1, 1)), "store": tmp_path / "a.scan"}
     whole = ll.scan(plane, surface, **options)

@@ -5,17 +5,13 @@ from torch import nn
 
 import lowland as ll
 from lowland.train.along import Along
+from lowland.train.options import Options
 
 
-def run_of(shape, surface, **options):
+def run_of(shape, surface, *, seed=0, strategy="accumulate", **options):
     """The state of a fit before its first step."""
-    plain = {
-        "measure": "coords", "samples": 1, "strategy": "accumulate", "weight_decay": 0.0,
-        "compile": False, "epochs": 1, "optimizer": None, "schedule": None, "collectors": (),
-        "validate": None, "device": None, "autocast": None, "channels_last": False,
-        "accumulate": 1, "clip": None, "seed": 0, "checkpoint": None, "checkpoint_steps": None,
-    }  # fmt: skip
-    return Along(shape, surface, surface.data.loader, **plain | options)
+    data, common = surface.data.loader, Options(1, seed=seed)
+    return Along(shape, surface, data, common, strategy=strategy, **options)
 
 
 def bowl():

@@ -293,20 +293,6 @@ def test_the_check_of_k_fails_broken_ones(twin):
         check_k(twin)
 
 
-def test_ema_is_its_recursion():
-    iterates = walk(40, 5, dtype=torch.float64)
-    ema = collected(EMA, iterates, decay=0.9)
-    expected = iterates[0]
-    for w in iterates[1:]:
-        expected = 0.9 * expected + 0.1 * w
-    torch.testing.assert_close(ema.mean, expected)
-
-
-def test_ema_without_memory_is_the_last_iterate():
-    iterates = walk(4, 5)
-    assert torch.equal(collected(EMA, iterates, decay=0.0).mean, iterates[-1])
-
-
 def test_parts_do_not_change_the_moments(monkeypatch):
     iterates = walk(9, 1000)
     whole = collected(SWAG, iterates, rank=4)
@@ -528,6 +514,7 @@ def test_posteriors():
 KINDS = [
     (SWA, {}),
     (EMA, {"decay": 0.9}),
+    (EMA, {"decay": 0.9, "warmup": True}),
     (SWAG, {"rank": 4}),
     (SWAG, {"rank": 0}),
     (SWAG, {"rank": 4, "deviations_dtype": torch.bfloat16}),

@@ -130,6 +130,7 @@ class Average(Section):
     every: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # epochs between iterates
     rank: int = Field(default=20, ge=2)
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    ema_warmup: bool = False
     scales: list[Scale] = Field(default=[0.1, 0.25, 0.5, 1.0, 2.0], min_length=1)
 
 

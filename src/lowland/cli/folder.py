@@ -125,6 +125,10 @@ class RunFolder:
         named = {k: t for k, t in tensors.items() if not k.startswith(_BUFFER)}
         return Point(layout.flatten(named), buffers)
 
+    def forget_weights(self, name: str) -> None:
+        """Deletes weights that are to be made again."""
+        self._weights(name).unlink(missing_ok=True)
+
     def notes(self, name: str) -> dict[str, str]:
         """What was noted beside weights."""
         return read_tensors(self._weights(name))[1]

@@ -84,7 +84,7 @@ class Modes:
         def schedule(optimizer: Optimizer) -> LRScheduler:
             return SWASchedule(optimizer, total=self.total, swa_lr=average.lr, start=average.start)
 
-        ema = EMA(self.setup.layout, decay=average.ema_decay)
+        ema = EMA(self.setup.layout, decay=average.ema_decay, warmup=average.ema_warmup)
         collectors = [
             Collector(self._fresh_store(name), when=self.walk_picks),
             Collector(ema, when=Every(1)),
@@ -139,8 +139,16 @@ class Modes:
     def store(self, name: str) -> Trajectory:
         """The iterates of a run that is done, all of them there."""
         store = self._open(name)
-        self._require(store, name, int(self.folder.notes(name).get("iterates", 0)))
+        self._require(store, name, self._stored(name))
         return store
+
+    def lost(self, name: str) -> bool:
+        """Whether a run is done whose iterates were deleted since: it is trained again."""
+        try:
+            self.log(name)
+            return self._stored(name) > 0 and not any(self._store_path(name).glob("*"))
+        except StoreError:
+            return False
 
     def log(self, name: str) -> TrainingLog:
         """The log of a run that is done."""
@@ -229,12 +237,19 @@ class Modes:
 
     def _done(self, name: str, *more: str, progress: Progress) -> bool:
         """Whether a run and its weights are there and whole; what is not is made again."""
+        if self.lost(name):
+            # it begins anew, and is no longer done should that be stopped
+            self._checkpoint(name).unlink(missing_ok=True)
+            self.folder.forget_weights(name)
+            return False
         try:
             self.log(name)
         except StoreError:
             return False
         if not all(self.folder.has_weights(weights) for weights in (name, *more)):
             return False
+        if self._stored(name):
+            self.store(name)  # says what is damaged
         if callable(progress):
             progress(1, 1)
         return True
@@ -278,6 +293,10 @@ class Modes:
 
     def _growth(self, number: int) -> Path:
         return self.folder.record(f"growth-simplex-{number}.json")
+
+    def _stored(self, name: str) -> int:
+        """How many iterates a run that is done left."""
+        return int(self.folder.notes(name).get("iterates", 0))
 
     def _store_path(self, name: str) -> Path:
         return self.folder.path / "trajectory" / name

@@ -98,12 +98,16 @@ def _work(methods: Methods, console: Console) -> None:
     """Trains and judges, with bars."""
     config, modes = methods.config, methods.modes
     needs = [methods.needs(method) for method in config.methods]
+    walks, cycles = max(n.walks for n in needs), max(n.cycles for n in needs)
+    for name in [f"swa-{i}" for i in range(walks)] + ["fge-0"] * cycles:
+        if modes.lost(name):
+            say(console, f"trajectory/{name} is gone: training {name} again.")
     with Bars(console) as bars:
         for i in range(max(n.annealed for n in needs)):
             modes.annealed(i, bars.add(f"SGD {i + 1}"))
-        for i in range(max(n.walks for n in needs)):
+        for i in range(walks):
             modes.walking(i, bars.add(f"SWA walk {i + 1}"))
-        if any(n.cycles for n in needs):
+        if cycles:
             modes.cyclical(bars.add("FGE cycles"))
         for i in range(max(n.simplexes for n in needs)):
             modes.simplex(i, bars.add(f"Simplex {i + 1}"))

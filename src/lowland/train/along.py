@@ -18,6 +18,7 @@ from lowland.geometry import Curve, Shape
 from lowland.geometry.base import combined
 from lowland.train import checkpoint as disk
 from lowland.train.flat import FlatModel
+from lowland.train.options import Options
 from lowland.train.run import Run
 
 STRATA = 64  # draws of t that are stratified together
@@ -69,14 +70,14 @@ class Along(Run):
         shape: Shape,
         surface: LossSurface,
         data: Iterable[Any],
+        options: Options,
         *,
-        measure: str,
-        samples: int,
-        strategy: str | None,
-        weight_decay: float,
+        measure: str = "coords",
+        samples: int = 1,
+        strategy: str | None = None,
+        weight_decay: float = 0.0,
         log_volume: float = 0.0,
-        compile: bool,
-        **options: Any,
+        compile: bool = False,
     ) -> None:
         self.shape = shape
         self.surface = surface
@@ -86,7 +87,7 @@ class Along(Run):
         self.samples = samples
         self.strategy = "accumulate" if samples == 1 else strategy
         self.weight_decay = weight_decay
-        super().__init__(Anchors(shape), surface.task, data, **options)
+        super().__init__(Anchors(shape), surface.task, data, options)
         self.flat = FlatModel(surface, compile=compile)
         self.drawn = 0  # coordinates so far
         self.typical = 0.0  # the running mean of the loss, where the distribution moves
@@ -103,7 +104,7 @@ class Along(Run):
         self.drawn += self.samples
         if self.strategy is None:
             self.strategy = self._faster(coords, batch)
-        again = 1 / self.options["accumulate"]
+        again = 1 / self.options.accumulate
         if self.step == 1 and self.model.moved_away():
             raise ConfigError(
                 "optimizer: it puts other tensors in the place of parameters' data; take one that "
@@ -127,7 +128,7 @@ class Along(Run):
             block, place = divmod(done, STRATA)
             stop = min(STRATA, place + self.drawn + n - done)
             if self._block is None or self._block[0] != block:
-                mixed = np.random.SeedSequence((self.options["seed"], block)).generate_state(1)
+                mixed = np.random.SeedSequence((self.options.seed, block)).generate_state(1)
                 generator = torch.Generator().manual_seed(int(mixed[0]))
                 # on the CPU: reading them on a GPU would wait for it at every step
                 coords = self.shape.sample_coords(STRATA, generator=generator).cpu()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from lowland.geometry import Barycentric, Curve, Shape
 from lowland.progress import Progress
 from lowland.train.along import Along, Anchors
 from lowland.train.batches import length
+from lowland.train.options import Options
 from lowland.trajectory import DecaySchedule
 
 S = TypeVar("S", bound=Shape)
@@ -97,12 +98,21 @@ def fit(
     >>> bool((curve.anchors[1] + 0.75).abs().max() < 0.02)  # the best bend is (-3/4, -3/4)
     True
     """
-    if min(epochs, samples, accumulate, 1 if checkpoint_steps is None else checkpoint_steps) < 1:
-        raise ConfigError(
-            "expected epochs, samples, accumulate and checkpoint_steps of at least 1, got "
-            f"epochs={epochs}, samples={samples}, accumulate={accumulate}, "
-            f"checkpoint_steps={checkpoint_steps}."
-        )
+    options = Options(
+        epochs,
+        optimizer=optimizer,
+        schedule=schedule,
+        validate=_figures(shape, validate),
+        autocast=surface.template.autocast,
+        channels_last=surface.channels_last,
+        accumulate=accumulate,
+        clip=clip,
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_steps=checkpoint_steps,
+    )
+    if samples < 1:
+        raise ConfigError(f"samples: expected at least 1, got {samples}.")
     if not any(shape.free):
         raise ConfigError(
             f"{shape!r} has no free anchor to fit; make one with bends, such as "
@@ -135,31 +145,19 @@ def fit(
             )
         if batches:
             total = -(-batches // accumulate) * epochs
-            schedule = lambda made: DecaySchedule(made, total=total)  # noqa: E731
+            options = replace(options, schedule=lambda made: DecaySchedule(made, total=total))
     anchors = shape.anchors.to(surface.device, surface.layout.dtype)
     run = Along(
         shape.with_anchors(anchors),
         surface,
         data,
+        options,
         measure=measure,
         samples=samples,
         strategy=strategy,
         weight_decay=weight_decay,
         log_volume=log_volume,
         compile=compile,
-        epochs=epochs,
-        optimizer=optimizer,
-        schedule=schedule,
-        collectors=(),
-        validate=_figures(shape, validate),
-        device=None,
-        autocast=surface.template.autocast,
-        channels_last=surface.channels_last,
-        accumulate=accumulate,
-        clip=clip,
-        seed=seed,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
-        checkpoint_steps=checkpoint_steps,
     )
     run.to_the_end(progress)
     moved = shape.anchors.clone()  # what is fixed stays as it was given, whatever its dtype

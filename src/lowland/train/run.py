@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,41 +21,33 @@ from lowland.progress import Progress, reporting
 from lowland.records import TrainingLog
 from lowland.train import checkpoint as disk
 from lowland.train.batches import Batches, length
+from lowland.train.options import Options
 
 SAVE_SECONDS = 20.0  # between checkpoints
 _WATCH = 32  # steps between looks at the loss on a GPU, where each look waits for it
 
 
-class Collects(Protocol):
-    """What takes iterates after each step: see `lowland.Collector`."""
-
-    def step(self, model: nn.Module) -> bool: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
 class Run:
     """The state of a run and its steps."""
 
-    def __init__(self, model: nn.Module, task: Task, data: Iterable[Any], **options: Any) -> None:
+    def __init__(self, model: nn.Module, task: Task, data: Iterable[Any], options: Options) -> None:
         self.model = model
         self.task = task
         self.data = data
         self.options = options
-        device = options["device"]
+        self.file = None if options.checkpoint is None else Path(options.checkpoint)
+        device = options.device
         self.device = torch.device(device) if device else next(model.parameters()).device
-        self.channels_last = options["channels_last"]
+        self.channels_last = options.channels_last
         model.to(self.device)
         if self.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trainable = [p for p in model.parameters() if p.requires_grad]
-        make = options["optimizer"] or (lambda ps: torch.optim.SGD(ps, lr=0.05, momentum=0.9))
+        make = options.optimizer or (lambda ps: torch.optim.SGD(ps, lr=0.05, momentum=0.9))
         self.optimizer: Optimizer = make(trainable)
-        schedule = options["schedule"]
+        schedule = options.schedule
         self.schedule: LRScheduler | None = schedule(self.optimizer) if schedule else None
-        half = options["autocast"] is torch.float16 and self.device.type == "cuda"
+        half = options.autocast is torch.float16 and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.always_eval = [m for m in model.modules() if model.training and not m.training]
         self.layout = ParamLayout(model)
@@ -76,10 +69,10 @@ class Run:
     def to_the_end(self, progress: Progress) -> None:
         """All epochs, from where a checkpoint stands; the model's modes are left as they were."""
         modes = {module: module.training for module in self.model.modules()}
-        with disk.seeded(self.options["seed"]), reporting(progress, "train") as report:
+        with disk.seeded(self.options.seed), reporting(progress, "train") as report:
             try:
                 self.resume()
-                while self.epoch < self.options["epochs"]:
+                while self.epoch < self.options.epochs:
                     self.one_epoch(report)
             finally:
                 for module, training in modes.items():
@@ -92,7 +85,7 @@ class Run:
         started = time.perf_counter()
         total = length(self.data)
         if total is not None:
-            total = math.ceil(total / self.options["accumulate"]) * self.options["epochs"]
+            total = math.ceil(total / self.options.accumulate) * self.options.epochs
         waiting = 0  # batches whose gradient is not applied yet
         for batch in self._batches():
             if waiting == 0:
@@ -100,7 +93,7 @@ class Run:
             self._backward(batch)
             self.batch += 1
             waiting += 1
-            if waiting == self.options["accumulate"]:
+            if waiting == self.options.accumulate:
                 self._apply(waiting)
                 waiting = 0
                 started = self._tick(started)
@@ -112,9 +105,9 @@ class Run:
         self._look()
         self.partial["seconds"] += time.perf_counter() - started
         self._close_epoch()
-        last = self.epoch == self.options["epochs"]
+        last = self.epoch == self.options.epochs
         # an epoch of a small network may be over in less time than a checkpoint takes
-        if self.options["checkpoint"] is not None and (last or self._due()):
+        if self.file is not None and (last or self._due()):
             self.save()
         report(self.step, total)
 
@@ -137,24 +130,24 @@ class Run:
         if self.epoch == 0:
             self.task.check(output, target)
         loss = self.task.items_nll(output, target).sum() / max(items, 1)
-        self.scaler.scale(loss / self.options["accumulate"]).backward()
+        self.scaler.scale(loss / self.options.accumulate).backward()
         return loss.detach()
 
     def _apply(self, waiting: int) -> None:
         optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if waiting < self.options["accumulate"]:  # the last batches of an epoch
+        if waiting < self.options.accumulate:  # the last batches of an epoch
             for p in optimised:
                 if p.grad is not None:
-                    p.grad.mul_(self.options["accumulate"] / waiting)
-        if self.options["clip"] is not None:
+                    p.grad.mul_(self.options.accumulate / waiting)
+        if self.options.clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(optimised, self.options["clip"])
+            nn.utils.clip_grad_norm_(optimised, self.options.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
-        for collector in self.options["collectors"]:
+        for collector in self.options.collectors:
             collector.step(self.model)
 
     def _look(self) -> None:
@@ -173,7 +166,7 @@ class Run:
 
     def _tick(self, started: float) -> float:
         """Saves where it is time to, in the middle of an epoch; gives the time it counted up to."""
-        if self.options["checkpoint"] is None or not self._due():
+        if self.file is None or not self._due():
             return started
         self._look()
         now = time.perf_counter()
@@ -182,7 +175,7 @@ class Run:
         return time.perf_counter()
 
     def _due(self) -> bool:
-        every, (when, step) = self.options["checkpoint_steps"], self.saved
+        every, (when, step) = self.options.checkpoint_steps, self.saved
         if step == self.step:  # the end of an epoch adds little to its last step
             return False
         if every is None:
@@ -196,10 +189,10 @@ class Run:
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": self.partial["seconds"],
         }
-        if self.options["validate"] is not None:
+        if self.options.validate is not None:
             self.model.eval()
             with torch.no_grad():
-                row |= {k: float(v) for k, v in self.options["validate"](self.model).items()}
+                row |= {k: float(v) for k, v in self.options.validate(self.model).items()}
         for name, value in row.items():  # a figure may come later than the first epoch
             self.columns.setdefault(name, [math.nan] * self.epoch).append(value)
         for values in self.columns.values():
@@ -219,7 +212,7 @@ class Run:
         # state that is known, and come back to the present one behind the batches already seen
         done = self.batch
         present = disk.rng_state()
-        disk.seed_all(self.options["seed"] * 1_000_003 + self.epoch)
+        disk.seed_all(self.options.seed * 1_000_003 + self.epoch)
         batches = iter(self.data)
         for _ in range(done):
             next(batches, None)
@@ -228,7 +221,7 @@ class Run:
         yield from batches
 
     def _precision(self) -> Any:
-        autocast = self.options["autocast"]
+        autocast = self.options.autocast
         if not autocast:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=None if autocast is True else autocast)
@@ -250,7 +243,7 @@ class Run:
             "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
             "optimizer": f"{type(self.optimizer).__name__}({'; '.join(groups)})",
             "schedule": type(self.schedule).__name__,
-            **{key: self.options[key] for key in keys},
+            **{key: getattr(self.options, key) for key in keys},
         }
 
     def save(self) -> None:
@@ -258,7 +251,8 @@ class Run:
         self.layout.require_finite(
             self.layout.flatten(self.model), what=f"no checkpoint at step {self.step}: the weights"
         )
-        disk.save(self.options["checkpoint"], self._state())
+        assert self.file is not None
+        disk.save(self.file, self._state())
         self.saved = time.monotonic(), self.step
 
     def _state(self) -> dict[str, Any]:
@@ -273,17 +267,16 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "collectors": [collector.state_dict() for collector in self.options["collectors"]],
+            "collectors": [collector.state_dict() for collector in self.options.collectors],
         }
 
     def resume(self) -> None:
-        path = self.options["checkpoint"]
-        if path is None:
+        if self.file is None:
             return
-        if not path.exists():
+        if not self.file.exists():
             self.save()  # stores that run ahead of the next checkpoint can then go back to this one
             return
-        self._restore(disk.load(path, settings=self.settings))
+        self._restore(disk.load(self.file, settings=self.settings))
 
     def _restore(self, state: dict[str, Any]) -> None:
         disk.restore(self.model, state["model"])
@@ -291,7 +284,7 @@ class Run:
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
-        for collector, saved in zip(self.options["collectors"], state["collectors"], strict=True):
+        for collector, saved in zip(self.options.collectors, state["collectors"], strict=True):
             collector.load_state_dict(saved)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.columns, self.partial = state["columns"], state["partial"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +11,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lowland.core import Task
-from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.progress import Progress
 from lowland.records import TrainingLog
-from lowland.train.run import Collects, Run
+from lowland.train.options import Collects, Options
+from lowland.train.run import Run
 
 
 def sgd(
@@ -74,16 +73,8 @@ def sgd(
     >>> abs(net.weight.item() - 2) < 0.01, len(log.columns["loss"])
     (True, 50)
     """
-    if min(epochs, accumulate, 1 if checkpoint_steps is None else checkpoint_steps) < 1:
-        raise ConfigError(
-            "expected epochs >= 1, accumulate >= 1 and checkpoint_steps >= 1, got "
-            f"epochs={epochs}, accumulate={accumulate}, checkpoint_steps={checkpoint_steps}."
-        )
-    run = Run(
-        model,
-        task,
-        data,
-        epochs=epochs,
+    options = Options(
+        epochs,
         optimizer=optimizer,
         schedule=schedule,
         collectors=collectors,
@@ -94,8 +85,9 @@ def sgd(
         accumulate=accumulate,
         clip=clip,
         seed=seed,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=checkpoint,
         checkpoint_steps=checkpoint_steps,
     )
+    run = Run(model, task, data, options)
     run.to_the_end(progress)
     return run.log()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,8 @@ from lowland.progress import Progress
 from lowland.records import TrainingLog
 from lowland.train.batches import Batches
 from lowland.train.members import Members
-from lowland.train.run import Collects, Run
+from lowland.train.options import Collects, Options
+from lowland.train.run import Run
 
 _BLOCK = 1 << 23  # bytes of rows that are gathered at once: several batches, and still in cache
 
@@ -82,8 +82,16 @@ def sgd_members(
     >>> members.weights[:, 0].detach().round(decimals=2), len(logs)
     (tensor([ 2., -3.]), 2)
     """
-    if epochs < 1:
-        raise ConfigError(f"epochs: expected at least 1, got {epochs}.")
+    options = Options(
+        epochs,
+        optimizer=optimizer,
+        schedule=schedule,
+        collectors=collectors,
+        clip=clip,
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_steps=checkpoint_steps,
+    )
     if diverged not in ("stop", "drop"):
         raise ConfigError(f"diverged: expected 'stop' or 'drop', got {diverged!r}.")
     if len(data) != len(members):
@@ -94,25 +102,7 @@ def sgd_members(
             f"the splits have {min(stack.used)} to {max(stack.used)} rows, and BatchNorm would see "
             "the rows that fill up the last batch; use drop_last=True, or splits of as many rows."
         )
-    run = _Together(
-        members,
-        task,
-        stack,
-        epochs=epochs,
-        optimizer=optimizer,
-        schedule=schedule,
-        collectors=collectors,
-        validate=None,
-        device=None,
-        autocast=None,
-        channels_last=False,
-        accumulate=1,
-        clip=clip,
-        seed=seed,
-        diverged=diverged,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
-        checkpoint_steps=checkpoint_steps,
-    )
+    run = _Together(members, task, stack, options, diverged=diverged)
     run.to_the_end(progress)
     return run.logs()
 
@@ -123,9 +113,10 @@ class _Together(Run):
     model: Members
     data: Any
 
-    def __init__(self, model: Members, *rest: Any, **options: Any) -> None:
-        super().__init__(model, *rest, **options)
-        many = len(model)
+    def __init__(self, *rest: Any, diverged: str) -> None:
+        self.diverged = diverged
+        super().__init__(*rest)
+        many = len(self.model)
         self.partial |= {"loss": torch.zeros(many, dtype=torch.float64)}
         self.columns = {"loss": torch.zeros(0, many, dtype=torch.float64)}
         self.dead = torch.zeros(many, dtype=torch.bool)
@@ -155,7 +146,7 @@ class _Together(Run):
 
     def _lose(self, lost: Tensor, what: str) -> None:
         which = lost.nonzero().flatten().tolist()
-        if self.options["diverged"] == "stop":
+        if self.diverged == "stop":
             some = ", ".join(map(str, which[:5])) + ("..." if len(which) > 5 else "")
             raise NonFiniteError(
                 f"{what} in network {some} of {len(self.model)} at step {self.step + 1} (epoch "
@@ -168,9 +159,9 @@ class _Together(Run):
     @torch.no_grad()
     def _apply(self, waiting: int) -> None:
         weights = self.model.weights
-        if self.options["clip"] is not None and weights.grad is not None:
+        if self.options.clip is not None and weights.grad is not None:
             norms = weights.grad.norm(dim=1, keepdim=True)  # (M, 1)
-            weights.grad.mul_((self.options["clip"] / (norms + 1e-6)).clamp_max(1.0))
+            weights.grad.mul_((self.options.clip / (norms + 1e-6)).clamp_max(1.0))
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -182,7 +173,7 @@ class _Together(Run):
                 self._lose(lost, "weights are NaN or infinite")
                 self._bury(weights)
         self.step += 1
-        for collector in self.options["collectors"]:
+        for collector in self.options.collectors:
             collector.step(self.model)
 
     def _bury(self, weights: Tensor) -> None:
@@ -209,7 +200,7 @@ class _Together(Run):
     def _settings(self) -> dict[str, Any]:
         return super()._settings() | {
             "data": self.data.settings(),
-            "diverged": self.options["diverged"],
+            "diverged": self.diverged,
         }
 
     def _state(self) -> dict[str, Any]:

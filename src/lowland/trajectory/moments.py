@@ -251,11 +251,15 @@ class SWA(Moments):
 class EMA(Moments):
     r"""Exponential moving average: \(m \leftarrow \beta m + (1 - \beta) w\), from iterate 1 on.
 
-    Update it after every step of the optimizer.
+    Update it after every step of the optimizer. Of n iterates the first keeps a share of
+    \(\beta^{n - 1}\), most of the average where n is not large beside \(1 / (1 - \beta)\). `warmup`
+    takes \(\min(\beta, (1 + t) / (10 + t))\) at iterate t + 1 (TensorFlow's `num_updates`), so that
+    about the last ninth of the iterates is averaged over until \(\beta\) is reached.
 
     Args:
         layout: of the model whose iterates come.
         decay: \(\beta\); about \(1 / (1 - \beta)\) iterates are averaged over.
+        warmup: whether the decay grows to \(\beta\), for runs of few steps.
         device: where the average lives; None: the CPU.
 
     >>> ema = EMA(ParamLayout(nn.Linear(1, 1, bias=False)), decay=0.5)
@@ -270,18 +274,22 @@ class EMA(Moments):
         layout: ParamLayout,
         *,
         decay: float = 0.999,
+        warmup: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         if not 0 <= decay < 1:
             raise ConfigError(f"decay: expected a number in [0, 1), got {decay}.")
         super().__init__(layout, device=device)
         self.decay = decay
+        self.warmup = warmup
 
     def _settings(self) -> dict[str, Any]:
-        return {"decay": self.decay}
+        return {"decay": self.decay, "warmup": self.warmup}
 
     def _absorb(self, pieces: list[Tensor]) -> None:
-        weight = 1.0 if self.count == 1 else 1 - self.decay
+        before = self.count - 1  # iterates
+        decay = min(self.decay, (1 + before) / (10 + before)) if self.warmup else self.decay
+        weight = 1 - decay if before else 1.0
         for w, mean in self._parts(pieces, self._mean):
             mean.lerp_(w, weight)
 

@@ -1,0 +1,54 @@
+"""EMA against its recursion, and the shares that it gives to each iterate."""
+
+import numpy as np
+import pytest
+import torch
+
+from lowland import EMA, ConfigError
+from lowland.files import same_tree
+from tests.trajectory.test_moments import collected, flat_layout, walk
+
+
+def test_ema_is_its_recursion():
+    iterates = walk(40, 5, dtype=torch.float64)
+    ema = collected(EMA, iterates, decay=0.9)
+    expected = iterates[0]
+    for w in iterates[1:]:
+        expected = 0.9 * expected + 0.1 * w
+    torch.testing.assert_close(ema.mean, expected)
+
+
+def test_ema_that_warms_up_forgets_the_first_iterate():
+    n = 30
+    shares = collected(EMA, torch.eye(n, dtype=torch.float64), decay=0.999, warmup=True).mean
+    expected = np.zeros(n)  # unit vectors: the average is each iterate's share of it
+    for t in range(n):
+        decay = min(0.999, (1 + t) / (10 + t)) if t else 0.0
+        expected *= decay
+        expected[t] = 1 - decay
+    torch.testing.assert_close(shares, torch.from_numpy(expected))
+    assert float(shares.sum()) == pytest.approx(1)
+    assert float(shares[0]) < 1e-6
+    plain = collected(EMA, torch.eye(n, dtype=torch.float64), decay=0.999).mean
+    assert float(plain[0]) == pytest.approx(0.999**29)  # what it is for: nearly all
+    # where its own decay is the smaller one from the start, there is nothing to warm up
+    iterates = walk(9, 5)
+    assert torch.equal(
+        collected(EMA, iterates, decay=0.1, warmup=True).mean,
+        collected(EMA, iterates, decay=0.1).mean,
+    )
+
+
+def test_states_from_before_there_was_a_warmup_are_read():
+    old = collected(EMA, walk(3, 5), decay=0.9).state_dict()
+    state = {key: value for key, value in old.items() if key != "warmup"}
+    again = EMA(flat_layout(5), decay=0.9)
+    again.load_state_dict(state)
+    assert same_tree(again.state_dict(), old)
+    with pytest.raises(ConfigError, match="the state has warmup=False, this one True"):
+        EMA(flat_layout(5), decay=0.9, warmup=True).load_state_dict(old)
+
+
+def test_ema_without_memory_is_the_last_iterate():
+    iterates = walk(4, 5)
+    assert torch.equal(collected(EMA, iterates, decay=0.0).mean, iterates[-1])
