@@ -96,7 +96,7 @@ def test_a_vertex_that_was_refused_is_hollow():
     assert dots(below.child_axes[0], "white") == [[4, 9]]
     assert dots(growth(grown()), "white") == []
     words = [text.get_text() for text in below.get_legend().get_texts()]
-    assert words == ["mean", "highest", "bound", "refused"]
+    assert words == ["mean", "highest", "bound 0.5", "refused"]
 
 
 def test_words_say_why_it_stopped():

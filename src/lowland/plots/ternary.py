@@ -135,7 +135,7 @@ def _sides(record: TernaryResult, true: bool) -> str:
     lengths = numbers(record.lengths)
     parts = [f"{name} = {length:.3g}" for name, length in zip(ends, lengths, strict=True)]
     text = "distances " + ", ".join(parts) + ("" if true else "; not in proportion")
-    return fill(text, 62)
+    return fill(text, 72)
 
 
 def _mesh(coords: np.ndarray, corners: np.ndarray) -> Any:
