@@ -100,7 +100,7 @@ def test_a_vertex_that_was_refused_is_hollow():
 
 
 def test_words_say_why_it_stopped():
-    texts = [text.get_text() for text in growth(grown(stopped="it is full")).texts]
+    texts = [text.get_text() for text in growth(grown(stopped="it is full.")).texts]
     assert texts == ["stopped: it is full; losses of 20 random points a step"]
     both = growth({"a": grown(stopped="full"), "b": grown()})
     assert both.texts[0].get_text().startswith("a: full")

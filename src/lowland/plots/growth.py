@@ -105,7 +105,7 @@ def _caption(records: Mapping[str, GrowthResult]) -> str:
     parts = []
     for name, one in records.items():
         if one.stopped:
-            parts.append(f"{name}: {one.stopped}" if name else f"stopped: {one.stopped}")
+            parts.append(f"{name or 'stopped'}: {one.stopped.rstrip('.')}")
     samples = sorted({one.samples for one in records.values() if one.samples})
     if len(samples) == 1:
         parts.append(f"losses of {samples[0]:,} random points a step")
