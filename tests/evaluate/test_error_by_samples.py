@@ -111,7 +111,7 @@ def test_rows_of_figures_do_not_pay_for_it(monkeypatch):
     def refuse(*args):
         raise AssertionError("counted")
 
-    monkeypatch.setattr("lowland.evaluate.bma.missed", refuse)
+    monkeypatch.setattr("lowland.evaluate.errors.is_largest", refuse)
     surface.evaluate(scattered(surface, 3))
     with pytest.raises(AssertionError, match="counted"):
         ll.predict(surface, scattered(surface, 3))
@@ -120,3 +120,36 @@ def test_rows_of_figures_do_not_pay_for_it(monkeypatch):
 def test_language_models_have_none():
     surface = ll.LossSurface(TiedLM(), ll.LanguageModeling(), tokens())
     assert ll.predict(surface, scattered(surface, 2, 0.3)).error_by_samples is None
+
+
+def test_of_equal_probabilities_the_first_class_counts():
+    """As argmax says, however many samples are looked at together."""
+    surface = ll.LossSurface(mlp(), ll.Classification(), blobs())
+    w = torch.zeros(5, surface.layout.size)  # all classes are as probable
+    y = torch.cat([y for _, y in blobs()])
+    expected = pytest.approx([float((y != 0).double().mean())] * 5)
+    for strategy, chunk in PLANS:
+        pred = ll.predict(surface, w, strategy=strategy, chunk=chunk)
+        assert pred.error_by_samples.tolist() == expected
+
+
+def test_dense_labels_of_which_some_do_not_count():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 2, 5, 5, generator=g)
+    y = torch.randint(3, (4, 5, 5), generator=g)
+    y[0, 2] = -100
+    surface = ll.LossSurface(nn.Conv2d(2, 3, 1), ll.Classification(), [(x, y)])
+    weights = scattered(surface)
+    averages = prefixes(outputs(surface, weights, [(x, y)]).softmax(2))
+    expected = [float((p.argmax(1) != y)[y >= 0].double().mean()) for p in averages]
+    for strategy, chunk in PLANS:
+        pred = ll.predict(surface, weights, strategy=strategy, chunk=chunk)
+        assert pred.error_by_samples.tolist() == pytest.approx(expected)
+
+
+def test_sums_do_not_depend_on_what_goes_together():
+    surface = ll.LossSurface(mlp(), ll.Classification(), blobs())
+    weights = scattered(surface, 9)
+    one, other = (ll.predict(surface, weights, strategy="batches", chunk=chunk) for chunk in (1, 4))
+    assert torch.equal(one.probs, other.probs)
+    assert torch.equal(one.error_by_samples, other.error_by_samples)

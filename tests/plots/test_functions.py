@@ -194,6 +194,19 @@ def test_dots_have_their_classes_colour_in_every_panel():
             np.testing.assert_allclose(dots[f"class {c}"].get_xydata(), rows)
 
 
+def test_many_classes_have_a_colour_each():
+    ax = functions(classes(10, s=1), drawn=0)
+    inks = {line.get_label(): tuple(line.get_color()) for line in ax.lines}
+    assert len(inks) == len(set(inks.values())) == 10
+
+
+def test_labels_that_do_not_count_are_not_drawn():
+    record = classes(3)
+    record.data_targets[:5] = -100
+    drawn = [len(line.get_xdata()) for line in functions(record, drawn=0).lines]
+    assert sum(drawn) == 25
+
+
 def test_the_users_axes_keep_their_neighbours():
     figure = Figure(figsize=(14, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -96,11 +96,11 @@ def test_a_vertex_that_was_refused_is_hollow():
     assert dots(below.child_axes[0], "white") == [[4, 9]]
     assert dots(growth(grown()), "white") == []
     words = [text.get_text() for text in below.get_legend().get_texts()]
-    assert words == ["mean", "highest", "bound", "refused"]
+    assert words == ["mean", "highest", "bound 0.5", "refused"]
 
 
 def test_words_say_why_it_stopped():
-    texts = [text.get_text() for text in growth(grown(stopped="it is full")).texts]
+    texts = [text.get_text() for text in growth(grown(stopped="it is full.")).texts]
     assert texts == ["stopped: it is full; losses of 20 random points a step"]
     both = growth({"a": grown(stopped="full"), "b": grown()})
     assert both.texts[0].get_text().startswith("a: full")

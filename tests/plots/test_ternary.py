@@ -89,7 +89,7 @@ def test_what_is_nearly_a_line_has_equal_sides_and_says_so():
     np.testing.assert_allclose(np.linalg.norm(np.roll(xy, -1, axis=0) - xy, axis=1), 1)
     assert ax.get_xlabel().replace("\n", " ").endswith("; not in proportion")
     plain = ternary(over()).get_xlabel()
-    assert plain == "distances: w0 to w1 5, w1 to w2 6, w2 to w0 7"
+    assert plain == "distances |w0 − w1| = 5, |w1 − w2| = 6, |w2 − w0| = 7"
 
 
 def test_points_lie_at_their_shares_of_the_vertices():
@@ -98,6 +98,14 @@ def test_points_lie_at_their_shares_of_the_vertices():
     np.testing.assert_allclose(dots.get_xydata(), GRID.numpy() @ corners(ax))
     at = {t.get_text(): t.xy for t in ax.texts[:3]}
     np.testing.assert_allclose([at["w0"], at["w1"], at["w2"]], corners(ax))
+
+
+def test_long_names_keep_off_the_colour_bar():
+    ax = ternary(over(names=["a network of a long name", "x", "another with a long name"]))
+    ax.figure.canvas.draw()
+    (bar,) = ax.child_axes
+    boxes = [text.get_window_extent() for text in ax.texts[:3]]
+    assert not any(box.overlaps(bar.get_tightbbox()) for box in boxes)
 
 
 def test_bands_are_those_of_a_plane():

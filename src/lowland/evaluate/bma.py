@@ -16,12 +16,12 @@ from lowland.core import Classification, LossSurface, Regression, Task
 from lowland.core.data import map_tensors
 from lowland.core.task import wide
 from lowland.errors import ConfigError, DataError, NonFiniteError
+from lowland.evaluate.errors import ErrorCurve, running_sums, some
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.metrics import (
     figures,
     language,
     log_scale,
-    missed,
     next_tokens,
     of_likelihood,
     reliability_of,
@@ -119,7 +119,8 @@ class Average:
         errors_too: bool = False,
     ) -> None:
         self.task = task
-        self.errors_too = errors_too  # of the first s samples of a classifier, for each s
+        # of the first s samples, for each s
+        self.errors = ErrorCurve() if errors_too and isinstance(task, Classification) else None
         # a regression's moments are small, and say how many targets there are
         self.likelihood_only = likelihood_only and not isinstance(task, Regression)
         self.example = example  # gives a labelled batch, for rows without labels
@@ -130,9 +131,6 @@ class Average:
         self._masks: list[Tensor | None] = []
         self._curve: list[float] = []
         self._partial: Tensor | None = None  # (n,) of the chunk under way
-        self._errors: list[float] = []
-        self._wrong: Tensor | None = None  # (n,) of the chunk under way
-        self._places = 0  # that can be wrong: items, or each of their labels
         self._unlabelled: Tensor | None = None  # (n,): a sum that shows what is not finite
         self._items = 0
 
@@ -151,17 +149,24 @@ class Average:
     ) -> None:
         """What `add` does, with the task's part of the work done."""
         task = self.task
-        if self.errors_too and isinstance(target, Tensor) and "probs" in statistics:
-            self._count_wrong(index, statistics["probs"], target)
+        sums: dict[str, Tensor] = {}
+        labelled = isinstance(target, Tensor) and "probs" in statistics
+        if labelled and self.errors is not None and isinstance(task, Classification):
+            probs = statistics["probs"]
+            sums["probs"] = self._with_errors(self.errors, task, index, probs, target)
         if index == len(self._sums):
-            self._sums.append({name: values.sum(0) for name, values in statistics.items()})
+            sums |= {name: v.sum(0) for name, v in statistics.items() if name not in sums}
+            self._sums.append({name: sums[name] for name in statistics})
             tokens = language(task) and isinstance(target, Tensor)
             self._targets.append(next_tokens(target) if tokens else target)
-            self._masks.append(None if target is None else task.valid(target))
+            self._masks.append(None if target is None else some(task.valid(target)))
             self._log_sums.append(None)
         else:
             for name, values in statistics.items():
-                self._sums[index][name] += values.sum(0) if len(values) > 1 else values[0]
+                if name in sums:
+                    self._sums[index][name] = sums[name]
+                else:
+                    self._sums[index][name] += values.sum(0) if len(values) > 1 else values[0]
         if len({kept is None for kept in self._targets}) > 1:
             raise DataError("some batches have targets and some have none; give all, or none.")
         if log_probs is None:
@@ -182,19 +187,14 @@ class Average:
         if self.samples == 0:
             self._items += valid.shape[1]
 
-    def _count_wrong(self, index: int, probs: Tensor, target: Tensor) -> None:
-        """Errors of the averages that each of n samples ends: (n, B, C, ...) not yet summed."""
-        if not isinstance(self.task, Classification):
-            return
+    def _with_errors(
+        self, errors: ErrorCurve, task: Classification, index: int, probs: Tensor, target: Tensor
+    ) -> Tensor:
+        """The sum of probabilities with n samples more, each of which is counted on its way."""
         before = self._sums[index]["probs"] if index < len(self._sums) else None
-        sums = probs if len(probs) == 1 else probs.cumsum(0)
-        sums = sums if before is None else sums + before
-        counts = self.samples + torch.arange(1, len(probs) + 1, device=probs.device)
-        wrong = missed(self.task, sums, target, counts)
-        if self.samples == 0:
-            self._places += wrong.shape[1]
-        part = wrong.sum(1)
-        self._wrong = part if self._wrong is None else self._wrong + part
+        sums = running_sums(before, probs)
+        errors.add(task, index, sums, target)
+        return sums[-1].clone() if len(sums) > 1 else sums[0]  # without the others
 
     def end(self, first: int, n: int) -> None:
         self.samples += n
@@ -205,9 +205,8 @@ class Average:
                 raise _not_finite(first + int(finite.long().argmin()), "outputs that are NaN")
         if self._partial is None:
             return
-        if self._wrong is not None:
-            self._errors += (self._wrong.double() / max(self._places, 1)).tolist()
-            self._wrong = None
+        if self.errors is not None:
+            self.errors.end()
         counts = torch.arange(first + 1, first + n + 1, dtype=torch.float64)
         curve = counts.log() - self._partial.cpu() / self._items
         self._partial = None
@@ -249,8 +248,9 @@ class Average:
         if log_prob is not None:
             shift = log_scale(task, averages)
             found["nll_by_samples"] = torch.tensor(self._curve, dtype=torch.float64) + shift
-            if self._errors:
-                found["error_by_samples"] = torch.tensor(self._errors, dtype=torch.float64)
+            if self.errors is not None and self.errors.values:
+                errors = torch.tensor(self.errors.values, dtype=torch.float64)
+                found["error_by_samples"] = errors
             found["figures"] = (
                 of_likelihood(task, log_prob)
                 if target is None or self.likelihood_only

@@ -132,25 +132,6 @@ def items(task: Task, probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return (probs, labels) if mask is None or bool(mask.all()) else (probs[mask], labels[mask])
 
 
-def missed(
-    task: Classification,
-    scores: Tensor,  # (n, B, C, ...)
-    target: Tensor,
-    total: int | Tensor = 1,
-) -> Tensor:  # (n, items) bool
-    """Which items are wrong, where the class of the largest score is chosen.
-
-    Scores are logits, or sums of probabilities, which add up to `total`, a number or (n,).
-    """
-    if task.form == "multilabel":
-        half = torch.as_tensor(total, device=scores.device) / 2
-        half = half.reshape(-1, *[1] * (scores.ndim - 1))
-        return ((scores > half) != (target > 0.5)).flatten(1)
-    wrong = scores.argmax(2).flatten(1) != target.reshape(-1).long()
-    mask = task.valid(target)
-    return wrong if mask is None else wrong[:, mask]
-
-
 def language(task: Task) -> TypeGuard[LanguageModeling]:
     """Whether rows of probabilities are tokens."""
     return isinstance(task, LanguageModeling)

@@ -14,7 +14,6 @@ from lowland.core.layout import inner
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.bma import likelihoods, over_points, settled
 from lowland.evaluate.evaluator import Sink
-from lowland.evaluate.metrics import missed
 from lowland.evaluate.table import EachPoint
 
 Row = dict[str, float]
@@ -163,7 +162,7 @@ class Together:
         self._nll = self._nll - mixed.sum(1, dtype=torch.float64)
         if probs is not None:
             assert isinstance(self.task, Classification)
-            wrong = missed(self.task, probs + self._probs[index], target, self.fixed + 1)
+            wrong = _misses(self.task, probs + self._probs[index], target, self.fixed + 1)
             self._places += wrong.shape[1]
             self._wrong = self._wrong + wrong.sum(1)
 
@@ -192,8 +191,17 @@ def misses(task: Task, outputs: Tensor, target: Tensor) -> Tensor:
     """Which items are wrong, (n, items), for logits (n, B, ...) of a classifier."""
     assert isinstance(task, Classification)
     if task.form == "multiclass":
-        return missed(task, outputs, target)
-    return missed(task, over_points(task.probs, outputs), target)
+        return _misses(task, outputs, target, 1)
+    return _misses(task, over_points(task.probs, outputs), target, 1)
+
+
+def _misses(task: Classification, scores: Tensor, target: Tensor, total: int) -> Tensor:
+    """The same from scores, the largest of which is chosen; `total`: what probabilities sum to."""
+    if task.form == "multilabel":
+        return ((scores > total / 2) != (target > 0.5)).flatten(1)
+    wrong = scores.argmax(2).flatten(1) != target.reshape(-1).long()
+    mask = task.valid(target)
+    return wrong if mask is None else wrong[:, mask]
 
 
 class Recorder:

@@ -9,7 +9,17 @@ import numpy as np
 from lowland.errors import ConfigError, DataError
 from lowland.plots.overlays import make_room, words_below
 from lowland.plots.panels import panels
-from lowland.plots.style import INK, MUTED, PALETTE, SMALL, canvas, colour, halo, numbers
+from lowland.plots.style import (
+    INK,
+    MUTED,
+    PALETTE,
+    SMALL,
+    canvas,
+    colour,
+    colours_of,
+    halo,
+    numbers,
+)
 from lowland.records import FunctionsResult
 
 if TYPE_CHECKING:
@@ -166,7 +176,7 @@ def _fill(ax: Axes, x: np.ndarray, y: np.ndarray, probs: np.ndarray) -> Any:  # 
             ax.contour(x, y, p, [0.5], **boundary)
         return ax.contourf(x, y, p, np.linspace(0, 1, 21), cmap=_two_classes(), zorder=1)
     chosen, sure = probs.argmax(2), probs.max(2)
-    colours = np.array([to_rgb(colour(c)) for c in range(probs.shape[2])])
+    colours = np.array([to_rgb(ink) for ink in _inks(probs.shape[2])])
     least = 1 / probs.shape[2]
     depth = PALE + (DEEP - PALE) * np.clip((sure - least) / (1 - least), 0, 1)[..., None]
     image = 1 - depth * (1 - colours[chosen])
@@ -176,6 +186,13 @@ def _fill(ax: Axes, x: np.ndarray, y: np.ndarray, probs: np.ndarray) -> Any:  # 
         if rest.min() < 0 < rest.max():
             ax.contour(x, y, rest, [0.0], **boundary)
     return ax.imshow(image, origin="lower", extent=(*edges[0], *edges[1]), aspect="auto", zorder=1)
+
+
+def _inks(classes: int) -> list[Any]:
+    """A colour a class: the palette's, of many classes more."""
+    if classes <= len(PALETTE):
+        return [colour(c) for c in range(classes)]
+    return list(map(tuple, colours_of("tab10" if classes <= 10 else "tab20", classes)))
 
 
 def _two_classes() -> Any:
@@ -192,7 +209,10 @@ def _dots(ax: Axes, record: FunctionsResult) -> None:
     if record.data_inputs is None or record.data_targets is None:
         return
     xy, labels = numbers(record.data_inputs), numbers(record.data_targets).reshape(-1)
+    inks = _inks(record.mean.shape[1])
     for c in np.unique(labels).astype(int).tolist():
+        if not 0 <= c < len(inks):  # rows that do not count
+            continue
         there = labels == c
         dot: dict[str, Any] = {"markersize": 3.5, "markeredgecolor": "white"}
-        ax.plot(*xy[there].T, "o", color=colour(c), label=f"class {c}", zorder=3, **dot)
+        ax.plot(*xy[there].T, "o", color=inks[c], label=f"class {c}", zorder=3, **dot)

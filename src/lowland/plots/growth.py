@@ -64,8 +64,10 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
             if np.isfinite(one.bound):
                 inked = ink if len({r.bound for r in records.values()}) > 1 else MUTED
                 below.axhline(one.bound, color=inked, linestyle="--", linewidth=1.2, zorder=1)
-        if any(np.isfinite(one.bound) for one in records.values()):
-            below.plot([], [], "--", color=MUTED, linewidth=1.2, label="bound")
+        bounds = {one.bound for one in records.values() if np.isfinite(one.bound)}
+        if bounds:
+            label = f"bound {min(bounds):.3g}" if len(bounds) == 1 else "bounds"
+            below.plot([], [], "--", color=MUTED, linewidth=1.2, label=label)
         if any(records):
             below.plot([], [], "-o", color=MUTED, label="mean")
             below.plot([], [], ":^", color=MUTED, label="highest")
@@ -103,7 +105,7 @@ def _caption(records: Mapping[str, GrowthResult]) -> str:
     parts = []
     for name, one in records.items():
         if one.stopped:
-            parts.append(f"{name}: {one.stopped}" if name else f"stopped: {one.stopped}")
+            parts.append(f"{name or 'stopped'}: {one.stopped.rstrip('.')}")
     samples = sorted({one.samples for one in records.values() if one.samples})
     if len(samples) == 1:
         parts.append(f"losses of {samples[0]:,} random points a step")

@@ -131,11 +131,11 @@ def _corners(record: TernaryResult) -> tuple[np.ndarray, bool]:  # (3, 2)
 
 def _sides(record: TernaryResult, true: bool) -> str:
     """How far the vertices are apart in weight space."""
-    ends = [f"{record.names[i]} to {record.names[(i + 1) % 3]}" for i in range(3)]
+    ends = [f"|{record.names[i]} − {record.names[(i + 1) % 3]}|" for i in range(3)]
     lengths = numbers(record.lengths)
-    parts = [f"{name} {length:.3g}" for name, length in zip(ends, lengths, strict=True)]
-    text = "distances: " + ", ".join(parts) + ("" if true else "; not in proportion")
-    return fill(text, 62)
+    parts = [f"{name} = {length:.3g}" for name, length in zip(ends, lengths, strict=True)]
+    text = "distances " + ", ".join(parts) + ("" if true else "; not in proportion")
+    return fill(text, 72)
 
 
 def _mesh(coords: np.ndarray, corners: np.ndarray) -> Any:
@@ -155,14 +155,15 @@ def _vertices(ax: Axes, corners: np.ndarray, names: Sequence[str]) -> None:
     """The triangle's sides, and its vertices with their names above and below."""
     ax.plot(*corners[[0, 1, 2, 0]].T, color=INK, linewidth=1, zorder=4)
     ax.plot(*corners.T, "o", color=INK, markeredgecolor="white", markersize=8, zorder=5)
-    high = corners[:, 1] > 0
-    for (x, y), name, above in zip(corners, names, high, strict=True):
+    high, right = corners[:, 1] > 0, corners[:, 0] > corners[:, 0].mean()
+    for (x, y), name, above, last in zip(corners, map(str, names), high, right, strict=True):
+        side = "center" if above or len(name) < 8 else "right" if last else "left"
         ax.annotate(
-            str(name),
+            name,
             (x, y),
             xytext=(0, 8 if above else -8),
             textcoords="offset points",
-            ha="center",
+            ha=side,
             va="bottom" if above else "top",
             color=INK,
             fontsize=SMALL,
