@@ -9,29 +9,13 @@ from torch import Tensor, nn
 
 import lowland as ll
 from lowland.landscape.ternary import barycentric_grid
-from tests.landscape.test_path import STRATEGIES
-from tests.landscape.test_scan import generator, net_surface, quadratic
+from tests.landscape.surfaces import STRATEGIES, generator, net_surface, quadratic
 from tests.models import conv_bn, images
-
-
-class Triangle(ll.Shape):
-    """A simplex of three vertices: coefficients are coordinates."""
-
-    k = 3
-
-    def coefficients(self, coords):
-        return coords
-
-    def sample_coords(self, n, *, generator=None):
-        raise NotImplementedError
-
-    def coords_of(self, w):
-        raise NotImplementedError
 
 
 def triangle(size, scale=0.5, dtype=torch.float32, n=3):
     anchors = scale * torch.randn(n, size, generator=generator(1))
-    return Triangle(anchors.to(dtype), free=[False] * n)
+    return ll.Simplex(anchors.to(dtype))
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -96,7 +80,7 @@ def test_near_vertices_of_large_weights_keep_their_distances():
     size = surface.layout.size
     base = 1e3 * torch.randn(size, generator=generator(2), dtype=torch.float64)
     steps = 1e-6 * torch.randn(3, size, generator=generator(3), dtype=torch.float64)
-    shape = Triangle(base + steps, free=[False] * 3)
+    shape = ll.Simplex(base + steps)
     found = ll.ternary(shape, surface, resolution=2)
     a, b, c = shape.anchors
     expected = torch.stack([(a - b).norm(), (b - c).norm(), (c - a).norm()])
@@ -134,7 +118,7 @@ def test_batchnorm_statistics_are_each_points_own(strategy):
     surface = ll.LossSurface(net, ll.Classification(), images())
     w = surface.layout.flatten(net)
     anchors = w + 0.3 * torch.randn(3, len(w), generator=generator(1))
-    shape = Triangle(anchors, free=[False] * 3)
+    shape = ll.Simplex(anchors)
     found = ll.ternary(shape, surface, resolution=4, strategy=strategy)
     expected = torch.stack([surface(shape(c[None])[0]) for c in found.coords])
     torch.testing.assert_close(found.loss, expected, rtol=1e-4, atol=1e-5)
@@ -147,10 +131,11 @@ def test_a_loss_that_is_not_finite_stays_so():
     surface, _ = quadratic()
     anchors = torch.zeros(3, 3)
     anchors[0] = 1e30
-    found = ll.ternary(Triangle(anchors, free=[False] * 3), surface, resolution=3)
+    shape = triangle(3)
+    found = ll.ternary(shape.with_anchors(anchors), surface, resolution=3)
     assert found.loss.isfinite().tolist() == [False, False, False, True, True, True]
     with pytest.raises(ll.NonFiniteError, match="none of the 6 points"):
-        ll.ternary(Triangle(anchors[:1].repeat(3, 1), free=[False] * 3), surface, resolution=3)
+        ll.ternary(shape.with_anchors(anchors[:1].repeat(3, 1)), surface, resolution=3)
 
 
 def test_weights_are_not_held_for_the_grid():

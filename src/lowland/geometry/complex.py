@@ -68,6 +68,7 @@ class SimplicialComplex(Barycentric):
             cells.append(tuple(cell))
         if len({frozenset(cell) for cell in cells}) < len(cells):
             raise ConfigError("a simplex occurs twice in the complex; leave one out.")
+        self.buffered = any(simplex.buffered for simplex in simplexes)
         self._fill(torch.stack(vertices), free, cells, weights)
 
     @classmethod

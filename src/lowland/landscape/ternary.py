@@ -15,6 +15,7 @@ from lowland.evaluate.evaluator import planned, rows_for, run
 from lowland.geometry import Shape
 from lowland.landscape.figures import Metrics, Recorder, Row, asked_for, likelihoods_of
 from lowland.landscape.job import weights
+from lowland.landscape.statistics import require_statistics
 from lowland.progress import Progress, reporting
 from lowland.records import Table, TernaryResult
 
@@ -53,16 +54,10 @@ def ternary(
 
     >>> from torch import nn
     >>> from lowland.core import Regression
-    >>> class Triangle(Shape):
-    ...     k = 3
-    ...
-    ...     def coefficients(self, coords):
-    ...         return coords
-    ...
-    ...     sample_coords = coords_of = None
+    >>> from lowland.geometry import Simplex
     >>> net, rows = nn.Linear(2, 1, bias=False), [(torch.eye(2), torch.zeros(2, 1))]
     >>> surface = LossSurface(net, Regression(noise_variance=1.0), rows)
-    >>> triangle = Triangle(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]]), free=[False] * 3)
+    >>> triangle = Simplex(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]]))
     >>> found = ternary(triangle, surface, resolution=2)
     >>> found.loss - found.loss.min(), found.lengths  # |w|² / 4
     (tensor([0., 1., 1.], dtype=torch.float64),
@@ -70,6 +65,7 @@ def ternary(
     """
     _check(simplex, resolution, names)
     surface.layout.check(simplex.anchors)
+    require_statistics(simplex, surface, batchnorm)
     asked, functions = asked_for(surface.task, metrics)
     if not (asked or functions):
         raise ConfigError("metrics: expected at least one figure, got none.")
