@@ -127,6 +127,19 @@ def test_batchnorm_statistics_are_each_points_own(strategy):
     assert (found.batchnorm, frozen.batchnorm) == ("refresh", "frozen")
 
 
+def test_frozen_statistics_of_vertices_that_have_their_own_are_refused():
+    torch.manual_seed(0)
+    net = conv_bn()
+    surface = ll.LossSurface(net, ll.Classification(), images())
+    w = surface.layout.flatten(net)
+    steps = 0.1 * torch.randn(3, len(w), generator=generator(1))
+    simplex = ll.Simplex([ll.Point(w + step, surface.refresh(w + step)) for step in steps])
+    for shape in (simplex, ll.Simplex([ll.Point(w, surface.refresh(w))]).grow().grow(seed=1)):
+        with pytest.raises(ll.ConfigError, match="batchnorm: 'frozen' takes the model's"):
+            ll.ternary(shape, surface, resolution=2, batchnorm="frozen")
+        assert ll.ternary(shape, surface, resolution=2).loss.isfinite().all()
+
+
 def test_a_loss_that_is_not_finite_stays_so():
     surface, _ = quadratic()
     anchors = torch.zeros(3, 3)

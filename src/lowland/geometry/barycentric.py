@@ -155,6 +155,7 @@ class Barycentric(Shape):
             [(*cell, n) for cell in self.cells],
             self.weights,
         )
+        made.buffered = self.buffered
         return made
 
     def _across(self, gram: Tensor, seed: int) -> Tensor:
