@@ -67,6 +67,7 @@ def test_espro_is_the_average_over_the_simplexes(run):
     assert row["epochs"] == 2 * 12 + 2 * 2 * 2 * 2  # networks; simplexes, vertices, epochs, points
     assert row["train_seconds"] > rows["Deep ensemble of 2"]["train_seconds"]
     assert row["samples"] == 4
+    assert (run / "pictures/growth.png").stat().st_size > 10_000
 
 
 def test_what_it_leaves_is_what_the_library_finds(run):

@@ -15,7 +15,7 @@ from lowland.evaluate.calibration import categorical, reliability
 from lowland.records import TrainingLog
 from lowland.trajectory import SWA
 
-COMPARED = ("sgd", "swa", "swag", "ensemble", "multiswag")  # more lines would hide one another
+COMPARED = ("sgd", "swa", "swag", "ensemble", "multiswag", "espro")  # more lines would hide one another
 
 
 def draw_all(methods: Methods) -> list[str]:
@@ -33,6 +33,11 @@ def draw_all(methods: Methods) -> list[str]:
     if many:
         plots.save(plots.samples(many), folder / "nll-by-samples.png")
         done.append("nll-by-samples.png")
+    if "espro" in methods.config.methods:
+        numbers = range(methods.config.simplex.components)
+        growths = {f"simplex {i + 1}": methods.modes.growth(i) for i in numbers}
+        plots.save(plots.growth(growths), folder / "growth.png")
+        done.append("growth.png")
     return done + _reliability(methods, folder)
 
 
