@@ -15,7 +15,8 @@ from lowland.evaluate.calibration import categorical, reliability
 from lowland.records import TrainingLog
 from lowland.trajectory import SWA
 
-COMPARED = ("sgd", "swa", "swag", "ensemble", "multiswag", "espro")  # more lines would hide one another
+# more lines would hide one another
+COMPARED = ("sgd", "swa", "swag", "ensemble", "multiswag", "espro")
 
 
 def draw_all(methods: Methods) -> list[str]:
