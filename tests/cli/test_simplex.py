@@ -164,6 +164,11 @@ def test_simplexes_around_the_networks_of_several_runs(folder, run):
     for i, path in enumerate(runs):
         mode = RunFolder(path).load_weights("sgd-0", stage.setup.layout).weights
         assert torch.equal(stage.shapes()[f"simplex-{i}"].anchors[0], mode)
+    out = folder / "between"
+    code, said, err = lowland("simplex", *runs, "--connectors", 1, *SHORT, "--out", out)
+    assert code == 0, err
+    assert Simplexes.open(out).names == ("sgd-0", "sgd-0")
+    assert Simplexes.open(out).shapes()["complex"].cells in (((0, 2), (1, 2)), ((0,), (1,)))
     code, _, err = lowland("simplex", runs[0], "--connectors", 1, *SHORT)
     assert code == 2
     assert "no weights 'sgd-1'" in err

@@ -79,8 +79,8 @@ class Shape(ABC):
         return False
 
     def density(self, coords: Tensor, gram: Tensor) -> Tensor:  # (S, k), (A, A) -> (S,)
-        """The shape's distribution through anchors with other inner products, over the one that
-        `sample_coords` draws from: differentiable in them. What does not drift needs none."""
+        """The density of the shape's own distribution through anchors with these inner products,
+        up to a factor that depends on coordinates alone: differentiable in them."""
         return coords.new_ones(len(coords))
 
     def log_volume(self, gram: Tensor | None = None) -> Tensor:

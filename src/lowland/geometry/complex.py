@@ -94,13 +94,12 @@ class SimplicialComplex(Barycentric):
         return self.weights == "volume" and len(self.cells) > 1
 
     def density(self, coords: Tensor, gram: Tensor) -> Tensor:  # (S, A), (A, A) -> (S,)
-        """The probability of each point's simplex, over the one of the shape as it is here."""
+        """The probability of each point's simplex."""
         member = torch.zeros(len(self.cells), self.k, dtype=torch.bool, device=coords.device)
         for row, cell in zip(member, self.cells, strict=True):
             row[list(cell)] = True
         outside = ((coords != 0)[:, None] & ~member).sum(2)  # (S, cells)
-        ratio = self.shares(gram) / self.shares()
-        return ratio[outside.argmin(1)]
+        return self.shares(gram)[outside.argmin(1)]
 
 
 def _place(anchor: Tensor, among: list[Tensor]) -> int:

@@ -53,7 +53,15 @@ def _density(shape: Shape, measure: str) -> Callable[[Tensor, Tensor], Tensor] |
     if measure == "arc":
         assert isinstance(shape, Curve)
         return lambda coords, gram: shape.speed(coords, gram) / shape.arc(gram)
-    return shape.density if shape.drifts else None
+    if not shape.drifts:
+        return None
+    start = _seen(shape.anchors)  # where coordinates are drawn for, to the end
+    return lambda coords, gram: shape.density(coords, gram) / shape.density(coords, start)
+
+
+def _seen(anchors: Tensor) -> Tensor:  # (A, P) -> (A, A)
+    """Inner products of the anchors as seen from the first: all that lengths and volumes need."""
+    return inner(anchors, anchors, origin=anchors[0])
 
 
 class Along(Run):
@@ -178,8 +186,7 @@ class Along(Run):
         where all are one, and where nothing depends on those products."""
         if self.density is None and not self.log_volume:
             return None, None
-        anchors = self.model.matrix
-        gram = inner(anchors, anchors, origin=anchors[0]).requires_grad_()
+        gram = _seen(self.model.matrix).requires_grad_()
         if self.density is None:
             return None, gram
         with torch.enable_grad():
