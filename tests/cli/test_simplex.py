@@ -106,6 +106,10 @@ def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
     old, new = (p / "shapes/simplex-0.safetensors" for p in (run / "simplex", there))
     assert torch.equal(ll.Simplex.load(old).anchors, ll.Simplex.load(new).anchors)
     assert (there / "records/espro-1.npz").is_file()
+    more = ["--draws", 7]  # an average of others over the same simplex
+    code, _, err = lowland("simplex", run, "--vertices", 3, *SHORT, *more, "--out", there)
+    assert code == 0, err
+    assert Predictive.load(there / "records/espro-1.npz").samples == 7
     code, _, err = lowland("simplex", run, "--vertices", 4, *SHORT, "--out", there)
     assert code == 2
     assert "asked.vertices: 3 there, 4 now" in err
@@ -144,6 +148,15 @@ def test_a_volume_between_the_networks_of_a_run(run, folder):
     assert float(apart) < 0.05 * float((marks["v1"] - marks["v0"]).norm())
 
 
+def test_two_vertices_make_no_plane_of_their_own(folder):
+    path, _ = made(folder, "pair", methods=["sgd", "ensemble"], ensemble=3)
+    code, _, err = lowland("simplex", path, "--vertices", 2, *SHORT)
+    assert code == 0, err
+    code, _, err = lowland("scan", path, "--resolution", 3, "--refine", 0)
+    assert code == 0, err
+    assert (path / "scan/sgd-0-sgd-1-sgd-2").is_dir()
+
+
 def test_a_vertex_that_was_left_out_is_said(run, folder):
     out = folder / "left"
     options = ["--vertices", 3, *SHORT, "--rise", 0, "--lr", 3, "--out", out]
@@ -180,6 +193,7 @@ def test_simplexes_around_the_networks_of_several_runs(folder, run):
         (["--vertices", 3, "--connectors", 1], "give --vertices or --connectors"),
         (["--around", "sgd-9"], "no weights 'sgd-9'"),
         (["--around", "sgd-0", "--connectors", 1], "joins two networks or more"),
+        (["--around", "sgd-0,sgd-0"], "names a network twice"),
         (["--lr", -1], "lr: expected greater than 0, got -1.0"),
         (["--rise", -1], "rise: expected greater than or equal to 0"),
         (["--strength", "nan"], "strength: expected"),

@@ -184,6 +184,12 @@ def test_what_has_no_functions():
         ll.functions(surface, w, torch.ones(2, 6), data=(torch.ones(3, 6), torch.ones(2)))
     with pytest.raises(ll.LayoutError, match="another model"):
         ll.functions(surface, w[1:], torch.ones(2, 6))
+    net = torch.nn.Linear(2, 1, bias=False)
+    rows = [(torch.ones(4, 2), torch.ones(4, 1))]
+    line = ll.LossSurface(net, ll.Regression(noise_variance=1.0), rows)
+    for wrong in (torch.ones(5, 3), torch.ones(5)):
+        with pytest.raises(ll.DataError, match=r"data: expected targets \(m, 1\), got"):
+            ll.functions(line, torch.ones(2), torch.ones(3, 2), data=(torch.ones(5, 2), wrong))
     labels = [(x, F.one_hot(y, 3).float().roll(1) + 0.0) for x, y in blobs()]
     labels[0][1][0] = 1.0  # two at once
     independent = ll.LossSurface(mlp(), ll.Classification(), labels)

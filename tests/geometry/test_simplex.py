@@ -11,7 +11,7 @@ import torch
 
 import lowland as ll
 from lowland.geometry.nearest import nearest
-from tests.geometry.contract import ShapeContract, generator, vectors
+from tests.geometry.contract import SIZE, ShapeContract, generator, vectors
 
 
 def barycentric(n, k, seed=1):
@@ -154,6 +154,12 @@ def test_degenerate_simplexes_are_refused():
         ll.Simplex([a, torch.zeros(3)])
     with pytest.raises(ll.NonFiniteError, match="the vertices 1 holds NaN"):
         ll.Simplex([a, torch.full_like(a, math.nan)])
+    with pytest.raises(ll.ConfigError, match=r"got a Point; one alone is Simplex\(\[w\]\)"):
+        ll.Simplex(ll.Point(a))
+    with pytest.raises(ll.LayoutError, match="at least one of"):
+        ll.Simplex([a, b]).coords_of(torch.zeros(0, SIZE))
+    with pytest.raises(ll.ConfigError, match="sum of nan"):
+        ll.Simplex([a, b])([math.nan, 1.0])
     with pytest.raises(ll.ConfigError, match="sum of 2"):
         ll.Simplex([a, b])([1.0, 1.0])
     with pytest.raises(ll.LowlandError, match="a Plane has no volume"):
@@ -260,6 +266,18 @@ def test_simplexes_are_drawn_in_proportion_to_volume():
     assert int((coords[:, 2] > 0).sum()) in (499, 500, 501)  # the published code's
 
 
+def test_among_n_draws_no_simplex_is_off_its_share_by_one():
+    g = generator(3)
+    for seed in range(40):
+        w = vectors(6, size=8, seed=seed)
+        made = ll.SimplicialComplex([ll.Simplex(w[[i, i + 1, i + 2]]) for i in range(4)])
+        for n in (3, 5, 16):
+            coords = made.sample_coords(n, generator=g)
+            for share, cell in zip(made.shares().tolist(), made.cells, strict=True):
+                inside = (coords[:, list(cell)].sum(1) > 1 - 1e-9).sum()
+                assert abs(int(inside) - n * share) < 1
+
+
 def test_overlapping_simplexes_count_as_often_as_they_occur():
     triangle = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     shifted = triangle + torch.tensor([0.1, 0.1])
@@ -296,6 +314,22 @@ def test_many_vertices_have_a_nearest_point_too():
     truth = truth / truth.sum()
     w = truth @ points
     torch.testing.assert_close(nearest((points - w) @ (points - w).T), truth, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-14, 1e-12, 1e-10, 1e-8])
+def test_vertices_that_are_nearly_one_have_a_nearest_point(gap):
+    for seed in range(20):
+        points = vectors(6, torch.float64, size=9, seed=seed)
+        points[3] = points[1] + gap * points[2]
+        points[5] = points[0] - gap * points[4]
+        w = 0.3 * vectors(1, torch.float64, size=9, seed=500 + seed)[0]
+        found = nearest((points - w) @ (points - w).T)
+        apart = points[[0, 1, 2, 4]]
+        expected = nearest((apart - w) @ (apart - w).T)
+        far, least = ((c @ p - w).norm() for c, p in ((found, points), (expected, apart)))
+        assert float(far) == pytest.approx(float(least), abs=1e-6)
+    with pytest.raises(ll.NonFiniteError, match="have no nearest point"):
+        nearest(torch.full((2, 2), math.nan).double())
 
 
 def test_a_simplex_contains_its_points_and_no_others():

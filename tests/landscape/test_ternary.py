@@ -205,3 +205,10 @@ def test_other_shapes_are_told_what_to_do():
     with pytest.raises(ll.ConfigError, match="'acc' is none of"):
         ll.ternary(triangle(size), surface, metrics=["acc"])
     assert math.isfinite(float(ll.ternary(triangle(size), surface, metrics="loss").loss[0]))
+
+
+def test_a_complex_of_two_segments_is_no_triangle():
+    surface, _ = quadratic()
+    made = ll.SimplicialComplex.connecting(torch.eye(3)[:2], torch.eye(3)[2:])
+    with pytest.raises(ll.ConfigError, match="of 2 simplexes is no triangle"):
+        ll.ternary(made, surface)

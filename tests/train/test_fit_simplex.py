@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 import lowland as ll
 from tests.models import CASES, every_case
@@ -65,6 +66,45 @@ def test_several_draws_are_averaged_and_not_summed():
         run.at(coords.expand(n, 3), batch, out=run.means)
         found.append(run.means.clone())
     assert torch.allclose(found[0], found[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("far", [0.0, 1000.0])
+def test_the_volumes_gradient_far_from_the_origin(far):
+    surface = bowl()
+    g = torch.Generator().manual_seed(1)
+    simplex = ll.Simplex(far + 0.1 * torch.randn(3, 4, generator=g), free=[False, True, True])
+    run = run_of(simplex, surface, log_volume=1.0)
+    batch = surface.task.parts(next(iter(surface.data.loader)))
+    coords = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64)
+    with_volume = torch.empty_like(run.means)
+    run.at(coords, batch, out=with_volume)
+    plain = run_of(simplex, surface)
+    plain.at(coords, batch, out=plain.means)
+    leaf = simplex.anchors.double().requires_grad_()
+    (-volume_of(leaf, simplex.cells).sum()).backward()
+    found = run_of(simplex, surface, log_volume=1.0)
+    _, gram = found._weights(coords)
+    out = torch.zeros_like(found.means)
+    found._pulled(found._pull(torch.zeros(1), None, gram)[found.model.which], out)
+    assert torch.allclose(out.double(), leaf.grad[1:], rtol=1e-5, atol=1e-5)
+    # and that is what a step adds, but for rounding of the loss's own gradient
+    scale = float(plain.means.abs().max())
+    assert torch.allclose(with_volume - plain.means, out, rtol=1e-4, atol=1e-4 + 1e-6 * scale)
+
+
+def test_draws_together_keep_the_precision_of_the_model():
+    model = nn.Linear(4, 1, bias=False).double()
+    g = torch.Generator().manual_seed(0)
+    data = [(torch.randn(9, 4, generator=g).double(), torch.randn(9, 1, generator=g).double())]
+    surface = ll.LossSurface(model, ll.Regression(noise_variance=1.0), data)
+    simplex = ll.Simplex(torch.randn(3, 4, generator=g).double(), free=[False, True, True])
+    coords = simplex.sample_coords(5, generator=g)
+    found = []
+    for strategy in ("accumulate", "vmap"):
+        run = run_of(simplex, surface, strategy=strategy, samples=5, log_volume=0.1)
+        run.at(coords, surface.task.parts(data[0]), out=run.means)
+        found.append(run.means)
+    assert torch.allclose(found[0], found[1], rtol=1e-12, atol=1e-13)
 
 
 def expected_loss(anchors, cells):
@@ -173,5 +213,19 @@ def test_what_has_no_volume_has_none_to_grow():
         ll.fit(ll.Bezier.between(*w[:2]), surface, epochs=1, log_volume=0.1)
     with pytest.raises(ll.ConfigError, match="log_volume: expected a number from 0 on, got -1"):
         ll.fit(ll.Simplex(w).grow(), surface, epochs=1, log_volume=-1)
-    with pytest.raises(ll.ConfigError, match="no free anchor"):
+    with pytest.raises(ll.ConfigError, match=r"no free anchor.*grow\(\)"):
         ll.fit(ll.Simplex(w), surface, epochs=1)
+    alone = ll.Simplex(w[:1], free=[True])
+    with pytest.raises(ll.ConfigError, match="has no volume; give a simplex of two vertices"):
+        ll.fit(alone, surface, epochs=1, log_volume=0.1)
+    fitted = ll.fit(alone, surface, epochs=40)  # a point is trained as by SGD
+    assert float(fitted.anchors.norm()) < 0.5 * float(w[0].norm())
+
+
+def test_a_simplex_that_collapses_is_told():
+    surface = bowl()
+    w = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    run = run_of(ll.Simplex(w, free=[False, True, True]), surface, log_volume=0.1)
+    run.model.matrix[2] = run.model.matrix[1]
+    with pytest.raises(ll.NonFiniteError, match="the volume is gone at step 1"):
+        run.at(run.draws(1)[0], surface.task.parts(next(iter(surface.data.loader))), out=run.means)

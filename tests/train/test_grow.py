@@ -107,26 +107,38 @@ def test_the_papers_rule_for_the_weight_of_the_volume():
     g = torch.Generator().manual_seed(0)
     w = torch.randn(10_000, generator=g)
     simplex = ll.Simplex([w, w + 0.1 * torch.randn(10_000, generator=g)]).grow()
-    # the triangle with a vertex as far as independent noise: base times height over two
-    base = float((simplex.anchors[1] - w).norm())
-    up = math.sqrt(2 * 10_000)
-    expected = 1e-6 / math.log(base * up / 2)
-    assert paper_weight(simplex, 1e-6, seed=1) == pytest.approx(expected, rel=0.01)
-    small = simplex.with_anchors(1e-4 * simplex.anchors)  # a volume below one
+    # all three vertices are noise: a regular triangle, whatever the fitted one is
+    expected = 1e-6 / math.log(math.sqrt(3) / 4 * 2 * 10_000)
+    assert paper_weight(simplex, 1e-6) == pytest.approx(expected, rel=0.01)
+    near = simplex.with_anchors(w + 1e-3 * (simplex.anchors - w))
+    assert paper_weight(near, 1e-6) == pytest.approx(expected, rel=0.01)
+    small = simplex.with_anchors(1e-3 * simplex.anchors)  # a volume below one
     assert paper_weight(small, 1e-6) == LEAST
     assert paper_weight(simplex, 1e-10) == LEAST
+    # of the same structure: two triangles that share an edge
+    joined = ll.SimplicialComplex.connecting([w, -w]).grow().grow(seed=1)
+    expected = 0.1 / math.log(2 * math.sqrt(3) / 4 * 2 * 10_000)
+    assert paper_weight(joined, 0.1) == pytest.approx(expected, rel=0.01)
+    for edge in (1.0001, 1.02, 1.1):  # little more than one: never more than what was asked
+        line = ll.Simplex([torch.full((2,), edge / math.sqrt(2)).double()]).grow()
+        assert LEAST <= paper_weight(line, 0.1) <= 0.1
 
 
 def grown(folder, vertices=3, **more):
     case = CASES[0]
     surface = case.surface()
     w = surface.layout.flatten(case.model())
-    return ll.spro(
-        surface, w, vertices=vertices, **{
-            "epochs": 2, "samples": 2, "strategy": "accumulate", "rise": 50.0, "points": 3,
-            "checkpoint": folder, "validate": lambda shape: {"norm": shape.anchors.norm()}, **more,
-        },
-    )  # fmt: skip
+    options = {
+        "epochs": 2,
+        "samples": 2,
+        "strategy": "accumulate",
+        "rise": 50.0,
+        "points": 3,
+        "checkpoint": folder,
+        "optimizer": lambda ps: torch.optim.SGD(ps, lr=0.02),
+        "validate": lambda shape: {"norm": shape.anchors.norm()},
+    }
+    return ll.spro(surface, w, vertices=vertices, **options | more)
 
 
 def test_bit_equal_wherever_it_was_stopped(tmp_path):
@@ -145,6 +157,54 @@ def test_bit_equal_wherever_it_was_stopped(tmp_path):
         assert torch.equal(again.anchors, whole.anchors), f"stopped at {at} of {event.count}"
         assert torch.equal(again.log.log_volume[1:], whole.log.log_volume[1:])
         assert torch.equal(again.log.figures["norm"], whole.log.figures["norm"])
+        seconds = again.log.figures["seconds"][1:]
+        assert bool((seconds > 0.1 * whole.log.figures["seconds"][1:]).all())
+
+
+def test_a_volume_between_modes_goes_on_too(tmp_path):
+    case = CASES[0]
+    surface = case.surface()
+    w = surface.layout.flatten(case.model())
+    options = {"connectors": 2, "epochs": 1, "samples": 2, "rise": 50.0, "points": 3}
+    event = Count()
+    with watched(event):
+        whole = ll.connect_modes(surface, [w, w + 0.1], checkpoint=tmp_path / "whole", **options)
+
+    def stop():
+        raise Boom
+
+    for at in range(1, event.count + 1, 2):
+        call = {"checkpoint": tmp_path / str(at), **options}
+        with pytest.raises(Boom), watched(Count(at, stop)):
+            ll.connect_modes(surface, [w, w + 0.1], **call)
+        assert torch.equal(ll.connect_modes(surface, [w, w + 0.1], **call).anchors, whole.anchors)
+
+
+def test_the_same_call_gives_the_same_bits():
+    first, second = (grown(None) for _ in range(2))
+    assert torch.equal(first.anchors, second.anchors)
+
+
+def test_what_stands_in_the_folder_must_be_of_this_training(tmp_path):
+    grown(tmp_path, vertices=2)
+    for change, message in (
+        ({"optimizer": lambda ps: torch.optim.Adam(ps)}, r"optimizer=SGD.* there, Adam.* now"),
+        ({"loader": list(CASES[0].batches())[:1]}, "batches="),
+        ({"strategy": "vmap"}, "strategy=accumulate there, vmap now"),
+        ({"schedule": lambda o: ll.DecaySchedule(o, total=9)}, "schedule=NoneType there, Decay"),
+    ):
+        with pytest.raises(ll.ConfigError, match=message):
+            grown(tmp_path, **change)
+    case = CASES[0]
+    other = case.surface()
+    w = other.layout.flatten(case.model())
+    wrong = [(x, 1 - y.clamp(0, 1)) for x, y in case.batches()]
+    surface = ll.LossSurface(case.model(), other.task, wrong)
+    with pytest.raises(ll.ConfigError, match="of other data or another task: the loss"):
+        ll.spro(
+            surface, w, vertices=3, epochs=2, samples=2, strategy="accumulate", rise=50.0, points=3,
+            checkpoint=tmp_path, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.02),
+        )  # fmt: skip
 
 
 def test_a_finished_folder_goes_on_with_more_vertices_or_gives_fewer(tmp_path):
@@ -163,7 +223,8 @@ def test_a_finished_folder_goes_on_with_more_vertices_or_gives_fewer(tmp_path):
 def test_progress_is_of_all_vertices():
     seen = []
     grown(None, vertices=3, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1] == 2 * seen[0][1] // 2
+    steps = 2 * 2 * len(list(CASES[0].batches()))  # vertices, epochs, batches
+    assert seen[-1] == (steps, steps)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
@@ -176,11 +237,15 @@ def test_bad_input():
         ll.connect_modes(surface, [w, 2 * w], connectors=0)
     with pytest.raises(ll.ConfigError, match="at least two to connect"):
         ll.connect_modes(surface, [w])
-    with pytest.raises(ll.ConfigError, match="occurs twice"):
+    with pytest.raises(ll.ConfigError, match="modes 0 and 1 are the same weights"):
         ll.connect_modes(surface, [w, w.clone()])
+    with pytest.raises(ll.ConfigError, match="vertices: 6 vertices span no simplex in 4"):
+        ll.spro(surface, w, vertices=6)
+    with pytest.raises(ll.ConfigError, match="validate: loss_max would stand in the place"):
+        ll.spro(surface, w, vertices=2, epochs=1, validate=lambda shape: {"loss_max": 0.0})
     with pytest.raises(ll.LayoutError, match="another model"):
         ll.spro(surface, torch.ones(5))
-    with pytest.raises(ll.ConfigError, match="rise from 0 on"):
+    with pytest.raises(ll.ConfigError, match="a rise and a strength from 0 on"):
         ll.spro(surface, w, rise=-1)
     with pytest.raises(TypeError, match="epoch_"):
         ll.spro(surface, w, epoch_=3)

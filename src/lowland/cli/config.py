@@ -164,7 +164,7 @@ class Growing(Section):
     """Simplexes around the first annealed networks, which the method espro draws from."""
 
     components: int = Field(default=1, ge=1)
-    vertices: int = Field(default=3, ge=2)  # the network included
+    vertices: int = Field(default=4, ge=2)  # the network included
     epochs: int = Field(default=10, ge=1)  # of fitting each vertex
     samples: int = Field(default=5, ge=1)  # points of the simplex a step
     lr: float = Field(default=0.05, gt=0, allow_inf_nan=False)

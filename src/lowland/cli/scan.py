@@ -35,8 +35,8 @@ def scan(
         list[Path],
         typer.Argument(
             metavar="RUN",
-            help="A folder that `lowland run` or `lowland connect` made; or two or three runs that "
-            "differ in the seed alone.",
+            help="A folder that `lowland run`, `connect` or `simplex` made; or two or three runs "
+            "that differ in the seed alone.",
         ),
     ],
     plane: Annotated[
@@ -45,9 +45,10 @@ def scan(
             metavar="NAME,...",
             help="Three weights: w0,w1,bend are the ends and the bend of a curve that `lowland "
             "connect` made (bend1, bend2, ... where it has several, bezier.bend and chain.bend "
-            "where there are two), others are files of the run's weights/, such as sgd-0; two make "
-            "a line; of several runs one is enough. pca: the walk's principal components; random: "
-            "filter-normalised directions around --around.",
+            "where there are two), v0,v1,v2 are vertices of a simplex that `lowland simplex` made "
+            "(s1.v0 of the second), others are files of the run's weights/, such as sgd-0; two "
+            "make a line; of several runs one is enough. pca: the walk's principal components; "
+            "random: filter-normalised directions around --around.",
         ),
     ] = None,
     around: Annotated[
@@ -195,8 +196,10 @@ def _stage(runs: list[Path], plane: str | None) -> Stage | None:
     for kind in STAGES:
         meant = any(map(kind.owns, words))
         if (meant or plane is None) and kind.is_at(path / kind.command):
-            return kind.open(path / kind.command)
-        if meant:
+            found = kind.open(path / kind.command)
+            if meant or set(found.plane()) <= found.named().keys():  # enough for a plane
+                return found
+        elif meant:
             raise ConfigError(
                 f"--plane {plane}: {path} holds no {kind.makes} yet; make them with `lowland "
                 f"{kind.command} {path}`, or name weights of the run."

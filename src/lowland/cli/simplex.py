@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from lowland.cli.simplexes import COMPLEX, Simplexes, grown, kept
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate import predict
-from lowland.geometry import Barycentric, Simplex
+from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.landscape import ternary
 from lowland.posteriors import Ensemble, Mixture, PointMass, Posterior, Uniform
 from lowland.records import GrowthResult, Predictive, Table, TernaryResult
@@ -119,10 +120,13 @@ def execute(
 ) -> dict[str, Barycentric]:
     """Does what `lowland simplex` does."""
     console = Console()
-    stage.weights()  # missing ones are told before anything is written
+    if connectors:  # bad ones are told before anything is written
+        SimplicialComplex.connecting(stage.weights())
+    for mode in stage.weights():
+        Simplex([mode])
     stage.path.mkdir(parents=True, exist_ok=True)
     with locked(stage.path), using_threads(stage.runs[0].threads):
-        own = {"connectors": connectors, "draws": draws, "seed": seed}
+        own = {"connectors": connectors, "seed": seed}
         stage.claim(asked.model_dump() | own)
         with Bars(console) as bars:
             shapes: dict[str, Barycentric] = {}
@@ -159,6 +163,8 @@ def _names(runs: list[Opened], around: str | None, *, joined: bool) -> list[str]
                 f"--around: expected one name, or one for each of {len(runs)} runs, got {around!r}."
             )
     words = words or (["sgd-0", "sgd-1"] if joined else ["sgd-0"])
+    if len(runs) == 1 and len(set(words)) < len(words):
+        raise ConfigError(f"--around: {around} names a network twice, which would count double.")
     if joined and len(words) < 2:
         raise ConfigError(
             f"--connectors joins two networks or more, got {around!r} of one run; name more of "
@@ -178,12 +184,10 @@ def _grown(
     progress: Any,
 ) -> tuple[Barycentric, GrowthResult]:
     record = stage.record(f"growth-{name}.json")
-    try:
+    with suppress(StoreError):  # not there yet, or damaged
         found = Barycentric.load(stage.shape(name)), GrowthResult.load(record)
         progress(1, 1)
         return found
-    except StoreError:  # not there yet, or damaged
-        pass
     setup, modes = stage.setup, stage.weights()
 
     def validate(shape: Barycentric) -> dict[str, float]:
@@ -235,13 +239,12 @@ def _predicted(
     stage: Simplexes, file: str, post: Posterior, draws: int, seed: int, progress: Any
 ) -> Predictive:
     path = stage.record(f"{file}.npz")
-    try:
-        found = Predictive.load(path)
-        progress(1, 1)
-        return found
-    except StoreError:  # not there yet, or damaged
-        pass
     samples = None if post.support is not None else draws
+    with suppress(StoreError):  # not there yet, or damaged
+        found = Predictive.load(path)
+        if found.samples == (samples or post.support):
+            progress(1, 1)
+            return found
     setup = stage.setup
     pred = predict(setup.surface, post, setup.test, samples=samples, seed=seed, progress=progress)
     pred.save(path)
@@ -261,20 +264,19 @@ def _triangle(stage: Simplexes, shapes: dict[str, Barycentric], bars: Bars) -> T
     if len(shape.cells[0]) < 3:
         return None
     file = stage.record("triangle.json")
-    try:
+    with suppress(StoreError):  # not there yet, or damaged
         return TernaryResult.load(file)
-    except StoreError:  # not there yet, or damaged
-        found = ternary(
-            Simplex(shape.anchors[list(shape.cells[0])[:3]]),
-            stage.setup.surface,
-            resolution=_SIDE,
-            count=_SHOWN,
-            names=[f"v{i}" for i in shape.cells[0][:3]],
-            split="training",
-            progress=bars.add("triangle"),
-        )
-        found.save(file)
-        return found
+    found = ternary(
+        Simplex(shape.anchors[list(shape.cells[0])[:3]]),
+        stage.setup.surface,
+        resolution=_SIDE,
+        count=_SHOWN,
+        names=[f"v{i}" for i in shape.cells[0][:3]],
+        split="training",
+        progress=bars.add("triangle"),
+    )
+    found.save(file)
+    return found
 
 
 def _steps(growth: GrowthResult, name: str, console: Console) -> None:

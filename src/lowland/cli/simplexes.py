@@ -33,7 +33,7 @@ class Simplexes(Stage):
 
     def shapes(self) -> dict[str, Barycentric]:
         """The simplexes that are done, by the names of their files."""
-        names = [COMPLEX, *(f"simplex-{i}" for i in range(len(self.names)))]
+        names = [*(f"simplex-{i}" for i in range(len(self.names))), COMPLEX]
         found = {name: self.shape(name) for name in names if self.shape(name).is_file()}
         return {name: Barycentric.load(path) for name, path in found.items()}
 
@@ -50,21 +50,26 @@ class Simplexes(Stage):
         """Vertices of the first simplex, or of the complex (its networks first): v0, v1, ...; of
         each simplex s0.v0, s0.v1, ..."""
         named: dict[str, Tensor | Point] = {}
-        for number, shape in enumerate(self.shapes().values()):
+        for number, shape in self._numbered().items():
             vertices = {f"v{i}": vertex for i, vertex in enumerate(shape.anchors)}
             named |= vertices if number == 0 else {}
             named |= {f"s{number}.{name}": vertex for name, vertex in vertices.items()}
         return named
 
+    def _numbered(self) -> dict[int, Barycentric]:
+        """The simplexes by the numbers of their networks; a complex is number 0."""
+        return {
+            0 if name == COMPLEX else int(name.rpartition("-")[2]): shape
+            for name, shape in self.shapes().items()
+        }
+
     def drawn(self, words: Sequence[str]) -> dict[str, Curve]:
         """The edges between these vertices, as one line."""
-        shapes = list(self.shapes().values())
-        places = [_place(word) for word in words]
-        if len(places) != 3 or None in places or len({p[0] for p in places if p}) > 1:
+        places = [place for place in map(_place, words) if place]
+        if len(places) != 3 or len({number for number, _ in places}) > 1:
             return {}
-        number = next(p[0] for p in places if p)
-        numbers = [p[1] for p in places if p]
-        shape = shapes[number]
+        shape = self._numbered()[places[0][0]]
+        numbers = [vertex for _, vertex in places]
         edges = [
             pair
             for pair in combinations(numbers, 2)

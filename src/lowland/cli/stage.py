@@ -55,7 +55,7 @@ class Stage:
         except ConfigError as error:
             raise ConfigError(
                 f"{cls.file(path)} names runs that are not there ({error}); move them along, or "
-                f"{cls.command} again."
+                f"run `lowland {cls.command}` again."
             ) from error
         return cls(path, runs, body[cls.key])
 
@@ -79,7 +79,7 @@ class Stage:
         except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{file}: damaged, or not of `lowland {cls.command}`; name another folder, or "
-                f"delete this one and {cls.command} again."
+                "delete this one and run the command again."
             ) from error
         return dict(body)
 

@@ -83,6 +83,10 @@ def functions(
         label="functions",
     )
     draws = sink.draws()
+    if surface.task.kind == "regression" and given[1] is not None:
+        wanted, got = draws.shape[2], tuple(given[1].shape)
+        if got[1:] != (wanted,):
+            raise DataError(f"data: expected targets (m, {wanted}), got {got}.")
     return FunctionsResult(
         inputs.detach().cpu(),
         draws,

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lowland.core.layout import inner
 from lowland.core.point import Point
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, LayoutError
 from lowland.geometry.affine import rounding
-from lowland.geometry.base import Shape, combined, stratified
+from lowland.geometry.base import Shape, combined
 from lowland.geometry.nearest import nearest
 from lowland.geometry.volume import edges_of, log_volume, mean_edge, require_volume
 
@@ -52,7 +52,7 @@ class Barycentric(Shape):
         member = torch.zeros(len(self.cells), self.k, dtype=torch.float64)
         for row, cell in zip(member, self.cells, strict=True):
             row[list(cell)] = 1
-        u = stratified(n, generator=generator)
+        u = _evenly(n, generator)
         edges = self.shares().cpu().cumsum(0)[:-1].contiguous()
         which = torch.searchsorted(edges, u, right=True)
         raw = torch.empty(n, self.k, dtype=torch.float64).exponential_(generator=generator)
@@ -91,6 +91,8 @@ class Barycentric(Shape):
     def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
         """The nearest point of the shape, exactly, and its distance."""
         w = self._vectors(w)
+        if not len(w):
+            raise LayoutError("weights: expected (P,) or at least one of (n, P), got none.")
         found = [self._nearest(row) for row in w.reshape(-1, self.size)]
         coords, far = (torch.stack(parts) for parts in zip(*found, strict=True))
         return (coords[0], far[0]) if w.ndim == 1 else (coords, far)
@@ -165,9 +167,9 @@ class Barycentric(Shape):
         away = away.to(self.device)
         origin, rest = self.anchors[0], self.anchors[1:]
         for _ in range(3 if len(rest) else 0):  # what rounding leaves is taken away again
-            along = inner(rest, away) - inner(origin, away)
-            share = torch.linalg.lstsq(edges_of(gram), along[:, None], driver="gelsd").solution
-            share = torch.cat([-share.sum(0, keepdim=True), share])[:, 0]
+            along = (inner(rest, away) - inner(origin, away)).cpu()  # a small system
+            share = torch.linalg.lstsq(edges_of(gram).cpu(), along[:, None]).solution
+            share = torch.cat([-share.sum(0, keepdim=True), share])[:, 0].to(self.device)
             away = away - combined(share[None], self.anchors)[0].double()
             away = away / away.norm()
         unit: Tensor = away / away.norm()
@@ -176,9 +178,20 @@ class Barycentric(Shape):
     def _rows(self, coords: Any) -> Tensor:
         rows = super()._rows(coords)
         sums = rows.sum(1)
-        if len(sums) and float((sums - 1).abs().max()) > _SUM:
+        if len(sums) and not float((sums - 1).abs().max()) <= _SUM:
             raise ConfigError(
                 f"coords: barycentric coordinates sum to one, got a sum of "
                 f"{float(sums[(sums - 1).abs().argmax()]):.6g}."
             )
         return rows
+
+
+def _evenly(n: int, generator: torch.Generator | None) -> Tensor:
+    """n uniform numbers an n-th apart, in random order: (n,) float64.
+
+    Any interval holds as many as its length says, up to one.
+    """
+    if n < 1:
+        raise ConfigError(f"n: expected at least 1, got {n}.")
+    order = torch.randperm(n, generator=generator)
+    return (order + torch.rand(1, generator=generator, dtype=torch.float64)) / n

@@ -84,6 +84,14 @@ class SimplicialComplex(Barycentric):
         """
         if len(modes) < 2:
             raise ConfigError(f"modes: expected at least two to connect, got {len(modes)}.")
+        apart: list[Tensor] = []
+        for i, mode in enumerate(modes):
+            w = mode.weights if isinstance(mode, Point) else mode
+            if (same := _place(w, apart)) < i:
+                raise ConfigError(
+                    f"modes {same} and {i} are the same weights; give networks of other seeds."
+                )
+            apart.append(w)
         free = [False] + [True] * len(connectors)
         return cls([Simplex([mode, *connectors], free=free) for mode in modes])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lowland.errors import LowlandError
+from lowland.errors import NonFiniteError
 
 _ROUNDING = 1e-14
 
@@ -20,6 +20,8 @@ def nearest(gram: Tensor) -> Tensor:  # (A, A) -> (A,)
     >>> nearest(points @ points.T)
     tensor([0.7500, 0.2500, 0.0000], dtype=torch.float64)
     """
+    if not bool(torch.isfinite(gram).all()):
+        raise NonFiniteError("weights that are NaN, infinite or too large have no nearest point.")
     weights = torch.zeros_like(gram[0])
     held = [int(gram.diagonal().argmin())]  # a face that has the best point so far in its inside
     weights[held] = 1
@@ -46,7 +48,7 @@ def nearest(gram: Tensor) -> Tensor:  # (A, A) -> (A,)
             held = [one for one, value in zip(held, after.tolist(), strict=True) if value > 0]
             weights = torch.zeros_like(weights)
             weights[held] = after[after > 0] / after.sum()
-    raise LowlandError("the nearest point of the simplex was not found; are its weights finite?")
+    return weights  # of vertices that are nearly one: rounding leads around in a circle
 
 
 def _flat(gram: Tensor) -> Tensor:  # (S, S) -> (S,)

@@ -41,6 +41,11 @@ class Simplex(Barycentric):
     def __init__(
         self, anchors: Sequence[Tensor | Point] | Tensor, *, free: Iterable[bool] | None = None
     ) -> None:
+        if isinstance(anchors, Point) or not isinstance(anchors, Sequence | Tensor):
+            raise ConfigError(
+                f"expected a sequence of vertices, got a {type(anchors).__name__}; one alone is "
+                "Simplex([w])."
+            )
         if len(anchors) == 0:
             raise ConfigError("a simplex needs at least one vertex.")
         rows = gathered(anchors, what="the vertices")

@@ -85,11 +85,13 @@ def require_volume(gram: Tensor, *, size: int, noise: float) -> None:
     if same:
         i, j = same[0]
         raise ConfigError(
-            f"vertices {i} and {j} are the same weights: the simplex has no volume; leave one out."
+            f"vertices {i} and {j} are the same weights, up to rounding, and the simplex has no "
+            "volume; leave one out, or take them further apart."
         )
     longest = float(squares.max().clamp_min(0).sqrt())
     if float(_heights(gram).min()) <= max(_FLAT * longest, noise):
         raise ConfigError(
             "the vertices lie in fewer dimensions than their number asks for, as three points on a "
-            "line do: the simplex has no volume. grow() displaces a new vertex so that it has."
+            "line do, so that the simplex has no volume; take others, or a larger jitter where one "
+            "of them came from grow()."
         )

@@ -12,7 +12,7 @@ from lowland.core import LossSurface
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.evaluator import planned, rows_for, run
-from lowland.geometry import Shape
+from lowland.geometry import Barycentric, Shape
 from lowland.landscape.figures import Metrics, Recorder, Row, asked_for, likelihoods_of
 from lowland.landscape.job import weights
 from lowland.landscape.statistics import require_statistics
@@ -140,6 +140,11 @@ def _check(simplex: Shape, resolution: int, names: Sequence[str] | None) -> None
             f"simplex: expected 3 vertices and their 3 shares as coordinates, got a "
             f"{type(simplex).__name__} of {len(simplex.anchors)} anchors and {simplex.k} "
             "coordinates; take a simplex of three of its vertices, or ll.scan for a plane."
+        )
+    if isinstance(simplex, Barycentric) and len(simplex.cells) > 1:
+        raise ConfigError(
+            f"simplex: a {type(simplex).__name__} of {len(simplex.cells)} simplexes is no "
+            "triangle; take ll.Simplex(complex.anchors[...]) of one, or ll.scan for the plane."
         )
     if resolution < 2:
         raise ConfigError(f"resolution: expected at least 2 points a side, got {resolution}.")

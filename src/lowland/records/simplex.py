@@ -22,8 +22,10 @@ class GrowthResult(Record):
     Attributes:
         vertices: (n,) integers, how many there are after each step, the new one among them.
         log_volume: (n,) float64, NaN or -inf where there is none, as of one vertex.
-        height: (n,), distance of the new vertex from the hull of those before; NaN for the first.
-        loss_mean, loss_max: (n,), over `samples` random points of the shape.
+        height: (n,), distance of the new vertex from the flat through all before it; NaN for the
+            first.
+        loss_mean, loss_max: (n,), over `samples` random points of the shape and the new vertex; in
+            the first row of the start alone.
         kept: (n,) bool, whether the new vertex was accepted; only the last may be False.
         counted: "vertices", or "connectors" where a complex grew.
         rows: how many rows the losses are of. batchnorm: how the statistics were found, "none" for

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lowland.core import LossSurface
 from lowland.core.layout import inner
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, NonFiniteError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.base import combined
 from lowland.train import checkpoint as disk
@@ -178,7 +178,7 @@ class Along(Run):
             losses, values = self._one_by_one(weights_at, batch, each, out)
         if gram is not None:
             pull = self._pull(values, weights, gram) * scale
-            out += combined(pull[self.model.which], self.model.matrix)
+            self._pulled(pull[self.model.which], out)
         return losses
 
     def _weights(self, coords: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -191,6 +191,15 @@ class Along(Run):
             return None, gram
         with torch.enable_grad():
             return self.density(coords.to(gram.device), gram), gram
+
+    def _pulled(self, pull: Tensor, out: Tensor) -> None:  # (F, A), (F, P)
+        """Adds pull @ anchors to `out`. Rows of it sum to zero, since lengths and volumes do not
+        depend on the origin: seen from the first anchor nothing cancels, far from zero either."""
+        anchors, apart = self.model.matrix, self.gradient
+        for a, column in enumerate(pull.T.tolist()[1:], start=1):
+            torch.sub(anchors[a], anchors[0], out=apart)
+            for row, share in zip(out, column, strict=True):
+                row.add_(apart, alpha=share)
 
     def _pull(self, values: Tensor, weights: Tensor | None, gram: Tensor) -> Tensor:
         r"""What moves the anchors besides the losses' gradients: \(M + M^T\), to multiply A with.
@@ -208,7 +217,13 @@ class Along(Run):
                 found = (weights * (values.double() - self.typical)).mean()
                 self.typical += (1 - _FORGETS) * (middle - self.typical)
             if self.log_volume:
-                found = found - self.log_volume * self.shape.log_volume(gram)
+                log = self.shape.log_volume(gram)
+                if not bool(torch.isfinite(log)):
+                    raise NonFiniteError(
+                        f"the volume is gone at step {self.step + 1}: the vertices came to lie in "
+                        "fewer dimensions; raise log_volume= or jitter=, or lower the rate."
+                    )
+                found = found - self.log_volume * log
             (by,) = torch.autograd.grad(found, gram)
         return by + by.mT
 
@@ -261,7 +276,7 @@ class Along(Run):
         grads, losses = found
         if self.weight_decay:
             grads = grads.add(weights, alpha=self.weight_decay)
-        torch.mm(torch.tensor(shares).to(grads).T, grads, out=out)
+        torch.mm(torch.tensor(shares, dtype=grads.dtype, device=grads.device).T, grads, out=out)
         return losses, self._decayed(losses, weights)
 
     def _faster(self, coords: Tensor, batch: Any) -> str:

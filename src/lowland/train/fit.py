@@ -75,7 +75,8 @@ def fit(
             its gradient through |w'(t)| and the length, which the paper leaves out as intractable:
             they are functions of the anchors' inner products alone.
         strategy: for samples > 1: "accumulate" them one by one, "vmap" them together, which is
-            faster for small networks; None: what is faster on the first batch.
+            faster for small networks; None: what is faster on the first batch, so that two runs
+            may differ in their last bits.
         compile: the model by `torch.compile`.
         accumulate, clip, seed, checkpoint, checkpoint_steps, progress: as in `sgd`.
         validate: gives figures of the shape as it is after each epoch, for the log.
@@ -115,8 +116,8 @@ def fit(
         raise ConfigError(f"samples: expected at least 1, got {samples}.")
     if not any(shape.free):
         raise ConfigError(
-            f"{shape!r} has no free anchor to fit; make one with bends, such as "
-            "ll.Bezier.between(w0, w1)."
+            f"{shape!r} has no free anchor to fit; make a curve with bends, such as "
+            "ll.Bezier.between(w0, w1), or let a simplex grow()."
         )
     if measure not in MEASURES:
         raise ConfigError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}.")
@@ -124,9 +125,10 @@ def fit(
         raise ConfigError(f"measure: 'arc' is for curves, and {shape!r} has no length.")
     if not 0 <= log_volume < math.inf:
         raise ConfigError(f"log_volume: expected a number from 0 on, got {log_volume}.")
-    if log_volume and not isinstance(shape, Barycentric):
+    if log_volume and not (isinstance(shape, Barycentric) and any(c[1:] for c in shape.cells)):
         raise ConfigError(
-            f"log_volume: {shape!r} has no volume; give a simplex or a complex of them."
+            f"log_volume: {shape!r} has no volume; give a simplex of two vertices or more, or a "
+            "complex of them."
         )
     if strategy not in (None, "accumulate", "vmap"):
         raise ConfigError(f"strategy: expected 'accumulate' or 'vmap', got {strategy!r}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from lowland.progress import Progress, reporting
 from lowland.records import GrowthResult
 from lowland.train import checkpoint as disk
 from lowland.train.fit import fit
+from lowland.train.run import described, plain_sgd
 
 B = TypeVar("B", bound=Barycentric)
 LEAST = 1e-8  # of the paper's weight of the volume
@@ -56,10 +56,11 @@ def spro(
         vertices: how many in the end, the mode included.
         epochs: of the fit of each vertex.
         strength: λ* of the paper's rule \(\lambda_j = \max(\lambda^* / \log V, 10^{-8})\), V being
-            the volume if the new vertex were a random initialisation: noise as long as the mode.
+            the volume of a random initialisation: all vertices noise as long as the mode.
         log_volume: λ_j by hand, in place of the rule.
         samples: points of the simplex a step, 5 as in the paper; see `fit`.
-        loader, optimizer, schedule, weight_decay, strategy, compile, accumulate, clip: see `fit`.
+        strategy: "accumulate", or "vmap", which is faster for small networks; see `fit`.
+        loader, optimizer, schedule, weight_decay, compile, accumulate, clip: see `fit`.
         jitter: see `Simplex.grow`.
         rise: in nats an item. points: see above. count: rows of the surface's loader that these
             losses are of; None: all.
@@ -73,7 +74,8 @@ def spro(
         and why it stopped.
 
     Raises:
-        ConfigError: fewer than two vertices, a checkpoint of other settings. Others: see `fit`.
+        ConfigError: fewer than two vertices, or more than P + 1; a checkpoint of other settings.
+            Others: see `fit`.
 
     >>> from lowland.core import Regression
     >>> data = [(torch.eye(3), torch.zeros(3, 1))]  # L is the square of |w|, but for constants
@@ -126,21 +128,22 @@ def connect_modes(
 
 
 def paper_weight(shape: Barycentric, strength: float, *, seed: int = 0) -> float:
-    r"""\(\lambda_j = \max(\lambda^* / \log V, 10^{-8})\) for a shape whose last vertex is new.
+    r"""\(\lambda_j = \max(\lambda^* / \log V, 10^{-8})\), V of a shape of the same structure whose
+    vertices are random initialisations: Gaussian noise of the first vertex's root mean square.
 
-    V is its volume with a random initialisation in that vertex's place: Gaussian noise of the first
-    vertex's root mean square. A volume below one gives the least weight, as in the paper.
+    At most λ*, which it would pass where V is little more than one.
 
     >>> simplex = Simplex([torch.ones(100)]).grow()
     >>> 1e-6 / math.log(20) < paper_weight(simplex, 1e-6) < 1e-6 / math.log(10)  # near sqrt(200)
     True
     """
-    anchors = shape.anchors.clone()
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(shape.size, generator=generator)
-    anchors[-1] = noise.to(anchors) * anchors[0].square().mean().sqrt()
-    log = float(shape.with_anchors(anchors).log_volume())
-    return max(strength / log, LEAST) if log else LEAST
+    scale = float(shape.anchors[0].double().square().mean().sqrt())
+    noise = torch.stack(
+        [torch.randn(shape.size, generator=generator) * scale for _ in shape.anchors]
+    )
+    log = float(shape.with_anchors(noise.to(shape.anchors)).log_volume())
+    return max(min(strength / log, strength), LEAST) if log > 0 else LEAST
 
 
 class _Growth:
@@ -160,7 +163,7 @@ class _Growth:
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         schedule: Callable[[Optimizer], LRScheduler] | None = None,
         weight_decay: float = 0.0,
-        strategy: str | None = None,
+        strategy: str = "accumulate",  # by the clock, no two runs would end with the same bits
         compile: bool = False,
         accumulate: int = 1,
         clip: float | None = None,
@@ -173,10 +176,10 @@ class _Growth:
         checkpoint: PathLike | None = None,
         progress: Progress = False,
     ) -> None:
-        if not rise >= 0 or points < 1:
+        if not (rise >= 0 and strength >= 0) or points < 1:
             raise ConfigError(
-                f"expected a rise from 0 on and at least one point, got rise={rise}, "
-                f"points={points}."
+                "expected a rise and a strength from 0 on, and at least one point, got "
+                f"rise={rise}, strength={strength}, points={points}."
             )
         surface.layout.check(start.anchors)
         self.surface, self.shape, self.counted = surface, start, counted
@@ -204,7 +207,9 @@ class _Growth:
             "accumulate": accumulate,
             "clip": clip,
         }
-        kept = ("epochs", "samples", "weight_decay", "accumulate", "clip")
+        kept = ("epochs", "samples", "weight_decay", "strategy", "accumulate", "clip")
+        one = [nn.Parameter(torch.zeros(1))]
+        rule = (optimizer or plain_sgd)(one)
         self.settings = {
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
@@ -217,15 +222,28 @@ class _Growth:
             "points": points,
             "count": count,
             "seed": seed,
+            "autocast": str(surface.template.autocast),
+            **described(
+                surface.data.loader if loader is None else loader,
+                rule,
+                None if schedule is None else schedule(rule),
+            ),
             **{name: self.fitting[name] for name in kept},
         }
 
     def to(self, wanted: int) -> Any:
         """The shape with `wanted` vertices, or connectors, or with as many as were kept."""
+        if self.begun + wanted > self.shape.size + 1:
+            raise ConfigError(
+                f"{self.counted}: {self.begun + wanted} vertices span no simplex in "
+                f"{self.shape.size} dimensions; ask for fewer."
+            )
         self._resume(wanted)
         with reporting(self.progress, self.counted) as report:
             if not self.rows:
                 self._keep(self._judged(self.shape, number=0))
+            elif self._reached() < wanted and not self.stopped:
+                self._require_the_same_loss()
             first = self._reached()
             while not self.stopped and self._reached() < wanted:
                 behind = self._reached() - first
@@ -252,7 +270,6 @@ class _Growth:
         if weight is None:
             weight = paper_weight(grown, self.strength, seed=seed)
         path = None if self.folder is None else self.folder / f"fit-{number}.safetensors"
-        started = time.perf_counter()
         fitted = fit(
             grown,
             self.surface,
@@ -262,9 +279,8 @@ class _Growth:
             checkpoint=path,
             progress=report,
         )
-        seconds = time.perf_counter() - started
         row = self._judged(fitted, number=number + 1 - self.begun)
-        row |= {"log_volume_weight": weight, "seconds": seconds}
+        row |= {"log_volume_weight": weight, "seconds": fitted.log.seconds}
         before = height(grown.seen())
         name = f"{'vertex' if self.counted == 'vertices' else 'connector'} {row['number']:.0f}"
         if not row["loss_max"] <= self._bound():
@@ -303,7 +319,13 @@ class _Growth:
             "loss_max": float(loss.max()),
             "kept": 1.0,
         }
-        return found | {k: float(v) for k, v in (self.validate or _nothing)(shape).items()}
+        more = {k: float(v) for k, v in (self.validate or _nothing)(shape).items()}
+        if taken := sorted(more.keys() & found.keys()):
+            raise ConfigError(
+                f"validate: {', '.join(taken)} would stand in the place of what is found here; "
+                "name the figures otherwise."
+            )
+        return found | more
 
     def _bound(self) -> float:
         return self.rows[0]["loss_max"] + self.rise
@@ -355,6 +377,16 @@ class _Growth:
         while len(self.shape.anchors) < len(anchors):  # the structure; the vertices come after
             self.shape = self.shape.grow(jitter=self.jitter)
         self.shape = self.shape.with_anchors(anchors)
+
+    def _require_the_same_loss(self) -> None:
+        """Raises `ConfigError` where what stands in the file is of other data."""
+        table = self.surface.evaluate(iter(self.shape.anchors[: max(self.begun, 1)]), self.data)
+        now, then = float(table.loss.max()), self.rows[0]["loss_max"]
+        if not math.isclose(now, then, rel_tol=1e-2):
+            raise ConfigError(
+                f"{self._file} is of other data or another task: the loss that it began with is "
+                f"{then:.4g} there, {now:.4g} now; name another checkpoint, or delete it."
+            )
 
 
 def _nothing(shape: Any) -> dict[str, float]:

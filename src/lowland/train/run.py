@@ -43,8 +43,7 @@ class Run:
         if self.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trainable = [p for p in model.parameters() if p.requires_grad]
-        make = options.optimizer or (lambda ps: torch.optim.SGD(ps, lr=0.05, momentum=0.9))
-        self.optimizer: Optimizer = make(trainable)
+        self.optimizer: Optimizer = (options.optimizer or plain_sgd)(trainable)
         schedule = options.schedule
         self.schedule: LRScheduler | None = schedule(self.optimizer) if schedule else None
         half = options.autocast is torch.float16 and self.device.type == "cuda"
@@ -230,19 +229,10 @@ class Run:
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a run to continue: taken before its first step."""
-        groups = [
-            ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
-            for group in self.optimizer.param_groups
-        ]
-        data = self.data
-        own = ("rows", "batch_size", "shuffle", "seed", "drop_last")
         keys = ("epochs", "accumulate", "clip", "seed")
         return {
             "model": self.layout.fingerprint,
-            "batches": length(data),
-            "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
-            "optimizer": f"{type(self.optimizer).__name__}({'; '.join(groups)})",
-            "schedule": type(self.schedule).__name__,
+            **described(self.data, self.optimizer, self.schedule),
             **{key: getattr(self.options, key) for key in keys},
         }
 
@@ -294,3 +284,23 @@ class Run:
         return TrainingLog(
             {k: torch.tensor(v, dtype=torch.float64) for k, v in self.columns.items()}
         )
+
+
+def described(data: Any, optimizer: Optimizer, schedule: LRScheduler | None) -> dict[str, Any]:
+    """Batches and the rule of training in plain data."""
+    groups = [
+        ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
+        for group in optimizer.param_groups
+    ]
+    own = ("rows", "batch_size", "shuffle", "seed", "drop_last")
+    return {
+        "batches": length(data),
+        "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
+        "optimizer": f"{type(optimizer).__name__}({'; '.join(groups)})",
+        "schedule": type(schedule).__name__,
+    }
+
+
+def plain_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """What trains where no optimizer is given."""
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
