@@ -28,8 +28,9 @@ from lowland.core.layout import clean_names
 from lowland.errors import DataError
 
 Buffers = dict[str, Tensor]
-_PIECE = 1 << 19  # values that are looked at together
+_PIECE = 1 << 18  # values that are looked at together: in float32 half of what a core's cache holds
 _SETTLES = 100  # passes at most for layers that are called more than once
+_KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 Moments = tuple[int, Tensor, Tensor]  # values a channel, mean (C,), biased variance (C,)
 
 
@@ -67,13 +68,22 @@ def statistics_of(layers: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def recording(layers: dict[str, _BatchNorm]) -> Iterator[dict[str, list[Moments]]]:
-    """Records the moments of what enters each layer while the context is open."""
+def recording(
+    layers: dict[str, _BatchNorm], *, use: bool = False
+) -> Iterator[dict[str, list[Moments]]]:
+    """Records the moments of what enters each layer while the context is open.
+
+    `use`: layers in evaluation mode normalise by them, as they would in training mode.
+    """
     seen: dict[str, list[Moments]] = {name: [] for name in layers}
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen[name].append(moments(args[0] if args else kwargs["input"]))
+        def record(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            found = moments(args[0] if args else kwargs["input"])
+            seen[name].append(found)
+            if use:
+                module.running_mean.copy_(found[1])
+                module.running_var.copy_(found[2])
 
         return record
 
@@ -104,10 +114,15 @@ def _two_passes(x: Tensor) -> Moments:
     flat = x.movedim(1, -1).reshape(
         -1, x.shape[1]
     )  # (values a channel, C); a view in channels_last
-    if flat.dtype not in (torch.float32, torch.float64):
+    narrow = flat.dtype not in (torch.float32, torch.float64)
+    if narrow:
         flat = flat.float()
     mean = flat.mean(0)
-    return len(flat), mean, (flat - mean).square().mean(0)
+    if torch.is_grad_enabled():
+        return len(flat), mean, (flat - mean).square().mean(0)
+    # in place, which allocates nothing: two to four times faster
+    apart = flat.sub_(mean) if narrow else flat - mean
+    return len(flat), mean, apart.square_().mean(0)
 
 
 def pooled(parts: list[Moments], *, correction: int = 1) -> tuple[Tensor, Tensor]:
@@ -156,6 +171,30 @@ def one_pass(
         for batch in batches:
             forward(batch)
         return named(layers, seen)
+
+
+def in_turn(
+    layers: dict[str, _BatchNorm], forward: Callable[[Buffers], Any], start: Buffers
+) -> Buffers:
+    """Exact statistics from one batch: `forward(buffers)` runs the model in evaluation mode.
+
+    Each layer is given the moments of what enters it just before it normalises. In training mode
+    torch would look for them a second time, and more slowly.
+    """
+    with recording(layers, use=True) as seen:
+        forward({name: buffer.clone() for name, buffer in start.items()})
+        return named(layers, seen)
+
+
+def takes_statistics(layers: Iterable[_BatchNorm]) -> bool:
+    """Whether layers normalise alike by given statistics and by their own batch's: torch's kinds,
+    with statistics as precise as what is found."""
+    return all(
+        type(layer) in _KINDS
+        and layer.running_mean is not None
+        and layer.running_mean.dtype in (torch.float32, torch.float64)
+        for layer in layers
+    )
 
 
 def fixed_point(

@@ -40,7 +40,8 @@ class Statistics:
 
     def exact(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
         """From one resident batch where it fits, else from a pass a depth."""
-        if self.resident() is not None:
+        joined, layers = self.resident(), self.template.layers
+        if joined is not None and not bn.takes_statistics(layers.values()):
             return self.from_resident(parameters, buffers)
 
         def forward(batch: Any, found: Buffers) -> None:
@@ -49,7 +50,9 @@ class Statistics:
 
         start = {name: self.template.buffers[name] for name in self.template.statistics}
         with self.template.lock:
-            return bn.fixed_point(self.template.layers, forward, self.batches(), start)
+            if joined is not None:
+                return bn.in_turn(layers, lambda found: forward(joined, found), start)
+            return bn.fixed_point(layers, forward, self.batches(), start)
 
     def by_batches(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
         """From one pass in which each batch is normalised by itself: the papers' protocol."""
