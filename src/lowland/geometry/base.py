@@ -33,7 +33,7 @@ class Shape(ABC):
     Attributes:
         anchors: (A, P). free: which of them `fit` may move. k: how many coordinates.
         size: P. buffered: whether points that it was made of had buffers, which a shape, of weights
-        alone, leaves behind.
+            alone, leaves behind.
     """
 
     k: int
