@@ -164,6 +164,11 @@ def test_a_vertex_that_was_left_out_is_said(run, folder):
     assert code == 0, err
     assert "vertex 2 was left out: with it the loss comes up to" in said
     assert len(Simplexes.open(out).shapes()["simplex-0"].anchors) == 1
+    rows = Table.load(out / "records/averages.json").rows()
+    assert [row["method"] for row in rows] == ["Network"]  # no simplex to draw from
+    code, _, err = lowland("scan", out, "--resolution", 3)
+    assert code == 2
+    assert "too few for a plane; name others with --plane" in err
 
 
 def test_simplexes_around_the_networks_of_several_runs(folder, run):

@@ -123,7 +123,7 @@ def execute(joined: Connection, asked: Joining) -> Table:
         pictures = _draw(joined, records)
     names = " and ".join(joined.titles())
     many = f"{next(iter(records.values())).rows:,} training rows"
-    show_figures(table, "curve", f"Between {names} ({many})", console)
+    show_figures(table, "curve", f"Between {names} ({many})", console, rows="curve")
     say(console, f"Results: {joined.path}/")
     say(console, f"Pictures: {', '.join(pictures)}")
     return table

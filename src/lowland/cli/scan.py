@@ -212,6 +212,11 @@ def _through(
 ) -> tuple[Shape, dict[str, Any]]:
     """The plane of three weights, or the line of two."""
     named = joined.named() if joined else {}
+    if joined and words == joined.plane() and not set(words) <= named.keys():
+        raise ConfigError(
+            f"{joined.path} holds {len(named)} weights to name ({', '.join(named)}), too few for a "
+            "plane; name others with --plane, or two for a line."
+        )
     there = [*named, *names_in(opened[0].folder)]
     for word in words if joined else []:
         if word not in there:

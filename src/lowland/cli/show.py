@@ -164,10 +164,12 @@ def show(table: Table, console: Console) -> None:
     _print(table, _COST, "Cost (networks: forward passes a prediction)", console)
 
 
-def show_figures(table: Table, part: str, title: str, console: Console, *, of: str = "") -> None:
+def show_figures(
+    table: Table, part: str, title: str, console: Console, *, of: str = "", rows: str = "method"
+) -> None:
     """Prints a part of what several runs found, in as many tables as the width needs.
 
-    Columns of standard errors, which end with `_se`, stand behind their ±.
+    Columns of standard errors, which end with `_se`, stand behind their ±. `rows`: what they are.
     """
     chosen = {name.format(of): form for name, form in _PARTS[part].items()}
     chosen = {name: form for name, form in chosen.items() if name in table.columns}
@@ -175,7 +177,7 @@ def show_figures(table: Table, part: str, title: str, console: Console, *, of: s
         name: max(map(len, [form[0], *_texts(table, name, form[1])]))
         for name, form in chosen.items()
     }
-    label = max(map(len, [*table.method, "method"]))
+    label = max(map(len, [*table.method, rows]))
     groups: list[dict[str, tuple[str, str]]] = []
     room = 0
     for name, form in chosen.items():
@@ -185,11 +187,17 @@ def show_figures(table: Table, part: str, title: str, console: Console, *, of: s
         groups[-1][name] = form
         room -= width[name] + _GAP
     for i, group in enumerate(groups):
-        _print(table, group, title if i == 0 else "", console)
+        _print(table, group, title if i == 0 else "", console, rows)
 
 
-def _print(table: Table, columns: dict[str, tuple[str, str]], title: str, console: Console) -> None:
-    columns = {"method": ("method", "{}")} | columns
+def _print(
+    table: Table,
+    columns: dict[str, tuple[str, str]],
+    title: str,
+    console: Console,
+    rows: str = "method",
+) -> None:
+    columns = {"method": (rows, "{}")} | columns
     names = [name for name in columns if name in table.columns]
     judged = [n for n in names if _best(n) is not None and isinstance(table.columns[n], Tensor)]
     best = {name: _best(name)(_finite(table.columns[name])) for name in judged}

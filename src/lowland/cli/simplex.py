@@ -82,7 +82,7 @@ def simplex(
         typer.Option(
             metavar="FOLDER",
             help="Where simplexes, records and pictures go: RUN/simplex, or a folder `simplex` "
-            "beside the first of several.",
+            "beside the first of several; one folder holds simplexes or one volume.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
@@ -227,6 +227,8 @@ def _posteriors(
     if len(modes) > 1:
         found[f"Ensemble of {len(modes)}"] = ("ensemble", Ensemble(modes))
     each = list(map(Uniform, shapes.values()))
+    if not any(cell[1:] for shape in shapes.values() for cell in shape.cells):
+        return found  # no new vertex was kept
     if COMPLEX in shapes:
         return found | {"Complex": (COMPLEX, each[0])}
     for m in range(1, len(each) + 1):
@@ -287,7 +289,8 @@ def _steps(growth: GrowthResult, name: str, console: Console) -> None:
     titles = [f"{n} {counted if n != 1 else ONE[counted]}" for n in several.tolist()]
     rest = {k: v for k, v in table.columns.items() if k not in (counted, "kept")}
     where = f"{growth.samples} points, {growth.rows:,} training rows"
-    show_figures(Table({"method": titles} | rest), "growth", f"{name} ({where})", console)
+    steps = Table({"method": titles} | rest)
+    show_figures(steps, "growth", f"{name} ({where})", console, rows="")
     if growth.stopped:
         say(console, growth.stopped)
 

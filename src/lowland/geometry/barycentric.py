@@ -168,7 +168,9 @@ class Barycentric(Shape):
         origin, rest = self.anchors[0], self.anchors[1:]
         for _ in range(3 if len(rest) else 0):  # what rounding leaves is taken away again
             along = (inner(rest, away) - inner(origin, away)).cpu()  # a small system
-            share = torch.linalg.lstsq(edges_of(gram).cpu(), along[:, None]).solution
+            # the default driver differs in its last bits from call to call
+            system = edges_of(gram).cpu()
+            share = torch.linalg.lstsq(system, along[:, None], driver="gelsd").solution
             share = torch.cat([-share.sum(0, keepdim=True), share])[:, 0].to(self.device)
             away = away - combined(share[None], self.anchors)[0].double()
             away = away / away.norm()

@@ -10,6 +10,7 @@ from torch import Tensor
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError
 from lowland.geometry.barycentric import Barycentric
+from lowland.geometry.base import gathered, have_buffers
 from lowland.geometry.simplex import Simplex
 
 WEIGHTS = ("volume", "equal")
@@ -75,7 +76,8 @@ class SimplicialComplex(Barycentric):
     def connecting(
         cls, modes: Sequence[Tensor | Point], connectors: Sequence[Tensor | Point] = ()
     ) -> SimplicialComplex:
-        """The form that joins modes: simplex i is mode i with all connectors, which are free.
+        """The form that joins modes: simplex i is mode i with all connectors, which are free and
+        come behind the modes among the vertices.
 
         Without connectors it is the modes alone; `grow` adds them one by one.
 
@@ -92,8 +94,13 @@ class SimplicialComplex(Barycentric):
                     f"modes {same} and {i} are the same weights; give networks of other seeds."
                 )
             apart.append(w)
-        free = [False] + [True] * len(connectors)
-        return cls([Simplex([mode, *connectors], free=free) for mode in modes])
+        made = cls.__new__(cls)
+        rows = gathered([*modes, *connectors], what="the modes and connectors")
+        shared = range(len(modes), len(rows))
+        free = [i in shared for i in range(len(rows))]
+        made._fill(rows, free, [(i, *shared) for i in range(len(modes))])
+        made.buffered = have_buffers([*modes, *connectors])
+        return made
 
     # -- its own distribution --------------------------------------------------------------------
 

@@ -287,7 +287,8 @@ class _Growth:
             self.stopped = (
                 f"{name} was left out: with it the loss comes up to "
                 f"{row['loss_max']:.4g}, more than {self.rise:g} above the start's "
-                f"{self.rows[0]['loss_max']:.4g}. Fit for longer, or allow a higher rise."
+                f"{self.rows[0]['loss_max']:.4g}. Fit for longer or at a lower rate, or allow a "
+                "higher rise."
             )
         elif not row["height"] > before:
             self.stopped = (
