@@ -30,7 +30,8 @@ STRATEGIES = ("points", "batches", "vmap")
 SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
 _TINY = 1e-4
 _CHUNKS = (4, 16, 64, 256)
-_LOOP = 16  # points a chunk, where a small network goes through them one by one
+_LOOP = 32  # points a chunk, where a small network goes through them one by one
+_HOPELESS = 1.2  # times slower than one by one: larger chunks of convolutions do not mend that
 _TRIAL = 0.05  # of the work that is expected: what a trial of one chunk may take
 _FEW = 64  # forward passes, less than which planning would take longer than it could save
 _SHARE = 0.1  # of the free memory: what the weights and outputs of a chunk may take
@@ -105,7 +106,7 @@ def plan(
             break
         tried = [Plan("vmap", size, count) for count in alone]
         timed = [time_plan(p, surface, batch, point, limit=2 * seconds) for p in tried]
-        if min(timed) > 2 * seconds:
+        if min(timed) > (_HOPELESS if seconds > _TINY else 2) * seconds:
             break
         if min(timed) < seconds:
             seconds, best = min(timed), tried[timed.index(min(timed))]
