@@ -226,7 +226,8 @@ def _through(
             )
     if len(words) == 1 and len(opened) > 1 and not joined:
         found: list[Any] = [load(run.folder, words[0], setup) for run in opened]
-        labels = [f"{run.name}" for run in opened]
+        short = [run.folder.path.name for run in opened]
+        labels = short if len(set(short)) == len(short) else [run.name for run in opened]
     else:
         found = [
             named[word] if word in named else load(opened[0].folder, word, setup) for word in words
