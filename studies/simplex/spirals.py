@@ -87,7 +87,7 @@ def regression(pictures: Path) -> float:
     surface = ll.LossSurface(net, task, train)
     w = surface.layout.flatten(net)
     simplex = ll.spro(
-        surface, w, vertices=4, epochs=60, optimizer=sgd, log_volume=1e-2, jitter=0.1, rise=0.5
+        surface, w, vertices=4, epochs=100, optimizer=sgd, log_volume=0.1, jitter=0.1, rise=0.5
     )
     x = torch.linspace(-12, 12, 400)[:, None]
     data = (rows[:, :1], rows[:, 1:])
