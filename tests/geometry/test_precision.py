@@ -48,7 +48,7 @@ def test_derivatives_and_gradients_keep_theirs(roughly):
 
 
 def test_any_way_of_allowing_it_is_seen():
-    from lowland.geometry.base import _rounds
+    from lowland.geometry.base import rounds
 
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     before = torch.get_float32_matmul_precision()
@@ -56,7 +56,7 @@ def test_any_way_of_allowing_it_is_seen():
     try:
         for word in ("medium", "high", "highest"):
             torch.set_float32_matmul_precision(word)
-            seen[word] = _rounds(cpu), _rounds(gpu)
+            seen[word] = rounds(cpu), rounds(gpu)
     finally:
         torch.set_float32_matmul_precision(before)
     assert seen["highest"] == (False, False)

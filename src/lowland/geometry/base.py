@@ -236,7 +236,7 @@ def combined(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, A), (A, P)
     weight, and under "medium" one on a CPU seven: fit for activations, not for weights.
     """
     c = coefficients.to(anchors.dtype)
-    if anchors.dtype == torch.float64 or not _rounds(anchors.device):
+    if anchors.dtype == torch.float64 or not rounds(anchors.device):
         return c @ anchors
     w = c[:, :1] * anchors[0]
     for a in range(1, len(anchors)):
@@ -244,7 +244,7 @@ def combined(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, A), (A, P)
     return w
 
 
-def _rounds(device: torch.device) -> bool:
+def rounds(device: torch.device) -> bool:
     """Whether float32 matrix products on the device are allowed to be rounded."""
     backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
     said = (backend.matmul.fp32_precision, torch.backends.fp32_precision)  # type: ignore[attr-defined]

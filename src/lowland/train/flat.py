@@ -63,12 +63,14 @@ class FlatModel:
         into: list[Tensor],
         scale: float = 1.0,
         decay: float = 0.0,
+        add: bool = False,
         check: bool = False,
         items: int | None = None,
     ) -> Tensor:
         """The mean loss of a batch that is taken apart; its gradient goes `into` views of a vector.
 
-        What is written is scale * (gradient + decay * w), in one pass over the three.
+        What is written is scale * (gradient + decay * w), in one pass over the three; with `add`
+        it is added to what is there.
         """
         task = self.surface.task
         args, kwargs, target = batch
@@ -82,7 +84,12 @@ class FlatModel:
             found = torch.autograd.grad(scaled, self.parameters, allow_unused=True)
         with torch.no_grad():
             for part, own, gradient in zip(into, self._parts, found, strict=True):
-                if gradient is None:  # a parameter that the loss does not see
+                if add:
+                    if gradient is not None:
+                        part.add_(gradient)
+                    if decay:
+                        part.add_(own, alpha=decay * scale)
+                elif gradient is None:  # a parameter that the loss does not see
                     torch.mul(own, decay * scale, out=part)
                 elif decay:
                     torch.add(gradient, own, alpha=decay * scale, out=part)
