@@ -93,10 +93,13 @@ def test_tables_are_means_errors_and_paired_differences(tmp_path, monkeypatch):
     assert float(re.search(r"± (.*)", cells[1][0])[1]) < independent / 10
     assert cells[4][0] == f"{mean - report.PAPER['boston']['SGD']:+.3f}"
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{readme.START}\nold\n{readme.END}\nafter\n")
+    start = "<!-- results: written by run.py -->"
+    page.write_text(f"before\n{start}\nold\n{readme.END}\nafter\n")
     readme.rewrite(page, text)
     body = page.read_text()
     assert body.startswith("before\n")
     assert body.endswith("after\n")
     assert "old" not in body
+    with pytest.raises(ValueError, match="has no line"):  # another script's results stay
+        readme.rewrite(page, text, by="other.py")
     assert rows[0] in body
