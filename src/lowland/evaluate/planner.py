@@ -31,6 +31,7 @@ SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads can
 _TINY = 1e-4
 _CHUNKS = (4, 16, 64, 256)
 _LOOP = 32  # points a chunk, where a small network goes through them one by one
+_CLEAR = 0.9  # of the time one by one: what vmap must be below
 _HOPELESS = 1.2  # times slower than one by one: larger chunks of convolutions do not mend that
 _TRIAL = 0.05  # of the work that is expected: what a trial of one chunk may take
 _FEW = 64  # forward passes, less than which planning would take longer than it could save
@@ -102,13 +103,15 @@ def plan(
     for size in (chunk,) if chunk else sizes:
         size = min(size, most)
         # a trial must stay small beside the work, and larger chunks rarely mend a bad start
-        if size == 1 or size * seconds > _TRIAL * total:
+        passes = 1 if seconds <= _TINY else 3 * len(alone)  # a trial of a few ms is soon over
+        if size == 1 or passes * size * seconds > _TRIAL * total:
             break
         tried = [Plan("vmap", size, count) for count in alone]
         timed = [time_plan(p, surface, batch, point, limit=2 * seconds) for p in tried]
         if min(timed) > (_HOPELESS if seconds > _TINY else 2) * seconds:
             break
-        if min(timed) < seconds:
+        # what is hardly faster than one by one is not: a trial is as noisy as that
+        if min(timed) < (1 if best.strategy == "vmap" else _CLEAR) * seconds:
             seconds, best = min(timed), tried[timed.index(min(timed))]
     return Plan(best.strategy, best.chunk, best.threads, seconds)
 
