@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from lowland.records import SurfaceResult, Table
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
+from command import lowland  # noqa: E402
 from readme import processor, rewrite  # noqa: E402
 
 SMOKE = [
@@ -100,18 +100,6 @@ def plane(name: str, runs: list[Path], asked: argparse.Namespace) -> list[str]:
         *("scan", *of, "--resolution", str(asked.resolution), "--rows", str(asked.plane_rows)),
         *("--refine", "0.02", "--out", str(asked.out / f"plane-{name}")),
     ]
-
-
-def lowland(name: str, arguments: list[str], out: Path) -> int:
-    """Runs the command line on one thread."""
-    with open(out / f"{name}.log", "a") as log:
-        return subprocess.run(
-            [sys.executable, "-m", "lowland", *arguments],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
 
 
 def results(asked: argparse.Namespace) -> str:

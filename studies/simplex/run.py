@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from lowland.records import GrowthResult, SurfaceResult, Table
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
+from command import lowland  # noqa: E402
 from readme import processor, rewrite  # noqa: E402
 
 VERTICES, CONNECTORS = 5, 2
@@ -100,18 +100,6 @@ def main() -> int:
     if not asked.smoke:
         rewrite(HERE / "README.md", text)
     return 0
-
-
-def lowland(name: str, arguments: list[str], out: Path) -> int:
-    """Runs the command line on one thread."""
-    with open(out / f"{name}.log", "a") as log:
-        return subprocess.run(
-            [sys.executable, "-m", "lowland", *arguments],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
 
 
 def sampled(path: Path, points: int) -> Table:

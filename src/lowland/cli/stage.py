@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from lowland.geometry import Curve
 from lowland.landscape.ledger import print_of
 
 
-class Stage:
+class Stage(ABC):
     """COMMAND.yaml, shapes/, records/, checkpoints/, pictures/ of some networks of runs.
 
     Args:
@@ -139,22 +140,22 @@ class Stage:
 
     # -- for `lowland scan` ----------------------------------------------------------------------
 
+    @abstractmethod
     def plane(self) -> list[str]:
         """The names of the weights that a plane is drawn through where none are given."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def owns(cls, word: str) -> bool:
         """Whether a name is one of those that `named` gives, whatever was made."""
-        raise NotImplementedError
 
+    @abstractmethod
     def named(self) -> dict[str, Tensor | Point]:
         """Weights by the names that `--plane` knows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drawn(self, words: Sequence[str]) -> dict[str, Curve]:
         """What is drawn over a plane through these weights."""
-        raise NotImplementedError
 
 
 def load(folder: RunFolder, name: str, setup: Setup) -> Point:

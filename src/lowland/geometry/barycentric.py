@@ -49,15 +49,19 @@ class Barycentric(Shape):
     def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Uniform over the shape: (n, A). Simplexes are stratified: among n draws each occurs in
         proportion to its volume, up to one; within it, Dirichlet(1)."""
-        member = torch.zeros(len(self.cells), self.k, dtype=torch.float64)
-        for row, cell in zip(member, self.cells, strict=True):
-            row[list(cell)] = 1
         u = _evenly(n, generator)
         edges = self.shares().cpu().cumsum(0)[:-1].contiguous()
         which = torch.searchsorted(edges, u, right=True)
         raw = torch.empty(n, self.k, dtype=torch.float64).exponential_(generator=generator)
-        raw = raw * member[which]
+        raw = raw * self.members()[which]
         return (raw / raw.sum(1, keepdim=True)).to(self.device)
+
+    def members(self) -> Tensor:
+        """Which vertices each simplex has, (cells, A) bool."""
+        found = torch.zeros(len(self.cells), self.k, dtype=torch.bool)
+        for row, cell in zip(found, self.cells, strict=True):
+            row[list(cell)] = True
+        return found
 
     # -- volume ----------------------------------------------------------------------------------
 

@@ -110,10 +110,7 @@ class SimplicialComplex(Barycentric):
 
     def density(self, coords: Tensor, gram: Tensor) -> Tensor:  # (S, A), (A, A) -> (S,)
         """The probability of each point's simplex."""
-        member = torch.zeros(len(self.cells), self.k, dtype=torch.bool, device=coords.device)
-        for row, cell in zip(member, self.cells, strict=True):
-            row[list(cell)] = True
-        outside = ((coords != 0)[:, None] & ~member).sum(2)  # (S, cells)
+        outside = ((coords != 0)[:, None] & ~self.members().to(coords.device)).sum(2)  # (S, cells)
         return self.shares(gram)[outside.argmin(1)]
 
 

@@ -1,0 +1,20 @@
+"""The command line, as studies run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def lowland(name: str, arguments: list[str], out: Path) -> int:
+    """Runs the command line on one thread."""
+    with open(out / f"{name}.log", "a") as log:
+        return subprocess.run(
+            [sys.executable, "-m", "lowland", *arguments],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
