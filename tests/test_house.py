@@ -30,7 +30,7 @@ BELOW: dict[str, set[str]] = {
     "geometry": BASE | {"core"},
     "posteriors": BASE | {"core", "geometry"},
     "trajectory": BASE | {"core", "geometry", "posteriors"},
-    "samplers": BASE | {"core", "geometry", "posteriors"},
+    "samplers": BASE | {"core", "geometry", "posteriors", "evaluate"},
     "evaluate": BASE | {"core", "geometry", "posteriors"},
     "train": BASE | {"core", "geometry", "posteriors", "trajectory"},
     "landscape": BASE | {"core", "geometry", "posteriors", "trajectory", "evaluate"},
@@ -45,7 +45,7 @@ UNSEEN = {"cli", "integrations"}  # nobody imports them
 LAZY = {
     ("records", "plots"),  # record.plot()
     ("core", "evaluate"),  # surface.evaluate()
-    ("samplers", "posteriors"),  # chain.posterior()
+    ("records", "posteriors"),  # chain.posterior()
     ("geometry", "trajectory"),  # Subspace.pca
     ("geometry", "landscape"),  # Subspace.hessian
 }
@@ -64,6 +64,9 @@ HEAVY = (
     "pyarrow",
     "PIL",
     "laplace",
+    "arviz_stats",
+    "zuko",
+    "curvlinops",
 )
 
 

@@ -12,6 +12,7 @@ from lowland import records
 from lowland.errors import StoreError
 from lowland.records import (
     BarrierResult,
+    Chain,
     FunctionsResult,
     GrowthResult,
     PathResult,
@@ -28,6 +29,21 @@ from lowland.records import (
 )
 
 EXAMPLES: dict[str, list[Record]] = {
+    "Chain": [
+        Chain(torch.randn(2, 5, 3).double(), torch.randn(2, 5).double(), sampler="ess"),
+        Chain(
+            torch.randn(1, 4, 1).double(),
+            torch.tensor([[0.0, -1.0, -math.inf, 2.0]]).double(),
+            sampler="grid",
+            temperature=0.5,
+            prior_scale=None,
+            evaluations=4,
+            acceptance=torch.ones(1),
+            log_weights=torch.zeros(1, 4).double(),
+            log_evidence=-3.5,
+            about={"spacing": 0.05, "moments": {"mean": torch.zeros(1)}},
+        ),
+    ],
     "Table": [
         Table(
             {"method": ["SGD", "SWA"], "nll": torch.tensor([0.5, 0.25]), "n": torch.tensor([1, 2])}

@@ -64,7 +64,15 @@ from lowland.landscape import (
     ternary,
 )
 from lowland.memory import keep_freed_memory
-from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior, Uniform
+from lowland.posteriors import (
+    Ensemble,
+    Gaussian,
+    Mixture,
+    PointMass,
+    Posterior,
+    Pushforward,
+    Uniform,
+)
 from lowland.train import (
     Batches,
     Members,
@@ -130,6 +138,7 @@ __all__ = [
     "PointMass",
     "PolyChain",
     "Posterior",
+    "Pushforward",
     "Regression",
     "SWASchedule",
     "Shape",

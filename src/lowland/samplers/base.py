@@ -1,0 +1,269 @@
+"""The contract: a sampler turns a log density on R^k into a `Chain`.
+
+Two kinds. A sampler that draws independently, or on a grid, writes `run`. A Markov chain is a
+`MarkovChain`: it writes `begin` and `advance` for many chains at once, and counting, warming up,
+thinning, progress and being stopped and continued bit by bit follow.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lowland.errors import ConfigError
+from lowland.files import PathLike, load_tree, save_tree
+from lowland.progress import Progress, reporting
+from lowland.records import Chain
+from lowland.samplers.density import Density
+
+KIND = "chains under way"
+RHAT = 1.05  # above it chains disagree
+_FEW = 10  # draws of a chain that say nothing about that
+EVERY = 10.0  # seconds between checkpoints: what a run that is stopped may lose
+
+
+@dataclass
+class Job:
+    """How much of what is asked for, and where it is kept while it is under way.
+
+    Args:
+        chains, samples: how many, and how many of each after warming up. warmup: transitions that
+            are thrown away; None: what the sampler takes. thin: keeps one transition in so many.
+        start: (chains, k) points; None: drawn from the prior. seed: of everything random.
+        checkpoint: a file that a stopped run goes on from. settings: what must be the same for it
+            to go on, such as a hash of the data. progress: True for a bar, or a callable.
+    """
+
+    chains: int = 16
+    samples: int = 1000
+    warmup: int | None = None
+    thin: int = 1
+    start: Tensor | None = None
+    seed: int = 0
+    checkpoint: PathLike | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    progress: Progress = False
+
+    def __post_init__(self) -> None:
+        for name in ("chains", "samples", "thin"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if self.warmup is not None and self.warmup < 0:
+            raise ConfigError(f"warmup: expected 0 or more transitions, got {self.warmup}.")
+
+    def generator(self) -> torch.Generator:
+        """The source of everything random."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def starts(self, density: Density, generator: torch.Generator) -> Tensor:
+        """(chains, k) points: those given, or draws from the prior, spread wider than a posterior
+        so that R-hat sees chains that do not find one another."""
+        if self.start is None:
+            z = torch.randn(self.chains, density.k, generator=generator, dtype=torch.float64)
+            return z * (density.prior_scale or 1.0)
+        start = torch.as_tensor(self.start, dtype=torch.float64)
+        start = start.expand(self.chains, -1) if start.ndim == 1 else start
+        if start.shape != (self.chains, density.k):
+            raise ConfigError(
+                f"start: expected ({self.chains}, {density.k}) or ({density.k},), got "
+                f"{tuple(start.shape)}."
+            )
+        return start.clone()
+
+    def resumed(self, kind: dict[str, Any]) -> dict[str, Any] | None:
+        """The state of a stopped run, if there is one.
+
+        Raises:
+            ConfigError: of a run with other settings.
+        """
+        from pathlib import Path
+
+        if self.checkpoint is None or not Path(self.checkpoint).exists():
+            return None
+        state: dict[str, Any] = load_tree(self.checkpoint, kind=KIND)
+        now = self.settings | kind
+        other = [
+            f"{name}={state['settings'].get(name)} there, {value} now"
+            for name, value in now.items()
+            if state["settings"].get(name) != value
+        ]
+        if other:
+            raise ConfigError(
+                f"{self.checkpoint} is of chains with other settings ({'; '.join(other)}); name "
+                "another checkpoint, or delete it to start anew."
+            )
+        return state
+
+    def keep(self, kind: dict[str, Any], state: dict[str, Any]) -> None:
+        """Writes the state in the place of the last one, atomically."""
+        if self.checkpoint is not None:
+            save_tree(self.checkpoint, state | {"settings": self.settings | kind}, kind=KIND)
+
+
+class Sampler(ABC):
+    """Draws from a log density. Options of a sampler are arguments of its class.
+
+    Attributes:
+        name: what it is called. gaussian_prior: whether it needs one. minibatches: whether it goes
+            through the data in parts.
+    """
+
+    name: ClassVar[str]
+    gaussian_prior: ClassVar[bool] = False
+
+    @abstractmethod
+    def run(self, density: Density, job: Job) -> Chain:
+        """Samples; see `Job`."""
+
+    def settings(self) -> dict[str, Any]:
+        """The sampler's own, for a stopped run to be known again."""
+        plain = (int, float, str, bool, type(None))
+        own = {k: v for k, v in sorted(vars(self).items()) if isinstance(v, plain)}
+        return {"sampler": self.name} | own
+
+    def check(self, density: Density) -> None:
+        """Raises `ConfigError` where the sampler and the density do not fit."""
+        if self.gaussian_prior and density.prior_scale is None:
+            raise ConfigError(
+                f"{self.name} needs a Gaussian prior; give prior_scale=, or take 'slice' or 'nuts'."
+            )
+
+
+class MarkovChain(Sampler):
+    """Many Markov chains at once, in step or not.
+
+    A subclass holds its chains' state as tensors whose first dimension is the chain, in
+    `self.state`, and everything random comes from `self.generator`; that is all that is needed to
+    go on after a stop.
+
+    Attributes:
+        warmup: transitions to throw away where nothing else is said.
+    """
+
+    warmup: ClassVar[int] = 200
+
+    state: dict[str, Tensor]
+    generator: torch.Generator
+
+    @abstractmethod
+    def begin(self, density: Density, z: Tensor, log_density: Tensor) -> dict[str, Tensor]:
+        """The first state, at points z (chains, k); it has "z" and "log_density" in it."""
+
+    @abstractmethod
+    def advance(self, density: Density, chains: Tensor, warming: Tensor) -> Tensor:
+        """One batched evaluation for the chains with these numbers (m,): moves `self.state` on.
+
+        `warming` (m,) says which are still warming up and may adapt. Gives (m,) booleans: which of
+        them completed a transition; "z" and "log_density" of `self.state` are then their new place.
+        """
+
+    def about(self) -> dict[str, Any]:
+        """What there is to tell of the run, such as step sizes."""
+        return {}
+
+    def acceptance(self) -> Tensor | None:
+        """(chains,): the share of proposals that were accepted."""
+        return None
+
+    def run(self, density: Density, job: Job) -> Chain:
+        self.check(density)
+        warmup = self.warmup if job.warmup is None else job.warmup
+        kind = self.settings() | {
+            "k": density.k,
+            "prior_scale": density.prior_scale,
+            "temperature": density.temperature,
+            "chains": job.chains,
+            "warmup": warmup,
+            "thin": job.thin,
+            "seed": job.seed,
+        }
+        needed = warmup + job.samples * job.thin  # transitions of each chain
+        saved = job.resumed(kind)
+        self.generator = job.generator()
+        coords = torch.empty(job.chains, job.samples, density.k, dtype=torch.float64)
+        log_density = torch.empty(job.chains, job.samples, dtype=torch.float64)
+        if saved is None:
+            z = job.starts(density, self.generator)
+            self.state = self.begin(density, z, density.require_finite(z))
+            counts = torch.zeros(job.chains, dtype=torch.int64)
+            before = 0.0
+        else:
+            self.generator.set_state(saved["generator"])
+            self.state, counts, before = saved["state"], saved["counts"], saved["seconds"]
+            density.evaluations = saved["evaluations"]
+            held = min(saved["coords"].shape[1], job.samples)
+            coords[:, :held] = saved["coords"][:, :held]
+            log_density[:, :held] = saved["log_density"][:, :held]
+        begun = kept = time.monotonic()
+
+        def keep() -> None:
+            done = int(((counts - warmup) // job.thin).clamp(0, job.samples).max())
+            job.keep(
+                kind,
+                {
+                    "generator": self.generator.get_state(),
+                    "state": self.state,
+                    "counts": counts,
+                    "seconds": before + time.monotonic() - begun,
+                    "evaluations": density.evaluations,
+                    "coords": coords[:, :done].contiguous(),
+                    "log_density": log_density[:, :done].contiguous(),
+                },
+            )
+
+        with reporting(job.progress, self.name) as report:
+            total = needed * job.chains
+            report(int(counts.clamp(max=needed).sum()), total)
+            while len(active := (counts < needed).nonzero().flatten()):
+                completed = active[self.advance(density, active, counts[active] < warmup)]
+                if len(completed):
+                    counts[completed] += 1
+                    after = counts[completed] - warmup
+                    due = (after > 0) & (after % job.thin == 0)
+                    rows, columns = completed[due], after[due] // job.thin - 1
+                    coords[rows, columns] = self.state["z"][rows]
+                    log_density[rows, columns] = self.state["log_density"][rows]
+                    report(int(counts.sum()), total)
+                # between evaluations alone: one that is cut short leaves nothing behind
+                if time.monotonic() - kept > EVERY:
+                    keep()
+                    kept = time.monotonic()
+        keep()
+        chain = Chain(
+            coords=coords,
+            log_density=log_density,
+            sampler=self.name,
+            temperature=density.temperature,
+            prior_scale=density.prior_scale,
+            evaluations=density.evaluations,
+            acceptance=self.acceptance(),
+            about={
+                "warmup": warmup,
+                "thin": job.thin,
+                "seed": job.seed,
+                "seconds": before + time.monotonic() - begun,
+            }
+            | self.about(),
+        )
+        warn_unless_agreed(chain)
+        return chain
+
+
+def warn_unless_agreed(chain: Chain) -> None:
+    """Warns where chains disagree, and says what to do."""
+    if chain.coords.shape[0] < 2 or chain.coords.shape[1] < _FEW:
+        return
+    worst = float(chain.rhat.max())
+    if not worst <= RHAT:  # NaN too
+        warnings.warn(
+            f"the chains disagree: R-hat is {worst:.3f} (at most {RHAT} is fine), with "
+            f"{float(chain.ess.min()):.0f} effective samples; take more samples or warm-up, raise "
+            "the temperature, or a smaller prior_scale, and look at chain.plot().",
+            stacklevel=3,
+        )
