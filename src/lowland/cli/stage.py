@@ -17,9 +17,9 @@ from lowland.cli.opened import Opened, open_runs
 from lowland.cli.setup import Setup
 from lowland.core import Point
 from lowland.errors import ConfigError, StoreError
+from lowland.evaluate.conditions import print_of
 from lowland.files import write_text
 from lowland.geometry import Curve
-from lowland.landscape.ledger import print_of
 
 
 class Stage(ABC):

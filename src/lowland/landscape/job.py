@@ -11,6 +11,7 @@ from torch import Tensor
 from lowland.core import Classification, LossSurface, Point
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, NonFiniteError
+from lowland.evaluate.conditions import conditions, print_of
 from lowland.evaluate.evaluator import planned, rows_for, run
 from lowland.evaluate.planner import Plan
 from lowland.files import PathLike
@@ -28,7 +29,7 @@ from lowland.landscape.figures import (
     name_of,
 )
 from lowland.landscape.grid import curve_on, explained_by, grid_of, marks_of, path_on
-from lowland.landscape.ledger import Ledger, conditions, print_of
+from lowland.landscape.ledger import Ledger
 from lowland.landscape.statistics import require_statistics
 from lowland.progress import Progress, reporting
 from lowland.records import SurfaceResult

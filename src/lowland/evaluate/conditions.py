@@ -1,0 +1,68 @@
+"""What values at weights depend on, in a few words: files are refused that were made under others."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface
+from lowland.core.data import row_hashes
+from lowland.core.task import rows as rows_in
+from lowland.geometry import Shape
+
+
+def conditions(
+    shape: Shape, surface: LossSurface, *, batchnorm: str, strategy: str | None, chunk: int | None
+) -> dict[str, Any]:
+    """What values at points of a shape depend on, but for the points, the rows and the figures."""
+    return {
+        "shape": f"{type(shape).__name__} {print_of(shape.anchors)}",
+        "model": model_of(surface),
+        "task": repr(surface.task),
+        "batchnorm": batchnorm,
+        "bn_rows": statistics_of(surface) if batchnorm == "refresh" else None,
+        "device": surface.device.type,
+        "autocast": str(surface.template.autocast),
+        "channels_last": surface.channels_last,
+        "strategy": strategy,
+        "chunk": chunk,
+    }
+
+
+# -- fingerprints ----------------------------------------------------------------------------------
+
+
+def print_of(*tensors: Tensor) -> str:
+    """A checksum of tensors' bytes.
+
+    >>> print_of(torch.zeros(2)) == print_of(torch.zeros(2)), print_of(torch.ones(2))
+    (True, 'd5065190')
+    """
+    crc = 0
+    for tensor in tensors:
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        crc = zlib.crc32(data.numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def model_of(surface: LossSurface) -> str:
+    """Names and shapes of w, and a checksum of what else a loss depends on in the model.
+
+    That is buffers, and parameters that are no part of w.
+    """
+    template = surface.template
+    mine = {place for name in surface.layout.names for place in template.places[name]}
+    named = dict(template.module.named_parameters(remove_duplicate=False))
+    others = [parameter for name, parameter in named.items() if name not in mine]
+    return f"{surface.layout.fingerprint} {print_of(*surface.buffers.values(), *others)}"
+
+
+def statistics_of(surface: LossSurface) -> str | None:
+    """A checksum of the rows for BatchNorm statistics; None without BatchNorm."""
+    if not surface.has_batchnorm:
+        return None
+    batches = surface.statistics.batches()
+    return print_of(torch.cat([row_hashes(batch, rows_in(batch)) for batch in batches]))
