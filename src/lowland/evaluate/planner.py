@@ -25,6 +25,7 @@ from lowland.core.data import free_memory, nbytes, take
 from lowland.core.task import rows
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
+from lowland.evaluate.batched import vmapped
 
 STRATEGIES = ("points", "batches", "vmap")
 SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
@@ -155,21 +156,6 @@ def time_plan(
         except (RuntimeError, UserWarning):  # an operation that cannot be mapped over
             return float("inf")
     return best
-
-
-def vmapped(
-    surface: LossSurface,
-    parameters: dict[str, Tensor],  # {name: (n, ...)}
-    buffers: dict[str, Tensor],  # {name: (n, ...)}
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Tensor:
-    """Outputs (n, B, ...) of n points at once."""
-
-    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-        return surface.forward(parameters, buffers, args, kwargs)
-
-    return torch.func.vmap(one)(parameters, buffers)
 
 
 def most_points(surface: LossSurface, batch: Any, output_bytes: int = 0) -> int:
