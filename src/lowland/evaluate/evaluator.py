@@ -203,7 +203,7 @@ def _chunks(points: Iterator[Point | Block], size: int) -> Iterator[Sequence[Poi
         if isinstance(point, Block):
             yield point
             continue
-        group = [point, *islice(points, size - 1)]  # type: ignore[list-item]
+        group: list[Any] = [point, *islice(points, size - 1)]
         del point
         yield group
         del group  # before the next are made
