@@ -23,6 +23,7 @@ from lowland.errors import (
 )
 from lowland.evaluate import (
     LastLayerLaplace,
+    LogLikelihood,
     corrupt,
     crps,
     fit_temperature,
@@ -125,6 +126,7 @@ __all__ = [
     "LastLayerLaplace",
     "LayoutError",
     "Line",
+    "LogLikelihood",
     "LossSurface",
     "LowlandError",
     "MemberSGD",

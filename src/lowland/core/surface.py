@@ -130,17 +130,22 @@ class LossSurface:
         return loss / (self.task.count(batch) if mask is None else mask.sum().clamp_min(1))
 
     def value_and_grad(
-        self, w: Tensor | Point, batch: Any = None, *, batchnorm: str = "refresh"
+        self,
+        w: Tensor | Point,
+        batch: Any = None,
+        *,
+        loader: Iterable[Any] | None = None,
+        batchnorm: str = "refresh",
     ) -> tuple[Tensor, Tensor]:
         """Loss and gradient (P,).
 
         With a batch: of that batch in training mode, as a step of SGD sees it. Without: of
-        `surface(w)`, in evaluation mode; the gradient then flows through the refreshed BatchNorm
-        statistics too, since they are a function of w.
+        `surface(w, loader=loader)`, in evaluation mode; the gradient then flows through the
+        refreshed BatchNorm statistics too, since they are a function of w.
         """
         point = self.point(w)
         if batch is None:
-            return self._full_gradient(point, batchnorm)
+            return self._full_gradient(point, self.rows_of(loader), batchnorm)
         with torch.enable_grad():
             leaf = point.weights.detach().clone().requires_grad_()
             value = self.loss(leaf, batch, point.buffers, train=True)
@@ -257,7 +262,7 @@ class LossSurface:
         return parts
 
     @torch.enable_grad()
-    def _full_gradient(self, point: Point, batchnorm: str) -> tuple[Tensor, Tensor]:
+    def _full_gradient(self, point: Point, data: Rows, batchnorm: str) -> tuple[Tensor, Tensor]:
         leaf = point.weights.detach().clone().requires_grad_()
         stats: Buffers = {}
         if batchnorm == "refresh" and self.has_batchnorm:
@@ -269,7 +274,7 @@ class LossSurface:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         gradient = torch.zeros_like(leaf)
         into = {name: torch.zeros_like(b) for name, b in stats.items()}
-        for batch in self.data:
+        for batch in data:
             args, kwargs, target = self.labelled(batch)
             with self.template.lock, bn.differentiable(self.template.layers, stats):
                 output = self.forward(self.layout.materialise(leaf), fixed, args, kwargs)
@@ -287,7 +292,7 @@ class LossSurface:
             (through,) = torch.autograd.grad(outputs, leaf, list(into.values()), allow_unused=True)
             if through is not None:
                 gradient += through
-        items = self.data.items
+        items = data.items
         assert items is not None  # set by the pass
         return total / items, gradient / items
 

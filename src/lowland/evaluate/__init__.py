@@ -6,6 +6,7 @@ from lowland.evaluate.corruption import corrupt
 from lowland.evaluate.dropout import mc_dropout
 from lowland.evaluate.functions import functions, regular_grid
 from lowland.evaluate.laplace import LastLayerLaplace
+from lowland.evaluate.likelihood import LogLikelihood
 from lowland.evaluate.metrics import reliability
 from lowland.evaluate.ood import noise_like, ood, uncertainties
 from lowland.evaluate.pool import pool
@@ -16,6 +17,7 @@ from lowland.evaluate.tune import tune_scale
 
 __all__ = [
     "LastLayerLaplace",
+    "LogLikelihood",
     "corrupt",
     "crps",
     "evaluate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol
@@ -12,11 +13,33 @@ from torch import Tensor
 from lowland.core import LossSurface, Point, Task
 from lowland.core.data import Rows
 from lowland.errors import DataError, NonFiniteError
-from lowland.evaluate.planner import Plan, most_points, plan, vmapped
+from lowland.evaluate.batched import vmapped
+from lowland.evaluate.planner import Plan, most_points, plan
 from lowland.posteriors import Ensemble, PointMass, Posterior
 from lowland.progress import Progress, reporting
 
 DEFAULT_SAMPLES = 30
+
+
+class Block(Sequence[Point]):
+    """A chunk of points that are the rows of one tensor: no work a point until one is asked for.
+
+    Args:
+        weights: (n, P).
+
+    >>> block = Block(torch.zeros(4, 3))
+    >>> len(block), block[0].weights
+    (4, tensor([0., 0., 0.]))
+    """
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Point(self.weights[index])
 
 
 class Sink(Protocol):
@@ -35,7 +58,7 @@ class Sink(Protocol):
 
 def run(
     surface: LossSurface,
-    points: Iterable[Point | Tensor],
+    points: Iterable[Point | Tensor | Block],
     loader: Iterable[Any] | None,
     sink: Sink,
     *,
@@ -55,6 +78,7 @@ def run(
     `Plan` in place of a strategy is followed as it is: see `planned`.
 
     Args:
+        points: blocks are the chunks themselves, whatever the plan says of them.
         also: other rows, with a sink each, that the same points see: their weights are made and
             their BatchNorm statistics estimated once for all.
 
@@ -72,7 +96,7 @@ def run(
         else planned(
             surface,
             [(each.data, each.resident, each.sink.whole) for each in passes],
-            first,
+            first[0] if isinstance(first, Block) else first,
             total=total,
             strategy=strategy,
             chunk=chunk,
@@ -149,21 +173,43 @@ def planned(
     )
 
 
-def _checked(points: Iterable[Point | Tensor], surface: LossSurface) -> Iterator[Point]:
-    for draw, point in enumerate(points):
+def _checked(
+    points: Iterable[Point | Tensor | Block], surface: LossSurface
+) -> Iterator[Point | Block]:
+    draw = 0
+    for point in points:
+        if isinstance(point, Block):
+            yield _checked_block(point, surface, draw)
+            draw += len(point)
+            continue
         try:
             yield surface.point(point)
         except NonFiniteError as error:
             raise NonFiniteError(f"draw {draw}: {error}") from None
+        draw += 1
 
 
-def _chunks(points: Iterator[Point], size: int) -> Iterator[list[Point]]:
-    while group := list(islice(points, size)):
+def _checked_block(block: Block, surface: LossSurface, draw: int) -> Block:
+    surface.layout.check(block.weights)
+    weights = block.weights.to(surface.device)
+    if not math.isfinite(weights.sum().item()):  # one read of all; then which of them
+        for _ in _checked(weights, surface):
+            pass
+    return Block(weights)
+
+
+def _chunks(points: Iterator[Point | Block], size: int) -> Iterator[Sequence[Point]]:
+    for point in points:
+        if isinstance(point, Block):
+            yield point
+            continue
+        group: list[Any] = [point, *islice(points, size - 1)]
+        del point
         yield group
         del group  # before the next are made
 
 
-def _outputs(surface: LossSurface, group: list[Point], chosen: Plan, batchnorm: str) -> Any:
+def _outputs(surface: LossSurface, group: Sequence[Point], chosen: Plan, batchnorm: str) -> Any:
     """A function (args, kwargs) -> outputs (n, B, ...) for a chunk of points."""
     if chosen.strategy != "vmap" or len(group) == 1:
         made = [
@@ -176,7 +222,8 @@ def _outputs(surface: LossSurface, group: list[Point], chosen: Plan, batchnorm: 
             return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
 
         return one_by_one
-    stacked = surface.layout.materialise(torch.stack([p.weights for p in group]))
+    rows = group.weights if isinstance(group, Block) else torch.stack([p.weights for p in group])
+    stacked = surface.layout.materialise(rows)
     buffers = _stacked_buffers(surface, group, stacked, batchnorm)
 
     def together(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -186,23 +233,34 @@ def _outputs(surface: LossSurface, group: list[Point], chosen: Plan, batchnorm: 
 
 
 def _stacked_buffers(
-    surface: LossSurface, group: list[Point], stacked: dict[str, Tensor], batchnorm: str
+    surface: LossSurface, group: Sequence[Point], stacked: dict[str, Tensor], batchnorm: str
 ) -> dict[str, Tensor]:
     """Buffers (n, ...) by name: weights that are mapped over need buffers that are."""
-    if not surface.has_batchnorm and not any(p.buffers for p in group):
+    alone = isinstance(group, Block) or not any(p.buffers for p in group)
+    if not surface.has_batchnorm and alone:
         return {}
-    if batchnorm == "refresh" and surface.has_batchnorm and not any(p.buffers for p in group):
-        joined = surface.statistics.resident()
-        if joined is not None:  # as many at once as fit: these rows are often more than a batch's
-            return torch.func.vmap(
-                surface.statistics.from_resident, chunk_size=most_points(surface, joined)
-            )(stacked)
+    if batchnorm == "refresh" and surface.has_batchnorm and alone:
+        found = stacked_statistics(surface, stacked)
+        if found is not None:
+            return found
     each = [surface.buffers_for(p, batchnorm) for p in group]
     names = dict.fromkeys(name for buffers in each for name in buffers)
     return {
         name: torch.stack([b[name] if name in b else surface.buffers[name] for b in each])
         for name in names
     }
+
+
+def stacked_statistics(
+    surface: LossSurface, stacked: dict[str, Tensor]
+) -> dict[str, Tensor] | None:
+    """BatchNorm statistics (n, ...) of n points at once; None where their rows do not fit."""
+    joined = surface.statistics.resident()
+    if joined is None:
+        return None
+    # as many at once as fit: these rows are often more than a batch's
+    most = most_points(surface, joined)
+    return torch.func.vmap(surface.statistics.from_resident, chunk_size=most)(stacked)
 
 
 def as_posterior(weights: Any) -> Posterior | None:

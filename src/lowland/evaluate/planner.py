@@ -18,18 +18,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lowland.core import LossSurface, Point
 from lowland.core.data import free_memory, nbytes, take
 from lowland.core.task import rows
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
+from lowland.evaluate.batched import vmapped
 
 STRATEGIES = ("points", "batches", "vmap")
 SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
 _TINY = 1e-4
 _CHUNKS = (4, 16, 64, 256)
+_TINY_CHUNKS = (16, 128)  # trials of more would be felt beside a scan of a tiny network
 _LOOP = 32  # points a chunk, where a small network goes through them one by one
 _CLEAR = 0.9  # of the time one by one: what vmap must be below
 _HOPELESS = 1.2  # times slower than one by one: larger chunks of convolutions do not mend that
@@ -60,6 +61,7 @@ def plan(
     batches: int | None,
     points: int | None,
     held_rows: int | None = None,
+    calls: float = 1,
     strategy: str | None = None,
     chunk: int | None = None,
 ) -> Plan:
@@ -69,6 +71,7 @@ def plan(
         batch: a batch of the data. point: any weights. batches: how many are held in memory; None
             where they are read again for each chunk of points.
         points: how many there will be, if known: little work is not worth planning for.
+        calls: how many times as many points will come.
         held_rows: of how many rows outputs are held for each point; None: a batch's.
     """
     if strategy not in (None, *STRATEGIES):
@@ -78,7 +81,7 @@ def plan(
     threads = torch.get_num_threads()
     if strategy == "points":
         return Plan("points", chunk or 1, threads)
-    if strategy is None and points is not None and points * (batches or _FEW) < _FEW:
+    if strategy is None and points is not None and calls * points * (batches or _FEW) < _FEW:
         return Plan("points", 1, threads)
     most = min(
         most_points(surface, batch, _output_bytes(surface, batch, point, held_rows)), points or 256
@@ -92,16 +95,15 @@ def plan(
     # what becomes of the outputs is worked out for a chunk of points at once: of a small network
     # that is a large part
     best = loop = Plan("batches", chunk or min(_LOOP, most), threads)
-    total = math.inf if points is None else seconds * points * (batches or _FEW)
+    total = math.inf if points is None else calls * seconds * points * (batches or _FEW)
     alone = {1, threads} if surface.device.type == "cpu" else {threads}
     for count in alone - {threads}:
         found = time_plan(Plan("points", 1, count), surface, batch, point)
         if found < seconds:
             seconds, best = found, Plan("batches", loop.chunk, count)
     # a few points at once do not pay for the dispatch of a very small network, and many do
-    sizes = _CHUNKS if seconds > _TINY else _CHUNKS[1:]
-    for size in (chunk,) if chunk else sizes:
-        size = min(size, most)
+    sizes = (chunk,) if chunk else _CHUNKS if seconds > _TINY else _TINY_CHUNKS
+    for size in sorted({min(size, most) for size in sizes}):
         # a trial must stay small beside the work, and larger chunks rarely mend a bad start
         passes = 1 if seconds <= _TINY else 3 * len(alone)  # a trial of a few ms is soon over
         if size == 1 or passes * size * seconds > _TRIAL * total:
@@ -155,21 +157,6 @@ def time_plan(
         except (RuntimeError, UserWarning):  # an operation that cannot be mapped over
             return float("inf")
     return best
-
-
-def vmapped(
-    surface: LossSurface,
-    parameters: dict[str, Tensor],  # {name: (n, ...)}
-    buffers: dict[str, Tensor],  # {name: (n, ...)}
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Tensor:
-    """Outputs (n, B, ...) of n points at once."""
-
-    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-        return surface.forward(parameters, buffers, args, kwargs)
-
-    return torch.func.vmap(one)(parameters, buffers)
 
 
 def most_points(surface: LossSurface, batch: Any, output_bytes: int = 0) -> int:

@@ -36,6 +36,10 @@ class Affine(Shape):
     def coefficients(self, coords: Tensor) -> Tensor:  # (n, k) -> (n, 1 + k)
         return torch.cat([torch.ones_like(coords[:, :1]), coords], dim=1)
 
+    def slopes(self, coords: Tensor) -> Tensor:  # (n, k) -> (n, k, 1 + k)
+        eye = torch.eye(self.k, 1 + self.k, dtype=torch.float64, device=self.device)
+        return eye.roll(1, 1).expand(len(self._rows(coords)), -1, -1)
+
     def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
         """By least squares: directions need not be orthonormal."""
         w = self._vectors(w)

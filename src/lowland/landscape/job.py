@@ -12,7 +12,7 @@ from lowland.core import Classification, LossSurface, Point
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.conditions import conditions, print_of
-from lowland.evaluate.evaluator import planned, rows_for, run
+from lowland.evaluate.evaluator import Block, planned, rows_for, run
 from lowland.evaluate.planner import Plan
 from lowland.files import PathLike
 from lowland.geometry import Affine, Curve, Shape
@@ -273,11 +273,11 @@ class Job:
         }
 
 
-def weights(shape: Shape, coords: Tensor, plan: Plan) -> Iterator[Tensor]:
-    """Weights (P,) at coordinates, one by one: of small networks made a chunk at a time."""
+def weights(shape: Shape, coords: Tensor, plan: Plan) -> Iterator[Tensor | Block]:
+    """Weights at coordinates, one by one, (P,): of small networks a chunk at a time, (n, P)."""
     together = plan.strategy == "vmap" or plan.chunk * shape.size <= _BLOCK
     for block in coords.split(plan.chunk if together else 1):
-        yield from shape(block)
+        yield Block(shape(block)) if together else shape(block)[0]
 
 
 def _tolerance(refine: bool | float | None) -> float | None:

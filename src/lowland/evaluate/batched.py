@@ -1,0 +1,78 @@
+r"""Linear layers of many weight vectors at once.
+
+Under `torch.func.vmap` a linear layer whose weights are mapped over becomes a batched product, a
+multiplication by one and two additions, each a pass over the activations. Here it is
+\(y^T = W x^T + b\): one product, to which the bias is added in place where no gradient is asked
+for. Its result lies in memory with the rows last, as the next layer's product wants it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lowland.core import LossSurface
+
+
+def vmapped(
+    surface: LossSurface,
+    parameters: dict[str, Tensor],  # {name: (n, ...)}
+    buffers: dict[str, Tensor],  # {name: (n, ...)}
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """Outputs (n, B, ...) of n points at once."""
+
+    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        return surface.forward(parameters, buffers, args, kwargs)
+
+    with FewerPasses():
+        return torch.func.vmap(one)(parameters, buffers)
+
+
+class FewerPasses(TorchFunctionMode):
+    """Computes `F.linear` as `linear` does, whoever calls it, while it is entered.
+
+    >>> x, w = torch.ones(5, 3), torch.ones(4, 2, 3)
+    >>> with FewerPasses():
+    ...     torch.func.vmap(F.linear, (None, 0))(x, w).shape
+    torch.Size([4, 5, 2])
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is F.linear:
+            func = linear
+        elif func is Tensor.view and not kwargs and not isinstance(args[1], torch.dtype):
+            func = Tensor.reshape  # a view of rows that lie last may not exist
+        return func(*args, **(kwargs or {}))
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` for weights that are mapped over: `input` (..., i), `weight` (o, i).
+
+    >>> x, w, b = torch.randn(5, 3), torch.randn(2, 3), torch.randn(2)
+    >>> torch.allclose(linear(x, w, b), F.linear(x, w, b), atol=1e-6)
+    True
+    """
+    if weight.ndim != 2 or torch.is_autocast_enabled(input.device.type):
+        return F.linear(input, weight, bias)
+    if input.ndim != 2:
+        return _plus(input @ weight.mT, bias)
+    return _plus(weight @ input.mT, None if bias is None else bias[:, None]).mT
+
+
+def _plus(product: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return product
+    if not torch.is_grad_enabled() and bias.dtype == product.dtype:
+        # not where the bias is mapped over and the product is not, as with where="bias"
+        with contextlib.suppress(RuntimeError):
+            return product.add_(bias)
+    return product + bias

@@ -1,0 +1,324 @@
+r"""log p(D | w) of many weight vectors, again and again: what samplers ask for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface, Point
+from lowland.core.data import concatenate, map_tensors, nbytes, tensors
+from lowland.core.layout import inner
+from lowland.core.task import rows
+from lowland.core.threads import using_threads
+from lowland.errors import ConfigError
+from lowland.evaluate.batched import vmapped
+from lowland.evaluate.bma import likelihoods, settled
+from lowland.evaluate.evaluator import run, stacked_statistics
+from lowland.evaluate.planner import STRATEGIES, Plan, plan
+from lowland.evaluate.traced import traced
+from lowland.geometry import Shape
+from lowland.geometry.base import combined
+
+_PIECE = 4096  # rows at once: activations of more leave the cache
+_MOST = 1 << 28  # bytes that are put together: there are two of them for a moment
+_STREAMED = 32  # points that see the rows together as they are read
+_OFTEN = 200  # calls with as many points, after which tracing pays
+
+
+class LogLikelihood:
+    r"""\(\log p(D | w) = \sum_i \log p(y_i | x_i, w)\) as a function of (n, P), made once.
+
+    Rows are read, checked and held where they fit in memory, and put together or apart into pieces
+    of a few thousand, since sums do not depend on it. How many weight vectors go together, and on
+    how many threads, is planned at the first call with about as many. Evaluation mode.
+
+    Weights or outputs that are not finite give what they give, NaN or -inf, and nothing is raised:
+    a sampler takes either for a density of zero.
+
+    Args:
+        loader: rows; None: the surface's own.
+        batchnorm: "refresh" re-estimates statistics for each w, "frozen" keeps the model's.
+        strategy, chunk: see `predict`. threads: None: one, or as many as torch uses.
+        trace: whether to go by bare operations, without modules and vmap, see `traced`; None: of
+            networks without BatchNorm that are mapped over, after a few hundred calls.
+
+    Raises:
+        DataError: rows without targets, labels out of range. LayoutError: weights of another model.
+
+    >>> from torch import nn
+    >>> from lowland.core import Regression
+    >>> data = [(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [0.0]]))]
+    >>> surface = LossSurface(nn.Linear(1, 1, bias=False), Regression(noise_variance=1.0), data)
+    >>> LogLikelihood(surface)(torch.tensor([[0.0], [1.0]]))  # the second: - (1 + 4) / 2
+    tensor([-1.8379, -4.3379], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        surface: LossSurface,
+        *,
+        loader: Iterable[Any] | None = None,
+        batchnorm: str = "refresh",
+        strategy: str | None = None,
+        chunk: int | None = None,
+        threads: int | None = None,
+        trace: bool | None = None,
+    ) -> None:
+        if batchnorm not in ("refresh", "frozen"):
+            raise ConfigError(f"batchnorm: expected 'refresh' or 'frozen', got {batchnorm!r}.")
+        if strategy not in (None, *STRATEGIES):
+            raise ConfigError(
+                f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}."
+            )
+        self.surface, self.batchnorm = surface, batchnorm
+        self.strategy, self.chunk, self.threads, self.trace = strategy, chunk, threads, trace
+        self.rows = surface.rows_of(loader)
+        resident = self.rows.resident()
+        self.batches = None if resident is None else list(pieces(resident))
+        self.task = surface.task
+        self._check([self.rows.first()] if self.batches is None else self.batches)
+        self._refreshes = surface.has_batchnorm and batchnorm == "refresh"
+        self._plans: dict[int, Plan] = {}  # by the power of two below the number of points
+        self._seen: dict[int, int] = {}  # calls, by the number of points
+        self._traced: dict[int, Callable[[Tensor], Tensor]] = {}
+
+    def __call__(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,) float64
+        """log p(D | w_i) of each row."""
+        self.surface.layout.check(weights)
+        weights = weights.reshape(-1, self.surface.layout.size).to(self.surface.device)
+        return self._of(len(weights), lambda part: weights[part])
+
+    def along(self, shape: Shape, coords: Tensor) -> Tensor:  # (n, k) -> (n,) float64
+        """The same at coordinates of a shape: weights are made a chunk at a time."""
+        c = shape.coefficients(shape._rows(coords))
+        return self._of(len(c), lambda part: self._weights(shape, c[part]))
+
+    def value_and_grad(self, shape: Shape, coords: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The same, and its gradient in the coordinates: (n,), (n, k) float64.
+
+        By the chain rule through the anchors, \(\partial_z = \sum_a \partial_z c_a\, \langle A_a,
+        \partial_w \rangle\): no gradient (n, P) of large networks is ever held.
+        """
+        z = shape._rows(coords)
+        c, slopes = shape.coefficients(z), shape.slopes(z)
+        values, into = [], []
+        chosen = self._planned(len(c))
+        with chosen.running():
+            for part in _parts(len(c), chosen.chunk if chosen.strategy == "vmap" else 1):
+                found = self._gradient(shape, c[part])
+                values.append(found[0])
+                into.append(found[1])
+        by_anchor = torch.cat(into) if into else c.new_zeros(c.shape)  # (n, A)
+        return _joined(values, c), torch.einsum("nka,na->nk", slopes, by_anchor)
+
+    # -- values ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _of(self, n: int, weights: Callable[[slice], Tensor]) -> Tensor:
+        """Values (n,) of n points, of which `weights` gives some: (m, P)."""
+        chosen = self._planned(n)
+        how, size = self._one, 1
+        if chosen.strategy == "vmap":
+            how, size = self._mapped, chosen.chunk
+        elif self.batches is None:
+            how, size = self._streamed, chosen.chunk
+        with chosen.running():
+            values = [how(weights(part)) for part in _parts(n, size)]
+        return _joined(values, torch.empty(0, device=self.surface.device))
+
+    def _mapped(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,)
+        """All at once: bare operations where there have been many calls with as many points."""
+        n = len(weights)
+        self._seen[n] = self._seen.get(n, 0) + 1
+        assert self.batches is not None
+        due = self._seen[n] > _OFTEN and len(self.batches) == 1 and not self.surface.has_batchnorm
+        if n not in self._traced and (due if self.trace is None else self.trace):
+            self._traced[n] = traced(self._at_once, weights)
+        return self._traced.get(n, self._at_once)(weights)
+
+    def _at_once(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,)
+        return self._sums(self.surface.layout.materialise(weights))
+
+    def _sums(self, parameters: dict[str, Tensor]) -> Tensor:  # {name: (n, ...)} -> (n,)
+        assert self.batches is not None
+        buffers = stacked_statistics(self.surface, parameters) if self._refreshes else {}
+        assert buffers is not None  # `_planned` does not map over what does not fit
+        total = next(iter(parameters.values())).new_zeros((), dtype=torch.float64)
+        for args, kwargs, target in self.batches:
+            outputs = vmapped(self.surface, parameters, buffers, args, kwargs)
+            total = total - likelihoods(self.task, outputs, target).sum(1, dtype=torch.float64)
+        return total
+
+    def _one(self, weights: Tensor) -> Tensor:  # (1, P) -> (1,)
+        parameters = self.surface.layout.materialise(weights[0])
+        buffers = self.surface.statistics.exact(parameters, {}) if self._refreshes else {}
+        total = torch.zeros(1, dtype=torch.float64, device=self.surface.device)
+        for batch in self.batches or ():
+            total -= self._nll(parameters, buffers, batch)
+        return total
+
+    def _nll(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Any
+    ) -> Tensor:  # (), float64
+        args, kwargs, target = batch
+        output = self.surface.forward(parameters, buffers, args, kwargs)
+        return self.task.items_nll(output, target).sum(dtype=torch.float64)
+
+    def _streamed(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,)
+        """Rows that do not fit in memory, read once for all points."""
+        values = torch.full((len(weights),), torch.nan, dtype=torch.float64, device=weights.device)
+        finite = torch.isfinite(weights).all(1)
+        if bool(finite.any()):
+            sums = _Sums(self.task)
+            points, chosen = weights[finite], Plan("batches", len(weights), torch.get_num_threads())
+            options: Any = {"batchnorm": self.batchnorm, "strategy": chosen}
+            run(self.surface, points, self.rows, sums, **options)
+            values[finite] = -sums.nll
+        return values
+
+    # -- gradients -------------------------------------------------------------------------------
+
+    def _gradient(self, shape: Shape, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (n,) and the gradient by the coefficients (n, A) at coefficients (n, A)."""
+        if self._refreshes or self.batches is None:
+            return self._whole_gradient(shape, c)
+        layout = self.surface.layout
+        # leaves of their own: a flat gradient would be a copy of all
+        leaves = {
+            name: view.detach().requires_grad_()
+            for name, view in layout.materialise(self._weights(shape, c)).items()
+        }
+        total = torch.zeros(len(c), dtype=torch.float64, device=c.device)
+        with torch.enable_grad():
+            for batch in self.batches:
+                value = self._leaves_sum(leaves, batch, len(c))
+                total += value.detach()
+                value.sum().backward()
+        into = torch.zeros_like(c)
+        for entry in layout.entries:
+            gradient = leaves[entry.name].grad
+            if gradient is not None:
+                part = slice(entry.offset, entry.offset + entry.size)
+                into += inner(gradient.reshape(len(c), -1), shape.anchors[:, part])
+        return total, into
+
+    def _leaves_sum(self, leaves: dict[str, Tensor], batch: Any, n: int) -> Tensor:  # (n,)
+        if n == 1:
+            one = {name: leaf[0] for name, leaf in leaves.items()}
+            return -self._nll(one, {}, batch)[None]
+        args, kwargs, target = batch
+        outputs = vmapped(self.surface, leaves, {}, args, kwargs)
+        return -likelihoods(self.task, outputs, target).sum(1, dtype=torch.float64)
+
+    def _whole_gradient(self, shape: Shape, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Through refreshed statistics, or rows that are read again: one by one."""
+        values, into = [], []
+        for row in c:
+            w = self._weights(shape, row[None])[0]
+            if not bool(torch.isfinite(w.sum())):
+                values.append(c.new_tensor(torch.nan))
+                into.append(torch.full_like(row, torch.nan))
+                continue
+            loss, gradient = self.surface.value_and_grad(
+                Point(w), batchnorm=self.batchnorm, loader=self.rows
+            )
+            items = self.rows.items or 1
+            values.append(-items * loss)
+            into.append(-items * inner(shape.anchors, gradient))
+        return torch.stack(values), torch.stack(into)
+
+    # -- how -------------------------------------------------------------------------------------
+
+    def _weights(self, shape: Shape, c: Tensor) -> Tensor:  # (n, A) -> (n, P)
+        return combined(c, shape.anchors).to(self.surface.device)
+
+    def _check(self, batches: list[Any]) -> None:
+        """Targets, by the outputs of the model as it came."""
+        with torch.no_grad():
+            for index, batch in enumerate(batches):
+                args, kwargs, target = self.surface.labelled(batch)
+                output = self.surface.forward({}, {}, args, kwargs)
+                if index == 0:
+                    self.task = settled(self.task, output[None], target)
+                self.task.check(output, target)
+
+    def _planned(self, n: int) -> Plan:
+        """The plan for about n points, made once."""
+        key = max(n, 1).bit_length()
+        if key not in self._plans:
+            with self._threads():
+                self._plans[key] = self._plan(n)
+        return self._plans[key]
+
+    def _plan(self, n: int) -> Plan:
+        threads = torch.get_num_threads()
+        if self.batches is None:
+            return Plan("batches", self.chunk or min(max(n, 1), _STREAMED), threads)
+        fits = not self._refreshes or self.surface.statistics.resident() is not None
+        if n < 2 or not fits:
+            return Plan("points", 1, threads)
+        chosen = plan(
+            self.surface,
+            max(self.batches, key=rows),
+            Point(self.surface.layout.flatten(self.surface.template.module)),
+            batches=len(self.batches),
+            points=n,
+            calls=math.inf,
+            strategy=self.strategy,
+            chunk=self.chunk,
+        )
+        return chosen if self.threads is None else replace(chosen, threads=self.threads)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.threads is None else using_threads(self.threads)
+
+
+class _Sums:
+    """A `Sink` of the NLL of each point."""
+
+    whole = False
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+        self.nll = torch.zeros(())
+
+    def add(self, index: int, outputs: Tensor, target: Any) -> None:
+        found = likelihoods(self.task, outputs, target).sum(1, dtype=torch.float64)
+        self.nll = found if index == 0 else self.nll + found
+
+    def end(self, first: int, n: int) -> None:
+        pass
+
+
+def pieces(batches: list[Any]) -> Iterator[Any]:
+    """Batches put together and apart again into pieces of a few thousand rows.
+
+    Those whose tensors do not all have the rows, as a graph's, or not one shape, stay as they are.
+
+    >>> [rows(piece) for piece in pieces([(torch.zeros(n, 2),) for n in (3000, 2000)])]
+    [4096, 904]
+    """
+    apart = all(t.ndim and len(t) == rows(b) for b in batches for t in tensors(b))
+    small = len(batches) > 1 and max(map(rows, batches)) < _PIECE
+    whole = concatenate(batches) if apart and small and nbytes(batches) < _MOST else None
+    for batch in batches if whole is None else [whole]:
+        size = rows(batch)
+        if not apart or size <= _PIECE:
+            yield batch
+            continue
+        for start in range(0, size, _PIECE):
+            yield map_tensors(batch, lambda t, at=start: t[at : at + _PIECE])
+
+
+def _parts(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _joined(values: list[Tensor], like: Tensor) -> Tensor:
+    return torch.cat(values) if values else like.new_zeros(0, dtype=torch.float64)
