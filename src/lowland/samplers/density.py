@@ -152,4 +152,4 @@ class Density:
                 f"{tuple(value.shape)}; it takes many points (n, k) at once."
             )
         value = value.to(torch.float64) / self.temperature
-        return torch.where(torch.isnan(value) | (value == math.inf), -math.inf, value)
+        return value.nan_to_num_(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
