@@ -2,5 +2,7 @@
 
 from lowland.samplers.base import Job, MarkovChain, Sampler
 from lowland.samplers.density import Density
+from lowland.samplers.hmc import NUTS
+from lowland.samplers.sgld import SGLD
 
-__all__ = ["Density", "Job", "MarkovChain", "Sampler"]
+__all__ = ["NUTS", "SGLD", "Density", "Job", "MarkovChain", "Sampler"]
