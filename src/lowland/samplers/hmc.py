@@ -6,19 +6,20 @@ import math
 import warnings
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lowland.errors import ConfigError
 from lowland.records import Chain
 from lowland.samplers import adaptation
+from lowland.samplers.adaptation import Array
 from lowland.samplers.base import Job, MarkovChain
 from lowland.samplers.density import Density
 
 DIVERGED = 1000.0  # an energy error above it: the integrator has left the trajectory
 MANY = 0.01  # a share of divergent transitions that is warned of
 _Z, _U, _GRADIENT = 0, 1, 2  # what a point of a trajectory is
-_FIRST, _BEFORE, _SUM = 0, 1, 2  # momenta kept of a subtree: its first, the one before, up to it
 
 
 class NUTS(MarkovChain):
@@ -64,8 +65,10 @@ class NUTS(MarkovChain):
         self.dense = dense
 
     def run(self, density: Density, job: Job) -> Chain:
-        self.ends = adaptation.window_ends(self.warmup if job.warmup is None else job.warmup)
+        warmup = self.warmup if job.warmup is None else job.warmup
+        self.ends = np.array(adaptation.window_ends(warmup), dtype=np.int64)
         self.slots, self.open = _bookkeeping(self.max_depth)
+        self._of: dict[str, Tensor] | None = None
         chain = super().run(density, job)
         share = float(self.state["told"][:, 3].sum() / self.state["told"][:, 0].sum())
         if share > MANY:
@@ -100,8 +103,8 @@ class NUTS(MarkovChain):
             "leaf": whole.clone(),
             "part": z.new_zeros(n, k),
             "part_weight": zeros.clone(),
-            "marks": z.new_zeros(n, self.max_depth, 3, k),
-            "draw": z.new_zeros(n, 2, k),  # z and gradient
+            "marks": z.new_zeros(n, self.max_depth, 3, k),  # momenta: first, before it, sum so far
+            "draw": z.new_zeros(n, 3, k),
             "draw_value": zeros.clone(),
             "fresh": torch.ones(n, dtype=torch.bool),  # the next step begins a tree
             # for the acceptance statistic, and what to tell: of transitions after warm-up
@@ -110,68 +113,72 @@ class NUTS(MarkovChain):
             "told": z.new_zeros(n, 5),  # transitions, acceptance, leaves, divergent, at max_depth
         }
 
+    @np.errstate(all="ignore")  # where a density is not finite
     def advance(self, density: Density, chains: Tensor, warming: Tensor) -> Tensor:
-        state = self.state
-        begins = state["fresh"][chains]
+        if self._of is not self.state:  # the first step, or the first after a stop
+            self._of, self._arrays = self.state, {k: v.numpy() for k, v in self.state.items()}
+        state, rows, warm = self._arrays, chains.numpy(), warming.numpy()
+        begins = state["fresh"][rows]
         if begins.any():
-            self._begin_trees(chains[begins], warming[begins])
-        every = len(chains) == len(state["z"])
-        at: Any = slice(None) if every else chains  # views, where there is nothing to leave out
+            self._begin_trees(rows[begins], warm[begins])
 
-        z, before, gradient = state["point"][at].unbind(1)
-        factor = state["factor"][at]
-        step = (state["step"][at] * (2 * state["side"][at] - 1))[:, None]
+        z, before, gradient = state["point"][rows].swapaxes(0, 1)
+        factor = state["factor"][rows]
+        step = (state["step"][rows] * (2 * state["side"][rows] - 1))[:, None]
         half = before + 0.5 * step * adaptation.force(factor, gradient)
         z = z + step * adaptation.velocity(factor, half)
-        value, gradient = density.value_and_grad(z)
+        value, gradient = (found.numpy() for found in density.value_and_grad(torch.from_numpy(z)))
         u = half + 0.5 * step * adaptation.force(factor, gradient)
-        log_weight = self._log_weight(value, u, state["energy"][at])
-        searching = state["search"][at] > 0
+        log_weight = self._log_weight(value, u, state["energy"][rows])
+        searching = state["search"][rows] > 0
 
-        turned = self._add_leaf(at, before, z, u, gradient, value, log_weight)
-        diverged = ~(log_weight > -DIVERGED)  # NaN too
-        whole = state["leaf"][at] == 1 << state["depth"][at]
-        stop = (turned | diverged) & ~searching
+        turned = self._add_leaf(rows, before, np.stack((z, u, gradient), 1), value, log_weight)
+        stop = (turned | ~(log_weight > -DIVERGED)) & ~searching
+        whole = state["leaf"][rows] == 1 << state["depth"][rows]
         whole &= ~stop & ~searching
         if whole.any():
-            stop[whole] = self._add_subtree(chains[whole])
-            self._begin_subtrees(chains[whole & ~stop])
+            stop[whole] = self._add_subtrees(rows[whole])
+            self._begin_subtrees(rows[whole & ~stop])
         if searching.any():
-            adaptation.search(state, chains[searching], log_weight[searching])
-            state["fresh"][chains[searching]] = True
+            adaptation.search(state, rows[searching], log_weight[searching])
+            state["fresh"][rows[searching]] = True
         if stop.any():
-            self._end_trees(density, chains[stop], warming[stop], diverged[stop])
-        return stop
+            self._end_trees(density, rows[stop], warm[stop], log_weight[stop])
+        return torch.from_numpy(stop)
 
-    def _log_weight(self, value: Tensor, u: Tensor, energy: Tensor) -> Tensor:
+    def _log_weight(self, value: Array, u: Array, energy: Array) -> Array:
         """How much energy was lost: the logarithm of a point's weight."""
-        return (value - 0.5 * u.square().sum(1) + energy).nan_to_num(nan=-math.inf, neginf=-math.inf)
+        gained = value - 0.5 * np.vecdot(u, u) + energy
+        gained[np.isnan(gained)] = -math.inf
+        return gained
 
     # -- trees -----------------------------------------------------------------------------------
 
-    def _begin_trees(self, rows: Tensor, warming: Tensor) -> None:
+    def _uniform(self, n: int) -> Array:
+        """The logarithms of n uniform numbers."""
+        return torch.rand(n, generator=self.generator, dtype=torch.float64).log_().numpy()
+
+    def _begin_trees(self, rows: Array, warm: Array) -> None:
         """New momenta. Step sizes are those of warm-up, or after it their average."""
-        state = self.state
+        state = self._arrays
         z = state["z"][rows]
-        u = torch.randn(z.shape, generator=self.generator, dtype=z.dtype)
-        point = torch.stack((z, u, state["gradient"][rows]), 1)
-        state["ends"][rows] = point[:, None]
+        u = torch.randn(z.shape, generator=self.generator, dtype=torch.float64).numpy()
+        state["ends"][rows] = np.stack((z, u, state["gradient"][rows]), 1)[:, None]
         state["total"][rows] = u
         state["weight"][rows] = 0.0
-        state["energy"][rows] = 0.5 * u.square().sum(1) - state["log_density"][rows]
+        state["energy"][rows] = 0.5 * np.vecdot(u, u) - state["log_density"][rows]
         state["depth"][rows] = 0
-        state["accepted"][rows] = 0.0
-        state["leaves"][rows] = 0.0
+        state["accepted"][rows] = state["leaves"][rows] = 0.0
         state["fresh"][rows] = False
-        settled = rows[~warming & (state["search"][rows] == 0)]
-        if len(settled):
-            state["step"][settled] = state["log_step"][settled].exp()
+        if not warm.all():
+            settled = rows[~warm & (state["search"][rows] == 0)]
+            state["step"][settled] = np.exp(state["log_step"][settled])
         self._begin_subtrees(rows)
 
-    def _begin_subtrees(self, rows: Tensor) -> None:
+    def _begin_subtrees(self, rows: Array) -> None:
         """As many points again, before or after those there are."""
-        state = self.state
-        side = torch.randint(2, (len(rows),), generator=self.generator)
+        state = self._arrays
+        side = torch.randint(2, (len(rows),), generator=self.generator).numpy()
         state["side"][rows] = side
         state["point"][rows] = state["ends"][rows, side]
         state["leaf"][rows] = 0
@@ -180,109 +187,96 @@ class NUTS(MarkovChain):
 
     def _add_leaf(
         self,
-        at: Any,
-        before: Tensor,
-        z: Tensor,
-        u: Tensor,
-        gradient: Tensor,
-        value: Tensor,
-        log_weight: Tensor,
-    ) -> Tensor:
+        rows: Array,
+        before: Array,  # (m, k) momentum of the point before
+        point: Array,  # (m, 3, k)
+        value: Array,  # (m,)
+        log_weight: Array,  # (m,)
+    ) -> Array:  # (m,)
         """The subtree's next point, as its draw by its weight; whether it ends one that turned."""
-        state = self.state
-        leaf = state["leaf"][at].clone()
-        part = state["part"][at] + u
-        # Every even leaf begins subtrees: its momenta go to the place of the last that has ended.
-        marks = state["marks"][at]
+        state = self._arrays
+        leaf, u = state["leaf"][rows], point[:, _U]
+        part = state["part"][rows] + u
+        weight = np.logaddexp(state["part_weight"][rows], log_weight)
+        take = self._take_leaf(self._uniform(len(rows)), log_weight, weight)
+        taken = rows[take]
+        state["draw"][taken], state["draw_value"][taken] = point[take], value[take]
+        state["point"][rows], state["part"][rows], state["leaf"][rows] = point, part, leaf + 1
+        state["part_weight"][rows] = weight
+        state["accepted"][rows] += np.exp(np.minimum(log_weight, 0.0))
+        state["leaves"][rows] += 1.0
+
+        # An even leaf begins subtrees: its momenta go to the place of the last that has ended
         even = leaf % 2 == 0
-        rows, slot = torch.arange(len(z)), self.slots[leaf]
-        new = torch.stack((u, before, part), 1)
-        marks[rows, slot] = torch.where(even[:, None, None], new, marks[rows, slot])
-        if not isinstance(at, slice):  # a copy
-            state["marks"][at] = marks
+        momenta = np.stack((u, before, part), 1)
+        state["marks"][rows[even], self.slots[leaf[even]]] = momenta[even]
+        turned = ~even
+        if turned.any():  # an odd leaf ends some
+            odd = rows[turned]
+            opened = self.open[leaf[turned]]
+            turned[turned] = self._turned(state["marks"][odd], u[turned], part[turned], opened)
+        return turned
 
-        weight = torch.logaddexp(state["part_weight"][at], log_weight)
-        chance = torch.rand(len(z), generator=self.generator, dtype=z.dtype).log()
-        take = self._take_leaf(chance, log_weight, weight)
-        rest = ~take
-        state["draw"][at] = torch.where(
-            take[:, None, None], torch.stack((z, gradient), 1), state["draw"][at]
-        )
-        state["draw_value"][at] = torch.where(rest, state["draw_value"][at], value)
-        state["point"][at] = torch.stack((z, u, gradient), 1)
-        state["part"][at] = part
-        state["part_weight"][at] = weight
-        state["accepted"][at] += log_weight.clamp(max=0.0).exp()
-        state["leaves"][at] += 1.0
-        state["leaf"][at] = leaf + 1
-
-        return self._turned(marks, u, part, self.open[leaf])
-
-    def _take_leaf(self, chance: Tensor, log_weight: Tensor, weight: Tensor) -> Tensor:
+    def _take_leaf(self, chance: Array, log_weight: Array, weight: Array) -> Array:
         """Draws in proportion to weights, one after the other; `weight` is the sum so far."""
         return chance < log_weight - weight
 
-    def _turned(self, marks: Tensor, u: Tensor, part: Tensor, opened: Tensor) -> Tensor:
+    def _turned(self, marks: Array, u: Array, part: Array, opened: Array) -> Array:
         """Whether one of the subtrees that end here, and begin at `opened` marks, turned back."""
-        first, before, sums = marks.unbind(2)  # (n, slots, k)
+        width = int(np.flatnonzero(opened.any(0))[-1]) + 1
+        marks, opened = marks[:, :width], opened[:, :width]
+        first, before, sums = marks[:, :, 0], marks[:, :, 1], marks[:, :, 2]  # (m, slots, k)
         whole = part[:, None] - sums + first  # of momenta from each mark to here
         here = u[:, None]
-        turns = opened & _turns(first, here, whole)
-        # The next mark begins its second half: from the first half to that point, and the other way
-        late, early = first[:, 1:], before[:, 1:]
-        second = whole[:, 1:]
-        across = _turns(first[:, :-1], late, whole[:, :-1] - second + late)
-        across |= _turns(early, here, second + early)
-        turns[:, :-1] |= opened[:, :-1] & opened[:, 1:] & across
-        return turns.any(1)
+        turns = _turns(first, here, whole) & opened
+        if width > 1:
+            # The next mark begins its second half: from the first half to there, and the other way
+            late, early, second = first[:, 1:], before[:, 1:], whole[:, 1:]
+            across = _turns(first[:, :-1], late, whole[:, :-1] - second + late)
+            across |= _turns(early, here, second + early)
+            turns[:, :-1] |= opened[:, :-1] & opened[:, 1:] & across
+        return np.logical_or.reduce(turns, 1)
 
-    def _add_subtree(self, rows: Tensor) -> Tensor:
-        """Joins the tree with a subtree as large; whether that ends it."""
-        state = self.state
+    def _add_subtrees(self, rows: Array) -> Array:
+        """Joins trees with subtrees as large; whether that ends them."""
+        state = self._arrays
         weight, part_weight = state["weight"][rows], state["part_weight"][rows]
-        chance = torch.rand(len(rows), generator=self.generator, dtype=weight.dtype).log()
-        take = chance < part_weight - weight  # beyond what weights alone would give
-        taken = rows[take]
-        state["z"][taken], state["gradient"][taken] = state["draw"][taken].unbind(1)
+        # beyond what weights alone would give: far points are preferred
+        taken = rows[self._uniform(len(rows)) < part_weight - weight]
+        draw = state["draw"][taken]
+        state["z"][taken], state["gradient"][taken] = draw[:, _Z], draw[:, _GRADIENT]
         state["log_density"][taken] = state["draw_value"][taken]
-        state["weight"][rows] = torch.logaddexp(weight, part_weight)
+        state["weight"][rows] = np.logaddexp(weight, part_weight)
 
-        side = state["side"][rows]
-        point, u = state["point"][rows], state["point"][rows, _U]
-        far = state["ends"][rows, 1 - side, _U]
+        side, point = state["side"][rows], state["point"][rows]
+        far, u = state["ends"][rows, 1 - side, _U], point[:, _U]
         state["ends"][rows, side] = point
-        new, near, _ = state["marks"][rows, 0].unbind(1)  # on either side of the seam
+        new, near, _ = state["marks"][rows, 0].swapaxes(0, 1)  # on either side of the seam
         old, part = state["total"][rows], state["part"][rows]
-        state["total"][rows] = old + part
         depth = state["depth"][rows] + 1
-        state["depth"][rows] = depth
-        return (
-            _turns(far, u, old + part)
-            | _turns(far, new, old + new)
-            | _turns(near, u, part + near)
-            | (depth == self.max_depth)
-        )
+        state["total"][rows], state["depth"][rows] = old + part, depth
+        ends = _turns(far, u, old + part) | (depth == self.max_depth)
+        return ends | _turns(far, new, old + new) | _turns(near, u, part + near)
 
-    def _end_trees(
-        self, density: Density, rows: Tensor, warming: Tensor, diverged: Tensor
-    ) -> None:
-        state = self.state
+    def _end_trees(self, density: Density, rows: Array, warm: Array, log_weight: Array) -> None:
+        state = self._arrays
         state["fresh"][rows] = True
-        acceptance = state["accepted"][rows] / state["leaves"][rows]
-        if warming.any():
+        leaves = state["leaves"][rows]
+        acceptance = state["accepted"][rows] / leaves
+        if warm.any():
             adaptation.learn(
                 state,
-                rows[warming],
-                acceptance[warming],
+                rows[warm],
+                acceptance[warm],
                 target=self.target_accept,
                 ends=self.ends,
                 scale=density.prior_scale or 1.0,
             )
-        if not warming.all():
+        if not warm.all():
+            diverged = ~(log_weight > -DIVERGED)
             full = state["depth"][rows] == self.max_depth
-            columns = (torch.ones_like(acceptance), acceptance, state["leaves"][rows])
-            told = torch.stack((*columns, diverged.double(), full.double()), 1)
-            state["told"][rows[~warming]] += told[~warming]
+            told = np.stack((np.ones_like(leaves), acceptance, leaves, diverged, full), 1)
+            state["told"][rows[~warm]] += told[~warm]
 
     # -- what there is to tell -------------------------------------------------------------------
 
@@ -301,22 +295,22 @@ class NUTS(MarkovChain):
         }
 
 
-def _turns(one: Tensor, other: Tensor, total: Tensor) -> Tensor:  # (…, k) -> (…)
+def _turns(one: Array, other: Array, total: Array) -> Array:  # (…, k) -> (…)
     """Whether momenta at either end point against their sum."""
-    return torch.minimum((one * total).sum(-1), (other * total).sum(-1)) <= 0
+    return np.minimum(np.vecdot(one, total), np.vecdot(other, total)) <= 0
 
 
-def _bookkeeping(depth: int) -> tuple[Tensor, Tensor]:
+def _bookkeeping(depth: int) -> tuple[Array, Array]:
     """Where leaf i of a subtree keeps its momenta, and at which places subtrees begin that end
     with it: of 2, 4, ... leaves, as many as i has trailing ones in binary.
 
     >>> slots, begins = _bookkeeping(3)  # leaves 0 to 3 of a subtree of 4
-    >>> slots.tolist(), begins.long().tolist()
+    >>> slots.tolist(), begins.astype(int).tolist()
     ([0, 0, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0]])
     """
-    leaves = torch.arange(1 << (depth - 1))
-    bits = (leaves[:, None] >> torch.arange(depth)) & 1
-    slots = bits[:, 1:].sum(1)
-    ones = bits.cumprod(1).sum(1)
-    place = torch.arange(depth)
-    return slots, (place <= slots[:, None]) & (place > (slots - ones)[:, None])
+    leaves = np.arange(1 << (depth - 1))[:, None]
+    place = np.arange(depth)
+    bits = (leaves >> place) & 1
+    slots = bits[:, 1:].sum(1, keepdims=True)
+    ones = bits.cumprod(1).sum(1, keepdims=True)
+    return slots[:, 0], (place <= slots) & (place > slots - ones)

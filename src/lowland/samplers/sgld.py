@@ -69,7 +69,9 @@ class SGLD(MarkovChain):
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name}: expected a positive number, got {value}.")
         if not 0 <= gamma <= 1:
-            raise ConfigError(f"gamma: expected 0 to 1, got {gamma}; above it steps add up too soon.")
+            raise ConfigError(
+                f"gamma: expected 0 to 1, got {gamma}; above it steps add up too soon."
+            )
         if cycle is not None and (cycle < 2 or gamma):
             raise ConfigError(
                 f"cycle: expected at least 2 steps, and no gamma, got {cycle} with gamma={gamma}."
@@ -123,7 +125,9 @@ class SGLD(MarkovChain):
             "log_density": log_density,
             "gradient": torch.zeros_like(z),
             "next": z.clone(),
-            "steps": torch.zeros(len(z), dtype=torch.int64),  # in step: no chain waits or runs ahead
+            "steps": torch.zeros(
+                len(z), dtype=torch.int64
+            ),  # in step: no chain waits or runs ahead
             "refused": z.new_zeros(len(z)),
         }
 
