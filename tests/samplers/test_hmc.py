@@ -1,0 +1,237 @@
+"""NUTS: its trees against a recursion and an integrator, its draws against closed forms."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from lowland.errors import ConfigError
+from lowland.samplers import NUTS, Density, Job, hmc
+from tests.samplers.contract import SamplerContract, errors_of, linear, short
+
+
+@pytest.mark.filterwarnings("ignore:.*diverged")  # of what is not a number there are many
+class TestNUTS(SamplerContract):
+    samples = 200
+
+    def make(self):
+        return NUTS()
+
+    def job(self, **options):
+        return super().job(**{"warmup": 30 if "samples" in options else 150} | options)
+
+
+def test_a_dense_metric():
+    density, mean, covariance, _ = linear(5, 1.0)
+    chain = NUTS(dense=True).run(density, Job(chains=8, samples=200, warmup=150))
+    first, second = errors_of(chain, mean, covariance)
+    assert first.abs().max() < 4
+    assert second.abs().max() < 4.5
+
+
+class Fixed(NUTS):
+    """Steps of one size and a metric of ones: nothing to adapt."""
+
+    def __init__(self, step: float, **options) -> None:
+        super().__init__(**options)
+        self.step = step
+
+    def begin(self, density, z, log_density):
+        state = super().begin(density, z, log_density)
+        state["search"].zero_()
+        state["factor"].fill_(1.0)
+        state["log_step"].fill_(math.log(self.step))
+        return state
+
+
+def normal(k: int) -> Density:
+    return Density(lambda z: -0.5 * z.square().sum(1), k, prior_scale=None)
+
+
+# -- trees ---------------------------------------------------------------------------------------
+
+
+def recursive(u: np.ndarray) -> bool:
+    """Whether momenta (n, k) of a tree of n = 2^d leaves, or of one of its subtrees, turn back."""
+    if len(u) == 1:
+        return False
+    left, right = np.split(u, 2)
+    turns = lambda a, b, total: a @ total <= 0 or b @ total <= 0  # noqa: E731
+    return (
+        recursive(left)
+        or recursive(right)
+        or turns(u[0], u[-1], u.sum(0))
+        or turns(left[0], right[0], left.sum(0) + right[0])
+        or turns(left[-1], right[-1], left[-1] + right.sum(0))
+    )
+
+
+@pytest.mark.parametrize("bend", [0.02, 0.1, 0.3])  # from hardly any turn to many
+def test_u_turns_without_recursion_are_those_of_the_recursion(bend):
+    n, depth, k = 200, 5, 3
+    generator = np.random.default_rng(0)
+    sampler = NUTS()
+    sampler.slots, sampler.open = hmc._bookkeeping(depth + 1)
+    walks = np.ones(k) + bend * generator.standard_normal((n, 1 << depth, k)).cumsum(1)
+    marks = np.full((n, depth + 1, 3, k), np.nan)
+    part = np.zeros((n, k))
+    turned = np.zeros(n, dtype=bool)
+    for leaf in range(1 << depth):
+        u = walks[:, leaf]
+        part = part + u
+        if leaf % 2 == 0:
+            marks[:, sampler.slots[leaf]] = np.stack((u, walks[:, leaf - 1], part), 1)
+        else:
+            opened = np.repeat(sampler.open[leaf][None], n, 0)
+            turned |= sampler._turned(marks, u, part, opened)
+    expected = np.array([recursive(walk) for walk in walks])
+    assert 0 < expected.sum() < n
+    assert (turned == expected).all()
+    # without the checks across halves, some would be missed
+    ends = lambda u: len(u) > 1 and (  # noqa: E731
+        ends(u[: len(u) // 2]) or ends(u[len(u) // 2 :]) or min(u[[0, -1]] @ u.sum(0)) <= 0
+    )
+    assert sum(map(ends, walks)) < expected.sum()
+
+
+@pytest.mark.parametrize(("step", "leapfrogs"), [(0.12, 31), (0.09, 63), (0.25, 15)])
+@short
+def test_trees_end_after_half_a_period(step, leapfrogs):
+    # In many dimensions momenta turn back after pi: 31 steps of 0.12 are longer, 15 are not
+    assert (leapfrogs // 2) * step < math.pi < leapfrogs * step
+    start = torch.randn(8, 300, generator=torch.Generator().manual_seed(0)).double()
+    chain = Fixed(step).run(normal(300), Job(chains=8, samples=20, warmup=0, start=start))
+    assert chain.about["leapfrogs"] == leapfrogs
+    assert chain.evaluations >= 16 + 160 * leapfrogs
+
+
+@short
+def test_no_tree_is_deeper_than_said():
+    chain = Fixed(0.01, max_depth=3).run(normal(2), Job(chains=4, samples=10, warmup=0))
+    assert chain.about["leapfrogs"] == 7
+    assert chain.about["at_max_depth"] == 40
+
+
+def curved(z: torch.Tensor) -> torch.Tensor:
+    """A banana: y bends with x."""
+    x, y = z.T
+    return -0.5 * x**2 - 0.5 * ((y - x**2 + 1) / 0.6) ** 2
+
+
+class Watched(Fixed):
+    """Keeps the ends of trees and the energies that they lost."""
+
+    def begin(self, density, z, log_density):
+        self.trees = []
+        return super().begin(density, z, log_density)
+
+    def _add_subtrees(self, rows):
+        found = super()._add_subtrees(rows)
+        state = self._arrays
+        self.trees += [(state["ends"][i].copy(), int(state["depth"][i])) for i in rows]
+        return found
+
+    def _log_weight(self, value, u, energy):
+        found = super()._log_weight(value, u, energy)
+        self.worst = max(getattr(self, "worst", 0.0), np.abs(found).max())
+        return found
+
+
+def verlet(z, u, step, n):
+    gradient = torch.func.grad(lambda z: curved(z[None])[0])
+    for _ in range(n):
+        u = u + 0.5 * step * gradient(z)
+        z = z + step * u
+        u = u + 0.5 * step * gradient(z)
+    return z, u
+
+
+@short
+def test_a_tree_is_one_trajectory_that_can_be_gone_back():
+    sampler = Watched(0.1)
+    density = Density(curved, 2, prior_scale=None)
+    sampler.run(density, Job(chains=2, samples=5, warmup=0, start=torch.zeros(2)))
+    assert max(depth for _, depth in sampler.trees) > 3
+    for ends, depth in sampler.trees:
+        (z0, u0, _), (z1, u1, gradient) = torch.from_numpy(ends)
+        n = (1 << depth) - 1
+        for found, expected in [
+            (verlet(z0, u0, 0.1, n), (z1, u1)),
+            (verlet(z1, u1, -0.1, n), (z0, u0)),
+        ]:
+            assert torch.allclose(torch.stack(found), torch.stack(expected), atol=1e-8)
+        assert torch.allclose(density.value_and_grad(z1[None])[1][0], gradient)
+
+
+@short
+def test_energy_errors_fall_with_the_square_of_the_step():
+    worst = []
+    for step in (0.1, 0.05, 0.025):
+        sampler = Watched(step, max_depth=6)
+        job = Job(chains=16, samples=15, warmup=0, start=torch.zeros(2), seed=3)
+        sampler.run(Density(curved, 2, prior_scale=None), job)
+        worst.append(sampler.worst)
+    assert worst[0] < 0.5
+    assert all(2 < a / b for a, b in pairwise(worst))
+
+
+# -- draws ---------------------------------------------------------------------------------------
+
+
+def by_quadrature(log_density, width: float = 12.0, n: int = 1201):
+    """Mean and covariance on a grid."""
+    axis = torch.linspace(-width, width, n, dtype=torch.float64)
+    z = torch.cartesian_prod(axis, axis)
+    weights = log_density(z).softmax(0)
+    mean = weights @ z
+    return mean, ((z - mean) * weights[:, None]).T @ (z - mean)
+
+
+class Last(Fixed):
+    """Takes a subtree's last point, whatever it weighs."""
+
+    def _take_leaf(self, chance, log_weight, weight):
+        return np.ones(len(chance), dtype=bool)
+
+
+class Unweighted(Fixed):
+    """Points weigh the same."""
+
+    def _log_weight(self, value, u, energy):
+        found = super()._log_weight(value, u, energy)
+        return np.where(found > -hmc.DIVERGED, 0.0, found)
+
+
+class Blind(Fixed):
+    """Looks for U-turns of the whole tree alone: another tree from where it leads."""
+
+    def _turned(self, marks, u, part, opened):
+        return np.zeros(len(u), dtype=bool)
+
+
+class Stale(Fixed):
+    """Carries a gradient over from the place before."""
+
+    def _add_subtrees(self, rows):
+        kept = self._arrays["gradient"][rows].copy()
+        found = super()._add_subtrees(rows)
+        self._arrays["gradient"][rows] = kept
+        return found
+
+
+@short
+@pytest.mark.parametrize("kind", [Fixed, Last, Unweighted, Blind, Stale])
+def test_a_banana_by_quadrature_and_broken_twins_that_fail(kind):
+    mean, covariance = by_quadrature(curved)
+    density = Density(curved, 2, prior_scale=None)
+    job = Job(chains=64, samples=150, warmup=10, start=torch.zeros(2))
+    chain = kind(0.45).run(density, job)
+    first, second = errors_of(chain, mean, covariance)
+    worst = max(first.abs().max(), second.abs().max())
+    print(kind.__name__, first, second, chain.about["leapfrogs"])
+    assert (worst < 4) == (kind is Fixed)
