@@ -2,5 +2,7 @@
 
 from lowland.samplers.base import Job, MarkovChain, Sampler
 from lowland.samplers.density import Density
+from lowland.samplers.flow import Flow
+from lowland.samplers.variational import Variational
 
-__all__ = ["Density", "Job", "MarkovChain", "Sampler"]
+__all__ = ["Density", "Flow", "Job", "MarkovChain", "Sampler", "Variational"]
