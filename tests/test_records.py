@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lowland import records
-from lowland.errors import StoreError
+from lowland.errors import DataError, StoreError
 from lowland.records import (
     BarrierResult,
     Chain,
@@ -24,6 +24,7 @@ from lowland.records import (
     SimilarityResult,
     SurfaceResult,
     Table,
+    TemperingResult,
     TernaryResult,
     TrainingLog,
 )
@@ -43,6 +44,20 @@ EXAMPLES: dict[str, list[Record]] = {
             log_evidence=-3.5,
             about={"spacing": 0.05, "moments": {"mean": torch.zeros(1)}},
         ),
+    ],
+    "TemperingResult": [
+        TemperingResult(
+            torch.tensor([1.0, 100.0]),
+            torch.tensor([0.5, math.inf]),
+            torch.tensor([0.75, math.nan]),
+            torch.tensor([0.25, 0.5]),
+            second_name="error",
+            best=1,
+            samples=30,
+            evaluations=1000,
+            nll_se=torch.tensor([0.01, 0.02]),
+        ),
+        TemperingResult(*[torch.rand(3)] * 3),
     ],
     "Table": [
         Table(
@@ -316,6 +331,24 @@ def test_a_table_of_rows_gives_the_rows() -> None:
     assert holes.a.isnan().tolist() == [False, True]
     assert holes.b.isnan().tolist() == [True, False]
     assert len(Table.from_rows([])) == 0
+
+
+def test_the_best_of_temperatures_and_priors() -> None:
+    record = EXAMPLES["TemperingResult"][0]
+    assert (record.temperature, record.prior_scale) == (100.0, math.inf)
+    frame = record.to_pandas()
+    assert list(frame.columns) == ["temperature", "prior_scale", "nll", "nll_se", "error"]
+    assert frame.error.tolist() == [0.25, 0.5]
+    assert list(EXAMPLES["TemperingResult"][1].to_pandas().columns)[-1] == "nll"
+    one, two = torch.ones(1), torch.ones(2)
+    for columns, options, said in [
+        ((two, two, two), {"second": one}, "rmse: expected 2 values, one for each nll, got 1"),
+        ((one, two, two), {}, "temperature: expected 2 values"),
+        ((two, two, two), {"best": 2}, "best: expected a row, 0 to 1, got 2"),
+        ((two, two, two), {"second_name": "ece"}, "expected 'rmse' or 'error', got 'ece'"),
+    ]:
+        with pytest.raises(DataError, match=said):
+            TemperingResult(*columns, **options)
 
 
 def test_expected_calibration_error() -> None:

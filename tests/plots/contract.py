@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from itertools import combinations
 from typing import Any
 
@@ -73,7 +74,7 @@ class FigureContract:
 def tree(node: Any) -> Any:
     """A copy of the contents of a record, or of a dict of records, with arrays for tensors."""
     if isinstance(node, Record):
-        return tree(vars(node))
+        return tree({f.name: getattr(node, f.name) for f in fields(node)})  # what it caches is none
     if isinstance(node, dict):
         return {name: tree(value) for name, value in node.items()}
     return node.clone().numpy() if isinstance(node, Tensor) else node

@@ -24,7 +24,9 @@ from lowland.plots.barrier import barrier as barrier  # isort: skip
 from lowland.plots.functions import functions as functions  # isort: skip
 from lowland.plots.growth import growth as growth  # isort: skip
 from lowland.plots.path import path as path  # isort: skip
+from lowland.plots.posterior import posterior as posterior  # isort: skip
 from lowland.plots.predictive import predictive as predictive  # isort: skip
+from lowland.plots.rank import rank as rank  # isort: skip
 from lowland.plots.reliability import reliability as reliability  # isort: skip
 from lowland.plots.risk_coverage import risk_coverage as risk_coverage  # isort: skip
 from lowland.plots.samples import samples as samples  # isort: skip
@@ -33,7 +35,9 @@ from lowland.plots.similarity import similarity as similarity  # isort: skip
 from lowland.plots.surface import surface as surface  # isort: skip
 from lowland.plots.surface3d import surface3d as surface3d  # isort: skip
 from lowland.plots.table import table as table  # isort: skip
+from lowland.plots.tempering import tempering as tempering  # isort: skip
 from lowland.plots.ternary import ternary as ternary  # isort: skip
+from lowland.plots.trace import trace as trace  # isort: skip
 from lowland.plots.training import training as training  # isort: skip
 
 if TYPE_CHECKING:

@@ -207,6 +207,12 @@ def caption(record: SurfaceResult | TernaryResult, missing: int, total: int) -> 
     return "; ".join(part for part in parts if part)
 
 
+def letters_across(ax: Axes) -> int:
+    """How many letters of the words below are as wide as the axes, before a layout is done."""
+    inches = ax.get_position(original=True).width * ax.figure.bbox.width / ax.figure.dpi
+    return max(24, int(15 * inches))
+
+
 def words_below(ax: Axes, text: str, *, width: int, offset: float | None = None) -> None:
     """A legend of what has a name, and a small text, below the label of x.
 

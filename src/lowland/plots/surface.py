@@ -75,7 +75,7 @@ def surface(
     shades = masked(values, shaded)
     x, y = numbers(record.x), numbers(record.y)
     same, ratio = record.about.get("orthonormal", True), np.ptp(x) / np.ptp(y)
-    wide, high = _size(ratio if same else 1.0)
+    wide, high = size_of(ratio if same else 1.0)
     if ax is not None:
         make_room(ax)
     with canvas(ax, size=(wide + 2.0, high + 1.0 + 0.2 * bool(record.paths))) as ax:
@@ -133,7 +133,7 @@ def inner_edges(shades: np.ma.MaskedArray, bands: int) -> np.ndarray:
     return edges[(edges < shades.max()) & (edges > shades.min())]
 
 
-def _size(ratio: float) -> tuple[float, float]:
+def size_of(ratio: float) -> tuple[float, float]:
     """Width and height of the axes, in inches, for the ratio of their extents."""
     wide = min(max(4.3 * ratio**0.5, 2.6), 6.4)
     return wide, min(max(wide / ratio, 1.4), 4.6)

@@ -11,6 +11,7 @@ from lowland.records.landscape import BarrierResult, PathResult, SimilarityResul
 from lowland.records.predictive import Predictive
 from lowland.records.simplex import FunctionsResult, GrowthResult, TernaryResult
 from lowland.records.table import Table
+from lowland.records.tempering import TemperingResult
 from lowland.records.training import TrainingLog
 from lowland.records.uncertainty import Reliability, RiskCoverage, ShiftCurves
 
@@ -28,6 +29,7 @@ __all__ = [
     "SimilarityResult",
     "SurfaceResult",
     "Table",
+    "TemperingResult",
     "TernaryResult",
     "TrainingLog",
 ]

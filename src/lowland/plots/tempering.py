@@ -1,0 +1,90 @@
+"""What temperature and prior do to predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowland.errors import ConfigError, DataError
+from lowland.plots.overlays import letters_across, make_room, words_below
+from lowland.plots.scales import log_ticks
+from lowland.plots.style import INK, canvas, colour, dashes, numbers
+from lowland.records import TemperingResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WHAT = {
+    "nll": "validation NLL (nats)",
+    "rmse": "validation RMSE",
+    "error": "validation error (%)",
+}
+
+
+def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = "nll") -> Axes:
+    """Draws a figure of validation rows against the temperature, a line a prior scale.
+
+    The pair that was chosen has a ring, and the words below name it. Bars are standard errors,
+    where the record has them. Both axes are logarithmic where values span more than a factor of 20.
+
+    Args:
+        metric: "nll", or the record's second figure: "rmse" or "error", in percent.
+
+    >>> import torch
+    >>> columns = torch.tensor([1.0, 10.0, 100.0]), torch.ones(3), torch.tensor([0.5, 0.25, 0.75])
+    >>> axes = tempering(TemperingResult(*columns, best=1))
+    >>> axes.texts[0].get_text()
+    'chosen: temperature 10, prior sd 1 (0.25 nats)'
+    """
+    there = ["nll"] if record.second is None else ["nll", record.second_name]
+    if metric not in there:
+        raise ConfigError(f"metric: expected one of {', '.join(there)}, got {metric!r}.")
+    found = record.nll if metric == "nll" or record.second is None else record.second
+    unit = 100 if metric == "error" else 1
+    y, x, scales = (numbers(v) for v in (found, record.temperatures, record.prior_scales))
+    y = np.where(np.isfinite(y), unit * y, np.nan)
+    shown = y[~np.isnan(y)]
+    if not len(shown):
+        raise DataError(f"{metric}: all values are NaN or infinite; try other temperatures.")
+    if ax is not None:
+        make_room(ax, below=0.15, beside=0)
+    with canvas(ax) as ax:
+        for i, scale in enumerate(np.unique(scales)):
+            rows = np.flatnonzero(scales == scale)
+            rows = rows[np.argsort(x[rows], kind="stable")]
+            style: dict[str, Any] = {"color": colour(i), "linewidth": 2, "label": _prior(scale)}
+            ax.plot(x[rows], y[rows], dashes(i), marker="o", markersize=4.5, **style)
+            if metric == "nll" and record.nll_se is not None:
+                far = numbers(record.nll_se)[rows]
+                bars: dict[str, Any] = {
+                    "fmt": "none",
+                    "ecolor": colour(i),
+                    "elinewidth": 1,
+                    "capsize": 2,
+                }
+                ax.errorbar(x[rows], y[rows], far, **bars)
+        best = record.best
+        ring: dict[str, Any] = {"markersize": 11, "markeredgewidth": 1.5, "zorder": 4}
+        ax.plot(x[best], y[best], "o", color=INK, markerfacecolor="none", label="chosen", **ring)
+        ax.margins(x=0.05)
+        if x.min() > 0 and x.max() > x.min():
+            log_ticks(ax, "x", x)
+        if 0 < 20 * shown.min() < shown.max():
+            log_ticks(ax, "y", shown)
+        ax.set(xlabel="temperature", ylabel=WHAT[metric])
+        words_below(ax, _words(record, metric, float(y[best])), width=letters_across(ax))
+    return ax
+
+
+def _prior(scale: float) -> str:
+    return f"prior sd {scale:.3g}" if np.isfinite(scale) else "flat prior"
+
+
+def _words(record: TemperingResult, metric: str, best: float) -> str:
+    """What was chosen, and at what expense."""
+    value = f"{best:.4g}" + {"nll": " nats", "error": "%"}.get(metric, "")
+    words = [f"chosen: temperature {record.temperature:g}, {_prior(record.prior_scale)} ({value})"]
+    words += [f"averages of {record.samples:,} samples"] if record.samples else []
+    words += [f"{record.evaluations:,} evaluations"] if record.evaluations else []
+    return "; ".join(words)
