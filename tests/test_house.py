@@ -30,7 +30,7 @@ BELOW: dict[str, set[str]] = {
     "geometry": BASE | {"core"},
     "posteriors": BASE | {"core", "geometry"},
     "trajectory": BASE | {"core", "geometry", "posteriors"},
-    "samplers": BASE | {"core", "geometry", "posteriors", "evaluate"},
+    "samplers": BASE | {"core", "geometry", "posteriors", "trajectory", "evaluate", "landscape"},
     "evaluate": BASE | {"core", "geometry", "posteriors"},
     "train": BASE | {"core", "geometry", "posteriors", "trajectory"},
     "landscape": BASE | {"core", "geometry", "posteriors", "trajectory", "evaluate"},

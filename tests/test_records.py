@@ -13,6 +13,7 @@ from lowland.errors import DataError, StoreError
 from lowland.records import (
     BarrierResult,
     Chain,
+    Evidence,
     FunctionsResult,
     GrowthResult,
     PathResult,
@@ -30,6 +31,9 @@ from lowland.records import (
 )
 
 EXAMPLES: dict[str, list[Record]] = {
+    "Evidence": [
+        Evidence(-12.5, 0.1, "tempering", 1000, {"power_steps": 7, "repeats": torch.zeros(4)})
+    ],
     "Chain": [
         Chain(torch.randn(2, 5, 3).double(), torch.randn(2, 5).double(), sampler="ess"),
         Chain(

@@ -74,6 +74,7 @@ from lowland.posteriors import (
     Pushforward,
     Uniform,
 )
+from lowland.samplers import evidence, infer, posterior_plane, tune_temperature
 from lowland.train import (
     Batches,
     Members,
@@ -157,16 +158,19 @@ __all__ = [
     "corrupt",
     "crps",
     "directions",
+    "evidence",
     "fit",
     "fit_temperature",
     "forecast",
     "functions",
+    "infer",
     "keep_freed_memory",
     "mc_dropout",
     "noise_like",
     "ood",
     "path",
     "pool",
+    "posterior_plane",
     "predict",
     "reliability",
     "scan",
@@ -179,5 +183,6 @@ __all__ = [
     "temper",
     "ternary",
     "tune_scale",
+    "tune_temperature",
     "uncertainties",
 ]

@@ -12,15 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lowland as ll
 from lowland import plots
 from lowland.core.threads import using_threads
 from lowland.evaluate import regular_grid
-from lowland.zoo import MLP, spirals
+from lowland.zoo import MLP, Regression1dNet, regression1d, spirals
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
@@ -28,13 +27,6 @@ from readme import processor, rewrite  # noqa: E402
 
 SEEDS, DRAWS = 5, 100
 FEATURES = Path("../shared/data/regression1d.npy")
-
-
-class Features(nn.Module):
-    """x/2 and its square, as Izmailov et al. 2019 have them."""
-
-    def forward(self, x: Tensor) -> Tensor:  # (n, 1) -> (n, 2)
-        return torch.cat([x / 2, (x / 2) ** 2], dim=1)
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
@@ -74,10 +66,10 @@ def two_spirals(seed: int, pictures: Path | None) -> dict[str, dict[str, float]]
 def regression(pictures: Path) -> float:
     """The 1-D regression of Izmailov et al. 2019; gives the simplex's highest training loss above
     the network's."""
-    rows = torch.from_numpy(np.load(FEATURES)).float()
-    train = ll.Batches((rows[:, :1], rows[:, 1:]), batch_size=50, seed=0)
+    data = regression1d(FEATURES)["train"]
+    train = ll.Batches(data, batch_size=50, seed=0)
     torch.manual_seed(0)
-    net = nn.Sequential(Features(), MLP(inputs=2, outputs=1, widths=(200, 50, 50, 50)))
+    net = Regression1dNet()
     task = ll.Regression(noise_variance=0.05)
 
     def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -90,7 +82,6 @@ def regression(pictures: Path) -> float:
         surface, w, vertices=4, epochs=100, optimizer=sgd, log_volume=0.1, jitter=0.1, rise=0.5
     )
     x = torch.linspace(-12, 12, 400)[:, None]
-    data = (rows[:, :1], rows[:, 1:])
     drawn = ll.functions(surface, ll.Uniform(simplex), x, samples=50, data=data)
     plots.save(plots.functions(drawn), pictures / "regression.png")
     return float(simplex.log.loss_max[-1] - simplex.log.loss_max[0])

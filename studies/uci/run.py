@@ -31,7 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recommended import recommended
 from report import tables
+from subspaces import METHODS, joined, mean_of, posteriors, temperature_of
 
 import lowland as ll
 from lowland.files import write_text
@@ -39,6 +41,7 @@ from lowland.zoo import uci, uci_net
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
+from lines import Lines  # noqa: E402
 from readme import processor, rewrite  # noqa: E402
 
 SPLITS, MODES, RANK, SAMPLES = 20, 5, 20, 30
@@ -97,6 +100,21 @@ class Job:
         net = uci_net(inputs=data[0]["train"][0].shape[1])
         return [ll.LossSurface(net, one["task"], [one[rows]]) for one in data]
 
+    def curve(self, one: dict[str, Any], w0: torch.Tensor, w1: torch.Tensor) -> ll.Bezier:
+        """A Bezier curve between two networks of a split, by the papers' settings."""
+        protocol = self.protocol
+        return joined(
+            w0,
+            w1,
+            uci_net(inputs=one["train"][0].shape[1]),
+            one["task"],
+            one["train"],
+            batch_size=protocol.batch_size,
+            epochs=protocol.epochs,
+            lr=protocol.lr,
+            decay=protocol.decay,
+        )
+
     def train(
         self,
         run: str,
@@ -108,10 +126,11 @@ class Job:
         decay: Sequence[float],
         schedule: Callable[[torch.optim.Optimizer, int], Any] | None = None,
         windows: Sequence[tuple[float, float]] = (),
+        make: Callable[[int, int, int], torch.nn.Module] | None = None,
     ) -> tuple[torch.Tensor, list[list[ll.SWAG]], list[bool]]:
         """Weights (M, P), SWAG moments [window][network], and which networks diverged."""
         features = data[0]["train"][0].shape[1]
-        members = ll.Members(network(features, split, seed) for split, seed in which)
+        members = ll.Members((make or network)(features, split, seed) for split, seed in which)
         batches = [
             ll.Batches(
                 data[split]["train"],
@@ -166,6 +185,14 @@ def network(features: int, split: int, seed: int) -> torch.nn.Module:
 
 def papers(job: Job) -> dict[str, Any]:
     """The papers' protocol: one walk a network; SGD is its last iterate."""
+    weights, swags, data, lost = trained_as_papers(job)
+    return {"methods": judged(job, data, weights, swags, [1.0] * job.splits), "lost": lost}
+
+
+def trained_as_papers(
+    job: Job,
+) -> tuple[torch.Tensor, list[ll.SWAG], list[dict[str, Any]], list[list[int]]]:
+    """Weights (M, P), moments, the splits, and (split, seed) of what diverged."""
     protocol, data = job.protocol, job.data(0.0)
     which = list(itertools.product(range(job.splits), range(job.modes)))
 
@@ -185,8 +212,7 @@ def papers(job: Job) -> dict[str, Any]:
         schedule=schedule,
         windows=[(protocol.start / protocol.epochs, 1.0)],
     )
-    methods = judged(job, data, weights, swags, [1.0] * job.splits)
-    return {"methods": methods, "lost": named(which, lost)}
+    return weights, swags, data, named(which, lost)
 
 
 def tuned(job: Job) -> dict[str, Any]:
@@ -398,31 +424,52 @@ def figures(surface: ll.LossSurface, post: Any) -> dict[str, float]:
     return {name: found[name] for name in names}
 
 
+def papers_subspaces(job: Job) -> dict[str, Any]:
+    """Posteriors in subspaces of the networks of the papers' stage, at the paper's temperatures."""
+    weights, swags, data, lost = trained_as_papers(job)
+    methods: dict[str, dict[str, list[float]]] = {}
+    surfaces, tests = job.surfaces(data, "train"), job.surfaces(data, "test")
+    began = time.perf_counter()
+    for split, (surface, test) in enumerate(zip(surfaces, tests, strict=True)):
+        mine = range(split * job.modes, (split + 1) * job.modes)
+        own = [swags[m] for m in mine]
+        temperature = temperature_of(job.name, len(data[split]["train"][0]))
+        rows: dict[str, dict[str, float]] = {}
+        for title, (kind, sampler) in METHODS.items():
+            curve, nets = None, own
+            if kind == "curve":
+                curve, nets = job.curve(data[split], weights[mine[0]], weights[mine[1]]), own[:1]
+            posts = posteriors(kind, sampler, nets, surface, temperature, curve=curve)
+            rows[title] = mean_of(figures, test, posts)
+            if title == "PCA + ESS":
+                rows["PCA + ESS, five networks"] = figures(test, ll.Mixture(posts))
+        keep_figures(methods, rows)
+        print(f"{job.name}: split {split + 1} of {job.splits}", flush=True)
+    job.took["subspaces"] = time.perf_counter() - began
+    return {"methods": methods, "lost": lost}
+
+
+def keep_figures(
+    methods: dict[str, dict[str, list[float]]], rows: dict[str, dict[str, float]]
+) -> None:
+    """Adds a split's figures to the lists."""
+    for title, found in rows.items():
+        for name, value in found.items():
+            methods.setdefault(title, {}).setdefault(name, []).append(value)
+
+
 def named(which: Sequence[tuple[int, int]], lost: Sequence[bool]) -> list[list[int]]:
     """(split, seed) of the networks that diverged."""
     return [list(one) for one, gone in zip(which, lost, strict=True) if gone]
 
 
-STAGES = {"papers": papers, "tuned": tuned, "falling": falling}
-
-
-class Lines:
-    """A line on the progress of a run, now and then."""
-
-    def __init__(self, label: str, seconds: float = 30.0) -> None:
-        self.label, self.seconds = label, seconds
-        self.began = self.told = time.monotonic()
-        self.first: int | None = None
-        self.last = 0
-
-    def __call__(self, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        self.first = done if self.first is None else self.first
-        fresh = done > self.last and (now - self.told >= self.seconds or done == total)
-        if total and done > self.first and fresh:
-            self.told, self.last = now, done
-            left = (now - self.began) / (done - self.first) * (total - done)
-            print(f"{self.label}: step {done} of {total}, {left:.0f} s left", flush=True)
+STAGES = {
+    "papers": papers,
+    "tuned": tuned,
+    "falling": falling,
+    "papers-subspaces": papers_subspaces,
+    "recommended": lambda job: recommended(job, figures),
+}
 
 
 def main() -> int:

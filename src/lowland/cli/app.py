@@ -14,6 +14,7 @@ from lowland.cli.demo import demo
 from lowland.cli.run import run
 from lowland.cli.scan import scan
 from lowland.cli.simplex import simplex
+from lowland.cli.subspace import subspace
 
 app = typer.Typer(
     name="lowland",
@@ -47,3 +48,4 @@ app.command()(compare)
 app.command()(connect)
 app.command()(scan)
 app.command()(simplex)
+app.command()(subspace)

@@ -21,9 +21,18 @@ from lowland.errors import ConfigError, LowlandError
 _S = TypeVar("_S", bound="Section")
 
 Method = Literal[
-    "sgd", "ema", "swa", "swag-diagonal", "swag", "fge", "ensemble", "multiswag", "espro"
+    "sgd",
+    "ema",
+    "swa",
+    "swag-diagonal",
+    "swag",
+    "fge",
+    "ensemble",
+    "multiswag",
+    "espro",
+    "subspace",
 ]
-BY_REQUEST = ("espro",)  # costs several times what the others do
+BY_REQUEST = ("espro", "subspace")  # cost several times what the others do
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threads = Annotated[int, Field(ge=1, le=1024)]  # torch crashes on tens of thousands
 
@@ -175,6 +184,23 @@ class Growing(Section):
     rows: int = Field(default=10_000, ge=2)  # of the training rows, for that
 
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Inference(Section):
+    """The posterior in a subspace, which the method subspace draws from."""
+
+    kind: Literal["pca", "random", "curve", "hessian"] = "pca"
+    rank: int = Field(default=5, ge=1)
+    sampler: Literal["ess", "slice", "nuts", "sgld", "vi", "flow", "grid"] = "ess"
+    temperature: Literal["tune"] | Positive | list[Positive] = "tune"  # on validation data
+    prior_scale: Literal["tune"] | Positive | list[Positive] = 1.0
+    chains: int = Field(default=16, ge=1)
+    samples: int = Field(default=50, ge=1)  # of each chain, after warming up
+    warmup: int | None = Field(default=None, ge=0)  # None: what suits the sampler
+    rows: int | None = Field(default=None, ge=2)  # of the training rows; None: all
+
+
 class Repeat(Section):
     """The same run for many values of one key, and one table of them all."""
 
@@ -208,6 +234,7 @@ class Config(Section):
     average: Average = Average()
     fge: FGE = FGE()
     simplex: Growing = Growing()
+    subspace: Inference = Inference()
     connect: Connect | None = None
     repeat: Repeat | None = None
 
@@ -277,6 +304,11 @@ def check_named(values: Any, *, where: str) -> Named:
 def check_growing(values: Any, *, where: str) -> Growing:
     """The same for how simplexes grow."""
     return _check(Growing, values, where)
+
+
+def check_inference(values: Any, *, where: str) -> Inference:
+    """The same for inference in a subspace."""
+    return _check(Inference, values, where)
 
 
 def _check(section: type[_S], values: Any, where: str) -> _S:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lowland.cli import subspaces
 from lowland.cli.modes import Modes
 from lowland.core import Classification
 from lowland.errors import ConfigError, StoreError
@@ -40,6 +41,7 @@ class Needs:
     walks: int = 0
     cycles: int = 0
     simplexes: int = 0
+    chains: int = 0
 
 
 class Methods:
@@ -64,6 +66,7 @@ class Methods:
             "ensemble": Needs(annealed=self.config.ensemble),
             "multiswag": Needs(walks=self.config.ensemble),
             "espro": Needs(annealed=components, simplexes=components),
+            "subspace": Needs(walks=1, chains=1),
         }[method]
 
     def check(self) -> None:
@@ -74,6 +77,20 @@ class Methods:
                 least = 2 if "swag" in method else 1
                 self._enough(
                     method, "swa", least, f"start {average.start}, every {average.every} epochs"
+                )
+            if method == "subspace":
+                asked = self.config.subspace
+                if asked.kind == "curve":
+                    raise ConfigError(
+                        "subspace.kind: a run has no curve yet; run `lowland connect`, then "
+                        "`lowland subspace --kind curve`."
+                    )
+                least = asked.rank + 1 if asked.kind == "pca" else 1
+                self._enough(
+                    method,
+                    "swa",
+                    least,
+                    f"start {average.start}, every {average.every} epochs, rank {asked.rank}",
                 )
             if method == "fge":
                 self._enough(method, "fge", 1, f"start {average.start}, cycle {fge.cycle} epochs")
@@ -89,6 +106,8 @@ class Methods:
 
     def title(self, method: str) -> str:
         """The name of a row."""
+        if method == "subspace":
+            return subspaces.title(self.config.subspace)
         many = {"ensemble": self.config.ensemble, "multiswag": self.config.ensemble}
         many["espro"] = self.config.simplex.components
         return TITLES[method] + (f" of {many[method]}" if many.get(method, 1) > 1 else "")
@@ -162,6 +181,7 @@ class Methods:
             "fge": lambda: self.modes.store("fge-0").ensemble(),
             "ensemble": lambda: Ensemble([load(f"sgd-{i}", layout) for i in many]),
             "espro": self._espro,
+            "subspace": lambda: self.modes.chain().posterior(),
         }
         if method in simple:
             return simple[method]()
@@ -223,6 +243,8 @@ class Methods:
         )
         asked = self.config.simplex
         passes = grown * asked.epochs * asked.samples
+        if needs.chains:  # a log density is a forward pass, a third of what training takes
+            passes += subspaces.evaluations(self.modes.chain()) / 3
         return epochs * (needs.annealed + needs.walks) + passes
 
     def _train_seconds(self, method: str) -> float:
@@ -234,4 +256,5 @@ class Methods:
         seconds = sum(log(f"sgd-{i}").seconds for i in range(needs.annealed))
         seconds += sum(log(f"swa-{i}").seconds for i in range(needs.walks))
         grown = [self.modes.growth(i).figures["seconds"] for i in range(needs.simplexes)]
-        return seconds + sum(float(each.nansum()) for each in grown)
+        seconds += sum(float(each.nansum()) for each in grown)
+        return seconds + (subspaces.seconds(self.modes.chain()) if needs.chains else 0)

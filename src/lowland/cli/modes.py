@@ -14,15 +14,16 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lowland.cli import subspaces
 from lowland.cli.folder import RunFolder
 from lowland.cli.setup import Setup
 from lowland.cli.simplexes import grown, kept
 from lowland.core import Point
 from lowland.core.layout import clean
 from lowland.errors import StoreError
-from lowland.geometry import Simplex
+from lowland.geometry import Simplex, Subspace
 from lowland.progress import Progress
-from lowland.records import GrowthResult, TrainingLog
+from lowland.records import Chain, GrowthResult, TrainingLog
 from lowland.train import sgd
 from lowland.trajectory import (
     EMA,
@@ -127,6 +128,36 @@ class Modes:
         kept(shape, growth, self._shape(number), record)
         seconds = float(growth.figures["seconds"].nansum())
         self.folder.event("trained", run=name, seconds=round(seconds, 2))
+
+    def subspace(self, progress: Progress) -> None:
+        """The posterior in a subspace of walk 0."""
+        place, record = self._subspace()
+        if subspaces.found(place, record) is not None:
+            if callable(progress):
+                progress(1, 1)
+            return
+        asked = self.config.subspace
+        self.folder.event("sampling", run="subspace")
+        store = self.store("swa-0")
+        sub = subspaces.spanned(self.setup, asked, store.swa(), walk=store, seed=self.config.seed)
+        chain = subspaces.sampled(
+            self.setup,
+            sub,
+            asked,
+            seed=self.config.seed,
+            checkpoint=self.folder.path / "checkpoints" / "subspace.safetensors",
+            progress=progress,
+        )
+        subspaces.kept(sub, chain, place, record)
+        self.folder.event("sampled", run="subspace", evaluations=chain.evaluations)
+
+    def chain(self) -> Chain:
+        """The chains that are done, in their subspace."""
+        place, record = self._subspace()
+        return Chain.load(record).within(Subspace.load(place))
+
+    def _subspace(self) -> tuple[Path, Path]:
+        return self.folder.path / "shapes" / "subspace.safetensors", self.folder.record("chain.npz")
 
     def shape(self, number: int) -> Simplex:
         """A simplex that is done."""

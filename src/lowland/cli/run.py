@@ -111,5 +111,7 @@ def _work(methods: Methods, console: Console) -> None:
             modes.cyclical(bars.add("FGE cycles"))
         for i in range(max(n.simplexes for n in needs)):
             modes.simplex(i, bars.add(f"Simplex {i + 1}"))
+        if any(n.chains for n in needs):
+            modes.subspace(bars.add(f"sample: {methods.title('subspace')}"))
         for method in config.methods:
             methods.judge(method, bars.add(f"predict: {methods.title(method)}"))

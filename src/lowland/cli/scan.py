@@ -17,6 +17,7 @@ from lowland.cli.setup import Setup
 from lowland.cli.show import Bars, say
 from lowland.cli.simplexes import Simplexes
 from lowland.cli.stage import Stage, load, names_in
+from lowland.cli.subspaces import Subspaces
 from lowland.core import Point
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
@@ -27,7 +28,8 @@ from lowland.records import SurfaceResult
 from lowland.trajectory import Trajectory
 
 _SURFACE = "surface.npz"
-STAGES: tuple[type[Stage], ...] = (Connection, Simplexes)  # what may be named by words of its own
+# what may be named by words of its own
+STAGES: tuple[type[Stage], ...] = (Connection, Simplexes, Subspaces)
 
 
 def scan(

@@ -1,4 +1,4 @@
-"""What values at weights depend on, in a few words: files are refused that were made under others."""
+"""What values at weights depend on, in a few words; files made under others are refused."""
 
 from __future__ import annotations
 

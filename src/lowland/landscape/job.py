@@ -14,6 +14,7 @@ from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.conditions import conditions, print_of
 from lowland.evaluate.evaluator import Block, planned, rows_for, run
 from lowland.evaluate.planner import Plan
+from lowland.evaluate.statistics import require_statistics
 from lowland.files import PathLike
 from lowland.geometry import Affine, Curve, Shape
 from lowland.landscape import refine as refinement
@@ -30,7 +31,6 @@ from lowland.landscape.figures import (
 )
 from lowland.landscape.grid import curve_on, explained_by, grid_of, marks_of, path_on
 from lowland.landscape.ledger import Ledger
-from lowland.landscape.statistics import require_statistics
 from lowland.progress import Progress, reporting
 from lowland.records import SurfaceResult
 

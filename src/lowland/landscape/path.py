@@ -13,12 +13,12 @@ from lowland.core.data import Rows
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.conditions import conditions
 from lowland.evaluate.evaluator import Sink, planned, rows_for, run
+from lowland.evaluate.statistics import require_statistics
 from lowland.evaluate.table import EachPoint
 from lowland.files import PathLike
 from lowland.geometry import Curve
 from lowland.landscape.figures import Row
 from lowland.landscape.ledger import Ledger
-from lowland.landscape.statistics import require_statistics
 from lowland.progress import Progress, reporting
 from lowland.records import PathResult, Table
 

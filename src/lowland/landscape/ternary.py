@@ -12,10 +12,10 @@ from lowland.core import LossSurface
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.evaluator import planned, rows_for, run
+from lowland.evaluate.statistics import require_statistics
 from lowland.geometry import Barycentric, Shape
 from lowland.landscape.figures import Metrics, Recorder, Row, asked_for, likelihoods_of
 from lowland.landscape.job import weights
-from lowland.landscape.statistics import require_statistics
 from lowland.progress import Progress, reporting
 from lowland.records import Table, TernaryResult
 

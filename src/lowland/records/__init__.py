@@ -7,6 +7,7 @@ record back. Nothing is pickled.
 
 from lowland.records.base import Record
 from lowland.records.chain import Chain
+from lowland.records.evidence import Evidence
 from lowland.records.landscape import BarrierResult, PathResult, SimilarityResult, SurfaceResult
 from lowland.records.predictive import Predictive
 from lowland.records.simplex import FunctionsResult, GrowthResult, TernaryResult
@@ -18,6 +19,7 @@ from lowland.records.uncertainty import Reliability, RiskCoverage, ShiftCurves
 __all__ = [
     "BarrierResult",
     "Chain",
+    "Evidence",
     "FunctionsResult",
     "GrowthResult",
     "PathResult",

@@ -10,6 +10,7 @@ from lowland.zoo.images import ImageLoader, Prepare
 from lowland.zoo.mlp import MLP
 from lowland.zoo.only import only
 from lowland.zoo.preresnet import PreResNet
+from lowland.zoo.regression1d import Regression1dNet, regression1d
 from lowland.zoo.spirals import spirals
 from lowland.zoo.tensors import tensors
 from lowland.zoo.uci import uci, uci_net
@@ -24,6 +25,7 @@ __all__ = [
     "ImageLoader",
     "PreResNet",
     "Prepare",
+    "Regression1dNet",
     "WideResNet",
     "cifar10",
     "cifar100",
@@ -31,6 +33,7 @@ __all__ = [
     "fitted",
     "image_folder",
     "only",
+    "regression1d",
     "spirals",
     "tensors",
     "uci",

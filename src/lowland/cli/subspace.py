@@ -1,0 +1,251 @@
+"""`lowland subspace`: the posterior in a few dimensions about a network, and its model average."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lowland import plots
+from lowland.cli import subspaces
+from lowland.cli.config import Inference, check_inference, read_value
+from lowland.cli.connection import Connection
+from lowland.cli.folder import locked
+from lowland.cli.methods import METRICS
+from lowland.cli.opened import open_runs
+from lowland.cli.show import Bars, say, show_figures
+from lowland.cli.subspaces import Subspaces
+from lowland.core.threads import using_threads
+from lowland.errors import ConfigError, StoreError
+from lowland.evaluate import predict
+from lowland.geometry import Curve
+from lowland.posteriors import PointMass, Posterior
+from lowland.records import Chain, Predictive, SurfaceResult, Table
+from lowland.samplers import posterior_plane
+from lowland.trajectory import Trajectory
+
+_SHOWN = 2000  # training rows of the picture
+_SIDE = 31  # points a side of it
+
+
+def subspace(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="pca: the walk's principal components; random: orthonormal directions; curve: of "
+            "a curve that `lowland connect` made; hessian: its leading eigenvectors."
+        ),
+    ] = "pca",
+    sampler: Annotated[
+        str, typer.Option(help="ess, slice, nuts, sgld, vi, flow, or grid for 1 to 3 dimensions.")
+    ] = "ess",
+    rank: Annotated[
+        int, typer.Option(min=1, help="Dimensions; a curve has as many as it has.")
+    ] = 5,
+    temperature: Annotated[
+        str,
+        typer.Option(
+            help="By which the log-likelihood is divided: a number, several as [1, 10], or tune, "
+            "which takes the best on validation data."
+        ),
+    ] = "tune",
+    prior_scale: Annotated[
+        str, typer.Option(help="The prior's standard deviation: likewise.")
+    ] = "1.0",
+    chains: Annotated[int, typer.Option(min=1, help="That are sampled at once.")] = 16,
+    samples: Annotated[int, typer.Option(min=1, help="Of each chain.")] = 50,
+    warmup: Annotated[
+        int | None, typer.Option(min=0, help="Transitions before them: what suits the sampler.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=2, help="Training rows of the likelihood: all without it.")
+    ] = None,
+    around: Annotated[
+        str, typer.Option(metavar="NAME", help="The middle of random and hessian.")
+    ] = "average-0",
+    walk: Annotated[
+        str, typer.Option(metavar="NAME", help="The iterates of pca, in trajectory/.")
+    ] = "swa-0",
+    curve: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of `lowland connect`: RUN/connect without it."),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Networks in the average.")] = 30,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where it goes: RUN/subspace/KIND-SAMPLER."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+) -> None:
+    """Sample the posterior in a subspace of the weights, and average over it.
+
+    Stop it at any moment; the same command goes on where it stopped.
+    """
+    asked = check_inference(
+        {
+            "kind": kind,
+            "rank": rank,
+            "sampler": sampler,
+            "temperature": read_value(temperature, where="--temperature"),
+            "prior_scale": read_value(prior_scale, where="--prior-scale"),
+            "chains": chains,
+            "samples": samples,
+            "warmup": warmup,
+            "rows": rows,
+        },
+        where="the options",
+    )
+    (opened,) = open_runs([run])
+    place = out or opened.folder.path / "subspace" / f"{kind}-{sampler}"
+    stage = Subspaces(place.expanduser(), [opened], [around])
+    joined = (curve or opened.folder.path / "connect").expanduser()
+    execute(stage, asked, walk=walk, joined=joined, draws=draws, seed=seed)
+
+
+def execute(
+    stage: Subspaces, asked: Inference, *, walk: str, joined: Path, draws: int, seed: int
+) -> Chain:
+    """Does what `lowland subspace` does."""
+    console = Console()
+    store = _walk(stage, walk) if asked.kind == "pca" else None
+    curve = _curve(joined) if asked.kind == "curve" else None
+    weights = stage.weights()
+    stage.path.mkdir(parents=True, exist_ok=True)
+    with locked(stage.path), using_threads(stage.runs[0].threads):
+        stage.claim(asked.model_dump() | {"walk": walk, "seed": seed})
+        with Bars(console) as bars:
+            progress = bars.add(f"sample: {subspaces.title(asked)}")
+            place, record = stage.shape("subspace"), stage.record("chain.npz")
+            chain, told = subspaces.found(place, record), []
+            if chain is None:
+                sub = subspaces.spanned(
+                    stage.setup, asked, weights[0].weights, walk=store, curve=curve, seed=seed
+                )
+                with warnings.catch_warnings(record=True) as told:
+                    warnings.simplefilter("always")
+                    chain = subspaces.sampled(
+                        stage.setup,
+                        sub,
+                        asked,
+                        seed=seed,
+                        checkpoint=stage.path / "checkpoints" / "chains.safetensors",
+                        progress=progress,
+                    )
+                subspaces.kept(sub, chain, place, record)
+            progress(1, 1)
+            sub = stage.subspace()
+            posts: dict[str, tuple[str, Posterior]] = {
+                "Centre": ("center", PointMass(sub.center)),
+                subspaces.title(asked): ("posterior", chain.posterior()),
+            }
+            preds = {
+                title: _predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
+                for title, (file, post) in posts.items()
+            }
+            plane = _plane(stage, asked, chain, store, bars) if sub.k > 1 else None
+        for one in told:
+            say(console, f"Note: {one.message}")
+        _say_chain(chain, console)
+        table = Table.from_rows(_row(title, pred) for title, pred in preds.items())
+        table.save(stage.record("averages.json"))
+        show_figures(table, "test", "Test data", console)
+        pictures = _draw(stage, chain, preds, plane)
+    say(console, f"Results: {stage.path}/")
+    say(console, f"Pictures: {', '.join(pictures)}")
+    return chain
+
+
+def _walk(stage: Subspaces, name: str) -> Trajectory:
+    path = stage.runs[0].folder.path / "trajectory" / name
+    try:
+        return Trajectory.open(path, layout=stage.setup.layout)
+    except StoreError as error:
+        raise ConfigError(f"--kind pca: {error} A run of the method swa keeps iterates.") from error
+
+
+def _curve(joined: Path) -> Curve:
+    if not Connection.is_at(joined):
+        raise ConfigError(
+            f"--kind curve: {joined} holds no curve; run `lowland connect` first, or name its "
+            "folder with --curve."
+        )
+    fitted = [c for kind, c in Connection.open(joined).curves().items() if kind != "line"]
+    if not fitted:
+        raise ConfigError(
+            f"--kind curve: {joined} holds a line alone; run `lowland connect --kind bezier`."
+        )
+    return fitted[0]
+
+
+def _predicted(
+    stage: Subspaces, file: str, post: Posterior, draws: int, seed: int, progress: Any
+) -> Predictive:
+    path = stage.record(f"{file}.npz")
+    samples = None if post.support is not None else draws
+    with_ = Predictive.load(path) if path.is_file() else None
+    if with_ is not None and with_.samples == (samples or post.support):
+        progress(1, 1)
+        return with_
+    setup = stage.setup
+    pred = predict(setup.surface, post, setup.test, samples=samples, seed=seed, progress=progress)
+    pred.save(path)
+    return pred
+
+
+def _row(title: str, pred: Predictive) -> dict[str, Any]:
+    figures = pred.metrics()
+    row: dict[str, Any] = {"method": title}
+    row |= {name: figures[name] for name in METRICS if name in figures}
+    return row | {"samples": float(pred.samples)}
+
+
+def _plane(
+    stage: Subspaces, asked: Inference, chain: Chain, store: Trajectory | None, bars: Bars
+) -> SurfaceResult:
+    """The log posterior over the first two coordinates."""
+    file = stage.record("plane.npz")
+    if file.is_file():
+        return SurfaceResult.load(file)
+    found = posterior_plane(
+        stage.subspace(),
+        stage.setup.surface,
+        chain,
+        resolution=_SIDE,
+        count=min(_SHOWN, asked.rows or _SHOWN),
+        paths=None if store is None else {"SGD": store},
+        progress=bars.add("plane"),
+    )
+    found.save(file)
+    return found
+
+
+def _say_chain(chain: Chain, console: Console) -> None:
+    temperature = f"T = {chain.temperature:g}, prior scale {chain.prior_scale:g}"
+    how = f"{subspaces.evaluations(chain):,} log densities in {subspaces.seconds(chain):.1f} s"
+    say(console, f"{temperature}; {how}.")
+    if chain.log_weights is None and len(chain.coords) > 1:
+        worst, least = float(chain.rhat.max()), float(chain.ess.min())
+        say(console, f"R-hat {worst:.3f}, effective samples {least:.0f} of {len(chain.draws)}.")
+
+
+def _draw(
+    stage: Subspaces, chain: Chain, preds: dict[str, Predictive], plane: SurfaceResult | None
+) -> list[str]:
+    """Writes pictures/*.png; gives their names."""
+    drawn: dict[str, Any] = {}
+    if plane is not None:
+        drawn["posterior"] = plots.posterior(plane, chain=chain)
+    if chain.log_weights is None:
+        drawn["trace"] = plots.trace(chain)
+        if len(chain.coords) > 1:
+            drawn["rank"] = plots.rank(chain)
+    many = {t: p for t, p in preds.items() if p.samples > 1 and p.nll_by_samples is not None}
+    if many:
+        drawn["nll-by-samples"] = plots.samples(many)
+    for name, axes in drawn.items():
+        plots.save(axes, stage.path / "pictures" / f"{name}.png")
+    return [f"{name}.png" for name in drawn]

@@ -1,0 +1,136 @@
+"""Bayesian inference in a subspace of the weights, by any of the samplers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lowland.core import LossSurface
+from lowland.errors import ConfigError
+from lowland.files import PathLike
+from lowland.geometry import Shape
+from lowland.progress import Progress
+from lowland.records import Chain
+from lowland.samplers.base import Job, Sampler
+from lowland.samplers.registry import sampler_of
+from lowland.samplers.subspace import log_density, settings
+from lowland.samplers.tune import tune_temperature
+
+
+def infer(
+    sub: Shape,
+    surface: LossSurface,
+    *,
+    sampler: str | Sampler = "ess",
+    prior_scale: float | Sequence[float] | str | None = 1.0,
+    temperature: float | Sequence[float] | str = 1.0,
+    validation: Iterable[Any] | None = None,
+    chains: int = 16,
+    samples: int = 1000,
+    warmup: int | None = None,
+    thin: int = 1,
+    start: Tensor | None = None,
+    seed: int = 0,
+    loader: Iterable[Any] | None = None,
+    batchnorm: str = "refresh",
+    strategy: str | None = None,
+    chunk: int | None = None,
+    checkpoint: PathLike | None = None,
+    progress: Progress = False,
+) -> Chain:
+    r"""Samples \(p(z | D) \propto p(D | \hat w + P^T z)^{1/T}\, N(z; 0, s^2 I)\).
+
+    Izmailov et al. 2019. `chain.posterior()` are the draws as weights, for `ll.predict`.
+
+    Args:
+        sub: a `Subspace` or a `Plane`. surface: model, task and the data D.
+        sampler: "ess" (elliptical slice, all chains at once), "slice", "nuts", "sgld", "vi", "flow"
+            or "grid", or an object of one of their classes in `lowland.samplers`, with its options.
+        prior_scale: s, a standard deviation; a list of them, or "tune": the best on `validation`.
+        temperature: T, by which the log-likelihood is divided; a list, or "tune": likewise.
+        validation: rows to choose s and T on, never test rows; see `tune_temperature`.
+        chains, samples: how many, and how many of each after warming up.
+        warmup: transitions of each chain that are thrown away; None: what suits the sampler.
+        thin: keeps one transition in so many. start: (chains, k) or (k,); None: from the prior.
+        loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
+        strategy, chunk: how many points go together, see `ll.predict`; None: what is fastest.
+        checkpoint: a file: a stopped run goes on from it bit by bit, and one with more `samples`
+            from where it ended.
+        progress: True for a bar, or a callable of (done, total).
+
+    Raises:
+        ConfigError: T or s that are not positive, an unknown sampler, a checkpoint of other
+            settings. NonFiniteError: the log density is not finite where chains start.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from lowland.core import Regression
+    >>> from lowland.geometry import Subspace
+    >>> net = nn.Linear(1, 1, bias=False)  # N(0; w, 1) N(w; 0, 1) is a Gaussian of variance 1/2
+    >>> data = [(torch.ones(1, 1), torch.zeros(1, 1))]
+    >>> surface = LossSurface(net, Regression(noise_variance=1.0), data)
+    >>> chain = infer(Subspace(torch.zeros(1), torch.ones(1, 1)), surface, sampler="grid")
+    >>> chain.covariance
+    tensor([[0.5000]], dtype=torch.float64)
+    """
+    method = sampler_of(sampler)
+    about: dict[str, Any] = {}
+    if isinstance(prior_scale, str | Sequence) or isinstance(temperature, str | Sequence):
+        if validation is None:
+            raise ConfigError(
+                "validation: give rows to choose the temperature or the prior scale on, none of "
+                "the test rows."
+            )
+        began = time.perf_counter()
+        tuned = tune_temperature(
+            sub,
+            surface,
+            validation,
+            temperatures=temperature,
+            prior_scales=prior_scale,
+            sampler=method,
+            chains=chains,
+            seed=seed,
+            loader=loader,
+            batchnorm=batchnorm,
+            strategy=strategy,
+            chunk=chunk,
+            progress=progress,
+        )
+        temperature, prior_scale = tuned.temperature, tuned.prior_scale
+        about["tuning"] = {
+            "temperatures": tuned.temperatures,
+            "prior_scales": tuned.prior_scales,
+            "nll": tuned.nll,
+            "evaluations": tuned.evaluations,
+            "seconds": time.perf_counter() - began,
+        }
+    density = log_density(
+        sub,
+        surface,
+        prior_scale=prior_scale,
+        temperature=temperature,
+        loader=loader,
+        batchnorm=batchnorm,
+        strategy=strategy,
+        chunk=chunk,
+    )
+    job = Job(
+        chains=chains,
+        samples=samples,
+        warmup=warmup,
+        thin=thin,
+        start=start,
+        seed=seed,
+        checkpoint=checkpoint,
+        settings={}
+        if checkpoint is None
+        else settings(sub, surface, loader=loader, batchnorm=batchnorm),
+        progress=progress,
+    )
+    chain = method.run(density, job)
+    chain.about.update(about)
+    return chain.within(sub)

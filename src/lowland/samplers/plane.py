@@ -1,0 +1,83 @@
+"""The log posterior over two coordinates of a subspace, to look at with what was sampled there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lowland.core import LossSurface
+from lowland.errors import ConfigError
+from lowland.evaluate.evaluator import rows_for
+from lowland.files import PathLike
+from lowland.geometry import Affine, Subspace
+from lowland.landscape.scan import scan
+from lowland.progress import Progress
+from lowland.records import Chain, SurfaceResult
+
+_WIDE = 4.0  # standard deviations of the draws that a picture shows
+
+
+def posterior_plane(
+    sub: Affine,
+    surface: LossSurface,
+    chain: Chain,
+    *,
+    coordinates: Sequence[int] = (0, 1),
+    bounds: Sequence[Sequence[float]] | None = None,
+    resolution: int = 41,
+    loader: Iterable[Any] | None = None,
+    count: int | None = None,
+    batchnorm: str = "refresh",
+    paths: Any = None,
+    store: PathLike | None = None,
+    progress: Progress = False,
+) -> SurfaceResult:
+    r"""\(\tfrac1T \log p(D | z) + \log N(z; 0, s^2 I)\) over \(z_i, z_j\), at the draws' mean else.
+
+    T and s are the chain's. `plots.posterior(record, chain=chain)` draws it with the samples.
+
+    Args:
+        sub, surface, loader, batchnorm: as the chain was sampled with. coordinates: i and j.
+        bounds: ((low, high), (low, high)); None: four standard deviations about the draws' mean.
+        resolution, count, paths, store, progress: as for `ll.scan`. With `count=` fewer rows are
+            looked at, and their log-likelihood is scaled to all of them.
+
+    Raises:
+        ConfigError: coordinates that the subspace does not have.
+    """
+    i, j = coordinates
+    if i == j or not 0 <= min(i, j) <= max(i, j) < sub.k:
+        raise ConfigError(f"coordinates: expected two of 0 to {sub.k - 1}, got {i} and {j}.")
+    rest = chain.mean.clone()
+    rest[[i, j]] = 0
+    plane = Subspace(sub(rest[None])[0], sub.basis[[i, j]])
+    if bounds is None:
+        half = _WIDE * chain.covariance.diagonal().sqrt()
+        bounds = [(float(chain.mean[c] - half[c]), float(chain.mean[c] + half[c])) for c in (i, j)]
+    shown = rows_for(surface, loader, count=count)
+    found = scan(
+        plane,
+        surface,
+        resolution=resolution,
+        bounds=bounds,
+        loader=shown,
+        metrics=("loss",),
+        batchnorm=batchnorm,
+        paths=paths,
+        store=store,
+        progress=progress,
+    )
+    every = surface.rows_of(loader).held()
+    assert every.items is not None  # held
+    assert found.y is not None  # a plane
+    value = -every.items / chain.temperature * found.figures["loss"]
+    if chain.prior_scale is not None:
+        square = found.x[None, :] ** 2 + found.y[:, None] ** 2 + float(rest @ rest)
+        constant = sub.k * (math.log(chain.prior_scale) + 0.5 * math.log(2 * math.pi))
+        value = value - 0.5 * square / chain.prior_scale**2 - constant
+    about = found.about | {"coordinates": torch.tensor([i, j])}
+    return replace(found, figures={"log_density": value}, about=about)

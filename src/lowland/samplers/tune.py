@@ -1,0 +1,149 @@
+"""The temperature and the prior scale with the best predictions on validation data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface, Regression
+from lowland.errors import ConfigError, DataError, NonFiniteError
+from lowland.evaluate import predict
+from lowland.geometry import Shape
+from lowland.progress import Progress, reporting
+from lowland.records import TemperingResult
+from lowland.samplers.base import Job, Sampler
+from lowland.samplers.registry import sampler_of
+from lowland.samplers.subspace import log_density
+
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+PRIOR_SCALES = (0.3, 1.0, 3.0)
+_TEMPER = "tune"
+
+
+def tune_temperature(
+    sub: Shape,
+    surface: LossSurface,
+    validation: Iterable[Any],
+    *,
+    temperatures: float | Sequence[float] | str = _TEMPER,
+    prior_scales: float | Sequence[float] | str | None = 1.0,
+    sampler: str | Sampler = "ess",
+    chains: int = 16,
+    samples: int = 10,
+    warmup: int | None = None,
+    draws: int = 30,
+    seed: int = 0,
+    loader: Iterable[Any] | None = None,
+    batchnorm: str = "refresh",
+    strategy: str | None = None,
+    chunk: int | None = None,
+    progress: Progress = False,
+) -> TemperingResult:
+    r"""NLL of the model average on validation rows, for each temperature and prior scale.
+
+    The posterior of a few coordinates given n rows is as narrow as \(1/\sqrt n\), as if the
+    subspace held the truth; a temperature above 1 widens it (Izmailov et al. 2019). Chains are run
+    from the highest temperature down, each from where the last ended, with the same seed.
+
+    It costs about (temperatures) x (prior scales) x (chains) x (warm-up + samples) transitions; the
+    record says how many evaluations they were.
+
+    Args:
+        sub, surface: as `ll.infer` takes them. validation: rows, never test rows.
+        temperatures: to try; "tune": 0.1 to 10,000. prior_scales: likewise; "tune": 0.3, 1, 3.
+        samples: of each chain. warmup: transitions before them; None: what suits the sampler for
+            the first temperature, and a quarter of that for the others.
+        draws: weights in each model average.
+
+    Raises:
+        ConfigError: nothing to try. DataError: validation rows without targets.
+    """
+    hot = sorted(_tried(temperatures, TEMPERATURES, "temperatures"), reverse=True)
+    scales = [None] if prior_scales is None else _tried(prior_scales, PRIOR_SCALES, "prior_scales")
+    method = sampler_of(sampler)
+    held = surface.rows_of(validation).held()
+    rows: list[dict[str, float]] = []
+    evaluations = 0
+    total = len(hot) * len(scales)
+    with reporting(progress, "temperatures") as report:
+        for scale in scales:
+            start: Tensor | None = None
+            for temperature in hot:
+                density = log_density(
+                    sub,
+                    surface,
+                    prior_scale=scale,
+                    temperature=temperature,
+                    loader=loader,
+                    batchnorm=batchnorm,
+                    strategy=strategy,
+                    chunk=chunk,
+                )
+                row = {
+                    "temperature": temperature,
+                    "prior_scale": math.nan if scale is None else scale,
+                }
+                later = None if start is None else max(getattr(method, "warmup", 0) // 4, 10)
+                job = Job(
+                    chains=chains,
+                    samples=samples,
+                    warmup=later if warmup is None else warmup,
+                    start=start,
+                    seed=seed,
+                )
+                chain = method.run(density, job)
+                if len(chain.coords) == chains:
+                    start = chain.coords[:, -1]
+                evaluations += chain.evaluations
+                post = chain.within(sub).posterior()
+                rows.append(row | _figures(surface, post, held, draws, seed, batchnorm))
+                report(len(rows), total)
+    nll = [row["nll"] for row in rows]
+    if not any(map(math.isfinite, nll)):
+        raise NonFiniteError(
+            "no temperature gives a finite NLL on the validation rows; look at the subspace's "
+            "centre, or try higher temperatures and smaller prior scales."
+        )
+    second = "rmse" if isinstance(surface.task, Regression) else "error"
+    return TemperingResult(
+        temperatures=torch.tensor([row["temperature"] for row in rows], dtype=torch.float64),
+        prior_scales=torch.tensor([row["prior_scale"] for row in rows], dtype=torch.float64),
+        nll=torch.tensor(nll, dtype=torch.float64),
+        second=torch.tensor([row.get(second, math.nan) for row in rows], dtype=torch.float64),
+        second_name=second,
+        best=min(range(len(nll)), key=lambda i: nll[i] if math.isfinite(nll[i]) else math.inf),
+        samples=draws,
+        evaluations=evaluations,
+    )
+
+
+def _figures(
+    surface: LossSurface, post: Any, rows: Any, draws: int, seed: int, batchnorm: str
+) -> dict[str, float]:
+    try:
+        pred = predict(
+            surface, post, rows, samples=draws, seed=seed, keep="none", batchnorm=batchnorm
+        )
+    except NonFiniteError:  # too wide for the network to survive
+        return {"nll": math.inf}
+    if pred.nll_by_samples is None:
+        raise DataError("validation: give rows with targets; temperatures are chosen by their NLL.")
+    figures = pred.metrics()
+    if "accuracy" in figures:
+        figures["error"] = 1 - figures["accuracy"]
+    # a regression's average is judged by the Gaussian of its moments, as the paper does
+    return figures | {"nll": figures.get("nll_gaussian", figures["nll"])}
+
+
+def _tried(asked: Any, usual: Sequence[float], what: str) -> list[float]:
+    if isinstance(asked, str) and asked != _TEMPER:
+        raise ConfigError(f"{what}: expected numbers or 'tune', got {asked!r}.")
+    found = usual if isinstance(asked, str) else asked
+    values = [float(v) for v in (found if isinstance(found, Sequence) else [found])]
+    if not values:
+        raise ConfigError(f"{what}: expected at least one number.")
+    return values

@@ -1,0 +1,237 @@
+"""Inference in a subspace of a linear network, whose posterior is Gaussian in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lowland as ll
+from lowland import samplers
+from tests.samplers.contract import errors_of, short
+
+
+def problem(rank=2, *, rows=40, inputs=4, noise=0.3, batch_size=40, seed=0):
+    """A surface, a subspace, and the posterior's mean, covariance and log evidence at T."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, inputs, generator=g)
+    y = x @ torch.randn(inputs, 1, generator=g) + noise**0.5 * torch.randn(rows, 1, generator=g)
+    net = nn.Linear(inputs, 1, bias=False)
+    batches = [(a, b) for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True)]
+    surface = ll.LossSurface(net, ll.Regression(noise_variance=noise), batches)
+    sub = ll.Subspace(
+        torch.randn(inputs, generator=g), 0.7 * torch.randn(rank, inputs, generator=g)
+    )
+
+    def truth(temperature, scale):
+        design = x.double() @ sub.basis.double().T  # (rows, k)
+        rest = (y[:, 0] - x @ sub.center).double()
+        k = sub.k
+        precision = design.T @ design / (noise * temperature) + torch.eye(k) / scale**2
+        covariance = torch.linalg.inv(precision)
+        mean = covariance @ design.T @ rest / (noise * temperature)
+        # the integral of N(rest; design z, noise)^(1/T) N(z; 0, scale²)
+        gap = rest @ rest / (noise * temperature) - mean @ precision @ mean
+        log = -0.5 * gap - rows / temperature * 0.5 * math.log(2 * math.pi * noise)
+        log += 0.5 * torch.logdet(covariance) - k * math.log(scale)
+        return mean, covariance, float(log)
+
+    return surface, sub, truth
+
+
+@pytest.mark.parametrize("sampler", ["ess", "slice", "nuts", "vi", "grid"])
+def test_the_posterior_of_a_linear_network(sampler):
+    surface, sub, truth = problem()
+    mean, covariance, _ = truth(4.0, 1.5)
+    chain = ll.infer(
+        sub, surface, sampler=sampler, temperature=4.0, prior_scale=1.5, chains=8, samples=300
+    )
+    if sampler == "grid":
+        sd = covariance.diagonal().sqrt()
+        assert ((chain.mean - mean).abs() < 0.005 * sd).all()
+        assert ((chain.covariance - covariance).abs() < 0.01 * sd[:, None] * sd).all()
+        return
+    first, second = errors_of(chain, mean, covariance)
+    assert first.abs().max() < 4
+    assert second.abs().max() < 4
+
+
+def test_the_evidence_of_a_linear_network():
+    surface, sub, truth = problem()
+    log = truth(2.0, 1.5)[2]
+    exact = ll.evidence(sub, surface, temperature=2.0, prior_scale=1.5)
+    assert exact.method == "grid"
+    assert abs(exact.log_evidence - log) < 0.01
+    sampled = ll.evidence(sub, surface, temperature=2.0, prior_scale=1.5, method="tempering")
+    assert 0 < sampled.error < 0.3
+    assert abs(sampled.log_evidence - log) < 4 * sampled.error
+
+
+def test_evidence_in_more_dimensions_prefers_the_subspace_that_holds_the_solution():
+    surface, sub, truth = problem(rank=4)
+    found = ll.evidence(sub, surface, seed=1)
+    assert found.method == "tempering"
+    assert abs(found.log_evidence - truth(1.0, 1.0)[2]) < 4 * found.error
+    w = torch.linalg.lstsq(
+        torch.cat([b.args[0] for b in surface.data]), torch.cat([b.target for b in surface.data])
+    ).solution[:, 0]
+    good = ll.evidence(ll.Subspace(w, sub.basis[:2]), surface)
+    poor = ll.evidence(ll.Subspace(w + 5, sub.basis[:2]), surface)
+    assert good.log_evidence > poor.log_evidence + 10
+
+
+def test_draws_are_weights_and_predict():
+    surface, sub, truth = problem()
+    chain = ll.infer(sub, surface, chains=4, samples=200)
+    post = chain.posterior()
+    _, off = sub.coords_of(post.sample(5))
+    assert off.max() < 1e-5
+    pred = ll.predict(surface, chain.posterior(), samples=200)
+    mean, covariance, _ = truth(1.0, 1.0)
+    x = next(iter(surface.data)).args[0].double()
+    design = x @ sub.basis.double().T
+    expected = (x @ sub.center.double()) + design @ mean
+    spread = (design @ covariance * design).sum(1) + 0.3
+    assert (pred.mean[:, 0] - expected).abs().max() < 0.1
+    assert (pred.variance[:, 0] / spread - 1).abs().max() < 0.1
+
+
+@short
+def test_a_chain_on_disk_needs_its_subspace(tmp_path):
+    surface, sub, _ = problem()
+    chain = ll.infer(sub, surface, chains=2, samples=5)
+    chain.save(tmp_path / "chain.npz")
+    found = samplers_chain(tmp_path / "chain.npz")
+    with pytest.raises(ll.ConfigError, match="give the subspace"):
+        found.posterior()
+    assert torch.equal(found.posterior(sub).draw(3), chain.posterior().draw(3))
+
+
+def samplers_chain(path):
+    from lowland.records import Chain
+
+    return Chain.load(path)
+
+
+@short
+def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path):
+    surface, sub, _ = problem()
+    file = tmp_path / "chains.safetensors"
+    whole = ll.infer(sub, surface, chains=4, samples=20, warmup=10)
+    ll.infer(sub, surface, chains=4, samples=8, warmup=10, checkpoint=file)
+    more = ll.infer(sub, surface, chains=4, samples=20, warmup=10, checkpoint=file)
+    assert torch.equal(whole.coords, more.coords)
+    options = {"chains": 4, "samples": 20, "warmup": 10}
+    for other in ({"temperature": 2.0}, {"prior_scale": 2.0}, {"seed": 1}, {"sampler": "slice"}):
+        with pytest.raises(ll.ConfigError, match="other settings"):
+            ll.infer(sub, surface, **{**options, **other}, checkpoint=file)
+    moved = ll.Subspace(sub.center + 1e-3, sub.basis)
+    with pytest.raises(ll.ConfigError, match="other settings"):
+        ll.infer(moved, surface, chains=4, samples=20, warmup=10, checkpoint=file)
+    others, _, _ = problem(seed=3)
+    with pytest.raises(ll.ConfigError, match="other settings"):
+        ll.infer(sub, others, chains=4, samples=20, warmup=10, checkpoint=file)
+
+
+def test_batches_and_their_order_do_not_matter():
+    surface, sub, _ = problem(rows=41, batch_size=41)
+    z = torch.randn(6, sub.k, dtype=torch.float64)
+    whole = samplers.log_density(sub, surface)(z)
+    for size in (1, 7, 40):
+        parts, _, _ = problem(rows=41, batch_size=size)
+        found = samplers.log_density(sub, parts)(z)
+        assert ((found - whole) / whole).abs().max() < 1e-6
+        back = ll.LossSurface(
+            nn.Linear(4, 1, bias=False),
+            ll.Regression(noise_variance=0.3),
+            [(b.args[0], b.target) for b in reversed(list(parts.data))],
+        )
+        assert ((samplers.log_density(sub, back)(z) - whole) / whole).abs().max() < 1e-6
+
+
+def test_minibatches_are_unbiased():
+    surface, sub, _ = problem(batch_size=10)
+    density = samplers.log_density(sub, surface, temperature=2.0, prior_scale=1.5)
+    z = torch.randn(3, sub.k, dtype=torch.float64)
+    value, gradient = density.value_and_grad(z)
+    each = [density.minibatch(z, step) for step in range(400)]
+    assert len({float(v[0]) for v, _ in each}) == 4  # of the four batches
+    distinct = {float(v[0]): (v, g) for v, g in each}
+    assert torch.allclose(torch.stack([v for v, _ in distinct.values()]).mean(0), value, rtol=1e-6)
+    assert torch.allclose(
+        torch.stack([g for _, g in distinct.values()]).mean(0), gradient, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_temperature_is_chosen_on_validation_rows():
+    surface, sub, _ = problem(rows=12, batch_size=12, noise=1.0)
+    other, _, _ = problem(rows=200, batch_size=200, noise=1.0, seed=5)
+    validation = [(b.args[0], b.target) for b in other.data]
+    tuned = ll.tune_temperature(
+        sub, surface, validation, temperatures=[0.01, 1.0, 100.0], chains=4, samples=20
+    )
+    assert tuned.nll.shape == (3,)
+    assert tuned.evaluations > 3 * 4 * 20
+    assert tuned.temperature == tuned.temperatures[tuned.nll.argmin()]
+    chain = ll.infer(
+        sub,
+        surface,
+        temperature=[0.01, 1.0, 100.0],
+        validation=validation,
+        chains=4,
+        samples=50,
+    )
+    assert chain.temperature in (0.01, 1.0, 100.0)
+    assert chain.about["tuning"]["evaluations"] > 0
+
+
+def test_the_log_posterior_on_a_plane():
+    surface, sub, _ = problem(rank=3)
+    chain = ll.infer(sub, surface, temperature=2.0, prior_scale=1.5, chains=4, samples=200)
+    found = ll.posterior_plane(sub, surface, chain, coordinates=(0, 2), resolution=5)
+    density = samplers.log_density(sub, surface, temperature=2.0, prior_scale=1.5)
+    z = chain.mean.repeat(25, 1)
+    z[:, 0], z[:, 2] = found.x.repeat(5), found.y.repeat_interleave(5)
+    assert torch.allclose(found.log_density.flatten(), density(z), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": "gibbs"}, "expected one of ess"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"prior_scale": 0.0}, "prior_scale"),
+        ({"prior_scale": None}, "Gaussian prior"),
+        ({"temperature": "tune"}, "validation"),
+        ({"temperature": "low", "validation": []}, "expected numbers or 'tune'"),
+        ({"chains": 0}, "chains"),
+        ({"start": torch.zeros(3)}, "start"),
+    ],
+)
+def test_bad_input(options, message):
+    surface, sub, _ = problem()
+    with pytest.raises(ll.ConfigError, match=message):
+        ll.infer(sub, surface, **options)
+
+
+def test_a_curve_is_not_flat():
+    surface, sub, _ = problem()
+    curve = ll.Bezier.between(sub.center, sub.center + 1)
+    with pytest.raises(ll.ConfigError, match="from_curve"):
+        ll.infer(curve, surface)
+
+
+def test_no_finite_density_at_the_start():
+    surface, sub, _ = problem()
+    far = ll.Subspace(sub.center, sub.basis * 1e25)
+    with pytest.raises(ll.NonFiniteError, match="start"):
+        ll.infer(far, surface)
+
+
+def test_weights_of_another_model():
+    surface, _, _ = problem()
+    with pytest.raises(ll.LayoutError):
+        ll.infer(ll.Subspace(torch.zeros(3), torch.eye(3)), surface)
