@@ -51,6 +51,29 @@ class TestLines(FigureContract):
         return {"one draw": lines(1, data=False), "two targets": lines(3, d=2)}
 
 
+class TestRow(FigureContract):
+    figure = "functions"
+
+    def record(self):
+        return {"random": lines(5), "PCA": lines(9), "curve": lines(2)}
+
+    def odd_records(self):
+        return {
+            "one": {"PCA": lines()},
+            "two targets": {"a": lines(3, d=2), "b": lines(3, d=2, data=False)},
+            "five": {f"subspace {i}": lines(3) for i in range(5)},
+        }
+
+    def test_nothing_of_it_is_cut_off(self):
+        for name, record in (self.odd_records() | {"": self.record()}).items():
+            for options in ({}, {"sigmas": 3, "noise": False}):
+                ax = self.draw(record, **options)
+                ax.figure.canvas.draw()
+                box, whole = ax.get_tightbbox(), ax.figure.bbox
+                assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
+                assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
+
+
 class TestDecisions(FigureContract):
     figure = "functions"
 
@@ -122,6 +145,50 @@ def test_fewer_lines_and_another_target():
     assert ax.get_ylabel() == "target 1"
     with pytest.raises(ConfigError, match="target: expected 0 to 1, got 2"):
         functions(record, target=2)
+
+
+def test_the_band_is_as_wide_as_asked_with_the_noise_or_without():
+    record = lines(5)  # noise of variance 0.04
+    spread = record.draws.var(0, correction=0)[:, 0]
+    for options, variance, said in [
+        ({"sigmas": 3}, spread + 0.04, "average ± 3 sd"),
+        ({"sigmas": 3, "noise": False}, spread, "average ± 3 sd of the draws"),
+        ({"noise": False, "drawn": 1}, spread, "average ± 2 sd of the draws"),  # of all, though
+    ]:
+        ax = functions(record, **options)
+        (band,) = ax.collections
+        top = np.array(sorted({tuple(p) for p in band.get_paths()[0].vertices.round(9).tolist()}))
+        far = options.get("sigmas", 2) * variance.sqrt()
+        for x, mean, half in zip(X[:, 0], record.mean[:, 0], far, strict=True):
+            edges = top[np.abs(top[:, 0] - float(x)) < 1e-6, 1]
+            assert edges.max() == pytest.approx(float(mean + half), abs=1e-5)
+            assert edges.min() == pytest.approx(float(mean - half), abs=1e-5)
+        assert said in [text.get_text() for text in ax.get_legend().get_texts()]
+    no_noise = FunctionsResult(X, record.draws, record.mean, task="regression")
+    assert not functions(no_noise).collections
+    assert functions(no_noise, noise=False).collections
+    with pytest.raises(ConfigError, match="sigmas: expected a positive number"):
+        functions(record, sigmas=0)
+
+
+def test_records_by_name_are_panels_of_one_scale():
+    records = {"random": lines(2), "PCA": lines(9), "curve": lines(4)}
+    ax = functions(records)
+    row = [ax, *ax.child_axes]
+    assert [axes.texts[0].get_text() for axes in row] == list(records)
+    assert ax.get_legend().get_texts()[0].get_text() == "draws"  # as their numbers differ
+    same = functions(records, drawn=2)
+    assert same.get_legend().get_texts()[0].get_text() == "2 draws"
+    for axes, record in zip(row, records.values(), strict=True):
+        thin = [line.get_ydata() for line in axes.lines if line.get_linewidth() < 1]
+        np.testing.assert_allclose(thin[: len(record.draws)], record.draws[..., 0])
+        assert (axes.get_xlim(), axes.get_ylim()) == (ax.get_xlim(), ax.get_ylim())
+    ax.figure.canvas.draw()
+    places = [axes.get_window_extent() for axes in row]
+    assert all(a.x1 < b.x0 for a, b in pairwise(places))
+    assert max(p.width for p in places) - min(p.width for p in places) < 1
+    with pytest.raises(ConfigError, match="panels of regressions of 1 input only"):
+        functions({"a": classes(), "b": classes()})
 
 
 # -- decisions -------------------------------------------------------------------------------------

@@ -119,7 +119,8 @@ def samplers_chain(path):
 def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path):
     surface, sub, _ = problem()
     file = tmp_path / "chains.safetensors"
-    whole = ll.infer(sub, surface, chains=4, samples=20, warmup=10)
+    first = tmp_path / "whole.safetensors"
+    whole = ll.infer(sub, surface, chains=4, samples=20, warmup=10, checkpoint=first)
     ll.infer(sub, surface, chains=4, samples=8, warmup=10, checkpoint=file)
     more = ll.infer(sub, surface, chains=4, samples=20, warmup=10, checkpoint=file)
     assert torch.equal(whole.coords, more.coords)
@@ -165,6 +166,7 @@ def test_minibatches_are_unbiased():
     )
 
 
+@short
 def test_a_temperature_is_chosen_on_validation_rows():
     surface, sub, _ = problem(rows=12, batch_size=12, noise=1.0)
     other, _, _ = problem(rows=200, batch_size=200, noise=1.0, seed=5)
@@ -187,6 +189,7 @@ def test_a_temperature_is_chosen_on_validation_rows():
     assert chain.about["tuning"]["evaluations"] > 0
 
 
+@short
 def test_the_log_posterior_on_a_plane():
     surface, sub, _ = problem(rank=3)
     chain = ll.infer(sub, surface, temperature=2.0, prior_scale=1.5, chains=4, samples=200)

@@ -117,6 +117,16 @@ class LogLikelihood:
         by_anchor = torch.cat(into) if into else c.new_zeros(c.shape)  # (n, A)
         return _joined(values, c), torch.einsum("nka,na->nk", slopes, by_anchor)
 
+    def state_dict(self) -> dict[str, Any]:
+        """How it was planned: what makes values of a later process the same bit by bit."""
+        plans = {str(k): (p.strategy, p.chunk, p.threads) for k, p in self._plans.items()}
+        return {"plans": plans, "seen": {str(n): calls for n, calls in self._seen.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on as what `state_dict` is of."""
+        self._plans = {int(key): Plan(*values) for key, values in state["plans"].items()}
+        self._seen = {int(n): calls for n, calls in state["seen"].items()}
+
     # -- values ----------------------------------------------------------------------------------
 
     @torch.no_grad()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lowland.errors import ConfigError, DataError
-from lowland.plots.overlays import make_room, words_below
+from lowland.plots.overlays import letters_across, make_room, words_below
 from lowland.plots.panels import panels
 from lowland.plots.style import (
+    FAINT,
     INK,
     MUTED,
     PALETTE,
@@ -18,6 +20,7 @@ from lowland.plots.style import (
     colour,
     colours_of,
     halo,
+    named,
     numbers,
 )
 from lowland.records import FunctionsResult
@@ -33,17 +36,27 @@ PALE, DEEP = (
 
 
 def functions(
-    record: FunctionsResult, *, ax: Axes | None = None, drawn: int | None = None, target: int = 0
+    record: FunctionsResult | Mapping[str, FunctionsResult],
+    *,
+    ax: Axes | None = None,
+    drawn: int | None = None,
+    target: int = 0,
+    sigmas: float = 2.0,
+    noise: bool = True,
 ) -> Axes:
     """Draws what a posterior over weights says as functions of one or two inputs.
 
-    Regression of one input: draws as thin lines, their average with a band of ± 2 standard
-    deviations, total variance, and the data as dots. Classification of two inputs, on a regular
+    Regression of one input: draws as thin lines, their average with a band of standard deviations,
+    and the data as dots; several records by name are panels of one scale, as Izmailov et al. (2019)
+    set subspaces side by side, with `sigmas=3`. Classification of two inputs, on a regular
     grid: the average's probability of the second class, or with more classes the most likely one,
     paler where it is less probable, and beside it single draws. Contours are decision boundaries.
 
     Args:
         drawn: single draws to show; None: all lines, or 3 panels. target: of a regression, which.
+        sigmas: half the band's width, in standard deviations.
+        noise: whether the band is of new targets, total variance, or of the function alone: how far
+            the record's draws are spread.
 
     Raises:
         ConfigError: functions that no picture is for.
@@ -55,49 +68,106 @@ def functions(
     >>> [text.get_text() for text in functions(record).get_legend().get_texts()]
     ['2 draws', 'average ± 2 sd']
     """
-    d = record.inputs.shape[1]
-    if record.task == "regression" and d == 1:
-        return _lines(record, ax=ax, drawn=drawn, target=target)
-    if record.task == "classification" and d == 2:
-        return _decisions(record, ax=ax, drawn=3 if drawn is None else drawn)
+    records = named(record)
+    lines = all(one.task == "regression" and one.inputs.shape[1] == 1 for one in records.values())
+    if lines:
+        if not sigmas > 0:
+            raise ConfigError(f"sigmas: expected a positive number, got {sigmas}.")
+        band = _Band(drawn, target, sigmas, noise)
+        if isinstance(record, Mapping):
+            return _row(records, band, ax=ax)
+        return _lines(record, band, ax=ax)
+    first, *others = records.values()
+    if others:
+        raise ConfigError("functions: several records are panels of regressions of 1 input only.")
+    d = first.inputs.shape[1]
+    if first.task == "classification" and d == 2:
+        return _decisions(first, ax=ax, drawn=3 if drawn is None else drawn)
     raise ConfigError(
         f"functions: a picture is of a regression of 1 input or a classification of 2, got a "
-        f"{record.task} of {d}; give inputs of such a slice, or draw the record's numbers yourself."
+        f"{first.task} of {d}; give inputs of such a slice, or draw the record's numbers yourself."
     )
 
 
-def _lines(record: FunctionsResult, *, ax: Axes | None, drawn: int | None, target: int) -> Axes:
+class _Band(NamedTuple):
+    """What is shown of draws over one input."""
+
+    drawn: int | None
+    target: int
+    sigmas: float
+    noise: bool
+
+    def around(self, record: FunctionsResult) -> tuple[np.ndarray | None, str]:
+        """Half the band's width, (n,), and the average's name in the legend."""
+        if self.noise and record.variance is None:
+            return None, "average"
+        values = record.variance if self.noise else None
+        if values is None:  # without the draws' noise
+            values = record.draws.double().var(0, correction=0)
+        far = self.sigmas * np.sqrt(numbers(values)[:, self.target])
+        return far, f"average ± {self.sigmas:g} sd" + ("" if self.noise else " of the draws")
+
+
+def _lines(record: FunctionsResult, band: _Band, *, ax: Axes | None) -> Axes:
     """Draws over one input."""
-    outputs = record.mean.shape[1]
+    with canvas(ax) as ax:
+        _one(ax, record, band)
+        ax.margins(x=0)
+        # beside the axes: inside, some line runs through it
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def _row(records: Mapping[str, FunctionsResult], band: _Band, *, ax: Axes | None) -> Axes:
+    """Panels in a row, of one scale."""
+    n = len(records)
+    share = 1 / (n + FAR * (n - 1))
+    boxes = [(i * (1 + FAR) * share, 0.0, share, 1.0) for i in range(n)]
+    if ax is not None:
+        make_room(ax, below=0.16, beside=0)
+    with canvas(ax, size=(max(2.7 * n + 0.8, 4.6), 3.4)) as ax:
+        row = panels(ax, boxes, sharex=ax, sharey=ax)
+        for axes, (name, record) in zip(row, records.items(), strict=True):
+            _one(axes, record, band)
+            above: Any = {"xytext": (0, 4), "textcoords": "offset points", "va": "bottom"}
+            axes.annotate(name, (0, 1), xycoords="axes fraction", color=INK, **above)
+            axes.margins(x=0)
+        for axes in row[1:]:
+            axes.grid(True, color=FAINT, linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.set_ylabel("")
+            axes.tick_params(labelleft=False, color=MUTED, labelsize=SMALL, labelcolor=INK)
+        if len({len(one.draws[: band.drawn]) for one in records.values()}) > 1:
+            ax.lines[0].set_label("draws")  # the legend is of all panels
+        words_below(ax, "", width=letters_across(ax))
+    return ax
+
+
+def _one(ax: Axes, record: FunctionsResult, band: _Band) -> None:
+    """One record's lines, band and dots."""
+    outputs, target = record.mean.shape[1], band.target
     if not 0 <= target < outputs:
         raise ConfigError(f"target: expected 0 to {outputs - 1}, got {target}.")
     x = numbers(record.inputs)[:, 0]
     order = np.argsort(x, kind="stable")
     x, draws = x[order], numbers(record.draws)[:, order, target]
-    draws = draws if drawn is None else draws[:drawn]
+    draws = draws if band.drawn is None else draws[: band.drawn]
     mean = numbers(record.mean)[order, target]
-    with canvas(ax) as ax:
-        for i, draw in enumerate(draws):
-            label = f"{len(draws)} draws" if not i else "_draw"
-            style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45, "zorder": 2}
-            ax.plot(x, draw, color=colour(5), label=label, **style)
-        label = "average"
-        if record.variance is not None:
-            label = "average ± 2 sd"
-            far = 2 * np.sqrt(numbers(record.variance)[order, target])
-            band: dict[str, Any] = {"alpha": 0.15, "linewidth": 0, "zorder": 1}
-            ax.fill_between(x, mean - far, mean + far, color=colour(0), **band)
-        ax.plot(x, mean, color=colour(0), linewidth=2.2, label=label, zorder=3)
-        if record.data_inputs is not None and record.data_targets is not None:
-            at = numbers(record.data_inputs)[:, 0]
-            y = numbers(record.data_targets).reshape(len(at), -1)[:, target]
-            dot: dict[str, Any] = {"markersize": 3.5, "markeredgecolor": "white"}
-            ax.plot(at, y, "o", color=INK, markeredgewidth=0.4, label="data", zorder=4, **dot)
-        ax.margins(x=0)
-        ax.set(xlabel="input", ylabel="target" if outputs == 1 else f"target {target}")
-        # beside the axes: inside, some line runs through it
-        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return ax
+    for i, draw in enumerate(draws):
+        label = f"{len(draws)} draws" if not i else "_draw"
+        style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45, "zorder": 2}
+        ax.plot(x, draw, color=colour(5), label=label, **style)
+    far, label = band.around(record)
+    if far is not None:
+        pale: dict[str, Any] = {"alpha": 0.15, "linewidth": 0, "zorder": 1}
+        ax.fill_between(x, mean - far[order], mean + far[order], color=colour(0), **pale)
+    ax.plot(x, mean, color=colour(0), linewidth=2.2, label=label, zorder=3)
+    if record.data_inputs is not None and record.data_targets is not None:
+        at = numbers(record.data_inputs)[:, 0]
+        y = numbers(record.data_targets).reshape(len(at), -1)[:, target]
+        dot: dict[str, Any] = {"markersize": 3.5, "markeredgecolor": "white"}
+        ax.plot(at, y, "o", color=INK, markeredgewidth=0.4, label="data", zorder=4, **dot)
+    ax.set(xlabel="input", ylabel="target" if outputs == 1 else f"target {target}")
 
 
 def _decisions(record: FunctionsResult, *, ax: Axes | None, drawn: int) -> Axes:

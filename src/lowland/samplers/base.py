@@ -37,7 +37,8 @@ class Job:
             are thrown away; None: what the sampler takes. thin: keeps one transition in so many.
         start: (chains, k) points; None: drawn from the prior. seed: of everything random.
         checkpoint: a file that a stopped run goes on from. settings: what must be the same for it
-            to go on, such as a hash of the data. progress: True for a bar, or a callable.
+            to go on, such as a hash of the data. memory: what else a run that goes on must know,
+            with `state_dict` and `load_state_dict`. progress: True for a bar, or a callable.
     """
 
     chains: int = 16
@@ -48,6 +49,7 @@ class Job:
     seed: int = 0
     checkpoint: PathLike | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    memory: Any = None
     progress: Progress = False
 
     def __post_init__(self) -> None:
@@ -98,12 +100,17 @@ class Job:
                 f"{self.checkpoint} is of chains with other settings ({'; '.join(other)}); name "
                 "another checkpoint, or delete it to start anew."
             )
+        if self.memory is not None and "memory" in state:
+            self.memory.load_state_dict(state["memory"])
         return state
 
     def keep(self, kind: dict[str, Any], state: dict[str, Any]) -> None:
         """Writes the state in the place of the last one, atomically."""
         if self.checkpoint is not None:
-            save_tree(self.checkpoint, state | {"settings": self.settings | kind}, kind=KIND)
+            body = state | {"settings": self.settings | kind}
+            if self.memory is not None:
+                body["memory"] = self.memory.state_dict()
+            save_tree(self.checkpoint, body, kind=KIND)
 
 
 class Sampler(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Density:
             autograd through `log_likelihood`.
         minibatch: the same from a part of the data, scaled to all of it, as a function of points
             and the number of a step: what SGLD and stochastic variational inference take.
+        memory: what evaluations depend on besides, such as how they were planned, with `state_dict`
+            and `load_state_dict`.
 
     Attributes:
         evaluations: points at which the log-likelihood was evaluated so far.
@@ -53,6 +56,7 @@ class Density:
         temperature: float = 1.0,
         gradient: WithGradient | None = None,
         minibatch: Minibatch | None = None,
+        memory: Any = None,
     ) -> None:
         if k < 1:
             raise ConfigError(f"k: expected at least one coordinate, got {k}.")
@@ -66,6 +70,7 @@ class Density:
         self.prior_scale = None if prior_scale is None else float(prior_scale)
         self.temperature = float(temperature)
         self.evaluations = 0
+        self.memory = memory
         self._log_likelihood = log_likelihood
         self._gradient = gradient
         self._minibatch = minibatch

@@ -129,6 +129,7 @@ def infer(
         settings={}
         if checkpoint is None
         else settings(sub, surface, loader=loader, batchnorm=batchnorm),
+        memory=density.memory,
         progress=progress,
     )
     chain = method.run(density, job)

@@ -77,6 +77,7 @@ def log_density(
         temperature=temperature,
         gradient=value_and_grad,
         minibatch=Minibatches(sub, surface, loader, batchnorm=batchnorm),
+        memory=likelihood,
     )
 
 
