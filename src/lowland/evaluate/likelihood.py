@@ -280,6 +280,7 @@ class LogLikelihood:
             batches=len(self.batches),
             points=n,
             calls=math.inf,
+            work=lambda how, w: self._at_once(w) if how == "vmap" else self._one(w),
             strategy=self.strategy,
             chunk=self.chunk,
         )

@@ -13,11 +13,14 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lowland.core import LossSurface, Point
 from lowland.core.data import free_memory, nbytes, take
@@ -28,6 +31,7 @@ from lowland.evaluate.batched import vmapped
 
 STRATEGIES = ("points", "batches", "vmap")
 SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
+_LARGE = 0.1  # above which they cannot even if two threads get into each other's way
 _TINY = 1e-4
 _CHUNKS = (4, 16, 64, 256)
 _TINY_CHUNKS = (16, 128)  # trials of more would be felt beside a scan of a tiny network
@@ -62,6 +66,7 @@ def plan(
     points: int | None,
     held_rows: int | None = None,
     calls: float = 1,
+    work: Callable[[str, Tensor], Any] | None = None,
     strategy: str | None = None,
     chunk: int | None = None,
 ) -> Plan:
@@ -72,6 +77,7 @@ def plan(
             where they are read again for each chunk of points.
         points: how many there will be, if known: little work is not worth planning for.
         calls: how many times as many points will come.
+        work: of (strategy, weights (n, P)), what is timed; None: the forward passes alone.
         held_rows: of how many rows outputs are held for each point; None: a batch's.
     """
     if strategy not in (None, *STRATEGIES):
@@ -89,18 +95,19 @@ def plan(
     if strategy is not None:
         return Plan(strategy, chunk or most, threads)
     single = Plan("points", 1, threads) if batches else Plan("batches", chunk or most, threads)
-    seconds = time_plan(Plan("points", 1, threads), surface, batch, point)
-    if seconds > SMALL:
+    timed = partial(time_plan, surface=surface, batch=batch, point=point, work=work)
+    alone = {1, threads} if surface.device.type == "cpu" else {threads}
+    seconds = timed(Plan("points", 1, threads))
+    if seconds > SMALL and (calls == 1 or seconds > _LARGE):
         return Plan(single.strategy, single.chunk, threads, seconds)
     # what becomes of the outputs is worked out for a chunk of points at once: of a small network
     # that is a large part
     best = loop = Plan("batches", chunk or min(_LOOP, most), threads)
     total = math.inf if points is None else calls * seconds * points * (batches or _FEW)
-    alone = {1, threads} if surface.device.type == "cpu" else {threads}
     for count in alone - {threads}:
-        found = time_plan(Plan("points", 1, count), surface, batch, point)
-        if found < seconds:
-            seconds, best = found, Plan("batches", loop.chunk, count)
+        fewer = timed(Plan("points", 1, count))
+        if fewer < seconds:
+            seconds, best = fewer, Plan("batches", loop.chunk, count)
     # a few points at once do not pay for the dispatch of a very small network, and many do
     sizes = (chunk,) if chunk else _CHUNKS if seconds > _TINY else _TINY_CHUNKS
     for size in sorted({min(size, most) for size in sizes}):
@@ -109,12 +116,13 @@ def plan(
         if size == 1 or passes * size * seconds > _TRIAL * total:
             break
         tried = [Plan("vmap", size, count) for count in alone]
-        timed = [time_plan(p, surface, batch, point, limit=2 * seconds) for p in tried]
-        if min(timed) > (_HOPELESS if seconds > _TINY else 2) * seconds:
+        found = [timed(p, limit=2 * seconds) for p in tried]
+        least = min(found)
+        if least > (_HOPELESS if seconds > _TINY else 2) * seconds:
             break
         # what is hardly faster than one by one is not: a trial is as noisy as that
-        if min(timed) < (1 if best.strategy == "vmap" else _CLEAR) * seconds:
-            seconds, best = min(timed), tried[timed.index(min(timed))]
+        if least < (1 if best.strategy == "vmap" else _CLEAR) * seconds:
+            seconds, best = least, tried[found.index(least)]
     return Plan(best.strategy, best.chunk, best.threads, seconds)
 
 
@@ -126,28 +134,23 @@ def time_plan(
     *,
     repeats: int = 2,
     limit: float = math.inf,
+    work: Callable[[str, Tensor], Any] | None = None,
 ) -> float:
     """Seconds a point for one batch, the best of a few; infinite where it cannot run.
 
     `limit`: seconds a point, over twice which even the first pass says enough.
     """
-    args, kwargs, _ = surface.task.parts(batch)
+    work = work or partial(_forward, surface, batch)
     chunk = candidate.chunk if candidate.strategy == "vmap" else 1
     best = float("inf")
     with torch.no_grad(), candidate.running(), warnings.catch_warnings():
         # where an operation has no batching rule, torch loops over it, slowly, and warns
         warnings.filterwarnings("error", ".*batching rule")
         try:
-            if candidate.strategy == "vmap":
-                stacked = point.weights.expand(chunk, -1).contiguous()
-                make = surface.layout.materialise
-                work = lambda: vmapped(surface, make(stacked), {}, args, kwargs)  # noqa: E731
-            else:
-                make, w = surface.layout.materialise, point.weights
-                work = lambda: surface.forward(make(w), {}, args, kwargs)  # noqa: E731
+            stacked = point.weights.expand(chunk, -1).contiguous()
             for turn in range(repeats + 1):  # the first warms up
                 start = time.perf_counter()
-                work()
+                work(candidate.strategy, stacked)
                 if surface.device.type == "cuda":
                     torch.cuda.synchronize(surface.device)
                 best = min(best, (time.perf_counter() - start) / chunk)
@@ -157,6 +160,13 @@ def time_plan(
         except (RuntimeError, UserWarning):  # an operation that cannot be mapped over
             return float("inf")
     return best
+
+
+def _forward(surface: LossSurface, batch: Any, strategy: str, weights: Tensor) -> Tensor:
+    args, kwargs, _ = surface.task.parts(batch)
+    if strategy == "vmap":
+        return vmapped(surface, surface.layout.materialise(weights), {}, args, kwargs)
+    return surface.forward(surface.layout.materialise(weights[0]), {}, args, kwargs)
 
 
 def most_points(surface: LossSurface, batch: Any, output_bytes: int = 0) -> int:
