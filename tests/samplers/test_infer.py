@@ -116,14 +116,22 @@ def samplers_chain(path):
 
 
 @short
-def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path):
+def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path, monkeypatch):
     surface, sub, _ = problem()
-    file = tmp_path / "chains.safetensors"
-    first = tmp_path / "whole.safetensors"
+    first, file = tmp_path / "whole.safetensors", tmp_path / "chains.safetensors"
     whole = ll.infer(sub, surface, chains=4, samples=20, warmup=10, checkpoint=first)
-    ll.infer(sub, surface, chains=4, samples=8, warmup=10, checkpoint=file)
-    more = ll.infer(sub, surface, chains=4, samples=20, warmup=10, checkpoint=file)
-    assert torch.equal(whole.coords, more.coords)
+    monkeypatch.setattr(samplers.base, "EVERY", 0.0)
+
+    def stop(done, total):
+        if done > 60:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ll.infer(sub, surface, chains=4, samples=20, warmup=10, checkpoint=file, progress=stop)
+    again = ll.infer(sub, surface, chains=4, samples=20, warmup=10, checkpoint=file)
+    assert torch.equal(whole.coords, again.coords)
+    more = ll.infer(sub, surface, chains=4, samples=30, warmup=10, checkpoint=file)
+    assert torch.equal(more.coords[:, :20], whole.coords)
     options = {"chains": 4, "samples": 20, "warmup": 10}
     for other in ({"temperature": 2.0}, {"prior_scale": 2.0}, {"seed": 1}, {"sampler": "slice"}):
         with pytest.raises(ll.ConfigError, match="other settings"):

@@ -21,6 +21,7 @@ from lowland.plots.style import save as save
 
 # the figures: a line each
 from lowland.plots.barrier import barrier as barrier  # isort: skip
+from lowland.plots.evidence import evidence as evidence  # isort: skip
 from lowland.plots.functions import functions as functions  # isort: skip
 from lowland.plots.growth import growth as growth  # isort: skip
 from lowland.plots.path import path as path  # isort: skip

@@ -16,6 +16,7 @@ class Evidence(Record):
     "grid" or "tempering". `evaluations` of the log-likelihood.
     """
 
+    figure = "evidence"
     log_evidence: float
     error: float
     method: str
