@@ -242,7 +242,7 @@ def _draw(
     if chain.log_weights is None:
         drawn["trace"] = plots.trace(chain)
         if len(chain.coords) > 1:
-            drawn["rank"] = plots.rank(chain)
+            drawn["rank"] = plots.rank(chain, bins=min(20, chain.coords.shape[1]))
     many = {t: p for t, p in preds.items() if p.samples > 1 and p.nll_by_samples is not None}
     if many:
         drawn["nll-by-samples"] = plots.samples(many)
