@@ -198,6 +198,7 @@ def test_bare_operations_give_the_same(build):
     plain = ll.LogLikelihood(surface, strategy="vmap", trace=False)
     bare = ll.LogLikelihood(surface, strategy="vmap", trace=True)
     bare(weights)
+    assert isinstance(bare._bare[N], torch.fx.GraphModule)
     again = weights_of(surface, scale=0.4)  # other values than it was traced with
     torch.testing.assert_close(bare(again), plain(again), rtol=1e-7, atol=1e-6)
     torch.testing.assert_close(bare(again[:3]), plain(again[:3]), rtol=1e-7, atol=1e-6)

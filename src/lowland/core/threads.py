@@ -21,8 +21,13 @@ def using_threads(count: int) -> Iterator[None]:
     1
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    _set(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        _set(before)
+
+
+def _set(count: int) -> None:
+    if torch.get_num_threads() != count:  # to set it takes as long as a small network's operations
+        torch.set_num_threads(count)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from lowland.errors import ConfigError
 from lowland.evaluate.batched import vmapped
 from lowland.evaluate.bma import likelihoods, settled
 from lowland.evaluate.evaluator import run, stacked_statistics
-from lowland.evaluate.planner import STRATEGIES, Plan, plan
+from lowland.evaluate.planner import SMALL, STRATEGIES, Plan, plan, time_plan
 from lowland.evaluate.traced import traced
 from lowland.geometry import Shape
 from lowland.geometry.base import combined
@@ -46,7 +47,7 @@ class LogLikelihood:
         batchnorm: "refresh" re-estimates statistics for each w, "frozen" keeps the model's.
         strategy, chunk: see `predict`. threads: None: one, or as many as torch uses.
         trace: whether to go by bare operations, without modules and vmap, see `traced`; None: of
-            networks without BatchNorm that are mapped over, after a few hundred calls.
+            small networks without BatchNorm, after a few hundred calls with as many points.
 
     Raises:
         DataError: rows without targets, labels out of range. LayoutError: weights of another model.
@@ -86,7 +87,7 @@ class LogLikelihood:
         self._refreshes = surface.has_batchnorm and batchnorm == "refresh"
         self._plans: dict[int, Plan] = {}  # by the power of two below the number of points
         self._seen: dict[int, int] = {}  # calls, by the number of points
-        self._traced: dict[int, Callable[[Tensor], Tensor]] = {}
+        self._bare: dict[int, Callable[[Tensor], Tensor]] = {}  # by points at once: see `traced`
 
     def __call__(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,) float64
         """log p(D | w_i) of each row."""
@@ -143,14 +144,7 @@ class LogLikelihood:
         return _joined(values, torch.empty(0, device=self.surface.device))
 
     def _mapped(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,)
-        """All at once: bare operations where there have been many calls with as many points."""
-        n = len(weights)
-        self._seen[n] = self._seen.get(n, 0) + 1
-        assert self.batches is not None
-        due = self._seen[n] > _OFTEN and len(self.batches) == 1 and not self.surface.has_batchnorm
-        if n not in self._traced and (due if self.trace is None else self.trace):
-            self._traced[n] = traced(self._at_once, weights)
-        return self._traced.get(n, self._at_once)(weights)
+        return self._bare.get(len(weights), self._at_once)(weights)
 
     def _at_once(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,)
         return self._sums(self.surface.layout.materialise(weights))
@@ -259,12 +253,35 @@ class LogLikelihood:
                 self.task.check(output, target)
 
     def _planned(self, n: int) -> Plan:
-        """The plan for about n points, made once."""
+        """The plan for about n points, made at the first call and once more after many."""
         key = max(n, 1).bit_length()
         if key not in self._plans:
             with self._threads():
                 self._plans[key] = self._plan(n)
+        self._seen[n] = self._seen.get(n, 0) + 1
+        many = _OFTEN if self.trace is None else 1 if self.trace else 0
+        if self._seen[n] == many:
+            self._plans[key] = self._with_bare(n, self._plans[key])
         return self._plans[key]
+
+    def _with_bare(self, n: int, chosen: Plan) -> Plan:
+        """The plan with bare operations, where they can be had and are faster."""
+        mapped = chosen.strategy == "vmap"
+        free = self.strategy is None and chosen.seconds is not None and chosen.seconds < SMALL
+        if self.batches is None or self.surface.has_batchnorm or not (mapped or free):
+            return chosen
+        size = min(chosen.chunk, n)
+        bare = traced(self._at_once, self._own.weights.expand(size, -1).contiguous())
+        if mapped:
+            self._bare[size] = bare
+            return chosen
+        timed = partial(time_plan, surface=self.surface, batch=self.batches[0], point=self._own)
+        at_once = Plan("vmap", size, 1 if self.threads is None else self.threads)
+        seconds = timed(at_once, work=lambda _, w: bare(w), repeats=20)
+        if seconds > timed(chosen, work=lambda _, w: self._one(w), repeats=20):
+            return chosen
+        self._bare[size] = bare
+        return replace(at_once, seconds=seconds)
 
     def _plan(self, n: int) -> Plan:
         threads = torch.get_num_threads()
@@ -276,7 +293,7 @@ class LogLikelihood:
         chosen = plan(
             self.surface,
             max(self.batches, key=rows),
-            Point(self.surface.layout.flatten(self.surface.template.module)),
+            self._own,
             batches=len(self.batches),
             points=n,
             calls=math.inf,
@@ -285,6 +302,11 @@ class LogLikelihood:
             chunk=self.chunk,
         )
         return chosen if self.threads is None else replace(chosen, threads=self.threads)
+
+    @property
+    def _own(self) -> Point:
+        """The model's weights as it came."""
+        return Point(self.surface.layout.flatten(self.surface.template.module))
 
     def _threads(self) -> AbstractContextManager[None]:
         return nullcontext() if self.threads is None else using_threads(self.threads)

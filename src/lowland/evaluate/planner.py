@@ -95,7 +95,11 @@ def plan(
     if strategy is not None:
         return Plan(strategy, chunk or most, threads)
     single = Plan("points", 1, threads) if batches else Plan("batches", chunk or most, threads)
-    timed = partial(time_plan, surface=surface, batch=batch, point=point, work=work)
+    # a choice that is made for thousands of calls may take a few of them
+    repeats = 2 if calls == 1 else 20
+    timed = partial(
+        time_plan, surface=surface, batch=batch, point=point, work=work, repeats=repeats
+    )
     alone = {1, threads} if surface.device.type == "cpu" else {threads}
     seconds = timed(Plan("points", 1, threads))
     if seconds > SMALL and (calls == 1 or seconds > _LARGE):
@@ -118,7 +122,7 @@ def plan(
         tried = [Plan("vmap", size, count) for count in alone]
         found = [timed(p, limit=2 * seconds) for p in tried]
         least = min(found)
-        if least > (_HOPELESS if seconds > _TINY else 2) * seconds:
+        if calls == 1 and least > (_HOPELESS if seconds > _TINY else 2) * seconds:
             break
         # what is hardly faster than one by one is not: a trial is as noisy as that
         if least < (1 if best.strategy == "vmap" else _CLEAR) * seconds:

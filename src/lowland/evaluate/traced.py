@@ -32,7 +32,7 @@ def traced(function: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[T
     with torch.no_grad():
         expected = function(example)
         try:
-            graph = make_fx(function)(example)
+            graph = make_fx(lambda weights: function(weights))(example)  # no methods, it says
             _in_place(graph.graph)
             graph.recompile()
             same = torch.allclose(graph(example), expected, rtol=1e-6, equal_nan=True)
