@@ -3,80 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lowland.core.point import Point
-from lowland.errors import ConfigError, DataError
+from lowland.core.threads import using_threads
+from lowland.errors import DataError
+from lowland.geometry.rank import ROUNDING, Rank, chosen, span_of
 
-_BLOCK = 1 << 18  # columns that are widened to float64 at a time
-_RANK = 1e-10  # of the largest eigenvalue: below it there is only rounding
+# values that are widened to float64 at a time: few enough that a block stays in a core's cache
+# between its mean, its product and its successor, where it takes a third of the time
+_VALUES = 1 << 18
+_LEAST = 256  # columns: below them a product costs more for its calling than for its work
 
 
-def principal(source: Any, rank: int) -> tuple[Tensor, Tensor]:
-    r"""Mean (P,) and the first `rank` components (k, P), each times its standard deviation.
+class _Source(NamedTuple):
+    """Where the components come from: rows whose squares sum to what is to be explained."""
+
+    rows: Sequence[Tensor]  # K of (P,)
+    mean: Tensor | None  # that rows are deviations from; None: rows are iterates
+    samples: int  # how many iterates the rows stand for
+    lost: float = 0.0  # sum of squares that the rows no longer have
+
+
+def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Mean (P,), the first components (k, P), each times its standard deviation, and the share of
+    the variance of each, (k,) float64.
 
     With centred iterates X (K, P) and \(X X^T = U S^2 U^T\), row i is
     \(s_i v_i / \sqrt{K - 1} = u_i^T X / \sqrt{K - 1}\). Two passes over the iterates, block by
     block of columns, in float64: no dense copy of them, and nothing of size P x P.
 
-    >>> mean, rows = principal(torch.tensor([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]]), 1)
-    >>> mean, rows.abs()
-    (tensor([2., 0.]), tensor([[2., 0.]]))
+    >>> mean, rows, explained = principal(torch.tensor([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]]), 1)
+    >>> mean, rows.abs(), explained
+    (tensor([2., 0.]), tensor([[2., 0.]]), tensor([1.], dtype=torch.float64))
     """
-    rows, mean = _rows_of(source)
-    many = len(rows)
-    if many < 2:
-        raise DataError(f"principal components need at least two iterates, got {many}.")
-    if not 1 <= rank < many:
-        raise ConfigError(
-            f"rank: expected 1 to {many - 1}, which {many} iterates can span, got {rank}."
-        )
-    first = rows[0]
-    gram = torch.zeros(many, many, dtype=torch.float64, device=first.device)
-    for block, _ in _blocks(rows, centred=mean is not None):
-        gram += block @ block.T
+    found = _source_of(source)
+    rows, mean, samples = found.rows, found.mean, found.samples
+    if samples < 2:
+        raise DataError(f"principal components need at least two iterates, got {samples}.")
+    centred = mean is not None
+    gram = gram_of(rows, centred=centred)
     values, vectors = torch.linalg.eigh(gram)
-    values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
-    span = int((values > _RANK * values[0]).sum()) if values[0] > 0 else 0
-    if span < rank:
-        raise ConfigError(
-            f"rank: expected at most {span}, which is what the {many} iterates span, got {rank}."
-        )
-    dtype = first.dtype if mean is None else mean.dtype
-    center = torch.empty(first.shape[-1], dtype=dtype, device=first.device)
-    out = center.new_empty(rank, len(center))
-    start = 0
-    for block, middle in _blocks(rows, centred=mean is not None):
-        part = slice(start, start + block.shape[1])
-        out[:, part] = (vectors.T @ block / (many - 1) ** 0.5).to(dtype)
-        center[part] = middle.to(dtype)
-        start = part.stop
-    return center if mean is None else mean, out
+    values, vectors = values.flip(0), vectors.flip(1)
+    total = float(values.clamp_min(0).sum()) + found.lost
+    # rows of a sketch may be more than the iterates less one, and rounding is no dimension
+    spectrum = values[: min(span_of(values), samples - (not centred))]
+    k = chosen(rank, spectrum, total=total, samples=samples, whole=found.lost <= ROUNDING * total)
+    first = rows[0]
+    center = torch.empty_like(first) if mean is None else mean
+    out = center.new_empty(k, len(center))
+    turn = vectors[:, :k].T / (samples - 1) ** 0.5
+    for part, block, middle in blocks(rows, centred=centred):
+        out[:, part] = (turn @ block).to(out.dtype)
+        if mean is None:
+            center[part] = middle.to(center.dtype)
+    return center, out, spectrum[:k] / total
 
 
-def _rows_of(source: Any) -> tuple[Sequence[Tensor], Tensor | None]:
-    """The iterates; or deviations and the mean that they are from."""
+def gram_of(rows: Sequence[Tensor], *, centred: bool) -> Tensor:
+    """Inner products of K rows (P,), (K, K) float64; unless they are `centred`, less their mean."""
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device)
+    for _, block, _ in blocks(rows, centred=centred):
+        total.addmm_(block, block.T)
+    return total
+
+
+def blocks(rows: Sequence[Tensor], *, centred: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Columns of the rows in float64, (K, some), less their mean unless `centred`; and the mean.
+
+    A block is overwritten by the next one.
+    """
+    many, size, device = len(rows), len(rows[0]), rows[0].device
+    on_cpu = device.type == "cpu"
+    step = min(max(_VALUES // many, _LEAST), size) if on_cpu else size
+    wide = torch.empty(many, step, dtype=torch.float64, device=device)
+    # operations of a tenth of a millisecond: several threads would wait longer than they work
+    with using_threads(1) if on_cpu else nullcontext():
+        for start in range(0, size, step):
+            part = slice(start, min(start + step, size))
+            block = wide[:, : part.stop - start]
+            block.copy_(torch.stack([row[part] for row in rows]))
+            middle = block.mean(0)
+            yield part, (block if centred else block.sub_(middle)), middle
+
+
+def _source_of(source: Any) -> _Source:
     if isinstance(source, Tensor):
         if source.ndim != 2:
             raise DataError(f"expected iterates (K, P), got {tuple(source.shape)}.")
-        return list(source), None
+        return _Source(list(source), None, len(source))
+    sketch = getattr(source, "sketch", None)
+    if isinstance(sketch, Tensor):  # of FrequentDirections
+        rows = list(sketch) or [torch.zeros_like(source.mean)]
+        return _Source(rows, source.mean, source.count, source.lost)
     deviations = getattr(source, "deviations", None)
     if isinstance(deviations, Tensor):  # SWAG's
-        return list(deviations), source.mean
+        return _Source(list(deviations), source.mean, len(deviations))
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         found = [source[i] for i in range(len(source))]  # mapped from a store, not read
-        return [p.weights if isinstance(p, Point) else p for p in found], None
+        iterates = [p.weights if isinstance(p, Point) else p for p in found]
+        return _Source(iterates, None, len(iterates))
     raise DataError(
-        f"expected a Trajectory, a SWAG or iterates (K, P), got {type(source).__name__}."
+        "expected a Trajectory, a SWAG, a FrequentDirections or iterates (K, P), got "
+        f"{type(source).__name__}."
     )
-
-
-def _blocks(rows: Sequence[Tensor], *, centred: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Columns of the iterates less their mean, (K, at most _BLOCK) float64, and the mean."""
-    for start in range(0, len(rows[0]), _BLOCK):
-        block = torch.stack([row[start : start + _BLOCK].double() for row in rows])
-        middle = block.mean(0)
-        yield (block if centred else block - middle), middle

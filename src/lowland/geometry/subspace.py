@@ -1,8 +1,8 @@
-"""Affine subspaces: random, of principal components, of a curve, or given by hand."""
+"""Affine subspaces: random, of principal components, of a curve, of the curvature, or by hand."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,12 @@ from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
 from lowland.geometry.base import Shape
+from lowland.geometry.curvature import leading
 from lowland.geometry.pca import principal
+from lowland.geometry.rank import Rank
+
+if TYPE_CHECKING:
+    from lowland.core.surface import LossSurface
 
 
 class Subspace(Affine):
@@ -20,10 +25,17 @@ class Subspace(Affine):
     Args:
         center: (P,). basis: (k, P), independent directions; z is in units of their lengths.
 
+    Attributes:
+        explained: (k,) float64, the share of the variance along each direction of `pca`, else None.
+        eigenvalues: (k,) float64, the curvature along each direction of `hessian`, else None.
+
     >>> sub = Subspace(torch.ones(3), torch.tensor([[0.0, 2.0, 0.0]]))
     >>> sub([[0.5]])
     tensor([[1., 2., 1.]])
     """
+
+    explained: Tensor | None = None
+    eigenvalues: Tensor | None = None
 
     def __init__(self, center: Tensor | Point, basis: Tensor) -> None:
         if basis.ndim != 2 or not len(basis):
@@ -41,17 +53,78 @@ class Subspace(Affine):
         return cls(center, orthonormal(rows.to(center)))
 
     @classmethod
-    def pca(cls, source: Any, *, rank: int = 5) -> Subspace:
+    def pca(cls, source: Any, *, rank: Rank = 5) -> Subspace:
         r"""Principal components of a trajectory or of SWAG's deviations, around the mean.
 
         Direction i is \(s_i v_i / \sqrt{K - 1}\), a component scaled by the standard deviation of
         the K iterates along it, from the K x K Gram matrix in float64.
 
         Args:
-            source: a `Trajectory`, a `SWAG`, or iterates (K, P). rank: at most what they span.
+            source: a `Trajectory`, a `SWAG`, a `FrequentDirections`, or iterates (K, P).
+            rank: how many directions, at most what the iterates span; a number between 0 and 1 for
+                as many as explain that share of the variance; or "evidence", for the rank of the
+                highest evidence of probabilistic PCA (Minka 2000) within the dimensions that the
+                iterates span.
+
+        Raises:
+            ConfigError: more directions than there are. DataError: fewer than two iterates.
+
+        >>> iterates = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0], [0, 0.5, 0], [0, -0.5, 0]])
+        >>> sub = Subspace.pca(iterates, rank=0.5)
+        >>> sub.k, sub.explained
+        (1, tensor([0.8000], dtype=torch.float64))
         """
-        center, basis = principal(source, rank)
-        return cls(center, basis)
+        center, basis, explained = principal(source, rank)
+        sub = cls(center, basis)
+        sub.explained = explained
+        return sub
+
+    @classmethod
+    def hessian(
+        cls,
+        surface: LossSurface,
+        w: Tensor | Point,
+        *,
+        rank: int = 5,
+        kind: str = "hessian",
+        scale: str = "unit",
+        seed: int = 0,
+    ) -> Subspace:
+        r"""The directions in which L curves upwards most at w, by Lanczos' method.
+
+        The eigenvectors of the largest eigenvalues \(\lambda_i\) of \(\nabla^2 L(w)\), or of the
+        generalised Gauss-Newton matrix
+        \(\frac1n \sum_i J_i^T (\nabla^2_f {-\log p}(y_i | f_i)) J_i\), J the Jacobian of the
+        outputs f. L is that of `surface(w)`: its rows, evaluation mode, with the BatchNorm
+        statistics of w held fixed. P x P is never formed: a product with a vector is a pass over
+        the rows.
+
+        Args:
+            rank: fewer than there are weights. kind: "hessian" or "ggn".
+            scale: "unit" for orthonormal directions; "laplace" for lengths of
+                \(1 / \sqrt{n \lambda_i}\), the standard deviations of Laplace's approximation to
+                the likelihood of n items.
+            seed: of the vector that Lanczos' method starts at.
+
+        Raises:
+            ConfigError: an unknown option, as many directions as weights; "laplace" where the loss
+                does not curve upwards. NonFiniteError: no finite loss at w. LowlandError: scipy is
+                not installed, or no convergence.
+
+        >>> from lowland import LossSurface, Regression
+        >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> net = torch.nn.Linear(2, 1, bias=False)
+        >>> surface = LossSurface(net, Regression(noise_variance=1.0), [(x, torch.zeros(2, 1))])
+        >>> sub = Subspace.hessian(surface, torch.zeros(2), rank=1)  # x^T x / n = diag(2, 1/2)
+        >>> sub.eigenvalues, sub.basis.abs()
+        (tensor([2.], dtype=torch.float64), tensor([[1., 0.]]))
+        """
+        point, basis, eigenvalues = leading(
+            surface, w, rank=rank, kind=kind, scale=scale, seed=seed
+        )
+        sub = cls(point, basis)
+        sub.eigenvalues = eigenvalues
+        return sub
 
     @classmethod
     def from_curve(cls, curve: Shape) -> Subspace:

@@ -10,6 +10,7 @@ from lowland.trajectory.schedules import (
     DecaySchedule,
     SWASchedule,
 )
+from lowland.trajectory.sketch import FrequentDirections
 from lowland.trajectory.store import Trajectory
 from lowland.trajectory.swag import SWAG
 
@@ -23,6 +24,7 @@ __all__ = [
     "CyclicalSchedule",
     "DecaySchedule",
     "Every",
+    "FrequentDirections",
     "MidCycle",
     "SWASchedule",
     "Trajectory",

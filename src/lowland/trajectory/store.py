@@ -25,6 +25,7 @@ from lowland.core.point import Point
 from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
 from lowland.files import PathLike, read_tensors, replacing, sync_folder
 from lowland.geometry import Subspace
+from lowland.geometry.rank import Rank
 from lowland.posteriors import Ensemble
 from lowland.progress import Progress, reporting
 from lowland.trajectory.checkpoints import find_checkpoints
@@ -377,7 +378,7 @@ class Trajectory:
                         raise type(error)(f"{iterate.file}: {error}") from None
                 report(i + 1, len(self))
 
-    def pca(self, *, rank: int = 5) -> Subspace:
+    def pca(self, *, rank: Rank = 5) -> Subspace:
         """The subspace of the iterates' first principal components: see `Subspace.pca`."""
         self._require()
         return Subspace.pca(self, rank=rank)
