@@ -105,10 +105,7 @@ def calibration(sampler: MarkovChain, *, thin: int = 8, seed: int = 0) -> list[f
         (draws[..., 0], truth[:, 0]),
         (draws[..., 1], truth[:, 1]),
         (draws.prod(-1), truth.prod(-1)),
-        (
-            torch.stack([density.likelihood(z) for z in draws.unbind(1)], 1),
-            density.likelihood(truth),
-        ),
+        (likelihoods, density.likelihood(truth)),
     ]
     found = []
     for values, true in pairs:
