@@ -22,6 +22,16 @@ def banana(*, temperature: float = 1.5, prior_scale: float = 1.2) -> Density:
     return Density(log_likelihood, 2, prior_scale=prior_scale, temperature=temperature)
 
 
+def skew() -> Density:
+    """A line with a narrow mode and a wide one, to either side of 0."""
+
+    def log_likelihood(z: Tensor) -> Tensor:
+        x = z[:, 0]
+        return torch.logaddexp(-0.5 * ((x - 1.5) / 0.3) ** 2, 0.5 - 0.5 * ((x + 0.3) / 0.15) ** 2)
+
+    return Density(log_likelihood, 1)
+
+
 def marginal_errors(coords: Tensor, exact: Chain) -> Tensor:
     """By how many standard errors the shares of draws (chains, S, k) below the exact marginals'
     quantiles are off."""
@@ -90,14 +100,12 @@ def calibration(sampler: MarkovChain, *, thin: int = 8, seed: int = 0) -> list[f
     density.rows = slice(None)
     draws = chain.coords
 
-    def likelihood(z: Tensor) -> Tensor:
-        return density.likelihood(z)
-
+    likelihoods = torch.stack([density.likelihood(z) for z in draws.unbind(1)], 1)
     pairs = [
         (draws[..., 0], truth[:, 0]),
         (draws[..., 1], truth[:, 1]),
         (draws.prod(-1), truth.prod(-1)),
-        (torch.stack([likelihood(z) for z in draws.unbind(1)], 1), likelihood(truth)),
+        (likelihoods, density.likelihood(truth)),
     ]
     found = []
     for values, true in pairs:

@@ -10,7 +10,7 @@ from lowland.errors import ConfigError
 from lowland.samplers import Density, EllipticalSlice, Grid, Job
 from lowland.samplers.elliptical import CIRCLE
 from tests.samplers.contract import SamplerContract, errors_of, linear, short
-from tests.samplers.oracles import banana, calibration, knowing, marginal_errors
+from tests.samplers.oracles import banana, calibration, knowing, marginal_errors, skew
 
 
 class Forgetful(EllipticalSlice):
@@ -18,6 +18,13 @@ class Forgetful(EllipticalSlice):
 
     def shrunk(self, low, high, theta, fresh):
         return np.where(fresh, theta - CIRCLE, low), theta
+
+
+class Half(EllipticalSlice):
+    """Leaves out the half of the first bracket that lies behind the current point."""
+
+    def shrunk(self, low, high, theta, fresh):
+        return low, np.where(fresh | (theta > 0), theta, high)
 
 
 class Unscaled(EllipticalSlice):
@@ -49,7 +56,8 @@ class Twice(EllipticalSlice):
             del density.likelihood
 
 
-BROKEN = [Forgetful, Unscaled, Untempered, Twice]
+ASKEW = [Forgetful, Half]
+BROKEN = [Unscaled, Untempered, Twice]
 
 
 class TestEllipticalSlice(SamplerContract):
@@ -73,7 +81,7 @@ def test_twenty_coordinates_of_which_the_data_say_little():
 def test_the_oracle_fails_on_broken_ones(broken):
     density, mean, covariance, _ = linear(2, 3.0, prior_scale=0.4)
     for sampler, fine in ((EllipticalSlice(), True), (broken(), False)):
-        chain = sampler.run(density, Job(chains=8, samples=3000))
+        chain = sampler.run(density, Job(chains=8, samples=1000))
         first, second = errors_of(chain, mean, covariance)
         worst = float(torch.cat([first, second]).abs().max())
         assert (worst < 4) is fine, worst
@@ -101,6 +109,15 @@ def test_a_banana_by_quadrature_and_by_emcee():
     outside.run_mcmc(start.normal(size=(32, 2)), 4000)
     theirs = torch.from_numpy(outside.get_chain(discard=500)).transpose(0, 1)
     assert marginal_errors(theirs.contiguous(), exact).abs().max() < 4
+
+
+@short
+@pytest.mark.parametrize("sampler", [EllipticalSlice, *ASKEW])
+def test_two_unequal_modes_tell_a_bracket_that_is_askew(sampler):
+    exact = Grid().run(skew(), Job())
+    chain = sampler().run(skew(), Job(chains=64, samples=1000, warmup=50))
+    worst = float(marginal_errors(chain.coords, exact).abs().max())
+    assert (worst < 4) is (sampler is EllipticalSlice), worst
 
 
 @short

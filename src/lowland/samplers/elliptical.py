@@ -60,11 +60,12 @@ class EllipticalSlice(MarkovChain):
         # NumPy's views of the same memory: a round has some forty operations on a few numbers
         # each, and a call of NumPy costs a third of one of torch
         state = {name: value.numpy() for name, value in self.state.items()}
-        at = chains.numpy()
+        numbers = chains.numpy()
+        at = slice(None) if len(numbers) == len(state["z"]) else numbers  # all: no gathering
         # every chain is given numbers for a first proposal: dearer to choose than to draw
-        u = torch.rand(2, len(at), generator=self.generator, dtype=torch.float64).numpy()
+        u = torch.rand(2, len(numbers), generator=self.generator, dtype=torch.float64).numpy()
         fresh = state["fresh"][at]
-        nu = np.where(fresh[:, None], self.normals(density, len(at)), state["nu"][at])
+        nu = np.where(fresh[:, None], self.normals(density, len(numbers)), state["nu"][at])
         first = state["likelihood"][at] + np.log1p(-u[0])  # 1 - u is never 0
         level = np.where(fresh, first, state["level"][at])
         low, high = state["low"][at], state["high"][at]
@@ -79,7 +80,7 @@ class EllipticalSlice(MarkovChain):
         state["nu"][at], state["level"][at] = nu, level
         state["low"][at], state["high"][at], state["fresh"][at] = low, high, done
         if taken.any():
-            to, new, likelihood = at[taken], new[taken], likelihood[taken]
+            to, new, likelihood = numbers[taken], new[taken], likelihood[taken]
             state["z"][to], state["likelihood"][to] = new, likelihood
             prior = density.log_prior(torch.from_numpy(new)).numpy()
             state["log_density"][to] = likelihood + prior
