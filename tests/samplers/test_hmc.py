@@ -71,7 +71,7 @@ def recursive(u: np.ndarray) -> bool:
     )
 
 
-@pytest.mark.parametrize("bend", [0.02, 0.1, 0.3])  # from hardly any turn to many
+@pytest.mark.parametrize("bend", [0.3, 0.4, 0.6])  # from hardly any turn to many
 def test_u_turns_without_recursion_are_those_of_the_recursion(bend):
     n, depth, k = 200, 5, 3
     generator = np.random.default_rng(0)
@@ -183,15 +183,6 @@ def test_energy_errors_fall_with_the_square_of_the_step():
 # -- draws ---------------------------------------------------------------------------------------
 
 
-def by_quadrature(log_density, width: float = 12.0, n: int = 1201):
-    """Mean and covariance on a grid."""
-    axis = torch.linspace(-width, width, n, dtype=torch.float64)
-    z = torch.cartesian_prod(axis, axis)
-    weights = log_density(z).softmax(0)
-    mean = weights @ z
-    return mean, ((z - mean) * weights[:, None]).T @ (z - mean)
-
-
 class Last(Fixed):
     """Takes a subtree's last point, whatever it weighs."""
 
@@ -224,14 +215,34 @@ class Stale(Fixed):
         return found
 
 
+def bananas(n: int, seed: int = 0) -> torch.Tensor:
+    """Independent draws, (n, 2)."""
+    x, e = torch.randn(2, n, generator=torch.Generator().manual_seed(seed)).double()
+    return torch.stack((x, x**2 - 1 + 0.6 * e), 1)
+
+
+def worst_of(kind: type[Fixed], step: float = 0.4, n: int = 4000) -> float:
+    """How many standard errors moments are off after some transitions from exact draws.
+
+    n independent chains: the standard error is that of their own means.
+    """
+    density = Density(curved, 2, prior_scale=None)
+    chain = kind(step).run(density, Job(chains=n, samples=10, warmup=0, start=bananas(n)))
+    axis = torch.linspace(-12, 12, 1201, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    true = curved(grid).softmax(0) @ features(grid)
+    each = features(chain.coords.flatten(0, 1)).unflatten(0, (n, 10)).mean(1)
+    return float(((each.mean(0) - true) / (each.std(0) / n**0.5)).abs().max())
+
+
+def features(z: torch.Tensor) -> torch.Tensor:
+    x, y = z.T
+    return torch.stack((x, y, x * x, x * y, y * y, curved(z), (x > 1).double()), 1)
+
+
 @short
+@pytest.mark.filterwarnings("ignore:.*diverged")
 @pytest.mark.parametrize("kind", [Fixed, Last, Unweighted, Blind, Stale])
 def test_a_banana_by_quadrature_and_broken_twins_that_fail(kind):
-    mean, covariance = by_quadrature(curved)
-    density = Density(curved, 2, prior_scale=None)
-    job = Job(chains=64, samples=150, warmup=10, start=torch.zeros(2))
-    chain = kind(0.45).run(density, job)
-    first, second = errors_of(chain, mean, covariance)
-    worst = max(first.abs().max(), second.abs().max())
-    print(kind.__name__, first, second, chain.about["leapfrogs"])
-    assert (worst < 4) == (kind is Fixed)
+    worst = worst_of(kind)
+    assert worst < 4 if kind is Fixed else worst > 5
