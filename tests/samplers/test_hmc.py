@@ -273,7 +273,7 @@ class Replicates(Density):
 
 @short
 @pytest.mark.filterwarnings("ignore:.*diverged")
-@pytest.mark.parametrize("kind", [Fixed, Last, Unweighted])
+@pytest.mark.parametrize("kind", [Fixed, Unweighted])
 def test_calibration_by_simulation(kind):
     """Talts et al. 2018: ranks of true values among the draws of their posteriors are uniform."""
 
@@ -282,11 +282,11 @@ def test_calibration_by_simulation(kind):
             density.rows = chains
             return super().advance(density, chains, warming)
 
-    worst = ranks_of(Told(0.9))
+    worst = ranks_of(Told(0.6))
     assert worst > 1e-3 if kind is Fixed else worst < 1e-6
 
 
-def ranks_of(sampler: NUTS, n: int = 3000, draws: int = 31) -> float:
+def ranks_of(sampler: NUTS, n: int = 2000, draws: int = 31) -> float:
     """The least p-value of the chi-square tests of the ranks."""
     density = Replicates(n)
     job = Job(chains=n, samples=draws, warmup=10, thin=2, start=torch.zeros(2))
