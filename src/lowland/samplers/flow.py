@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, LowlandError
 from lowland.progress import reporting
 from lowland.records import Chain
 from lowland.samplers.base import Job, Sampler
@@ -22,7 +22,6 @@ from lowland.samplers.elbo import (
     chain_of,
     climb,
     need_minibatches,
-    need_zuko,
     warn_unless_converged,
 )
 from lowland.samplers.variational import Clock, Variational, kind_of, told
@@ -131,10 +130,11 @@ class Splines(Family):
         for p in self.parameters:
             p.grad = None
         z, log_q = self._move(e)
-        if self.landing:
-            log_q = self._back(z)
         log_p = Given.apply(z, evaluate)
         fine = torch.isfinite(log_p.detach())
+        # where p is 0 in places the plain gradient of the other draws would push q into them
+        if self.landing or not bool(fine.all()):
+            log_q = self._back(z)
         gains = torch.where(fine, log_p - log_q, 0.0)
         gradients = torch.autograd.grad(
             gains.sum() / fine.sum().clamp(min=1), self.parameters, materialize_grads=True
@@ -287,3 +287,16 @@ class Flow(Sampler):
             | told(ended),
             seconds=clock.seconds,
         )
+
+
+def need_zuko() -> Any:
+    """The library of flows.
+
+    Raises:
+        LowlandError: where it is not installed.
+    """
+    try:
+        import zuko
+    except ImportError:
+        raise LowlandError('"flow" needs zuko: pip install "lowland[samplers]"') from None
+    return zuko
