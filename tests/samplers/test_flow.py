@@ -12,7 +12,7 @@ from lowland.samplers import Density, Flow, Job, Variational, base, elbo
 from lowland.samplers.flow import Given, Splines
 from tests.samplers.contract import SamplerContract, linear
 
-QUICK = {"layers": 1, "hidden": 8, "draws": 32, "falling": False}
+QUICK = {"layers": 1, "hidden": 8, "draws": 32}
 
 
 class TestFlow(SamplerContract):
@@ -46,7 +46,6 @@ def test_a_banana():
     error = flow.about["log_evidence_bound_se"]
     assert gaussian.log_evidence_bound < evidence - 0.2
     assert evidence - 0.05 < flow.log_evidence_bound < evidence + 4 * error
-    assert flow.about["khat"] < gaussian.about["khat"]
     # the prior's first coordinate is what bends: its variance is too small under a Gaussian
     grid = torch.cartesian_prod(*[torch.linspace(-6, 6, 601, dtype=torch.float64)] * 2)
     weights = density(grid).softmax(0)
