@@ -8,7 +8,7 @@ from torch import Tensor
 from lowland.samplers.density import Density
 
 _ITERATIONS = 30
-_STEP = 0.1  # of differences of gradients, in standard deviations as known so far
+_STEP = 1.0  # of differences of gradients, in standard deviations as known so far
 _WIDER = 0.01  # least eigenvalue of a whitened precision: at most ten times as wide an iteration
 _ENOUGH = 0.01  # nats that another step would gain
 _LENGTHS = 0.5 ** torch.arange(16, dtype=torch.float64)
@@ -20,7 +20,7 @@ def peak(density: Density, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
 
     Saddle-free Newton steps (Dauphin et al. 2014) in coordinates that are whitened by what is known
     so far, so that scales of 0.001 and 1 side by side do no harm. The Hessian is made of gradients
-    a tenth of a standard deviation apart, 2k + 1 points in one pass: kinks, and the rounding of a
+    a standard deviation from z, 2k + 1 points in one pass: kinks, and the rounding of a
     network in float32, are averaged over rather than magnified.
 
     >>> ridge = Density(
@@ -38,8 +38,10 @@ def peak(density: Density, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
         sides = _STEP * torch.cat([root.T, -root.T])
         value, gradient = density.value_and_grad(torch.cat([z[None], z + sides]))
         gradient = gradient @ root  # in whitened coordinates
-        here = gradient[0]
-        precision = _precision(here, gradient[1 : k + 1], gradient[k + 1 :], torch.isfinite(value))
+        finite = torch.isfinite(value)
+        precision = _precision(gradient[0], gradient[1 : k + 1], gradient[k + 1 :], finite)
+        # at a kink, such as the origin of a ReLU, the gradient of the point alone is 0
+        here = gradient[finite].mean(0)
         eigenvalues, vectors = torch.linalg.eigh(precision)
         eigenvalues = eigenvalues.abs().clamp(min=_WIDER)
         move = vectors @ ((vectors.T @ here) / eigenvalues)
@@ -49,10 +51,11 @@ def peak(density: Density, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
         trial = z + _LENGTHS[:, None] * step
         found = density(trial)
         best = int(found.argmax())
-        if found[best] > value[0]:
+        moved = bool(found[best] > value[0])
+        if moved:
             z = trial[best]
-        settled = bool((eigenvalues.log().abs() < 0.1).all())
-        if gain < _ENOUGH and settled:
+        settled = bool((eigenvalues.log().abs() < 0.5).all())
+        if settled and (gain < _ENOUGH or not moved):
             break
     return z, root
 

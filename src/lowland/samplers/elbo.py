@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowland.errors import ConfigError, LowlandError, NonFiniteError
+from lowland.errors import ConfigError, NonFiniteError
 from lowland.progress import Report
 from lowland.records import Chain
 from lowland.samplers import base
@@ -162,7 +162,7 @@ def warn_unless_converged(now: Climb, ascent: Ascent, name: str) -> None:
             f"{name}: the ELBO was still rising after {len(now.curve)} steps, or its rate had not "
             f"fallen; raise steps={ascent.steps}, or draws={ascent.draws} where the curve in "
             'chain.about["elbo"] is rough.',
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
@@ -233,7 +233,7 @@ def chain_of(
     _, log_p, log_q, share = draws_of(family, density, evidence_draws, generator)
     gains = log_p - log_q
     elbo = float(gains.mean()) + math.log(share)
-    error = math.sqrt((float(gains.var()) + (1 - share) / share) / len(gains))
+    error = math.sqrt((float(gains.var()) + 1 - share) / len(gains))
     total = job.chains * job.samples
     z, log_density, _, _ = draws_of(family, density, total, generator)
     return Chain(
@@ -279,16 +279,3 @@ def need_minibatches(density: Density, minibatch: bool) -> Evaluate:
     if not density.has_minibatch:
         raise ConfigError("minibatch=True: this log density has no minibatches; leave it out.")
     return density.minibatch
-
-
-def need_zuko() -> Any:
-    """The library of flows.
-
-    Raises:
-        LowlandError: where it is not installed.
-    """
-    try:
-        import zuko
-    except ImportError:
-        raise LowlandError('"flow" needs zuko: pip install "lowland[samplers]"') from None
-    return zuko
