@@ -18,5 +18,5 @@ class TestEvidence(FigureContract):
         ax = self.draw(self.record())
         points = [c.lines[0].get_xdata()[0] for c in ax.containers]
         assert points == [-812.4, -840.0]
-        (low, high), _ = ax.containers[0].lines[2][0].get_segments()[0]
+        (low, _), _ = ax.containers[0].lines[2][0].get_segments()[0]
         assert abs(low + 813.0) < 1e-9

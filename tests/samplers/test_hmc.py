@@ -8,7 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
+from lowland.errors import ConfigError
 from lowland.samplers import NUTS, Density, Job, hmc
 from tests.samplers.contract import SamplerContract, errors_of, linear, short
 
