@@ -31,7 +31,7 @@ from torch import Tensor
 import lowland as ll
 from lowland import plots, samplers
 from lowland.core.threads import using_threads
-from lowland.files import write_text
+from lowland.files import load_tree, save_tree, write_text
 from lowland.records import Chain, FunctionsResult
 from lowland.zoo import Regression1dNet
 
@@ -47,6 +47,7 @@ SETTINGS = {"random": (0.15, 1.0), "PCA": (1.5, 5.0), "curve": (0.75, 1.0)}
 DIMENSIONS = {"random": 2, "PCA": 2, "curve": 2}
 SAMPLES = 250  # of each of 16 chains
 SHOWN = 50  # functions of a band
+VI_STEPS = 5000  # over all weights
 
 
 class Study:
@@ -234,35 +235,32 @@ def trained_part(study: Study) -> dict[str, FunctionsResult]:
 
 
 def everywhere(study: Study, w: Tensor) -> ll.Gaussian:
-    """A variational Gaussian over all weights, one variance a weight, about a trained network."""
-    file = study.out / "everywhere.npz"
-    if not file.is_file():
-        print("VI over all weights ...", flush=True)
-        # every weight is a coordinate: a density of P numbers, whose gradient is the network's own
-        density = samplers.Density(
-            lambda points: everywhere_value(study, points),
-            len(w),
-            prior_scale=1.0,
-            gradient=lambda points: everywhere_gradient(study, points),
-        )
-        sampler = samplers.Variational(covariance="mean-field", steps=5000, draws=4)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its draws are not the result, its moments are
-            job = samplers.Job(chains=1, samples=2, start=w.double())
-            chain = sampler.run(density, job)
-        chain.save(file)
-    chain = Chain.load(file)
-    return ll.Gaussian(chain.about["mean"].float(), chain.about["scale"].float() ** 2)
+    """A variational Gaussian over all weights, one variance a weight, about a trained network.
 
-
-def everywhere_value(study: Study, points: Tensor) -> Tensor:  # (n, P) -> (n,)
-    return torch.stack([study.surface.log_likelihood(w.float()) for w in points])
-
-
-def everywhere_gradient(study: Study, points: Tensor) -> tuple[Tensor, Tensor]:
-    each = [study.surface.value_and_grad(w.float()) for w in points]
-    n = len(rows(study.data)[0])
-    return -n * torch.stack([v for v, _ in each]), -n * torch.stack([g for _, g in each]).double()
+    Prior N(0, I), T = 1; Adam on the ELBO, four reparameterised draws a step.
+    """
+    file = study.out / "everywhere.safetensors"
+    if file.is_file():
+        tree = load_tree(file, kind="everywhere")
+        return ll.Gaussian(tree["mean"], tree["variance"])
+    batch, n = rows(study.data), len(rows(study.data)[0])
+    mean = w.clone().requires_grad_()
+    log_sd = torch.full_like(w, -5.0).requires_grad_()
+    optimizer = torch.optim.Adam([mean, log_sd], lr=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    tell = Lines("VI over all weights")
+    nll = torch.func.vmap(lambda one: study.surface.loss(one, batch))
+    for step in range(VI_STEPS):
+        noise = torch.randn(4, len(w), generator=generator)
+        loss = n * nll(mean + log_sd.exp() * noise).mean()
+        loss = loss + 0.5 * (mean.square() + (2 * log_sd).exp() - 2 * log_sd - 1).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        tell(step + 1, VI_STEPS)
+    found = ll.Gaussian(mean.detach(), (2 * log_sd.detach()).exp())
+    save_tree(file, {"mean": mean.detach(), "variance": found.variance}, kind="everywhere")
+    return found
 
 
 def band(study: Study, post: Any) -> FunctionsResult:
@@ -277,22 +275,12 @@ def draw(study: Study, bands: dict[str, FunctionsResult], pictures: Path) -> Non
     """The published plane with what was sampled in it, and the bands."""
     pictures.mkdir(exist_ok=True)
     sub = published(study.data)
-    temperature, scale = SETTINGS["curve"]
-    density = samplers.log_density(sub, study.surface, temperature=temperature, prior_scale=scale)
     truth = Chain.load(study.out / "published-grid.npz")
-    half = 4 * truth.covariance.diagonal().sqrt()
-    bounds = [(float(m - h), float(m + h)) for m, h in zip(truth.mean, half, strict=True)]
-
-    def log_posterior(surface: ll.LossSurface, point: ll.Point) -> dict[str, float]:
-        z, _ = sub.coords_of(point.weights)
-        return {"log_density": float(density(z[None]))}
-
-    scanned = ll.scan(
+    scanned = ll.posterior_plane(
         sub,
         study.surface,
-        resolution=121,
-        bounds=bounds,
-        metrics=("loss", log_posterior),
+        truth,
+        resolution=201,
         store=study.out / "published-plane.scan",
         progress=Lines("plane"),
     )

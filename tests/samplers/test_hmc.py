@@ -96,14 +96,12 @@ def test_u_turns_without_recursion_are_those_of_the_recursion(bend):
     assert 0 < expected.sum() < n
     assert (turned == expected).all()
     # without the checks across halves, some would be missed
-    ends = (
-        lambda u: (
-            len(u) > 1
-            and (  # noqa: E731
-                ends(u[: len(u) // 2]) or ends(u[len(u) // 2 :]) or min(u[[0, -1]] @ u.sum(0)) <= 0
-            )
-        )
-    )
+
+    def ends(u):
+        if len(u) < 2:
+            return False
+        return ends(u[: len(u) // 2]) or ends(u[len(u) // 2 :]) or min(u[[0, -1]] @ u.sum(0)) <= 0
+
     assert sum(map(ends, walks)) < expected.sum()
 
 
