@@ -12,7 +12,7 @@ from lowland.errors import ConfigError, NonFiniteError
 from lowland.samplers import Density, EllipticalSlice, Grid, Job, Slice
 from lowland.samplers.quadrature import Lattice
 from tests.samplers import ridge
-from tests.samplers.contract import SamplerContract, linear
+from tests.samplers.contract import SamplerContract, linear, short
 from tests.samplers.oracles import banana, marginal_errors
 
 WIDTH = 0.01
@@ -203,6 +203,7 @@ def test_finite_nowhere():
         Grid().run(Density(lambda z: torch.full((len(z),), -math.inf), 2), Job())
 
 
+@short  # one draw in a hundred is a new one here
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not ridge.CURVE.exists(), reason="../shared/data is not there")
