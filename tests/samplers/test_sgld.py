@@ -122,7 +122,9 @@ def test_without_preconditioning_steps_are_in_units_of_the_coordinates():
 @short
 def test_a_cycle_explores_without_noise_and_gives_no_draws_there():
     sampler = SGLD(step=0.05, cycle=10, explore=0.6)
-    chain = sampler.run(gaussian(size=None), Job(chains=3, samples=8, warmup=0, start=torch.ones(2)))
+    chain = sampler.run(
+        gaussian(size=None), Job(chains=3, samples=8, warmup=0, start=torch.ones(2))
+    )
     assert chain.about["steps"] == 20  # 4 of 10 give draws
     assert [t for t in range(20) if not sampler.explores(t)] == [6, 7, 8, 9, 16, 17, 18, 19]
     # no noise for six steps: all chains are at one place at the first draw
