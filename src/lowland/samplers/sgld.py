@@ -96,7 +96,7 @@ class SGLD(MarkovChain):
 
         >>> [round(SGLD(step=1.0, gamma=0.5, offset=1).size(t), 3) for t in (0, 1, 3)]
         [1.0, 0.707, 0.5]
-        >>> [round(SGLD(step=1.0, cycle=4).size(t), 3) for t in range(5)]
+        >>> [round(SGLD(step=1.0, cycle=4, explore=0).size(t), 3) for t in range(5)]
         [1.0, 0.854, 0.5, 0.146, 1.0]
         """
         if self.cycle is not None:
