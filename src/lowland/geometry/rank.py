@@ -60,7 +60,7 @@ def chosen(
                 f"sketch still has of the variance, got {rank}; give it more rows."
             )
         return enough
-    rank = operator.index(rank)  # type: ignore[arg-type]
+    rank = operator.index(rank)
     _require(rank, span, samples)
     return rank
 
