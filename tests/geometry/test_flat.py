@@ -1,6 +1,7 @@
 """Planes and subspaces: the contract, and what is their own."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,6 +158,21 @@ def test_components_of_a_tensor_are_those_of_a_decomposition_in_float64():
     assert abs(np.linalg.norm(twin[0]) / np.linalg.norm(rows[0]) - 1) > 1
 
 
+def test_blocks_of_columns_do_not_change_the_components(monkeypatch):
+    iterates = walk()
+    expected = by_svd(iterates, 5)
+    monkeypatch.setattr("lowland.geometry.pca._LEAST", 1)
+    threads = torch.get_num_threads()
+    for values in (1, 12 * 128, 12 * 2999, 12 * 3000):
+        monkeypatch.setattr("lowland.geometry.pca._VALUES", values)
+        columns = slice(None) if values > 1 else slice(0, 70)
+        some = iterates[:, columns]
+        assert_components(
+            ll.Subspace.pca(some, rank=5), *(expected if values > 1 else by_svd(some, 5))
+        )
+    assert torch.get_num_threads() == threads
+
+
 def layout_of(size=3000):
     return ll.ParamLayout(torch.nn.Linear(size, 1, bias=False))
 
@@ -277,3 +293,44 @@ def test_coordinates_of_directions_that_are_far_from_orthogonal():
 def test_marks_travel_with_the_plane():
     plane = ll.Plane.through(*vectors(3)).to("meta")
     assert plane.anchors.device == plane.marks.device == torch.device("meta")
+
+
+CURVE = Path(__file__).parents[3] / "shared" / "data" / "regression1d_curve.npy"
+
+
+def published():
+    """The curve subspace of the 1-D regression, built by hand as its authors do."""
+    if not CURVE.is_file():
+        pytest.skip(f"needs the published curve, {CURVE.name}")
+    first, bend, last = torch.from_numpy(np.load(CURVE)).double()
+    center = (first + bend + last) / 3
+    u = (last - first) / math.sqrt(3)
+    v = bend - first
+    v = (v - (v @ u) / (u @ u) * u) / 1.5
+    return ll.Subspace(center, torch.stack([u, v])), (first, bend, last)
+
+
+def test_the_published_curves_subspace_is_the_plane_of_its_three_points():
+    """u and v are orthogonal, and the points' mean is zero in their coordinates."""
+    sub, points = published()
+    assert sub.k == 2
+    assert sub.size == 15801
+    u, v = sub.basis
+    assert abs(float(u @ v)) < 1e-9 * float(u.norm() * v.norm())
+    coords, far = sub.coords_of(torch.stack(points))
+    assert float(far.max()) < 1e-6
+    first, bend, last = coords
+    torch.testing.assert_close(coords.mean(0), torch.zeros(2).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(last - first, torch.tensor([math.sqrt(3), 0.0]).double())
+    assert float((bend - first)[1]) == pytest.approx(1.5)
+    assert float(first[1]) == float(last[1]) == pytest.approx(-0.5)
+
+
+def test_from_curve_spans_the_published_subspace_too():
+    """The same plane, around the middle of the ends and in other units."""
+    sub, points = published()
+    curve = ll.Bezier.between(points[0], points[2]).with_anchors(torch.stack(points))
+    ours = ll.Subspace.from_curve(curve)
+    assert float(sub.coords_of(ours.center + ours.basis)[1].max()) < 1e-6
+    assert ours.basis[0].norm() / sub.basis[0].norm() == pytest.approx(math.sqrt(3) / 2)
+    assert ours.basis[1].norm() / sub.basis[1].norm() == pytest.approx(1.5)
