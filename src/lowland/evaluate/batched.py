@@ -3,7 +3,8 @@ r"""Linear layers of many weight vectors at once.
 Under `torch.func.vmap` a linear layer whose weights are mapped over becomes a batched product, a
 multiplication by one and two additions, each a pass over the activations. Here it is
 \(y^T = W x^T + b\): one product, to which the bias is added in place where no gradient is asked
-for. Its result lies in memory with the rows last, as the next layer's product wants it.
+for, or which it is part of. Its result lies in memory with the rows last, as the next layer's
+product wants it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
 from torch.overrides import TorchFunctionMode
 
 from lowland.core import LossSurface
@@ -65,7 +67,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(input, weight, bias)
     if input.ndim != 2:
         return _plus(input @ weight.mT, bias)
-    return _plus(weight @ input.mT, None if bias is None else bias[:, None]).mT
+    if bias is None:
+        return (weight @ input.mT).mT
+    if len(input) > 4 * input.shape[1] and not is_batchedtensor(input):
+        # many rows that all points share: the bias as the weight of one more column of ones
+        return (torch.cat([weight, bias[:, None]], 1) @ F.pad(input, (0, 1), value=1.0).mT).mT
+    return _plus(weight @ input.mT, bias[:, None]).mT
 
 
 def _plus(product: Tensor, bias: Tensor | None) -> Tensor:
