@@ -9,7 +9,6 @@ product wants it.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -78,8 +77,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _plus(product: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return product
-    if not torch.is_grad_enabled() and bias.dtype == product.dtype:
-        # not where the bias is mapped over and the product is not, as with where="bias"
-        with contextlib.suppress(RuntimeError):
-            return product.add_(bias)
+    # a bias alone may be mapped over, as with where="bias"
+    fits = is_batchedtensor(product) or not is_batchedtensor(bias)
+    if fits and not torch.is_grad_enabled() and bias.dtype == product.dtype:
+        return product.add_(bias)
     return product + bias
