@@ -239,6 +239,30 @@ def test_what_is_read_again_is_not_overwritten():
     torch.testing.assert_close(function(w), net(x, w))
 
 
+@pytest.mark.parametrize("where", ["2", "bias", "0"])
+def test_bare_operations_leave_data_as_they_are(where):
+    """Of a frozen first layer the product with the data is worked out once, and not added to."""
+    x, y = torch.randn(9, 5), torch.randint(3, (9,))
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    surface = ll.LossSurface(net, ll.Classification(), [(x, y)], where=where)
+    weights = weights_of(surface)
+    plain = ll.LogLikelihood(surface, strategy="vmap", trace=False)(weights)
+    bare = ll.LogLikelihood(surface, strategy="vmap", trace=True)
+    for _ in range(3):
+        torch.testing.assert_close(bare(weights), plain, rtol=1e-7, atol=1e-6)
+    assert isinstance(bare._bare[N], torch.fx.GraphModule)
+
+
+def test_random_numbers_are_drawn_anew():
+    data = torch.ones(64)
+    function = traced(
+        lambda w: w.sum() * 0 + torch.bernoulli(data / 2).sum() * 0 + w, torch.ones(3)
+    )
+    assert isinstance(function, torch.fx.GraphModule)
+    names = [str(node.target) for node in function.graph.nodes]
+    assert any("bernoulli" in name for name in names)
+
+
 def test_what_cannot_be_traced_stays():
     def decides(x):
         return x * 2 if float(x.sum()) > 0 else x

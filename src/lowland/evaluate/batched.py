@@ -3,17 +3,18 @@ r"""Linear layers of many weight vectors at once.
 Under `torch.func.vmap` a linear layer whose weights are mapped over becomes a batched product, a
 multiplication by one and two additions, each a pass over the activations. Here it is
 \(y^T = W x^T + b\): one product, to which the bias is added in place where no gradient is asked
-for. Its result lies in memory with the rows last, as the next layer's product wants it.
+for, or which it is part of. Its result lies in memory with the rows last, as the next layer's
+product wants it.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
 from torch.overrides import TorchFunctionMode
 
 from lowland.core import LossSurface
@@ -65,14 +66,19 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(input, weight, bias)
     if input.ndim != 2:
         return _plus(input @ weight.mT, bias)
-    return _plus(weight @ input.mT, None if bias is None else bias[:, None]).mT
+    if bias is None:
+        return (weight @ input.mT).mT
+    if len(input) > 4 * input.shape[1] and not is_batchedtensor(input):
+        # many rows that all points share: the bias as the weight of one more column of ones
+        return (torch.cat([weight, bias[:, None]], 1) @ F.pad(input, (0, 1), value=1.0).mT).mT
+    return _plus(weight @ input.mT, bias[:, None]).mT
 
 
 def _plus(product: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return product
-    if not torch.is_grad_enabled() and bias.dtype == product.dtype:
-        # not where the bias is mapped over and the product is not, as with where="bias"
-        with contextlib.suppress(RuntimeError):
-            return product.add_(bias)
+    # a bias alone may be mapped over, as with where="bias"
+    fits = is_batchedtensor(product) or not is_batchedtensor(bias)
+    if fits and not torch.is_grad_enabled() and bias.dtype == product.dtype:
+        return product.add_(bias)
     return product + bias
