@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.core import GaussianHead
+from lowland.files import write_text
 
 DEPTHS = (1, 2)
 RATES = (3e-3, 1e-2)
@@ -131,6 +133,12 @@ def recommended(
     for split, (surface, test) in enumerate(zip(trained, tests, strict=True)):
         mine = range(split * job.modes, (split + 1) * job.modes)
         own = [swags[m] for m in mine]
+        file = job.out / job.name / f"best-{split}.json"
+        if file.is_file():
+            for title, found in json.loads(file.read_text()).items():
+                for name, value in found.items():
+                    methods.setdefault(title, {}).setdefault(name, []).append(value)
+            continue
         temperature = settings[split]["temperature"]
         posts = {
             sampler: posteriors("pca", sampler, own, surface, temperature)
@@ -146,6 +154,7 @@ def recommended(
             "PCA + ESS": mean_of(figures, test, posts["ess"]),
             "PCA + ESS, five networks": figures(test, ll.Mixture(posts["ess"])),
         }
+        write_text(file, json.dumps(rows))
         for title, found in rows.items():
             for name, value in found.items():
                 methods.setdefault(title, {}).setdefault(name, []).append(value)

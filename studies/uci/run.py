@@ -433,6 +433,10 @@ def papers_subspaces(job: Job) -> dict[str, Any]:
     for split, (surface, test) in enumerate(zip(surfaces, tests, strict=True)):
         mine = range(split * job.modes, (split + 1) * job.modes)
         own = [swags[m] for m in mine]
+        file = job.out / job.name / f"papers-subspaces-{split}.json"
+        if file.is_file():
+            keep_figures(methods, json.loads(file.read_text()))
+            continue
         temperature = temperature_of(job.name, len(data[split]["train"][0]))
         rows: dict[str, dict[str, float]] = {}
         for title, (kind, sampler) in METHODS.items():
@@ -444,6 +448,7 @@ def papers_subspaces(job: Job) -> dict[str, Any]:
             rows[title] = mean_of(figures, test, posts)
             if title == "PCA + ESS":
                 rows["PCA + ESS, five networks"] = figures(test, ll.Mixture(posts))
+        write_text(file, json.dumps(rows))
         keep_figures(methods, rows)
         seconds = time.perf_counter() - began
         print(f"{job.name}: split {split + 1} of {job.splits}, {seconds:.0f} s", flush=True)

@@ -50,8 +50,8 @@ def sampled(
             temperature=temperature,
             chains=CHAINS,
             samples=DRAWS,
-            warmup=None if sampler == "nuts" else 100,
-            thin=1 if sampler in ("vi", "grid") else 5,
+            warmup=100,
+            thin=2 if sampler == "nuts" else 5,
             seed=seed,
         )
 
