@@ -88,7 +88,11 @@ def _join(setup: Setup, asked: Connect, folder: RunFolder, threads: int) -> None
 
 
 def _left_out(methods: Methods, console: Console) -> None:
-    """Says which simplexes have fewer vertices than were asked for."""
+    """Says which simplexes have fewer vertices than were asked for, and what chains warned of."""
+    if "subspace" in methods.config.methods:
+        told = methods.modes.chain().about.get("told")
+        if told:
+            say(console, f"{methods.title('subspace')}: {told}")
     for i in range(max(methods.needs(method).simplexes for method in methods.config.methods)):
         if stopped := methods.modes.growth(i).stopped:
             say(console, f"Simplex {i + 1}: {stopped}")

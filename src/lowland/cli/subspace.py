@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,21 +119,19 @@ def execute(
         with Bars(console) as bars:
             progress = bars.add(f"sample: {subspaces.title(asked)}")
             place, record = stage.shape("subspace"), stage.record("chain.npz")
-            chain, told = subspaces.found(place, record), []
+            chain = subspaces.found(place, record)
             if chain is None:
                 sub = subspaces.spanned(
                     stage.setup, asked, weights[0].weights, walk=store, curve=curve, seed=seed
                 )
-                with warnings.catch_warnings(record=True) as told:
-                    warnings.simplefilter("always")
-                    chain = subspaces.sampled(
-                        stage.setup,
-                        sub,
-                        asked,
-                        seed=seed,
-                        checkpoint=stage.path / "checkpoints" / "chains.safetensors",
-                        progress=progress,
-                    )
+                chain = subspaces.sampled(
+                    stage.setup,
+                    sub,
+                    asked,
+                    seed=seed,
+                    checkpoint=stage.path / "checkpoints" / "chains.safetensors",
+                    progress=progress,
+                )
                 subspaces.kept(sub, chain, place, record)
             progress(1, 1)
             sub = stage.subspace()
@@ -147,8 +144,8 @@ def execute(
                 for title, (file, post) in posts.items()
             }
             plane = _plane(stage, asked, chain, store, bars) if sub.k > 1 else None
-        for one in told:
-            say(console, f"Note: {one.message}")
+        if chain.about.get("told"):
+            say(console, f"Note: {chain.about['told']}")
         _say_chain(chain, console)
         table = Table.from_rows(_row(title, pred) for title, pred in preds.items())
         table.save(stage.record("averages.json"))

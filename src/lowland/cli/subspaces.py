@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,6 @@ from lowland.cli.config import Inference
 from lowland.cli.setup import Setup
 from lowland.cli.stage import Stage
 from lowland.core import Point
-from lowland.core.data import Rows
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.evaluator import rows_for
 from lowland.geometry import Curve, Subspace
@@ -105,27 +105,29 @@ def sampled(
     checkpoint: Path,
     progress: Progress = False,
 ) -> Chain:
-    """Chains in a subspace, on the training rows without augmentation."""
-    return infer(
-        sub,
-        setup.surface,
-        sampler=asked.sampler,
-        prior_scale=asked.prior_scale,
-        temperature=asked.temperature,
-        validation=setup.validation,
-        chains=asked.chains,
-        samples=asked.samples,
-        warmup=asked.warmup,
-        loader=looked_at(setup, asked),
-        seed=seed,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+    """Chains in a subspace, on the training rows without augmentation.
 
-
-def looked_at(setup: Setup, asked: Inference) -> Rows:
-    """The rows of the likelihood."""
-    return rows_for(setup.surface, None, count=asked.rows)
+    What the sampler warned of stands in their `about`, for whoever shows them.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        chain = infer(
+            sub,
+            setup.surface,
+            sampler=asked.sampler,
+            prior_scale=asked.prior_scale,
+            temperature=asked.temperature,
+            validation=setup.validation,
+            chains=asked.chains,
+            samples=asked.samples,
+            warmup=asked.warmup,
+            loader=rows_for(setup.surface, None, count=asked.rows),
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+    chain.about["told"] = " ".join(dict.fromkeys(str(one.message) for one in told))
+    return chain
 
 
 def kept(sub: Subspace, chain: Chain, place: Path, record: Path) -> None:

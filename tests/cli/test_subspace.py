@@ -1,0 +1,128 @@
+"""`lowland subspace` on finished runs, its planes, and the method of a run."""
+
+import pytest
+import torch
+import yaml
+
+import lowland as ll
+from lowland.cli.opened import open_runs
+from lowland.cli.subspaces import Subspaces
+from lowland.records import Chain, Predictive, SurfaceResult, Table
+from tests.cli.inside import lowland
+
+CONFIG = {
+    "model": {"name": "lowland.zoo:MLP", "args": {"inputs": 64, "widths": [12], "outputs": 10}},
+    "data": {"name": "lowland.zoo:digits", "args": {"train": 0.1, "shift": 0}},
+    "methods": ["sgd", "swa", "ensemble", "subspace"],
+    "ensemble": 2,
+    "samples": 4,
+    "threads": 1,
+    "train": {"epochs": 12, "batch_size": 30, "lr": 0.05},
+    "average": {"lr": 0.05, "start": 0.5},
+    "subspace": {"rank": 2, "chains": 4, "samples": 12, "warmup": 5, "temperature": 20.0},
+}
+SHORT = ["--rank", 2, "--chains", 4, "--samples", 12, "--warmup", 5, "--draws", 5]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    config = folder / "one.yaml"
+    config.write_text(yaml.safe_dump(CONFIG))
+    code, out, err = lowland("run", config, f"out={folder / 'one'}")
+    assert code == 0, err
+    assert "PCA + ESS" in out
+    return folder / "one"
+
+
+def subspace(run, *options, fails=False):
+    code, out, err = lowland("subspace", run, *SHORT, *options)
+    assert (code != 0) is fails, err
+    return err if fails else out
+
+
+def test_the_method_averages_over_the_chains_of_a_run(run):
+    chain = Chain.load(run / "records/chain.npz")
+    assert chain.coords.shape == (4, 12, 2)
+    assert chain.temperature == 20
+    sub = ll.Subspace.load(run / "shapes/subspace.safetensors")
+    setup = Subspaces(run / "x", open_runs([run]), ["average-0"]).setup
+    expected = ll.predict(setup.surface, chain.posterior(sub), setup.test, samples=4)
+    found = Predictive.load(run / "records/subspace.npz")
+    torch.testing.assert_close(found.probs, expected.probs, rtol=1e-4, atol=1e-5)
+    rows = {row["method"]: row for row in Table.load(run / "records/comparison.json").rows()}
+    assert rows["PCA + ESS"]["epochs"] == pytest.approx(12 + chain.evaluations / 3)
+    assert rows["PCA + ESS"]["train_seconds"] > rows["SWA"]["train_seconds"]
+
+
+def test_a_subspace_of_a_finished_run(run):
+    out = subspace(run, "--temperature", "[1, 30]", "--kind", "random")
+    assert "log densities in" in out
+    place = run / "subspace" / "random-ess"
+    stage = Subspaces.open(place)
+    chain = Chain.load(place / "records/chain.npz")
+    assert chain.temperature in (1, 30)
+    assert chain.about["tuning"]["temperatures"].tolist() == [30, 1]
+    rows = {row["method"]: row for row in Table.load(place / "records/averages.json").rows()}
+    assert set(rows) == {"Centre", "Random + ESS"}
+    post = chain.posterior(stage.subspace())
+    expected = ll.predict(stage.setup.surface, post, stage.setup.test, samples=5).metrics()
+    assert rows["Random + ESS"]["nll"] == pytest.approx(expected["nll"], rel=1e-4)
+    plane = SurfaceResult.load(place / "records/plane.npz")
+    assert torch.isfinite(plane.log_density).all()
+    for name in ("posterior", "trace", "rank", "nll-by-samples"):
+        assert (place / f"pictures/{name}.png").stat().st_size > 5_000
+    # again: nothing is sampled anew
+    before = (place / "records/chain.npz").stat().st_mtime_ns
+    subspace(run, "--temperature", "[1, 30]", "--kind", "random")
+    assert (place / "records/chain.npz").stat().st_mtime_ns == before
+    assert "other settings" in subspace(run, "--temperature", "2", "--kind", "random", fails=True)
+
+
+def test_a_curve_and_a_grid(run):
+    assert "lowland connect" in subspace(run, "--kind", "curve", fails=True)
+    code, _, err = lowland("connect", run, "--epochs", 3, "--points", 5)
+    assert code == 0, err
+    out = subspace(run, "--kind", "curve", "--sampler", "grid", "--temperature", "50")
+    assert "Curve + grid" in out
+    chain = Chain.load(run / "subspace/curve-grid/records/chain.npz")
+    assert chain.log_evidence is not None
+    assert not (run / "subspace/curve-grid/pictures/trace.png").exists()
+
+
+def test_a_plane_of_the_subspace(run):
+    subspace(run, "--temperature", "20", "--out", run / "there")
+    code, out, err = lowland("scan", run / "there", "--resolution", 3, "--rows", 30, "--refine", 0)
+    assert code == 0, err
+    assert (run / "there/scan/center-z1-z2/pictures/loss.png").exists() or "Pictures" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--kind", "pcb"], "kind"),
+        (["--sampler", "gibbs"], "sampler"),
+        (["--temperature", "0"], "temperature"),
+        (["--temperature", "cold"], "temperature"),
+        (["--prior-scale", "-1"], "prior_scale"),
+        (["--rank", 40], "rank"),
+        (["--walk", "swa-9"], "keeps iterates"),
+        (["--around", "nobody"], "holds no weights"),
+        (["--sampler", "grid", "--rank", 4, "--temperature", "1"], "at most 3"),
+    ],
+)
+def test_bad_options(run, tmp_path, options, message):
+    err = subspace(run, "--out", tmp_path / "out", *options, fails=True)
+    assert message in err
+
+
+def test_a_run_that_collects_too_few_iterates_is_refused_at_once(tmp_path):
+    config = tmp_path / "few.yaml"
+    config.write_text(yaml.safe_dump(CONFIG | {"subspace": {"rank": 9}}))
+    code, _, err = lowland("run", config, f"out={tmp_path / 'few'}")
+    assert code == 2
+    assert "rank 9" in err
+    config.write_text(yaml.safe_dump(CONFIG | {"subspace": {"kind": "curve"}}))
+    code, _, err = lowland("run", config, f"out={tmp_path / 'few'}")
+    assert code == 2
+    assert "lowland subspace --kind curve" in err
