@@ -34,7 +34,6 @@ SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads can
 _LARGE = 0.1  # above which they cannot even if two threads get into each other's way
 _TINY = 1e-4
 _CHUNKS = (4, 16, 64, 256)
-_TINY_CHUNKS = (16, 128)  # trials of more would be felt beside a scan of a tiny network
 _LOOP = 32  # points a chunk, where a small network goes through them one by one
 _CLEAR = 0.9  # of the time one by one: what vmap must be below
 _HOPELESS = 1.2  # times slower than one by one: larger chunks of convolutions do not mend that
@@ -113,7 +112,7 @@ def plan(
         if fewer < seconds:
             seconds, best = fewer, Plan("batches", loop.chunk, count)
     # a few points at once do not pay for the dispatch of a very small network, and many do
-    sizes = (chunk,) if chunk else _CHUNKS if seconds > _TINY else _TINY_CHUNKS
+    sizes = (chunk,) if chunk else _CHUNKS if seconds > _TINY else _CHUNKS[1:]
     for size in sorted({min(size, most) for size in sizes}):
         # a trial must stay small beside the work, and larger chunks rarely mend a bad start
         passes = 1 if seconds <= _TINY else 3 * len(alone)  # a trial of a few ms is soon over
@@ -147,17 +146,20 @@ def time_plan(
     work = work or partial(_forward, surface, batch)
     chunk = candidate.chunk if candidate.strategy == "vmap" else 1
     best = float("inf")
+    # of one thread the time at work, whoever else works on the machine
+    alone = candidate.threads == 1 and surface.device.type == "cpu"
+    clock = time.thread_time if alone else time.perf_counter
     with torch.no_grad(), candidate.running(), warnings.catch_warnings():
         # where an operation has no batching rule, torch loops over it, slowly, and warns
         warnings.filterwarnings("error", ".*batching rule")
         try:
             stacked = point.weights.expand(chunk, -1).contiguous()
             for turn in range(repeats + 1):  # the first warms up
-                start = time.perf_counter()
+                start = clock()
                 work(candidate.strategy, stacked)
                 if surface.device.type == "cuda":
                     torch.cuda.synchronize(surface.device)
-                best = min(best, (time.perf_counter() - start) / chunk)
+                best = min(best, (clock() - start) / chunk)
                 # clear at once, or once it is warm: every further pass would be felt
                 if best > min(4 * SMALL, 2 * limit) or (turn and best > SMALL):
                     break
