@@ -23,7 +23,7 @@ from lowland.core.layout import clean
 from lowland.errors import StoreError
 from lowland.geometry import Simplex, Subspace
 from lowland.progress import Progress
-from lowland.records import Chain, GrowthResult, TrainingLog
+from lowland.records import Chain, GrowthResult, SurfaceResult, TrainingLog
 from lowland.train import sgd
 from lowland.trajectory import (
     EMA,
@@ -150,6 +150,15 @@ class Modes:
         )
         subspaces.kept(sub, chain, place, record)
         self.folder.event("sampled", run="subspace", evaluations=chain.evaluations)
+
+    def plane(self, progress: Progress) -> SurfaceResult | None:
+        """The log posterior over the first two coordinates, where there are two."""
+        chain, asked = self.chain(), self.config.subspace
+        if chain.coords.shape[-1] < 2:
+            return None
+        walk = self.store("swa-0") if asked.kind == "pca" else None
+        file = self.folder.record("posterior-plane.npz")
+        return subspaces.plane(self.setup, chain, asked, file, walk=walk, progress=progress)
 
     def chain(self) -> Chain:
         """The chains that are done, in their subspace."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lowland import plots
+from lowland.cli import subspaces
 from lowland.cli.methods import Methods
 from lowland.errors import StoreError
 from lowland.evaluate.calibration import categorical, reliability
@@ -39,6 +40,11 @@ def draw_all(methods: Methods) -> list[str]:
         growths = {f"simplex {i + 1}": methods.modes.growth(i) for i in numbers}
         plots.save(plots.growth(growths), folder / "growth.png")
         done.append("growth.png")
+    if "subspace" in methods.config.methods:
+        modes = methods.modes
+        for name, axes in subspaces.drawn(modes.chain(), modes.plane(False)).items():
+            plots.save(axes, folder / f"{name}.png")
+            done.append(f"{name}.png")
     return done + _reliability(methods, folder)
 
 

@@ -117,5 +117,6 @@ def _work(methods: Methods, console: Console) -> None:
             modes.simplex(i, bars.add(f"Simplex {i + 1}"))
         if any(n.chains for n in needs):
             modes.subspace(bars.add(f"sample: {methods.title('subspace')}"))
+            modes.plane(bars.add("plane of the posterior"))
         for method in config.methods:
             methods.judge(method, bars.add(f"predict: {methods.title(method)}"))

@@ -23,11 +23,7 @@ from lowland.evaluate import predict
 from lowland.geometry import Curve
 from lowland.posteriors import PointMass, Posterior
 from lowland.records import Chain, Predictive, SurfaceResult, Table
-from lowland.samplers import posterior_plane
 from lowland.trajectory import Trajectory
-
-_SHOWN = 2000  # training rows of the picture
-_SIDE = 31  # points a side of it
 
 
 def subspace(
@@ -143,7 +139,17 @@ def execute(
                 title: _predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
                 for title, (file, post) in posts.items()
             }
-            plane = _plane(stage, asked, chain, store, bars) if sub.k > 1 else None
+            plane = None
+            if sub.k > 1:
+                progress = bars.add("plane")
+                plane = subspaces.plane(
+                    stage.setup,
+                    chain.within(sub),
+                    asked,
+                    stage.record("plane.npz"),
+                    walk=store,
+                    progress=progress,
+                )
         if chain.about.get("told"):
             say(console, f"Note: {chain.about['told']}")
         _say_chain(chain, console)
@@ -200,26 +206,6 @@ def _row(title: str, pred: Predictive) -> dict[str, Any]:
     return row | {"samples": float(pred.samples)}
 
 
-def _plane(
-    stage: Subspaces, asked: Inference, chain: Chain, store: Trajectory | None, bars: Bars
-) -> SurfaceResult:
-    """The log posterior over the first two coordinates."""
-    file = stage.record("plane.npz")
-    if file.is_file():
-        return SurfaceResult.load(file)
-    found = posterior_plane(
-        stage.subspace(),
-        stage.setup.surface,
-        chain,
-        resolution=_SIDE,
-        count=min(_SHOWN, asked.rows or _SHOWN),
-        paths=None if store is None else {"SGD": store},
-        progress=bars.add("plane"),
-    )
-    found.save(file)
-    return found
-
-
 def _say_chain(chain: Chain, console: Console) -> None:
     temperature = f"T = {chain.temperature:g}, prior scale {chain.prior_scale:g}"
     how = f"{subspaces.evaluations(chain):,} log densities in {subspaces.seconds(chain):.1f} s"
@@ -233,13 +219,7 @@ def _draw(
     stage: Subspaces, chain: Chain, preds: dict[str, Predictive], plane: SurfaceResult | None
 ) -> list[str]:
     """Writes pictures/*.png; gives their names."""
-    drawn: dict[str, Any] = {}
-    if plane is not None:
-        drawn["posterior"] = plots.posterior(plane, chain=chain)
-    if chain.log_weights is None:
-        drawn["trace"] = plots.trace(chain)
-        if len(chain.coords) > 1:
-            drawn["rank"] = plots.rank(chain, bins=min(20, chain.coords.shape[1]))
+    drawn = subspaces.drawn(chain, plane)
     many = {t: p for t, p in preds.items() if p.samples > 1 and p.nll_by_samples is not None}
     if many:
         drawn["nll-by-samples"] = plots.samples(many)

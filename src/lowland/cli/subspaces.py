@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lowland import plots
 from lowland.cli.config import Inference
 from lowland.cli.setup import Setup
 from lowland.cli.stage import Stage
@@ -18,8 +19,8 @@ from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.evaluator import rows_for
 from lowland.geometry import Curve, Subspace
 from lowland.progress import Progress
-from lowland.records import Chain
-from lowland.samplers import infer
+from lowland.records import Chain, SurfaceResult
+from lowland.samplers import infer, posterior_plane
 
 KINDS = {"pca": "PCA", "random": "Random", "curve": "Curve", "hessian": "Hessian"}
 SAMPLERS = {
@@ -31,6 +32,8 @@ SAMPLERS = {
     "flow": "flow",
     "grid": "grid",
 }
+_SHOWN = 2000  # training rows of a picture
+_SIDE = 31  # points a side of it
 _AXES = ("center", "z1", "z2")
 
 
@@ -142,6 +145,45 @@ def found(place: Path, record: Path) -> Chain | None:
     with suppress(StoreError):
         return Chain.load(record).within(Subspace.load(place))
     return None
+
+
+def plane(
+    setup: Setup,
+    chain: Chain,
+    asked: Inference,
+    file: Path,
+    *,
+    walk: Any = None,
+    progress: Progress = False,
+) -> SurfaceResult:
+    """The log posterior over the first two coordinates of a chain that knows its subspace."""
+    with suppress(StoreError):  # not there yet, or damaged
+        return SurfaceResult.load(file)
+    sub = chain.posterior().shape
+    assert isinstance(sub, Subspace)
+    made = posterior_plane(
+        sub,
+        setup.surface,
+        chain,
+        resolution=_SIDE,
+        count=min(_SHOWN, asked.rows or _SHOWN),
+        paths=None if walk is None else {"SGD": walk},
+        progress=progress,
+    )
+    made.save(file)
+    return made
+
+
+def drawn(chain: Chain, plane: SurfaceResult | None) -> dict[str, Any]:
+    """Pictures of chains, by name."""
+    found: dict[str, Any] = {}
+    if plane is not None:
+        found["posterior"] = plots.posterior(plane, chain=chain)
+    if chain.log_weights is None:
+        found["trace"] = plots.trace(chain)
+        if len(chain.coords) > 1:
+            found["rank"] = plots.rank(chain, bins=min(20, chain.coords.shape[1]))
+    return found
 
 
 def seconds(chain: Chain) -> float:
