@@ -45,7 +45,7 @@ SAMPLERS = {"ESS": "ess", "NUTS": "nuts", "VI": "vi", "flow": "flow"}
 #: subspace -> temperature and prior scale (the paper's)
 SETTINGS = {"random": (0.15, 1.0), "PCA": (1.5, 5.0), "curve": (0.75, 1.0)}
 DIMENSIONS = {"random": 2, "PCA": 2, "curve": 2}
-SAMPLES = 250  # of each of 16 chains
+SAMPLES, LONG = 250, 1000  # of each of 16 chains, where they are trained here and published
 SHOWN = 50  # functions of a band
 VI_STEPS = 5000  # over all weights
 
@@ -73,7 +73,7 @@ class Study:
                 sub,
                 self.surface,
                 sampler=sampler,
-                samples=SAMPLES,
+                samples=LONG if name.startswith("published") else SAMPLES,
                 checkpoint=self.out / f"{name}.chains",
                 **options,
             )
