@@ -28,7 +28,7 @@ def data(tmp_path):
 def study(data, *more):
     command = [sys.executable, "-W", "ignore", str(STUDY / "run.py"), "--smoke", "--sets", "boston"]
     command += ["--data", str(data), "--out", str(data / "out"), *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -43,7 +43,8 @@ def test_one_command_in_parts(data):
     assert "boston papers" not in rest  # it was done
     assert (found / "boston-papers.json").read_text() == before
     assert {p.name for p in found.glob("*.json")} == {
-        "boston-papers.json", "boston-tuned.json", "boston-falling.json"
+        "boston-papers.json", "boston-tuned.json", "boston-falling.json",
+        "boston-papers-subspaces.json", "boston-recommended.json",
     }  # fmt: skip
     record = json.loads((found / "boston-tuned.json").read_text())
     assert (record["splits"], record["modes"]) == (2, 2)
@@ -55,6 +56,15 @@ def test_one_command_in_parts(data):
     assert len(record["walk"]) == len(record["sgd"]) == 2
     falling = json.loads((found / "boston-falling.json").read_text())
     assert falling["methods"]["SGD"] == record["methods"]["SGD"]
+    sampled = json.loads((found / "boston-papers-subspaces.json").read_text())["methods"]
+    assert set(sampled) == {
+        "PCA + ESS", "PCA + ESS, five networks", "PCA + VI", "PCA + NUTS", "random + ESS",
+        "curve + ESS",
+    }  # fmt: skip
+    best = json.loads((found / "boston-recommended.json").read_text())
+    assert {one["depth"] for one in best["walk"]} <= {1, 2}
+    for figures in [*sampled.values(), *best["methods"].values()]:
+        assert all(0 < value < 30 for value in figures["rmse"])
     assert (STUDY / "README.md").read_text() == readme  # a smoke run is no result
 
 
