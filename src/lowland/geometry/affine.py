@@ -105,8 +105,9 @@ def orthonormal(directions: Tensor) -> Tensor:  # (k, P) -> (k, P)
 
 def orthonormalise_(directions: Tensor) -> Tensor:  # (k, P)
     """`orthonormal` in place: beside the directions one row in float64."""
+    row = torch.empty_like(directions[0], dtype=torch.float64)
     for i, direction in enumerate(directions):
-        row = direction.double()
+        row.copy_(direction)
         for _ in range(2):
             for done in directions[:i]:
                 along = inner(done, row).item()

@@ -60,8 +60,8 @@ class Subspace(Affine):
         anchors = torch.empty(1 + rank, len(center))
         anchors[1:].normal_(generator=generator)
         anchors = anchors.to(center.device, kept_in([center]))
-        anchors[0] = center.detach()
         orthonormalise_(anchors[1:])
+        anchors[0] = center.detach()  # last: memory that nobody wrote to yet is not taken
         return cls._of(anchors, buffered=have_buffers([w]))
 
     @classmethod
