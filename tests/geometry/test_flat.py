@@ -334,3 +334,29 @@ def test_from_curve_spans_the_published_subspace_too():
     assert float(sub.coords_of(ours.center + ours.basis)[1].max()) < 1e-6
     assert ours.basis[0].norm() / sub.basis[0].norm() == pytest.approx(math.sqrt(3) / 2)
     assert ours.basis[1].norm() / sub.basis[1].norm() == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_subspaces_share_no_memory_with_what_they_came_from(dtype):
+    w, iterates = torch.ones(7, dtype=dtype), torch.randn(4, 7, dtype=dtype)
+    for sub, source in (
+        (ll.Subspace.random(w, rank=3), w),
+        (ll.Subspace.pca(iterates, rank=2), iterates),
+        (ll.Subspace(w, iterates[:2]), iterates),
+    ):
+        before = sub.anchors.clone()
+        assert sub.anchors.dtype == dtype
+        source.mul_(3)
+        assert torch.equal(sub.anchors, before)
+
+
+def test_orthonormal_leaves_its_argument_as_it_was():
+    given = torch.tensor([[3.0, 0, 0], [1.0, 2.0, 0]])
+    rows = orthonormal(given)
+    assert torch.equal(rows, torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]))
+    assert torch.equal(given, torch.tensor([[3.0, 0, 0], [1.0, 2.0, 0]]))
+
+
+def test_a_random_subspace_around_nan_is_refused():
+    with pytest.raises(ll.NonFiniteError, match="the center"):
+        ll.Subspace.random(torch.tensor([1.0, float("nan"), 0.0]), rank=1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, combined, gathered, have_buffers
+from lowland.geometry.base import Shape, checked, combined, gathered, have_buffers
 
+_WHAT = "the center and the directions"
+_CHUNK = 1 << 20  # values turned to float64 at a time
 _FLAT = 1e-6  # sine of an angle below which float32 directions are no longer apart
 
 
@@ -17,11 +21,22 @@ class Affine(Shape):
     r"""\(w(z) = \hat w + z\, B\): the anchors are a centre and k directions, none free."""
 
     def __init__(self, center: Tensor | Point, directions: Tensor) -> None:
-        rows = gathered([center, *directions], what="the center and the directions")
-        super().__init__(rows, free=[False] * len(rows))
-        self.k = len(rows) - 1
-        self.buffered = have_buffers([center])
-        require_independent(rows[1:])
+        anchors = gathered([center, *directions], what=_WHAT)
+        self._hold(anchors, buffered=have_buffers([center]))
+
+    @classmethod
+    def _of(cls, anchors: Tensor, *, buffered: bool = False) -> Self:  # (1 + k, P)
+        """What `__init__` makes of anchors that nobody else has: they are not copied."""
+        made = cls.__new__(cls)
+        checked(anchors, what=_WHAT)
+        made._hold(anchors, buffered=buffered)
+        return made
+
+    def _hold(self, anchors: Tensor, *, buffered: bool) -> None:
+        Shape.__init__(self, anchors, free=[False] * len(anchors))
+        self.k = len(anchors) - 1
+        self.buffered = buffered
+        require_independent(anchors[1:])
 
     @property
     def center(self) -> Tensor:
@@ -65,10 +80,11 @@ def require_independent(directions: Tensor, *, noise: float = 0.0) -> None:  # (
 
     `noise`: a length; what a direction adds to the others and is no longer than it is rounding.
     """
-    norms = inner(directions, directions).diagonal().sqrt()
+    gram = inner(directions, directions)
+    norms = gram.diagonal().sqrt()
     if bool((norms == 0).any()):
         raise ConfigError("a direction is zero: two of the points are the same weights.")
-    unit = inner(directions, directions) / norms / norms[:, None]
+    unit = gram / norms / norms[:, None]
     flat = max(_FLAT, noise / float(norms.min()))
     if float(torch.linalg.eigvalsh(unit)[0]) < flat**2:
         raise ConfigError(
@@ -84,11 +100,18 @@ def rounding(points: Tensor) -> float:  # (n, P)
 
 def orthonormal(directions: Tensor) -> Tensor:  # (k, P) -> (k, P)
     """Gram and Schmidt, each direction twice: once leaves float32's rounding of long vectors."""
-    rows: list[Tensor] = []
-    for direction in directions:
-        row = direction.double()
+    return orthonormalise_(directions.clone())
+
+
+def orthonormalise_(directions: Tensor) -> Tensor:  # (k, P)
+    """`orthonormal` in place: beside the directions one row in float64."""
+    row = torch.empty_like(directions[0], dtype=torch.float64)
+    for i, direction in enumerate(directions):
+        row.copy_(direction)
         for _ in range(2):
-            for done in rows:
-                row = row - inner(done, row).item() * done.double()
-        rows.append((row / row.norm()).to(directions.dtype))
-    return torch.stack(rows)
+            for done in directions[:i]:
+                along = inner(done, row).item()
+                for to, part in zip(row.split(_CHUNK), done.split(_CHUNK), strict=True):
+                    to -= along * part.double()
+        direction.copy_(row.div_(row.norm()))
+    return directions

@@ -205,6 +205,18 @@ def gathered(weights: Iterable[Any], *, what: str) -> Tensor:
     Raises:
         LayoutError: of different models. NonFiniteError: NaN or infinity.
     """
+    rows = checked(weights, what=what)
+    return torch.stack([row.detach().to(rows[0].device, kept_in(rows)) for row in rows])
+
+
+def kept_in(weights: Iterable[Tensor]) -> torch.dtype:
+    """The precision of anchors made of these: float64 where one of them has it, else float32."""
+    wide = any(row.dtype == torch.float64 for row in weights)
+    return torch.float64 if wide else torch.float32
+
+
+def checked(weights: Iterable[Any], *, what: str) -> list[Tensor]:
+    """Weight vectors of one model, themselves; raises what `gathered` does."""
     rows = [w.weights if isinstance(w, Point) else w for w in weights]
     for i, row in enumerate(rows):
         if not isinstance(row, Tensor) or row.ndim != 1:
@@ -219,9 +231,7 @@ def gathered(weights: Iterable[Any], *, what: str) -> Tensor:
             raise NonFiniteError(
                 f"{what} {i} holds NaN or infinite values; take weights of a run that converged."
             )
-    wide = any(row.dtype == torch.float64 for row in rows)
-    dtype = torch.float64 if wide else torch.float32
-    return torch.stack([row.detach().to(rows[0].device, dtype) for row in rows])
+    return rows
 
 
 def have_buffers(weights: Iterable[Any]) -> bool:

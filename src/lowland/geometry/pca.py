@@ -12,6 +12,7 @@ from torch import Tensor
 from lowland.core.point import Point
 from lowland.core.threads import using_threads
 from lowland.errors import DataError
+from lowland.geometry.base import kept_in
 from lowland.geometry.rank import ROUNDING, Rank, chosen, span_of
 
 # values that are widened to float64 at a time: few enough that a block stays in a core's cache
@@ -29,17 +30,18 @@ class _Source(NamedTuple):
     lost: float = 0.0  # sum of squares that the rows no longer have
 
 
-def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Mean (P,), the first components (k, P), each times its standard deviation, and the share of
-    the variance of each, (k,) float64.
+def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
+    r"""The mean and below it the first components, each times its standard deviation, (1 + k, P);
+    and the share of the variance of each, (k,) float64.
 
     With centred iterates X (K, P) and \(X X^T = U S^2 U^T\), row i is
     \(s_i v_i / \sqrt{K - 1} = u_i^T X / \sqrt{K - 1}\). Two passes over the iterates, block by
     block of columns, in float64: no dense copy of them, and nothing of size P x P.
 
-    >>> mean, rows, explained = principal(torch.tensor([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]]), 1)
-    >>> mean, rows.abs(), explained
-    (tensor([2., 0.]), tensor([[2., 0.]]), tensor([1.], dtype=torch.float64))
+    >>> rows, explained = principal(torch.tensor([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]]), 1)
+    >>> rows.abs(), explained
+    (tensor([[2., 0.],
+            [2., 0.]]), tensor([1.], dtype=torch.float64))
     """
     found = _source_of(source)
     rows, mean, samples = found.rows, found.mean, found.samples
@@ -53,15 +55,16 @@ def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor, Tensor]:
     # rows of a sketch may be more than the iterates less one, and rounding is no dimension
     spectrum = values[: min(span_of(values), samples - (not centred))]
     k = chosen(rank, spectrum, total=total, samples=samples, whole=found.lost <= ROUNDING * total)
-    first = rows[0]
-    center = torch.empty_like(first) if mean is None else mean
-    out = center.new_empty(k, len(center))
+    like = rows[0] if mean is None else mean
+    out = torch.empty(1 + k, len(like), dtype=kept_in([like]), device=like.device)
+    if mean is not None:
+        out[0] = mean.detach()
     turn = vectors[:, :k].T / (samples - 1) ** 0.5
     for part, block, middle in blocks(rows, centred=centred):
-        out[:, part] = (turn @ block).to(out.dtype)
+        out[1:, part] = turn @ block
         if mean is None:
-            center[part] = middle.to(center.dtype)
-    return center, out, spectrum[:k] / total
+            out[0, part] = middle
+    return out, spectrum[:k] / total
 
 
 def gram_of(rows: Sequence[Tensor], *, centred: bool) -> Tensor:

@@ -9,8 +9,14 @@ from torch import Tensor
 
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
-from lowland.geometry.base import Shape
+from lowland.geometry.affine import (
+    Affine,
+    orthonormal,
+    orthonormalise_,
+    require_independent,
+    rounding,
+)
+from lowland.geometry.base import Shape, checked, have_buffers, kept_in
 from lowland.geometry.curvature import leading
 from lowland.geometry.pca import principal
 from lowland.geometry.rank import Rank
@@ -48,9 +54,15 @@ class Subspace(Affine):
         center = w.weights if isinstance(w, Point) else w
         if not 1 <= rank <= center.shape[-1]:
             raise ConfigError(f"rank: expected 1 to {center.shape[-1]}, got {rank}.")
+        checked([center], what="the center")
         generator = torch.Generator().manual_seed(seed)
-        rows = torch.randn(rank, center.shape[-1], generator=generator)
-        return cls(center, orthonormal(rows.to(center)))
+        # centre and directions in one tensor, in place: of a large network there is no second one
+        anchors = torch.empty(1 + rank, len(center))
+        anchors[1:].normal_(generator=generator)
+        anchors = anchors.to(center.device, kept_in([center]))
+        orthonormalise_(anchors[1:])
+        anchors[0] = center.detach()  # last: memory that nobody wrote to yet is not taken
+        return cls._of(anchors, buffered=have_buffers([w]))
 
     @classmethod
     def pca(cls, source: Any, *, rank: Rank = 5) -> Subspace:
@@ -74,8 +86,8 @@ class Subspace(Affine):
         >>> sub.k, sub.explained
         (1, tensor([0.8000], dtype=torch.float64))
         """
-        center, basis, explained = principal(source, rank)
-        sub = cls(center, basis)
+        anchors, explained = principal(source, rank)
+        sub = cls._of(anchors)
         sub.explained = explained
         return sub
 
