@@ -270,6 +270,9 @@ def test_the_log_posterior_on_a_plane():
     z = chain.mean.repeat(25, 1)
     z[:, 0], z[:, 2] = found.x.repeat(5), found.y.repeat_interleave(5)
     assert torch.allclose(found.log_density.flatten(), density(z), rtol=1e-5)
+    single = ll.infer(sub, surface, prior_scale=1.5, chains=1, samples=1)
+    found = ll.posterior_plane(sub, surface, single, resolution=3)
+    assert (found.x.diff() - 1.5).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(
