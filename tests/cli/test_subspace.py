@@ -88,6 +88,16 @@ def test_a_curve_and_a_grid(run):
     chain = Chain.load(run / "subspace/curve-grid/records/chain.npz")
     assert chain.log_evidence is not None
     assert not (run / "subspace/curve-grid/pictures/trace.png").exists()
+    # another curve's chains are others
+    code, _, err = lowland(
+        "connect", run, "--epochs", 4, "--points", 5, "--out", run / "longer", "--kind", "bezier"
+    )
+    assert code == 0, err
+    err = subspace(
+        run, "--kind", "curve", "--sampler", "grid", "--temperature", "50", "--curve",
+        run / "longer", fails=True,
+    )  # fmt: skip
+    assert "other settings" in err
 
 
 def test_a_plane_of_the_subspace(run):
@@ -114,6 +124,7 @@ def test_a_plane_of_the_subspace(run):
 def test_bad_options(run, tmp_path, options, message):
     err = subspace(run, "--out", tmp_path / "out", *options, fails=True)
     assert message in err
+    assert not (tmp_path / "out").exists()  # the right options are not refused by what is there
 
 
 def test_a_run_that_collects_too_few_iterates_is_refused_at_once(tmp_path):
@@ -122,6 +133,10 @@ def test_a_run_that_collects_too_few_iterates_is_refused_at_once(tmp_path):
     code, _, err = lowland("run", config, f"out={tmp_path / 'few'}")
     assert code == 2
     assert "rank 9" in err
+    config.write_text(yaml.safe_dump(CONFIG | {"subspace": {"sampler": "grid", "rank": 4}}))
+    code, _, err = lowland("run", config, f"out={tmp_path / 'few'}")
+    assert code == 2
+    assert "subspace.sampler: expected a rank of at most 3" in err
     config.write_text(yaml.safe_dump(CONFIG | {"subspace": {"kind": "curve"}}))
     code, _, err = lowland("run", config, f"out={tmp_path / 'few'}")
     assert code == 2

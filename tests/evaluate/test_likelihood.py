@@ -215,6 +215,33 @@ def test_after_many_calls_operations_are_bare(monkeypatch):
     assert made == [N]
 
 
+def test_a_run_that_goes_on_has_bare_operations_at_once():
+    surface = regression()
+    first = ll.LogLikelihood(surface, strategy="vmap", trace=True)
+    expected = first(weights_of(surface))
+    again = ll.LogLikelihood(surface, strategy="vmap", trace=True)
+    again.load_state_dict(first.state_dict())
+    assert isinstance(again._bare[N], torch.fx.GraphModule)
+    assert torch.equal(again(weights_of(surface)), expected)
+
+
+class Doubles(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+def test_a_model_that_writes_into_its_inputs():
+    data = [(torch.randn(9, 4), torch.randn(9, 1))]
+    task = ll.Regression(noise_variance=1.0)
+    with pytest.raises(ll.DataError, match="work on a copy"):
+        ll.LogLikelihood(ll.LossSurface(Doubles(4, 1), task, data))
+    # the second time nothing changes any more
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 1))
+    surface = ll.LossSurface(net, task, [(torch.randn(9, 4), torch.randn(9, 1))])
+    function = ll.LogLikelihood(surface)
+    assert torch.equal(function(weights_of(surface)), function(weights_of(surface)))
+
+
 class Shares(nn.Module):
     """What comes before the activation is read again."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import ClassVar
 
 import pytest
@@ -79,6 +80,22 @@ def test_more_samples_of_a_finished_run(tmp_path):
     assert torch.equal(more.coords[:, :10], first.coords)
     whole = Metropolis().run(linear(2, 1.0)[0], Job(chains=4, samples=25))
     assert torch.equal(more.coords, whole.coords)
+    # fewer, for a look at them, lose none of the others
+    assert torch.equal(run(5).coords, whole.coords[:, :5])
+    assert torch.equal(run(25).coords, whole.coords)
+
+
+def test_without_arviz_the_draws_are_not_lost(monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz_stats.base", None)
+    with pytest.warns(UserWarning, match="lowland\\[samplers\\]"):
+        chain = Metropolis().run(linear(1, 1.0)[0], Job(chains=2, samples=20))
+    assert chain.coords.shape == (2, 20, 1)
+
+
+def test_a_density_without_gradients():
+    density = Density(lambda z: torch.from_numpy(-(z.detach().numpy()[:, 0] ** 2)), 1)
+    with pytest.raises(ConfigError, match="give gradient="):
+        density.value_and_grad(torch.zeros(2, 1))
 
 
 @pytest.mark.parametrize(

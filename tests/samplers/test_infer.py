@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -67,6 +68,22 @@ def test_the_evidence_of_a_linear_network():
     sampled = ll.evidence(sub, surface, temperature=2.0, prior_scale=1.5, method="tempering")
     assert 0 < sampled.error < 0.3
     assert abs(sampled.log_evidence - log) < 4 * sampled.error
+
+
+def test_the_evidence_is_unbiased():
+    """Of Z itself, over many small runs; where half of the prior has no likelihood at all too."""
+    from lowland.samplers.evidence import tempered
+
+    def half(z):
+        inside = -0.5 * (z / 0.5).square().sum(1)
+        return torch.where(z[:, 0] > 0.2, inside, -math.inf)
+
+    density = samplers.Density(half, 1)
+    truth = samplers.Grid(coarse=4800).run(density, samplers.Job()).log_evidence
+    runs = [tempered(density, particles=16, moves=2, seed=10 * i) for i in range(25)]
+    ratios = torch.tensor([run.log_evidence - truth for run in runs]).exp()
+    assert abs(float(ratios.mean()) - 1) < 3 * float(ratios.std()) / 25**0.5
+    assert 0.5 < float(ratios.std()) / float(torch.tensor([r.error for r in runs]).mean()) < 2
 
 
 def test_evidence_in_more_dimensions_prefers_the_subspace_that_holds_the_solution():
@@ -144,6 +161,53 @@ def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path, monkeypa
         ll.infer(sub, others, chains=4, samples=20, warmup=10, checkpoint=file)
 
 
+@short
+def test_what_was_tuned_is_kept_for_a_run_that_goes_on(tmp_path, monkeypatch):
+    surface, sub, _ = problem(rows=12, batch_size=12)
+    other, _, _ = problem(seed=5)
+    tuned = []
+
+    class Quick(samplers.Slice):
+        warmup = 4
+
+    module = sys.modules["lowland.samplers.infer"]
+    whole = module.tune_temperature
+    monkeypatch.setattr(
+        module, "tune_temperature", lambda *a, **k: tuned.append(1) or whole(*a, **k)
+    )
+
+    def run(temperature=(1.0, 30.0), **options):
+        return ll.infer(
+            sub,
+            surface,
+            sampler=Quick(max_steps=8),
+            temperature=temperature,
+            prior_scale=None,
+            validation=[(b.args[0], b.target) for b in other.data],
+            chains=2,
+            samples=10,
+            warmup=5,
+            strategy="points",
+            checkpoint=tmp_path / "chains.safetensors",
+            **options,
+        )
+
+    def stop(done, total):
+        if len(tuned) and done > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=stop)
+    first, again = run(), run(torch.tensor([1.0, 30.0]))
+    assert len(tuned) == 1
+    assert first.prior_scale is None  # flat
+    assert first.about["tuning"]["prior_scales"].tolist() == [math.inf] * 2
+    assert torch.equal(first.coords, again.coords)
+    assert torch.equal(first.about["tuning"]["nll"], again.about["tuning"]["nll"])
+    run((first.temperature, 500.0))  # another question is answered anew
+    assert len(tuned) == 2
+
+
 def test_batches_and_their_order_do_not_matter():
     surface, sub, _ = problem(rows=41, batch_size=41)
     z = torch.randn(6, sub.k, dtype=torch.float64)
@@ -206,6 +270,9 @@ def test_the_log_posterior_on_a_plane():
     z = chain.mean.repeat(25, 1)
     z[:, 0], z[:, 2] = found.x.repeat(5), found.y.repeat_interleave(5)
     assert torch.allclose(found.log_density.flatten(), density(z), rtol=1e-5)
+    single = ll.infer(sub, surface, prior_scale=1.5, chains=1, samples=1)
+    found = ll.posterior_plane(sub, surface, single, resolution=3)
+    assert (found.x.diff() - 1.5).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -217,6 +284,7 @@ def test_the_log_posterior_on_a_plane():
         ({"prior_scale": 0.0}, "prior_scale"),
         ({"prior_scale": None}, "Gaussian prior"),
         ({"temperature": "tune"}, "validation"),
+        ({"temperature": [1.0, -1.0], "validation": []}, "all positive"),
         ({"temperature": "low", "validation": []}, "expected numbers or 'tune'"),
         ({"chains": 0}, "chains"),
         ({"start": torch.zeros(3)}, "start"),

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lowland.errors import ConfigError, LowlandError
 
@@ -199,6 +207,14 @@ class Inference(Section):
     samples: int = Field(default=50, ge=1)  # of each chain, after warming up
     warmup: int | None = Field(default=None, ge=0)  # None: what suits the sampler
     rows: int | None = Field(default=None, ge=2)  # of the training rows; None: all
+
+    @field_validator("sampler")
+    @classmethod
+    def _few(cls, sampler: str, info: ValidationInfo) -> str:
+        rank = info.data.get("rank", 1)
+        if sampler == "grid" and rank > 3 and info.data.get("kind") != "curve":
+            raise ValueError(f"expected a rank of at most 3 for a grid, which is {rank}")
+        return sampler
 
 
 class Repeat(Section):

@@ -20,6 +20,7 @@ from lowland.cli.subspaces import Subspaces
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate import predict
+from lowland.evaluate.conditions import print_of
 from lowland.geometry import Curve
 from lowland.posteriors import PointMass, Posterior
 from lowland.records import Chain, Predictive, SurfaceResult, Table
@@ -109,9 +110,14 @@ def execute(
     store = _walk(stage, walk) if asked.kind == "pca" else None
     curve = _curve(joined) if asked.kind == "curve" else None
     weights = stage.weights()
+    if store is not None:  # before the folder is taken: nothing else would fit it then
+        subspaces.require_enough(store, asked.rank)
+    own = {"walk": walk, "seed": seed}
+    if curve is not None:
+        own["curve"] = print_of(curve.anchors)
     stage.path.mkdir(parents=True, exist_ok=True)
     with locked(stage.path), using_threads(stage.runs[0].threads):
-        stage.claim(asked.model_dump() | {"walk": walk, "seed": seed})
+        stage.claim(asked.model_dump() | own)
         with Bars(console) as bars:
             progress = bars.add(f"sample: {subspaces.title(asked)}")
             place, record = stage.shape("subspace"), stage.record("chain.npz")

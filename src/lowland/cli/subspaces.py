@@ -70,6 +70,16 @@ def title(asked: Inference) -> str:
     return f"{KINDS[asked.kind]} + {SAMPLERS[asked.sampler]}"
 
 
+def require_enough(walk: Any, rank: int) -> None:
+    """Raises `ConfigError` where so many directions cannot come of the iterates."""
+    most = len(walk) - 1
+    if rank > most:
+        raise ConfigError(
+            f"rank: expected at most {most}, which {len(walk)} iterates span, got {rank}; collect "
+            "more of them (average.every, average.start)."
+        )
+
+
 def spanned(
     setup: Setup,
     asked: Inference,
@@ -84,12 +94,7 @@ def spanned(
     `walk`: the iterates of "pca". `curve`: that of "curve".
     """
     if asked.kind == "pca":
-        most = len(walk) - 1
-        if asked.rank > most:
-            raise ConfigError(
-                f"rank: expected at most {most}, which {len(walk)} iterates span, got "
-                f"{asked.rank}; collect more of them (average.every, average.start)."
-            )
+        require_enough(walk, asked.rank)
         return Subspace.pca(walk, rank=asked.rank)
     if asked.kind == "curve":
         assert curve is not None

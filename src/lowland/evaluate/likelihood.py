@@ -17,7 +17,7 @@ from lowland.core.data import concatenate, map_tensors, nbytes, tensors
 from lowland.core.layout import inner
 from lowland.core.task import rows
 from lowland.core.threads import using_threads
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, DataError
 from lowland.evaluate.batched import vmapped
 from lowland.evaluate.bma import likelihoods, settled
 from lowland.evaluate.evaluator import run, stacked_statistics
@@ -121,12 +121,14 @@ class LogLikelihood:
     def state_dict(self) -> dict[str, Any]:
         """How it was planned: what makes values of a later process the same bit by bit."""
         plans = {str(k): (p.strategy, p.chunk, p.threads) for k, p in self._plans.items()}
-        return {"plans": plans, "seen": {str(n): calls for n, calls in self._seen.items()}}
+        seen = {str(n): calls for n, calls in self._seen.items()}
+        return {"plans": plans, "seen": seen, "bare": list(self._bare)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on as what `state_dict` is of."""
         self._plans = {int(key): Plan(*values) for key, values in state["plans"].items()}
         self._seen = {int(n): calls for n, calls in state["seen"].items()}
+        self._bare = {size: self._traced(size) for size in state.get("bare", ())}
 
     # -- values ----------------------------------------------------------------------------------
 
@@ -198,19 +200,20 @@ class LogLikelihood:
             name: view.detach().requires_grad_()
             for name, view in layout.materialise(self._weights(shape, c)).items()
         }
-        total = torch.zeros(len(c), dtype=torch.float64, device=c.device)
+        total = torch.zeros(len(c), dtype=torch.float64, device=self.surface.device)
         with torch.enable_grad():
             for batch in self.batches:
                 value = self._leaves_sum(leaves, batch, len(c))
                 total += value.detach()
                 value.sum().backward()
-        into = torch.zeros_like(c)
+        into = torch.zeros_like(c, device=self.surface.device)
         for entry in layout.entries:
             gradient = leaves[entry.name].grad
             if gradient is not None:
                 part = slice(entry.offset, entry.offset + entry.size)
-                into += inner(gradient.reshape(len(c), -1), shape.anchors[:, part])
-        return total, into
+                anchors = shape.anchors[:, part].to(gradient.device)
+                into += inner(gradient.reshape(len(c), -1), anchors)
+        return total.to(c.device), into.to(c.device)
 
     def _leaves_sum(self, leaves: dict[str, Tensor], batch: Any, n: int) -> Tensor:  # (n,)
         if n == 1:
@@ -233,8 +236,8 @@ class LogLikelihood:
                 Point(w), batchnorm=self.batchnorm, loader=self.rows
             )
             items = self.rows.items or 1
-            values.append(-items * loss)
-            into.append(-items * inner(shape.anchors, gradient))
+            values.append((-items * loss).to(c.device))
+            into.append(-items * inner(shape.anchors, gradient.to(c.device)))
         return torch.stack(values), torch.stack(into)
 
     # -- how -------------------------------------------------------------------------------------
@@ -247,10 +250,22 @@ class LogLikelihood:
         with torch.no_grad():
             for index, batch in enumerate(batches):
                 args, kwargs, target = self.surface.labelled(batch)
+                before = [t._version for t in tensors((args, kwargs))]
                 output = self.surface.forward({}, {}, args, kwargs)
+                if before != [t._version for t in tensors((args, kwargs))]:
+                    self._require_replayable(output, args, kwargs)
                 if index == 0:
                     self.task = settled(self.task, output[None], target)
                 self.task.check(output, target)
+
+    def _require_replayable(self, output: Tensor, args: Any, kwargs: Any) -> None:
+        """Of a model that writes into its inputs: twice the same rows must give the same."""
+        again = self.surface.forward({}, {}, args, kwargs)
+        if not torch.equal(again, output):
+            raise DataError(
+                "the model writes into its inputs, so that each evaluation sees other rows; let it "
+                "work on a copy (x = x * 2 instead of x.mul_(2))."
+            )
 
     def _planned(self, n: int) -> Plan:
         """The plan for about n points, made at the first call and once more after many."""
@@ -271,7 +286,7 @@ class LogLikelihood:
         if self.batches is None or self.surface.has_batchnorm or not (mapped or free):
             return chosen
         size = min(chosen.chunk, n)
-        bare = traced(self._at_once, self._own.weights.expand(size, -1).contiguous())
+        bare = self._traced(size)
         if mapped:
             self._bare[size] = bare
             return chosen
@@ -282,6 +297,9 @@ class LogLikelihood:
             return chosen
         self._bare[size] = bare
         return replace(at_once, seconds=seconds)
+
+    def _traced(self, size: int) -> Callable[[Tensor], Tensor]:
+        return traced(self._at_once, self._own.weights.expand(size, -1).contiguous())
 
     def _plan(self, n: int) -> Plan:
         threads = torch.get_num_threads()

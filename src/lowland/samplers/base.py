@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, LowlandError
 from lowland.files import PathLike, load_tree, save_tree
 from lowland.progress import Progress, reporting
 from lowland.records import Chain
@@ -193,8 +193,10 @@ class MarkovChain(Sampler):
         needed = warmup + job.samples * job.thin  # transitions of each chain
         saved = job.resumed(kind)
         self.generator = job.generator()
-        coords = torch.empty(job.chains, job.samples, density.k, dtype=torch.float64)
-        log_density = torch.empty(job.chains, job.samples, dtype=torch.float64)
+        # draws of a longer run that was stopped are kept, though fewer are asked for now
+        most = job.samples if saved is None else max(job.samples, saved["coords"].shape[1])
+        coords = torch.empty(job.chains, most, density.k, dtype=torch.float64)
+        log_density = torch.empty(job.chains, most, dtype=torch.float64)
         if saved is None:
             z = job.starts(density, self.generator)
             self.state = self.begin(density, z, density.require_finite(z))
@@ -204,13 +206,12 @@ class MarkovChain(Sampler):
             self.generator.set_state(saved["generator"])
             self.state, counts, before = saved["state"], saved["counts"], saved["seconds"]
             density.evaluations = saved["evaluations"]
-            held = min(saved["coords"].shape[1], job.samples)
-            coords[:, :held] = saved["coords"][:, :held]
-            log_density[:, :held] = saved["log_density"][:, :held]
+            held = saved["coords"].shape[1]
+            coords[:, :held], log_density[:, :held] = saved["coords"], saved["log_density"]
         begun = kept = time.monotonic()
 
         def keep() -> None:
-            done = int(((counts - warmup) // job.thin).clamp(0, job.samples).max())
+            done = int(((counts - warmup) // job.thin).clamp(0, most).max())
             job.keep(
                 kind,
                 {
@@ -246,8 +247,8 @@ class MarkovChain(Sampler):
                     kept = time.monotonic()
         keep()
         chain = Chain(
-            coords=coords,
-            log_density=log_density,
+            coords=coords[:, : job.samples].contiguous(),
+            log_density=log_density[:, : job.samples].contiguous(),
             sampler=self.name,
             temperature=density.temperature,
             prior_scale=density.prior_scale,
@@ -269,7 +270,11 @@ def warn_unless_agreed(chain: Chain) -> None:
     """Warns where chains disagree, and says what to do."""
     if chain.coords.shape[0] < 2 or chain.coords.shape[1] < _FEW:
         return
-    worst = float(chain.rhat.max())
+    try:
+        worst = float(chain.rhat.max())
+    except LowlandError as error:  # of a missing package: no reason to lose the draws
+        warnings.warn(f"whether the chains agree is not known: {error}", stacklevel=3)
+        return
     if not worst <= RHAT:  # NaN too
         warnings.warn(
             f"the chains disagree: R-hat is {worst:.3f} (at most {RHAT} is fine), with "

@@ -102,6 +102,11 @@ class Density:
             with torch.enable_grad():
                 leaf = z.detach().clone().requires_grad_()
                 value = self._log_likelihood(leaf)
+                if not value.requires_grad:
+                    raise ConfigError(
+                        "log_likelihood: its values have no gradient by the points; compute it by "
+                        "torch's operations on them, or give gradient=."
+                    )
                 # rows do not depend on one another: the gradient of the sum is each one's own
                 (gradient,) = torch.autograd.grad(value.sum(), leaf, materialize_grads=True)
         return self._with_prior(z, value.detach(), gradient)
@@ -119,6 +124,18 @@ class Density:
             )
         self.evaluations += len(z)
         return self._with_prior(z, *self._minibatch(z, step))
+
+    def at(self, *, prior_scale: float | None, temperature: float) -> Density:
+        """The same likelihood, and what is known of how to evaluate it, at other s and T."""
+        return Density(
+            self._log_likelihood,
+            self.k,
+            prior_scale=prior_scale,
+            temperature=temperature,
+            gradient=self._gradient,
+            minibatch=self._minibatch,
+            memory=self.memory,
+        )
 
     @property
     def has_minibatch(self) -> bool:
@@ -143,7 +160,7 @@ class Density:
 
     def _with_prior(self, z: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         value = self._tempered(value, z) + self.log_prior(z)
-        gradient = gradient.to(torch.float64) / self.temperature
+        gradient = gradient.to(z.device, torch.float64) / self.temperature
         if self.prior_scale is not None:
             gradient = gradient - z / self.prior_scale**2
         fine = torch.isfinite(value) & torch.isfinite(gradient).all(1)
@@ -156,5 +173,5 @@ class Density:
                 f"log_likelihood: expected ({len(z)},) for points {tuple(z.shape)}, got "
                 f"{tuple(value.shape)}; it takes many points (n, k) at once."
             )
-        value = value.to(torch.float64) / self.temperature
+        value = value.to(z.device, torch.float64) / self.temperature  # of a model on a GPU too
         return value.nan_to_num_(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)

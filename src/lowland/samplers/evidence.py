@@ -121,13 +121,15 @@ def tempered(
             weights = step * value.reshape(repeats, particles)
             total += weights.logsumexp(1) - math.log(particles)
             power = 1.0 if step >= 1 - power else power + step
+            steps += 1
+            report(round(1000 * power), 1000)
+            if power == 1:
+                break  # the particles themselves are not asked for
             chosen = _drawn(weights.softmax(1), generator)
             z = z.reshape(repeats, particles, -1).gather(
                 1, chosen[..., None].expand(-1, -1, density.k)
             )
-            z, value = _moved(density, z.flatten(0, 1), power, moves, seed + 1 + steps)
-            steps += 1
-            report(round(1000 * power), 1000)
+            z, value = _moved(density, z.flatten(0, 1), power, moves, seed + steps)
     # the mean of the Zs is unbiased; its error in the logarithm by the delta method
     log = total.logsumexp(0) - math.log(repeats)
     spread = (total - log).exp().std() / math.sqrt(repeats)
@@ -172,7 +174,7 @@ def _moved(
     job = Job(chains=len(z), samples=1, warmup=moves - 1, start=z, seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one draw of each says nothing of R-hat
-        chain = EllipticalSlice().run(part, job)
-    z = chain.coords[:, -1]
-    value = chain.log_density[:, -1] - part.log_prior(z)
-    return z, value / power
+        sampler = EllipticalSlice()
+        sampler.run(part, job)
+    # what it compares slices by: without the prior, whose rounding a small power would magnify
+    return sampler.state["z"], sampler.state["likelihood"] / power

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lowland.core.data import seeded
 from lowland.errors import ConfigError, LowlandError
 from lowland.progress import reporting
 from lowland.records import Chain
@@ -77,8 +78,7 @@ class Splines(Family):
         affine = {"univariate": zuko.transforms.MonotonicAffineTransform, "shapes": [(), ()]}
         network = {"hidden_features": (hidden, hidden), "activation": nn.Tanh}
         orders = [torch.arange(self.k), torch.arange(self.k).flip(0)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.layers = nn.ModuleList(
                 zuko.flows.MaskedAutoregressiveTransform(
                     self.k,

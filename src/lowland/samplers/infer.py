@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
-from lowland.files import PathLike
+from lowland.files import PathLike, load_tree, save_tree
 from lowland.geometry import Shape
 from lowland.progress import Progress
 from lowland.records import Chain
 from lowland.samplers.base import Job, Sampler
 from lowland.samplers.registry import sampler_of
 from lowland.samplers.subspace import log_density, settings
-from lowland.samplers.tune import tune_temperature
+from lowland.samplers.tune import several, tune_temperature
+
+KIND = "temperature found"
 
 
 def infer(
@@ -58,7 +62,7 @@ def infer(
         loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
         strategy, chunk: how many points go together, see `ll.predict`; None: what is fastest.
         checkpoint: a file: a stopped run goes on from it bit by bit, and one with more `samples`
-            from where it ended.
+            from where it ended. What was tuned lies beside it, in a file that ends in `.tuning`.
         progress: True for a bar, or a callable of (done, total).
 
     Raises:
@@ -78,41 +82,67 @@ def infer(
     """
     method = sampler_of(sampler)
     about: dict[str, Any] = {}
-    if isinstance(prior_scale, str | Sequence) or isinstance(temperature, str | Sequence):
+    chosen: dict[str, Any] = {"temperature": temperature, "prior_scale": prior_scale}
+    if several(prior_scale) or several(temperature):
         if validation is None:
             raise ConfigError(
                 "validation: give rows to choose the temperature or the prior scale on, none of "
                 "the test rows."
             )
-        began = time.perf_counter()
-        tuned = tune_temperature(
-            sub,
-            surface,
-            validation,
-            temperatures=temperature,
-            prior_scales=prior_scale,
-            sampler=method,
-            chains=chains,
-            seed=seed,
-            loader=loader,
-            batchnorm=batchnorm,
-            strategy=strategy,
-            chunk=chunk,
-            progress=progress,
-        )
-        temperature, prior_scale = tuned.temperature, tuned.prior_scale
-        about["tuning"] = {
-            "temperatures": tuned.temperatures,
-            "prior_scales": tuned.prior_scales,
-            "nll": tuned.nll,
-            "evaluations": tuned.evaluations,
-            "seconds": time.perf_counter() - began,
+
+        def tune() -> dict[str, Any]:
+            began = time.perf_counter()
+            tuned = tune_temperature(
+                sub,
+                surface,
+                validation,
+                temperatures=temperature,
+                prior_scales=prior_scale,
+                sampler=method,
+                chains=chains,
+                seed=seed,
+                loader=loader,
+                batchnorm=batchnorm,
+                strategy=strategy,
+                chunk=chunk,
+                progress=progress,
+            )
+            return {
+                "temperature": tuned.temperature,
+                "prior_scale": tuned.prior_scale,
+                "tuning": {
+                    "temperatures": tuned.temperatures,
+                    "prior_scales": tuned.prior_scales,
+                    "nll": tuned.nll,
+                    "evaluations": tuned.evaluations,
+                    "seconds": time.perf_counter() - began,
+                },
+            }
+
+        if checkpoint is None:
+            found = tune()
+        else:
+            judged = surface.rows_of(validation).held()
+            asked = {
+                "temperatures": _listed(temperature),
+                "prior_scales": _listed(prior_scale),
+                "validation": f"{judged.rows} {judged.checksum}",
+                "chains": chains,
+                "seed": seed,
+            }
+            asked |= method.settings()
+            asked |= settings(sub, surface, loader=loader, batchnorm=batchnorm)
+            found = _kept(Path(f"{checkpoint}.tuning"), asked, tune)
+        flat = found["prior_scale"] == math.inf
+        chosen = {
+            "temperature": found["temperature"],
+            "prior_scale": None if flat else found["prior_scale"],
         }
+        about["tuning"] = found["tuning"]
     density = log_density(
         sub,
         surface,
-        prior_scale=prior_scale,
-        temperature=temperature,
+        **chosen,
         loader=loader,
         batchnorm=batchnorm,
         strategy=strategy,
@@ -135,3 +165,20 @@ def infer(
     chain = method.run(density, job)
     chain.about.update(about)
     return chain.within(sub)
+
+
+def _listed(asked: Any) -> Any:
+    """What there is to choose from, as it can be written down."""
+    return [float(v) for v in asked] if several(asked) and not isinstance(asked, str) else asked
+
+
+def _kept(path: Path, asked: dict[str, Any], tune: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was tuned before for the same, or now: chains that were stopped go on at their T and s,
+    whatever rounding would choose between two that are as good."""
+    if path.exists():
+        state: dict[str, Any] = load_tree(path, kind=KIND)
+        if state["asked"] == asked:
+            return dict(state["found"])
+    found = tune()
+    save_tree(path, {"asked": asked, "found": found}, kind=KIND)
+    return found

@@ -57,6 +57,7 @@ def posterior_plane(
     plane = Subspace(sub(rest[None])[0], sub.basis[[i, j]])
     if bounds is None:
         half = _WIDE * chain.covariance.diagonal().sqrt()
+        half[half == 0] = chain.prior_scale or 1.0  # of a single draw
         bounds = [(float(chain.mean[c] - half[c]), float(chain.mean[c] + half[c])) for c in (i, j)]
     shown = rows_for(surface, loader, count=count)
     found = scan(

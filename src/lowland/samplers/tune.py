@@ -67,6 +67,10 @@ def tune_temperature(
     scales = [None] if prior_scales is None else _tried(prior_scales, PRIOR_SCALES, "prior_scales")
     method = sampler_of(sampler)
     held = surface.rows_of(validation).held()
+    # read and planned once, for all of them
+    likelihood = log_density(
+        sub, surface, loader=loader, batchnorm=batchnorm, strategy=strategy, chunk=chunk
+    )
     rows: list[dict[str, float]] = []
     evaluations = 0
     total = len(hot) * len(scales)
@@ -74,19 +78,10 @@ def tune_temperature(
         for scale in scales:
             start: Tensor | None = None
             for temperature in hot:
-                density = log_density(
-                    sub,
-                    surface,
-                    prior_scale=scale,
-                    temperature=temperature,
-                    loader=loader,
-                    batchnorm=batchnorm,
-                    strategy=strategy,
-                    chunk=chunk,
-                )
+                density = likelihood.at(prior_scale=scale, temperature=temperature)
                 row = {
                     "temperature": temperature,
-                    "prior_scale": math.nan if scale is None else scale,
+                    "prior_scale": math.inf if scale is None else scale,
                 }
                 later = None if start is None else max(getattr(method, "warmup", 0) // 4, 10)
                 job = Job(
@@ -146,8 +141,13 @@ def _figures(
 def _tried(asked: Any, usual: Sequence[float], what: str) -> list[float]:
     if isinstance(asked, str) and asked != _TEMPER:
         raise ConfigError(f"{what}: expected numbers or 'tune', got {asked!r}.")
-    found = usual if isinstance(asked, str) else asked
-    values = [float(v) for v in (found if isinstance(found, Sequence) else [found])]
-    if not values:
-        raise ConfigError(f"{what}: expected at least one number.")
+    found: Any = usual if isinstance(asked, str) else asked
+    values = [float(v) for v in (found if several(found) else [found])]
+    if not values or not all(0 < v < math.inf for v in values):
+        raise ConfigError(f"{what}: expected at least one number, all positive, got {values}.")
     return values
+
+
+def several(asked: Any) -> bool:
+    """Whether it is to be chosen: of numbers in a list or an array, or "tune"."""
+    return isinstance(asked, str | Sequence) or getattr(asked, "ndim", 0) > 0
