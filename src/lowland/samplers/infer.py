@@ -100,6 +100,7 @@ def infer(
                 prior_scales=prior_scale,
                 sampler=method,
                 chains=chains,
+                warmup=warmup,
                 seed=seed,
                 loader=loader,
                 batchnorm=batchnorm,

@@ -56,8 +56,8 @@ def tune_temperature(
     Args:
         sub, surface: as `ll.infer` takes them. validation: rows, never test rows.
         temperatures: to try; "tune": 0.1 to 10,000. prior_scales: likewise; "tune": 0.3, 1, 3.
-        samples: of each chain. warmup: transitions before them; None: what suits the sampler for
-            the first temperature, and a quarter of that for the others.
+        samples: of each chain. warmup: transitions before them at the first temperature, and a
+            quarter of that at the others; None: what suits the sampler.
         draws: weights in each model average.
 
     Raises:
@@ -83,11 +83,12 @@ def tune_temperature(
                     "temperature": temperature,
                     "prior_scale": math.inf if scale is None else scale,
                 }
-                later = None if start is None else max(getattr(method, "warmup", 0) // 4, 10)
+                first = getattr(method, "warmup", 0) if warmup is None else warmup
                 job = Job(
                     chains=chains,
                     samples=samples,
-                    warmup=later if warmup is None else warmup,
+                    # from where the last temperature ended it is not far
+                    warmup=first if start is None else min(max(first // 4, 10), first),
                     start=start,
                     seed=seed,
                 )
