@@ -129,6 +129,7 @@ def infer(
                 "prior_scales": _listed(prior_scale),
                 "validation": f"{judged.rows} {judged.checksum}",
                 "chains": chains,
+                "warmup": warmup,
                 "seed": seed,
             }
             asked |= method.settings()
