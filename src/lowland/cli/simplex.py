@@ -11,15 +11,14 @@ from rich.console import Console
 from torch import Tensor
 
 from lowland import plots
+from lowland.cli.averages import predicted, row
 from lowland.cli.config import Growing, check_growing
 from lowland.cli.folder import locked
-from lowland.cli.methods import METRICS
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.show import Bars, say, show_figures
 from lowland.cli.simplexes import COMPLEX, Simplexes, grown, kept
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
-from lowland.evaluate import predict
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.landscape import ternary
 from lowland.posteriors import Ensemble, Mixture, PointMass, Posterior, Uniform
@@ -138,13 +137,13 @@ def execute(
                     stage, name, asked, connectors, i, seed=seed, progress=progress
                 )
             preds = {
-                title: _predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
+                title: predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
                 for title, (file, post) in _posteriors(stage, shapes).items()
             }
             triangle = _triangle(stage, shapes, bars)
         for name, growth in growths.items():
             _steps(growth, name, console)
-        table = Table.from_rows(_row(title, pred) for title, pred in preds.items())
+        table = Table.from_rows(row(title, pred) for title, pred in preds.items())
         table.save(stage.record("averages.json"))
         show_figures(table, "test", "Test data", console)
         pictures = _draw(stage, growths, preds, triangle)
@@ -235,29 +234,6 @@ def _posteriors(
         title = "Simplex" if m == 1 else f"ESPRO of {m}"
         found[title] = (f"espro-{m}", Mixture(each[:m]) if m > 1 else each[0])
     return found
-
-
-def _predicted(
-    stage: Simplexes, file: str, post: Posterior, draws: int, seed: int, progress: Any
-) -> Predictive:
-    path = stage.record(f"{file}.npz")
-    samples = None if post.support is not None else draws
-    with suppress(StoreError):  # not there yet, or damaged
-        found = Predictive.load(path)
-        if found.samples == (samples or post.support):
-            progress(1, 1)
-            return found
-    setup = stage.setup
-    pred = predict(setup.surface, post, setup.test, samples=samples, seed=seed, progress=progress)
-    pred.save(path)
-    return pred
-
-
-def _row(title: str, pred: Predictive) -> dict[str, Any]:
-    figures = pred.metrics()
-    row: dict[str, Any] = {"method": title}
-    row |= {name: figures[name] for name in METRICS if name in figures}
-    return row | {"samples": float(pred.samples)}
 
 
 def _triangle(stage: Simplexes, shapes: dict[str, Barycentric], bars: Bars) -> TernaryResult | None:

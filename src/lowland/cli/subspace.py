@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from lowland import plots
 from lowland.cli import subspaces
+from lowland.cli.averages import predicted, row
 from lowland.cli.config import Inference, check_inference, read_value
 from lowland.cli.connection import Connection
 from lowland.cli.folder import locked
-from lowland.cli.methods import METRICS
 from lowland.cli.opened import open_runs
 from lowland.cli.show import Bars, say, show_figures
 from lowland.cli.subspaces import Subspaces
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
-from lowland.evaluate import predict
 from lowland.evaluate.conditions import print_of
 from lowland.geometry import Curve
 from lowland.posteriors import PointMass, Posterior
@@ -142,7 +141,7 @@ def execute(
                 subspaces.title(asked): ("posterior", chain.posterior()),
             }
             preds = {
-                title: _predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
+                title: predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
                 for title, (file, post) in posts.items()
             }
             plane = None
@@ -159,7 +158,7 @@ def execute(
         if chain.about.get("told"):
             say(console, f"Note: {chain.about['told']}")
         _say_chain(chain, console)
-        table = Table.from_rows(_row(title, pred) for title, pred in preds.items())
+        table = Table.from_rows(row(title, pred) for title, pred in preds.items())
         table.save(stage.record("averages.json"))
         show_figures(table, "test", "Test data", console)
         pictures = _draw(stage, chain, preds, plane)
@@ -188,28 +187,6 @@ def _curve(joined: Path) -> Curve:
             f"--kind curve: {joined} holds a line alone; run `lowland connect --kind bezier`."
         )
     return fitted[0]
-
-
-def _predicted(
-    stage: Subspaces, file: str, post: Posterior, draws: int, seed: int, progress: Any
-) -> Predictive:
-    path = stage.record(f"{file}.npz")
-    samples = None if post.support is not None else draws
-    with_ = Predictive.load(path) if path.is_file() else None
-    if with_ is not None and with_.samples == (samples or post.support):
-        progress(1, 1)
-        return with_
-    setup = stage.setup
-    pred = predict(setup.surface, post, setup.test, samples=samples, seed=seed, progress=progress)
-    pred.save(path)
-    return pred
-
-
-def _row(title: str, pred: Predictive) -> dict[str, Any]:
-    figures = pred.metrics()
-    row: dict[str, Any] = {"method": title}
-    row |= {name: figures[name] for name in METRICS if name in figures}
-    return row | {"samples": float(pred.samples)}
 
 
 def _say_chain(chain: Chain, console: Console) -> None:
