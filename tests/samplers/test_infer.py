@@ -47,7 +47,7 @@ def test_the_posterior_of_a_linear_network(sampler):
     surface, sub, truth = problem()
     mean, covariance, _ = truth(4.0, 1.5)
     chain = ll.infer(
-        sub, surface, sampler=sampler, temperature=4.0, prior_scale=1.5, chains=8, samples=300
+        sub, surface, sampler=sampler, temperature=4.0, prior_scale=1.5, chains=8, samples=150
     )
     if sampler == "grid":
         sd = covariance.diagonal().sqrt()
