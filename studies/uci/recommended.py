@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from subspaces import mean_of, posteriors, subspace, tuned_temperature
+from subspaces import keep_figures, mean_of, posteriors, subspace, tuned_temperature
 from torch import nn
 
 import lowland as ll
@@ -135,9 +135,7 @@ def recommended(
         own = [swags[m] for m in mine]
         file = job.out / job.name / f"best-{split}.json"
         if file.is_file():
-            for title, found in json.loads(file.read_text()).items():
-                for name, value in found.items():
-                    methods.setdefault(title, {}).setdefault(name, []).append(value)
+            keep_figures(methods, json.loads(file.read_text()))
             continue
         temperature = settings[split]["temperature"]
         posts = {
@@ -155,9 +153,7 @@ def recommended(
             "PCA + ESS, five networks": figures(test, ll.Mixture(posts["ess"])),
         }
         write_text(file, json.dumps(rows))
-        for title, found in rows.items():
-            for name, value in found.items():
-                methods.setdefault(title, {}).setdefault(name, []).append(value)
+        keep_figures(methods, rows)
         print(f"{job.name}: split {split + 1} of {job.splits}", flush=True)
     job.took["predictions"] = time.perf_counter() - began
     gone = [list(one) for one, out in zip(which, lost, strict=True) if out]

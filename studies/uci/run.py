@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from recommended import recommended
 from report import tables
-from subspaces import METHODS, joined, mean_of, posteriors, temperature_of
+from subspaces import METHODS, joined, keep_figures, mean_of, posteriors, temperature_of
 
 import lowland as ll
 from lowland.files import write_text
@@ -454,15 +454,6 @@ def papers_subspaces(job: Job) -> dict[str, Any]:
         print(f"{job.name}: split {split + 1} of {job.splits}, {seconds:.0f} s", flush=True)
     job.took["subspaces"] = time.perf_counter() - began
     return {"methods": methods, "lost": lost}
-
-
-def keep_figures(
-    methods: dict[str, dict[str, list[float]]], rows: dict[str, dict[str, float]]
-) -> None:
-    """Adds a split's figures to the lists."""
-    for title, found in rows.items():
-        for name, value in found.items():
-            methods.setdefault(title, {}).setdefault(name, []).append(value)
 
 
 def named(which: Sequence[tuple[int, int]], lost: Sequence[bool]) -> list[list[int]]:

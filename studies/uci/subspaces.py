@@ -141,3 +141,12 @@ def mean_of(
     """Figures of single networks' posteriors, their mean."""
     found = [figures(surface, post) for post in posts]
     return {name: math.fsum(one[name] for one in found) / len(found) for name in found[0]}
+
+
+def keep_figures(
+    methods: dict[str, dict[str, list[float]]], rows: dict[str, dict[str, float]]
+) -> None:
+    """Adds a split's figures to the lists."""
+    for title, found in rows.items():
+        for name, value in found.items():
+            methods.setdefault(title, {}).setdefault(name, []).append(value)

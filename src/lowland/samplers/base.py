@@ -117,8 +117,7 @@ class Sampler(ABC):
     """Draws from a log density. Options of a sampler are arguments of its class.
 
     Attributes:
-        name: what it is called. gaussian_prior: whether it needs one. minibatches: whether it goes
-            through the data in parts.
+        name: what it is called. gaussian_prior: whether it needs one.
     """
 
     name: ClassVar[str]

@@ -81,6 +81,8 @@ def infer(
     tensor([[0.5000]], dtype=torch.float64)
     """
     method = sampler_of(sampler)
+    # a pass over the rows, for what is kept on disk alone
+    known = {} if checkpoint is None else settings(sub, surface, loader=loader, batchnorm=batchnorm)
     about: dict[str, Any] = {}
     chosen: dict[str, Any] = {"temperature": temperature, "prior_scale": prior_scale}
     if several(prior_scale) or several(temperature):
@@ -132,8 +134,7 @@ def infer(
                 "warmup": warmup,
                 "seed": seed,
             }
-            asked |= method.settings()
-            asked |= settings(sub, surface, loader=loader, batchnorm=batchnorm)
+            asked |= method.settings() | known
             found = _kept(Path(f"{checkpoint}.tuning"), asked, tune)
         flat = found["prior_scale"] == math.inf
         chosen = {
@@ -158,9 +159,7 @@ def infer(
         start=start,
         seed=seed,
         checkpoint=checkpoint,
-        settings={}
-        if checkpoint is None
-        else settings(sub, surface, loader=loader, batchnorm=batchnorm),
+        settings=known,
         memory=density.memory,
         progress=progress,
     )
