@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.progress import Report
 from lowland.records import Chain
@@ -39,6 +40,10 @@ class Family(ABC):
 
     k: int
     parameters: list[Tensor]
+
+    def begun(self) -> dict[str, Tensor]:
+        """What it was made of, beside what is learnt, for a stopped run to make it again."""
+        return {}
 
     @abstractmethod
     def draw(self, e: Tensor) -> tuple[Tensor, Tensor]:  # (n, k) -> (n, k), (n,)
@@ -77,7 +82,7 @@ class Climb:
     converged: bool = False
 
     def state(self, family: Family) -> dict[str, Any]:
-        return {
+        return family.begun() | {
             "parameters": [p.detach() for p in family.parameters],
             "adam": self.adam.state_dict(),
             "curve": torch.tensor(self.curve, dtype=torch.float64),
@@ -113,14 +118,20 @@ def climb(
         now.curve, now.best = saved["curve"].tolist(), saved["best"]
         now.rate, now.converged = saved["rate"], saved["converged"]
     bound = _CLIP * math.sqrt(sum(p.numel() for p in family.parameters))
+    threads = torch.get_num_threads()
+
+    def log_p(z: Tensor) -> tuple[Tensor, Tensor]:
+        with using_threads(threads):
+            return evaluate(z, len(now.curve))
+
     kept = time.monotonic()
     while not now.converged and len(now.curve) < ascent.steps:
-        step = len(now.curve)
-        e = torch.randn(ascent.draws, family.k, generator=generator, dtype=torch.float64)
-        gains = family.ascend(e, lambda z: evaluate(z, step))  # noqa: B023
-        # at the edge of a narrow ridge a gradient is so large that Adam would remember it for long
-        torch.nn.utils.clip_grad_norm_(family.parameters, bound)
-        adam.step()
+        with using_threads(1):  # but for the density all is small
+            e = torch.randn(ascent.draws, family.k, generator=generator, dtype=torch.float64)
+            gains = family.ascend(e, log_p)
+            # at the edge of a narrow ridge a gradient is so large that Adam would remember it long
+            torch.nn.utils.clip_grad_norm_(family.parameters, bound)
+            adam.step()
         fine = gains[torch.isfinite(gains)]
         now.curve.append(float(fine.mean()) if len(fine) else math.nan)
         if len(now.curve) % _BLOCK == 0:
@@ -184,7 +195,8 @@ def draws_of(
         for start in range(0, missing, _CHUNK):
             size = min(_CHUNK, missing - start)
             e = torch.randn(size, family.k, generator=generator, dtype=torch.float64)
-            z, log_q = family.draw(e)
+            with using_threads(1):
+                z, log_q = family.draw(e)
             log_p = density(z)
             fine = torch.isfinite(log_p)
             found.append((z[fine], log_p[fine], log_q[fine]))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,19 +12,11 @@ from torch import Tensor, nn
 
 from lowland.core.data import seeded
 from lowland.errors import ConfigError, LowlandError
-from lowland.progress import reporting
-from lowland.records import Chain
-from lowland.samplers.base import Job, Sampler
+from lowland.samplers.base import Job
 from lowland.samplers.density import Density
-from lowland.samplers.elbo import (
-    Ascent,
-    Family,
-    chain_of,
-    climb,
-    need_minibatches,
-    warn_unless_converged,
-)
-from lowland.samplers.variational import Clock, Variational, kind_of, told
+from lowland.samplers.elbo import Climb, Family
+from lowland.samplers.fitted import Fitted
+from lowland.samplers.variational import moments, normal
 
 _FEW = 8  # coordinates up to which going back through the layers costs little
 
@@ -144,7 +135,7 @@ class Splines(Family):
         return torch.where(fine, gains.detach(), -math.inf)
 
 
-class Flow(Sampler):
+class Flow(Fitted):
     r"""A normalizing flow that maximises the ELBO, and draws of it (Rezende and Mohamed 2015).
 
     First `Variational` fits a Gaussian with a full covariance; then monotonic rational-quadratic
@@ -168,7 +159,7 @@ class Flow(Sampler):
     Raises:
         LowlandError: zuko is not installed. ConfigError, NonFiniteError: see `Variational`.
 
-    >>> from lowland.samplers import Density, Job
+    >>> from lowland.samplers import Density, Job, Variational
     >>> skew = Density(lambda z: z[:, 0] - z[:, 0].exp(), 1, prior_scale=None)  # evidence 1
     >>> job = Job(chains=2, samples=10)
     >>> gaussian, flow = Variational().run(skew, job), Flow(layers=1).run(skew, job)
@@ -197,7 +188,7 @@ class Flow(Sampler):
         for name, value, least in (("layers", layers, 1), ("hidden", hidden, 1), ("bins", bins, 2)):
             if value < least:
                 raise ConfigError(f"{name}: expected at least {least}, got {value}.")
-        self.gaussian = Variational(
+        super().__init__(
             draws=draws,
             steps=steps,
             rate=rate,
@@ -210,83 +201,30 @@ class Flow(Sampler):
         self.layers, self.hidden, self.bins = layers, hidden, bins
         self.landing = landing
 
-    @property
-    def ascent(self) -> Ascent:
-        """How the ELBO is climbed, twice."""
-        return self.gaussian.ascent
-
-    def settings(self) -> dict[str, Any]:
-        return self.gaussian.settings() | super().settings()
-
-    def run(self, density: Density, job: Job) -> Chain:
-        self.check(density)
+    def check(self, density: Density) -> None:
+        super().check(density)
         need_zuko()
-        evaluate = need_minibatches(density, self.gaussian.minibatch)
-        kind = kind_of(self, density, job)
-        saved = job.resumed(kind)
-        generator = job.generator()
-        clock = Clock(saved)
-        if saved is None:
-            first = self.gaussian.begin(density, job)
-        else:
-            first = self.gaussian.again(saved)
-            generator.set_state(saved["generator"])
-            density.evaluations = saved["evaluations"]
-        flow_before = saved["flow"] if saved is not None else None
 
-        def common() -> dict[str, Any]:
-            gaussian = {"centre": first.centre, "root": first.root}
-            return gaussian | clock.state(density) | {"generator": generator.get_state()}
-
-        def keep(gaussian: dict[str, Any], flow: dict[str, Any] | None) -> None:
-            job.keep(kind, common() | {"climb": gaussian, "flow": flow})
-
-        with reporting(job.progress, self.name) as report:
-            begun = climb(
-                first,
-                evaluate,
-                self.ascent,
-                generator,
-                saved=saved and saved["climb"],
-                # a Gaussian that has ended before is not written over what came after
-                keep=(lambda state: None) if flow_before else partial(keep, flow=None),
-                report=report,
-            )
-            q = Splines(
-                first.mean,
-                first.scale,
-                layers=self.layers,
-                hidden=self.hidden,
-                bins=self.bins,
-                seed=job.seed,
-                landing=density.k <= _FEW if self.landing is None else self.landing,
-            )
-            ended = climb(
-                q,
-                evaluate,
-                self.ascent,
-                generator,
-                saved=flow_before,
-                keep=partial(keep, begun.state(first)),
-                report=report,
-            )
-        warn_unless_converged(ended, self.ascent, self.name)
-        last = torch.tensor(begun.curve[-50:], dtype=torch.float64)
-        return chain_of(
-            q,
-            density,
-            job,
-            generator,
-            name=self.name,
-            evidence_draws=self.gaussian.evidence_draws,
-            about={
-                "mean": first.mean,
-                "scale": first.scale,
-                "gaussian_elbo": float(last.nanmean()),
-            }
-            | told(ended),
-            seconds=clock.seconds,
+    def family(
+        self, before: Sequence[Family], density: Density, job: Job, begun: dict[str, Any] | None
+    ) -> Family | None:
+        if not before:
+            return normal(density, job, begun, full=True, whiten=self.whiten)
+        if len(before) > 1:
+            return None
+        return Splines(
+            **moments(before[0]),
+            layers=self.layers,
+            hidden=self.hidden,
+            bins=self.bins,
+            seed=job.seed,
+            landing=density.k <= _FEW if self.landing is None else self.landing,
         )
+
+    def about(self, fitted: Sequence[tuple[Family, Climb]]) -> dict[str, Any]:
+        (below, climbed), _ = fitted
+        last = torch.tensor(climbed.curve[-50:], dtype=torch.float64)
+        return moments(below) | {"gaussian_elbo": float(last.nanmean())}
 
 
 def need_zuko() -> Any:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lowland.errors import ConfigError
-from lowland.progress import reporting
-from lowland.records import Chain
-from lowland.samplers.base import Job, Sampler
+from lowland.samplers.base import Job
 from lowland.samplers.curvature import peak
 from lowland.samplers.density import Density
-from lowland.samplers.elbo import (
-    Ascent,
-    Climb,
-    Family,
-    chain_of,
-    climb,
-    first_point,
-    need_minibatches,
-    warn_unless_converged,
-)
+from lowland.samplers.elbo import Climb, Family, first_point
+from lowland.samplers.fitted import Fitted
 
 _FIRST = 0.1  # standard deviation of q to begin with, in those of the prior
 
@@ -48,6 +37,9 @@ class Normal(Family):
         if full:
             self.below = torch.zeros(self.k, self.k, **double)  # type: ignore[call-overload]
             self.parameters.append(self.below)
+
+    def begun(self) -> dict[str, Tensor]:
+        return {"centre": self.centre, "root": self.root}
 
     @property
     def factor(self) -> Tensor:
@@ -88,7 +80,7 @@ class Normal(Family):
         return torch.where(fine, log_p - log_q, -math.inf)
 
 
-class Variational(Sampler):
+class Variational(Fitted):
     r"""The Gaussian q that maximises the ELBO, \(E_q[\log p(z) - \log q(z)]\), and draws of it.
 
     Adam on reparameterised draws (Kingma and Welling 2014), with the gradient of Roeder et al.
@@ -141,108 +133,48 @@ class Variational(Sampler):
     ) -> None:
         if covariance not in ("full", "mean-field"):
             raise ConfigError(f'covariance: expected "full" or "mean-field", got {covariance!r}.')
-        if evidence_draws < 2:
-            raise ConfigError(f"evidence_draws: expected at least 2, got {evidence_draws}.")
-        Ascent(draws, steps, rate, falling, tolerance)  # checks
-        self.covariance = covariance
-        self.draws, self.steps, self.rate = draws, steps, rate
-        self.falling, self.tolerance = falling, tolerance
-        self.minibatch, self.whiten = minibatch, whiten
-        self.evidence_draws = evidence_draws
-
-    @property
-    def ascent(self) -> Ascent:
-        """How the ELBO is climbed."""
-        return Ascent(self.draws, self.steps, self.rate, self.falling, self.tolerance)
-
-    def begin(self, density: Density, job: Job) -> Normal:
-        """q before it is learnt."""
-        centre = first_point(density, job)
-        width = _FIRST * (density.prior_scale or 1.0)
-        root = width * torch.eye(density.k, dtype=torch.float64)
-        if self.whiten:
-            centre, root = peak(density, centre, width)
-        full = self.covariance == "full"
-        if not full:  # the best independent coordinates have the precision's diagonal
-            precision = torch.cholesky_inverse(root)
-            root = torch.diag(precision.diagonal().rsqrt())
-        return Normal(centre, root, full=full)
-
-    def again(self, saved: dict[str, Any]) -> Normal:
-        """q of a stopped run, which `climb` then fills in."""
-        return Normal(saved["centre"], saved["root"], full=self.covariance == "full")
-
-    def run(self, density: Density, job: Job) -> Chain:
-        self.check(density)
-        evaluate = need_minibatches(density, self.minibatch)
-        kind = kind_of(self, density, job)
-        saved = job.resumed(kind)
-        generator = job.generator()
-        clock = Clock(saved)
-        if saved is None:
-            q = self.begin(density, job)
-        else:
-            q = self.again(saved)
-            generator.set_state(saved["generator"])
-            density.evaluations = saved["evaluations"]
-
-        def keep(state: dict[str, Any]) -> None:
-            common = {"centre": q.centre, "root": q.root, "generator": generator.get_state()}
-            job.keep(kind, common | clock.state(density) | {"climb": state})
-
-        with reporting(job.progress, self.name) as report:
-            ended = climb(
-                q,
-                evaluate,
-                self.ascent,
-                generator,
-                saved=saved and saved["climb"],
-                keep=keep,
-                report=report,
-            )
-        warn_unless_converged(ended, self.ascent, self.name)
-        return chain_of(
-            q,
-            density,
-            job,
-            generator,
-            name=self.name,
-            evidence_draws=self.evidence_draws,
-            about={"mean": q.mean, "scale": q.scale} | told(ended),
-            seconds=clock.seconds,
+        super().__init__(
+            draws=draws,
+            steps=steps,
+            rate=rate,
+            falling=falling,
+            tolerance=tolerance,
+            minibatch=minibatch,
+            whiten=whiten,
+            evidence_draws=evidence_draws,
         )
+        self.covariance = covariance
+
+    def family(
+        self, before: Sequence[Family], density: Density, job: Job, begun: dict[str, Any] | None
+    ) -> Family | None:
+        if before:
+            return None
+        full = self.covariance == "full"
+        return normal(density, job, begun, full=full, whiten=self.whiten)
+
+    def about(self, fitted: Sequence[tuple[Family, Climb]]) -> dict[str, Any]:
+        return moments(fitted[0][0])
 
 
-class Clock:
-    """Seconds, those before a stop included."""
-
-    def __init__(self, saved: dict[str, Any] | None) -> None:
-        self.before = saved["seconds"] if saved is not None else 0.0
-        self.begun = time.monotonic()
-
-    def seconds(self) -> float:
-        """So far."""
-        return self.before + time.monotonic() - self.begun
-
-    def state(self, density: Density) -> dict[str, Any]:
-        """Seconds and evaluations, to be kept."""
-        return {"seconds": self.seconds(), "evaluations": density.evaluations}
-
-
-def kind_of(sampler: Sampler, density: Density, job: Job) -> dict[str, Any]:
-    """What must be the same for a stopped fit to go on."""
-    return sampler.settings() | {
-        "k": density.k,
-        "prior_scale": density.prior_scale,
-        "temperature": density.temperature,
-        "seed": job.seed,
-    }
+def normal(
+    density: Density, job: Job, begun: dict[str, Any] | None, *, full: bool, whiten: bool
+) -> Normal:
+    """A Gaussian before it is learnt: at a mode with the curvature there, or as it began before."""
+    if begun is not None:
+        return Normal(begun["centre"], begun["root"], full=full)
+    centre = first_point(density, job)
+    width = _FIRST * (density.prior_scale or 1.0)
+    root = width * torch.eye(density.k, dtype=torch.float64)
+    if whiten:
+        centre, root = peak(density, centre, width)
+    if not full:  # the best independent coordinates have the precision's diagonal
+        precision = torch.cholesky_inverse(root)
+        root = torch.diag(precision.diagonal().rsqrt())
+    return Normal(centre, root, full=full)
 
 
-def told(ended: Climb) -> dict[str, Any]:
-    """What there is to tell of a climb."""
-    return {
-        "elbo": torch.tensor(ended.curve, dtype=torch.float64),
-        "steps": len(ended.curve),
-        "converged": ended.converged,
-    }
+def moments(family: Family) -> dict[str, Any]:
+    """Mean (k,) and Cholesky factor of the covariance (k, k)."""
+    assert isinstance(family, Normal)
+    return {"mean": family.mean, "scale": family.scale}
