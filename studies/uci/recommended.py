@@ -6,23 +6,31 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from subspaces import keep_figures, mean_of, posteriors, subspace, tuned_temperature
+from figures import figures, keep_figures, mean_of, validated
+from job import HELD, Job, named
+from subspaces import posteriors, subspace, tuned
 from torch import nn
 
 import lowland as ll
+from lowland import samplers
 from lowland.core import GaussianHead
 from lowland.files import write_text
 
 DEPTHS = (1, 2)
 RATES = (3e-3, 1e-2)
-DECAYS = (1e-4, 1e-3, 1e-2)
-TEMPERATURES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
-FACTOR, START = 0.1, 0.75  # what the rate falls to, and when the walk is averaged
-HELD = 0.2
+DECAYS = (1e-4, 1e-3, 1e-2, 3e-2)
+#: what the rate has fallen to by the last quarter, which is averaged; 1: it never falls, and the
+#: second half is averaged, of the whole budget or of its first half
+FACTORS = (1.0, 0.1)
+HALVES, LAST = ((0.25, 0.5), (0.5, 1.0)), ((0.75, 1.0),)
+TEMPERATURES = (1.0, 100.0, 1e4)
+PRIOR_SCALES = (0.5, 1.0, 2.0)
+#: at a temperature of 1 the surface is so rough that a Gaussian goes on improving for minutes
+VI = samplers.Variational(draws=32, steps=1000)
 
 
 def network(features: int, depth: int, seed: int, *, hidden: int = 50) -> nn.Module:
@@ -36,38 +44,43 @@ def network(features: int, depth: int, seed: int, *, hidden: int = 50) -> nn.Mod
 
 
 def walks(
-    job: Any,
+    job: Job,
     run: str,
     data: Sequence[dict[str, Any]],
     which: Sequence[tuple[int, int]],  # (split, seed) of each network
     settings: Sequence[dict[str, Any]],  # of each network
-) -> tuple[list[torch.Tensor], list[ll.SWAG], list[bool]]:
-    """Last weights, moments of the last quarter, and which diverged: a depth at a time."""
+) -> tuple[list[torch.Tensor], list[list[ll.SWAG]], list[bool]]:
+    """Last weights, moments of each window, and which diverged: networks of a kind together."""
     weights: dict[int, torch.Tensor] = {}
-    swags: dict[int, ll.SWAG] = {}
+    swags: dict[int, list[ll.SWAG]] = {}
     lost = [False] * len(which)
     epochs = max(job.protocol.budgets)
-    for depth in DEPTHS:
-        part = [m for m, one in enumerate(settings) if one["depth"] == depth]
+    for depth, factor in itertools.product(DEPTHS, FACTORS):
+        part = [
+            m for m, one in enumerate(settings) if (one["depth"], one["factor"]) == (depth, factor)
+        ]
         if not part:
             continue
-        found, (own,), gone = job.train(
-            f"{run}-{depth}",
+
+        def falling(o: torch.optim.Optimizer, steps: int, factor: float = factor) -> Any:
+            return ll.SWASchedule(o, total=epochs * steps, swa_lr=factor, start=LAST[0][0])
+
+        found, windows, gone = job.train(
+            f"{run}-{depth}-{factor:g}",
             data,
             [which[m] for m in part],
             epochs=epochs,
             lr=[settings[m]["lr"] for m in part],
             decay=[settings[m]["decay"] for m in part],
-            schedule=lambda o, steps: ll.SWASchedule(
-                o, total=epochs * steps, swa_lr=FACTOR, start=START
-            ),
-            windows=[(START, 1.0)],
+            schedule=None if factor == 1 else falling,
+            windows=HALVES if factor == 1 else LAST,
             make=lambda features, split, seed, depth=depth: network(
                 features, depth, 1000 * split + seed
             ),
         )
         for i, m in enumerate(part):
-            weights[m], swags[m], lost[m] = found[i], own[i], gone[i]
+            weights[m], lost[m] = found[i], gone[i]
+            swags[m] = [own[i] for own in windows]
     order = range(len(which))
     return [weights[m] for m in order], [swags[m] for m in order], lost
 
@@ -83,78 +96,95 @@ def surfaces(
     ]
 
 
-def chosen(job: Any) -> list[dict[str, Any]]:
-    """For each split the setting whose SWA predicts its held-out rows best, and a temperature."""
+def chosen(job: Job) -> list[dict[str, Any]]:
+    """For each split the walk whose SWAG predicts its held-out rows best, at its best scale; then
+    the temperature and prior scale of PCA + ESS that do."""
     data = job.data(HELD)
+    protocol = job.protocol
     grid = [
-        {"depth": depth, "lr": lr, "decay": decay}
-        for depth, lr, decay in itertools.product(DEPTHS, RATES, DECAYS)
+        {"depth": depth, "lr": lr, "decay": decay, "factor": factor}
+        for depth, lr, decay, factor in itertools.product(
+            DEPTHS, protocol.rates or RATES, protocol.decays or DECAYS, FACTORS
+        )
     ]
     which = [(split, 0) for split in range(job.splits) for _ in grid]
     settings = grid * job.splits
     _, swags, lost = walks(job, "best-grid", data, which, settings)
-    tried: list[list[tuple[float, dict[str, Any], ll.SWAG]]] = [[] for _ in data]
-    for depth in DEPTHS:
-        held = surfaces(data, "validation", [{"depth": depth}] * job.splits)
-        for m, (split, _) in enumerate(which):
-            if settings[m]["depth"] != depth:
-                continue
-            nll = math.inf if lost[m] else float(held[split](swags[m].mean))
-            nll += math.log(float(data[split]["task"].target_std))
-            tried[split].append((nll, settings[m], swags[m]))
-    found = []
-    for split, options in enumerate(tried):
-        nll, setting, swag = min(options, key=lambda one: one[0])
-        (surface,) = surfaces(data[split : split + 1], "train", [setting])
+    held = {d: surfaces(data, "validation", [{"depth": d}] * job.splits) for d in DEPTHS}
+    tried: list[list[tuple[dict[str, Any], ll.SWAG]]] = [[] for _ in data]
+    for m, (split, _) in enumerate(which):
+        for window, swag in enumerate(swags[m]):
+            nll, scale = math.inf, 0.0
+            if not lost[m]:
+                nll, scale = validated(held[settings[m]["depth"]][split], swag)
+            epochs = protocol.budgets[window - len(swags[m])]  # the last window ends with the last
+            found = {"window": window, "epochs": epochs, "scale": scale, "nll": nll}
+            tried[split].append((settings[m] | found, swag))
+    best = [min(options, key=lambda one: one[0]["nll"]) for options in tried]
+    train = surfaces(data, "train", [setting for setting, _ in best])
+    for split, (setting, swag) in enumerate(best):
         sub = subspace("pca", swag)
-        temperature = 1.0
+        setting |= {"temperature": 1.0, "prior_scale": 1.0}
         if sub is not None:
-            rows = [data[split]["validation"]]
-            temperature, _ = tuned_temperature(sub, surface, rows, "ess", TEMPERATURES)
-        found.append(setting | {"temperature": temperature, "nll": nll})
+            temperature, prior_scale = tuned(
+                sub,
+                train[split],
+                [data[split]["validation"]],
+                temperatures=TEMPERATURES,
+                prior_scales=PRIOR_SCALES,
+            )
+            setting |= {"temperature": temperature, "prior_scale": prior_scale}
         print(f"{job.name}: chosen for split {split + 1} of {job.splits}", flush=True)
-    return found
+    return [setting for setting, _ in best]
 
 
-def recommended(
-    job: Any, figures: Callable[[ll.LossSurface, Any], dict[str, float]]
-) -> dict[str, Any]:
+def recommended(job: Job) -> dict[str, Any]:
     """Five networks a split at its setting, and posteriors of all five together."""
     began = time.perf_counter()
     settings = chosen(job)
     job.took["choice"] = time.perf_counter() - began
     data = job.data(0.0)
     which = list(itertools.product(range(job.splits), range(job.modes)))
-    weights, swags, lost = walks(job, "best", data, which, [settings[s] for s, _ in which])
+    own = [settings[split] for split, _ in which]
+    weights, windows, lost = walks(job, "best", data, which, own)
+    swags = [found[one["window"]] for found, one in zip(windows, own, strict=True)]
     methods: dict[str, dict[str, list[float]]] = {}
     trained = surfaces(data, "train", settings)
     tests = surfaces(data, "test", settings)
     began = time.perf_counter()
-    for split, (surface, test) in enumerate(zip(trained, tests, strict=True)):
-        mine = range(split * job.modes, (split + 1) * job.modes)
-        own = [swags[m] for m in mine]
+    for split, (surface, test, setting) in enumerate(zip(trained, tests, settings, strict=True)):
+        mine = slice(split * job.modes, (split + 1) * job.modes)
         file = job.out / job.name / f"best-{split}.json"
-        if file.is_file():
-            keep_figures(methods, json.loads(file.read_text()))
-            continue
-        temperature = settings[split]["temperature"]
-        posts = {
-            sampler: posteriors("pca", sampler, own, surface, temperature)
-            for sampler in ("ess", "vi")
-        }
-        last = [weights[m] for m in mine]
-        rows = {
-            "SGD": mean_of(figures, test, last),
-            "Deep ensemble": figures(test, ll.Ensemble(last)),
-            "SWA": mean_of(figures, test, [swag.mean for swag in own]),
-            "SWA ensemble": figures(test, ll.Ensemble([swag.mean for swag in own])),
-            "PCA + VI": mean_of(figures, test, posts["vi"]),
-            "PCA + ESS": mean_of(figures, test, posts["ess"]),
-            "PCA + ESS, five networks": figures(test, ll.Mixture(posts["ess"])),
-        }
-        write_text(file, json.dumps(rows))
-        keep_figures(methods, rows)
+        if not file.is_file():
+            rows = of_split(surface, test, setting, weights[mine], swags[mine])
+            write_text(file, json.dumps(rows))
+        keep_figures(methods, json.loads(file.read_text()))
         print(f"{job.name}: split {split + 1} of {job.splits}", flush=True)
     job.took["predictions"] = time.perf_counter() - began
-    gone = [list(one) for one, out in zip(which, lost, strict=True) if out]
-    return {"methods": methods, "walk": settings, "lost": gone}
+    return {"methods": methods, "walk": settings, "lost": named(which, lost)}
+
+
+def of_split(
+    surface: ll.LossSurface,
+    test: ll.LossSurface,
+    setting: dict[str, Any],
+    weights: Sequence[torch.Tensor],
+    swags: Sequence[ll.SWAG],
+) -> dict[str, dict[str, float]]:
+    """Figures on a split's test rows by method."""
+    means = [swag.mean for swag in swags]
+    gaussians = [swag.posterior(scale=setting["scale"]) for swag in swags]
+    asked = {"temperature": setting["temperature"], "prior_scale": setting["prior_scale"]}
+    ess = posteriors("pca", "ess", swags, surface, **asked)
+    vi = posteriors("pca", VI, swags[:1], surface, **asked)  # of one network, for the time it takes
+    return {
+        "SGD": mean_of(test, weights),
+        "Deep ensemble": figures(test, ll.Ensemble(weights)),
+        "SWA": mean_of(test, means),
+        "SWA ensemble": figures(test, ll.Ensemble(means)),
+        "SWAG": mean_of(test, gaussians),
+        "MultiSWAG": figures(test, ll.Mixture(gaussians)),
+        "PCA + VI": mean_of(test, vi),
+        "PCA + ESS": mean_of(test, ess),
+        "PCA + ESS, five networks": figures(test, ll.Mixture(ess)),
+    }

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
+import json
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
+from figures import figures, keep_figures, mean_of
+from job import Job
+from walks import trained_as_papers
 
 import lowland as ll
+from lowland import samplers
+from lowland.files import write_text
 from lowland.records import Chain
 
 RANK = 5
@@ -38,7 +43,13 @@ def subspace(kind: str, swag: ll.SWAG, curve: ll.Bezier | None = None) -> ll.Sub
 
 
 def sampled(
-    sub: ll.Subspace, surface: ll.LossSurface, sampler: str, temperature: float, *, seed: int = 0
+    sub: ll.Subspace,
+    surface: ll.LossSurface,
+    sampler: str | samplers.Sampler,
+    temperature: float,
+    *,
+    prior_scale: float = 1.0,
+    seed: int = 0,
 ) -> Chain:
     """Chains in a subspace; that few draws of them disagree is no news."""
     with warnings.catch_warnings():
@@ -48,6 +59,7 @@ def sampled(
             surface,
             sampler=sampler,
             temperature=temperature,
+            prior_scale=prior_scale,
             chains=CHAINS,
             samples=DRAWS,
             warmup=100,
@@ -63,11 +75,12 @@ def temperature_of(name: str, rows: int) -> float:
 
 def posteriors(
     kind: str,
-    sampler: str,
+    sampler: str | samplers.Sampler,
     swags: Sequence[ll.SWAG],
     surface: ll.LossSurface,
     temperature: float,
     *,
+    prior_scale: float = 1.0,
     curve: ll.Bezier | None = None,
 ) -> list[ll.Posterior]:
     """A posterior a network; where its walk spans too little, the average alone."""
@@ -78,7 +91,7 @@ def posteriors(
             found.append(ll.PointMass(swag.mean))
             continue
         try:
-            chain = sampled(sub, surface, sampler, temperature, seed=seed)
+            chain = sampled(sub, surface, sampler, temperature, prior_scale=prior_scale, seed=seed)
         except ll.NonFiniteError:  # no finite density near the average: the network diverged
             found.append(ll.PointMass(swag.mean))
             continue
@@ -86,67 +99,56 @@ def posteriors(
     return found
 
 
-def joined(
-    w0: torch.Tensor,
-    w1: torch.Tensor,
-    net: torch.nn.Module,
-    task: ll.Regression,
-    rows: Any,
-    *,
-    batch_size: int,
-    epochs: int,
-    lr: float,
-    decay: float,
-) -> ll.Bezier:
-    """A Bezier curve between two networks, trained as they were."""
-    batches = ll.Batches(rows, batch_size=batch_size, seed=0)
-    surface = ll.LossSurface(net, task, batches)
-    return ll.fit(
-        ll.Bezier.between(w0, w1),
-        surface,
-        epochs=epochs,
-        optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9),
-        weight_decay=decay,
-        clip=1.0,
-    )
-
-
-def tuned_temperature(
+def tuned(
     sub: ll.Subspace,
     surface: ll.LossSurface,
     validation: Any,
-    sampler: str,
+    *,
     temperatures: Sequence[float],
+    prior_scales: Sequence[float],
 ) -> tuple[float, float]:
-    """The temperature with the lowest NLL on held-out rows, and that NLL."""
+    """The temperature and prior scale with the lowest NLL on held-out rows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = ll.tune_temperature(
             sub,
             surface,
             validation,
-            temperatures=list(temperatures),
-            sampler=sampler,
+            temperatures=temperatures,
+            prior_scales=prior_scales,
             chains=CHAINS,
             samples=2,
         )
-    return found.temperature, float(found.nll[found.best])
+    return found.temperature, found.prior_scale
 
 
-def mean_of(
-    figures: Callable[[ll.LossSurface, Any], dict[str, float]],
-    surface: ll.LossSurface,
-    posts: Sequence[ll.Posterior],
-) -> dict[str, float]:
-    """Figures of single networks' posteriors, their mean."""
-    found = [figures(surface, post) for post in posts]
-    return {name: math.fsum(one[name] for one in found) / len(found) for name in found[0]}
-
-
-def keep_figures(
-    methods: dict[str, dict[str, list[float]]], rows: dict[str, dict[str, float]]
-) -> None:
-    """Adds a split's figures to the lists."""
-    for title, found in rows.items():
-        for name, value in found.items():
-            methods.setdefault(title, {}).setdefault(name, []).append(value)
+def papers_subspaces(job: Job) -> dict[str, Any]:
+    """Posteriors in subspaces of the networks of the papers' stage, at the paper's temperatures."""
+    weights, swags, data, lost = trained_as_papers(job)
+    methods: dict[str, dict[str, list[float]]] = {}
+    surfaces, tests = job.surfaces(data, "train"), job.surfaces(data, "test")
+    began = time.perf_counter()
+    for split, (surface, test) in enumerate(zip(surfaces, tests, strict=True)):
+        mine = range(split * job.modes, (split + 1) * job.modes)
+        own = [swags[m] for m in mine]
+        file = job.out / job.name / f"papers-subspaces-{split}.json"
+        if file.is_file():
+            keep_figures(methods, json.loads(file.read_text()))
+            continue
+        temperature = temperature_of(job.name, len(data[split]["train"][0]))
+        rows: dict[str, dict[str, float]] = {}
+        for title, (kind, sampler) in METHODS.items():
+            # of one network but for the sampler of the paper, for the time that they take
+            curve, nets = None, own if title == "PCA + ESS" else own[:1]
+            if kind == "curve":
+                curve = job.curve(data[split], weights[mine[0]], weights[mine[1]])
+            posts = posteriors(kind, sampler, nets, surface, temperature, curve=curve)
+            rows[title] = mean_of(test, posts)
+            if title == "PCA + ESS":
+                rows["PCA + ESS, five networks"] = figures(test, ll.Mixture(posts))
+        write_text(file, json.dumps(rows))
+        keep_figures(methods, rows)
+        seconds = time.perf_counter() - began
+        print(f"{job.name}: split {split + 1} of {job.splits}, {seconds:.0f} s", flush=True)
+    job.took["subspaces"] = time.perf_counter() - began
+    return {"methods": methods, "lost": lost}

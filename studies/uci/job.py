@@ -1,0 +1,155 @@
+"""One set: its splits, the papers' settings for it, and networks trained side by side."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lowland as ll
+from lowland.zoo import uci, uci_net
+
+sys.path.append(str(Path(__file__).parents[1]))
+from lines import Lines
+
+SPLITS, MODES, RANK, SAMPLES = 20, 5, 20, 30
+HELD = 0.2  # of the rows outside of the test split: what settings are chosen on
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What the papers did with a set, and how long the tuned stage may train."""
+
+    lr: float
+    decay: float
+    batch_size: int
+    epochs: int
+    start: int  # the epoch from which an iterate an epoch is averaged, at `walk_lr`
+    budgets: tuple[int, int]  # epochs of the tuned stage; the second is twice the first
+    walk_lr: float = 1e-3
+    # what the recommended stage tries, where not all of its grid
+    rates: tuple[float, ...] = ()
+    decays: tuple[float, ...] = ()
+
+
+SETS = {
+    "boston": Protocol(1e-3, 1e-1, 30, 300, 200, (200, 400)),
+    "concrete": Protocol(1e-3, 1e-2, 100, 1000, 500, (500, 1000)),
+    "energy": Protocol(1e-3, 1e-1, 100, 1000, 500, (500, 1000)),
+    "yacht": Protocol(1e-3, 1e-3, 30, 1000, 500, (800, 1600)),
+    "naval": Protocol(5e-4, 1e-4, 100, 1000, 500, (100, 200)),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One set: its splits, and where its runs keep their checkpoints."""
+
+    name: str
+    protocol: Protocol
+    root: Path
+    out: Path
+    results: Path
+    splits: int = SPLITS
+    modes: int = MODES
+    took: dict[str, float] = field(default_factory=dict)  # seconds by run
+
+    def data(self, validation: float) -> list[dict[str, Any]]:
+        """Every split, a part of its rows held out."""
+        return [
+            uci(name=self.name, split=split, root=self.root, validation=validation)
+            for split in range(self.splits)
+        ]
+
+    def surfaces(self, data: Sequence[dict[str, Any]], rows: str) -> list[ll.LossSurface]:
+        """Each split's loss over its held-out or test rows."""
+        net = uci_net(inputs=data[0]["train"][0].shape[1])
+        return [ll.LossSurface(net, one["task"], [one[rows]]) for one in data]
+
+    def curve(self, one: dict[str, Any], w0: torch.Tensor, w1: torch.Tensor) -> ll.Bezier:
+        """A Bezier curve between two networks of a split, trained as they were."""
+        protocol = self.protocol
+        batches = ll.Batches(one["train"], batch_size=protocol.batch_size, seed=0)
+        net = uci_net(inputs=one["train"][0].shape[1])
+        return ll.fit(
+            ll.Bezier.between(w0, w1),
+            ll.LossSurface(net, one["task"], batches),
+            epochs=protocol.epochs,
+            optimizer=lambda p: torch.optim.SGD(p, lr=protocol.lr, momentum=0.9),
+            weight_decay=protocol.decay,
+            clip=1.0,
+        )
+
+    def train(
+        self,
+        run: str,
+        data: Sequence[dict[str, Any]],
+        which: Sequence[tuple[int, int]],  # (split, seed) of each network
+        *,
+        epochs: int,
+        lr: Sequence[float],
+        decay: Sequence[float],
+        schedule: Callable[[torch.optim.Optimizer, int], Any] | None = None,
+        windows: Sequence[tuple[float, float]] = (),
+        make: Callable[[int, int, int], torch.nn.Module] | None = None,
+    ) -> tuple[torch.Tensor, list[list[ll.SWAG]], list[bool]]:
+        """Weights (M, P), SWAG moments [window][network], and which networks diverged."""
+        features = data[0]["train"][0].shape[1]
+        members = ll.Members((make or network)(features, split, seed) for split, seed in which)
+        batches = [
+            ll.Batches(
+                data[split]["train"],
+                batch_size=self.protocol.batch_size,
+                seed=1000 * split + seed,
+            )
+            for split, seed in which
+        ]
+        steps = len(batches[0])
+        layout = ll.ParamLayout(members)
+        moments = [ll.SWAG(layout, rank=RANK) for _ in windows]
+        collectors = [
+            ll.Collector(swag, when=Window(steps, *(share * epochs * steps for share in window)))
+            for swag, window in zip(moments, windows, strict=True)
+        ]
+        logs = ll.sgd_members(
+            members,
+            data[0]["task"],  # in standardised units the splits' tasks are one
+            batches,
+            epochs=epochs,
+            optimizer=lambda p: ll.MemberSGD(p, lr=lr, weight_decay=decay),
+            schedule=None if schedule is None else lambda o: schedule(o, steps),
+            collectors=collectors,
+            diverged="drop",
+            checkpoint=self.out / self.name / f"{run}.safetensors",
+            progress=Lines(f"{self.name} {run}, {len(which)} networks"),
+        )
+        self.took[run] = sum(log.seconds for log in logs)
+        lost = [not math.isfinite(float(log.columns["loss"][-1])) for log in logs]
+        return members.weights.detach(), [members.split(swag) for swag in moments], lost
+
+
+@dataclass(frozen=True)
+class Window:
+    """An iterate an epoch, from one step to another, both included."""
+
+    interval: int
+    first: float
+    last: float
+
+    def picks(self, step: int) -> bool:
+        return step % self.interval == 0 and self.first <= step <= self.last
+
+
+def network(features: int, split: int, seed: int) -> torch.nn.Module:
+    torch.manual_seed(1000 * split + seed)
+    return uci_net(inputs=features)
+
+
+def named(which: Sequence[tuple[int, int]], lost: Sequence[bool]) -> list[list[int]]:
+    """(split, seed) of the networks that diverged."""
+    return [list(one) for one, gone in zip(which, lost, strict=True) if gone]
