@@ -47,6 +47,15 @@ SETS = {
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Chains, transitions to warm up, and draws kept of each: 64, of which 30 are averaged."""
+
+    chains: int = 16
+    warmup: int = 100
+    samples: int = 4
+
+
+@dataclass(frozen=True)
 class Job:
     """One set: its splits, and where its runs keep their checkpoints."""
 
@@ -57,6 +66,7 @@ class Job:
     results: Path
     splits: int = SPLITS
     modes: int = MODES
+    sampling: Sampling = Sampling()
     took: dict[str, float] = field(default_factory=dict)  # seconds by run
 
     def data(self, validation: float) -> list[dict[str, Any]]:

@@ -130,6 +130,7 @@ def chosen(job: Job) -> list[dict[str, Any]]:
                 sub,
                 train[split],
                 [data[split]["validation"]],
+                job.sampling,
                 temperatures=TEMPERATURES,
                 prior_scales=PRIOR_SCALES,
             )
@@ -156,7 +157,7 @@ def recommended(job: Job) -> dict[str, Any]:
         mine = slice(split * job.modes, (split + 1) * job.modes)
         file = job.out / job.name / f"best-{split}.json"
         if not file.is_file():
-            rows = of_split(surface, test, setting, weights[mine], swags[mine])
+            rows = of_split(job, surface, test, setting, weights[mine], swags[mine])
             write_text(file, json.dumps(rows))
         keep_figures(methods, json.loads(file.read_text()))
         print(f"{job.name}: split {split + 1} of {job.splits}", flush=True)
@@ -165,6 +166,7 @@ def recommended(job: Job) -> dict[str, Any]:
 
 
 def of_split(
+    job: Job,
     surface: ll.LossSurface,
     test: ll.LossSurface,
     setting: dict[str, Any],
@@ -174,7 +176,8 @@ def of_split(
     """Figures on a split's test rows by method."""
     means = [swag.mean for swag in swags]
     gaussians = [swag.posterior(scale=setting["scale"]) for swag in swags]
-    asked = {"temperature": setting["temperature"], "prior_scale": setting["prior_scale"]}
+    asked = {name: setting[name] for name in ("temperature", "prior_scale")}
+    asked["sampling"] = job.sampling
     ess = posteriors("pca", "ess", swags, surface, **asked)
     vi = posteriors("pca", VI, swags[:1], surface, **asked)  # of one network, for the time it takes
     return {

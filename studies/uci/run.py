@@ -28,7 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from job import SAMPLES, SETS, Job
+from job import SAMPLES, SETS, Job, Sampling
 from recommended import recommended
 from report import tables
 from subspaces import papers_subspaces
@@ -102,7 +102,14 @@ def smoke(job: Job) -> Job:
     epochs = max(old.epochs // 30, 9)
     start = epochs * old.start // old.epochs
     short = replace(old, epochs=epochs, start=start, budgets=(6, 12), rates=(1e-2,), decays=(1e-3,))
-    return replace(job, protocol=short, out=job.out / "smoke", splits=2, modes=2)
+    return replace(
+        job,
+        protocol=short,
+        out=job.out / "smoke",
+        splits=2,
+        modes=2,
+        sampling=Sampling(chains=4, warmup=10, samples=2),
+    )
 
 
 if __name__ == "__main__":

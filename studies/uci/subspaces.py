@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from figures import figures, keep_figures, mean_of
-from job import Job
+from job import Job, Sampling
 from walks import trained_as_papers
 
 import lowland as ll
@@ -18,7 +18,6 @@ from lowland.files import write_text
 from lowland.records import Chain
 
 RANK = 5
-CHAINS, DRAWS = 16, 4  # of each chain, after warming up: 64 networks, of which 30 are averaged
 #: title -> subspace, sampler
 METHODS = {
     "PCA + ESS": ("pca", "ess"),
@@ -47,6 +46,7 @@ def sampled(
     surface: ll.LossSurface,
     sampler: str | samplers.Sampler,
     temperature: float,
+    sampling: Sampling,
     *,
     prior_scale: float = 1.0,
     seed: int = 0,
@@ -60,9 +60,9 @@ def sampled(
             sampler=sampler,
             temperature=temperature,
             prior_scale=prior_scale,
-            chains=CHAINS,
-            samples=DRAWS,
-            warmup=100,
+            chains=sampling.chains,
+            samples=sampling.samples,
+            warmup=sampling.warmup,
             thin=2 if sampler == "nuts" else 5,
             seed=seed,
         )
@@ -79,6 +79,7 @@ def posteriors(
     swags: Sequence[ll.SWAG],
     surface: ll.LossSurface,
     temperature: float,
+    sampling: Sampling,
     *,
     prior_scale: float = 1.0,
     curve: ll.Bezier | None = None,
@@ -91,7 +92,9 @@ def posteriors(
             found.append(ll.PointMass(swag.mean))
             continue
         try:
-            chain = sampled(sub, surface, sampler, temperature, prior_scale=prior_scale, seed=seed)
+            chain = sampled(
+                sub, surface, sampler, temperature, sampling, prior_scale=prior_scale, seed=seed
+            )
         except ll.NonFiniteError:  # no finite density near the average: the network diverged
             found.append(ll.PointMass(swag.mean))
             continue
@@ -103,6 +106,7 @@ def tuned(
     sub: ll.Subspace,
     surface: ll.LossSurface,
     validation: Any,
+    sampling: Sampling,
     *,
     temperatures: Sequence[float],
     prior_scales: Sequence[float],
@@ -116,7 +120,8 @@ def tuned(
             validation,
             temperatures=temperatures,
             prior_scales=prior_scales,
-            chains=CHAINS,
+            chains=sampling.chains,
+            warmup=2 * sampling.warmup,
             samples=2,
         )
     return found.temperature, found.prior_scale
@@ -142,7 +147,7 @@ def papers_subspaces(job: Job) -> dict[str, Any]:
             curve, nets = None, own if title == "PCA + ESS" else own[:1]
             if kind == "curve":
                 curve = job.curve(data[split], weights[mine[0]], weights[mine[1]])
-            posts = posteriors(kind, sampler, nets, surface, temperature, curve=curve)
+            posts = posteriors(kind, sampler, nets, surface, temperature, job.sampling, curve=curve)
             rows[title] = mean_of(test, posts)
             if title == "PCA + ESS":
                 rows["PCA + ESS, five networks"] = figures(test, ll.Mixture(posts))
