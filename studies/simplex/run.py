@@ -14,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from volumes import growth, head, inside, sampled
 
-from lowland.cli.simplexes import COMPLEX, Simplexes
-from lowland.core.threads import using_threads
-from lowland.posteriors import Uniform
+from lowland.cli.simplexes import COMPLEX
 from lowland.records import GrowthResult, SurfaceResult, Table
 
 HERE = Path(__file__).parent
@@ -32,14 +31,6 @@ SMOKE = [
     *("data.args.train=1280", "data.args.validation=200", "data.args.test=400"),
     *("simplex.epochs=1", "simplex.points=3", "simplex.rows=256", "average.every=0.25"),
 ]
-COLUMNS = {  # of a growth's table -> heading, format
-    "log_volume": ("log volume", "{:.2f}"),
-    "height": ("height of the new one", "{:.2f}"),
-    "loss_mean": ("mean train loss", "{:.4f}"),
-    "loss_max": ("highest train loss", "{:.4f}"),
-    "test_error_mean": ("mean test error", "{:.4f}"),
-    "test_error_max": ("highest test error", "{:.4f}"),
-}
 COMPARED = {
     "accuracy": "{:.4f}",
     "nll": "{:.4f}",
@@ -102,19 +93,6 @@ def main() -> int:
     return 0
 
 
-def sampled(path: Path, points: int) -> Table:
-    """Test figures at random points of the volume between two modes, the modes first."""
-    stage = Simplexes.open(path)
-    file = stage.record("points.json")
-    if not file.is_file():
-        shape, setup = stage.shapes()[COMPLEX], stage.setup
-        drawn = Uniform(shape)
-        weights = [*shape.anchors[: len(stage.names)], *map(drawn.draw, range(points))]
-        with using_threads(2):
-            setup.surface.evaluate(iter(weights), setup.test).save(file)
-    return Table.load(file)
-
-
 def results(run: Path, one: Path, two: Path, points: Table) -> str:
     """What came out, as tables."""
     today = datetime.datetime.now(datetime.UTC).date()
@@ -131,14 +109,8 @@ def results(run: Path, one: Path, two: Path, points: Table) -> str:
         *growth(GrowthResult.load(two / "records" / f"growth-{COMPLEX}.json")),
         "",
     ]
-    error = points.error.double()
-    modes, inside = error[:2], error[2:]
-    worst = float(inside.max() - modes.max())
     lines += [
-        f"Test error of the two modes: {modes[0]:.4f} and {modes[1]:.4f}; at {len(inside)} random "
-        f"points of the volume {inside.min():.4f} to {inside.max():.4f}, mean {inside.mean():.4f}: "
-        f"at most {100 * worst:+.2f} points from the worse mode, "
-        f"{int((inside <= modes.max() + 0.01).sum())} of them within one point of it.",
+        inside(points),
         "",
         "Averages, and what each cost (passes: forward and backward over 50,000 images):",
         "",
@@ -156,23 +128,6 @@ def results(run: Path, one: Path, two: Path, points: Table) -> str:
             f"- {name}: {found.evaluated} of {len(found.x) * len(found.y)} points evaluated."
         )
     return "\n".join(lines)
-
-
-def growth(found: GrowthResult) -> list[str]:
-    table = found.table()
-    names = [name for name in COLUMNS if name in table.columns]
-    lines = head([found.counted, *(COLUMNS[name][0] for name in names)])
-    for row in table.rows():
-        cells = [
-            "-" if row[name] != row[name] else COLUMNS[name][1].format(row[name]) for name in names
-        ]
-        left = "" if row["kept"] else " (left out)"
-        lines.append(f"| {row[found.counted]:.0f}{left} | " + " | ".join(cells) + " |")
-    return [*lines, "", found.stopped] if found.stopped else lines
-
-
-def head(cells: list[str]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |", "| " + " | ".join(["---"] * len(cells)) + " |"]
 
 
 if __name__ == "__main__":

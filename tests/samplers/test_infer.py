@@ -237,6 +237,42 @@ def test_minibatches_are_unbiased():
     assert torch.allclose(
         torch.stack([g for _, g in distinct.values()]).mean(0), gradient, rtol=1e-4, atol=1e-5
     )
+    other = samplers.log_density(sub, surface, temperature=2.0, prior_scale=1.5, seed=1)
+    again = [float(other.minibatch(z, step)[0][0]) for step in range(20)]
+    assert again != [float(v[0]) for v, _ in each[:20]]  # another seed, another order
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        samplers.Variational(draws=4, steps=60, evidence_draws=20),
+        samplers.Flow(layers=1, hidden=4, draws=4, steps=60, evidence_draws=20),
+        samplers.Grid(),
+        samplers.SGLD(),
+    ],
+    ids=lambda one: one.name,
+)
+@pytest.mark.filterwarnings("ignore:.*the ELBO was still rising", "ignore:the chains disagree")
+def test_every_sampler_goes_on_where_it_was_stopped(sampler, tmp_path, monkeypatch):
+    surface, sub, _ = problem(rank=1)
+    # two runs that choose for themselves how points go together may differ in the last bit
+    options = {"chains": 2, "samples": 5, "warmup": 20, "sampler": sampler, "strategy": "points"}
+    calls = []
+    whole = ll.infer(sub, surface, **options, progress=lambda done, total: calls.append(done))
+    monkeypatch.setattr(samplers.base, "EVERY", 0.0)
+
+    def stop(done, total):
+        stop.calls += 1
+        if stop.calls == len(calls) // 2:
+            raise KeyboardInterrupt
+
+    stop.calls = 0
+    file = tmp_path / "chains.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        ll.infer(sub, surface, **options, checkpoint=file, progress=stop)
+    again = ll.infer(sub, surface, **options, checkpoint=file)
+    assert torch.equal(whole.coords, again.coords)
+    assert again.evaluations == whole.evaluations
 
 
 @short

@@ -150,6 +150,7 @@ def infer(
         batchnorm=batchnorm,
         strategy=strategy,
         chunk=chunk,
+        seed=seed,
     )
     job = Job(
         chains=chains,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from lowland.core import LossSurface
@@ -27,6 +27,7 @@ def log_density(
     batchnorm: str = "refresh",
     strategy: str | None = None,
     chunk: int | None = None,
+    seed: int = 0,
 ) -> Density:
     r"""\(\log p(z | D) = \tfrac1T \sum_i \log p(y_i | x_i, \hat w + P^T z) + \log N(z; 0, s^2 I)\).
 
@@ -39,10 +40,12 @@ def log_density(
         temperature: T, by which the log-likelihood is divided.
         loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
         strategy, chunk: how many points go together, see `ll.predict`; None: what is fastest.
+        seed: of the order of minibatches.
 
     Raises:
         ConfigError: a shape that is not flat, a scale or a temperature that is not positive.
 
+    >>> import torch
     >>> from torch import nn
     >>> from lowland.core import Regression
     >>> from lowland.geometry import Subspace
@@ -76,7 +79,7 @@ def log_density(
         prior_scale=prior_scale,
         temperature=temperature,
         gradient=value_and_grad,
-        minibatch=Minibatches(sub, surface, loader, batchnorm=batchnorm),
+        minibatch=Minibatches(sub, surface, loader, batchnorm=batchnorm, seed=seed),
         memory=likelihood,
     )
 
@@ -84,13 +87,20 @@ def log_density(
 class Minibatches:
     """Unbiased estimates of the log-likelihood and its gradient from one batch of the loader.
 
-    The batch of a step is drawn from all n of them by the step's number, and counts n times.
+    The batch of a step is drawn from all n of them by the seed and the step's number alone, so that
+    a stopped run goes on with the same, and counts n times.
     """
 
     def __init__(
-        self, sub: Shape, surface: LossSurface, loader: Iterable[Any] | None, *, batchnorm: str
+        self,
+        sub: Shape,
+        surface: LossSurface,
+        loader: Iterable[Any] | None,
+        *,
+        batchnorm: str,
+        seed: int,
     ) -> None:
-        self.sub, self.surface, self.batchnorm = sub, surface, batchnorm
+        self.sub, self.surface, self.batchnorm, self.seed = sub, surface, batchnorm, seed
         self.rows = surface.rows_of(loader)
         self._batches: list[LogLikelihood] | None = None
 
@@ -106,8 +116,8 @@ class Minibatches:
                 for batch in held
             ]
         several = len(self._batches)
-        generator = torch.Generator().manual_seed(step)
-        one = self._batches[int(torch.randint(several, (), generator=generator))]
+        (number,) = np.random.SeedSequence((self.seed, step)).generate_state(1)
+        one = self._batches[int(number) % several]
         value, gradient = one.value_and_grad(self.sub, z)
         return several * value, several * gradient
 

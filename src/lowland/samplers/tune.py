@@ -69,7 +69,7 @@ def tune_temperature(
     held = surface.rows_of(validation).held()
     # read and planned once, for all of them
     likelihood = log_density(
-        sub, surface, loader=loader, batchnorm=batchnorm, strategy=strategy, chunk=chunk
+        sub, surface, loader=loader, batchnorm=batchnorm, strategy=strategy, chunk=chunk, seed=seed
     )
     rows: list[dict[str, float]] = []
     evaluations = 0

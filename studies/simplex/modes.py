@@ -1,0 +1,68 @@
+"""The volume between two modes of CIFAR-10, at a smaller weight of its size than the paper's.
+
+From the root: `python studies/simplex/modes.py`. Stop it at any moment: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+from pathlib import Path
+
+import torch
+from volumes import growth, inside, sampled
+
+from lowland.cli.simplexes import COMPLEX
+from lowland.records import GrowthResult
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from command import lowland  # noqa: E402
+from readme import processor, rewrite  # noqa: E402
+
+STRENGTH = 1e-3  # the paper's is 0.1
+EPOCHS, SAMPLES, CONNECTORS = 8, 3, 2  # three points a step
+POINTS = 200
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/simplex-modes"))
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    run, joined = asked.out / "run", asked.out / "run" / "gentle"
+    # single precision: processors without units for bfloat16 are slower with it
+    train = ["run", str(HERE / "cifar10.yaml"), f"out={run}", "autocast=null"]
+    train += ["methods=[ensemble]", "ensemble=2"]
+    fit = ["simplex", str(run), "--connectors", str(CONNECTORS), "--epochs", str(EPOCHS)]
+    fit += ["--samples", str(SAMPLES), "--strength", str(STRENGTH), "--rise", "0.2"]
+    fit += ["--points", "20", "--rows", "5000", "--out", str(joined)]
+    for name, job in {"run": train, "gentle": fit}.items():
+        print(f"{name}; follow it in {asked.out}/{name}.log", flush=True)
+        if lowland(name, job, asked.out):
+            print(f"failed: see {asked.out}/{name}.log", file=sys.stderr)
+            return 1
+    text = results(joined)
+    print(text)
+    rewrite(HERE / "README.md", text, by="modes.py")
+    return 0
+
+
+def results(joined: Path) -> str:
+    """What came out, as a table and a sentence."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    lines = [
+        f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
+        "`python studies/simplex/modes.py`.",
+        "",
+        *growth(GrowthResult.load(joined / "records" / f"growth-{COMPLEX}.json")),
+        "",
+        inside(sampled(joined, POINTS)),
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
