@@ -28,6 +28,7 @@ _FALL = 0.2  # what the learning rate is multiplied with when the ELBO stalls
 _FLOOR = 0.01  # the share of the first rate at which a falling one has fallen far enough
 _CLIP = 10.0  # of the gradient's norm, in units of the root of how many parameters there are
 _CHUNK = 2048  # points that are evaluated at once
+_TAIL = 25  # ratios of which a fifth, five, can be fitted
 _TRIES = 50  # rounds of drawing again where the density is not finite
 
 
@@ -212,15 +213,20 @@ def draws_of(
 
 def khat_of(log_ratios: Tensor) -> float | None:
     r"""Pareto's \(\hat k\) of importance ratios p / q (Yao et al. 2018): below 0.7 q is near enough
-    to p to correct its draws by weights; None without arviz-stats.
+    to p to correct its draws by weights; None without arviz-stats, and of fewer than 25 ratios,
+    whose largest fifth is no tail.
 
     >>> ratios = -torch.linspace(0.9999, 0.0001, 1000).log()  # exponential: their tail has k = 1
     >>> round(khat_of(ratios), 1), khat_of(torch.zeros(100))
     (1.0, 0.0)
+    >>> khat_of(ratios[:24]) is None
+    True
     """
     try:
         from arviz_stats.base import array_stats
     except ImportError:
+        return None
+    if len(log_ratios) < _TAIL:
         return None
     if float(log_ratios.max() - log_ratios.min()) < 1e-6:
         return 0.0  # p and q agree, to rounding: there is no tail to fit
