@@ -97,6 +97,9 @@ def test_evidence_in_more_dimensions_prefers_the_subspace_that_holds_the_solutio
     good = ll.evidence(ll.Subspace(w, sub.basis[:2]), surface)
     poor = ll.evidence(ll.Subspace(w + 5, sub.basis[:2]), surface)
     assert good.log_evidence > poor.log_evidence + 10
+    for scale, told in ((None, "a flat prior has no integral"), ("tune", "got 'tune'")):
+        with pytest.raises(ll.ConfigError, match=told):
+            ll.evidence(sub, surface, prior_scale=scale)
 
 
 def test_draws_are_weights_and_predict():

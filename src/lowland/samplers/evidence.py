@@ -58,7 +58,8 @@ def evidence(
         particles, moves, repeats: of "tempering": points, transitions a step, independent runs.
 
     Raises:
-        ConfigError: a grid in more than three coordinates; fewer than two repeats or particles.
+        ConfigError: a flat prior; a grid in more than three coordinates; fewer than two repeats or
+            particles.
 
     >>> from torch import nn
     >>> from lowland.core import Regression
@@ -71,6 +72,7 @@ def evidence(
     """
     if method not in (None, *METHODS):
         raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
+    _require_prior(prior_scale)
     density = log_density(
         sub,
         surface,
@@ -105,7 +107,7 @@ def tempered(
             "evidence: expected at least two particles, two repeats and one move, got "
             f"{particles}, {repeats} and {moves}."
         )
-    EllipticalSlice().check(density)
+    _require_prior(density.prior_scale)
     assert density.prior_scale is not None
     generator = torch.Generator().manual_seed(seed)
     # every repeat's particles go through the density together, and share their steps in power
@@ -135,6 +137,14 @@ def tempered(
     spread = (total - log).exp().std() / math.sqrt(repeats)
     about = {"power_steps": steps, "repeats": total}
     return Evidence(float(log), float(spread), "tempering", density.evaluations, about)
+
+
+def _require_prior(scale: float | None) -> None:
+    if scale is None:
+        raise ConfigError(
+            "prior_scale: a flat prior has no integral, so there is no evidence; give a standard "
+            "deviation."
+        )
 
 
 def _step(value: Tensor, most: float) -> float:
