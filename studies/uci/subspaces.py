@@ -148,9 +148,7 @@ def papers_subspaces(job: Job) -> dict[str, Any]:
             curve, nets = None, own if title == "PCA + ESS" else own[:1]
             if kind == "curve":
                 curve = job.curve(data[split], weights[mine[0]], weights[mine[1]])
-            posts = posteriors(
-                kind, sampler, nets, surface, temperature, job.protocol.sampling, curve=curve
-            )
+            posts = posteriors(kind, sampler, nets, surface, temperature, sampling, curve=curve)
             rows[title] = mean_of(test, posts)
             if title == "PCA + ESS":
                 rows["PCA + ESS, five networks"] = figures(test, ll.Mixture(posts))
