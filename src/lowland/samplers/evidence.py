@@ -87,7 +87,7 @@ def evidence(
     if method == "grid" or (method is None and sub.k <= _GRID):
         chain = Grid().run(density, Job(seed=seed, progress=progress))
         assert chain.log_evidence is not None
-        return Evidence(chain.log_evidence, 0.0, "grid", density.evaluations)
+        return Evidence(chain.log_evidence, 0.0, "grid", density.evaluations, chain.about)
     return tempered(
         density, particles=particles, moves=moves, repeats=repeats, seed=seed, progress=progress
     )
