@@ -60,7 +60,7 @@ def infer(
         temperature: T, by which the log-likelihood is divided; a list, or "tune": likewise.
         validation: rows to choose s and T on, never test rows; see `tune_temperature`.
         chains, samples: how many, and how many of each after warming up.
-        warmup: transitions of each chain that are thrown away; None: what suits the sampler.
+        warmup: transitions of each chain that are thrown away; None: 200, for NUTS 300, SGLD 1,000.
         thin: keeps one transition in so many. start: (chains, k) or (k,); None: from the prior.
         loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
         strategy, chunk: how many points go together, see `ll.predict`; None: what is fastest.
