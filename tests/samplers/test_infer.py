@@ -64,6 +64,8 @@ def test_the_evidence_of_a_linear_network():
     log = truth(2.0, 1.5)[2]
     exact = ll.evidence(sub, surface, temperature=2.0, prior_scale=1.5)
     assert exact.method == "grid"
+    assert exact.about["converged"]
+    assert exact.about["moved"] < 0.005  # how far it may be off
     assert abs(exact.log_evidence - log) < 0.01
     sampled = ll.evidence(sub, surface, temperature=2.0, prior_scale=1.5, method="tempering")
     assert 0 < sampled.error < 0.3

@@ -43,19 +43,20 @@ def evidence(
     chunk: int | None = None,
     progress: Progress = False,
 ) -> Evidence:
-    r"""\(\log Z = \log \int p(D | \hat w + P^T z)^{1/T}\, N(z; 0, s^2 I)\, dz\), of a subspace.
+    r"""\(\log Z = \log \int p(D | \hat w + z B)^{1/T}\, N(z; 0, s^2 I)\, dz\), of a subspace.
 
     By quadrature in up to three coordinates, else by sequential Monte Carlo (Del Moral et al.
     2006) over the power of the likelihood, from the prior to the posterior: each step of the power
     leaves half of the particles effective, then they are drawn anew and moved by elliptical slice
-    sampling. Independent repeats give the standard error.
+    sampling. Repeats, which have nothing but these steps in common, give the standard error.
 
     At T != 1 it is the normaliser of the tempered posterior, which compares subspaces at the same T
     alone.
 
     Args:
         sub, surface: as `ll.infer` takes them. method: "grid", "tempering", or None: what fits.
-        particles, moves, repeats: of "tempering": points, transitions a step, independent runs.
+        prior_scale: s, in units of the directions B. temperature: T.
+        particles, moves, repeats: of "tempering": points, transitions a step, runs.
 
     Raises:
         ConfigError: a flat prior; a grid in more than three coordinates; fewer than two repeats or
@@ -86,7 +87,7 @@ def evidence(
     if method == "grid" or (method is None and sub.k <= _GRID):
         chain = Grid().run(density, Job(seed=seed, progress=progress))
         assert chain.log_evidence is not None
-        return Evidence(chain.log_evidence, 0.0, "grid", density.evaluations)
+        return Evidence(chain.log_evidence, 0.0, "grid", density.evaluations, chain.about)
     return tempered(
         density, particles=particles, moves=moves, repeats=repeats, seed=seed, progress=progress
     )
