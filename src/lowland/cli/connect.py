@@ -20,7 +20,6 @@ from lowland.cli.stage import names_in
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.geometry import Curve, Line
-from lowland.landscape import align as permuted
 from lowland.landscape import path as along
 from lowland.records import PathResult, Table
 from lowland.train import fit
@@ -189,9 +188,7 @@ def _fitted(joined: Connection, kind: str, asked: Joining, progress: Any) -> Cur
 def _aligned(joined: Connection) -> Curve:
     """The line to the second end with its hidden units permuted."""
     w0, w1 = joined.ends()
-    batch = joined.setup.task.parts(next(iter(joined.setup.clean)))
-    model = joined.setup.model(0)
-    return Line(w0, permuted(model, w0.weights, w1.weights, inputs=batch.kwargs or batch.args))
+    return Line(w0, joined.setup.aligned(w0, w1))
 
 
 def _path(joined: Connection, kind: str, curve: Curve, asked: Joining, progress: Any) -> PathResult:

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from lowland.cli.config import Config, told
-from lowland.core import Classification, LanguageModeling, LossSurface, Regression, Task
+from lowland.core import Classification, LanguageModeling, LossSurface, Point, Regression, Task
 from lowland.core.data import move, take
 from lowland.core.layout import Where
 from lowland.errors import ConfigError, DataError, LowlandError
+from lowland.landscape import align
 from lowland.train import Batches, best_threads
 from lowland.train import checkpoint as disk
 
@@ -75,6 +76,11 @@ class Setup:
         """The dtype to compute in, or None."""
         name = self.config.autocast
         return None if name is None else getattr(torch, name)
+
+    def aligned(self, first: Point, other: Point) -> Point:
+        """The other network, its hidden units in the order that is nearest to the first one's."""
+        batch = self.task.parts(next(iter(self.clean)))
+        return align(self.model(0), first, other, inputs=batch.kwargs or batch.args)
 
     def model(self, seed: int) -> nn.Module:
         """A fresh model from a seed, on the device."""

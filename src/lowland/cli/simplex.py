@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.show import Bars, say, show_figures
 from lowland.cli.simplexes import COMPLEX, Simplexes, grown, kept
+from lowland.core import Point
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
@@ -54,6 +56,14 @@ def simplex(
             "sgd-0 of each, with --connectors of one run sgd-0,sgd-1.",
         ),
     ] = None,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="With --connectors: the units of all networks in the first one's order, so that "
+            "less stands between them.",
+        ),
+    ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Of fitting each vertex.")] = 10,
     samples: Annotated[int, typer.Option(min=1, help="Points of the simplex a step.")] = 5,
     lr: Annotated[float, typer.Option(help="Of fitting; it falls from half of the budget on.")] = (
@@ -93,6 +103,8 @@ def simplex(
     """
     if vertices is not None and connectors is not None:
         raise ConfigError("give --vertices or --connectors: simplexes around networks, or between.")
+    if align and connectors is None:
+        raise ConfigError("--align orders the units of networks that --connectors joins; add that.")
     asked = check_growing(
         {
             "vertices": vertices or 4,
@@ -111,11 +123,17 @@ def simplex(
     place = out or (first / "simplex" if len(runs) == 1 else first.parent / "simplex")
     names = _names(opened, around, joined=connectors is not None)
     stage = Simplexes(place.expanduser(), opened, names)
-    execute(stage, asked, connectors=connectors or 0, draws=draws, seed=seed)
+    execute(stage, asked, connectors=connectors or 0, align=align, draws=draws, seed=seed)
 
 
 def execute(
-    stage: Simplexes, asked: Growing, *, connectors: int, draws: int, seed: int
+    stage: Simplexes,
+    asked: Growing,
+    *,
+    connectors: int,
+    draws: int,
+    seed: int,
+    align: bool = False,
 ) -> dict[str, Barycentric]:
     """Does what `lowland simplex` does."""
     console = Console()
@@ -123,10 +141,13 @@ def execute(
         SimplicialComplex.connecting(stage.weights())
     for mode in stage.weights():
         Simplex([mode])
+    modes = stage.weights()
+    if align:
+        modes = (modes[0], *(stage.setup.aligned(modes[0], mode) for mode in modes[1:]))
     stage.path.mkdir(parents=True, exist_ok=True)
     with locked(stage.path), using_threads(stage.runs[0].threads):
         own = {"connectors": connectors, "seed": seed}
-        stage.claim(asked.model_dump() | own)
+        stage.claim(asked.model_dump() | own | ({"align": True} if align else {}))
         with Bars(console) as bars:
             shapes: dict[str, Barycentric] = {}
             growths: dict[str, GrowthResult] = {}
@@ -134,7 +155,13 @@ def execute(
             for i, name in enumerate(names):
                 progress = bars.add(f"grow: {name}")
                 shapes[name], growths[name] = _grown(
-                    stage, name, asked, connectors, i, seed=seed, progress=progress
+                    stage,
+                    name,
+                    modes if connectors else modes[i : i + 1],
+                    asked,
+                    connectors=connectors,
+                    seed=seed + i,
+                    progress=progress,
                 )
             preds = {
                 title: predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
@@ -175,10 +202,10 @@ def _names(runs: list[Opened], around: str | None, *, joined: bool) -> list[str]
 def _grown(
     stage: Simplexes,
     name: str,
+    modes: Sequence[Point],
     asked: Growing,
-    connectors: int,
-    number: int,
     *,
+    connectors: int,
     seed: int,
     progress: Any,
 ) -> tuple[Barycentric, GrowthResult]:
@@ -187,7 +214,7 @@ def _grown(
         found = Barycentric.load(stage.shape(name)), GrowthResult.load(record)
         progress(1, 1)
         return found
-    setup, modes = stage.setup, stage.weights()
+    setup = stage.setup
 
     def validate(shape: Barycentric) -> dict[str, float]:
         """Figures of the test rows at random points of the simplex."""
@@ -205,10 +232,10 @@ def _grown(
 
     shape, growth = grown(
         setup,
-        modes if connectors else modes[number : number + 1],
+        modes,
         asked,
         connectors=connectors,
-        seed=seed + number,
+        seed=seed,
         checkpoint=stage.path / "checkpoints" / name,
         validate=validate,
         progress=progress,
