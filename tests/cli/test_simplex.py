@@ -148,6 +148,25 @@ def test_a_volume_between_the_networks_of_a_run(run, folder):
     assert float(apart) < 0.05 * float((marks["v1"] - marks["v0"]).norm())
 
 
+def test_a_volume_between_networks_whose_units_are_in_one_order(run, folder):
+    out = folder / "aligned"
+    words = ["--connectors", 1, "--align", *SHORT, "--rise", 9, "--out", out]
+    code, _, err = lowland("simplex", run, *words)
+    assert code == 0, err
+    stage = Simplexes.open(out)
+    first, second = (point.weights for point in stage.weights())
+    v0, v1, _ = stage.shapes()["complex"].anchors
+    assert torch.equal(v0, first)
+    # a permutation, and a nearer one
+    assert torch.equal(v1.sort().values, second.sort().values)
+    assert float((v1 - v0).norm()) < float((second - first).norm())
+    surface = stage.setup.surface
+    assert float(surface(v1)) == pytest.approx(float(surface(second)), rel=1e-5)
+    code, _, err = lowland("simplex", run, *[word for word in words if word != "--align"])
+    assert code == 2
+    assert "align" in err
+
+
 def test_two_vertices_make_no_plane_of_their_own(folder):
     path, _ = made(folder, "pair", methods=["sgd", "ensemble"], ensemble=3)
     code, _, err = lowland("simplex", path, "--vertices", 2, *SHORT)
@@ -199,6 +218,7 @@ def test_simplexes_around_the_networks_of_several_runs(folder, run):
         (["--around", "sgd-9"], "no weights 'sgd-9'"),
         (["--around", "sgd-0", "--connectors", 1], "joins two networks or more"),
         (["--around", "sgd-0,sgd-0"], "names a network twice"),
+        (["--align"], "that --connectors joins"),
         (["--lr", -1], "lr: expected greater than 0, got -1.0"),
         (["--rise", -1], "rise: expected greater than or equal to 0"),
         (["--strength", "nan"], "strength: expected"),
