@@ -193,6 +193,7 @@ class Growing(Section):
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Several = Annotated[list[Positive], Field(min_length=1)]
 
 
 class Inference(Section):
@@ -201,8 +202,8 @@ class Inference(Section):
     kind: Literal["pca", "random", "curve", "hessian"] = "pca"
     rank: int = Field(default=5, ge=1)
     sampler: Literal["ess", "slice", "nuts", "sgld", "vi", "flow", "grid"] = "ess"
-    temperature: Literal["tune"] | Positive | list[Positive] = "tune"  # on validation data
-    prior_scale: Literal["tune"] | Positive | list[Positive] = 1.0
+    temperature: Literal["tune"] | Positive | Several = "tune"  # on validation data
+    prior_scale: Literal["tune"] | Positive | Several = 1.0
     chains: int = Field(default=16, ge=1)
     samples: int = Field(default=50, ge=1)  # of each chain, after warming up
     warmup: int | None = Field(default=None, ge=0)  # None: what suits the sampler
