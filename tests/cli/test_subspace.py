@@ -1,5 +1,9 @@
 """`lowland subspace` on finished runs, its planes, and the method of a run."""
 
+import os
+import shutil
+import sys
+
 import pytest
 import torch
 import yaml
@@ -107,6 +111,110 @@ def test_a_plane_of_the_subspace(run):
     assert (run / "there/scan/center-z1-z2/pictures/loss.png").exists() or "Pictures" in out
 
 
+def test_a_plane_of_a_run_takes_the_only_subspace(run, tmp_path):
+    def scan(*options):
+        small = ["--resolution", 2, "--rows", 30, "--refine", 0, "--out", tmp_path / "scan"]
+        return lowland("scan", twin, *small, *options)
+
+    twin = tmp_path / "twin"
+    shutil.copytree(run, twin, ignore=shutil.ignore_patterns("subspace", "connect"))
+    code, _, err = scan("--plane", "center,z1")
+    assert code == 2
+    assert "make them with `lowland subspace" in err
+    subspace(twin, "--temperature", "20", "--kind", "random")
+    code, _, err = scan("--plane", "center,z1")
+    assert code == 0, err
+    subspace(twin, "--temperature", "20", "--kind", "random", "--sampler", "sgld")
+    code, _, err = scan("--plane", "center,z1")
+    assert code == 2
+    assert f"{twin / 'subspace/random-ess'}, {twin / 'subspace/random-sgld'}" in err
+
+
+def test_a_run_without_an_average(run, tmp_path):
+    twin = tmp_path / "twin"
+    shutil.copytree(run, twin, ignore=shutil.ignore_patterns("subspace", "connect"))
+    for name in ("average-0", "swa-0", "ema-0"):
+        (twin / f"weights/{name}.safetensors").unlink()
+    assert "PCA + ESS" in subspace(twin, "--temperature", "20")
+    code, _, err = lowland("connect", twin, "--epochs", 1, "--points", 3)
+    assert code == 0, err
+    assert "Curve + ESS" in subspace(twin, "--temperature", "20", "--kind", "curve")
+    subspace(twin, "--temperature", "20", "--kind", "random")
+    stage = Subspaces.open(twin / "subspace/random-ess")
+    assert stage.names == ("sgd-0",)
+    torch.testing.assert_close(stage.subspace().center, stage.weights()[0].weights)
+
+
+def test_other_iterates_are_other_settings(run, tmp_path):
+    twin = tmp_path / "twin"
+    shutil.copytree(run, twin, ignore=shutil.ignore_patterns("subspace", "connect"))
+    subspace(twin, "--temperature", "20")
+    setup = Subspaces.open(twin / "subspace/pca-ess").setup
+    store = ll.Trajectory.open(twin / "trajectory/swa-0", layout=setup.layout)
+    store.append(store[0], step=10_000)
+    assert "asked.iterates" in subspace(twin, "--temperature", "20", fails=True)
+
+
+@pytest.mark.parametrize("event", range(1, 6))
+def test_a_subspace_that_is_stopped_goes_on(run, tmp_path, monkeypatch, event):
+    """Stopped at a file that takes its place: settings, subspace, a temperature tried, chains."""
+    options = ["--kind", "hessian", "--temperature", "[1, 30]"]
+    replace, calls, made = os.replace, [], []
+
+    def stop(source, target):
+        replace(source, target)
+        calls.append(target)
+        if len(calls) == event:
+            raise KeyboardInterrupt
+
+    hessian = ll.Subspace.hessian
+    monkeypatch.setattr(ll.Subspace, "hessian", lambda *a, **k: made.append(1) or hessian(*a, **k))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", stop)
+        code, _, _ = lowland("subspace", run, *SHORT, *options, "--out", tmp_path / "stopped")
+    assert code == 130
+    subspace(run, *options, "--out", tmp_path / "stopped")
+    assert len(made) == 1  # the directions are looked for once
+    subspace(run, *options, "--out", tmp_path / "whole")
+    whole, gone_on = (
+        Chain.load(tmp_path / name / "records/chain.npz") for name in ("whole", "stopped")
+    )
+    torch.testing.assert_close(gone_on.coords, whole.coords)
+    assert gone_on.evaluations == whole.evaluations
+    tuned = [chain.about["tuning"]["nll"] for chain in (gone_on, whole)]
+    torch.testing.assert_close(*tuned)
+
+
+@pytest.mark.parametrize(
+    ("options", "package", "message"),
+    [
+        (["--sampler", "flow"], "zuko", "needs zuko"),
+        (["--kind", "hessian"], "scipy.sparse", "need scipy"),
+    ],
+)
+def test_a_package_that_is_missing_is_told_at_once(
+    run, tmp_path, monkeypatch, options, package, message
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    err = subspace(run, "--out", tmp_path / "out", *options, fails=True)
+    assert message in err
+    assert not (tmp_path / "out").exists()
+    config = tmp_path / "one.yaml"
+    asked = {"sampler": "flow"} if package == "zuko" else {"kind": "hessian"}
+    config.write_text(yaml.safe_dump(CONFIG | {"subspace": {"rank": 2, **asked}}))
+    code, _, err = lowland("run", config, f"out={tmp_path / 'run'}")
+    assert code == 2
+    assert message in err
+
+
+def test_without_arviz_stats_chains_are_sampled_and_that_is_told(run, tmp_path, monkeypatch):
+    for name in ("arviz_stats", "arviz_stats.base"):
+        monkeypatch.setitem(sys.modules, name, None)
+    out = subspace(run, "--temperature", "20", "--out", tmp_path / "out")
+    assert out.index("whether the chains agree will not be known") < out.index("log densities in")
+    assert "PCA + ESS" in out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -117,7 +225,11 @@ def test_a_plane_of_the_subspace(run):
         (["--prior-scale", "-1"], "prior_scale"),
         (["--rank", 40], "rank"),
         (["--walk", "swa-9"], "keeps iterates"),
-        (["--around", "nobody"], "holds no weights"),
+        (["--kind", "random", "--around", "nobody"], "holds no weights"),
+        (["--around", "sgd-0"], "--kind pca lies about the iterates' mean"),
+        (["--kind", "random", "--rank", 1000], "at most 910 for a network of 910 weights"),
+        (["--kind", "hessian", "--rank", 910], "at most 909"),
+        (["--temperature", "[]"], "a list of at least 1 item"),
         (["--sampler", "grid", "--rank", 4, "--temperature", "1"], "at most 3"),
     ],
 )

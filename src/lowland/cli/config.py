@@ -385,7 +385,8 @@ def _told(error: Any, within: type[Section]) -> tuple[str, str, str]:
         form = "{name: package.module:callable, args: {...}}" if named else "a section"
         return key, f"expected {form}", got
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return key, message.partition(", unable")[0], got
+    message = message.replace("List should have", "expected a list of")
+    return key, message.partition(", unable")[0].partition(" after validation")[0], got
 
 
 def _section(annotation: Any) -> type[Section] | None:
