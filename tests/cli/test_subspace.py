@@ -39,6 +39,19 @@ def run(tmp_path_factory):
     return folder / "one"
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Without pictures, which take most of a short command's time."""
+    monkeypatch.setattr("lowland.cli.subspace._draw", lambda *_: [])
+
+
+@pytest.fixture
+def twin(run, tmp_path):
+    """A run that nothing was made of yet."""
+    made = shutil.ignore_patterns("subspace", "connect", "there")
+    return shutil.copytree(run, tmp_path / "twin", ignore=made)
+
+
 def subspace(run, *options, fails=False):
     code, out, err = lowland("subspace", run, *SHORT, *options)
     assert (code != 0) is fails, err
@@ -111,78 +124,90 @@ def test_a_plane_of_the_subspace(run):
     assert (run / "there/scan/center-z1-z2/pictures/loss.png").exists() or "Pictures" in out
 
 
-def test_a_plane_of_a_run_takes_the_only_subspace(run, tmp_path):
-    def scan(*options):
-        small = ["--resolution", 2, "--rows", 30, "--refine", 0, "--out", tmp_path / "scan"]
-        return lowland("scan", twin, *small, *options)
+@pytest.mark.usefixtures("undrawn")
+def test_a_plane_of_a_run_takes_the_only_subspace(twin):
+    def scan():
+        line = ["--plane", "center,z1", "--resolution", 2, "--rows", 30, "--refine", 0]
+        return lowland("scan", twin, *line)
 
-    twin = tmp_path / "twin"
-    shutil.copytree(run, twin, ignore=shutil.ignore_patterns("subspace", "connect"))
-    code, _, err = scan("--plane", "center,z1")
+    options = ["--temperature", "20", "--kind", "random", "--rank", 1]
+    code, _, err = scan()
     assert code == 2
     assert "make them with `lowland subspace" in err
-    subspace(twin, "--temperature", "20", "--kind", "random")
-    code, _, err = scan("--plane", "center,z1")
+    subspace(twin, *options)
+    code, _, err = scan()
     assert code == 0, err
-    subspace(twin, "--temperature", "20", "--kind", "random", "--sampler", "sgld")
-    code, _, err = scan("--plane", "center,z1")
+    subspace(twin, *options, "--sampler", "sgld")
+    code, _, err = scan()
     assert code == 2
     assert f"{twin / 'subspace/random-ess'}, {twin / 'subspace/random-sgld'}" in err
 
 
-def test_a_run_without_an_average(run, tmp_path):
-    twin = tmp_path / "twin"
-    shutil.copytree(run, twin, ignore=shutil.ignore_patterns("subspace", "connect"))
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_without_an_average(twin):
     for name in ("average-0", "swa-0", "ema-0"):
         (twin / f"weights/{name}.safetensors").unlink()
-    assert "PCA + ESS" in subspace(twin, "--temperature", "20")
+    options = ["--temperature", "20", "--rank", 1]
+    assert "PCA + ESS" in subspace(twin, *options)
     code, _, err = lowland("connect", twin, "--epochs", 1, "--points", 3)
     assert code == 0, err
-    assert "Curve + ESS" in subspace(twin, "--temperature", "20", "--kind", "curve")
-    subspace(twin, "--temperature", "20", "--kind", "random")
+    assert "Curve + ESS" in subspace(twin, *options, "--kind", "curve")
+    subspace(twin, *options, "--kind", "random")
     stage = Subspaces.open(twin / "subspace/random-ess")
     assert stage.names == ("sgd-0",)
     torch.testing.assert_close(stage.subspace().center, stage.weights()[0].weights)
 
 
-def test_other_iterates_are_other_settings(run, tmp_path):
-    twin = tmp_path / "twin"
-    shutil.copytree(run, twin, ignore=shutil.ignore_patterns("subspace", "connect"))
-    subspace(twin, "--temperature", "20")
+@pytest.mark.usefixtures("undrawn")
+def test_other_iterates_are_other_settings(twin):
+    options = ["--temperature", "20", "--rank", 1]
+    subspace(twin, *options)
     setup = Subspaces.open(twin / "subspace/pca-ess").setup
     store = ll.Trajectory.open(twin / "trajectory/swa-0", layout=setup.layout)
     store.append(store[0], step=10_000)
-    assert "asked.iterates" in subspace(twin, "--temperature", "20", fails=True)
+    assert "asked.iterates" in subspace(twin, *options, fails=True)
 
 
-@pytest.mark.parametrize("event", range(1, 6))
-def test_a_subspace_that_is_stopped_goes_on(run, tmp_path, monkeypatch, event):
-    """Stopped at a file that takes its place: settings, subspace, a temperature tried, chains."""
-    options = ["--kind", "hessian", "--temperature", "[1, 30]"]
-    replace, calls, made = os.replace, [], []
+STOPPED = ["--kind", "hessian", "--rank", 1, "--temperature", "[1, 30]"]
+
+
+@pytest.fixture(scope="module")
+def whole(run):
+    subspace(run, *STOPPED, "--out", run / "whole")
+    return Chain.load(run / "whole/records/chain.npz")
+
+
+# once the settings, the subspace, the first temperature, the chains so far are on the disk
+@pytest.mark.parametrize("event", [1, 2, 3, 5])
+@pytest.mark.usefixtures("undrawn")
+def test_a_subspace_that_is_stopped_goes_on(run, whole, tmp_path, monkeypatch, event):
+    replace, hessian = os.replace, ll.Subspace.hessian
+    files, looked = [], []
 
     def stop(source, target):
         replace(source, target)
-        calls.append(target)
-        if len(calls) == event:
+        files.append(target)
+        if len(files) == event:
             raise KeyboardInterrupt
 
-    hessian = ll.Subspace.hessian
-    monkeypatch.setattr(ll.Subspace, "hessian", lambda *a, **k: made.append(1) or hessian(*a, **k))
+    def look(*args, **options):
+        looked.append(event)
+        return hessian(*args, **options)
+
+    monkeypatch.setattr(ll.Subspace, "hessian", look)
+    out = ["--out", tmp_path / "out"]
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", stop)
-        code, _, _ = lowland("subspace", run, *SHORT, *options, "--out", tmp_path / "stopped")
+        code, _, _ = lowland("subspace", run, *SHORT, *STOPPED, *out)
     assert code == 130
-    subspace(run, *options, "--out", tmp_path / "stopped")
-    assert len(made) == 1  # the directions are looked for once
-    subspace(run, *options, "--out", tmp_path / "whole")
-    whole, gone_on = (
-        Chain.load(tmp_path / name / "records/chain.npz") for name in ("whole", "stopped")
-    )
-    torch.testing.assert_close(gone_on.coords, whole.coords)
-    assert gone_on.evaluations == whole.evaluations
-    tuned = [chain.about["tuning"]["nll"] for chain in (gone_on, whole)]
-    torch.testing.assert_close(*tuned)
+    subspace(run, *STOPPED, *out)
+    assert len(looked) == 1  # for the directions, which take minutes in a large network
+    chain = Chain.load(tmp_path / "out/records/chain.npz")
+    torch.testing.assert_close(chain.coords, whole.coords)
+    assert chain.evaluations == whole.evaluations
+    tuned, expected = (one.about["tuning"] for one in (chain, whole))
+    torch.testing.assert_close(tuned["nll"], expected["nll"])
+    assert tuned["evaluations"] == expected["evaluations"]
 
 
 @pytest.mark.parametrize(
@@ -207,10 +232,11 @@ def test_a_package_that_is_missing_is_told_at_once(
     assert message in err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_arviz_stats_chains_are_sampled_and_that_is_told(run, tmp_path, monkeypatch):
     for name in ("arviz_stats", "arviz_stats.base"):
         monkeypatch.setitem(sys.modules, name, None)
-    out = subspace(run, "--temperature", "20", "--out", tmp_path / "out")
+    out = subspace(run, "--temperature", "20", "--rank", 1, "--out", tmp_path / "out")
     assert out.index("whether the chains agree will not be known") < out.index("log densities in")
     assert "PCA + ESS" in out
 
