@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import lowland as ll
 from lowland.cli.opened import open_runs
 from lowland.cli.subspaces import Subspaces
 from lowland.records import Chain, Predictive, SurfaceResult, Table
+from lowland.samplers import registry
 from tests.cli.inside import lowland
 
 CONFIG = {
@@ -115,6 +117,17 @@ def test_a_curve_and_a_grid(run):
         run / "longer", fails=True,
     )  # fmt: skip
     assert "other settings" in err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_fit_says_how_close_it_is(run, tmp_path, monkeypatch):
+    short = {"steps": 20, "draws": 4, "evidence_draws": 50}
+    monkeypatch.setitem(registry.SAMPLERS, "vi", partial(registry.Variational, **short))
+    options = ["--temperature", "20", "--rank", 1, "--sampler", "vi", "--out", tmp_path / "out"]
+    out = subspace(run, *options)
+    assert "Pareto's k" in out
+    assert "R-hat" not in out
+    assert "raise steps=20" in out  # what the fit warned of
 
 
 def test_a_plane_of_the_subspace(run):

@@ -206,7 +206,11 @@ def _say_chain(chain: Chain, console: Console) -> None:
     temperature = f"T = {chain.temperature:g}, prior scale {chain.prior_scale:g}"
     how = f"{subspaces.evaluations(chain):,} log densities in {subspaces.seconds(chain):.1f} s"
     say(console, f"{temperature}; {how}.")
-    if chain.log_weights is None and len(chain.coords) > 1:
+    if chain.log_evidence_bound is not None:  # of a fitted density, whose draws are independent
+        khat = chain.about.get("khat")
+        told = "" if khat is None else f"; Pareto's k {khat:.2f}, up to 0.7 the fit is close"
+        say(console, f"ELBO {chain.log_evidence_bound:.2f}{told}.")
+    elif chain.log_weights is None and len(chain.coords) > 1:
         with suppress(LowlandError):  # without arviz-stats, of which was told before
             worst, least = float(chain.rhat.max()), float(chain.ess.min())
             say(console, f"R-hat {worst:.3f}, effective samples {least:.0f} of {len(chain.draws)}.")
