@@ -254,6 +254,14 @@ def test_without_arviz_stats_chains_are_sampled_and_that_is_told(run, tmp_path, 
     assert "PCA + ESS" in out
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_of_too_few_samples_r_hat_is_not_known(run, tmp_path):
+    few = ["--samples", 1, "--rank", 1, "--temperature", "20"]
+    out = subspace(run, *few, "--out", tmp_path / "out")
+    assert "R-hat is not known" in out
+    assert "nan" not in out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -213,7 +214,10 @@ def _say_chain(chain: Chain, console: Console) -> None:
     elif chain.log_weights is None and len(chain.coords) > 1:
         with suppress(LowlandError):  # without arviz-stats, of which was told before
             worst, least = float(chain.rhat.max()), float(chain.ess.min())
-            say(console, f"R-hat {worst:.3f}, effective samples {least:.0f} of {len(chain.draws)}.")
+            told = f"R-hat {worst:.3f}, effective samples {least:.0f} of {len(chain.draws)}."
+            if math.isnan(worst) or math.isnan(least):
+                told = "R-hat is not known: too few samples, or chains that never moved."
+            say(console, told)
 
 
 def _draw(
