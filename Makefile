@@ -81,7 +81,7 @@ docs-serve: setup ## show the documentation in a browser, as it is being written
 bench: setup ## measure speed and memory
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-study-uci: setup ## train the networks of studies/uci, an hour on one core, and rewrite its tables
+study-uci: setup ## run studies/uci, hours on one core, and rewrite its tables
 	$(BIN)/python studies/uci/run.py $(ARGS)
 
 lock: ## resolve the newest versions in a fresh environment and rewrite constraints.txt

@@ -4,8 +4,10 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -272,3 +274,18 @@ def test_importing_lowland_is_light() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["[]", "[]"], out.stdout
+
+
+def test_the_extra_of_the_command_line_has_what_its_commands_import() -> None:
+    """R-hat was told by a package that `pip install "lowland[cli]"` did not bring."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"]
+
+    def names(extra: str) -> Iterator[str]:
+        for line in extras[extra]:
+            name, others = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", line).groups()
+            yield name
+            for other in (others or "").split(",") if name == "lowland" else ():
+                yield from names(other)
+
+    assert {"matplotlib", "arviz-stats", "zuko", "pandas", "scipy"} <= set(names("cli"))

@@ -1,13 +1,25 @@
-"""The five lines at the top of the README run as they stand."""
+"""The five lines at the top of the README run as they stand; results have a place to go to."""
 
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from lowland.train import Batches
 from lowland.zoo import ConvNet, digits
+
+ROOT = Path(__file__).parents[1]
+WRITERS = [p for p in (ROOT / "studies").glob("*/*.py") if "rewrite(" in p.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("script", WRITERS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_a_study_has_a_place_for_its_results(script):
+    """One that had none would fail at its end, after hours."""
+    by = re.findall(r'rewrite\(.*by="([\w.]+)"', script.read_text("utf-8")) or ["run.py"]
+    readme = (script.parent / "README.md").read_text("utf-8")
+    assert [readme.count(f"<!-- results: written by {name} -->") for name in by] == [1] * len(by)
 
 
 def test_the_five_lines(capsys):

@@ -174,7 +174,7 @@ def walks(study: Study) -> tuple[Tensor, list[ll.SWAG]]:
         [batches(study.data, seed) for seed in range(MODES)],
         epochs=EPOCHS,
         optimizer=lambda p: ll.MemberSGD(p, lr=[0.01] * MODES, momentum=0.95),
-        collectors=[ll.Collector(swag, when=ll.Every(steps, start=WALK * steps))],
+        collectors=[ll.Collector(swag, when=ll.Every(steps, start=WALK / EPOCHS))],
         checkpoint=study.out / "walks.safetensors",
         progress=Lines("networks"),
     )

@@ -20,12 +20,7 @@ from lowland import samplers
 from lowland.core import GaussianHead
 from lowland.files import write_text
 
-DEPTHS = (1, 2)
-RATES = (3e-3, 1e-2)
-DECAYS = (1e-4, 1e-3, 1e-2, 3e-2)
-#: what the rate has fallen to by the last quarter, which is averaged; 1: it never falls, and the
-#: second half is averaged, of the whole budget or of its first half
-FACTORS = (1.0, 0.1)
+#: shares of the budget that are averaged, of a walk at a constant rate and of one that falls
 HALVES, LAST = ((0.25, 0.5), (0.5, 1.0)), ((0.75, 1.0),)
 TEMPERATURES = (1.0, 100.0, 1e4)
 PRIOR_SCALES = (0.5, 1.0, 2.0)
@@ -55,7 +50,7 @@ def walks(
     swags: dict[int, list[ll.SWAG]] = {}
     lost = [False] * len(which)
     epochs = max(job.protocol.budgets)
-    for depth, factor in itertools.product(DEPTHS, FACTORS):
+    for depth, factor in itertools.product(job.protocol.grid.depths, job.protocol.grid.factors):
         part = [
             m for m, one in enumerate(settings) if (one["depth"], one["factor"]) == (depth, factor)
         ]
@@ -100,18 +95,18 @@ def chosen(job: Job) -> list[dict[str, Any]]:
     """For each split the walk whose SWAG predicts its held-out rows best, at its best scale; then
     the temperature and prior scale of PCA + ESS that do."""
     data = job.data(HELD)
-    protocol = job.protocol
+    protocol, tried = job.protocol, job.protocol.grid
     grid = [
         {"depth": depth, "lr": lr, "decay": decay, "factor": factor}
         for depth, lr, decay, factor in itertools.product(
-            DEPTHS, protocol.rates or RATES, protocol.decays or DECAYS, FACTORS
+            tried.depths, tried.rates, tried.decays, tried.factors
         )
     ]
     which = [(split, 0) for split in range(job.splits) for _ in grid]
     settings = grid * job.splits
     _, swags, lost = walks(job, "best-grid", data, which, settings)
-    held = {d: surfaces(data, "validation", [{"depth": d}] * job.splits) for d in DEPTHS}
-    tried: list[list[tuple[dict[str, Any], ll.SWAG]]] = [[] for _ in data]
+    held = {d: surfaces(data, "validation", [{"depth": d}] * job.splits) for d in tried.depths}
+    options: list[list[tuple[dict[str, Any], ll.SWAG]]] = [[] for _ in data]
     for m, (split, _) in enumerate(which):
         for window, swag in enumerate(swags[m]):
             nll, scale = math.inf, 0.0
@@ -119,8 +114,8 @@ def chosen(job: Job) -> list[dict[str, Any]]:
                 nll, scale = validated(held[settings[m]["depth"]][split], swag)
             epochs = protocol.budgets[window - len(swags[m])]  # the last window ends with the last
             found = {"window": window, "epochs": epochs, "scale": scale, "nll": nll}
-            tried[split].append((settings[m] | found, swag))
-    best = [min(options, key=lambda one: one[0]["nll"]) for options in tried]
+            options[split].append((settings[m] | found, swag))
+    best = [min(found, key=lambda one: one[0]["nll"]) for found in options]
     train = surfaces(data, "train", [setting for setting, _ in best])
     for split, (setting, swag) in enumerate(best):
         sub = subspace("pca", swag)
@@ -130,7 +125,7 @@ def chosen(job: Job) -> list[dict[str, Any]]:
                 sub,
                 train[split],
                 [data[split]["validation"]],
-                job.sampling,
+                job.protocol.sampling,
                 temperatures=TEMPERATURES,
                 prior_scales=PRIOR_SCALES,
             )
@@ -177,7 +172,7 @@ def of_split(
     means = [swag.mean for swag in swags]
     gaussians = [swag.posterior(scale=setting["scale"]) for swag in swags]
     asked = {name: setting[name] for name in ("temperature", "prior_scale")}
-    asked["sampling"] = job.sampling
+    asked["sampling"] = job.protocol.sampling
     ess = posteriors("pca", "ess", swags, surface, **asked)
     vi = posteriors("pca", VI, swags[:1], surface, **asked)  # of one network, for the time it takes
     return {

@@ -28,7 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from job import SAMPLES, SETS, Job, Sampling
+from job import SAMPLES, SETS, Grid, Job, Sampling
 from recommended import recommended
 from report import tables
 from subspaces import papers_subspaces
@@ -101,15 +101,15 @@ def smoke(job: Job) -> Job:
     old = job.protocol
     epochs = max(old.epochs // 30, 9)
     start = epochs * old.start // old.epochs
-    short = replace(old, epochs=epochs, start=start, budgets=(6, 12), rates=(1e-2,), decays=(1e-3,))
-    return replace(
-        job,
-        protocol=short,
-        out=job.out / "smoke",
-        splits=2,
-        modes=2,
+    short = replace(
+        old,
+        epochs=epochs,
+        start=start,
+        budgets=(6, 12),
+        grid=Grid(rates=(1e-2,), decays=(1e-3,)),
         sampling=Sampling(chains=4, warmup=10, samples=2),
     )
+    return replace(job, protocol=short, out=job.out / "smoke", splits=2, modes=2)
 
 
 if __name__ == "__main__":

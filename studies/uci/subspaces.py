@@ -131,6 +131,7 @@ def papers_subspaces(job: Job) -> dict[str, Any]:
     """Posteriors in subspaces of the networks of the papers' stage, at the paper's temperatures."""
     weights, swags, data, lost = trained_as_papers(job)
     methods: dict[str, dict[str, list[float]]] = {}
+    sampling = job.protocol.sampling
     surfaces, tests = job.surfaces(data, "train"), job.surfaces(data, "test")
     began = time.perf_counter()
     for split, (surface, test) in enumerate(zip(surfaces, tests, strict=True)):
@@ -147,7 +148,7 @@ def papers_subspaces(job: Job) -> dict[str, Any]:
             curve, nets = None, own if title == "PCA + ESS" else own[:1]
             if kind == "curve":
                 curve = job.curve(data[split], weights[mine[0]], weights[mine[1]])
-            posts = posteriors(kind, sampler, nets, surface, temperature, job.sampling, curve=curve)
+            posts = posteriors(kind, sampler, nets, surface, temperature, sampling, curve=curve)
             rows[title] = mean_of(test, posts)
             if title == "PCA + ESS":
                 rows["PCA + ESS, five networks"] = figures(test, ll.Mixture(posts))

@@ -63,6 +63,8 @@ def test_the_evidence_of_a_linear_network():
     log = truth(2.0, 1.5)[2]
     exact = ll.evidence(sub, surface, temperature=2.0, prior_scale=1.5)
     assert exact.method == "grid"
+    assert exact.about["converged"]
+    assert exact.about["moved"] < 0.005  # how far it may be off
     assert abs(exact.log_evidence - log) < 0.01
     sampled = ll.evidence(sub, surface, temperature=2.0, prior_scale=1.5, method="tempering")
     assert 0 < sampled.error < 0.3
@@ -96,6 +98,9 @@ def test_evidence_in_more_dimensions_prefers_the_subspace_that_holds_the_solutio
     good = ll.evidence(ll.Subspace(w, sub.basis[:2]), surface)
     poor = ll.evidence(ll.Subspace(w + 5, sub.basis[:2]), surface)
     assert good.log_evidence > poor.log_evidence + 10
+    for scale, told in ((None, "a flat prior has no integral"), ("tune", "got 'tune'")):
+        with pytest.raises(ll.ConfigError, match=told):
+            ll.evidence(sub, surface, prior_scale=scale)
 
 
 def test_draws_are_weights_and_predict():

@@ -29,11 +29,16 @@ class Subspace(Affine):
     r"""\(w(z) = \hat w + z\, B\) with directions B (k, P) as they are given (Izmailov et al. 2019).
 
     Args:
-        center: (P,). basis: (k, P), independent directions; z is in units of their lengths.
+        center: (P,). basis: (k, P), independent directions; z is in units of their lengths. All
+            weights of a small network are `Subspace(w, torch.eye(len(w)))`.
 
     Attributes:
         explained: (k,) float64, the share of the variance along each direction of `pca`, else None.
         eigenvalues: (k,) float64, the curvature along each direction of `hessian`, else None.
+
+    Raises:
+        ConfigError: no direction, or some that depend on one another. LayoutError: weights of
+            different models. NonFiniteError: NaN or infinity.
 
     >>> sub = Subspace(torch.ones(3), torch.tensor([[0.0, 2.0, 0.0]]))
     >>> sub([[0.5]])

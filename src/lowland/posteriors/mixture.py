@@ -26,6 +26,10 @@ class Mixture(Posterior):
         components: posteriors over the same weights. weights: positive numbers, normalised here;
             None: equal.
 
+    Raises:
+        ConfigError: no component, or weights that are none. LayoutError: components of different
+            models.
+
     >>> from lowland.posteriors.point import PointMass
     >>> mixture = Mixture([PointMass(torch.zeros(1)), PointMass(torch.ones(1))], weights=[1, 3])
     >>> mixture.sample(4).flatten().tolist()

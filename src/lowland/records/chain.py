@@ -23,8 +23,8 @@ class Chain(Record):
     r"""Draws of k coordinates from \(\log p(z) = \tfrac1T \log p(D|z) + \log N(z; 0, s^2 I)\).
 
     `coords` (chains, S, k) and `log_density` (chains, S) are after warming up, float64, the latter
-    without the evidence. Draws from a grid or a fitted density carry `log_weights` (chains, S),
-    which sum to one in the exponent; None: all are equal.
+    without the evidence. The points of a grid carry `log_weights` (chains, S), whose exponentials
+    sum to one; None: all are equal.
 
     `acceptance`: by chain, the share of proposals that were accepted. `evaluations` of the
     log-likelihood, warming up included. `log_evidence`: the logarithm of the integral of the

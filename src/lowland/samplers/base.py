@@ -281,7 +281,7 @@ def warn_unless_agreed(chain: Chain) -> None:
     if not worst <= RHAT:  # NaN too
         warnings.warn(
             f"the chains disagree: R-hat is {worst:.3f} (at most {RHAT} is fine), with "
-            f"{float(chain.ess.min()):.0f} effective samples; take more samples or warm-up, raise "
-            "the temperature, or a smaller prior_scale, and look at chain.plot().",
+            f"{float(chain.ess.min()):.0f} effective samples; look at chain.plot(), take more "
+            "samples or warm-up, or a higher temperature or smaller prior_scale.",
             stacklevel=3,
         )

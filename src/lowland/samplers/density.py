@@ -60,12 +60,12 @@ class Density:
     ) -> None:
         if k < 1:
             raise ConfigError(f"k: expected at least one coordinate, got {k}.")
-        if prior_scale is not None and not 0 < prior_scale < math.inf:
+        if prior_scale is not None and not _positive(prior_scale):
             raise ConfigError(
-                f"prior_scale: expected a positive standard deviation, got {prior_scale}."
+                f"prior_scale: expected a positive standard deviation, got {prior_scale!r}."
             )
-        if not 0 < temperature < math.inf:
-            raise ConfigError(f"temperature: expected a positive number, got {temperature}.")
+        if not _positive(temperature):
+            raise ConfigError(f"temperature: expected a positive number, got {temperature!r}.")
         self.k = k
         self.prior_scale = None if prior_scale is None else float(prior_scale)
         self.temperature = float(temperature)
@@ -175,3 +175,8 @@ class Density:
             )
         value = value.to(z.device, torch.float64) / self.temperature  # of a model on a GPU too
         return value.nan_to_num_(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
+
+
+def _positive(value: Any) -> bool:
+    """Of a number; words and lists are none."""
+    return hasattr(value, "__float__") and 0 < float(value) < math.inf

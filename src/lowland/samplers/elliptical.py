@@ -25,7 +25,11 @@ class EllipticalSlice(MarkovChain):
 
     \(\theta\) is uniform on the circle, then on a bracket that shrinks towards \(\theta = 0\), the
     current point, until the likelihood at z' lies above a uniform share of that at z. There is
-    nothing to tune, and with few coordinates or a broad likelihood nothing mixes better.
+    nothing to tune. It mixes well with few coordinates or a likelihood that is broad beside the
+    prior; where that is narrow or has many coordinates, see `NUTS`.
+
+    Raises:
+        ConfigError: a density with a flat prior.
 
     All chains take one evaluation a round. A chain that accepts starts its next ellipse in the next
     round, so that none waits for another.

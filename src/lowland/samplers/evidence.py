@@ -43,22 +43,24 @@ def evidence(
     chunk: int | None = None,
     progress: Progress = False,
 ) -> Evidence:
-    r"""\(\log Z = \log \int p(D | \hat w + P^T z)^{1/T}\, N(z; 0, s^2 I)\, dz\), of a subspace.
+    r"""\(\log Z = \log \int p(D | \hat w + z B)^{1/T}\, N(z; 0, s^2 I)\, dz\), of a subspace.
 
     By quadrature in up to three coordinates, else by sequential Monte Carlo (Del Moral et al.
     2006) over the power of the likelihood, from the prior to the posterior: each step of the power
     leaves half of the particles effective, then they are drawn anew and moved by elliptical slice
-    sampling. Independent repeats give the standard error.
+    sampling. Repeats, which have nothing but these steps in common, give the standard error.
 
     At T != 1 it is the normaliser of the tempered posterior, which compares subspaces at the same T
     alone.
 
     Args:
         sub, surface: as `ll.infer` takes them. method: "grid", "tempering", or None: what fits.
-        particles, moves, repeats: of "tempering": points, transitions a step, independent runs.
+        prior_scale: s, in units of the directions B. temperature: T.
+        particles, moves, repeats: of "tempering": points, transitions a step, runs.
 
     Raises:
-        ConfigError: a grid in more than three coordinates; fewer than two repeats or particles.
+        ConfigError: a flat prior; a grid in more than three coordinates; fewer than two repeats or
+            particles.
 
     >>> from torch import nn
     >>> from lowland.core import Regression
@@ -71,6 +73,7 @@ def evidence(
     """
     if method not in (None, *METHODS):
         raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
+    _require_prior(prior_scale)
     density = log_density(
         sub,
         surface,
@@ -84,7 +87,7 @@ def evidence(
     if method == "grid" or (method is None and sub.k <= _GRID):
         chain = Grid().run(density, Job(seed=seed, progress=progress))
         assert chain.log_evidence is not None
-        return Evidence(chain.log_evidence, 0.0, "grid", density.evaluations)
+        return Evidence(chain.log_evidence, 0.0, "grid", density.evaluations, chain.about)
     return tempered(
         density, particles=particles, moves=moves, repeats=repeats, seed=seed, progress=progress
     )
@@ -105,7 +108,7 @@ def tempered(
             "evidence: expected at least two particles, two repeats and one move, got "
             f"{particles}, {repeats} and {moves}."
         )
-    EllipticalSlice().check(density)
+    _require_prior(density.prior_scale)
     assert density.prior_scale is not None
     generator = torch.Generator().manual_seed(seed)
     # every repeat's particles go through the density together, and share their steps in power
@@ -135,6 +138,14 @@ def tempered(
     spread = (total - log).exp().std() / math.sqrt(repeats)
     about = {"power_steps": steps, "repeats": total}
     return Evidence(float(log), float(spread), "tempering", density.evaluations, about)
+
+
+def _require_prior(scale: float | None) -> None:
+    if scale is None:
+        raise ConfigError(
+            "prior_scale: a flat prior has no integral, so there is no evidence; give a standard "
+            "deviation."
+        )
 
 
 def _step(value: Tensor, most: float) -> float:

@@ -28,7 +28,7 @@ from lowland.samplers.elbo import (
 class Fitted(Sampler):
     """Fits families of densities, each beginning where the one before ended, and draws of the last.
 
-    A subclass writes `families` and `about`. Being stopped and continued bit by bit follow.
+    A subclass writes `family` and `about`. Being stopped and continued bit by bit follow.
 
     Args: see `Variational`.
     """

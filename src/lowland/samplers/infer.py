@@ -41,19 +41,22 @@ def infer(
     checkpoint: PathLike | None = None,
     progress: Progress = False,
 ) -> Chain:
-    r"""Samples \(p(z | D) \propto p(D | \hat w + P^T z)^{1/T}\, N(z; 0, s^2 I)\).
+    r"""Samples \(p(z | D) \propto p(D | \hat w + z B)^{1/T}\, N(z; 0, s^2 I)\), B the directions.
 
-    Izmailov et al. 2019. `chain.posterior()` are the draws as weights, for `ll.predict`.
+    Izmailov et al. 2019. `chain.posterior()` are the draws as weights, for `ll.predict`. A log
+    density is a forward pass over the rows; `chain.evaluations` counts them, and with the defaults
+    they are tens of thousands.
 
     Args:
         sub: a `Subspace` or a `Plane`. surface: model, task and the data D.
         sampler: "ess" (elliptical slice, all chains at once), "slice", "nuts", "sgld", "vi", "flow"
             or "grid", or an object of one of their classes in `lowland.samplers`, with its options.
-        prior_scale: s, a standard deviation; a list of them, or "tune": the best on `validation`.
+        prior_scale: s, a standard deviation in units of the directions' lengths; a list of them,
+            or "tune": the best on `validation`; None: flat, for samplers that take it.
         temperature: T, by which the log-likelihood is divided; a list, or "tune": likewise.
         validation: rows to choose s and T on, never test rows; see `tune_temperature`.
         chains, samples: how many, and how many of each after warming up.
-        warmup: transitions of each chain that are thrown away; None: what suits the sampler.
+        warmup: transitions of each chain that are thrown away; None: 200, for NUTS 300, SGLD 1,000.
         thin: keeps one transition in so many. start: (chains, k) or (k,); None: from the prior.
         loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
         strategy, chunk: how many points go together, see `ll.predict`; None: what is fastest.

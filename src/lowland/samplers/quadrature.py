@@ -52,6 +52,10 @@ class Grid(Sampler):
         tolerance: see above. coarse: intervals a side to begin with; None: 256, 64 and 32 for one
             to three coordinates. max_evaluations: after which it warns, and gives what it has.
 
+    Raises:
+        ConfigError: options out of range, more than three coordinates, no box. NonFiniteError: no
+            finite log density on the coarsest lattice.
+
     >>> density = Density(lambda z: -0.5 * ((z[:, 0] - 2.0) / 0.5) ** 2, 1)
     >>> chain = Grid().run(density, Job())
     >>> float(chain.mean), float(chain.covariance)  # 2 / (1 + 0.5**2), 0.2

@@ -37,6 +37,9 @@ class Slice(MarkovChain):
             slice), for each coordinate in turn; later they stay.
         max_steps: an interval's length at most, in lengths of d.
 
+    Raises:
+        ConfigError: options out of range.
+
     >>> from lowland.samplers import Job
     >>> flat = Density(lambda z: -0.5 * ((z[:, 0] - 2.0) / 0.1) ** 2, 1, prior_scale=None)
     >>> chain = Slice().run(flat, Job(chains=4, samples=500))

@@ -29,10 +29,10 @@ def log_density(
     chunk: int | None = None,
     seed: int = 0,
 ) -> Density:
-    r"""\(\log p(z | D) = \tfrac1T \sum_i \log p(y_i | x_i, \hat w + P^T z) + \log N(z; 0, s^2 I)\).
+    r"""\(\log p(z | D) = \tfrac1T \sum_i \log p(y_i | x_i, \hat w + z B) + \log N(z; 0, s^2 I)\).
 
-    Up to the evidence, as a function of many points z (n, k) at once (Izmailov et al. 2019): what
-    `ll.infer` samples, and what any other sampler may be given.
+    B are the directions (k, P). Up to the evidence, as a function of many points z (n, k) at once
+    (Izmailov et al. 2019): what `ll.infer` samples, and what any other sampler may be given.
 
     Args:
         sub: a `Subspace` or a `Plane`. surface: model, task and data.

@@ -51,12 +51,14 @@ def tune_temperature(
 ) -> TemperingResult:
     r"""NLL of the model average on validation rows, for each temperature and prior scale.
 
+    Of a regression it is that of the Gaussian with the average's mean and variance.
+
     The posterior of a few coordinates given n rows is as narrow as \(1/\sqrt n\), as if the
     subspace held the truth; a temperature above 1 widens it (Izmailov et al. 2019). Chains are run
     from the highest temperature down, each from where the last ended, with the same seed.
 
-    It costs about (temperatures) x (prior scales) x (chains) x (warm-up + samples) transitions; the
-    record says how many evaluations they were.
+    It costs at most (temperatures) x (prior scales) x (chains) x (warm-up + samples) transitions;
+    the record says how many evaluations they were.
 
     Args:
         sub, surface: as `ll.infer` takes them. validation: rows, never test rows.

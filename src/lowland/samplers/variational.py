@@ -91,7 +91,8 @@ class Variational(Fitted):
     The chain's `log_evidence_bound` is the ELBO. Its `about` has q's "mean" (k,) and "scale"
     (k, k), the Cholesky factor of its covariance; "elbo" (steps,), "steps", "converged"; and
     "khat", which says how far q is from p: above 0.7 look at another sampler, or at "flow". Where
-    the density is 0 or not a number q is cut off; "share" is how much of it is left.
+    the density is 0 or not a number q is cut off; "share" is how much of it is left. The log
+    density of every draw is evaluated, on all data: take as many as are wanted, no more.
 
     Args:
         covariance: "full", or "mean-field": independent coordinates, too narrow where they depend
@@ -99,9 +100,10 @@ class Variational(Fitted):
         draws: points a step. steps: at most. rate: of Adam. falling: lowers it each time that the
             ELBO stalls, and stops when it has fallen far enough; otherwise stops at the first time.
         tolerance: nats that 50 steps must gain.
-        minibatch: takes a part of the data a step. whiten: False begins at a tenth of the prior's
-            scale; with very many coordinates, as it takes 2k + 1 gradients a time.
-        evidence_draws: how many the ELBO is estimated with at the end.
+        minibatch: takes a part of the data a step. whiten: finds a mode first, by Newton steps of
+            2k + 1 gradients of all data each; False, for very many coordinates: begins at the
+            origin, or the best of `start`, with a tenth of the prior's scale.
+        evidence_draws: how many the ELBO is estimated with at the end, on all data.
 
     Raises:
         ConfigError: no such covariance; a setting that is not positive; no minibatches.

@@ -56,7 +56,8 @@ def spro(
         vertices: how many in the end, the mode included.
         epochs: of the fit of each vertex.
         strength: λ* of the paper's rule \(\lambda_j = \max(\lambda^* / \log V, 10^{-8})\), V being
-            the volume of a random initialisation: all vertices noise as long as the mode.
+            the volume of a random initialisation: all vertices noise as long as the mode. It is
+            no more than λ*.
         log_volume: λ_j by hand, in place of the rule.
         samples: points of the simplex a step, 5 as in the paper; see `fit`.
         strategy: "accumulate", or "vmap", which is faster for small networks; see `fit`.
