@@ -1,5 +1,10 @@
 """`lowland subspace` on finished runs, its planes, and the method of a run."""
 
+import os
+import shutil
+import sys
+from functools import partial
+
 import pytest
 import torch
 import yaml
@@ -8,6 +13,7 @@ import lowland as ll
 from lowland.cli.opened import open_runs
 from lowland.cli.subspaces import Subspaces
 from lowland.records import Chain, Predictive, SurfaceResult, Table
+from lowland.samplers import registry
 from tests.cli.inside import lowland
 
 CONFIG = {
@@ -33,6 +39,19 @@ def run(tmp_path_factory):
     assert code == 0, err
     assert "PCA + ESS" in out
     return folder / "one"
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Without pictures, which take most of a short command's time."""
+    monkeypatch.setattr("lowland.cli.subspace._draw", lambda *_: [])
+
+
+@pytest.fixture
+def twin(run, tmp_path):
+    """A run that nothing was made of yet."""
+    made = shutil.ignore_patterns("subspace", "connect", "there")
+    return shutil.copytree(run, tmp_path / "twin", ignore=made)
 
 
 def subspace(run, *options, fails=False):
@@ -100,11 +119,147 @@ def test_a_curve_and_a_grid(run):
     assert "other settings" in err
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_fit_says_how_close_it_is(run, tmp_path, monkeypatch):
+    short = {"steps": 20, "draws": 4, "evidence_draws": 50}
+    monkeypatch.setitem(registry.SAMPLERS, "vi", partial(registry.Variational, **short))
+    options = ["--temperature", "20", "--rank", 1, "--sampler", "vi", "--out", tmp_path / "out"]
+    out = subspace(run, *options)
+    assert "Pareto's k" in out
+    assert "R-hat" not in out
+    assert "raise steps=20" in out  # what the fit warned of
+
+
 def test_a_plane_of_the_subspace(run):
     subspace(run, "--temperature", "20", "--out", run / "there")
     code, out, err = lowland("scan", run / "there", "--resolution", 3, "--rows", 30, "--refine", 0)
     assert code == 0, err
     assert (run / "there/scan/center-z1-z2/pictures/loss.png").exists() or "Pictures" in out
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_plane_of_a_run_takes_the_only_subspace(twin):
+    def scan():
+        line = ["--plane", "center,z1", "--resolution", 2, "--rows", 30, "--refine", 0]
+        return lowland("scan", twin, *line)
+
+    options = ["--temperature", "20", "--kind", "random", "--rank", 1]
+    code, _, err = scan()
+    assert code == 2
+    assert "make them with `lowland subspace" in err
+    subspace(twin, *options)
+    code, _, err = scan()
+    assert code == 0, err
+    subspace(twin, *options, "--sampler", "sgld")
+    code, _, err = scan()
+    assert code == 2
+    assert f"{twin / 'subspace/random-ess'}, {twin / 'subspace/random-sgld'}" in err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_without_an_average(twin):
+    for name in ("average-0", "swa-0", "ema-0"):
+        (twin / f"weights/{name}.safetensors").unlink()
+    options = ["--temperature", "20", "--rank", 1]
+    assert "PCA + ESS" in subspace(twin, *options)
+    code, _, err = lowland("connect", twin, "--epochs", 1, "--points", 3)
+    assert code == 0, err
+    assert "Curve + ESS" in subspace(twin, *options, "--kind", "curve")
+    subspace(twin, *options, "--kind", "random")
+    stage = Subspaces.open(twin / "subspace/random-ess")
+    assert stage.names == ("sgd-0",)
+    torch.testing.assert_close(stage.subspace().center, stage.weights()[0].weights)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_other_iterates_are_other_settings(twin):
+    options = ["--temperature", "20", "--rank", 1]
+    subspace(twin, *options)
+    setup = Subspaces.open(twin / "subspace/pca-ess").setup
+    store = ll.Trajectory.open(twin / "trajectory/swa-0", layout=setup.layout)
+    store.append(store[0], step=10_000)
+    assert "asked.iterates" in subspace(twin, *options, fails=True)
+
+
+STOPPED = ["--kind", "hessian", "--rank", 1, "--temperature", "[1, 30]"]
+
+
+@pytest.fixture(scope="module")
+def whole(run):
+    subspace(run, *STOPPED, "--out", run / "whole")
+    return Chain.load(run / "whole/records/chain.npz")
+
+
+# once the settings, the subspace, the first temperature, the chains so far are on the disk
+@pytest.mark.parametrize("event", [1, 2, 3, 5])
+@pytest.mark.usefixtures("undrawn")
+def test_a_subspace_that_is_stopped_goes_on(run, whole, tmp_path, monkeypatch, event):
+    replace, hessian = os.replace, ll.Subspace.hessian
+    files, looked = [], []
+
+    def stop(source, target):
+        replace(source, target)
+        files.append(target)
+        if len(files) == event:
+            raise KeyboardInterrupt
+
+    def look(*args, **options):
+        looked.append(event)
+        return hessian(*args, **options)
+
+    monkeypatch.setattr(ll.Subspace, "hessian", look)
+    out = ["--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", stop)
+        code, _, _ = lowland("subspace", run, *SHORT, *STOPPED, *out)
+    assert code == 130
+    subspace(run, *STOPPED, *out)
+    assert len(looked) == 1  # for the directions, which take minutes in a large network
+    chain = Chain.load(tmp_path / "out/records/chain.npz")
+    torch.testing.assert_close(chain.coords, whole.coords)
+    assert chain.evaluations == whole.evaluations
+    tuned, expected = (one.about["tuning"] for one in (chain, whole))
+    torch.testing.assert_close(tuned["nll"], expected["nll"])
+    assert tuned["evaluations"] == expected["evaluations"]
+
+
+@pytest.mark.parametrize(
+    ("options", "package", "message"),
+    [
+        (["--sampler", "flow"], "zuko", "needs zuko"),
+        (["--kind", "hessian"], "scipy.sparse", "need scipy"),
+    ],
+)
+def test_a_package_that_is_missing_is_told_at_once(
+    run, tmp_path, monkeypatch, options, package, message
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    err = subspace(run, "--out", tmp_path / "out", *options, fails=True)
+    assert message in err
+    assert not (tmp_path / "out").exists()
+    config = tmp_path / "one.yaml"
+    asked = {"sampler": "flow"} if package == "zuko" else {"kind": "hessian"}
+    config.write_text(yaml.safe_dump(CONFIG | {"subspace": {"rank": 2, **asked}}))
+    code, _, err = lowland("run", config, f"out={tmp_path / 'run'}")
+    assert code == 2
+    assert message in err
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_without_arviz_stats_chains_are_sampled_and_that_is_told(run, tmp_path, monkeypatch):
+    for name in ("arviz_stats", "arviz_stats.base"):
+        monkeypatch.setitem(sys.modules, name, None)
+    out = subspace(run, "--temperature", "20", "--rank", 1, "--out", tmp_path / "out")
+    assert out.index("whether the chains agree will not be known") < out.index("log densities in")
+    assert "PCA + ESS" in out
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_of_too_few_samples_r_hat_is_not_known(run, tmp_path):
+    few = ["--samples", 1, "--rank", 1, "--temperature", "20"]
+    out = subspace(run, *few, "--out", tmp_path / "out")
+    assert "R-hat is not known" in out
+    assert "nan" not in out
 
 
 @pytest.mark.parametrize(
@@ -117,7 +272,11 @@ def test_a_plane_of_the_subspace(run):
         (["--prior-scale", "-1"], "prior_scale"),
         (["--rank", 40], "rank"),
         (["--walk", "swa-9"], "keeps iterates"),
-        (["--around", "nobody"], "holds no weights"),
+        (["--kind", "random", "--around", "nobody"], "holds no weights"),
+        (["--around", "sgd-0"], "--kind pca lies about the iterates' mean"),
+        (["--kind", "random", "--rank", 1000], "at most 910 for a network of 910 weights"),
+        (["--kind", "hessian", "--rank", 910], "at most 909"),
+        (["--temperature", "[]"], "a list of at least 1 item"),
         (["--sampler", "grid", "--rank", 4, "--temperature", "1"], "at most 3"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import pytest
 import torch
@@ -171,16 +170,15 @@ def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path, monkeypa
 def test_what_was_tuned_is_kept_for_a_run_that_goes_on(tmp_path, monkeypatch):
     surface, sub, _ = problem(rows=12, batch_size=12)
     other, _, _ = problem(seed=5)
-    tuned = []
+    tried = []
 
     class Quick(samplers.Slice):
         warmup = 4
 
-    module = sys.modules["lowland.samplers.infer"]
-    whole = module.tune_temperature
-    monkeypatch.setattr(
-        module, "tune_temperature", lambda *a, **k: tuned.append(1) or whole(*a, **k)
-    )
+        def run(self, density, job):
+            if job.checkpoint is None:  # not the chains themselves
+                tried.append(density.temperature)
+            return super().run(density, job)
 
     def run(temperature=(1.0, 30.0), **options):
         return ll.infer(
@@ -194,24 +192,32 @@ def test_what_was_tuned_is_kept_for_a_run_that_goes_on(tmp_path, monkeypatch):
             samples=10,
             warmup=5,
             strategy="points",
-            checkpoint=tmp_path / "chains.safetensors",
-            **options,
+            **{"checkpoint": tmp_path / "chains.safetensors"} | options,
         )
 
-    def stop(done, total):
-        if len(tuned) and done > 20:
-            raise KeyboardInterrupt
+    def stop_at(done):
+        def stop(now, total):
+            if now >= done:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run(progress=stop)
+        return stop
+
+    for done in (1, 21):  # after the first temperature, and among the chains' transitions
+        with pytest.raises(KeyboardInterrupt):
+            run(progress=stop_at(done))
     first, again = run(), run(torch.tensor([1.0, 30.0]))
-    assert len(tuned) == 1
+    assert tried == [30.0, 1.0]
+    whole = run(checkpoint=None)
+    assert torch.equal(first.about["tuning"]["nll"], whole.about["tuning"]["nll"])
+    assert torch.equal(first.coords, whole.coords)
+    assert first.about["tuning"]["evaluations"] == whole.about["tuning"]["evaluations"]
     assert first.prior_scale is None  # flat
     assert first.about["tuning"]["prior_scales"].tolist() == [math.inf] * 2
     assert torch.equal(first.coords, again.coords)
     assert torch.equal(first.about["tuning"]["nll"], again.about["tuning"]["nll"])
+    tried.clear()
     run((first.temperature,))  # another question is answered anew
-    assert len(tuned) == 2
+    assert tried == [first.temperature]
 
 
 def test_batches_and_their_order_do_not_matter():

@@ -193,6 +193,7 @@ class Growing(Section):
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Several = Annotated[list[Positive], Field(min_length=1)]
 
 
 class Inference(Section):
@@ -201,8 +202,8 @@ class Inference(Section):
     kind: Literal["pca", "random", "curve", "hessian"] = "pca"
     rank: int = Field(default=5, ge=1)
     sampler: Literal["ess", "slice", "nuts", "sgld", "vi", "flow", "grid"] = "ess"
-    temperature: Literal["tune"] | Positive | list[Positive] = "tune"  # on validation data
-    prior_scale: Literal["tune"] | Positive | list[Positive] = 1.0
+    temperature: Literal["tune"] | Positive | Several = "tune"  # on validation data
+    prior_scale: Literal["tune"] | Positive | Several = 1.0
     chains: int = Field(default=16, ge=1)
     samples: int = Field(default=50, ge=1)  # of each chain, after warming up
     warmup: int | None = Field(default=None, ge=0)  # None: what suits the sampler
@@ -384,7 +385,8 @@ def _told(error: Any, within: type[Section]) -> tuple[str, str, str]:
         form = "{name: package.module:callable, args: {...}}" if named else "a section"
         return key, f"expected {form}", got
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return key, message.partition(", unable")[0], got
+    message = message.replace("List should have", "expected a list of")
+    return key, message.partition(", unable")[0].partition(" after validation")[0], got
 
 
 def _section(annotation: Any) -> type[Section] | None:

@@ -85,6 +85,7 @@ class Methods:
                         "subspace.kind: a run has no curve yet; run `lowland connect`, then "
                         "`lowland subspace --kind curve`."
                     )
+                subspaces.require(self.setup, asked)
                 least = asked.rank + 1 if asked.kind == "pca" else 1
                 self._enough(
                     method,

@@ -139,16 +139,17 @@ class Modes:
         asked = self.config.subspace
         self.folder.event("sampling", run="subspace")
         store = self.store("swa-0")
-        sub = subspaces.spanned(self.setup, asked, store.swa(), walk=store, seed=self.config.seed)
+        seed = self.config.seed
+        sub = subspaces.spanned(self.setup, asked, place, store.swa(), walk=store, seed=seed)
         chain = subspaces.sampled(
             self.setup,
             sub,
             asked,
-            seed=self.config.seed,
+            seed=seed,
             checkpoint=self.folder.path / "checkpoints" / "subspace.safetensors",
             progress=progress,
         )
-        subspaces.kept(sub, chain, place, record)
+        chain.save(record)
         self.folder.event("sampled", run="subspace", evaluations=chain.evaluations)
 
     def plane(self, progress: Progress) -> SurfaceResult | None:
@@ -158,7 +159,10 @@ class Modes:
             return None
         walk = self.store("swa-0") if asked.kind == "pca" else None
         file = self.folder.record("posterior-plane.npz")
-        return subspaces.plane(self.setup, chain, asked, file, walk=walk, progress=progress)
+        journal = self.folder.path / "checkpoints" / "posterior-plane.journal"
+        return subspaces.plane(
+            self.setup, chain, asked, file, journal=journal, walk=walk, progress=progress
+        )
 
     def chain(self) -> Chain:
         """The chains that are done, in their subspace."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from lowland.cli import subspaces
 from lowland.cli.config import Config, Connect, read_config
 from lowland.cli.connect import execute as join_networks
 from lowland.cli.connection import Connection, Joining
@@ -50,6 +51,8 @@ def execute(config: Config) -> Table:
     setup = Setup(config)
     methods = Methods(Modes(setup, folder))
     methods.check()
+    if "subspace" in config.methods and (told := subspaces.undiagnosed(config.subspace)):
+        say(console, f"Note: {told}")
     with folder.claimed():
         ran = folder.found(config) or folder.begin(config, setup.threads())
         # as many threads as it started with, so that it ends with the same bits

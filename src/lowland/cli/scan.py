@@ -37,8 +37,8 @@ def scan(
         list[Path],
         typer.Argument(
             metavar="RUN",
-            help="A folder that `lowland run`, `connect` or `simplex` made; or two or three runs "
-            "that differ in the seed alone.",
+            help="A folder that `lowland run`, `connect`, `simplex` or `subspace` made; or two or "
+            "three runs that differ in the seed alone.",
         ),
     ],
     plane: Annotated[
@@ -48,9 +48,10 @@ def scan(
             help="Three weights: w0,w1,bend are the ends and the bend of a curve that `lowland "
             "connect` made (bend1, bend2, ... where it has several, bezier.bend and chain.bend "
             "where there are two), v0,v1,v2 are vertices of a simplex that `lowland simplex` made "
-            "(s1.v0 of the second), others are files of the run's weights/, such as sgd-0; two "
-            "make a line; of several runs one is enough. pca: the walk's principal components; "
-            "random: filter-normalised directions around --around.",
+            "(s1.v0 of the second), center,z1,z2 are the middle of a subspace of `lowland "
+            "subspace` and a unit along its first two directions, others are files of the run's "
+            "weights/, such as sgd-0; two make a line; of several runs one is enough. pca: the "
+            "walk's principal components; random: filter-normalised directions around --around.",
         ),
     ] = None,
     around: Annotated[
@@ -197,8 +198,14 @@ def _stage(runs: list[Path], plane: str | None) -> Stage | None:
     words = [word.strip() for word in (plane or "").split(",")]
     for kind in STAGES:
         meant = any(map(kind.owns, words))
-        if (meant or plane is None) and kind.is_at(path / kind.command):
-            found = kind.open(path / kind.command)
+        there = kind.within(path)
+        if meant and len(there) > 1:
+            raise ConfigError(
+                f"--plane {plane}: {path} holds several {kind.makes}; name the folder of one in "
+                f"the place of the run: {', '.join(map(str, there))}."
+            )
+        if (meant or plane is None) and len(there) == 1:
+            found = kind.open(there[0])
             if meant or set(found.plane()) <= found.named().keys():  # enough for a plane
                 return found
         elif meant:

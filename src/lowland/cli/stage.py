@@ -71,6 +71,11 @@ class Stage(ABC):
         return cls.file(path).is_file() and not (path / CONFIG).is_file()
 
     @classmethod
+    def within(cls, run: Path) -> list[Path]:
+        """Those that a run's folder holds, where the commands put them."""
+        return [run / cls.command] if cls.is_at(run / cls.command) else []
+
+    @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
         """Its settings as they stand."""
         file = cls.file(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +20,7 @@ from lowland.cli.opened import open_runs
 from lowland.cli.show import Bars, say, show_figures
 from lowland.cli.subspaces import Subspaces
 from lowland.core.threads import using_threads
-from lowland.errors import ConfigError, StoreError
+from lowland.errors import ConfigError, LowlandError, StoreError
 from lowland.evaluate.conditions import print_of
 from lowland.geometry import Curve
 from lowland.posteriors import PointMass, Posterior
@@ -60,8 +62,13 @@ def subspace(
         int | None, typer.Option(min=2, help="Training rows of the likelihood: all without it.")
     ] = None,
     around: Annotated[
-        str, typer.Option(metavar="NAME", help="The middle of random and hessian.")
-    ] = "average-0",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The middle of random and hessian: average-0 without it, or sgd-0 in a run that "
+            "has none.",
+        ),
+    ] = None,
     walk: Annotated[
         str, typer.Option(metavar="NAME", help="The iterates of pca, in trajectory/.")
     ] = "swa-0",
@@ -96,7 +103,8 @@ def subspace(
     )
     (opened,) = open_runs([run])
     place = out or opened.folder.path / "subspace" / f"{kind}-{sampler}"
-    stage = Subspaces(place.expanduser(), [opened], [around])
+    names = subspaces.middle(opened.folder, asked.kind, around)
+    stage = Subspaces(place.expanduser(), [opened], names)
     joined = (curve or opened.folder.path / "connect").expanduser()
     execute(stage, asked, walk=walk, joined=joined, draws=draws, seed=seed)
 
@@ -109,11 +117,15 @@ def execute(
     store = _walk(stage, walk) if asked.kind == "pca" else None
     curve = _curve(joined) if asked.kind == "curve" else None
     weights = stage.weights()
-    if store is not None:  # before the folder is taken: nothing else would fit it then
-        subspaces.require_enough(store, asked.rank)
+    # before the folder is taken: nothing else would fit it then
+    subspaces.require(stage.setup, asked, walk=store, curve=curve)
     own = {"walk": walk, "seed": seed}
+    if store is not None:
+        own["iterates"] = f"{len(store)} {print_of(store.swa())}"
     if curve is not None:
         own["curve"] = print_of(curve.anchors)
+    if told := subspaces.undiagnosed(asked):
+        say(console, f"Note: {told}")
     stage.path.mkdir(parents=True, exist_ok=True)
     with locked(stage.path), using_threads(stage.runs[0].threads):
         stage.claim(asked.model_dump() | own)
@@ -122,8 +134,9 @@ def execute(
             place, record = stage.shape("subspace"), stage.record("chain.npz")
             chain = subspaces.found(place, record)
             if chain is None:
+                center = weights[0].weights if weights else None
                 sub = subspaces.spanned(
-                    stage.setup, asked, weights[0].weights, walk=store, curve=curve, seed=seed
+                    stage.setup, asked, place, center, walk=store, curve=curve, seed=seed
                 )
                 chain = subspaces.sampled(
                     stage.setup,
@@ -133,7 +146,7 @@ def execute(
                     checkpoint=stage.path / "checkpoints" / "chains.safetensors",
                     progress=progress,
                 )
-                subspaces.kept(sub, chain, place, record)
+                chain.save(record)
             progress(1, 1)
             sub = stage.subspace()
             posts: dict[str, tuple[str, Posterior]] = {
@@ -152,6 +165,7 @@ def execute(
                     chain.within(sub),
                     asked,
                     stage.record("plane.npz"),
+                    journal=stage.path / "checkpoints" / "plane.journal",
                     walk=store,
                     progress=progress,
                 )
@@ -193,9 +207,17 @@ def _say_chain(chain: Chain, console: Console) -> None:
     temperature = f"T = {chain.temperature:g}, prior scale {chain.prior_scale:g}"
     how = f"{subspaces.evaluations(chain):,} log densities in {subspaces.seconds(chain):.1f} s"
     say(console, f"{temperature}; {how}.")
-    if chain.log_weights is None and len(chain.coords) > 1:
-        worst, least = float(chain.rhat.max()), float(chain.ess.min())
-        say(console, f"R-hat {worst:.3f}, effective samples {least:.0f} of {len(chain.draws)}.")
+    if chain.log_evidence_bound is not None:  # of a fitted density, whose draws are independent
+        khat = chain.about.get("khat")
+        told = "" if khat is None else f"; Pareto's k {khat:.2f}, up to 0.7 the fit is close"
+        say(console, f"ELBO {chain.log_evidence_bound:.2f}{told}.")
+    elif chain.log_weights is None and len(chain.coords) > 1:
+        with suppress(LowlandError):  # without arviz-stats, of which was told before
+            worst, least = float(chain.rhat.max()), float(chain.ess.min())
+            told = f"R-hat {worst:.3f}, effective samples {least:.0f} of {len(chain.draws)}."
+            if math.isnan(worst) or math.isnan(least):
+                told = "R-hat is not known: too few samples, or chains that never moved."
+            say(console, told)
 
 
 def _draw(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ from torch import Tensor
 
 from lowland import plots
 from lowland.cli.config import Inference
+from lowland.cli.folder import RunFolder
 from lowland.cli.setup import Setup
-from lowland.cli.stage import Stage
+from lowland.cli.stage import Stage, names_in
 from lowland.core import Point
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.evaluator import rows_for
 from lowland.geometry import Curve, Subspace
+from lowland.geometry.curvature import need_scipy
 from lowland.progress import Progress
 from lowland.records import Chain, SurfaceResult
 from lowland.samplers import infer, posterior_plane
+from lowland.samplers.base import MarkovChain
+from lowland.samplers.registry import sampler_of
 
 KINDS = {"pca": "PCA", "random": "Random", "curve": "Curve", "hessian": "Hessian"}
 SAMPLERS = {
@@ -41,6 +46,11 @@ class Subspaces(Stage):
     """A subspace about weights of a run, and the chains in it."""
 
     command, makes, key = "subspace", "posteriors in subspaces", "around"
+
+    @classmethod
+    def within(cls, run: Path) -> list[Path]:
+        # a folder for each kind and sampler
+        return sorted(path for path in (run / cls.command).glob("*") if cls.is_at(path))
 
     def subspace(self) -> Subspace:
         """The subspace that is there."""
@@ -70,38 +80,93 @@ def title(asked: Inference) -> str:
     return f"{KINDS[asked.kind]} + {SAMPLERS[asked.sampler]}"
 
 
-def require_enough(walk: Any, rank: int) -> None:
-    """Raises `ConfigError` where so many directions cannot come of the iterates."""
-    most = len(walk) - 1
-    if rank > most:
+def middle(folder: RunFolder, kind: str, around: str | None) -> list[str]:
+    """The name of the weights that a subspace lies about; none where others say where it lies."""
+    if kind in ("pca", "curve"):
+        if around is not None:
+            where = "the iterates' mean" if kind == "pca" else "the middle of the curve's ends"
+            raise ConfigError(
+                f"--around: --kind {kind} lies about {where}; leave it out, or take --kind random "
+                "or hessian."
+            )
+        return []
+    if around is None:
+        around = "average-0" if "average-0" in names_in(folder) else "sgd-0"
+    return [around]
+
+
+def require(
+    setup: Setup, asked: Inference, *, walk: Any = None, curve: Curve | None = None
+) -> None:
+    """Raises what else would come after minutes of training, Lanczos' method or sampling.
+
+    Raises:
+        ConfigError: more directions than there are, too many for a grid. LowlandError: a package
+            that is not installed.
+    """
+    sampler_of(asked.sampler).require_packages()
+    if asked.kind == "hessian":
+        need_scipy()
+    if walk is not None and asked.rank > len(walk) - 1:
         raise ConfigError(
-            f"rank: expected at most {most}, which {len(walk)} iterates span, got {rank}; collect "
-            "more of them (average.every, average.start)."
+            f"rank: expected at most {len(walk) - 1}, which {len(walk)} iterates span, got "
+            f"{asked.rank}; collect more of them (average.every, average.start)."
         )
+    most = setup.layout.size - (asked.kind == "hessian")
+    if curve is None and asked.rank > most:
+        raise ConfigError(
+            f"rank: expected at most {most} for a network of {setup.layout.size} weights, got "
+            f"{asked.rank}."
+        )
+    if curve is not None and asked.sampler == "grid" and len(curve.anchors) - 1 > 3:
+        raise ConfigError(
+            f"--sampler grid: the curve spans {len(curve.anchors) - 1} dimensions, and a grid has "
+            "at most 3; take another sampler, or a curve of fewer --bends."
+        )
+
+
+def undiagnosed(asked: Inference) -> str | None:
+    """What is not known of the chains without an optional package; None: nothing."""
+    markov = isinstance(sampler_of(asked.sampler), MarkovChain)
+    if not markov or asked.chains < 2 or find_spec("arviz_stats") is not None:
+        return None
+    return (
+        "whether the chains agree will not be known, as R-hat and effective sample sizes need "
+        'arviz-stats: pip install "lowland[samplers]".'
+    )
 
 
 def spanned(
     setup: Setup,
     asked: Inference,
-    center: Tensor,
+    place: Path,
+    center: Tensor | None = None,
     *,
     walk: Any = None,
     curve: Curve | None = None,
     seed: int,
 ) -> Subspace:
-    """The subspace that is asked for.
+    """The subspace that is asked for, kept at `place`, from where a stopped run takes it.
 
-    `walk`: the iterates of "pca". `curve`: that of "curve".
+    `center`: what "random" and "hessian" lie about. `walk`: the iterates of "pca". `curve`: that of
+    "curve".
     """
+    with suppress(StoreError):  # not there yet, or damaged
+        return Subspace.load(place)
     if asked.kind == "pca":
-        require_enough(walk, asked.rank)
-        return Subspace.pca(walk, rank=asked.rank)
-    if asked.kind == "curve":
+        sub = Subspace.pca(walk, rank=asked.rank)
+    elif asked.kind == "curve":
         assert curve is not None
-        return Subspace.from_curve(curve)
-    if asked.kind == "random":
-        return Subspace.random(center, rank=asked.rank, seed=seed)
-    return Subspace.hessian(setup.surface, center, rank=asked.rank, seed=seed)
+        sub = Subspace.from_curve(curve)
+    else:
+        assert center is not None
+        if asked.kind == "random":
+            sub = Subspace.random(center, rank=asked.rank, seed=seed)
+        else:
+            sub = Subspace.hessian(setup.surface, center, rank=asked.rank, seed=seed)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    sub.save(place)
+    return sub
 
 
 def sampled(
@@ -138,13 +203,6 @@ def sampled(
     return chain
 
 
-def kept(sub: Subspace, chain: Chain, place: Path, record: Path) -> None:
-    """Writes a subspace and its chains."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    sub.save(place)
-    chain.save(record)
-
-
 def found(place: Path, record: Path) -> Chain | None:
     """Chains that are there, with their subspace; None where they are not, or damaged."""
     with suppress(StoreError):
@@ -158,10 +216,14 @@ def plane(
     asked: Inference,
     file: Path,
     *,
+    journal: Path,
     walk: Any = None,
     progress: Progress = False,
 ) -> SurfaceResult:
-    """The log posterior over the first two coordinates of a chain that knows its subspace."""
+    """The log posterior over the first two coordinates of a chain that knows its subspace.
+
+    `journal`: a file that a stopped run goes on from.
+    """
     with suppress(StoreError):  # not there yet, or damaged
         return SurfaceResult.load(file)
     sub = chain.posterior().shape
@@ -173,6 +235,7 @@ def plane(
         resolution=_SIDE,
         count=min(_SHOWN, asked.rows or _SHOWN),
         paths=None if walk is None else {"SGD": walk},
+        store=journal,
         progress=progress,
     )
     made.save(file)

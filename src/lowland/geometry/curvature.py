@@ -143,12 +143,7 @@ def _eigen(
     times: Callable[[Tensor], Tensor], size: int, rank: int, seed: int, like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The largest eigenvalues (rank,) and their vectors (P, rank), float64."""
-    try:
-        from scipy.sparse import linalg
-    except ImportError as error:
-        raise LowlandError(
-            'eigenvectors of the Hessian need scipy: pip install "lowland[curvature]".'
-        ) from error
+    linalg = need_scipy()
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(size, generator=generator, dtype=torch.float64).numpy()
 
@@ -167,3 +162,18 @@ def _eigen(
         ) from error
     found = torch.from_numpy(values[::-1].copy()), torch.from_numpy(vectors[:, ::-1].copy())
     return found[0].to(like.device), found[1].to(like.device)
+
+
+def need_scipy() -> Any:
+    """The library of Lanczos' method.
+
+    Raises:
+        LowlandError: where it is not installed.
+    """
+    try:
+        from scipy.sparse import linalg
+    except ImportError as error:
+        raise LowlandError(
+            'eigenvectors of the Hessian need scipy: pip install "lowland[curvature]".'
+        ) from error
+    return linalg

@@ -26,7 +26,7 @@ class TemperingResult(Record):
             target's units, or "error", a fraction; None: none.
         best: the row that was chosen.
         samples: draws in each average. evaluations: of the log-likelihood, of all pairs.
-        nll_se: (n,), standard errors of `nll`, where they are known.
+        nll_se: (n,), standard errors of `nll`, where they are known. seconds: what it took.
 
     >>> import torch
     >>> scales = torch.ones(2)
@@ -47,6 +47,7 @@ class TemperingResult(Record):
     samples: int = 0
     evaluations: int = 0
     nll_se: Tensor | None = None
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         n = len(self.nll)

@@ -133,8 +133,12 @@ class Sampler(ABC):
         own = {k: v for k, v in sorted(vars(self).items()) if isinstance(v, plain)}
         return {"sampler": self.name} | own
 
+    def require_packages(self) -> None:  # noqa: B027 - most need none
+        """Raises `LowlandError` where a package that it needs is not installed."""
+
     def check(self, density: Density) -> None:
         """Raises `ConfigError` where the sampler and the density do not fit."""
+        self.require_packages()
         if self.gaussian_prior and density.prior_scale is None:
             raise ConfigError(
                 f"{self.name} needs a Gaussian prior; give prior_scale=, or take 'slice' or 'nuts'."

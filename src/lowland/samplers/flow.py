@@ -201,8 +201,7 @@ class Flow(Fitted):
         self.layers, self.hidden, self.bins = layers, hidden, bins
         self.landing = landing
 
-    def check(self, density: Density) -> None:
-        super().check(density)
+    def require_packages(self) -> None:
         need_zuko()
 
     def family(

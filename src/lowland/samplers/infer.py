@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
-from lowland.files import PathLike, load_tree, save_tree
+from lowland.files import PathLike
 from lowland.geometry import Shape
 from lowland.progress import Progress
 from lowland.records import Chain
@@ -20,8 +18,6 @@ from lowland.samplers.base import Job, Sampler
 from lowland.samplers.registry import sampler_of
 from lowland.samplers.subspace import log_density, settings
 from lowland.samplers.tune import several, tune_temperature
-
-KIND = "temperature found"
 
 
 def infer(
@@ -65,7 +61,8 @@ def infer(
         loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
         strategy, chunk: how many points go together, see `ll.predict`; None: what is fastest.
         checkpoint: a file: a stopped run goes on from it bit by bit, and one with more `samples`
-            from where it ended. What was tuned lies beside it, in a file that ends in `.tuning`.
+            from where it ended. What was tuned, or tried so far, lies beside it in a file that ends
+            in `.tuning`.
         progress: True for a bar, or a callable of (done, total).
 
     Raises:
@@ -84,6 +81,7 @@ def infer(
     tensor([[0.5000]], dtype=torch.float64)
     """
     method = sampler_of(sampler)
+    method.require_packages()
     # a pass over the rows, for what is kept on disk alone
     known = {} if checkpoint is None else settings(sub, surface, loader=loader, batchnorm=batchnorm)
     about: dict[str, Any] = {}
@@ -94,57 +92,35 @@ def infer(
                 "validation: give rows to choose the temperature or the prior scale on, none of "
                 "the test rows."
             )
-
-        def tune() -> dict[str, Any]:
-            began = time.perf_counter()
-            tuned = tune_temperature(
-                sub,
-                surface,
-                validation,
-                temperatures=temperature,
-                prior_scales=prior_scale,
-                sampler=method,
-                chains=chains,
-                warmup=warmup,
-                seed=seed,
-                loader=loader,
-                batchnorm=batchnorm,
-                strategy=strategy,
-                chunk=chunk,
-                progress=progress,
-            )
-            return {
-                "temperature": tuned.temperature,
-                "prior_scale": tuned.prior_scale,
-                "tuning": {
-                    "temperatures": tuned.temperatures,
-                    "prior_scales": tuned.prior_scales,
-                    "nll": tuned.nll,
-                    "evaluations": tuned.evaluations,
-                    "seconds": time.perf_counter() - began,
-                },
-            }
-
-        if checkpoint is None:
-            found = tune()
-        else:
-            judged = surface.rows_of(validation).held()
-            asked = {
-                "temperatures": _listed(temperature),
-                "prior_scales": _listed(prior_scale),
-                "validation": f"{judged.rows} {judged.checksum}",
-                "chains": chains,
-                "warmup": warmup,
-                "seed": seed,
-            }
-            asked |= method.settings() | known
-            found = _kept(Path(f"{checkpoint}.tuning"), asked, tune)
-        flat = found["prior_scale"] == math.inf
+        tuned = tune_temperature(
+            sub,
+            surface,
+            validation,
+            temperatures=temperature,
+            prior_scales=prior_scale,
+            sampler=method,
+            chains=chains,
+            warmup=warmup,
+            seed=seed,
+            loader=loader,
+            batchnorm=batchnorm,
+            strategy=strategy,
+            chunk=chunk,
+            checkpoint=None if checkpoint is None else f"{checkpoint}.tuning",
+            progress=progress,
+        )
+        flat = tuned.prior_scale == math.inf
         chosen = {
-            "temperature": found["temperature"],
-            "prior_scale": None if flat else found["prior_scale"],
+            "temperature": tuned.temperature,
+            "prior_scale": None if flat else tuned.prior_scale,
         }
-        about["tuning"] = found["tuning"]
+        about["tuning"] = {
+            "temperatures": tuned.temperatures,
+            "prior_scales": tuned.prior_scales,
+            "nll": tuned.nll,
+            "evaluations": tuned.evaluations,
+            "seconds": tuned.seconds,
+        }
     density = log_density(
         sub,
         surface,
@@ -170,20 +146,3 @@ def infer(
     chain = method.run(density, job)
     chain.about.update(about)
     return chain.within(sub)
-
-
-def _listed(asked: Any) -> Any:
-    """What there is to choose from, as it can be written down."""
-    return [float(v) for v in asked] if several(asked) and not isinstance(asked, str) else asked
-
-
-def _kept(path: Path, asked: dict[str, Any], tune: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was tuned before for the same, or now: chains that were stopped go on at their T and s,
-    whatever rounding would choose between two that are as good."""
-    if path.exists():
-        state: dict[str, Any] = load_tree(path, kind=KIND)
-        if state["asked"] == asked:
-            return dict(state["found"])
-    found = tune()
-    save_tree(path, {"asked": asked, "found": found}, kind=KIND)
-    return found

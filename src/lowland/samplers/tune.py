@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lowland.core import LossSurface, Regression
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate import predict
+from lowland.files import PathLike, load_tree, save_tree
 from lowland.geometry import Shape
 from lowland.progress import Progress, reporting
 from lowland.records import TemperingResult
 from lowland.samplers.base import Job, Sampler
 from lowland.samplers.registry import sampler_of
-from lowland.samplers.subspace import log_density
+from lowland.samplers.subspace import log_density, settings
 
+KIND = "temperature found"
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 PRIOR_SCALES = (0.3, 1.0, 3.0)
 _TEMPER = "tune"
@@ -42,6 +46,7 @@ def tune_temperature(
     batchnorm: str = "refresh",
     strategy: str | None = None,
     chunk: int | None = None,
+    checkpoint: PathLike | None = None,
     progress: Progress = False,
 ) -> TemperingResult:
     r"""NLL of the model average on validation rows, for each temperature and prior scale.
@@ -61,6 +66,8 @@ def tune_temperature(
         samples: of each chain. warmup: transitions before them at the first temperature, and a
             quarter of that at the others; None: what suits the sampler.
         draws: weights in each model average.
+        checkpoint: a file: a stopped run goes on from it after the pairs that were tried, and one
+            that ended gives what it found; of other settings it is written anew.
 
     Raises:
         ConfigError: nothing to try. DataError: validation rows without targets.
@@ -69,41 +76,63 @@ def tune_temperature(
     scales = [None] if prior_scales is None else _tried(prior_scales, PRIOR_SCALES, "prior_scales")
     method = sampler_of(sampler)
     held = surface.rows_of(validation).held()
+    asked: dict[str, Any] = {}
+    if checkpoint is not None:
+        asked = {
+            "temperatures": hot,
+            "prior_scales": scales,
+            "validation": f"{held.rows} {held.checksum}",
+            "chains": chains,
+            "samples": samples,
+            "warmup": warmup,
+            "draws": draws,
+            "seed": seed,
+        }
+        asked |= method.settings() | settings(sub, surface, loader=loader, batchnorm=batchnorm)
     # read and planned once, for all of them
     likelihood = log_density(
         sub, surface, loader=loader, batchnorm=batchnorm, strategy=strategy, chunk=chunk, seed=seed
     )
-    rows: list[dict[str, float]] = []
-    evaluations = 0
-    total = len(hot) * len(scales)
+    state = _begun(checkpoint, asked)
+    if state is None:
+        state = {"rows": [], "start": None, "evaluations": 0, "seconds": 0.0}
+    else:
+        likelihood.memory.load_state_dict(state["memory"])
+    rows: list[dict[str, float]] = state["rows"]
+    pairs = list(product(scales, hot))
     with reporting(progress, "temperatures") as report:
-        for scale in scales:
-            start: Tensor | None = None
-            for temperature in hot:
-                density = likelihood.at(prior_scale=scale, temperature=temperature)
-                row = {
-                    "temperature": temperature,
-                    "prior_scale": math.inf if scale is None else scale,
-                }
-                first = getattr(method, "warmup", 0) if warmup is None else warmup
-                job = Job(
-                    chains=chains,
-                    samples=samples,
-                    # from where the last temperature ended it is not far
-                    warmup=first if start is None else min(max(first // 4, 10), first),
-                    start=start,
-                    seed=seed,
-                )
-                with warnings.catch_warnings():
-                    # a few draws of each are enough to compare by, and never agree as chains do
-                    warnings.filterwarnings("ignore", "the chains disagree")
-                    chain = method.run(density, job)
-                if len(chain.coords) == chains:
-                    start = chain.coords[:, -1]
-                evaluations += chain.evaluations
-                post = chain.within(sub).posterior()
-                rows.append(row | _figures(surface, post, held, draws, seed, batchnorm))
-                report(len(rows), total)
+        report(len(rows), len(pairs))
+        for scale, temperature in pairs[len(rows) :]:
+            clock = time.perf_counter()
+            start = None if temperature == hot[0] else state["start"]
+            density = likelihood.at(prior_scale=scale, temperature=temperature)
+            row = {
+                "temperature": temperature,
+                "prior_scale": math.inf if scale is None else scale,
+            }
+            first = getattr(method, "warmup", 0) if warmup is None else warmup
+            job = Job(
+                chains=chains,
+                samples=samples,
+                # from where the last temperature ended it is not far
+                warmup=first if start is None else min(max(first // 4, 10), first),
+                start=start,
+                seed=seed,
+            )
+            with warnings.catch_warnings():
+                # a few draws of each are enough to compare by, and never agree as chains do
+                warnings.filterwarnings("ignore", "the chains disagree")
+                chain = method.run(density, job)
+            if len(chain.coords) == chains:
+                state["start"] = chain.coords[:, -1]
+            state["evaluations"] += chain.evaluations
+            post = chain.within(sub).posterior()
+            rows.append(row | _figures(surface, post, held, draws, seed, batchnorm))
+            state["seconds"] += time.perf_counter() - clock
+            if checkpoint is not None:
+                now = state | {"memory": likelihood.memory.state_dict(), "asked": asked}
+                save_tree(checkpoint, now, kind=KIND)
+            report(len(rows), len(pairs))
     nll = [row["nll"] for row in rows]
     if not any(map(math.isfinite, nll)):
         raise NonFiniteError(
@@ -119,8 +148,18 @@ def tune_temperature(
         second_name=second,
         best=min(range(len(nll)), key=lambda i: nll[i] if math.isfinite(nll[i]) else math.inf),
         samples=draws,
-        evaluations=evaluations,
+        evaluations=state["evaluations"],
+        seconds=state["seconds"],
     )
+
+
+def _begun(checkpoint: PathLike | None, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """What was tried before for the same, so that chains that were stopped go on at their T and s,
+    whatever rounding would choose between two that are as good."""
+    if checkpoint is None or not Path(checkpoint).exists():
+        return None
+    state: dict[str, Any] = load_tree(checkpoint, kind=KIND)
+    return state if state["asked"] == asked else None
 
 
 def _figures(
