@@ -237,7 +237,8 @@ def _cell(values: Sequence[float], *, sign: str = "") -> str:
     mean, error = statistics.fmean(values), math.nan
     if len(values) > 1:
         error = statistics.stdev(values) / math.sqrt(len(values))
-    form = f"{sign}.3f" if abs(mean) >= 0.05 or sign else ".6f"
+    small = max(abs(mean), error) < 0.02  # RMSEs of naval
+    form = ".6f" if small and not sign else f"{sign}.3f"
     return f"{mean:{form}} ± {error:{form.removeprefix('+')}}"
 
 
