@@ -106,7 +106,8 @@ def connect_modes(
     bend.
 
     Args:
-        modes: two or more, (P,) each. connectors: how many in the end.
+        modes: two or more, (P,) each; with `ll.align` less stands between them. connectors: how
+            many in the end.
         strength: λ* as in `spro`; 0.1 in the paper for complexes. Others: see `spro`, the modes'
             highest loss being the one that `rise` is counted from.
 
