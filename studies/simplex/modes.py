@@ -1,6 +1,8 @@
-"""The volume between two modes of CIFAR-10, at a smaller weight of its size than the paper's.
+"""What keeps the volume between two modes of CIFAR-10 above them: its weight, or their distance?
 
-From the root: `python studies/simplex/modes.py`. Stop it at any moment: the same command goes on.
+Once with a hundredth of the paper's weight of the volume, and once also between networks whose
+units were brought into one order. From the root: `python studies/simplex/modes.py`. Stop it at any
+moment: the same command goes on.
 """
 
 from __future__ import annotations
@@ -25,6 +27,11 @@ from readme import processor, rewrite  # noqa: E402
 STRENGTH = 1e-3  # the paper's is 0.1
 EPOCHS, SAMPLES, CONNECTORS = 8, 3, 2  # three points a step
 POINTS = 200
+#: folder -> title, more options
+VOLUMES: dict[str, tuple[str, list[str]]] = {
+    "gentle": ("The networks as they are", []),
+    "aligned": ("Their units in one order", ["--align"]),
+}
 
 
 def main() -> int:
@@ -32,35 +39,38 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/simplex-modes"))
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    run, joined = asked.out / "run", asked.out / "run" / "gentle"
+    run = asked.out / "run"
     # single precision: processors without units for bfloat16 are slower with it
     train = ["run", str(HERE / "cifar10.yaml"), f"out={run}", "autocast=null"]
     train += ["methods=[ensemble]", "ensemble=2"]
     fit = ["simplex", str(run), "--connectors", str(CONNECTORS), "--epochs", str(EPOCHS)]
     fit += ["--samples", str(SAMPLES), "--strength", str(STRENGTH), "--rise", "0.2"]
-    fit += ["--points", "20", "--rows", "5000", "--out", str(joined)]
-    for name, job in {"run": train, "gentle": fit}.items():
+    fit += ["--points", "20", "--rows", "5000"]
+    jobs = {"run": train} | {
+        name: [*fit, *more, "--out", str(run / name)] for name, (_, more) in VOLUMES.items()
+    }
+    for name, job in jobs.items():
         print(f"{name}; follow it in {asked.out}/{name}.log", flush=True)
         if lowland(name, job, asked.out):
             print(f"failed: see {asked.out}/{name}.log", file=sys.stderr)
             return 1
-    text = results(joined)
+    text = results(run)
     print(text)
     rewrite(HERE / "README.md", text, by="modes.py")
     return 0
 
 
-def results(joined: Path) -> str:
-    """What came out, as a table and a sentence."""
+def results(run: Path) -> str:
+    """What came out, as tables and sentences."""
     today = datetime.datetime.now(datetime.UTC).date()
     lines = [
         f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
         "`python studies/simplex/modes.py`.",
-        "",
-        *growth(GrowthResult.load(joined / "records" / f"growth-{COMPLEX}.json")),
-        "",
-        inside(sampled(joined, POINTS)),
     ]
+    for name, (title, _) in VOLUMES.items():
+        record = run / name / "records" / f"growth-{COMPLEX}.json"
+        lines += ["", f"{title}:", "", *growth(GrowthResult.load(record)), ""]
+        lines.append(inside(sampled(run / name, POINTS)))
     return "\n".join(lines)
 
 
