@@ -41,7 +41,12 @@ from lines import Lines  # noqa: E402
 from readme import rewrite  # noqa: E402
 
 MODES, EPOCHS, WALK, CURVE, RANK = 5, 3000, 2000, 6000, 10
-SAMPLERS = {"ESS": "ess", "NUTS": "nuts", "VI": "vi", "flow": "flow"}
+SAMPLERS: dict[str, samplers.Sampler] = {
+    "ESS": samplers.EllipticalSlice(),
+    "NUTS": samplers.NUTS(),
+    "VI": samplers.Variational(),
+    "flow": samplers.Flow(draws=64, steps=2000),  # usually twice as many draws, for hours here
+}
 #: subspace -> temperature and prior scale (the paper's)
 SETTINGS = {"random": (0.15, 1.0), "PCA": (1.5, 5.0), "curve": (0.75, 1.0)}
 DIMENSIONS = {"random": 2, "PCA": 2, "curve": 2}
@@ -59,7 +64,7 @@ class Study:
         out.mkdir(parents=True, exist_ok=True)
 
     def chain(
-        self, name: str, sub: ll.Subspace, sampler: str | samplers.Sampler, **options: Any
+        self, name: str, sub: ll.Subspace, sampler: samplers.Sampler, **options: Any
     ) -> Chain:
         """Samples, or what was sampled before."""
         file = self.out / f"{name}.npz"
@@ -99,11 +104,12 @@ def published_part(study: Study) -> list[dict[str, Any]]:
     sub = published(study.data)
     temperature, scale = SETTINGS["curve"]
     options = {"temperature": temperature, "prior_scale": scale}
-    truth = study.chain("published-grid", sub, "grid", **options)
+    truth = study.chain("published-grid", sub, samplers.Grid(), **options)
     found = [of_grid(truth)]
-    for title, sampler in {"ESS": "ess", "slice": "slice", **SAMPLERS}.items():
-        chain = study.chain(f"published-{sampler}", sub, sampler, **options)
-        found.append(study.figures(f"published-{sampler}", lambda c=chain: against(c, truth)))
+    for title, sampler in (SAMPLERS | {"slice": samplers.Slice()}).items():
+        name = f"published-{sampler.name}"
+        chain = study.chain(name, sub, sampler, **options)
+        found.append(study.figures(name, lambda c=chain: against(c, truth)))
         found[-1]["sampler"] = title
     return found
 
@@ -221,7 +227,7 @@ def trained_part(study: Study) -> dict[str, FunctionsResult]:
         temperature, scale = SETTINGS[kind]
         for title, sampler in SAMPLERS.items():
             chain = study.chain(
-                f"{kind.lower()}-{sampler}",
+                f"{kind.lower()}-{sampler.name}",
                 sub,
                 sampler,
                 temperature=temperature,
@@ -285,7 +291,7 @@ def draw(study: Study, bands: dict[str, FunctionsResult], pictures: Path) -> Non
         progress=Lines("plane"),
     )
     for title, sampler in SAMPLERS.items():
-        chain = Chain.load(study.out / f"published-{sampler}.npz")
+        chain = Chain.load(study.out / f"published-{sampler.name}.npz")
         plots.save(
             plots.posterior(scanned, chain=chain), pictures / f"published-{title.lower()}.png"
         )
