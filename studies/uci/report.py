@@ -80,7 +80,7 @@ def _subspaces(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> l
             found = networks[record["set"]]["methods"]
             record["methods"] |= {m: found[m] for m in ("SGD", "SWAG", "Deep ensemble")}
     lines = [
-        f"{first['date']}, {first['machine']}, torch {first['torch']}; `{first['command']}`.",
+        _origin(records),
         "",
         "Test log-likelihood (Gaussian moment match, the target's units), mean ± standard error "
         f"over {first['splits']} splits:",
@@ -127,12 +127,18 @@ def _subspaces(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> l
     return [*lines, "", *_settings(records)]
 
 
-def _stage(records: list[dict[str, Any]]) -> list[str]:
+def _origin(records: list[dict[str, Any]]) -> str:
+    """When, on what and by which command."""
     dates = sorted({record["date"] for record in records})
     first = records[0]
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    return f"{when}, {first['machine']}, torch {first['torch']}; `{first['command']}`."
+
+
+def _stage(records: list[dict[str, Any]]) -> list[str]:
+    first = records[0]
     lines = [
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {first['machine']}, torch "
-        f"{first['torch']}; `{first['command']}`.",
+        _origin(records),
         "",
         "Test log-likelihood (Gaussian moment match, the target's units), mean ± standard error "
         f"over {first['splits']} splits:",
