@@ -69,8 +69,8 @@ def results(run: Path) -> str:
     ]
     for name, (title, _) in VOLUMES.items():
         record = run / name / "records" / f"growth-{COMPLEX}.json"
-        lines += ["", f"{title}:", "", *growth(GrowthResult.load(record)), ""]
-        lines.append(inside(sampled(run / name, POINTS)))
+        lines += ["", f"{title}:", "", *growth(GrowthResult.load(record))]
+    lines += ["", inside(sampled(run / "aligned", POINTS))]
     return "\n".join(lines)
 
 

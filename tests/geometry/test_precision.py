@@ -22,6 +22,12 @@ def wide():
     return ll.Subspace(center, torch.stack(basis))
 
 
+def really() -> bool:
+    """Whether this processor rounds them: one without units for it may not."""
+    square = torch.randn(512, 512, generator=generator())
+    return float((square @ square - (square.double() @ square.double())).abs().max()) > 1e-2
+
+
 def test_weights_keep_their_bits(roughly):
     sub = wide()
     for n in (1, 8):
@@ -29,7 +35,7 @@ def test_weights_keep_their_bits(roughly):
         exact = sub.center.double() + z @ sub.basis.double()
         torch.testing.assert_close(sub(z).double(), exact, rtol=1e-5, atol=1e-5)
         twin = sub.center + z.float() @ sub.basis  # the broken twin
-        if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if really():
             assert float((twin - exact).abs().max()) > 1e-3
     found, far = sub.coords_of(sub(z))
     torch.testing.assert_close(found, z, rtol=0, atol=1e-5)

@@ -226,10 +226,10 @@ def khat_of(log_ratios: Tensor) -> float | None:
         from arviz_stats.base import array_stats
     except ImportError:
         return None
-    if len(log_ratios) < _TAIL:
-        return None
     if float(log_ratios.max() - log_ratios.min()) < 1e-6:
         return 0.0  # p and q agree, to rounding: there is no tail to fit
+    if len(log_ratios) < _TAIL:
+        return None
     # theirs is of 1 / exp(what it is given): a log-likelihood, as for leaving one out
     with np.errstate(all="ignore"):
         return float(array_stats.psislw((log_ratios.max() - log_ratios).numpy())[1])
