@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import lowland as ll
+from lowland.core import GaussianHead
 from lowland.zoo import uci, uci_net
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -173,6 +176,15 @@ class Window:
 def network(features: int, split: int, seed: int) -> torch.nn.Module:
     torch.manual_seed(1000 * split + seed)
     return uci_net(inputs=features)
+
+
+def layered(inputs: int, layers: Sequence[int], *, seed: int) -> nn.Module:
+    """Hidden layers of ReLU units, mean and raw variance, and one learned noise variance."""
+    torch.manual_seed(seed)
+    parts: list[nn.Module] = []
+    for before, after in itertools.pairwise((inputs, *layers)):
+        parts += [nn.Linear(before, after), nn.ReLU()]
+    return GaussianHead(nn.Sequential(*parts, nn.Linear(layers[-1], 2)))
 
 
 def named(which: Sequence[tuple[int, int]], lost: Sequence[bool]) -> list[list[int]]:

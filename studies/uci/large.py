@@ -17,19 +17,18 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from figures import figures
-from job import Window
+from job import Window, layered
+from report import cell, row
 from torch import nn
 
 import lowland as ll
 from lowland import samplers
-from lowland.core import GaussianHead
 from lowland.files import write_text
 from lowland.zoo import uci
 
@@ -86,15 +85,6 @@ PAPER = {
 METHODS = ("SGD", "SWA", "SWAG", "PCA + ESS", "PCA + VI")
 
 
-def network(inputs: int, layers: Sequence[int], *, seed: int) -> nn.Module:
-    """Hidden layers of ReLU units, mean and raw variance, and one learned noise variance."""
-    torch.manual_seed(seed)
-    parts: list[nn.Module] = []
-    for before, after in itertools.pairwise((inputs, *layers)):
-        parts += [nn.Linear(before, after), nn.ReLU()]
-    return GaussianHead(nn.Sequential(*parts, nn.Linear(layers[-1], 2)))
-
-
 def trained(
     net: nn.Module, data: dict[str, Any], large: Large, *, seed: int, checkpoint: Path, label: str
 ) -> ll.SWAG:
@@ -137,7 +127,7 @@ def one_split(name: str, split: int, root: Path, out: Path) -> dict[str, Any]:
     """Figures of a split by method, and what they cost."""
     large = SETS[name]
     data = uci(name=name, split=split, root=root, validation=0.0)
-    net = network(data["train"][0].shape[1], large.layers, seed=split)
+    net = layered(data["train"][0].shape[1], large.layers, seed=split)
     label = f"{name}, split {split + 1}"
     began = time.perf_counter()
     swag = trained(
@@ -205,12 +195,12 @@ def tables(results: Path) -> str:
         "Normalised test log-likelihood (of standardised targets), mean ± standard error over the "
         "splits that were run; in brackets the paper's mean over 10:",
         "",
-        _row("set", "splits", *METHODS, "OrthVGP", "training s", "ESS s", "VI s"),
-        _row(*["---"] * (len(METHODS) + 6)),
+        row("set", "splits", *METHODS, "OrthVGP", "training s", "ESS s", "VI s"),
+        row(*["---"] * (len(METHODS) + 6)),
     ]
     for name, found in sets.items():
         cells = [
-            f"{_cell([one['methods'][m]['normalised'] for one in found])}"
+            f"{cell([one['methods'][m]['normalised'] for one in found])}"
             + (f" ({PAPER[name][m]:.3f})" if m in PAPER[name] else "")
             for m in METHODS
         ]
@@ -218,31 +208,20 @@ def tables(results: Path) -> str:
         cells.append("-" if other is None else f"({other:.3f})")
         parts = ("training", "PCA + ESS", "PCA + VI")
         took = (statistics.fmean(one["seconds"][part] for one in found) for part in parts)
-        lines.append(_row(name, str(len(found)), *cells, *(f"{t:.0f}" for t in took)))
-    lines += ["", "Difference to SGD, paired by split:", "", _row("set", *METHODS[1:])]
-    lines.append(_row(*["---"] * len(METHODS)))
+        lines.append(row(name, str(len(found)), *cells, *(f"{t:.0f}" for t in took)))
+    lines += ["", "Difference to SGD, paired by split:", "", row("set", *METHODS[1:])]
+    lines.append(row(*["---"] * len(METHODS)))
     for name, found in sets.items():
         own = [one["methods"] for one in found]
         pairs = ([x[m]["normalised"] - x["SGD"]["normalised"] for x in own] for m in METHODS[1:])
-        lines.append(_row(name, *(_cell(pair, sign="+") for pair in pairs)))
-    lines += ["", "Rows inside of the 95% interval:", "", _row("set", *METHODS)]
-    lines.append(_row(*["---"] * (len(METHODS) + 1)))
+        lines.append(row(name, *(cell(pair, sign="+") for pair in pairs)))
+    lines += ["", "Rows inside of the 95% interval:", "", row("set", *METHODS)]
+    lines.append(row(*["---"] * (len(METHODS) + 1)))
     for name, found in sets.items():
         own = [one["methods"] for one in found]
         covered = (statistics.fmean(x[m]["coverage"] for x in own) for m in METHODS)
-        lines.append(_row(name, *(f"{c:.3f}" for c in covered)))
+        lines.append(row(name, *(f"{c:.3f}" for c in covered)))
     return "\n".join(lines)
-
-
-def _cell(values: Sequence[float], *, sign: str = "") -> str:
-    text = f"{statistics.fmean(values):{sign}.3f}"
-    if len(values) > 1:
-        text += f" ± {statistics.stdev(values) / math.sqrt(len(values)):.3f}"
-    return text
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:

@@ -11,31 +11,20 @@ from typing import Any
 
 import torch
 from figures import figures, keep_figures, mean_of, validated
-from job import HELD, Job, named
+from job import HELD, Job, layered, named
 from subspaces import posteriors, subspace, tuned
-from torch import nn
 
 import lowland as ll
 from lowland import samplers
-from lowland.core import GaussianHead
 from lowland.files import write_text
 
 #: shares of the budget that are averaged, of a walk at a constant rate and of one that falls
 HALVES, LAST = ((0.25, 0.5), (0.5, 1.0)), ((0.75, 1.0),)
+HIDDEN = 50  # units a layer
 TEMPERATURES = (1.0, 100.0, 1e4)
 PRIOR_SCALES = (0.5, 1.0, 2.0)
 #: at a temperature of 1 the surface is so rough that a Gaussian goes on improving for minutes
 VI = samplers.Variational(draws=32, steps=1000)
-
-
-def network(features: int, depth: int, seed: int, *, hidden: int = 50) -> nn.Module:
-    """Hidden layers of 50 units, mean and raw variance, and one learned noise variance."""
-    torch.manual_seed(seed)
-    sizes = [features, *[hidden] * depth]
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return GaussianHead(nn.Sequential(*layers, nn.Linear(hidden, 2)))
 
 
 def walks(
@@ -69,8 +58,8 @@ def walks(
             decay=[settings[m]["decay"] for m in part],
             schedule=None if factor == 1 else falling,
             windows=HALVES if factor == 1 else LAST,
-            make=lambda features, split, seed, depth=depth: network(
-                features, depth, 1000 * split + seed
+            make=lambda features, split, seed, depth=depth: layered(
+                features, [HIDDEN] * depth, seed=1000 * split + seed
             ),
         )
         for i, m in enumerate(part):
@@ -86,7 +75,9 @@ def surfaces(
     """Each split's loss over some of its rows, for the network of its setting."""
     features = data[0]["train"][0].shape[1]
     return [
-        ll.LossSurface(network(features, one["depth"], 0), split["task"], [split[rows]])
+        ll.LossSurface(
+            layered(features, [HIDDEN] * one["depth"], seed=0), split["task"], [split[rows]]
+        )
         for split, one in zip(data, settings, strict=True)
     ]
 

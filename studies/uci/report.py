@@ -85,33 +85,33 @@ def _subspaces(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> l
         "Test log-likelihood (Gaussian moment match, the target's units), mean ± standard error "
         f"over {first['splits']} splits:",
         "",
-        _row("set", *methods),
-        _row(*["---"] * (len(methods) + 1)),
+        row("set", *methods),
+        row(*["---"] * (len(methods) + 1)),
     ]
-    lines += [_row(one["set"], *(_cell(_ll(one, m)) for m in methods)) for one in records]
-    lines += ["", "Difference to SGD, paired by split:", "", _row("set", *methods[1:])]
-    lines.append(_row(*["---"] * len(methods)))
+    lines += [row(one["set"], *(cell(_ll(one, m)) for m in methods)) for one in records]
+    lines += ["", "Difference to SGD, paired by split:", "", row("set", *methods[1:])]
+    lines.append(row(*["---"] * len(methods)))
     for one in records:
         pairs = [
             [a - b for a, b in zip(_ll(one, m), _ll(one, "SGD"), strict=True)] for m in methods[1:]
         ]
-        lines.append(_row(one["set"], *(_cell(pair, sign="+") for pair in pairs)))
-    lines += ["", "RMSE in the target's units:", "", _row("set", *methods)]
-    lines.append(_row(*["---"] * (len(methods) + 1)))
+        lines.append(row(one["set"], *(cell(pair, sign="+") for pair in pairs)))
+    lines += ["", "RMSE in the target's units:", "", row("set", *methods)]
+    lines.append(row(*["---"] * (len(methods) + 1)))
     for one in records:
-        lines.append(_row(one["set"], *(_cell(one["methods"][m]["rmse"]) for m in methods)))
-    lines += ["", "Rows inside of the 95% interval:", "", _row("set", *methods)]
-    lines.append(_row(*["---"] * (len(methods) + 1)))
+        lines.append(row(one["set"], *(cell(one["methods"][m]["rmse"]) for m in methods)))
+    lines += ["", "Rows inside of the 95% interval:", "", row("set", *methods)]
+    lines.append(row(*["---"] * (len(methods) + 1)))
     for one in records:
         covered = (statistics.fmean(one["methods"][m]["coverage"]) for m in methods)
-        lines.append(_row(one["set"], *(f"{c:.3f}" for c in covered)))
+        lines.append(row(one["set"], *(f"{c:.3f}" for c in covered)))
     named = ("SGD", "PCA + ESS", "PCA + VI", "SWAG")
     lines += [
         "",
         "Beside the paper's columns, and what its published code gives today:",
         "",
-        _row("set", *(f"{m}: here / paper / code" for m in named), "best printed", "best here"),
-        _row(*["---"] * (len(named) + 3)),
+        row("set", *(f"{m}: here / paper / code" for m in named), "best printed", "best here"),
+        row(*["---"] * (len(named) + 3)),
     ]
     for one in records:
         mean = {m: statistics.fmean(_ll(one, m)) for m in one["methods"]}
@@ -123,7 +123,7 @@ def _subspaces(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> l
             known = "-" if code is None else f"{code:.3f}"
             cells.append(f"{there} / {PAPER[one['set']][method]:.3f} / {known}")
         value, by = BEST[one["set"]]
-        lines.append(_row(one["set"], *cells, f"{value} ({by})", f"{mean[top]:.3f} ({top})"))
+        lines.append(row(one["set"], *cells, f"{value} ({by})", f"{mean[top]:.3f} ({top})"))
     return [*lines, "", *_settings(records)]
 
 
@@ -143,32 +143,32 @@ def _stage(records: list[dict[str, Any]]) -> list[str]:
         "Test log-likelihood (Gaussian moment match, the target's units), mean ± standard error "
         f"over {first['splits']} splits:",
         "",
-        _row("set", *METHODS),
-        _row(*["---"] * (len(METHODS) + 1)),
+        row("set", *METHODS),
+        row(*["---"] * (len(METHODS) + 1)),
     ]
-    lines += [_row(one["set"], *(_cell(_ll(one, m)) for m in METHODS)) for one in records]
+    lines += [row(one["set"], *(cell(_ll(one, m)) for m in METHODS)) for one in records]
     lines += [
         "",
         "Difference to SGD in log-likelihood, paired by split; last, MultiSWAG's to the ensemble:",
         "",
-        _row("set", *METHODS[1:], "MultiSWAG - deep ensemble"),
-        _row(*["---"] * (len(METHODS) + 1)),
+        row("set", *METHODS[1:], "MultiSWAG - deep ensemble"),
+        row(*["---"] * (len(METHODS) + 1)),
     ]
     for one in records:
         pairs = [
             [a - b for a, b in zip(_ll(one, method), _ll(one, other), strict=True)]
             for method, other in (*((m, "SGD") for m in METHODS[1:]), ("MultiSWAG", METHODS[3]))
         ]
-        lines.append(_row(one["set"], *(_cell(pair, sign="+") for pair in pairs)))
-    lines += ["", "RMSE in the target's units:", "", _row("set", *METHODS)]
-    lines.append(_row(*["---"] * (len(METHODS) + 1)))
+        lines.append(row(one["set"], *(cell(pair, sign="+") for pair in pairs)))
+    lines += ["", "RMSE in the target's units:", "", row("set", *METHODS)]
+    lines.append(row(*["---"] * (len(METHODS) + 1)))
     for one in records:
-        lines.append(_row(one["set"], *(_cell(one["methods"][m]["rmse"]) for m in METHODS)))
-    lines += ["", "Rows inside of the 95% interval:", "", _row("set", *METHODS)]
-    lines.append(_row(*["---"] * (len(METHODS) + 1)))
+        lines.append(row(one["set"], *(cell(one["methods"][m]["rmse"]) for m in METHODS)))
+    lines += ["", "Rows inside of the 95% interval:", "", row("set", *METHODS)]
+    lines.append(row(*["---"] * (len(METHODS) + 1)))
     for one in records:
         covered = (statistics.fmean(one["methods"][m]["coverage"]) for m in METHODS)
-        lines.append(_row(one["set"], *(f"{c:.3f}" for c in covered)))
+        lines.append(row(one["set"], *(f"{c:.3f}" for c in covered)))
     lines += ["", *_against_paper(records)]
     lines += ["", *_settings(records)]
     return lines
@@ -179,7 +179,7 @@ def _against_paper(records: list[dict[str, Any]]) -> list[str]:
         "Mean log-likelihood less the paper's (per-split numbers of the paper are not known, so "
         "without an error), and less what its published code gives:",
         "",
-        _row(
+        row(
             "set",
             "SGD - paper's SGD",
             "SWAG - paper's SWAG",
@@ -187,7 +187,7 @@ def _against_paper(records: list[dict[str, Any]]) -> list[str]:
             "SGD - code's SGD",
             "SWAG - code's SWAG",
         ),
-        _row(*["---"] * 6),
+        row(*["---"] * 6),
     ]
     for one in records:
         name, mean = one["set"], {m: statistics.fmean(_ll(one, m)) for m in METHODS}
@@ -195,7 +195,7 @@ def _against_paper(records: list[dict[str, Any]]) -> list[str]:
         paper, code = PAPER[name], CODE.get(name, {})
         printed = max(value for method, value in paper.items() if method != "SGD")
         lines.append(
-            _row(
+            row(
                 name,
                 f"{mean['SGD'] - paper['SGD']:+.3f}",
                 f"{mean['SWAG'] - paper['SWAG']:+.3f}",
@@ -237,16 +237,19 @@ def _ll(record: dict[str, Any], method: str) -> list[float]:
     return [-value for value in record["methods"][method]["nll_gaussian"]]
 
 
-def _cell(values: Sequence[float], *, sign: str = "") -> str:
+def cell(values: Sequence[float], *, sign: str = "") -> str:
+    """A mean, and its standard error where there is one."""
     if not all(map(math.isfinite, values)):
         return "not finite"
-    mean, error = statistics.fmean(values), math.nan
-    if len(values) > 1:
-        error = statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:{sign}.3f}"
+    error = statistics.stdev(values) / math.sqrt(len(values))
     small = max(abs(mean), error) < 0.02  # RMSEs of naval
     form = ".6f" if small and not sign else f"{sign}.3f"
     return f"{mean:{form}} ± {error:{form.removeprefix('+')}}"
 
 
-def _row(*cells: str) -> str:
+def row(*cells: str) -> str:
+    """A line of a table."""
     return f"| {' | '.join(cells)} |"
