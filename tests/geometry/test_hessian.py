@@ -104,14 +104,13 @@ def test_float32_finds_the_same_directions():
     assert float(overlap.min()) > 1 - 1e-4
 
 
-def regression(n=40, noise=0.25):
+def regression(n=40, noise=0.25, batches=2):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(n, 5, generator=g, dtype=torch.float64) * torch.arange(5, 0, -1.0).double()
     net = nn.Linear(5, 1, bias=False, dtype=torch.float64)
     y = torch.randn(n, 1, generator=g, dtype=torch.float64)
-    surface = ll.LossSurface(
-        net, ll.Regression(noise_variance=noise), [(x[:30], y[:30]), (x[30:], y[30:])]
-    )
+    data = [(x[:30], y[:30]), (x[30:], y[30:])][:batches]
+    surface = ll.LossSurface(net, ll.Regression(noise_variance=noise), data)
     return surface, x.T @ x / n / noise
 
 
@@ -129,6 +128,23 @@ def test_laplace_scales_are_standard_deviations_of_the_posterior():
     covariance = torch.linalg.inv(40 * matrix)
     unit = sub.basis / sub.basis.norm(dim=1, keepdim=True)
     torch.testing.assert_close((sub.basis**2).sum(1), (unit @ covariance * unit).sum(1))
+
+
+def test_other_rows_have_a_curvature_of_their_own():
+    surface, whole = regression()
+    other, _ = regression(batches=1)  # the first 30 of the 40 rows
+    part = other.data.loader
+    w, told = torch.zeros(5).double(), []
+    options = {"rank": 4, "scale": "laplace"}
+    expected = ll.Subspace.hessian(other, w, **options)
+    found = ll.Subspace.hessian(
+        surface, w, loader=part, progress=lambda *now: told.append(now), **options
+    )
+    assert torch.equal(found.basis, expected.basis)
+    with pytest.raises(AssertionError):
+        assert_leading(ll.Subspace.hessian(surface, w, rank=4, loader=part), whole, 1e-6)
+    n = len(told) - 1
+    assert told == [*((done + 1, None) for done in range(n)), (n, n)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

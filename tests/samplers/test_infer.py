@@ -310,6 +310,24 @@ def test_a_temperature_is_chosen_on_validation_rows():
 
 
 @short
+def test_the_error_of_a_tuned_nll_is_what_other_seeds_are_off_by():
+    surface, sub, _ = problem(rows=12, batch_size=12, noise=1.0)
+    other, _, _ = problem(rows=200, batch_size=200, noise=1.0, seed=5)
+    rows = [(b.args[0], b.target) for b in other.data]
+    options = {"temperatures": [3.0], "chains": 8, "samples": 10, "warmup": 20}
+    found = [ll.tune_temperature(sub, surface, rows, **options, seed=seed) for seed in range(12)]
+    assert all(one.samples == 80 for one in found)
+    between = torch.cat([one.nll for one in found]).std()
+    told = torch.cat([one.nll_se for one in found]).mean()
+    assert 0.4 < told / between < 2.5
+    few = ll.tune_temperature(sub, surface, rows, **options, draws=5)
+    assert few.samples == 5
+    assert few.nll_se is None
+    options |= {"chains": 1}
+    assert ll.tune_temperature(sub, surface, rows, **options).nll_se is None
+
+
+@short
 def test_the_log_posterior_on_a_plane():
     surface, sub, _ = problem(rank=3)
     chain = ll.infer(sub, surface, temperature=2.0, prior_scale=1.5, chains=4, samples=200)
@@ -342,6 +360,16 @@ def test_bad_input(options, message):
     surface, sub, _ = problem()
     with pytest.raises(ll.ConfigError, match=message):
         ll.infer(sub, surface, **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*the ELBO was still rising", "ignore:the chains disagree")
+def test_independent_draws_are_fewer_than_those_of_chains():
+    surface, sub, _ = problem()
+    fit = samplers.Variational(draws=4, steps=50, evidence_draws=20)
+    assert ll.infer(sub, surface, sampler=fit).coords.shape == (16, 100, 2)
+    options = {"chains": 1, "warmup": 0}
+    assert ll.infer(sub, surface, **options).coords.shape == (1, 1000, 2)
+    assert ll.infer(sub, surface, **options, samples=3).coords.shape == (1, 3, 2)
 
 
 def test_a_curve_is_not_flat():

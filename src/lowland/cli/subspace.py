@@ -130,13 +130,21 @@ def execute(
     with locked(stage.path), using_threads(stage.runs[0].threads):
         stage.claim(asked.model_dump() | own)
         with Bars(console) as bars:
-            progress = bars.add(f"sample: {subspaces.title(asked)}")
             place, record = stage.shape("subspace"), stage.record("chain.npz")
             chain = subspaces.found(place, record)
+            curving = chain is None and asked.kind == "hessian" and bars.add("curvature")
+            progress = bars.add(f"sample: {subspaces.title(asked)}")
             if chain is None:
                 center = weights[0].weights if weights else None
                 sub = subspaces.spanned(
-                    stage.setup, asked, place, center, walk=store, curve=curve, seed=seed
+                    stage.setup,
+                    asked,
+                    place,
+                    center,
+                    walk=store,
+                    curve=curve,
+                    seed=seed,
+                    progress=curving,
                 )
                 chain = subspaces.sampled(
                     stage.setup,

@@ -145,6 +145,7 @@ def spanned(
     walk: Any = None,
     curve: Curve | None = None,
     seed: int,
+    progress: Progress = False,
 ) -> Subspace:
     """The subspace that is asked for, kept at `place`, from where a stopped run takes it.
 
@@ -163,7 +164,14 @@ def spanned(
         if asked.kind == "random":
             sub = Subspace.random(center, rank=asked.rank, seed=seed)
         else:
-            sub = Subspace.hessian(setup.surface, center, rank=asked.rank, seed=seed)
+            sub = Subspace.hessian(
+                setup.surface,
+                center,
+                rank=asked.rank,
+                seed=seed,
+                loader=rows_for(setup.surface, None, count=asked.rows),
+                progress=progress,
+            )
     place.parent.mkdir(parents=True, exist_ok=True)
     sub.save(place)
     return sub

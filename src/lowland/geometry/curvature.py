@@ -9,7 +9,7 @@ operators have than forward mode.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LowlandError, NonFiniteError
+from lowland.progress import Progress, reporting
 
 if TYPE_CHECKING:
     from lowland.core.surface import LossSurface
@@ -29,7 +30,15 @@ _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # of eigenvalues, as p
 
 
 def leading(
-    surface: LossSurface, w: Tensor | Point, *, rank: int, kind: str, scale: str, seed: int
+    surface: LossSurface,
+    w: Tensor | Point,
+    *,
+    rank: int,
+    kind: str,
+    scale: str,
+    seed: int,
+    loader: Iterable[Any] | None = None,
+    progress: Progress = False,
 ) -> tuple[Point, Tensor, Tensor]:
     """The point, directions (rank, P) and eigenvalues (rank,), largest first: `Subspace.hessian`.
 
@@ -43,7 +52,20 @@ def leading(
         raise ConfigError(
             f"rank: expected 1 to {size - 1}, fewer than the {size} weights, got {rank}."
         )
-    values, vectors = _eigen(curvature(surface, point, kind=kind), size, rank, seed, point.weights)
+    rows = surface.rows_of(loader)
+    times = curvature(surface, point, kind=kind, loader=rows)
+    done = 0
+    with reporting(progress, f"{kind} products") as report:
+
+        def counted(v: Tensor) -> Tensor:
+            nonlocal done
+            product = times(v)
+            done += 1
+            report(done, None)
+            return product
+
+        values, vectors = _eigen(counted, size, rank, seed, point.weights)
+        report(done, done)  # how many Lanczos' method takes is known now
     basis = vectors.T.to(point.weights)
     if scale == "laplace":
         if float(values[-1]) <= 0:
@@ -51,15 +73,21 @@ def leading(
                 f"scale='laplace': eigenvalue {rank} is {float(values[-1]):.3g}, and the loss does "
                 "not curve upwards there; lower the rank, train to a minimum, or take kind='ggn'."
             )
-        assert surface.data.items is not None  # set by the pass that checked the loss
-        basis = basis / (surface.data.items * values).sqrt()[:, None].to(basis)
+        assert rows.items is not None  # set by the pass that checked the loss
+        basis = basis / (rows.items * values).sqrt()[:, None].to(basis)
     return point, basis, values
 
 
 def curvature(
-    surface: LossSurface, w: Tensor | Point, *, kind: str = "hessian"
+    surface: LossSurface,
+    w: Tensor | Point,
+    *,
+    kind: str = "hessian",
+    loader: Iterable[Any] | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The function v -> H v, both (P,), of the Hessian or the Gauss-Newton matrix of L at w.
+
+    Of the rows of `loader`, or the surface's.
 
     Raises:
         ConfigError: an unknown kind. NonFiniteError: a loss that is NaN or infinite.
@@ -68,7 +96,8 @@ def curvature(
         raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}.")
     point = surface.point(w)
     buffers = surface.buffers_for(point, "refresh")
-    data = surface.data.held()
+    rows = surface.rows_of(loader)
+    data = rows.held()
     value = float(surface(Point(point.weights, buffers), loader=data, batchnorm="frozen"))
     if not math.isfinite(value):
         raise NonFiniteError(
@@ -77,7 +106,7 @@ def curvature(
         )
     assert data.items is not None  # set by the pass
     items = data.items
-    surface.data.rows, surface.data.items = data.rows, items
+    rows.rows, rows.items = data.rows, items
     product = _hessian if kind == "hessian" else _gauss_newton
 
     def times(v: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from lowland.geometry.base import Shape, checked, have_buffers, kept_in
 from lowland.geometry.curvature import leading
 from lowland.geometry.pca import principal
 from lowland.geometry.rank import Rank
+from lowland.progress import Progress
 
 if TYPE_CHECKING:
     from lowland.core.surface import LossSurface
@@ -106,6 +108,8 @@ class Subspace(Affine):
         kind: str = "hessian",
         scale: str = "unit",
         seed: int = 0,
+        loader: Iterable[Any] | None = None,
+        progress: Progress = False,
     ) -> Subspace:
         r"""The directions in which L curves upwards most at w, by Lanczos' method.
 
@@ -122,6 +126,9 @@ class Subspace(Affine):
                 \(1 / \sqrt{n \lambda_i}\), the standard deviations of Laplace's approximation to
                 the likelihood of n items.
             seed: of the vector that Lanczos' method starts at.
+            loader: other rows than the surface's.
+            progress: True for a bar, or a callable of (products, None), as how many it will take
+                is not known.
 
         Raises:
             ConfigError: an unknown option, as many directions as weights; "laplace" where the loss
@@ -137,7 +144,14 @@ class Subspace(Affine):
         (tensor([2.], dtype=torch.float64), tensor([[1., 0.]]))
         """
         point, basis, eigenvalues = leading(
-            surface, w, rank=rank, kind=kind, scale=scale, seed=seed
+            surface,
+            w,
+            rank=rank,
+            kind=kind,
+            scale=scale,
+            seed=seed,
+            loader=loader,
+            progress=progress,
         )
         sub = cls(point, basis)
         sub.eigenvalues = eigenvalues

@@ -117,11 +117,13 @@ class Sampler(ABC):
     """Draws from a log density. Options of a sampler are arguments of its class.
 
     Attributes:
-        name: what it is called. gaussian_prior: whether it needs one.
+        name: what it is called. gaussian_prior: whether it needs one. samples: of each chain, where
+            nothing else is said.
     """
 
     name: ClassVar[str]
     gaussian_prior: ClassVar[bool] = False
+    samples: ClassVar[int] = 1000
 
     @abstractmethod
     def run(self, density: Density, job: Job) -> Chain:

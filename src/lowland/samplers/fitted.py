@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -32,6 +32,8 @@ class Fitted(Sampler):
 
     Args: see `Variational`.
     """
+
+    samples: ClassVar[int] = 100  # independent, and a log density each
 
     def __init__(
         self,

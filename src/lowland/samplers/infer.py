@@ -29,7 +29,7 @@ def infer(
     temperature: float | Sequence[float] | str = 1.0,
     validation: Iterable[Any] | None = None,
     chains: int = 16,
-    samples: int = 1000,
+    samples: int | None = None,
     warmup: int | None = None,
     thin: int = 1,
     start: Tensor | None = None,
@@ -55,7 +55,8 @@ def infer(
             or "tune": the best on `validation`; None: flat, for samplers that take it.
         temperature: T, by which the log-likelihood is divided; a list, or "tune": likewise.
         validation: rows to choose s and T on, never test rows; see `tune_temperature`.
-        chains, samples: how many, and how many of each after warming up.
+        chains: how many. samples: of each after warming up; None: 1,000, and 100 of "vi" and
+            "flow", whose draws are independent.
         warmup: transitions of each chain that are thrown away; None: 200, for NUTS 300, SGLD 1,000.
         thin: keeps one transition in so many. start: (chains, k) or (k,); None: from the prior.
         loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
@@ -133,7 +134,7 @@ def infer(
     )
     job = Job(
         chains=chains,
-        samples=samples,
+        samples=method.samples if samples is None else samples,
         warmup=warmup,
         thin=thin,
         start=start,

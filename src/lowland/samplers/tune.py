@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate import predict
 from lowland.files import PathLike, load_tree, save_tree
 from lowland.geometry import Shape
+from lowland.posteriors import Pushforward
 from lowland.progress import Progress, reporting
 from lowland.records import TemperingResult
 from lowland.samplers.base import Job, Sampler
@@ -27,6 +29,7 @@ KIND = "temperature found"
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 PRIOR_SCALES = (0.3, 1.0, 3.0)
 _TEMPER = "tune"
+_OF_GRID = 100  # draws: its points are many, and most have no weight
 
 
 def tune_temperature(
@@ -40,7 +43,7 @@ def tune_temperature(
     chains: int = 16,
     samples: int = 10,
     warmup: int | None = None,
-    draws: int = 30,
+    draws: int | None = None,
     seed: int = 0,
     loader: Iterable[Any] | None = None,
     batchnorm: str = "refresh",
@@ -65,7 +68,9 @@ def tune_temperature(
         temperatures: to try; "tune": 0.1 to 10,000. prior_scales: likewise; "tune": 0.3, 1, 3.
         samples: of each chain. warmup: transitions before them at the first temperature, and a
             quarter of that at the others; None: what suits the sampler.
-        draws: weights in each model average.
+        draws: weights in each model average; None: all that were sampled, which costs little beside
+            sampling them, and gives `nll_se`, how far other draws would be off: the standard error
+            of the mean over chains, by chain. Of a grid's points 100.
         checkpoint: a file: a stopped run goes on from it after the pairs that were tried, and one
             that ended gives what it found; of other settings it is written anew.
 
@@ -95,7 +100,7 @@ def tune_temperature(
     )
     state = _begun(checkpoint, asked)
     if state is None:
-        state = {"rows": [], "start": None, "evaluations": 0, "seconds": 0.0}
+        state = {"rows": [], "start": None, "evaluations": 0, "count": 0, "seconds": 0.0}
     else:
         likelihood.memory.load_state_dict(state["memory"])
     rows: list[dict[str, float]] = state["rows"]
@@ -123,11 +128,19 @@ def tune_temperature(
                 # a few draws of each are enough to compare by, and never agree as chains do
                 warnings.filterwarnings("ignore", "the chains disagree")
                 chain = method.run(density, job)
+            count = draws or (_OF_GRID if chain.log_weights is not None else len(chain.draws))
             if len(chain.coords) == chains:
                 state["start"] = chain.coords[:, -1]
             state["evaluations"] += chain.evaluations
-            post = chain.within(sub).posterior()
-            rows.append(row | _figures(surface, post, held, draws, seed, batchnorm))
+            state["count"] = count
+            found = _figures(surface, chain.within(sub).posterior(), held, count, seed, batchnorm)
+            if draws is None and chain.log_weights is None:
+                each = (
+                    _figures(surface, Pushforward(sub, z), held, samples, seed, batchnorm)
+                    for z in chain.coords
+                )
+                found["nll_se"] = _error([one["nll"] for one in each])
+            rows.append(row | found)
             state["seconds"] += time.perf_counter() - clock
             if checkpoint is not None:
                 now = state | {"memory": likelihood.memory.state_dict(), "asked": asked}
@@ -139,6 +152,7 @@ def tune_temperature(
             "no temperature gives a finite NLL on the validation rows; look at the subspace's "
             "centre, or try higher temperatures and smaller prior scales."
         )
+    errors = torch.tensor([row.get("nll_se", math.nan) for row in rows], dtype=torch.float64)
     second = "rmse" if isinstance(surface.task, Regression) else "error"
     return TemperingResult(
         temperatures=torch.tensor([row["temperature"] for row in rows], dtype=torch.float64),
@@ -147,8 +161,9 @@ def tune_temperature(
         second=torch.tensor([row.get(second, math.nan) for row in rows], dtype=torch.float64),
         second_name=second,
         best=min(range(len(nll)), key=lambda i: nll[i] if math.isfinite(nll[i]) else math.inf),
-        samples=draws,
+        samples=state["count"],
         evaluations=state["evaluations"],
+        nll_se=errors if bool(errors.isfinite().any()) else None,
         seconds=state["seconds"],
     )
 
@@ -178,6 +193,13 @@ def _figures(
         figures["error"] = 1 - figures["accuracy"]
     # a regression's average is judged by the Gaussian of its moments, as the paper does
     return figures | {"nll": figures.get("nll_gaussian", figures["nll"])}
+
+
+def _error(each: Sequence[float]) -> float:
+    """The standard error of the mean of as many chains; NaN where one alone, or not finite."""
+    if len(each) < 2 or not all(map(math.isfinite, each)):
+        return math.nan
+    return statistics.stdev(each) / math.sqrt(len(each))
 
 
 def _tried(asked: Any, usual: Sequence[float], what: str) -> list[float]:
