@@ -335,3 +335,39 @@ def test_what_is_wrong_is_said_at_once():
     bad = [(torch.randn(4, 5), torch.full((4,), 9))]
     with pytest.raises(ll.DataError, match="out of range"):
         ll.LogLikelihood(surface, loader=bad)
+
+
+@pytest.mark.parametrize("build", [regression, classifier])
+@pytest.mark.parametrize("model", [torch.float32, torch.float64])
+def test_a_subspace_of_another_precision_than_the_model(build, model, monkeypatch):
+    """Before and after operations are bare, which take the model's precision alone."""
+    surface = build()
+    if model == torch.float64:
+        module = surface.template.module.double().requires_grad_()
+        data = [(b.args[0].double(), b.target) for b in surface.data]
+        data = [(x, y.double() if y.is_floating_point() else y) for x, y in data]
+        surface = ll.LossSurface(module, surface.task, data)
+    monkeypatch.setattr(likelihood, "_OFTEN", 3)
+    other = torch.float64 if model == torch.float32 else torch.float32
+    w = surface.layout.flatten(surface.template.module).to(other)
+    g = torch.Generator().manual_seed(0)
+    sub = ll.Subspace(w, torch.randn(2, len(w), generator=g).to(other) / 10)
+    counted = likelihood.LogLikelihood(surface)
+    z = torch.randn(4, 2, generator=g, dtype=torch.float64)
+    values = torch.stack([counted.along(sub, z) for _ in range(6)])
+    expected = torch.stack([surface.log_likelihood(sub(one[None])[0].to(model)) for one in z])
+    torch.testing.assert_close(values, expected.expand(6, -1).to(values), rtol=1e-5, atol=1e-4)
+
+
+def test_in_half_precision_one_network_goes_through_at_a_time(monkeypatch):
+    """Many at once are rounded otherwise, by whole nats."""
+    surface = classifier((400,))
+    module = surface.template.module.bfloat16().requires_grad_()
+    data = [(b.args[0].bfloat16(), b.target) for b in surface.data]
+    surface = ll.LossSurface(module, surface.task, data)
+    monkeypatch.setattr(likelihood, "_OFTEN", 3)
+    counted = likelihood.LogLikelihood(surface)
+    w = weights_of(surface, n=4)
+    values = [counted(w) for _ in range(6)]
+    alone = torch.cat([likelihood.LogLikelihood(surface)(one[None]) for one in w])
+    assert all(torch.equal(found, alone) for found in values)

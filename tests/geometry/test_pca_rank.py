@@ -110,6 +110,27 @@ def test_other_words_are_refused():
             ll.Subspace.pca(same, rank=rank)
 
 
+def test_iterates_that_are_not_finite_are_named():
+    iterates = vectors(4).clone()
+    iterates[2, 1] = math.nan
+    with pytest.raises(ll.NonFiniteError, match="iterate 2 of 4 has a NaN"):
+        ll.Subspace.pca(iterates, rank=1)
+
+
+def test_iterates_of_an_optimiser_give_a_subspace_without_gradients():
+    iterates = vectors(4).clone().requires_grad_()
+    assert not ll.Subspace.pca(iterates, rank=1).basis.requires_grad
+
+
+def test_deviations_of_swag_span_as_many_dimensions():
+    swag = ll.SWAG(ll.ParamLayout(torch.nn.Linear(9, 1)), rank=5)
+    for seed in range(12):
+        swag.update(torch.randn(10, generator=torch.Generator().manual_seed(seed)))
+    assert ll.Subspace.pca(swag, rank=5).k == 5
+    with pytest.raises(ll.ConfigError, match=r"1 to 5, which 5 deviations .*rank= of SWAG"):
+        ll.Subspace.pca(swag, rank=6)
+
+
 def test_components_are_scaled_by_standard_deviations_of_a_sample():
     iterates = planted(2, n=10)
     sub = ll.Subspace.pca(iterates, rank=2)

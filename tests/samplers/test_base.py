@@ -112,10 +112,39 @@ def test_a_density_that_makes_no_sense(options, message):
         Density(lambda z: z.sum(1), 2, **options)
 
 
-@pytest.mark.parametrize("options", [{"chains": 0}, {"samples": 0}, {"thin": 0}, {"warmup": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chains": 0},
+        {"samples": 0},
+        {"thin": 0},
+        {"warmup": -1},
+        {"seed": -1},
+        {"chains": 2.0},
+        {"samples": None},
+    ],
+)
 def test_a_job_that_makes_no_sense(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         Job(**options)
+
+
+def test_a_start_that_an_optimiser_made(tmp_path):
+    job = Job(chains=2, samples=3, start=torch.zeros(2, requires_grad=True, dtype=torch.float32))
+    chain = Metropolis().run(linear(2, 1.0)[0], job)
+    assert torch.isfinite(chain.coords).all()
+
+
+def test_another_start_is_another_run(tmp_path):
+    def run(start):
+        job = Job(chains=2, samples=3, start=start, checkpoint=tmp_path / "chains.safetensors")
+        return Metropolis().run(linear(2, 1.0)[0], job)
+
+    first = run(torch.zeros(2))
+    assert torch.equal(run(torch.zeros(2)).coords, first.coords)
+    for other in (torch.ones(2), None):
+        with pytest.raises(ConfigError, match="start="):
+            run(other)
 
 
 def test_a_start_of_another_shape():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, NonFiniteError
 from lowland.samplers import NUTS, Density, Job, hmc
 from tests.samplers.contract import SamplerContract, errors_of, linear, short
 
@@ -358,6 +358,12 @@ def test_a_density_with_a_cliff_diverges_and_says_what_to_do():
         chain = NUTS().run(density, Job(chains=4, samples=50, warmup=50, start=start))
     assert chain.about["divergences"] > 2
     assert (chain.coords > 0).all()
+
+
+def test_a_start_whose_gradient_is_not_finite_is_refused():
+    density = Density(lambda z: -z.square().sum(1).sqrt(), 2)  # the norm has no slope at 0
+    with pytest.raises(NonFiniteError, match=r"the gradient .* not finite at the start of 1 of 2"):
+        NUTS().run(density, Job(chains=2, samples=5, start=torch.tensor([[1.0, 0.0], [0.0, 0.0]])))
 
 
 @short

@@ -26,6 +26,59 @@ class TestGrid(SamplerContract):
         return Grid()
 
 
+def far(k, mean, sd):
+    """A Gaussian likelihood so far out that the prior's box has none of the posterior."""
+    density = Density(lambda z: -0.5 * ((z - mean) / sd).square().sum(1), k)
+    precision = 1 / sd**2 + 1
+    gap = mean**2 / (sd**2 + 1)
+    evidence = -0.5 * k * (gap + math.log(precision))
+    return density, mean / sd**2 / precision, precision**-0.5, evidence
+
+
+@pytest.mark.parametrize(("k", "mean", "sd"), [(1, 10.0, 0.5), (2, 10.0, 0.5), (3, 8.5, 1.0)])
+def test_the_box_grows_to_where_the_posterior_leads(k, mean, sd, tmp_path, monkeypatch):
+    density, middle, spread, evidence = far(k, mean, sd)
+    monkeypatch.setattr("lowland.samplers.base.EVERY", 0.0)
+    chain = Grid().run(density, Job(checkpoint=tmp_path / "grid.safetensors"))
+    assert chain.about["converged"]
+    assert ((chain.mean - middle) / spread).abs().max() < 1e-3
+    assert (chain.covariance.diagonal() / spread**2 - 1).abs().max() < 1e-3
+    assert chain.log_evidence == pytest.approx(evidence, abs=1e-3)
+
+    class Stopped(Exception):
+        pass
+
+    calls = []
+
+    def stops(done, total):
+        calls.append(done)
+        if len(calls) == 12:
+            raise Stopped
+
+    job = Job(checkpoint=tmp_path / "again.safetensors", progress=stops)
+    with pytest.raises(Stopped):
+        Grid().run(far(k, mean, sd)[0], job)
+    job.progress = False
+    assert torch.equal(Grid().run(far(k, mean, sd)[0], job).coords, chain.coords)
+
+
+def test_a_posterior_beyond_the_largest_box_is_told():
+    density = far(1, 300.0, 1.0)[0]
+    with pytest.warns(UserWarning, match="leads beyond 102 prior standard deviations"):
+        chain = Grid().run(density, Job())
+    assert not chain.about["converged"]
+    # a box by hand is the integral that was asked for
+    chain = Grid(bounds=(-1.0, 6.0)).run(far(1, 10.0, 0.5)[0], Job())
+    assert chain.about["converged"]
+    assert chain.about["on_edge"] > 0
+
+
+def test_a_posterior_too_narrow_to_number_its_points_is_told():
+    density = Density(lambda z: -0.5 * ((z - 0.5) / 1e-6).square().sum(1), 3)
+    with pytest.warns(UserWarning, match="not converged"):
+        Grid().run(density, Job())
+
+
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
 def test_a_linear_model_to_four_digits_with_its_evidence(k, temperature):

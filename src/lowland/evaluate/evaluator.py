@@ -43,7 +43,11 @@ class Block(Sequence[Point]):
 
 
 class Sink(Protocol):
-    """What becomes of outputs."""
+    """What becomes of outputs.
+
+    One whose figures do not depend on the order of the rows says `ordered = False`: a loader that
+    is read again for each chunk may shuffle them then.
+    """
 
     whole: bool  # whether it holds something of every row for every point of a chunk
 
@@ -130,7 +134,8 @@ class _Pass:
 
     def take(self, task: Task, outputs: Any, first: int, n: int) -> None:
         """A chunk of n points, of which `outputs` gives the outputs, sees every batch."""
-        batches = self.data.batches(ordered=True) if self.resident is None else self.resident
+        ordered = getattr(self.sink, "ordered", True)
+        batches = self.data.batches(ordered=ordered) if self.resident is None else self.resident
         for index, batch in enumerate(batches):
             args, kwargs, target = task.parts(batch)
             output = outputs(args, kwargs)

@@ -92,7 +92,8 @@ class LogLikelihood:
     def __call__(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,) float64
         """log p(D | w_i) of each row."""
         self.surface.layout.check(weights)
-        weights = weights.reshape(-1, self.surface.layout.size).to(self.surface.device)
+        weights = weights.reshape(-1, self.surface.layout.size)
+        weights = weights.to(self.surface.device, self.surface.layout.dtype)
         return self._of(len(weights), lambda part: weights[part])
 
     def along(self, shape: Shape, coords: Tensor) -> Tensor:  # (n, k) -> (n,) float64
@@ -243,7 +244,8 @@ class LogLikelihood:
     # -- how -------------------------------------------------------------------------------------
 
     def _weights(self, shape: Shape, c: Tensor) -> Tensor:  # (n, A) -> (n, P)
-        return combined(c, shape.anchors).to(self.surface.device)
+        # a subspace may be held in another precision than the model
+        return combined(c, shape.anchors).to(self.surface.device, self.surface.layout.dtype)
 
     def _check(self, batches: list[Any]) -> None:
         """Targets, by the outputs of the model as it came."""
@@ -282,7 +284,8 @@ class LogLikelihood:
     def _with_bare(self, n: int, chosen: Plan) -> Plan:
         """The plan with bare operations, where they can be had and are faster."""
         mapped = chosen.strategy == "vmap"
-        free = self.strategy is None and chosen.seconds is not None and chosen.seconds < SMALL
+        small = chosen.seconds is not None and chosen.seconds < SMALL
+        free = self.strategy is None and small and not self._rounded
         if self.batches is None or self.surface.has_batchnorm or not (mapped or free):
             return chosen
         size = min(chosen.chunk, n)
@@ -306,7 +309,9 @@ class LogLikelihood:
         if self.batches is None:
             return Plan("batches", self.chunk or min(max(n, 1), _STREAMED), threads)
         fits = not self._refreshes or self.surface.statistics.resident() is not None
-        if n < 2 or not fits:
+        # rounded to eight bits, one network and many at once differ by whole nats: a density that
+        # changes with the number of chains that wait would be none
+        if n < 2 or not fits or (self.strategy is None and self._rounded):
             return Plan("points", 1, threads)
         chosen = plan(
             self.surface,
@@ -322,6 +327,12 @@ class LogLikelihood:
         return chosen if self.threads is None else replace(chosen, threads=self.threads)
 
     @property
+    def _rounded(self) -> bool:
+        """Whether anything is computed in half precision."""
+        narrow = any(entry.dtype.itemsize < 4 for entry in self.surface.layout.entries)
+        return narrow or bool(self.surface.template.autocast)
+
+    @property
     def _own(self) -> Point:
         """The model's weights as it came."""
         return Point(self.surface.layout.flatten(self.surface.template.module))
@@ -334,6 +345,7 @@ class _Sums:
     """A `Sink` of the NLL of each point."""
 
     whole = False
+    ordered = False
 
     def __init__(self, task: Any) -> None:
         self.task = task

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowland.core.point import Point
 from lowland.core.threads import using_threads
-from lowland.errors import DataError
+from lowland.errors import DataError, NonFiniteError
 from lowland.geometry.base import kept_in
 from lowland.geometry.rank import ROUNDING, Rank, chosen, span_of
 
@@ -28,6 +28,7 @@ class _Source(NamedTuple):
     mean: Tensor | None  # that rows are deviations from; None: rows are iterates
     samples: int  # how many iterates the rows stand for
     lost: float = 0.0  # sum of squares that the rows no longer have
+    kept: bool = False  # whether they are all of the deviations that SWAG keeps
 
 
 def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
@@ -49,12 +50,26 @@ def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
         raise DataError(f"principal components need at least two iterates, got {samples}.")
     centred = mean is not None
     gram = gram_of(rows, centred=centred)
+    if not bool(torch.isfinite(gram).all()):
+        bad = next((i for i, row in enumerate(rows) if not bool(row.isfinite().all())), 0)
+        what = "deviation" if centred else "iterate"
+        raise NonFiniteError(
+            f"{what} {bad} of {len(rows)} has a NaN or infinite weight; leave out "
+            "iterates of a run that diverged."
+        )
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0), vectors.flip(1)
     total = float(values.clamp_min(0).sum()) + found.lost
     # rows of a sketch may be more than the iterates less one, and rounding is no dimension
     spectrum = values[: min(span_of(values), samples - (not centred))]
-    k = chosen(rank, spectrum, total=total, samples=samples, whole=found.lost <= ROUNDING * total)
+    k = chosen(
+        rank,
+        spectrum,
+        total=total,
+        samples=samples,
+        whole=found.lost <= ROUNDING * total,
+        kept=found.kept,
+    )
     like = rows[0] if mean is None else mean
     out = torch.empty(1 + k, len(like), dtype=kept_in([like]), device=like.device)
     if mean is not None:
@@ -98,17 +113,17 @@ def _source_of(source: Any) -> _Source:
     if isinstance(source, Tensor):
         if source.ndim != 2:
             raise DataError(f"expected iterates (K, P), got {tuple(source.shape)}.")
-        return _Source(list(source), None, len(source))
+        return _Source(list(source.detach()), None, len(source))
     sketch = getattr(source, "sketch", None)
     if isinstance(sketch, Tensor):  # of FrequentDirections
         rows = list(sketch) or [torch.zeros_like(source.mean)]
         return _Source(rows, source.mean, source.count, source.lost)
     deviations = getattr(source, "deviations", None)
     if isinstance(deviations, Tensor):  # SWAG's
-        return _Source(list(deviations), source.mean, len(deviations))
+        return _Source(list(deviations), source.mean, len(deviations), kept=True)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         found = [source[i] for i in range(len(source))]  # mapped from a store, not read
-        iterates = [p.weights if isinstance(p, Point) else p for p in found]
+        iterates = [(p.weights if isinstance(p, Point) else p).detach() for p in found]
         return _Source(iterates, None, len(iterates))
     raise DataError(
         "expected a Trajectory, a SWAG, a FrequentDirections or iterates (K, P), got "

@@ -23,12 +23,14 @@ def chosen(
     total: float,
     samples: int,
     whole: bool = True,
+    kept: bool = False,
 ) -> int:
     """The rank that is asked for, checked.
 
     Args:
         rank: see `Subspace.pca`. total: the sum that shares are of, at least the spectrum's.
         samples: iterates behind the spectrum. whole: whether its small eigenvalues are theirs.
+        kept: whether they are deviations from a mean, as SWAG keeps, which span as many dimensions.
 
     >>> spectrum = torch.tensor([6.0, 3.0, 1.0], dtype=torch.float64)
     >>> chosen(2, spectrum, total=10, samples=4), chosen(0.95, spectrum, total=10, samples=4)
@@ -43,7 +45,7 @@ def chosen(
                 "rank='evidence' needs every eigenvalue, and this sketch has dropped some; give a "
                 "number, a share of the variance, or a sketch of more rows."
             )
-        _require(1, span, samples)
+        _require(1, span, samples, kept)
         found = evidence(spectrum, samples)
         return int(found.argmax()) + 1 if len(found) else 1
     if isinstance(rank, float):
@@ -51,7 +53,7 @@ def chosen(
             raise ConfigError(
                 f"rank: expected an integer, or a share of the variance between 0 and 1, got {rank}"
             )
-        _require(1, span, samples)
+        _require(1, span, samples, kept)
         shares = spectrum.cumsum(0) / total
         enough = int((shares < rank * (1 - 1e-12)).sum()) + 1
         if enough > span:
@@ -61,12 +63,17 @@ def chosen(
             )
         return enough
     rank = operator.index(rank)
-    _require(rank, span, samples)
+    _require(rank, span, samples, kept)
     return rank
 
 
-def _require(rank: int, span: int, samples: int) -> None:
-    if not 1 <= rank < samples:
+def _require(rank: int, span: int, samples: int, kept: bool) -> None:
+    if kept and not 1 <= rank <= samples:
+        raise ConfigError(
+            f"rank: expected 1 to {samples}, which {samples} deviations can span, got {rank}; keep "
+            "more of them (rank= of SWAG), or ask for fewer directions."
+        )
+    if not kept and not 1 <= rank < samples:
         raise ConfigError(
             f"rank: expected 1 to {samples - 1}, which {samples} iterates can span, got {rank}; "
             "collect more iterates, or ask for fewer directions."

@@ -7,6 +7,8 @@ thinning, progress and being stopped and continued bit by bit follow.
 
 from __future__ import annotations
 
+import hashlib
+import operator
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -54,10 +56,13 @@ class Job:
 
     def __post_init__(self) -> None:
         for name in ("chains", "samples", "thin"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}.")
-        if self.warmup is not None and self.warmup < 0:
-            raise ConfigError(f"warmup: expected 0 or more transitions, got {self.warmup}.")
+            setattr(self, name, whole_number(name, getattr(self, name), least=1))
+        if self.warmup is not None:
+            self.warmup = whole_number("warmup", self.warmup, least=0)
+        self.seed = whole_number("seed", self.seed, least=0)
+        if self.start is not None:
+            # of a subspace on another device, or from an optimiser
+            self.start = torch.as_tensor(self.start).detach().to("cpu", torch.float64)
 
     def generator(self) -> torch.Generator:
         """The source of everything random."""
@@ -69,8 +74,7 @@ class Job:
         if self.start is None:
             z = torch.randn(self.chains, density.k, generator=generator, dtype=torch.float64)
             return z * (density.prior_scale or 1.0)
-        start = torch.as_tensor(self.start, dtype=torch.float64)
-        start = start.expand(self.chains, -1) if start.ndim == 1 else start
+        start = self.start.expand(self.chains, -1) if self.start.ndim == 1 else self.start
         if start.shape != (self.chains, density.k):
             raise ConfigError(
                 f"start: expected ({self.chains}, {density.k}) or ({density.k},), got "
@@ -89,7 +93,7 @@ class Job:
         if self.checkpoint is None or not Path(self.checkpoint).exists():
             return None
         state: dict[str, Any] = load_tree(self.checkpoint, kind=KIND)
-        now = self.settings | kind
+        now = self._asked(kind)
         other = [
             f"{name}={state['settings'].get(name)} there, {value} now"
             for name, value in now.items()
@@ -104,13 +108,30 @@ class Job:
             self.memory.load_state_dict(state["memory"])
         return state
 
+    def _asked(self, kind: dict[str, Any]) -> dict[str, Any]:
+        """All that must be the same; a start that is given is told apart by what it holds."""
+        held = None if self.start is None else self.start.contiguous().numpy().tobytes()
+        place = None if held is None else hashlib.sha256(held).hexdigest()[:16]
+        return self.settings | kind | {"start": place}
+
     def keep(self, kind: dict[str, Any], state: dict[str, Any]) -> None:
         """Writes the state in the place of the last one, atomically."""
         if self.checkpoint is not None:
-            body = state | {"settings": self.settings | kind}
+            body = state | {"settings": self._asked(kind)}
             if self.memory is not None:
                 body["memory"] = self.memory.state_dict()
             save_tree(self.checkpoint, body, kind=KIND)
+
+
+def whole_number(name: str, value: Any, *, least: int) -> int:
+    """A number of things, as it was meant."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = least - 1
+    if found < least:
+        raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
+    return found
 
 
 class Sampler(ABC):

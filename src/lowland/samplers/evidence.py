@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from lowland.errors import ConfigError
 from lowland.geometry import Shape
 from lowland.progress import Progress, reporting
 from lowland.records import Evidence
-from lowland.samplers.base import Job
+from lowland.samplers.base import Job, whole_number
 from lowland.samplers.density import Density
 from lowland.samplers.elliptical import EllipticalSlice
 from lowland.samplers.quadrature import Grid
@@ -24,6 +25,10 @@ from lowland.samplers.subspace import log_density
 METHODS = ("grid", "tempering")
 _GRID = 3  # coordinates up to which a grid is exact and cheap
 _KEPT = 0.5  # effective share of particles after a step in temperature
+_FORGOTTEN = 0.1  # the correlation of particles with where they were drawn anew
+_MOVES = 5  # before it is first looked at
+_MOST = 320  # transitions a step
+_FAR = 0.5  # nats of standard error that are warned of
 
 
 def evidence(
@@ -34,7 +39,7 @@ def evidence(
     prior_scale: float = 1.0,
     temperature: float = 1.0,
     particles: int = 128,
-    moves: int = 5,
+    moves: int | None = None,
     repeats: int = 4,
     seed: int = 0,
     loader: Iterable[Any] | None = None,
@@ -47,8 +52,11 @@ def evidence(
 
     By quadrature in up to three coordinates, else by sequential Monte Carlo (Del Moral et al.
     2006) over the power of the likelihood, from the prior to the posterior: each step of the power
-    leaves half of the particles effective, then they are drawn anew and moved by elliptical slice
-    sampling. Repeats, which have nothing but these steps in common, give the standard error.
+    leaves half of the particles effective, then they are drawn anew and moved until they have
+    forgotten where they were drawn, by elliptical slice sampling about a Gaussian with the
+    moments of the other repeats' particles (after Nishihara et al. 2014). Repeats, which have
+    nothing but these steps and Gaussians in common, give the standard error; where it is above half
+    a nat, log Z is likely too small, and there is a warning.
 
     At T != 1 it is the normaliser of the tempered posterior, which compares subspaces at the same T
     alone.
@@ -56,7 +64,8 @@ def evidence(
     Args:
         sub, surface: as `ll.infer` takes them. method: "grid", "tempering", or None: what fits.
         prior_scale: s, in units of the directions B. temperature: T.
-        particles, moves, repeats: of "tempering": points, transitions a step, runs.
+        particles, moves, repeats: of "tempering": points, transitions a step, runs. moves=None: 5
+            or more, until coordinates correlate by less than 0.1 with those before them.
 
     Raises:
         ConfigError: a flat prior; a grid in more than three coordinates; fewer than two repeats or
@@ -97,46 +106,53 @@ def tempered(
     density: Density,
     *,
     particles: int = 128,
-    moves: int = 5,
+    moves: int | None = None,
     repeats: int = 4,
     seed: int = 0,
     progress: Progress = False,
 ) -> Evidence:
     """The evidence of any log density with a Gaussian prior, by sequential Monte Carlo."""
-    if particles < 2 or repeats < 2 or moves < 1:
+    if particles < 2 or repeats < 2 or (moves is not None and moves < 1):
         raise ConfigError(
             "evidence: expected at least two particles, two repeats and one move, got "
             f"{particles}, {repeats} and {moves}."
         )
+    seed = whole_number("seed", seed, least=0)
     _require_prior(density.prior_scale)
     assert density.prior_scale is not None
     generator = torch.Generator().manual_seed(seed)
-    # every repeat's particles go through the density together, and share their steps in power
-    several = repeats * particles
-    z = torch.randn(several, density.k, generator=generator, dtype=torch.float64)
+    z = torch.randn(repeats, particles, density.k, generator=generator, dtype=torch.float64)
     z = density.prior_scale * z
-    value = density.likelihood(z)
+    value = density.likelihood(z.flatten(0, 1)).reshape(repeats, particles)
     power, total = 0.0, torch.zeros(repeats, dtype=torch.float64)
-    steps = 0
+    steps, most = 0, 0
     with reporting(progress, "evidence") as report:
         while power < 1:
-            step = _step(value, 1 - power)
-            weights = step * value.reshape(repeats, particles)
+            step = _step(value.flatten(), 1 - power)  # all repeats take the same
+            weights = step * value
             total += weights.logsumexp(1) - math.log(particles)
             power = 1.0 if step >= 1 - power else power + step
             steps += 1
             report(round(1000 * power), 1000)
             if power == 1:
                 break  # the particles themselves are not asked for
+            around = _gaussians(z, weights)
             chosen = _drawn(weights.softmax(1), generator)
-            z = z.reshape(repeats, particles, -1).gather(
-                1, chosen[..., None].expand(-1, -1, density.k)
-            )
-            z, value = _moved(density, z.flatten(0, 1), power, moves, seed + steps)
-    # the mean of the Zs is unbiased; its error in the logarithm by the delta method
+            z = z.gather(1, chosen[..., None].expand(-1, -1, density.k))
+            z, value, many = _moved(density, z, power, around, moves, seed + steps)
+            most = max(most, many)
+    # the mean of the Zs is unbiased, its error in the logarithm by the delta method; that is a nat
+    # at most, however far the repeats lie apart, while that of their mean says so
     log = total.logsumexp(0) - math.log(repeats)
-    spread = (total - log).exp().std() / math.sqrt(repeats)
-    about = {"power_steps": steps, "repeats": total}
+    spread = max((total - log).exp().std(), total.std()) / math.sqrt(repeats)
+    if spread > _FAR:
+        warnings.warn(
+            f"evidence: the {repeats} repeats lie {float(total.std()):.2g} nats apart (standard "
+            f"deviation), and their mean is then too small rather than too large; raise "
+            f"particles={particles} or moves= (at most {most} were made a step).",
+            stacklevel=2,
+        )
+    about = {"power_steps": steps, "repeats": total, "moves": most}
     return Evidence(float(log), float(spread), "tempering", density.evaluations, about)
 
 
@@ -173,19 +189,101 @@ def _drawn(weights: Tensor, generator: torch.Generator) -> Tensor:  # (repeats, 
     return torch.searchsorted(passed / passed[:, -1:], at, right=True).clamp_max(n - 1)
 
 
+def _gaussians(z: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:  # (R, n, k), (R, n)
+    """For each repeat the mean (R, 1, k) and the Cholesky factor (R, k, k) of the covariance of all
+    the other repeats' weighted particles: of its own they would be too near to where those are.
+
+    Of few effective ones the covariance is drawn towards its diagonal, and in no direction is it
+    that of a point.
+    """
+    repeats, k = len(z), z.shape[2]
+    others = logs.repeat(repeats, 1, 1)  # of repeat r row r
+    others[range(repeats), range(repeats)] = -math.inf
+    weights = others.flatten(1).softmax(1)  # (R, R n)
+    points = z.flatten(0, 1)
+    mean = (weights @ points)[:, None]
+    centred = points - mean  # (R, R n, k)
+    covariance = (weights[..., None] * centred).mT @ centred
+    effective = 1 / weights.square().sum(1)
+    share = (k / (k + effective))[:, None, None]
+    diagonal = torch.diag_embed(covariance.diagonal(dim1=1, dim2=2).clamp_min(1e-300))
+    covariance = (1 - share) * covariance + (share + 1e-12) * diagonal
+    return mean, torch.linalg.cholesky(covariance)
+
+
 def _moved(
-    density: Density, z: Tensor, power: float, moves: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Particles after transitions that leave prior times likelihood^power as it is."""
-    part = Density(
-        lambda points: power * density.likelihood(points),
-        density.k,
-        prior_scale=density.prior_scale,
-    )
-    job = Job(chains=len(z), samples=1, warmup=moves - 1, start=z, seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one draw of each says nothing of R-hat
-        sampler = EllipticalSlice()
-        sampler.run(part, job)
-    # what it compares slices by: without the prior, whose rounding a small power would magnify
-    return sampler.state["z"], sampler.state["likelihood"] / power
+    density: Density,
+    z: Tensor,  # (R, n, k)
+    power: float,
+    around: tuple[Tensor, Tensor],
+    moves: int | None,
+    seed: int,
+) -> tuple[Tensor, Tensor, int]:
+    """Particles after transitions that leave prior times likelihood^power as it is; their
+    likelihood (R, n), and how many transitions they were."""
+    mean, factor = around
+    u = torch.linalg.solve_triangular(factor, (z - mean).mT, upper=False).mT
+    movers = [_Mover(density, power, *one) for one in zip(mean, factor, u, strict=True)]
+    done, block = 0, _MOVES if moves is None else moves
+    while True:
+        for r, mover in enumerate(movers):
+            mover.move(block, seed=(seed, r, done))
+        done += block
+        now = torch.stack([mover.u for mover in movers])
+        if moves is not None or done >= _MOST or _correlation(u, now) < _FORGOTTEN:
+            found = [mover.found() for mover in movers]
+            z, value = (torch.stack(part) for part in zip(*found, strict=True))
+            return z, value, done
+        block = done  # twice as many in all
+
+
+class _Mover:
+    """Elliptical slice sampling of prior times likelihood^power about N(m, L L^T).
+
+    In u, z = m + L u, that density is N(u; 0, I) times what is left of it, which is the nearer to a
+    constant the nearer it is to that Gaussian.
+    """
+
+    def __init__(
+        self, density: Density, power: float, mean: Tensor, factor: Tensor, u: Tensor
+    ) -> None:
+        self.density, self.power, self.mean, self.factor, self.u = density, power, mean, factor, u
+        self.part = Density(self._left, density.k)
+        self.sampler = EllipticalSlice()
+
+    def move(self, transitions: int, *, seed: tuple[int, ...]) -> None:
+        job = Job(
+            chains=len(self.u),
+            samples=1,
+            warmup=transitions - 1,
+            start=self.u,
+            seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one draw of each says nothing of R-hat
+            self.sampler.run(self.part, job)
+        self.u = self.sampler.state["z"]
+
+    def found(self) -> tuple[Tensor, Tensor]:
+        """Where particles are (n, k), and their likelihood (n,)."""
+        z = self._points(self.u)
+        # what was compared, and not evaluated again
+        return z, (self.sampler.state["likelihood"] - self._rest(self.u, z)) / self.power
+
+    def _points(self, u: Tensor) -> Tensor:
+        return self.mean + u @ self.factor.T
+
+    def _rest(self, u: Tensor, z: Tensor) -> Tensor:
+        """All that is left but the likelihood, up to a constant."""
+        return self.density.log_prior(z) + 0.5 * u.square().sum(1)
+
+    def _left(self, u: Tensor) -> Tensor:
+        z = self._points(u)
+        return self.power * self.density.likelihood(z) + self._rest(u, z)
+
+
+def _correlation(before: Tensor, now: Tensor) -> float:  # (R, n, k), (R, n, k)
+    """The mean over repeats and coordinates of their correlation."""
+    a, b = (x - x.mean(1, keepdim=True) for x in (before, now))
+    size = (a.square().sum(1) * b.square().sum(1)).sqrt()
+    return float(((a * b).sum(1) / size.clamp_min(1e-300)).mean())

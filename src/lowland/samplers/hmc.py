@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, NonFiniteError
 from lowland.records import Chain
 from lowland.samplers import adaptation
 from lowland.samplers.adaptation import Array
@@ -86,6 +86,13 @@ class NUTS(MarkovChain):
 
     def begin(self, density: Density, z: Tensor, log_density: Tensor) -> dict[str, Tensor]:
         value, gradient = density.value_and_grad(z)
+        bad = (~torch.isfinite(value)).nonzero().flatten().tolist()
+        if bad:  # of a value that is finite, or there would be no start
+            raise NonFiniteError(
+                f"the gradient of the log density is not finite at the start of {len(bad)} of "
+                f"{len(z)} chains (the first is {bad[0]}); start elsewhere with start=, or take "
+                "'slice' or 'ess', which need no gradient."
+            )
         n, k = z.shape
         zeros, whole = z.new_zeros(n), torch.zeros(n, dtype=torch.int64)
         return adaptation.begin(z, scale=density.prior_scale or 1.0, dense=self.dense) | {

@@ -19,7 +19,8 @@ from lowland.samplers import base
 from lowland.samplers.base import Job, Sampler
 from lowland.samplers.density import Density
 
-WIDE = 6.0  # prior standard deviations from its middle to the box's sides
+WIDE = 6.0  # prior standard deviations from its middle to the box's sides, to begin with
+GROWTH = 8  # boxes that are put to either side, once, of one that the posterior leads out of
 COARSE = {1: 256, 2: 64, 3: 32}  # intervals a side
 STEEP = 3.0  # natural log of the ratio of neighbours, on average: beyond it no grid resolves
 NEGLECT = 1e-3  # of the tolerance: the share of mass that a level may leave out
@@ -47,8 +48,9 @@ class Grid(Sampler):
     `chains`, `samples` and `warmup` of a `Job` do not matter to it.
 
     Args:
-        bounds: (low, high), or a pair for each coordinate: the box to integrate over; None: six
-            prior standard deviations to either side. A flat prior needs them.
+        bounds: (low, high), or a pair for each coordinate: the box to integrate over, whatever lies
+            outside; None: six prior standard deviations to either side, and up to a hundred where
+            the posterior leads there. A flat prior needs them.
         tolerance: see above. coarse: intervals a side to begin with; None: 256, 64 and 32 for one
             to three coordinates. max_evaluations: after which it warns, and gives what it has.
 
@@ -103,7 +105,7 @@ class Grid(Sampler):
             "prior_scale": density.prior_scale,
             "temperature": density.temperature,
         }
-        lattice = self._lattice(density)
+        first = self._lattice(density)
         begun = kept = time.monotonic()
         saved = job.resumed(kind)
         if saved is None:
@@ -111,9 +113,10 @@ class Grid(Sampler):
             # last level that was gone through
             state: dict[str, Any] = {
                 "level": 0,
+                "grown": False,  # whether the box was too small
                 "keys": torch.empty(0, dtype=torch.int64),
                 "log_density": torch.empty(0, dtype=torch.float64),
-                "wanted": lattice.everything(),
+                "wanted": first.everything(),
                 "found": torch.empty(0, dtype=torch.float64),
                 "complete": None,
                 "settled": False,
@@ -130,7 +133,10 @@ class Grid(Sampler):
 
         with reporting(job.progress, self.name) as report:
             while not state["settled"] and self._affords(density, state):
+                lattice = first.grown() if state["grown"] else first
                 grid = lattice.at(state["level"])
+                if not grid.countable:
+                    break
                 while len(state["found"]) < len(state["wanted"]):
                     batch = state["wanted"][len(state["found"]) :][:BATCH]
                     state["found"] = torch.cat([state["found"], density(grid.points(batch))])
@@ -140,7 +146,7 @@ class Grid(Sampler):
                         kept = time.monotonic()
                 self._take_in(lattice, state)
         keep()
-        return self._chain(density, lattice, state)
+        return self._chain(density, first.grown() if state["grown"] else first, state)
 
     def _affords(self, density: Density, state: dict[str, Any]) -> bool:
         more = len(state["wanted"]) - len(state["found"])
@@ -159,6 +165,13 @@ class Grid(Sampler):
         rises = grid.rises(keys, values)
         full = grid.kept(keys, values, rises, NEGLECT * self.tolerance)
         state |= {"keys": keys, "log_density": values, "found": values[:0]}
+        fresh = self.bounds is None and grid.level == 0 and not state["grown"]
+        if fresh and bool(grid.on_edge(full).any()):
+            wider = lattice.grown()
+            state["keys"] = keys = wider.from_inner(keys, lattice)
+            full = wider.from_inner(full, lattice)
+            state["grown"] = True
+            lattice = grid = wider
         state["wanted"] = missing(grid.beside(full), keys)
         if len(state["wanted"]):
             return  # the rim grows
@@ -174,8 +187,12 @@ class Grid(Sampler):
             "moments": moments,
             "moved": moved,
             "steep": steep,
+            "full": full,
         }
         finer = lattice.at(state["level"] + 1)
+        if not finer.countable:
+            state |= {"level": finer.level, "wanted": state["wanted"][:0]}
+            return
         around = finer.around(finer.from_coarser(full, grid))
         keys = finer.from_coarser(keys, grid)
         still = torch.isin(keys, around, assume_unique=True)
@@ -225,6 +242,14 @@ class Grid(Sampler):
                 stacklevel=3,
             )
         logs = values + grid.log_weights(keys)
+        if self.bounds is None and last is not None and bool(grid.on_edge(last["full"]).any()):
+            far = float(grid.high[0]) / (density.prior_scale or 1)
+            warnings.warn(
+                f"grid: the posterior leads beyond {far:.3g} prior standard deviations, where the "
+                "grid ends; take a larger prior_scale, a higher temperature, or another centre.",
+                stacklevel=3,
+            )
+            state["settled"] = False
         alive = logs > -math.inf
         keys, values, logs = keys[alive], values[alive], logs[alive]
         evidence = logs.logsumexp(0)
@@ -278,6 +303,22 @@ class Lattice:
     @property
     def strides(self) -> Tensor:  # (k,)
         return (self.intervals + 1) ** torch.arange(self.k - 1, -1, -1)
+
+    @property
+    def countable(self) -> bool:
+        """Whether the points' numbers are numbers of 64 bits."""
+        return (self.intervals + 1) ** self.k < 2**63
+
+    def grown(self) -> Lattice:
+        """The same lattice in a box that is larger to all sides."""
+        out = GROWTH * (self.high - self.low)
+        side = self.side * (2 * GROWTH + 1)
+        return Lattice(self.low - out, self.high + out, side, self.level)
+
+    def from_inner(self, keys: Tensor, inner: Lattice) -> Tensor:
+        """The numbers here of points of a box that this one has grown from."""
+        ahead = (self.intervals - inner.intervals) // 2
+        return ((inner.indices(keys) + ahead) * self.strides).sum(1)
 
     def everything(self) -> Tensor:
         return torch.arange((self.intervals + 1) ** self.k)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from lowland.core import LossSurface
@@ -15,6 +14,7 @@ from lowland.evaluate.likelihood import LogLikelihood
 from lowland.evaluate.statistics import require_statistics
 from lowland.geometry import Affine, Shape
 from lowland.samplers.density import Density
+from lowland.samplers.minibatches import Minibatches
 
 
 def log_density(
@@ -73,53 +73,41 @@ def log_density(
     def value(z: Tensor) -> Tensor:
         return likelihood.along(sub, z)
 
+    minibatches = Minibatches(
+        sub,
+        surface,
+        loader,
+        batchnorm=batchnorm,
+        seed=seed,
+        strategy=strategy,
+        chunk=chunk,
+    )
     return Density(
         value,
         sub.k,
         prior_scale=prior_scale,
         temperature=temperature,
         gradient=value_and_grad,
-        minibatch=Minibatches(sub, surface, loader, batchnorm=batchnorm, seed=seed),
-        memory=likelihood,
+        minibatch=minibatches,
+        memory=_Memory(likelihood, minibatches),
     )
 
 
-class Minibatches:
-    """Unbiased estimates of the log-likelihood and its gradient from one batch of the loader.
+class _Memory:
+    """How all rows and how minibatches are evaluated."""
 
-    The batch of a step is drawn from all n of them by the seed and the step's number alone, so that
-    a stopped run goes on with the same, and counts n times.
-    """
+    def __init__(self, likelihood: LogLikelihood, minibatches: Minibatches) -> None:
+        self.likelihood, self.minibatches = likelihood, minibatches
 
-    def __init__(
-        self,
-        sub: Shape,
-        surface: LossSurface,
-        loader: Iterable[Any] | None,
-        *,
-        batchnorm: str,
-        seed: int,
-    ) -> None:
-        self.sub, self.surface, self.batchnorm, self.seed = sub, surface, batchnorm, seed
-        self.rows = surface.rows_of(loader)
-        self._batches: list[LogLikelihood] | None = None
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.likelihood.state_dict(),
+            "minibatches": self.minibatches.state_dict(),
+        }
 
-    def __call__(self, z: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        if self._batches is None:
-            held = self.rows.resident()
-            if held is None:
-                raise ConfigError(
-                    "minibatches: the data do not fit in memory; give loader= fewer of them."
-                )
-            self._batches = [
-                LogLikelihood(self.surface, loader=[batch], batchnorm=self.batchnorm)
-                for batch in held
-            ]
-        several = len(self._batches)
-        (number,) = np.random.SeedSequence((self.seed, step)).generate_state(1)
-        one = self._batches[int(number) % several]
-        value, gradient = one.value_and_grad(self.sub, z)
-        return several * value, several * gradient
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.likelihood.load_state_dict(state["rows"])
+        self.minibatches.load_state_dict(state["minibatches"])
 
 
 def settings(

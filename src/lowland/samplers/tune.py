@@ -206,10 +206,11 @@ def _tried(asked: Any, usual: Sequence[float], what: str) -> list[float]:
     if isinstance(asked, str) and asked != _TEMPER:
         raise ConfigError(f"{what}: expected numbers or 'tune', got {asked!r}.")
     found: Any = usual if isinstance(asked, str) else asked
-    values = [float(v) for v in (found if several(found) else [found])]
-    if not values or not all(0 < v < math.inf for v in values):
+    values = list(found) if several(found) else [found]
+    # a flat prior stands alone: beside proper ones it would make T and s hard to tell apart
+    if not values or not all(hasattr(v, "__float__") and 0 < float(v) < math.inf for v in values):
         raise ConfigError(f"{what}: expected at least one number, all positive, got {values}.")
-    return values
+    return [float(v) for v in values]
 
 
 def several(asked: Any) -> bool:

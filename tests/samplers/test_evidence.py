@@ -1,0 +1,76 @@
+"""Sequential Monte Carlo for the evidence, against closed forms and quadrature."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from lowland.errors import ConfigError
+from lowland.samplers import Density, Grid, Job
+from lowland.samplers.evidence import tempered
+from tests.samplers.oracles import banana
+
+
+def gaussian(k, mean, sd):
+    """A density with a likelihood N(z; mean, sd^2), and its log evidence under N(z; 0, 1)."""
+
+    def likelihood(z):
+        return -0.5 * ((z - mean) / sd).square().sum(1) - k * math.log(sd * math.sqrt(2 * math.pi))
+
+    variance = sd**2 + 1
+    return Density(likelihood, k), -0.5 * k * (
+        mean**2 / variance + math.log(2 * math.pi * variance)
+    )
+
+
+@pytest.mark.parametrize(
+    ("k", "mean", "sd"), [(1, 10.0, 0.3), (5, 3.0, 0.5), (20, 0.5, 0.1), (50, 0.3, 0.3)]
+)
+def test_gaussians_within_their_errors(k, mean, sd):
+    off = []
+    for seed in range(4):
+        density, exact = gaussian(k, mean, sd)
+        found = tempered(density, seed=seed)
+        off.append((found.log_evidence - exact) / math.hypot(found.error, 0.1))
+    assert max(map(abs, off)) < 4
+    assert abs(sum(off)) / 2 < 3  # no error that all of them share
+
+
+def test_a_banana_by_quadrature():
+    exact = Grid().run(banana(), Job()).log_evidence
+    found = [tempered(banana(), seed=seed) for seed in range(4)]
+    errors = [(one.log_evidence - exact) / math.hypot(one.error, 0.05) for one in found]
+    assert max(map(abs, errors)) < 4
+
+
+def test_particles_that_are_not_moved_far_enough_are_told():
+    """What the error of the mean of the Zs, at most a nat, would hide."""
+    density, _ = gaussian(30, 1.0, 0.05)
+    with pytest.warns(UserWarning, match=r"repeats lie .* nats apart .* raise particles=16"):
+        found = tempered(density, particles=16, moves=1)
+    assert found.error > 1  # more than that of the mean of the Zs can be
+
+
+def test_more_moves_are_made_where_particles_remember():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        few = tempered(gaussian(2, 1.0, 0.5)[0], particles=16)
+        many = tempered(gaussian(25, 0.5, 0.1)[0], particles=16)
+        said = tempered(gaussian(25, 0.5, 0.1)[0], particles=16, moves=3)
+    assert few.about["moves"] < many.about["moves"]
+    assert said.about["moves"] == 3
+
+
+@pytest.mark.parametrize(
+    "options", [{"particles": 1}, {"repeats": 1}, {"moves": 0}, {"seed": -1}, {"seed": 0.5}]
+)
+def test_bad_input(options):
+    with pytest.raises(ConfigError, match=next(iter(options)).rstrip("s")):
+        tempered(gaussian(1, 0.0, 1.0)[0], **options)
+    flat = Density(lambda z: z.sum(1), 1, prior_scale=None)
+    with pytest.raises(ConfigError, match="flat prior"):
+        tempered(flat)
+    assert torch.isfinite(torch.tensor(tempered(gaussian(1, 0.0, 1.0)[0]).log_evidence))
