@@ -27,6 +27,11 @@ PRIOR_SCALES = (0.5, 1.0, 2.0)
 VI = samplers.Variational(draws=32, steps=1000)
 
 
+def budgets(job: Job) -> tuple[int, int]:
+    """Epochs of a walk that is averaged in its first half, and of all."""
+    return job.protocol.grid.budgets or job.protocol.budgets
+
+
 def walks(
     job: Job,
     run: str,
@@ -38,7 +43,7 @@ def walks(
     weights: dict[int, torch.Tensor] = {}
     swags: dict[int, list[ll.SWAG]] = {}
     lost = [False] * len(which)
-    epochs = max(job.protocol.budgets)
+    epochs = max(budgets(job))
     for depth, factor in itertools.product(job.protocol.grid.depths, job.protocol.grid.factors):
         part = [
             m for m, one in enumerate(settings) if (one["depth"], one["factor"]) == (depth, factor)
@@ -58,6 +63,7 @@ def walks(
             decay=[settings[m]["decay"] for m in part],
             schedule=None if factor == 1 else falling,
             windows=HALVES if factor == 1 else LAST,
+            clip=job.protocol.grid.clip,
             make=lambda features, split, seed, depth=depth: layered(
                 features, [HIDDEN] * depth, seed=1000 * split + seed
             ),
@@ -86,7 +92,7 @@ def chosen(job: Job) -> list[dict[str, Any]]:
     """For each split the walk whose SWAG predicts its held-out rows best, at its best scale; then
     the temperature and prior scale of PCA + ESS that do."""
     data = job.data(HELD)
-    protocol, tried = job.protocol, job.protocol.grid
+    tried = job.protocol.grid
     grid = [
         {"depth": depth, "lr": lr, "decay": decay, "factor": factor}
         for depth, lr, decay, factor in itertools.product(
@@ -103,7 +109,7 @@ def chosen(job: Job) -> list[dict[str, Any]]:
             nll, scale = math.inf, 0.0
             if not lost[m]:
                 nll, scale = validated(held[settings[m]["depth"]][split], swag)
-            epochs = protocol.budgets[window - len(swags[m])]  # the last window ends with the last
+            epochs = budgets(job)[window - len(swags[m])]  # the last window ends with the last
             found = {"window": window, "epochs": epochs, "scale": scale, "nll": nll}
             options[split].append((settings[m] | found, swag))
     best = [min(found, key=lambda one: one[0]["nll"]) for found in options]
@@ -165,7 +171,8 @@ def of_split(
     asked = {name: setting[name] for name in ("temperature", "prior_scale")}
     asked["sampling"] = job.protocol.sampling
     ess = posteriors("pca", "ess", swags, surface, **asked)
-    vi = posteriors("pca", VI, swags[:1], surface, **asked)  # of one network, for the time it takes
+    # of one network, for the time it takes
+    vi = posteriors("pca", asked["sampling"].variational() or VI, swags[:1], surface, **asked)
     return {
         "SGD": mean_of(test, weights),
         "Deep ensemble": figures(test, ll.Ensemble(weights)),

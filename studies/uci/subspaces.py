@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from figures import figures, keep_figures, mean_of
@@ -129,6 +130,10 @@ def tuned(
 
 def papers_subspaces(job: Job) -> dict[str, Any]:
     """Posteriors in subspaces of the networks of the papers' stage, at the paper's temperatures."""
+    if job.splits > job.protocol.subspace_splits:
+        # its networks are not those of a run of all splits
+        out = job.out / f"{job.protocol.subspace_splits}-splits"
+        job = replace(job, splits=job.protocol.subspace_splits, out=out)
     weights, swags, data, lost = trained_as_papers(job)
     methods: dict[str, dict[str, list[float]]] = {}
     sampling = job.protocol.sampling
@@ -144,6 +149,8 @@ def papers_subspaces(job: Job) -> dict[str, Any]:
         temperature = temperature_of(job.name, len(data[split]["train"][0]))
         rows: dict[str, dict[str, float]] = {}
         for title, (kind, sampler) in METHODS.items():
+            if sampler == "vi":
+                sampler = sampling.variational() or sampler
             # of one network but for the sampler of the paper, for the time that they take
             curve, nets = None, own if title == "PCA + ESS" else own[:1]
             if kind == "curve":
@@ -157,4 +164,4 @@ def papers_subspaces(job: Job) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         print(f"{job.name}: split {split + 1} of {job.splits}, {seconds:.0f} s", flush=True)
     job.took["subspaces"] = time.perf_counter() - began
-    return {"methods": methods, "lost": lost}
+    return {"methods": methods, "lost": lost, "splits": job.splits}
