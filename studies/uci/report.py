@@ -77,13 +77,16 @@ def _subspaces(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> l
     methods = own if "SGD" in own else ["SGD", "SWAG", *own]
     for record in records:
         if "SGD" not in record["methods"]:
-            found = networks[record["set"]]["methods"]
-            record["methods"] |= {m: found[m] for m in ("SGD", "SWAG", "Deep ensemble")}
+            found, n = networks[record["set"]]["methods"], record["splits"]  # the first n of all
+            record["methods"] |= {
+                m: {name: values[:n] for name, values in found[m].items()}
+                for m in ("SGD", "SWAG", "Deep ensemble")
+            }
     lines = [
         _origin(records),
         "",
         "Test log-likelihood (Gaussian moment match, the target's units), mean ± standard error "
-        f"over {first['splits']} splits:",
+        f"over {_splits(records)}:",
         "",
         row("set", *methods),
         row(*["---"] * (len(methods) + 1)),
@@ -127,6 +130,13 @@ def _subspaces(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> l
     return [*lines, "", *_settings(records)]
 
 
+def _splits(records: list[dict[str, Any]]) -> str:
+    """How many, and which sets have fewer."""
+    most = max(one["splits"] for one in records)
+    fewer = [f"{one['set']} {one['splits']}" for one in records if one["splits"] < most]
+    return f"{most} splits" + (f" ({', '.join(fewer)})" if fewer else "")
+
+
 def _origin(records: list[dict[str, Any]]) -> str:
     """When, on what and by which command."""
     dates = sorted({record["date"] for record in records})
@@ -136,12 +146,11 @@ def _origin(records: list[dict[str, Any]]) -> str:
 
 
 def _stage(records: list[dict[str, Any]]) -> list[str]:
-    first = records[0]
     lines = [
         _origin(records),
         "",
         "Test log-likelihood (Gaussian moment match, the target's units), mean ± standard error "
-        f"over {first['splits']} splits:",
+        f"over {_splits(records)}:",
         "",
         row("set", *METHODS),
         row(*["---"] * (len(METHODS) + 1)),
