@@ -256,8 +256,10 @@ def test_without_arviz_stats_chains_are_sampled_and_that_is_told(run, tmp_path, 
 
 @pytest.mark.usefixtures("undrawn")
 def test_of_too_few_samples_r_hat_is_not_known(run, tmp_path):
-    few = ["--samples", 1, "--rank", 1, "--temperature", "20"]
+    few = ["--samples", 1, "--rank", 2, "--temperature", "20", "--no-plane"]
     out = subspace(run, *few, "--out", tmp_path / "out")
+    assert "posterior.png" not in out
+    assert not (tmp_path / "out/records/plane.npz").exists()
     assert "R-hat is not known" in out
     assert "nan" not in out
 

@@ -77,6 +77,13 @@ def subspace(
         typer.Option(metavar="FOLDER", help="Of `lowland connect`: RUN/connect without it."),
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Networks in the average.")] = 30,
+    plane: Annotated[
+        bool,
+        typer.Option(
+            help="Whether to draw the log posterior over the first two coordinates, 961 points of "
+            "it: with BatchNorm that takes long."
+        ),
+    ] = True,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where it goes: RUN/subspace/KIND-SAMPLER."),
@@ -106,11 +113,18 @@ def subspace(
     names = subspaces.middle(opened.folder, asked.kind, around)
     stage = Subspaces(place.expanduser(), [opened], names)
     joined = (curve or opened.folder.path / "connect").expanduser()
-    execute(stage, asked, walk=walk, joined=joined, draws=draws, seed=seed)
+    execute(stage, asked, walk=walk, joined=joined, draws=draws, plane=plane, seed=seed)
 
 
 def execute(
-    stage: Subspaces, asked: Inference, *, walk: str, joined: Path, draws: int, seed: int
+    stage: Subspaces,
+    asked: Inference,
+    *,
+    walk: str,
+    joined: Path,
+    draws: int,
+    plane: bool = True,
+    seed: int,
 ) -> Chain:
     """Does what `lowland subspace` does."""
     console = Console()
@@ -165,10 +179,10 @@ def execute(
                 title: predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
                 for title, (file, post) in posts.items()
             }
-            plane = None
-            if sub.k > 1:
+            surface = None
+            if plane and sub.k > 1:
                 progress = bars.add("plane")
-                plane = subspaces.plane(
+                surface = subspaces.plane(
                     stage.setup,
                     chain.within(sub),
                     asked,
@@ -183,7 +197,7 @@ def execute(
         table = Table.from_rows(row(title, pred) for title, pred in preds.items())
         table.save(stage.record("averages.json"))
         show_figures(table, "test", "Test data", console)
-        pictures = _draw(stage, chain, preds, plane)
+        pictures = _draw(stage, chain, preds, surface)
     say(console, f"Results: {stage.path}/")
     say(console, f"Pictures: {', '.join(pictures)}")
     return chain

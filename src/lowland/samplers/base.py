@@ -207,10 +207,8 @@ class MarkovChain(Sampler):
     def run(self, density: Density, job: Job) -> Chain:
         self.check(density)
         warmup = self.warmup if job.warmup is None else job.warmup
-        kind = self.settings() | {
-            "k": density.k,
-            "prior_scale": density.prior_scale,
-            "temperature": density.temperature,
+        kind = self.settings() | density.settings()
+        kind |= {
             "chains": job.chains,
             "warmup": warmup,
             "thin": job.thin,

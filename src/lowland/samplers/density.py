@@ -137,6 +137,14 @@ class Density:
             memory=self.memory,
         )
 
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for a stopped run to go on, the data apart."""
+        return {
+            "k": self.k,
+            "prior_scale": self.prior_scale,
+            "temperature": self.temperature,
+        }
+
     @property
     def has_minibatch(self) -> bool:
         """Whether a part of the data can be evaluated."""

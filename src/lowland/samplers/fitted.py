@@ -76,12 +76,7 @@ class Fitted(Sampler):
     def run(self, density: Density, job: Job) -> Chain:
         self.check(density)
         evaluate = need_minibatches(density, self.minibatch)
-        kind = self.settings() | {
-            "k": density.k,
-            "prior_scale": density.prior_scale,
-            "temperature": density.temperature,
-            "seed": job.seed,
-        }
+        kind = self.settings() | density.settings() | {"seed": job.seed}
         saved = job.resumed(kind)
         generator = job.generator()
         if saved is not None:

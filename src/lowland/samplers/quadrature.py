@@ -100,11 +100,7 @@ class Grid(Sampler):
 
     def run(self, density: Density, job: Job) -> Chain:
         self.check(density)
-        kind = self.settings() | {
-            "k": density.k,
-            "prior_scale": density.prior_scale,
-            "temperature": density.temperature,
-        }
+        kind = self.settings() | density.settings()
         first = self._lattice(density)
         begun = kept = time.monotonic()
         saved = job.resumed(kind)
