@@ -79,6 +79,18 @@ def test_a_list_of_checkpoints_keeps_its_order(tmp_path):
     assert [int(p.buffers["norm.num_batches_tracked"]) for p in store] == [3, 1, 2]
 
 
+def test_copies_beside_numbered_files_are_left_out(tmp_path):
+    for i in (1, 2, 3):
+        checkpoint("plain", tmp_path / f"epoch_{i}.pt", stepped(Net(), i))
+    for name in ("best", "model_last"):
+        checkpoint("plain", tmp_path / f"{name}.pt", stepped(Net(), 3))
+    with pytest.warns(UserWarning, match=r"best.pt, model_last.pt: taken for copies"):
+        store = Trajectory.from_checkpoints(tmp_path, ParamLayout(Net()))
+    assert [int(p.buffers["norm.num_batches_tracked"]) for p in store] == [1, 2, 3]
+    by_name = Trajectory.from_checkpoints(sorted(tmp_path.glob("*.pt")), ParamLayout(Net()))
+    assert len(by_name) == 5
+
+
 class Mine:
     """What a pickle may hold."""
 

@@ -661,3 +661,23 @@ def test_peak_memory_is_that_of_the_moments(dtype, width):
     room = 16 << 20  # cache-sized parts of two threads, whatever P
     assert moments <= 1.1 * (held + size * 4) + room  # (K + 3) P floats
     assert draws <= 1.1 * (held + size * 4) + room  # one draw at a time is the third
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_file_of_a_model_whose_parameters_come_in_another_order(rank, tmp_path):
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(4, 2)
+            self.norm = nn.BatchNorm1d(4)
+            self.first = nn.Linear(5, 4)
+
+    layout = ParamLayout(Net())
+    swag = SWAG(layout, rank=rank)
+    for w in walk(4, layout.size):
+        swag.update(w)
+    swag.save(tmp_path / "swag.safetensors")
+    other = ParamLayout(Other())
+    found = SWAG.load(tmp_path / "swag.safetensors", layout=other)
+    ours, theirs = layout.unflatten(swag.mean), other.unflatten(found.mean)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

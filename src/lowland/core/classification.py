@@ -62,6 +62,11 @@ class Classification(Task):
             form = "multiclass"
         if target is None:
             return form
+        if form == "binary" and self.form is None and 0 <= self.ignore_index <= 1:
+            raise DataError(
+                f"binary classification: ignore_index={self.ignore_index} is one of the labels; "
+                "say form='binary', which ignores none."
+            )
         if form == "multiclass":
             expected: tuple[int, ...] = shape[:1] + shape[2:]
             fits = tuple(target.shape) == expected and output.ndim >= 2

@@ -184,17 +184,49 @@ def take(data: Any, size: int) -> Any:
     return map_tensors(data, lambda t: t[:size] if t.ndim and t.shape[0] == whole else t)
 
 
+def joinable(batch: Any) -> bool:
+    """Whether a batch is its rows and no more, to be taken apart: all tensors have them, and there
+    is no list of other things, which may be one for each row."""
+    size = rows(batch)
+    if not all(tensor.ndim and tensor.shape[0] == size for tensor in tensors(batch)):
+        return False
+
+    def plain(data: Any) -> bool:
+        if isinstance(data, Mapping):
+            return all(map(plain, data.values()))
+        if isinstance(data, tuple | list):
+            if data and not any(isinstance(v, Tensor | Mapping | tuple | list) for v in data):
+                return False
+            return all(map(plain, data))
+        return True
+
+    return plain(batch)
+
+
 def concatenate(batches: list[Any]) -> Any | None:
-    """One batch of many; None where their tensors do not fit together."""
+    """One batch of many; None where they do not fit together: their tensors, or what is beside
+    them, which would be the first batch's."""
     columns = [list(tensors(batch)) for batch in batches]
     if len({tuple((c.shape[1:], c.dtype) for c in column) for column in columns}) != 1:
         return None
-    for batch, column in zip(batches, columns, strict=True):
-        size = rows(batch)
-        if any(tensor.ndim == 0 or tensor.shape[0] != size for tensor in column):
-            return None
+    if not all(map(joinable, batches)) or not all(_alike(batches[0], b) for b in batches[1:]):
+        return None
     joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
     return map_tensors(batches[0], lambda _: next(joined))
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two nestings differ in their tensors' rows alone."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return True
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return list(a) == list(b) and all(_alike(a[key], b[key]) for key in a)
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    try:
+        return a is b or bool(a == b)
+    except Exception:  # of arrays, or what else does not compare
+        return False
 
 
 def map_tensors(data: Any, function: Any, other: Any = None) -> Any:

@@ -72,6 +72,7 @@ class Regression(Task):
                 "dimension."
             )
         if isinstance(self.noise_variance, int | float):
+            self._require_units(output.shape[1])
             return output, torch.full_like(output, self.noise_variance)
         if output.shape[1] % 2:
             raise DataError(
@@ -80,9 +81,19 @@ class Regression(Task):
                 "noise_variance=, or wrap the model in GaussianHead with noise_variance='learned'."
             )
         mean, variance = output.chunk(2, 1)
+        self._require_units(mean.shape[1])
         if self.noise_variance is None:
             variance = F.softplus(variance) + VARIANCE_FLOOR
         return mean, variance
+
+    def _require_units(self, targets: int) -> None:
+        for name in ("target_mean", "target_std"):
+            held = len(getattr(self, name))
+            if held not in (1, targets):
+                raise DataError(
+                    f"regression: {name} holds {held} numbers, and the model predicts {targets} "
+                    "targets; give one number, or one for each target."
+                )
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         mean, variance = self.moments(output)

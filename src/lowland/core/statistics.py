@@ -124,6 +124,7 @@ class Statistics:
                     break
         if seen < 2:
             raise DataError("BatchNorm statistics need at least two rows; give bn_loader= more.")
+        self.template.require_replayable(kept[0].args, kept[0].kwargs)
         return kept
 
     def _pass(

@@ -259,6 +259,7 @@ class LossSurface:
             raise DataError(
                 "the batch has no target: give (inputs, target), a dict with 'labels', or unpack=."
             )
+        self.template.require_replayable(parts.args, parts.kwargs)
         return parts
 
     @torch.enable_grad()

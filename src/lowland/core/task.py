@@ -143,7 +143,18 @@ class Task(ABC):
         return {}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        own = {name.lstrip("_"): value for name, value in vars(self).items() if value is not None}
+        shown = ", ".join(f"{name}={_shown(value)}" for name, value in own.items())
+        return f"{type(self).__name__}({shown})"
+
+
+def _shown(value: Any) -> str:
+    """The same in every process: no addresses."""
+    if isinstance(value, Tensor):
+        return str(value.tolist())
+    named = getattr(value, "__qualname__", None)
+    text = repr(value) if named is None else str(named)
+    return type(value).__qualname__ if " at 0x" in text else text
 
 
 def rows(data: Any) -> int:

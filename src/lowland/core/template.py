@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lowland.core import batchnorm as bn
+from lowland.core.data import map_tensors, tensors
 from lowland.core.layout import clean, clean_names
+from lowland.errors import DataError
 
 Buffers = dict[str, Tensor]
 
@@ -58,6 +60,7 @@ class Template:
         training = self.module.training
         self._always_eval = [m for m in self.module.modules() if training and not m.training]
         self._mode = ""
+        self._replayable = False  # whether that is known
         # the module has one mode and one set of hooks at a time: threads take turns
         self.lock = threading.RLock()
         # some modules write to their parameters in the forward pass, which would be the caller's w
@@ -123,6 +126,28 @@ class Template:
         finally:
             for (slot, key, _), mine in zip(filled, own, strict=True):
                 slot[key] = mine
+
+    def require_replayable(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Looks, once, whether the model writes into its inputs, which are held and seen again.
+
+        Raises:
+            DataError: where the same rows would give something else the second time.
+        """
+        if self._replayable or torch.is_inference_mode_enabled():
+            return
+        args, kwargs = map_tensors((args, dict(kwargs)), Tensor.clone)
+        before = [tensor._version for tensor in tensors((args, kwargs))]
+        with torch.no_grad():
+            first = self({}, {}, args, kwargs)
+            if before != [tensor._version for tensor in tensors((args, kwargs))]:
+                kept = [tensor.clone() for tensor in tensors(first)]
+                again = self({}, {}, args, kwargs)
+                if not all(map(torch.equal, kept, tensors(again))):
+                    raise DataError(
+                        "the model writes into its inputs, so that each evaluation sees other "
+                        "rows; let it work on a copy (x = x * 2 instead of x.mul_(2))."
+                    )
+        self._replayable = True
 
     def __getstate__(self) -> dict[str, Any]:
         kept = vars(self).items()

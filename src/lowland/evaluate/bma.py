@@ -265,7 +265,8 @@ class Average:
             found |= {"probs": averages.get("probs"), "targets": target}
             if isinstance(task, Regression):
                 found |= _in_units(task, averages, target)
-        return Predictive(task.kind, self.samples, **map_tensors(found, Tensor.cpu))
+        form = task.form if isinstance(task, Classification) else None
+        return Predictive(task.kind, self.samples, form=form, **map_tensors(found, Tensor.cpu))
 
 
 def settled(

@@ -20,6 +20,7 @@ from lowland.evaluate.metrics import (
     items,
     pairs,
     reliability_of,
+    task_of,
 )
 from lowland.evaluate.metrics import reliability as reliability  # its place for readers
 from lowland.records import Predictive
@@ -54,7 +55,7 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
             "temperature scaling needs probabilities and targets: predict labelled rows with "
             "keep='probs'."
         )
-    probs, labels = categorical(task or Classification(), pred.probs, pred.targets)
+    probs, labels = categorical(task_of(pred, task), pred.probs, pred.targets)
     log_probs = _log(probs)
     if bool((log_probs.argmax(1) == labels).all()):
         warnings.warn(
@@ -90,7 +91,7 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
     >>> temper(pred, 0.5).probs
     tensor([[0.9412, 0.0588]])
     """
-    task = task or Classification()
+    task = task_of(pred, task)
     if pred.probs is None:
         raise DataError("the predictive has no probabilities: predict with keep='probs'.")
     if not 0 < temperature < math.inf:
@@ -105,11 +106,15 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
     names = ("nll_by_samples", "error_by_samples", "entropy", "mutual_information")
     changed: dict[str, Any] = {"probs": probs, **dict.fromkeys(names)}
     if pred.targets is not None:
-        rows, labels = items(task, probs, pred.targets)
+        _, labels = items(task, probs, pred.targets)
         if labels.ndim == 2:
-            log_prob = _log(torch.where(labels == 1, rows, 1 - rows)).sum(1)
+            each = (_log(pairs(pred.probs)) / temperature).log_softmax(1)  # (N, 2, C)
+            log_prob = each.gather(1, labels[:, None])[:, 0].sum(1)
         else:
-            log_prob = _log(rows).gather(1, labels[:, None])[:, 0]
+            # of what was before: tempered probabilities may be too small for their precision
+            before, _ = items(task, pred.probs, pred.targets)
+            logs = (_log(before) / temperature).log_softmax(1)
+            log_prob = logs.gather(1, labels[:, None])[:, 0]
         changed |= {
             "target_log_prob": log_prob,
             "reliability": reliability_of(task, probs, pred.targets),

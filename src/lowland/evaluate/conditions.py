@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Any
 
@@ -12,6 +13,8 @@ from lowland.core import LossSurface
 from lowland.core.data import row_hashes
 from lowland.core.task import rows as rows_in
 from lowland.geometry import Shape
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def conditions(
@@ -51,13 +54,15 @@ def print_of(*tensors: Tensor) -> str:
 def model_of(surface: LossSurface) -> str:
     """Names and shapes of w, and a checksum of what else a loss depends on in the model.
 
-    That is buffers, and parameters that are no part of w.
+    That is its layers as it prints them, buffers, and parameters that are no part of w.
     """
     template = surface.template
+    layers = _ADDRESS.sub("", repr(template.module)).encode()
     mine = {place for name in surface.layout.names for place in template.places[name]}
     named = dict(template.module.named_parameters(remove_duplicate=False))
     others = [parameter for name, parameter in named.items() if name not in mine]
-    return f"{surface.layout.fingerprint} {print_of(*surface.buffers.values(), *others)}"
+    held = print_of(*surface.buffers.values(), *others)
+    return f"{surface.layout.fingerprint} {zlib.crc32(layers):08x} {held}"
 
 
 def statistics_of(surface: LossSurface) -> str | None:

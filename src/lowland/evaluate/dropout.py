@@ -62,6 +62,8 @@ def mc_dropout(
         )
     data = surface.rows_of(loader)
     resident = data.resident()
+    some = data.first() if resident is None else resident[0]
+    surface.template.require_replayable(some.args, some.kwargs)
     average = Average(surface.task, example=surface.data.first, errors_too=True)
     with torch.no_grad(), reporting(progress, "MC dropout") as report:
         for number in range(samples):

@@ -83,7 +83,7 @@ def is_largest(scores: Tensor, labels: Tensor) -> Tensor:  # (n, B, C, ...), (1,
         largest = scores.amax(2, keepdim=True)
         there = scores == largest
         if int(there.count_nonzero()) == largest.numel():  # no ties, of which the first counts
-            index = labels.clamp_min(0).expand(len(scores), *labels.shape[1:])
+            index = labels.clamp(0, scores.shape[2] - 1).expand(len(scores), *labels.shape[1:])
             return there.gather(2, index.unsqueeze(2)).squeeze(2)
     return scores.argmax(2) == labels
 

@@ -131,6 +131,8 @@ class _Pass:
         self.data = rows_for(surface, loader, count=count)
         self.resident = self.data.resident()
         self.sink = sink
+        some = self.data.first() if self.resident is None else self.resident[0]
+        surface.template.require_replayable(some.args, some.kwargs)
 
     def take(self, task: Task, outputs: Any, first: int, n: int) -> None:
         """A chunk of n points, of which `outputs` gives the outputs, sees every batch."""

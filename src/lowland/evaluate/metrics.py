@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TypeGuard
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lowland.core import Classification, LanguageModeling, Regression, Task
 from lowland.errors import ConfigError
-from lowland.records import Reliability
+from lowland.records import Predictive, Reliability
 
 BINS = 15
 Z95 = 1.959963984540054  # half the width of a central 95% interval, in standard deviations
@@ -110,6 +111,16 @@ def pairs(probs: Tensor) -> Tensor:  # (N, L) -> (N, 2, L)
 
 def _by_label(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return pairs(probs).movedim(1, -1).reshape(-1, 2), labels.reshape(-1)
+
+
+def task_of(pred: Predictive, task: Task | None) -> Task:
+    """The task that a prediction was made with, in the form that its labels showed then: integer
+    targets of several labels, or no targets at all, would not tell."""
+    task = task or Classification()
+    if isinstance(task, Classification) and task.form is None and pred.form is not None:
+        task = copy.copy(task)
+        task.form = pred.form
+    return task
 
 
 def is_multilabel(task: Task, probs: Tensor, target: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowland.core import Classification, Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.metrics import pairs
+from lowland.evaluate.metrics import pairs, task_of
 from lowland.posteriors.noise import DATA, generator
 from lowland.records import Predictive, Table
 
@@ -63,7 +63,8 @@ def uncertainties(pred: Predictive, *, task: Task | None = None) -> dict[str, Te
         return {"variance": pred.variance.double().log().flatten(1).mean(1)}
     if pred.probs is None:
         raise DataError("the prediction holds no probabilities: predict with keep='probs'.")
-    task = task if isinstance(task, Classification) else Classification()
+    meant = task_of(pred, task)
+    task = meant if isinstance(meant, Classification) else Classification()
     probs = pred.probs.double()
     entropy = task.entropy(probs) if pred.entropy is None else pred.entropy.double()
     each = pairs(probs) if task.form == "multilabel" else probs

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from lowland.core import Classification, Task
+from lowland.core import Task
 from lowland.errors import DataError
-from lowland.evaluate.metrics import figures, reliability_of
+from lowland.evaluate.metrics import figures, reliability_of, task_of
 from lowland.records import Predictive
 
 
@@ -27,7 +27,7 @@ def part(pred: Predictive, start: int, stop: int, *, task: Task | None = None) -
     """
     if pred.probs is None:
         raise DataError("the prediction holds no probabilities: predict with keep='probs'.")
-    task = task or Classification()
+    task = task_of(pred, task)
     rows = slice(start, stop)
     found: dict[str, Any] = {"probs": pred.probs[rows], "figures": {}}
     found |= {"nll_by_samples": None, "error_by_samples": None}

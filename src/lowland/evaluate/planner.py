@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Point
-from lowland.core.data import free_memory, nbytes, take
+from lowland.core.data import free_memory, joinable, nbytes, take
 from lowland.core.task import rows
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
@@ -185,7 +185,7 @@ def most_points(surface: LossSurface, batch: Any, output_bytes: int = 0) -> int:
 
 def _output_bytes(surface: LossSurface, batch: Any, point: Point, held: int | None) -> int:
     """Of one row of the batch, times the rows that are held."""
-    one = take(batch, 1)
+    one = take(batch, 1) if joinable(batch) else batch
     args, kwargs, _ = surface.task.parts(one)
     with torch.no_grad():
         output = surface.forward(surface.layout.materialise(point.weights), {}, args, kwargs)

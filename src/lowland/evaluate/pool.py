@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowland.core import Classification, Regression, Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.metrics import figures, reliability_of, total_variance
+from lowland.evaluate.metrics import figures, reliability_of, task_of, total_variance
 from lowland.records import Predictive
 
 
@@ -46,7 +46,7 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
     log_prob = _log_mean([p.target_log_prob for p in preds])
     found: dict[str, Any] = {"targets": first.targets, "target_log_prob": log_prob}
     if first.probs is not None:
-        task = Classification() if task is None else task
+        task = task_of(first, task)
         averages = {"probs": _mean([p.probs for p in preds])}
         found |= averages | _information(preds, averages["probs"], task)
         if log_prob is not None and first.targets is not None:
@@ -64,7 +64,7 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
     if log_prob is not None and first.targets is not None:
         every = figures(task, averages, log_prob, first.targets)
         found["figures"] = {n: v for n, v in every.items() if not n.endswith("_normalised")}
-    return Predictive(first.kind, sum(p.samples for p in preds), **found)
+    return Predictive(first.kind, sum(p.samples for p in preds), form=first.form, **found)
 
 
 def _information(preds: Sequence[Predictive], probs: Tensor, task: Task) -> dict[str, Tensor]:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.core import Classification, Task
+from lowland.core import Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.metrics import categorical
+from lowland.evaluate.metrics import categorical, task_of
 from lowland.evaluate.ood import uncertainties
 from lowland.records import Predictive, RiskCoverage
 
@@ -39,7 +39,7 @@ def selective(
             "selective prediction needs probabilities and targets: predict labelled rows with "
             "keep='probs'."
         )
-    probs, labels = categorical(task or Classification(), pred.probs, pred.targets)
+    probs, labels = categorical(task_of(pred, task), pred.probs, pred.targets)
     wrong = (probs.argmax(1) != labels).double()
     scores = _scores(pred, probs, task)
     if score not in scores:

@@ -77,6 +77,11 @@ def tune_scale(
         if pred.nll_by_samples is None:
             raise DataError("a scale is chosen by its NLL: give rows with targets.")
         found.append(pred.metrics()["nll"])
+    if not any(map(math.isfinite, found)):
+        raise NonFiniteError(
+            "no scale gives a finite NLL on the validation rows; look at the mean's loss, and "
+            "leave out iterates of a run that diverged."
+        )
     best = min(range(len(found)), key=found.__getitem__)
     rows = [{"scale": s, "nll": nll} for s, nll in zip(scales, found, strict=True)]
     return scaled.with_scale(scales[best]), Table.from_rows(rows)

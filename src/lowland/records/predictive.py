@@ -26,6 +26,7 @@ class Predictive(Record):
         nll_by_samples: (S,), the NLL of the average of the first s samples.
         error_by_samples: (S,), its error, a fraction, of a classifier; None in older files.
         figures: what `metrics()` gives.
+        form: of a classifier's labels, as `Classification(form=)`; None in older files.
     """
 
     figure = "predictive"
@@ -42,6 +43,7 @@ class Predictive(Record):
     reliability: dict[str, Tensor] | None = None
     figures: dict[str, float] = field(default_factory=dict)
     error_by_samples: Tensor | None = None
+    form: str | None = None
 
     def metrics(self) -> dict[str, float]:
         """accuracy, nll, ece, brier | rmse, nll, nll_gaussian, coverage; {} without targets."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _PLAIN = (".safetensors", ".pt", ".pth", ".bin")
 # what trainers leave beside the weights
 _OTHERS = re.compile(r"^(optimizer|scheduler|scaler|training_args|rng_state|lowland)\b", re.I)
 _TRAINER = re.compile(r"^checkpoint-(\d+)$")
+_COPY = re.compile(r"(?:.*[_-])?(best|last|latest|final)(?:[_-].*)?", re.I)
 _STEP = re.compile(r"step[=_-]?(\d+)", re.I)
 _EPOCH = re.compile(r"(?:epoch|iter|iteration|checkpoint|ckpt)[=_-]?(\d+)", re.I)
 
@@ -189,4 +191,12 @@ def _plain(folder: Path) -> list[Checkpoint]:
         for p in folder.iterdir()
         if p.is_file() and p.suffix in _PLAIN and not _OTHERS.match(p.name)
     ]
+    copies = [p for p in files if _COPY.fullmatch(p.stem)]
+    if copies and len(files) - len(copies) > 1 and any(re.search(r"\d", p.stem) for p in files):
+        warnings.warn(
+            f"{', '.join(p.name for p in sorted(copies))}: taken for copies of the numbered "
+            "files, and left out; name the files to average where they are not.",
+            stacklevel=2,
+        )
+        files = [p for p in files if p not in copies]
     return [_checkpoint(p) for p in sorted(files, key=lambda p: natural(p.name))]

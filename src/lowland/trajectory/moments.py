@@ -207,7 +207,7 @@ def _arranged(
     def moved(vectors: Tensor) -> Tensor:  # (..., P)
         named = theirs.unflatten(vectors)
         pieces = [named[places[name]] for name in ours.names]
-        return torch.cat([p.reshape(*vectors.shape[:-1], -1) for p in pieces], dim=-1)
+        return torch.cat([p.flatten(vectors.ndim - 1) for p in pieces], dim=-1)
 
     tensors = {k: moved(v) for k, v in state.items() if isinstance(v, Tensor)}
     return state | tensors | {"layout": ours.spec()}
