@@ -128,3 +128,10 @@ def test_nearest_on_a_line_in_closed_form():
     t, far = line.coords_of(torch.tensor([[1.0, 2.0], [-3.0, 4.0], [9.0, 0.0]]))
     assert t[:, 0].tolist() == pytest.approx([0.25, 0, 1], abs=1e-7)
     assert far.tolist() == pytest.approx([2, 5, 5])
+
+
+def test_a_sharp_turn_has_one_length():
+    a, b = torch.zeros(2, dtype=torch.float64), torch.tensor([1e-3, 0.0], dtype=torch.float64)
+    bend = torch.tensor([5.0, 0.0], dtype=torch.float64)
+    curve = ll.Bezier.between(a, b).with_anchors(torch.stack([a, bend, b]))
+    assert float(curve.length_to([1.0])[0]) == pytest.approx(curve.length(), rel=1e-9)

@@ -172,6 +172,8 @@ def test_complexes_that_are_none_are_refused():
         ll.SimplicialComplex([ll.Simplex([a, b]), ll.Simplex([b, c, d])])
     mixed = ll.SimplicialComplex([ll.Simplex([a, b]), ll.Simplex([b, c, d])], weights="equal")
     assert mixed.shares().tolist() == [0.5, 0.5]
+    with pytest.raises(ll.ConfigError, match=r"2 and 3 vertices .* do not add up"):
+        mixed.log_volume()
     with pytest.raises(ll.ConfigError, match="occurs twice"):
         ll.SimplicialComplex([ll.Simplex([a, b]), ll.Simplex([b, a])])
     with pytest.raises(ll.LayoutError, match="P = 50, 3"):

@@ -185,3 +185,26 @@ def test_blocks_that_overlap_are_fixed() -> None:
     unify(one, other)
     assert roots(one) == roots(other)
     assert roots(one)[0].fixed
+
+
+class Unpools(nn.Module):
+    """Indices of one layer's maxima place another's values: their channels belong together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+        self.last = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, places = self.pool(torch.relu(self.first(x)))
+        return self.last(self.unpool(torch.relu(self.inner(h)), places)).mean((2, 3))
+
+
+def test_unpooling_is_not_taken_for_pooling():
+    torch.manual_seed(0)
+    model = Unpools()
+    layout = ll.ParamLayout(model)
+    one, other = (layout.flatten(Unpools()) for _ in range(2))
+    with pytest.raises(ll.ConfigError, match="unpool"):
+        ll.align(model, one, other, inputs=torch.randn(4, 1, 8, 8))

@@ -1,5 +1,6 @@
 """Orders and transforms are functions of (seed, epoch, batch)."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import TensorDataset
@@ -94,3 +95,16 @@ def test_transforms_of_two_batches_and_two_epochs_differ():
 def test_data_that_make_no_batches(data, options, error):
     with pytest.raises(ll.LowlandError, match=error):
         ll.Batches(data, **{"batch_size": 2, **options})
+
+
+def test_arrays_beside_tensors_are_refused():
+    data = {"x": torch.zeros(20, 2), "weight": np.ones(20)}
+    with pytest.raises(ll.DataError, match="an array among them"):
+        ll.Batches(data, batch_size=5)
+
+
+def test_content_tells_data_apart():
+    x = torch.randn(5000, 3)
+    one, same, other = (ll.Batches((t,), batch_size=5) for t in (x, x.clone(), x + 1))
+    assert one.content() == same.content() != other.content()
+    assert ll.Batches([(x[i],) for i in range(3)], batch_size=1).content() is not None

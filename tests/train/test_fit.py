@@ -1,5 +1,7 @@
 """Shapes of low loss: gradients by the chain rule, optima in closed form, resuming anywhere."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -492,3 +494,19 @@ def test_an_optimizer_that_leaves_the_anchors_is_refused():
     curve = ll.Bezier.between(torch.zeros(4), torch.ones(4))
     with pytest.raises(ConfigError, match="writes into them"):
         ll.fit(curve, bowl(), epochs=3, optimizer=lambda ps: Replacing(ps, lr=0.1))
+
+
+def test_labels_are_looked_at_where_draws_go_together():
+    data = [(torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 1]))]
+    surface = ll.LossSurface(nn.Linear(3, 1), ll.Classification("binary"), data)
+    w = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ll.DataError, match="labels 0 or 1, got 2"):
+        ll.fit(ll.Bezier.between(*w), surface, epochs=1, samples=2, strategy="vmap")
+
+
+@pytest.mark.parametrize("options", [{"weight_decay": -0.5}, {"weight_decay": math.nan}])
+def test_decay_is_not_negative(options):
+    data = [(torch.randn(6, 3), torch.randn(6, 1))]
+    surface = ll.LossSurface(nn.Linear(3, 1), ll.Regression(noise_variance=1.0), data)
+    with pytest.raises(ll.ConfigError, match="weight_decay"):
+        ll.fit(ll.Bezier.between(torch.zeros(4), torch.ones(4)), surface, epochs=1, **options)

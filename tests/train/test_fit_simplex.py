@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import lowland as ll
+from lowland.train.along import _seen
 from tests.models import CASES, every_case
 from tests.train.fitting import bowl, run_of
 from tests.train.resuming import Boom, Count, watched
@@ -229,3 +230,17 @@ def test_a_simplex_that_collapses_is_told():
     run.model.matrix[2] = run.model.matrix[1]
     with pytest.raises(ll.NonFiniteError, match="the volume is gone at step 1"):
         run.at(run.draws(1)[0], surface.task.parts(next(iter(surface.data.loader))), out=run.means)
+
+
+@pytest.mark.parametrize("height", [1e-1, 1e-3, 1e-4])
+def test_the_volume_of_a_slender_simplex_keeps_its_gradient(height):
+    """Of a right triangle the gradient of the log volume by the top is 1 / height upwards."""
+    g = torch.Generator().manual_seed(0)
+    base = torch.randn(20_000, generator=g)
+    along, up = torch.linalg.qr(torch.randn(20_000, 2, generator=g)).Q.T
+    simplex = ll.Simplex([base, base + along, base + height * up])
+    anchors = simplex.anchors.float()
+    gram = _seen(anchors, simplex).requires_grad_()
+    (by,) = torch.autograd.grad(simplex.log_volume(gram), gram)
+    top = ((by + by.mT) @ (anchors - anchors[0]).double())[2]
+    assert float(top.norm()) * height == pytest.approx(1, abs=0.01)

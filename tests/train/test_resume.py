@@ -200,13 +200,13 @@ def test_numbers_below_one_are_refused_by_name(tmp_path, train, name):
 # -- checkpoints that do not fit -------------------------------------------------------------------
 
 
-def train(path, *, model=None, data=None, lr=0.1, momentum=0.9, **options):
+def train(path, *, model=None, data=None, task=None, lr=0.1, momentum=0.9, **options):
     model = network() if model is None else model
     data = ll.Batches(rows(), batch_size=5) if data is None else data
     made = {"epochs": 2, "seed": 0} | options
     ll.sgd(
         model,
-        ll.Classification(),
+        ll.Classification() if task is None else task,
         data,
         optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=momentum),
         checkpoint=path,
@@ -220,6 +220,8 @@ def train(path, *, model=None, data=None, lr=0.1, momentum=0.9, **options):
     [{"epochs": 3}, {"seed": 1}, {"accumulate": 2}, {"lr": 0.2}, {"momentum": 0.0}, {"clip": 1.0},
      {"data": ll.Batches(rows(), batch_size=6)}, {"data": ll.Batches(rows(), batch_size=5, seed=1)},
      {"schedule": lambda o: ll.ConstantSchedule(o)},
+     {"data": ll.Batches((-rows()[0], rows()[1]), batch_size=5)},
+     {"task": ll.Classification(ignore_index=2)},
      {"model": nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 3))}],
     ids=lambda changed: next(iter(changed)),
 )  # fmt: skip
@@ -227,6 +229,14 @@ def test_changed_settings_are_refused(tmp_path, changed):
     train(tmp_path / "c")
     with pytest.raises(ll.ConfigError, match="other settings"):
         train(tmp_path / "c", **changed)
+
+
+def test_a_schedule_of_other_numbers_is_refused(tmp_path):
+    falls = lambda by: lambda o: torch.optim.lr_scheduler.ExponentialLR(o, by)  # noqa: E731
+    train(tmp_path / "c", schedule=falls(0.97))
+    train(tmp_path / "c", schedule=falls(0.97))
+    with pytest.raises(ll.ConfigError, match="other settings"):
+        train(tmp_path / "c", schedule=falls(0.2))
 
 
 def test_foreign_and_damaged_checkpoints(tmp_path):

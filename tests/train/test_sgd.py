@@ -1,5 +1,6 @@
 """The training loop against loops written out by hand, and what it leaves alone."""
 
+import math
 import random
 
 import numpy as np
@@ -335,3 +336,36 @@ def test_masked_tokens_do_not_count():
     loss.backward()
     optimizer.step()
     torch.testing.assert_close(model.embed.weight, twin.embed.weight)
+
+
+def test_rules_that_ask_for_more_than_a_step_are_refused():
+    data = [(torch.randn(4, 2), torch.randn(4, 1))]
+    task = ll.Regression(noise_variance=1.0)
+    with pytest.raises(ll.ConfigError, match="LBFGS evaluates the loss several times"):
+        ll.sgd(nn.Linear(2, 1), task, data, epochs=1, optimizer=torch.optim.LBFGS)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    with pytest.raises(ll.ConfigError, match="ReduceLROnPlateau asks for a figure"):
+        ll.sgd(nn.Linear(2, 1), task, data, epochs=1, schedule=plateau)
+
+
+@pytest.mark.parametrize("clip", [0, -1.0, math.inf, math.nan])
+def test_a_norm_to_clip_at_is_positive(clip):
+    data = [(torch.randn(4, 2), torch.randn(4, 1))]
+    with pytest.raises(ll.ConfigError, match="clip"):
+        ll.sgd(nn.Linear(2, 1), ll.Regression(noise_variance=1.0), data, epochs=1, clip=clip)
+
+
+def test_an_iterator_is_told_from_an_empty_loader():
+    data = iter([(torch.randn(4, 2), torch.randn(4, 1))])
+    with pytest.raises(ll.DataError, match="give a loader, not an iterator"):
+        ll.sgd(nn.Linear(2, 1), ll.Regression(noise_variance=1.0), data, epochs=2)
+
+
+def test_autocast_is_the_devices_own():
+    from lowland.core.template import autocast_dtype
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert autocast_dtype(True, cpu) is torch.bfloat16
+    assert autocast_dtype(True, gpu) is torch.float16  # so that losses are scaled, and fit refuses
+    assert autocast_dtype(torch.bfloat16, gpu) is torch.bfloat16
+    assert autocast_dtype(None, gpu) is autocast_dtype(False, gpu) is None

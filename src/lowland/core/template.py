@@ -20,6 +20,13 @@ from lowland.errors import DataError
 Buffers = dict[str, Tensor]
 
 
+def autocast_dtype(asked: bool | torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """What is meant: True is the device's usual one, which on a GPU is float16; None: none."""
+    if asked is True:
+        return torch.get_autocast_dtype(device.type)
+    return asked or None
+
+
 class Template:
     """The structure of a model, called with parameters and buffers by name.
 
@@ -52,7 +59,7 @@ class Template:
         if device is not None:
             self.device = torch.device(device)
         self.module.to(self.device)
-        self.autocast = autocast
+        self.autocast = autocast_dtype(autocast, self.device)
         self.layers = bn.layers_of(self.module)
         self.statistics = bn.statistics_of(self.layers)
         self._read_only = frozenset(bn.statistics_of(bn.every_layer(self.module)))
@@ -183,8 +190,7 @@ class Template:
         """The autocast that the model is called under."""
         if not self.autocast:
             return contextlib.nullcontext()
-        dtype = None if self.autocast is True else self.autocast
-        return torch.autocast(self.device.type, dtype=dtype)
+        return torch.autocast(self.device.type, dtype=self.autocast)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

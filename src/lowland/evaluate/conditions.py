@@ -46,8 +46,10 @@ def print_of(*tensors: Tensor) -> str:
     """
     crc = 0
     for tensor in tensors:
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        crc = zlib.crc32(data.numpy().data, crc)
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if flat.numel() == 1:  # an expanded number has a stride of 0, which no view of bytes takes
+            flat = flat.clone(memory_format=torch.contiguous_format)
+        crc = zlib.crc32(flat.view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
 
 

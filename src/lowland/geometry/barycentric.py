@@ -80,7 +80,16 @@ class Barycentric(Shape):
 
         Overlaps of simplexes are counted as often as they occur. -inf where all are flat, 0 for a
         single point.
+
+        Raises:
+            ConfigError: simplexes of different dimensions, whose volumes do not add up.
         """
+        counts = sorted({len(cell) for cell in self.cells})
+        if len(counts) > 1:
+            raise ConfigError(
+                f"simplexes of {' and '.join(map(str, counts))} vertices have volumes of different "
+                "dimensions, which do not add up; take log_volumes()."
+            )
         return torch.logsumexp(self.log_volumes(gram), 0)
 
     def shares(self, gram: Tensor | None = None) -> Tensor:

@@ -80,7 +80,7 @@ class Curve(Shape):
     def length_to(self, t: Any) -> Tensor:
         r"""\(\int_0^t |w'(u)|\, du\) for t (n,) or (n, 1): (n,) float64, negative before 0.
 
-        By Gauss and Legendre between the breaks and the points: exact for straight pieces.
+        By Gauss and Legendre between the points, piece by piece: exact for straight pieces.
 
         >>> from lowland.geometry import Line
         >>> Line(torch.zeros(2), torch.tensor([3.0, 4.0])).length_to([0.0, 0.5, 1.0])
@@ -88,7 +88,8 @@ class Curve(Shape):
         """
         t = self._rows(t)[:, 0].cpu()
         breaks = torch.tensor(self.breaks, dtype=torch.float64)
-        knots = torch.cat([breaks, t]).unique()
+        panels = [torch.linspace(a, b, _PANELS + 1).double() for a, b in self._pieces()]
+        knots = torch.cat([breaks, *panels, t]).unique()
         nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(_NODES))
         width = (knots[1:] - knots[:-1])[:, None]
         at = knots[:-1, None] + width * (nodes + 1) / 2  # (pieces, nodes)
@@ -98,7 +99,7 @@ class Curve(Shape):
 
     def at_arc(self, share: Any) -> Tensor:
         """t (n, 1) where these shares in [0, 1] of the length are behind: even steps along w."""
-        share = torch.as_tensor(share, dtype=torch.float64).reshape(-1)
+        share = torch.as_tensor(share, dtype=torch.float64).reshape(-1).cpu()
         gram = self.gram()
         t = torch.cat(
             [torch.linspace(a, b, _GRID + 1, dtype=torch.float64) for a, b in self._pieces()]

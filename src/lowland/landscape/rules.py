@@ -20,7 +20,7 @@ Dims = tuple[Dim, ...]
 Of = Callable[[Tensor], Dims]  # the dimensions of a tensor
 Rule = Callable[[Of, Mapping[str, Any], Any], "Dims | list[Dims] | None"]
 
-_SPATIAL = re.compile(r"(?:pool|upsample_\w+|(?:reflection|replication)_pad)(\d)d")
+_SPATIAL = re.compile(r"(?:(?<!un)pool|upsample_\w+|(?:reflection|replication)_pad)(\d)d")
 
 
 def rule_of(operation: Any) -> Rule | None:

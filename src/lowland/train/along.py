@@ -15,6 +15,7 @@ from lowland.core import LossSurface
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.geometry import Curve, Shape
+from lowland.geometry.barycentric import Barycentric
 from lowland.geometry.base import combined, rounds
 from lowland.train import checkpoint as disk
 from lowland.train.flat import FlatModel
@@ -23,6 +24,7 @@ from lowland.train.run import Run
 
 STRATA = 64  # draws of t that are stratified together
 _PIECE = 1 << 15  # weights of every anchor that are looked at together: they stay in the cache
+_SLENDER = 0.03  # of the height to the length of a simplex, below which float32 loses its volume
 _FORGETS = 0.99  # of the running mean of the loss, a step
 
 
@@ -56,15 +58,16 @@ def _density(shape: Shape, measure: str) -> Callable[[Tensor, Tensor], Tensor] |
         return lambda coords, gram: shape.speed(coords, gram) / shape.arc(gram)
     if not shape.drifts:
         return None
-    start = _seen(shape.anchors)  # where coordinates are drawn for, to the end
+    start = _seen(shape.anchors, shape)  # where coordinates are drawn for, to the end
     return lambda coords, gram: shape.density(coords, gram) / shape.density(coords, start)
 
 
-def _seen(anchors: Tensor) -> Tensor:  # (A, P) -> (A, A)
+def _seen(anchors: Tensor, shape: Shape) -> Tensor:  # (A, P) -> (A, A)
     """Inner products of the anchors as seen from the first: all that lengths and volumes need.
 
     Of float32 anchors products of pieces are float32, summed in float64: for a gradient that is
-    enough, and takes a third of the time.
+    enough, and takes a third of the time. But not for the volume of a simplex that is a hundred
+    times longer than high.
     """
     if anchors.dtype == torch.float64 or rounds(anchors.device):
         return inner(anchors, anchors, origin=anchors[0])
@@ -72,6 +75,10 @@ def _seen(anchors: Tensor) -> Tensor:  # (A, P) -> (A, A)
     for part in anchors.split(_PIECE, dim=1):
         apart = part - part[:1]
         total += apart @ apart.T
+    if isinstance(shape, Barycentric):
+        squares = torch.linalg.eigvalsh(total[1:, 1:])
+        if len(squares) and bool(squares[0] < _SLENDER**2 * squares[-1]):
+            return inner(anchors, anchors, origin=anchors[0])
     return total
 
 
@@ -195,7 +202,7 @@ class Along(Run):
         where all are one, and where nothing depends on those products."""
         if self.density is None and not self.log_volume:
             return None, None
-        gram = _seen(self.model.matrix).requires_grad_()
+        gram = _seen(self.model.matrix, self.shape).requires_grad_()
         if self.density is None:
             return None, gram
         with torch.enable_grad():
@@ -291,6 +298,13 @@ class Along(Run):
             return self.surface.loss(w, batch, train=True)
 
         weights = combined(coefficients, self.model.matrix)  # (S, P)
+        if self.epoch == 0:  # labels cannot be looked at within vmap
+            parts = self.surface.labelled(batch)
+            named = self.surface.layout.materialise(weights[0])
+            cuda = [self.device] if self.device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices=cuda):
+                output = self.surface.forward(named, {}, parts.args, parts.kwargs, mode="train")
+                self.task.check(output, parts.target)
         found = torch.func.vmap(torch.func.grad_and_value(loss), randomness="different")(weights)
         grads, losses = found
         if self.weight_decay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -23,7 +24,9 @@ class Batches:
 
     Epoch e has the same batches in the same order whenever it is asked for, from any batch on, so
     that training resumes in mid-epoch. Without `shuffle` it is a replayable loader for evaluation.
-    Going over it plainly gives epoch 0, 1, 2, ... in turn.
+    Going over it plainly gives epoch 0, 1, 2, ... in turn. A `Dataset` that draws random numbers
+    by itself draws others each time, and a stopped run goes on with the same only with workers=0:
+    give `transform` instead.
 
     Args:
         data: a tuple or dict of tensors with equal first dimensions, indexed as a whole; or a
@@ -86,6 +89,11 @@ class Batches:
                 "expected tensors, and there is none; make them with torch.as_tensor, or give a "
                 "Dataset."
             )
+        if any(hasattr(leaf, "__array__") for leaf in _others(self.data)):
+            raise DataError(
+                "expected tensors, and there is an array among them, which every batch would get "
+                "whole; make it one with torch.as_tensor."
+            )
         sizes = {tensor.shape[0] if tensor.ndim else 0 for tensor in tensors(self.data)}
         if len(sizes) != 1:
             raise DataError(
@@ -110,6 +118,18 @@ class Batches:
             if self.transform is not None:
                 batch = self.transform(batch, self._generator(number, index + 1))
             yield batch
+
+    def content(self) -> str | None:
+        """A hash of the first row, which tells these data from others, and lets a row be mended
+        where a run stopped at it; None: of a `Dataset`, whose rows may be drawn anew."""
+        if not self.resident:
+            return None
+        hashed = hashlib.blake2b(digest_size=8)
+        for tensor in tensors(self.data):
+            # a copy: of one number that was expanded the stride is 0, which no view of bytes takes
+            first = tensor[0].detach().cpu().clone(memory_format=torch.contiguous_format)
+            hashed.update(first.reshape(-1).view(torch.uint8).numpy().data)
+        return hashed.hexdigest()
 
     def order(self, number: int) -> Tensor:
         """The rows of an epoch in their order, (rows,)."""
@@ -152,3 +172,10 @@ def length(data: Iterable[Any]) -> int | None:
         return len(data)  # type: ignore[arg-type]
     except TypeError:  # a DataLoader over a stream has a `__len__` that raises
         return None
+
+
+def _others(data: Any) -> Iterator[Any]:
+    """What is neither a nesting nor a tensor."""
+    found: list[Any] = []
+    map_tensors(data, lambda tensor: tensor, found.append)
+    return iter(found)

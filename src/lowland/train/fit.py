@@ -123,6 +123,8 @@ def fit(
         raise ConfigError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}.")
     if measure == "arc" and not isinstance(shape, Curve):
         raise ConfigError(f"measure: 'arc' is for curves, and {shape!r} has no length.")
+    if not 0 <= weight_decay < math.inf:
+        raise ConfigError(f"weight_decay: expected a number from 0 on, got {weight_decay}.")
     if not 0 <= log_volume < math.inf:
         raise ConfigError(f"log_volume: expected a number from 0 on, got {log_volume}.")
     if log_volume and not (isinstance(shape, Barycentric) and any(c[1:] for c in shape.cells)):
@@ -142,8 +144,8 @@ def fit(
         batches = length(data)
         if batches is None:
             raise ConfigError(
-                "loader: the default schedule needs its length, which it has not; give it a "
-                "__len__, or give optimizer= and schedule=."
+                "loader: the default schedule needs its length, which it has not (nor has one "
+                "with count=); give schedule= or optimizer=, or a loader= with a __len__."
             )
         if batches:
             total = -(-batches // accumulate) * epochs

@@ -140,7 +140,8 @@ class Members(nn.Module):
                 mask = keep if mask is None else mask & keep
                 each = each * keep
             items = torch.tensor(task.count(batch)) if mask is None else mask.sum()
-            return each.sum() / items.clamp_min(1).to(each.device), items, output
+            items = items.to(each.device)
+            return each.sum() / items.clamp_min(1), items, output
 
         return self._over(one, (batch,) if keep is None else (batch, keep))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -52,3 +53,5 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {value}.")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ConfigError(f"clip: expected a positive norm, got {self.clip}.")

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lowland.core import ParamLayout, Task
 from lowland.core.data import move
-from lowland.errors import DataError, NonFiniteError
+from lowland.core.template import autocast_dtype
+from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.progress import Progress, reporting
 from lowland.records import TrainingLog
 from lowland.train import checkpoint as disk
@@ -44,9 +45,20 @@ class Run:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer: Optimizer = (options.optimizer or plain_sgd)(trainable)
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            raise ConfigError(
+                "optimizer: LBFGS evaluates the loss several times a step, which this loop does "
+                "not do; take SGD or Adam."
+            )
         schedule = options.schedule
         self.schedule: LRScheduler | None = schedule(self.optimizer) if schedule else None
-        half = options.autocast is torch.float16 and self.device.type == "cuda"
+        self.autocast = autocast_dtype(options.autocast, self.device)
+        if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise ConfigError(
+                "schedule: ReduceLROnPlateau asks for a figure after each step, and schedules here "
+                "know the step alone; take ll.DecaySchedule, or one of torch's others."
+            )
+        half = self.autocast is torch.float16 and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.always_eval = [m for m in model.modules() if model.training and not m.training]
         self.layout = ParamLayout(model)
@@ -61,7 +73,8 @@ class Run:
             "seconds": 0.0,
         }  # of the epoch under way
         self.saved = time.monotonic(), 0  # when the last checkpoint was written, and at which step
-        self.pending: list[tuple[int, Tensor, int]] = []  # (batch, loss, items) not looked at yet
+        # (step, batch, loss, items) not looked at yet
+        self.pending: list[tuple[int, int, Tensor, int]] = []
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -98,6 +111,11 @@ class Run:
                 started = self._tick(started)
                 report(self.step, total)
         if self.batch == 0:
+            if self.epoch:
+                raise DataError(
+                    "the training loader gave no rows in its second pass: give a loader, not an "
+                    "iterator."
+                )
             raise DataError("the training loader is empty: it gave no rows; check its data set.")
         if waiting:
             self._apply(waiting)
@@ -117,7 +135,7 @@ class Run:
             raise DataError("the training batches have no target: give (inputs, target).")
         items = self.task.count(batch)
         loss = self._gradient(batch, items)
-        self.pending.append((self.batch, loss, items))
+        self.pending.append((self.step, self.batch, loss, items))
         if self.device.type == "cpu" or len(self.pending) >= _WATCH:
             self._look()
 
@@ -151,11 +169,11 @@ class Run:
 
     def _look(self) -> None:
         """Adds the losses up, and stops at one that is not finite."""
-        for batch, loss, items in self.pending:
+        for step, batch, loss, items in self.pending:
             value = loss.item()
             if not math.isfinite(value):
                 raise NonFiniteError(
-                    f"the loss is {value} at step {self.step + 1} (epoch {self.epoch + 1}, batch "
+                    f"the loss is {value} at step {step + 1} (epoch {self.epoch + 1}, batch "
                     f"{batch + 1}); lower the learning rate or look at that batch. The last "
                     "checkpoint and the iterates stored before it are whole."
                 )
@@ -220,10 +238,9 @@ class Run:
         yield from batches
 
     def _precision(self) -> Any:
-        autocast = self.options.autocast
-        if not autocast:
+        if not self.autocast:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=None if autocast is True else autocast)
+        return torch.autocast(self.device.type, dtype=self.autocast)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -232,6 +249,7 @@ class Run:
         keys = ("epochs", "accumulate", "clip", "seed")
         return {
             "model": self.layout.fingerprint,
+            "task": repr(self.task),
             **described(self.data, self.optimizer, self.schedule),
             **{key: getattr(self.options, key) for key in keys},
         }
@@ -296,9 +314,20 @@ def described(data: Any, optimizer: Optimizer, schedule: LRScheduler | None) -> 
     return {
         "batches": length(data),
         "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
+        "rows": data.content() if isinstance(data, Batches) else None,
         "optimizer": f"{type(optimizer).__name__}({'; '.join(groups)})",
-        "schedule": type(schedule).__name__,
+        "schedule": f"{type(schedule).__name__}{_plain(schedule)}",
     }
+
+
+def _plain(schedule: LRScheduler | None) -> str:
+    """A schedule's numbers as it is made; functions that it may hold are not told apart."""
+    if schedule is None:
+        return ""
+    kinds = (int, float, str, list, tuple)
+    held = {k: v for k, v in schedule.state_dict().items() if isinstance(v, kinds)}
+    shown = (f"{k}={v}" for k, v in sorted(held.items()) if " at 0x" not in str(v))
+    return f"({', '.join(shown)})"
 
 
 def plain_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:

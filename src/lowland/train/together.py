@@ -315,6 +315,7 @@ class _Stack:
             "batch_size": self.size,
             "drop_last": first.drop_last,
             "rows": [one.rows for one in self.data],
+            "content": [one.content() for one in self.data],
             "shuffle": [one.shuffle for one in self.data],
             "seeds": [one.seed for one in self.data],
         }
