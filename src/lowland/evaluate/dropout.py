@@ -62,14 +62,13 @@ def mc_dropout(
         )
     data = surface.rows_of(loader)
     resident = data.resident()
-    some = data.first() if resident is None else resident[0]
-    surface.template.require_replayable(some.args, some.kwargs)
     average = Average(surface.task, example=surface.data.first, errors_too=True)
     with torch.no_grad(), reporting(progress, "MC dropout") as report:
         for number in range(samples):
             batches = data.batches(ordered=True) if resident is None else resident
             for index, batch in enumerate(batches):
-                target = surface.task.parts(batch).target
+                args, kwargs, target = surface.task.parts(batch)
+                surface.template.require_replayable(args, kwargs)
                 output = call(batch, number, index)
                 if number == 0 and target is not None:
                     surface.task.check(output, target)

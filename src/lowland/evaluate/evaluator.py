@@ -131,8 +131,7 @@ class _Pass:
         self.data = rows_for(surface, loader, count=count)
         self.resident = self.data.resident()
         self.sink = sink
-        some = self.data.first() if self.resident is None else self.resident[0]
-        surface.template.require_replayable(some.args, some.kwargs)
+        self.template = surface.template
 
     def take(self, task: Task, outputs: Any, first: int, n: int) -> None:
         """A chunk of n points, of which `outputs` gives the outputs, sees every batch."""
@@ -140,6 +139,7 @@ class _Pass:
         batches = self.data.batches(ordered=ordered) if self.resident is None else self.resident
         for index, batch in enumerate(batches):
             args, kwargs, target = task.parts(batch)
+            self.template.require_replayable(args, kwargs)
             output = outputs(args, kwargs)
             if first == 0 and target is not None:
                 task.check(output[0], target)
@@ -167,10 +167,12 @@ def planned(
     """The plan for rows, those batches of them that are held in memory (None where they do not
     fit), and whether something of every row is held for each point: see `plan`."""
     data, resident, _ = passes[0]
+    batch = data.first() if resident is None else resident[0]
+    surface.template.require_replayable(batch.args, batch.kwargs)
     held = [len(batches) for _, batches, _ in passes if batches is not None]
     return plan(
         surface,
-        data.first() if resident is None else resident[0],
+        batch,
         point,
         batches=sum(held) if len(held) == len(passes) else None,
         points=total,
