@@ -203,6 +203,14 @@ def test_two_runs_are_joined_and_three_make_a_plane(folder, run):
     assert code == 0, err
     marks = SurfaceResult.load(folder / "optima/records/surface.npz").marks
     assert list(marks) == ["seed1", "seed2", "seed3"]  # no paths in a picture
+    # a name for each run is of that run
+    ends = ["--plane", "sgd-0,sgd-0", "--resolution", 2, "--out", folder / "ends"]
+    code, _, err = lowland("scan", *others[:2], *ends)
+    assert code == 0, err
+    for plane, message in (("sgd-0,sgd-0", "one name for all 3 runs"), ("pca", "lies in one run")):
+        code, _, err = lowland("scan", *others, "--plane", plane)
+        assert code == 2
+        assert message in err
     code, _, err = lowland("connect", others[0], *options)
     assert code == 2
     assert "no two annealed networks, but sgd-0" in err

@@ -104,6 +104,11 @@ def test_a_value_that_would_count_twice_is_refused(root, tmp_path):
     code, _, err = lowland(*arguments(root, tmp_path / "r", "repeat.values=[1, 0, 1]"))
     assert code == 2
     assert "repeat.values: 1 is named twice" in err
+    code, _, err = lowland(
+        *arguments(root, tmp_path / "r", "repeat.over=train.lr", "repeat.values=[1, 1.0]")
+    )
+    assert code == 2
+    assert "is named twice" in err
     assert not (tmp_path / "r").exists()
 
 

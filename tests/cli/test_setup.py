@@ -1,8 +1,12 @@
 """What a run works on: which rows are for what."""
 
+import math
+
 import torch
 
 from lowland.cli.config import check_config
+from lowland.cli.folder import RunFolder
+from lowland.cli.repeat import one_of
 from lowland.cli.setup import Setup
 
 OWN = """
@@ -36,3 +40,58 @@ def test_batchnorm_statistics_come_from_their_own_rows(tmp_path, monkeypatch):
         x, _ = setup.data["batchnorm" if own else "train"]
         torch.testing.assert_close(found["0.running_mean"], x.mean(0))
         assert abs(float(found["0.running_mean"].mean()) - mean) < 0.5
+
+
+SORTED = """
+import torch
+from torch import nn
+
+def data(table=None, far=0.0):
+    y = torch.arange(4000) // 2000
+    rows = y[:, None].float() * torch.ones(3), y
+    return {"train": rows, "validation": rows, "test": rows, "table": table, "far": far}
+
+def net():
+    return nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+"""
+
+
+def test_the_first_training_rows_are_a_sample_of_all(tmp_path, monkeypatch):
+    """A folder of images comes class by class."""
+    (tmp_path / "class_by_class.py").write_text(SORTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {
+        "model": {"name": "class_by_class:net"},
+        "data": {"name": "class_by_class:data"},
+        "bn_rows": 1000,
+        "threads": 1,
+    }
+    setup = Setup(check_config(values, where="here"))
+    w = setup.layout.flatten(setup.model(0))
+    mean = setup.surface.refresh(w)["0.running_mean"]
+    assert (mean - 0.5).abs().max() < 0.1
+    first, again = (next(iter(setup.clean))[1] for _ in range(2))
+    assert torch.equal(first, again)
+    assert 0.4 < float(first.float().mean()) < 0.6
+
+
+def test_a_run_folder_gives_back_what_the_configuration_said(tmp_path, monkeypatch):
+    (tmp_path / "class_by_class.py").write_text(SORTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {
+        "model": {"name": "class_by_class:net"},
+        "data": {"name": "class_by_class:data", "args": {"table": {0: 1, 1: 0}, "far": math.inf}},
+        "out": str(tmp_path / "run"),
+        "threads": 1,
+    }
+    config = check_config(values, where="here")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.begin(config, 1)
+    settings, _ = folder.ran()
+    again = check_config(settings, where="there")
+    assert again == config
+    found = Setup(again).data
+    assert found["table"] == {0: 1, 1: 0}
+    assert found["far"] == math.inf
+    assert one_of(config, "seed", 3).data.args == config.data.args

@@ -59,8 +59,8 @@ class RunFolder:
             return None
         settings, ran = self.ran()
         with suppress(ConfigError):  # keys that are newer than the run have their defaults
-            settings = check_config(settings, where=str(file)).model_dump(mode="json")
-        changed = differences(settings, config.model_dump(mode="json"), but=_FREE)
+            settings = check_config(settings, where=str(file)).model_dump()
+        changed = differences(settings, config.model_dump(), but=_FREE)
         if changed:
             raise ConfigError(
                 f"{file} is of a run with other settings ({'; '.join(changed)}); name another "
@@ -90,7 +90,8 @@ class RunFolder:
             "python": platform.python_version(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        body = {"settings": config.model_dump(mode="json"), "ran_with": ran}
+        # as Python has it: JSON would make words of keys and nothing of infinity
+        body = {"settings": config.model_dump(), "ran_with": ran}
         write_text(self.path / CONFIG, yaml.safe_dump(body, sort_keys=False))
         return ran
 

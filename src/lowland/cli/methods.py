@@ -245,7 +245,8 @@ class Methods:
         asked = self.config.simplex
         passes = grown * asked.epochs * asked.samples
         if needs.chains:  # a log density is a forward pass, a third of what training takes
-            passes += subspaces.evaluations(self.modes.chain()) / 3
+            share = self.modes.setup.share_of(self.config.subspace.rows)
+            passes += share * subspaces.evaluations(self.modes.chain()) / 3
         return epochs * (needs.annealed + needs.walks) + passes
 
     def _train_seconds(self, method: str) -> float:

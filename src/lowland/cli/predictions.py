@@ -21,7 +21,7 @@ from lowland.cli.show import Bars
 from lowland.cli.strange import Asked, Strange
 from lowland.core import Classification, Point, Regression, Task
 from lowland.core.data import row_hashes
-from lowland.errors import ConfigError, LowlandError, StoreError
+from lowland.errors import ConfigError, DataError, LowlandError, StoreError
 from lowland.evaluate import LastLayerLaplace, mc_dropout, pool, predict, temper
 from lowland.evaluate.dropout import has_dropout
 from lowland.evaluate.parts import part
@@ -236,7 +236,20 @@ class Predictions:
         few = test.mean is not None and test.samples * test.mean.numel() <= MOST
         if not few or not isinstance(self.task, Regression) or isinstance(post, PointMass):
             return None
+        self._require_order(test)
         return components(self.setup.surface, post, self.setup.test, **options)
+
+    def _require_order(self, test: Predictive) -> None:
+        """Raises `DataError` where the test rows come in another order than they were predicted."""
+        assert isinstance(self.task, Regression)
+        assert test.targets is not None
+        found = torch.cat([self.task.parts(batch).target.cpu() for batch in self.setup.test])
+        now = found.double() * self.task.target_std + self.task.target_mean
+        if now.shape != test.targets.shape or not torch.allclose(now, test.targets.double()):
+            raise DataError(
+                f"{self.run.config.data.name}: test gives its rows in another order each time, and "
+                "predictions of the run are compared with them; give it shuffle=False."
+            )
 
 
 def joined(title: str, runs: list[Judged], task: Task) -> Judged:

@@ -28,6 +28,8 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
     each = [one_of(config, over, value) for value in values]  # all checked before the first runs
     folders = [one.out for one in each]
     twice = [value for value, out in zip(values, folders, strict=True) if folders.count(out) > 1]
+    same = [one.model_dump(exclude={"out"}) for one in each]
+    twice += [value for value, one in zip(values, same, strict=True) if same.count(one) > 1]
     if twice:
         raise ConfigError(f"repeat.values: {twice[0]} is named twice, and would count twice.")
     found = []
@@ -51,7 +53,7 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
 
 def one_of(config: Config, over: str, value: Any) -> Config:
     """The configuration of one value."""
-    settings = config.model_dump(mode="json") | {"repeat": None}
+    settings = config.model_dump() | {"repeat": None}
     *sections, last = over.split(".")
     inner = settings
     for section in sections:

@@ -128,6 +128,10 @@ class View:
             if not joined and len(opened) == 1:
                 words = ["sgd-0", "sgd-1", "sgd-2"]
         if words in (["pca"], ["random"]):
+            if len(opened) > 1:
+                raise ConfigError(
+                    f"--plane {words[0]} lies in one run; give {opened[0].folder.path} alone."
+                )
             made = _pca if words == ["pca"] else _random
             shape, overlays = made(opened[0], setup, **options)
         else:
@@ -233,10 +237,19 @@ def _through(
                 f"--plane: {joined.path if joined else ''} and its run hold no weights {word!r}; "
                 f"there are {', '.join(there)}."
             )
-    if len(words) == 1 and len(opened) > 1 and not joined:
-        found: list[Any] = [load(run.folder, words[0], setup) for run in opened]
+    if len(opened) > 1 and not joined:
+        if len(words) not in (1, len(opened)):
+            raise ConfigError(
+                f"--plane: expected one name for all {len(opened)} runs, or one for each, got "
+                f"{', '.join(words)}."
+            )
+        each = words * len(opened) if len(words) == 1 else words
+        pairs = list(zip(opened, each, strict=True))
+        found: list[Any] = [load(run.folder, word, setup) for run, word in pairs]
         short = [run.folder.path.name for run in opened]
         labels = short if len(set(short)) == len(short) else [run.name for run in opened]
+        if len(words) > 1:
+            labels = [f"{label} {word}" for label, word in zip(labels, words, strict=True)]
     else:
         found = [
             named[word] if word in named else load(opened[0].folder, word, setup) for word in words

@@ -25,6 +25,8 @@ _TASKS: dict[str, type[Task]] = {
     "language": LanguageModeling,
 }
 
+_SMALL = 1000  # training rows of which all are looked at in any case
+
 
 class Setup:
     """What a run works on.
@@ -51,7 +53,7 @@ class Setup:
         self.task = self._task()
         self.validation = self._loader("validation")
         self.test = self._loader("test")
-        self.clean = self._loader("clean" if "clean" in found else "train")
+        self.clean = self._clean("clean" if "clean" in found else "train")
         self.batchnorm = self._loader("batchnorm") if "batchnorm" in found else None
         self._try()
         self.surface = self.surface_of(self.model(config.seed))
@@ -111,6 +113,11 @@ class Setup:
             transform=self.data.get("transform"),
         )
 
+    def share_of(self, rows: int | None) -> float:
+        """What part of the training rows so many are; 1 where that is not known."""
+        total = getattr(self.clean, "rows", None)
+        return 1.0 if rows is None or not total else min(1.0, rows / total)
+
     def length(self) -> int:
         """Batches in an epoch."""
         try:
@@ -164,6 +171,15 @@ class Setup:
         if is_loader(data):
             return data
         return self._batches(split, batch_size=self.config.eval_batch_size, shuffle=False)
+
+    def _clean(self, split: str) -> Any:
+        """The training rows without augmentation, in a random order: BatchNorm statistics, and
+        losses of fewer rows, are of the first ones, which may come class by class."""
+        loader = self._loader(split)
+        if not isinstance(loader, Batches) or loader.rows <= _SMALL:
+            return loader
+        size = self.config.eval_batch_size
+        return self._batches(split, batch_size=size, shuffle=True, fixed=True)
 
     def _batches(self, split: str, **options: Any) -> Batches:
         try:

@@ -101,7 +101,9 @@ class Strange:
         shifts = [(kind, strength) for kind in kinds for strength in asked.strengths]
         try:
             if not isinstance(self.setup.task, Classification):
-                raise DataError(f"corruptions are for classification, not for {self.setup.task!r}.")
+                raise DataError(
+                    f"corruptions are for classification, not for {type(self.setup.task).__name__}."
+                )
             self.seed = asked.seed
             next(iter(self.corrupted(shifts)))
         except LowlandError as error:

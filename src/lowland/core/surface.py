@@ -299,4 +299,4 @@ class LossSurface:
 
     def __repr__(self) -> str:
         model = type(self.template.module).__name__
-        return f"LossSurface({model}, {self.task!r}, P={self.layout.size})"
+        return f"LossSurface({model}, {type(self.task).__name__}(), P={self.layout.size})"

@@ -33,6 +33,7 @@ class Batches:
             map-style `Dataset`, read row by row through a `DataLoader`.
         batch_size: rows a batch; the last may be smaller unless `drop_last`.
         shuffle: a new order every epoch. seed: of orders and transforms.
+        fixed: epoch 0 every time: a replayable loader whose first rows are a random sample.
         transform: (batch, generator) -> batch, such as random crops of a whole batch; its
             generator too is a function of (seed, epoch, batch).
         workers: processes that read a `Dataset`.
@@ -58,6 +59,7 @@ class Batches:
         drop_last: bool = False,
         transform: Transform | None = None,
         workers: int = 0,
+        fixed: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, got {batch_size}.")
@@ -67,6 +69,7 @@ class Batches:
         self.seed = seed
         self.transform = transform
         self.workers = workers
+        self.fixed = fixed
         self.resident = isinstance(data, Tensor | Mapping | tuple | list)
         self.rows = self._count()
         self.drop_last = drop_last
@@ -113,6 +116,7 @@ class Batches:
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Any]:
         """The batches of an epoch from batch `start` on."""
+        number = 0 if self.fixed else number
         parts = list(self.order(number).split(self.batch_size))[start : len(self)]
         for index, batch in enumerate(self._read(parts, number), start=start):
             if self.transform is not None:
