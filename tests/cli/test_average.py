@@ -200,6 +200,18 @@ def test_an_exponential_average_beside_it(own):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
+def test_nothing_of_an_earlier_average_stays_beside_a_new_one(own):
+    saved(own / "ck")
+    done("ck", "--ema", "0.5", "--out", "av")
+    assert {p.name for p in (own / "av").glob("*.safetensors")} == {
+        "swa.safetensors",
+        "swag.safetensors",
+        "ema.safetensors",
+    }
+    done("ck", "--last", "3", "--no-swag", "--out", "av")
+    assert [p.name for p in (own / "av").glob("*.safetensors")] == ["swa.safetensors"]
+
+
 def lightning(folder, count=3):
     """Lightning's files, of a module whose `net` is the network."""
     folder.mkdir(parents=True)

@@ -195,6 +195,7 @@ def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -
         fresh = {} if judge is None else judge.surface.refresh(w)
         return output.save(name, merged(layout, w, last, fresh))
 
+    output.clear()
     written = {"SWA": write("swa", swa.mean)}
     if ema is not None:
         written["EMA"] = write("ema", ema.mean)

@@ -187,6 +187,11 @@ class Output:
         body = {**what, "checkpoints": files}
         write_text(self.path / RECORD, json.dumps(body, indent=1) + "\n")
 
+    def clear(self) -> None:
+        """Takes an earlier average's files away, of which this one may have no successor."""
+        for name in ("swa.safetensors", "ema.safetensors", "swag.safetensors", "comparison.json"):
+            (self.path / name).unlink(missing_ok=True)
+
     def save(self, name: str, tensors: dict[str, Tensor]) -> Path:
         """Writes weights under the model's own names; "swa" is the model itself."""
         path = self.model if name == "swa" else self.path / f"{name}.safetensors"

@@ -157,6 +157,12 @@ def _write(
     }
     write_text(place / _RECORD, yaml.safe_dump(body, sort_keys=False))
     records = place / "records"
+    # what was asked for before, and is not now, would stand beside it
+    tabled = ("differences.json", "shift.json", "shift-*.json", "ood.json", "selective-*.npz")
+    drawn = ("selective.png", "shift-*.png")
+    for folder, patterns in ((records, tabled), (place / "pictures", drawn)):
+        for old in [file for pattern in patterns for file in folder.glob(pattern)]:
+            old.unlink()
     comparison.save(records / "comparison.json")
     tables = {
         "differences": summary.differences(),
