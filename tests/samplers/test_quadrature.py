@@ -10,7 +10,7 @@ from scipy import integrate
 
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.samplers import Density, EllipticalSlice, Grid, Job, Slice
-from lowland.samplers.quadrature import Lattice
+from lowland.samplers.lattice import Lattice
 from tests.samplers import ridge
 from tests.samplers.contract import SamplerContract, linear, short
 from tests.samplers.oracles import banana, marginal_errors

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -239,12 +240,17 @@ class Predictions:
         self._require_order(test)
         return components(self.setup.surface, post, self.setup.test, **options)
 
+    @cached_property
+    def _targets(self) -> Tensor:
+        """Of the test rows as they come now, standardised, float64."""
+        each = [self.task.parts(batch).target.cpu() for batch in self.setup.test]
+        return torch.cat(each).double()
+
     def _require_order(self, test: Predictive) -> None:
         """Raises `DataError` where the test rows come in another order than they were predicted."""
         assert isinstance(self.task, Regression)
         assert test.targets is not None
-        found = torch.cat([self.task.parts(batch).target.cpu() for batch in self.setup.test])
-        now = found.double() * self.task.target_std + self.task.target_mean
+        now = self._targets * self.task.target_std + self.task.target_mean
         if now.shape != test.targets.shape or not torch.allclose(now, test.targets.double()):
             raise DataError(
                 f"{self.run.config.data.name}: test gives its rows in another order each time, and "

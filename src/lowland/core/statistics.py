@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.core import batchnorm as bn
-from lowland.core.data import Rows, concatenate, free_memory, move, seeded, take, tensors
+from lowland.core.data import Rows, concatenate, free_memory, joinable, move, seeded, take
 from lowland.core.task import rows
 from lowland.core.template import Buffers, Template
 from lowland.errors import DataError
@@ -116,7 +116,7 @@ class Statistics:
                 size = rows(batch)
                 if size == 0:
                     continue
-                if all(tensor.ndim and len(tensor) == size for tensor in tensors(batch)):
+                if joinable(batch):
                     batch = take(batch, most - seen)  # else its rows hang together, as a graph's
                 seen += rows(batch)
                 kept.append(move(batch, data.device, channels_last=data.channels_last))

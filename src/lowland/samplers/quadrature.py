@@ -6,11 +6,9 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.progress import reporting
@@ -18,9 +16,9 @@ from lowland.records import Chain
 from lowland.samplers import base
 from lowland.samplers.base import Job, Sampler
 from lowland.samplers.density import Density
+from lowland.samplers.lattice import Lattice, difference, missing
 
 WIDE = 6.0  # prior standard deviations from its middle to the box's sides, to begin with
-GROWTH = 8  # boxes that are put to either side, once, of one that the posterior leads out of
 COARSE = {1: 256, 2: 64, 3: 32}  # intervals a side
 STEEP = 3.0  # natural log of the ratio of neighbours, on average: beyond it no grid resolves
 NEGLECT = 1e-3  # of the tolerance: the share of mass that a level may leave out
@@ -129,7 +127,7 @@ class Grid(Sampler):
 
         with reporting(job.progress, self.name) as report:
             while not state["settled"] and self._affords(density, state):
-                lattice = first.grown() if state["grown"] else first
+                lattice = _box(first, state)
                 grid = lattice.at(state["level"])
                 if not grid.countable:
                     break
@@ -142,7 +140,7 @@ class Grid(Sampler):
                         kept = time.monotonic()
                 self._take_in(lattice, state)
         keep()
-        return self._chain(density, first.grown() if state["grown"] else first, state)
+        return self._chain(density, _box(first, state), state)
 
     def _affords(self, density: Density, state: dict[str, Any]) -> bool:
         more = len(state["wanted"]) - len(state["found"])
@@ -183,7 +181,7 @@ class Grid(Sampler):
             "moments": moments,
             "moved": moved,
             "steep": steep,
-            "full": full,
+            "outside": self.bounds is None and bool(grid.on_edge(full).any()),
         }
         finer = lattice.at(state["level"] + 1)
         if not finer.countable:
@@ -238,14 +236,14 @@ class Grid(Sampler):
                 stacklevel=3,
             )
         logs = values + grid.log_weights(keys)
-        if self.bounds is None and last is not None and bool(grid.on_edge(last["full"]).any()):
+        outside = last is not None and last["outside"]
+        if outside:
             far = float(grid.high[0]) / (density.prior_scale or 1)
             warnings.warn(
                 f"grid: the posterior leads beyond {far:.3g} prior standard deviations, where the "
                 "grid ends; take a larger prior_scale, a higher temperature, or another centre.",
                 stacklevel=3,
             )
-            state["settled"] = False
         alive = logs > -math.inf
         keys, values, logs = keys[alive], values[alive], logs[alive]
         evidence = logs.logsumexp(0)
@@ -263,149 +261,13 @@ class Grid(Sampler):
                 "spacing": grid.spacing.tolist(),
                 "halvings": grid.level,
                 "moved": moved,
-                "converged": state["settled"],
+                "converged": state["settled"] and not outside,
                 "on_edge": float((logs - evidence)[edge].exp().sum()),
                 "seconds": state["seconds"],
             },
         )
 
 
-@dataclass(frozen=True)
-class Lattice:
-    """Points low + n * spacing; `side` intervals a side at level 0, twice as many at each next."""
-
-    low: Tensor  # (k,)
-    high: Tensor
-    side: int
-    level: int = 0
-
-    def at(self, level: int) -> Lattice:
-        return Lattice(self.low, self.high, self.side, level)
-
-    # A point is known by one number, its indices written in base intervals + 1.
-
-    @property
-    def k(self) -> int:
-        return len(self.low)
-
-    @property
-    def intervals(self) -> int:
-        return self.side * 2**self.level
-
-    @property
-    def spacing(self) -> Tensor:  # (k,)
-        return (self.high - self.low) / self.intervals
-
-    @property
-    def strides(self) -> Tensor:  # (k,)
-        return (self.intervals + 1) ** torch.arange(self.k - 1, -1, -1)
-
-    @property
-    def countable(self) -> bool:
-        """Whether the points' numbers are numbers of 64 bits."""
-        return (self.intervals + 1) ** self.k < 2**63
-
-    def grown(self) -> Lattice:
-        """The same lattice in a box that is larger to all sides."""
-        out = GROWTH * (self.high - self.low)
-        side = self.side * (2 * GROWTH + 1)
-        return Lattice(self.low - out, self.high + out, side, self.level)
-
-    def from_inner(self, keys: Tensor, inner: Lattice) -> Tensor:
-        """The numbers here of points of a box that this one has grown from."""
-        ahead = (self.intervals - inner.intervals) // 2
-        return ((inner.indices(keys) + ahead) * self.strides).sum(1)
-
-    def everything(self) -> Tensor:
-        return torch.arange((self.intervals + 1) ** self.k)
-
-    def indices(self, keys: Tensor) -> Tensor:  # (n,) -> (n, k)
-        return keys[:, None] // self.strides % (self.intervals + 1)
-
-    def points(self, keys: Tensor) -> Tensor:  # (n,) -> (n, k)
-        return self.low + self.indices(keys) * self.spacing
-
-    def on_edge(self, keys: Tensor) -> Tensor:  # (n,) booleans
-        indices = self.indices(keys)
-        return ((indices == 0) | (indices == self.intervals)).any(1)
-
-    def from_coarser(self, keys: Tensor, coarser: Lattice) -> Tensor:
-        """The same points' numbers here; their order stays."""
-        return (2 * coarser.indices(keys) * self.strides).sum(1)
-
-    def log_weights(self, keys: Tensor) -> Tensor:
-        """log of the trapezoid rule's weights: a cell's volume, half of it on a side of the box."""
-        indices = self.indices(keys)
-        halves = ((indices == 0) | (indices == self.intervals)).sum(1)
-        return self.spacing.log().sum() - math.log(2) * halves
-
-    def beside(self, keys: Tensor) -> Tensor:
-        """The neighbours along the axes, inside the box."""
-        indices, found = self.indices(keys), []
-        for axis, stride in enumerate(self.strides.tolist()):
-            found.append(keys[indices[:, axis] > 0] - stride)
-            found.append(keys[indices[:, axis] < self.intervals] + stride)
-        return torch.cat(found).unique()
-
-    def around(self, keys: Tensor) -> Tensor:
-        """The points and their 3^k - 1 neighbours, inside the box."""
-        for axis, stride in enumerate(self.strides.tolist()):
-            index = self.indices(keys)[:, axis]
-            below, above = keys[index > 0] - stride, keys[index < self.intervals] + stride
-            keys = torch.cat([keys, below, above]).unique()
-        return keys
-
-    def rises(self, keys: Tensor, values: Tensor) -> Tensor:  # -> (n, k)
-        """By axis, the greatest difference to a neighbour that is known; the keys are sorted."""
-        indices = self.indices(keys)
-        out = values.new_zeros(len(keys), self.k)
-        for axis, stride in enumerate(self.strides.tolist()):
-            for step in (-1, 1):
-                inside = (indices[:, axis] + step >= 0) & (
-                    indices[:, axis] + step <= self.intervals
-                )
-                other = keys + step * stride
-                place = torch.searchsorted(keys, other).clamp(max=len(keys) - 1)
-                known = inside & (keys[place] == other)
-                # both -inf: nothing is known of a slope there
-                by = (values[place] - values).abs()
-                known &= torch.isfinite(by)  # no slope leads to where there is no density
-                out[:, axis] = torch.maximum(out[:, axis], by.where(known, 0.0))
-        return out
-
-    def kept(self, keys: Tensor, values: Tensor, rises: Tensor, neglect: float) -> Tensor:
-        """The points that may hold mass: all but those whose bounds sum to a share `neglect`."""
-        weights = self.log_weights(keys)
-        bounds, order = (values + 0.5 * rises.sum(1) + weights).sort()
-        total = (values + weights).logsumexp(0)
-        dropped = bounds.logcumsumexp(0) < total + math.log(neglect)
-        return keys[order[~dropped]].sort().values
-
-    def steepness(self, keys: Tensor, values: Tensor, rises: Tensor) -> float:
-        """The mean difference of log density between neighbours: small where it is resolved."""
-        weights = (values + self.log_weights(keys)).softmax(0)
-        return float(weights @ rises.amax(1).clamp(max=10.0))
-
-    def moments(self, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
-        logs = values + self.log_weights(keys)
-        weights, points = logs.softmax(0), self.points(keys)
-        mean = weights @ points
-        centred = points - mean
-        covariance = (weights[:, None] * centred).T @ centred
-        return {"mean": mean, "covariance": covariance, "log_evidence": logs.logsumexp(0)}
-
-
-def missing(keys: Tensor, known: Tensor) -> Tensor:
-    """Those of the keys that are not among the known ones."""
-    return keys[~torch.isin(keys, known, assume_unique=True)]
-
-
-def difference(before: dict[str, Tensor], now: dict[str, Tensor]) -> float:
-    """The most that moments have moved, in units of the standard deviations now."""
-    # a grid that one point dominates has none: then nothing has settled
-    sd = now["covariance"].diagonal().sqrt()
-    mean = (now["mean"] - before["mean"]).abs() / sd
-    covariance = (now["covariance"] - before["covariance"]).abs() / (sd[:, None] * sd)
-    evidence = (now["log_evidence"] - before["log_evidence"]).abs()
-    worst = torch.cat([mean, covariance.flatten(), evidence[None]]).max()
-    return float(worst.nan_to_num(nan=math.inf))
+def _box(first: Lattice, state: dict[str, Any]) -> Lattice:
+    """The lattice of a run: the first one, or what it has grown to."""
+    return first.grown() if state["grown"] else first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lowland.core.data import map_tensors, tensors
+from lowland.core.data import map_tensors, row_hashes, tensors
 from lowland.core.task import rows
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, DataError
@@ -92,7 +91,9 @@ class Batches:
                 "expected tensors, and there is none; make them with torch.as_tensor, or give a "
                 "Dataset."
             )
-        if any(hasattr(leaf, "__array__") for leaf in _others(self.data)):
+        others: list[Any] = []
+        map_tensors(self.data, lambda tensor: tensor, others.append)
+        if any(hasattr(leaf, "__array__") for leaf in others):
             raise DataError(
                 "expected tensors, and there is an array among them, which every batch would get "
                 "whole; make it one with torch.as_tensor."
@@ -128,12 +129,8 @@ class Batches:
         where a run stopped at it; None: of a `Dataset`, whose rows may be drawn anew."""
         if not self.resident:
             return None
-        hashed = hashlib.blake2b(digest_size=8)
-        for tensor in tensors(self.data):
-            # a copy: of one number that was expanded the stride is 0, which no view of bytes takes
-            first = tensor[0].detach().cpu().clone(memory_format=torch.contiguous_format)
-            hashed.update(first.reshape(-1).view(torch.uint8).numpy().data)
-        return hashed.hexdigest()
+        first = map_tensors(self.data, lambda tensor: tensor[:1])
+        return f"{int(row_hashes(first, 1)) % 2**64:016x}"
 
     def order(self, number: int) -> Tensor:
         """The rows of an epoch in their order, (rows,)."""
@@ -176,10 +173,3 @@ def length(data: Iterable[Any]) -> int | None:
         return len(data)  # type: ignore[arg-type]
     except TypeError:  # a DataLoader over a stream has a `__len__` that raises
         return None
-
-
-def _others(data: Any) -> Iterator[Any]:
-    """What is neither a nesting nor a tensor."""
-    found: list[Any] = []
-    map_tensors(data, lambda tensor: tensor, found.append)
-    return iter(found)

@@ -52,12 +52,12 @@ class Run:
             )
         schedule = options.schedule
         self.schedule: LRScheduler | None = schedule(self.optimizer) if schedule else None
-        self.autocast = autocast_dtype(options.autocast, self.device)
         if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ConfigError(
                 "schedule: ReduceLROnPlateau asks for a figure after each step, and schedules here "
                 "know the step alone; take ll.DecaySchedule, or one of torch's others."
             )
+        self.autocast = autocast_dtype(options.autocast, self.device)
         half = self.autocast is torch.float16 and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.always_eval = [m for m in model.modules() if model.training and not m.training]
