@@ -7,9 +7,13 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import lowland as ll
-from lowland.evaluate.metrics import figures
+from lowland.evaluate.metrics import ClassificationSums, labelled_fields
 
 TASK = ll.Classification()
+
+
+def figures(*args):
+    return labelled_fields(*args)["figures"]
 
 
 def drawn(n=500, classes=4, seed=0, sharp=2.0):
@@ -59,6 +63,44 @@ def test_certainty_is_in_the_last_bin():
     assert of(probs, labels)["ece"] == pytest.approx(ece_by_hand(probs, labels), abs=1e-6)
     assert of(probs, labels)["ece"] == pytest.approx(abs(0.75 - 3.91 / 4), abs=1e-6)
     assert float(multiclass_calibration_error(probs, labels, 2, n_bins=15)) > 0.27
+
+
+def confident(n, seed=0):
+    """Two classes, 99.8% sure and right as often."""
+    g = torch.Generator().manual_seed(seed)
+    sure = 0.998 + 0.002 * torch.rand(n, generator=g)
+    labels = (torch.rand(n, generator=g) > 0.998).long()
+    return torch.stack([sure, 1 - sure], 1), labels
+
+
+@pytest.mark.parametrize("n", [100_000, 1_000_000])
+def test_every_sum_over_examples_is_in_float64(n):
+    """Confidences added in float32, one by one, stop growing: the ECE of a million is then 0.003
+    where 0.001 is right."""
+    probs, labels = confident(n)
+    found = of(probs, labels)
+    assert found["ece"] == pytest.approx(ll.reliability(probs, labels).ece, abs=1e-12)
+    p, y = probs.double().numpy(), labels.numpy()
+    gap = p.max(1).mean() - (p.argmax(1) == y).mean()  # all are in the last bin
+    assert found["ece"] == pytest.approx(abs(gap), abs=1e-12)
+    assert found["accuracy"] == pytest.approx((p.argmax(1) == y).mean(), abs=1e-15)
+    brier = ((p - np.eye(2)[y]) ** 2).sum(1).mean()
+    assert found["brier"] == pytest.approx(brier, abs=1e-12)
+    twin = multiclass_calibration_error(probs, labels, 2, n_bins=15)
+    assert abs(float(twin) - abs(gap)) > 1e-4
+
+
+def test_batches_give_what_all_examples_at_once_give():
+    """Sums over batches, as for data sets whose probabilities are not held."""
+    sums = ClassificationSums()
+    parts = [confident(200_000, seed=seed) for seed in range(20)]
+    for probs, labels in parts:
+        sums.add(TASK, probs, labels)
+    probs, labels = (torch.cat(each) for each in zip(*parts, strict=True))
+    once = of(probs, labels)
+    for name, value in sums.metrics().items():
+        assert value == pytest.approx(once[name], abs=1e-12), name
+    assert sums.reliability.ece == sums.metrics()["ece"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -66,6 +66,19 @@ def test_ties_count_half():
     assert ll.ood(strange, one).auroc.tolist() == [0.0, 0.0]
 
 
+def test_auroc_of_many_rows_is_exact():
+    """A curve in float32 is right to seven digits; ranks are integers."""
+    g = torch.Generator().manual_seed(0)
+    each = [torch.randint(top, (300_001,), generator=g).double() for top in (700, 701)]
+    low, high = (
+        Predictive("classification", 1, probs=torch.full((5, 2), 0.5), entropy=e) for e in each
+    )
+    counts = [e.long().bincount(minlength=701) for e in each]
+    below = counts[0].cumsum(0) - counts[0]
+    twice = int((counts[1] * (2 * below + counts[0])).sum())
+    assert float(ll.ood(low, high).auroc[0]) == twice / 2 / 300_001**2
+
+
 def test_scores_that_differ_in_their_last_bits_are_not_ties():
     """torchmetrics takes scores above 1 for logits: through a sigmoid in float32 they would be."""
     entropy = 20 + 1e-9 * torch.arange(10, dtype=torch.float64)

@@ -12,7 +12,8 @@ from lowland import plots
 from lowland.cli import subspaces
 from lowland.cli.methods import Methods
 from lowland.errors import StoreError
-from lowland.evaluate.calibration import categorical, reliability
+from lowland.evaluate import reliability
+from lowland.evaluate.metrics import categorical
 from lowland.records import TrainingLog
 from lowland.trajectory import SWA
 

@@ -7,9 +7,9 @@ from lowland.evaluate.dropout import mc_dropout
 from lowland.evaluate.functions import functions, regular_grid
 from lowland.evaluate.laplace import LastLayerLaplace
 from lowland.evaluate.likelihood import LogLikelihood
-from lowland.evaluate.metrics import reliability
 from lowland.evaluate.ood import noise_like, ood, uncertainties
 from lowland.evaluate.pool import pool
+from lowland.evaluate.reliability import reliability
 from lowland.evaluate.scores import crps, scores
 from lowland.evaluate.selective import selective
 from lowland.evaluate.table import evaluate

@@ -19,12 +19,11 @@ from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.errors import ErrorCurve, running_sums, some
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.metrics import (
-    figures,
+    labelled_fields,
     language,
     log_scale,
     next_tokens,
     of_likelihood,
-    reliability_of,
     total_variance,
 )
 from lowland.progress import Progress
@@ -251,13 +250,10 @@ class Average:
             if self.errors is not None and self.errors.values:
                 errors = torch.tensor(self.errors.values, dtype=torch.float64)
                 found["error_by_samples"] = errors
-            found["figures"] = (
-                of_likelihood(task, log_prob)
-                if target is None or self.likelihood_only
-                else figures(task, averages, log_prob, target)
-            )
-            if target is not None and "probs" in averages:
-                found["reliability"] = reliability_of(task, averages["probs"], target)
+            if target is None or self.likelihood_only:
+                found["figures"] = of_likelihood(task, log_prob)
+            else:
+                found |= labelled_fields(task, averages, log_prob, target)
             log_prob = log_prob - shift
         if keep in ("probs", "target"):
             found |= {"target_log_prob": log_prob, **_information(task, averages)}

@@ -15,14 +15,12 @@ from lowland.core import Classification, Task
 from lowland.errors import DataError
 from lowland.evaluate.metrics import (
     categorical,
-    figures,
     is_multilabel,
     items,
+    labelled_fields,
     pairs,
-    reliability_of,
     task_of,
 )
-from lowland.evaluate.metrics import reliability as reliability  # its place for readers
 from lowland.records import Predictive
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -115,11 +113,8 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
             before, _ = items(task, pred.probs, pred.targets)
             logs = (_log(before) / temperature).log_softmax(1)
             log_prob = logs.gather(1, labels[:, None])[:, 0]
-        changed |= {
-            "target_log_prob": log_prob,
-            "reliability": reliability_of(task, probs, pred.targets),
-            "figures": figures(task, {"probs": probs}, log_prob, pred.targets),
-        }
+        changed["target_log_prob"] = log_prob
+        changed |= labelled_fields(task, {"probs": probs}, log_prob, pred.targets)
     return replace(pred, **changed)
 
 

@@ -1,38 +1,42 @@
-"""Figures of merit, through torchmetrics where it has them; it loads on first use."""
+"""Metrics of predictions: sums over examples, in float64."""
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from lowland.core import Classification, LanguageModeling, Regression, Task
-from lowland.errors import ConfigError
+from lowland.evaluate.reliability import ReliabilitySums
 from lowland.records import Predictive, Reliability
 
-BINS = 15
+_PIECE = 1 << 20  # probabilities that are widened to float64 at a time
 Z95 = 1.959963984540054  # half the width of a central 95% interval, in standard deviations
 
 
-def figures(
+def labelled_fields(
     task: Task, averages: dict[str, Tensor], log_prob: Tensor, target: Tensor
-) -> dict[str, float]:
-    """What `Predictive.metrics()` gives.
+) -> dict[str, Any]:
+    """The fields of a `Predictive` that need targets: `figures`, and a classifier's `reliability`.
 
     Args:
         averages: means of `task.statistics` over samples, all rows.
         log_prob: log of the mean likelihood, of the items that count. target: all rows' targets, of
             language models `next_tokens`.
     """
+    fields: dict[str, Any] = {}
     found = of_likelihood(task, log_prob)
     if isinstance(task, Regression):
         found = _regression(task, averages, found["nll"], target)
     elif "probs" in averages:
-        found |= _classification(task, averages["probs"], target)
-    return found | task.metrics(averages, target)
+        sums = ClassificationSums()
+        sums.add(task, averages["probs"], target)
+        found |= sums.metrics()
+        fields["reliability"] = vars(sums.reliability)
+    return fields | {"figures": found | task.metrics(averages, target)}
 
 
 def of_likelihood(task: Task, log_prob: Tensor) -> dict[str, float]:
@@ -42,60 +46,52 @@ def of_likelihood(task: Task, log_prob: Tensor) -> dict[str, float]:
     return found | {"perplexity": float(nll.exp())} if language(task) else found
 
 
-def _classification(task: Task, probs: Tensor, target: Tensor) -> dict[str, float]:
-    from torchmetrics.functional import classification as tm
+class ClassificationSums:
+    """Accuracy, ECE and Brier score as float64 sums over examples, which may come in batches.
 
-    rows, labels = items(task, probs, target)
-    if labels.ndim == 2:  # multilabel
-        brier = ((rows.double() - labels) ** 2).sum(1)
-        rows, labels = _by_label(rows, labels)
-    else:
-        # |p - e_y|^2 without the one-hot e_y, which for a vocabulary is as large as p
-        hit = rows.gather(1, labels[:, None])[:, 0].double()
-        brier = rows.square().sum(1, dtype=torch.float64) - 2 * hit + 1
-    classes = rows.shape[1]
-    accuracy = tm.multiclass_accuracy(rows, labels, classes, average="micro", validate_args=False)
-    # torchmetrics gives a confidence of 1 a bin beyond the last one, and takes one that is above 1
-    # by rounding for a logit
-    sure = rows.clamp(0, 1 - torch.finfo(rows.dtype).eps / 2)
-    ece = tm.multiclass_calibration_error(sure, labels, classes, n_bins=BINS, validate_args=False)
-    return {"accuracy": float(accuracy), "ece": float(ece), "brier": float(brier.mean())}
-
-
-def reliability(
-    probs: Tensor, labels: Tensor, *, bins: int = BINS, equal: str = "width"
-) -> Reliability:
-    """Mean confidence and accuracy in bins of confidence (Guo et al. 2017).
-
-    Confidence is the largest probability, (N, C) -> (N,). Bins of equal width are [0, 1/bins),
-    [1/bins, 2/bins)..., the last closed; of equal count, the rows in order of confidence cut into
-    equal parts, as in Maddox et al. 2019, so that the crowd of sure predictions is not one point.
-
-    >>> result = reliability(torch.tensor([[0.9, 0.1], [0.7, 0.3]]), torch.tensor([0, 1]), bins=5)
-    >>> result.count.tolist(), round(result.ece, 3)
-    ([0, 0, 0, 1, 1], 0.4)
+    >>> sums = ClassificationSums()
+    >>> sums.add(Classification(), torch.tensor([[0.75, 0.25]]), torch.tensor([0]))
+    >>> sums.metrics()
+    {'accuracy': 1.0, 'ece': 0.25, 'brier': 0.125}
     """
-    if bins < 1:
-        raise ConfigError(f"bins: expected at least 1, got {bins}.")
-    if equal not in ("width", "count"):
-        raise ConfigError(f"equal: expected 'width' or 'count', got {equal!r}.")
-    confidence, chosen = probs.max(1)
-    if equal == "width":
-        # compared in the probabilities' own dtype, in which 0.6 is the edge 9/15
-        edges = (torch.arange(1, bins, dtype=torch.float64) / bins).to(confidence)
-        index = torch.bucketize(confidence, edges, right=True)
-    else:
-        places = confidence.argsort(stable=True).argsort()
-        index = places * bins // len(places)
-    count = torch.bincount(index, minlength=bins)
-    correct = torch.bincount(index, (chosen == labels).double(), minlength=bins)
-    total = torch.bincount(index, confidence.double(), minlength=bins)
-    return Reliability(total / count, correct / count, count)
 
+    def __init__(self) -> None:
+        self._bins = ReliabilitySums()
+        self._rows = 0
+        self._brier = 0.0
 
-def reliability_of(task: Task, probs: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """The fields of the reliability of a predictive's items."""
-    return vars(reliability(*categorical(task, probs, target)))
+    def add(self, task: Task, probs: Tensor, target: Tensor) -> None:
+        """Takes probabilities (B, C, ...) and the targets of the same rows."""
+        rows, labels = items(task, probs, target)
+        self._rows += len(rows)
+        size = max(_PIECE // max(rows.shape[1], 1), 1)
+        for p, y in zip(rows.split(size), labels.split(size), strict=True):
+            self._add(p, y)
+
+    def _add(self, probs: Tensor, labels: Tensor) -> None:
+        if labels.ndim == 2:  # multilabel
+            self._brier += float(((probs.double() - labels) ** 2).sum())
+            probs, labels = _by_label(probs, labels)
+        else:
+            # |p - e_y|^2 without the one-hot e_y, which for a vocabulary is as large as p
+            hit = probs.gather(1, labels[:, None]).double()
+            self._brier += float(probs.double().square().sum() - 2 * hit.sum()) + len(probs)
+        confidence, chosen = probs.max(1)
+        self._bins.add(confidence, chosen == labels)
+
+    def metrics(self) -> dict[str, float]:
+        """Of the examples so far."""
+        accuracy = self._bins.correct.sum() / self._bins.count.sum()
+        return {
+            "accuracy": float(accuracy),
+            "ece": self.reliability.ece,
+            "brier": self._brier / max(self._rows, 1),
+        }
+
+    @property
+    def reliability(self) -> Reliability:
+        """The record whose ECE `metrics` gives."""
+        return self._bins.reliability
 
 
 def categorical(task: Task, probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,8 +152,6 @@ def next_tokens(labels: Tensor) -> Tensor:  # (B, T) -> (B * (T - 1),)
 def _regression(
     task: Regression, averages: dict[str, Tensor], nll: float, target: Tensor
 ) -> dict[str, float]:
-    from torchmetrics.functional import mean_squared_error
-
     mean, variance = total_variance(averages)
     std = task.target_std.to(mean.device)
     target = target.to(mean.dtype)
@@ -165,7 +159,7 @@ def _regression(
     shift = log_scale(task, averages)
     gaussian = 0.5 * ((2 * math.pi * variance).log() + error2 / variance).sum(1).mean()
     return {
-        "rmse": float(mean_squared_error(mean * std, target * std, squared=False)),
+        "rmse": float((error2 * std**2).mean().sqrt()),
         "nll": nll + shift,
         "nll_gaussian": float(gaussian) + shift,
         "coverage": float((error2 <= Z95**2 * variance).double().mean()),

@@ -75,12 +75,13 @@ def uncertainties(pred: Predictive, *, task: Task | None = None) -> dict[str, Te
 
 
 def _auroc(inside: Tensor, outside: Tensor) -> float:
-    from torchmetrics.functional.classification import binary_auroc
-
-    # ranks, since torchmetrics takes scores outside of [0, 1] for logits; equal ones stay equal
-    values, ranks = torch.unique(torch.cat([inside, outside]), return_inverse=True)
-    labels = torch.cat([torch.zeros_like(inside), torch.ones_like(outside)]).long()
-    return float(binary_auroc(ranks.double() / len(values), labels, validate_args=False))
+    """The mean rank of strange rows among all, from which the ranks among themselves are taken."""
+    _, ranks, ties = torch.unique(
+        torch.cat([inside, outside]), return_inverse=True, return_counts=True
+    )
+    twice = 2 * ties.cumsum(0) - ties  # twice the mean rank of equal scores, less one: integers
+    pairs = int(twice[ranks[len(inside) :]].sum()) - len(outside) ** 2
+    return pairs / 2 / (len(inside) * len(outside))
 
 
 def _fpr95(inside: Tensor, outside: Tensor) -> float:

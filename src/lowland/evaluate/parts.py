@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowland.core import Task
 from lowland.errors import DataError
-from lowland.evaluate.metrics import figures, reliability_of, task_of
+from lowland.evaluate.metrics import labelled_fields, task_of
 from lowland.records import Predictive
 
 
@@ -40,11 +40,8 @@ def part(pred: Predictive, start: int, stop: int, *, task: Task | None = None) -
         each = len(pred.target_log_prob) // max(len(pred.targets), 1)  # where all items count
         before, mine = (_items(task, pred.targets[:n], each) for n in (start, stop))
         log_prob = pred.target_log_prob[before:mine]
-        found |= {
-            "target_log_prob": log_prob,
-            "reliability": reliability_of(task, found["probs"], target),
-            "figures": figures(task, {"probs": found["probs"]}, log_prob, target),
-        }
+        found["target_log_prob"] = log_prob
+        found |= labelled_fields(task, {"probs": found["probs"]}, log_prob, target)
     return replace(pred, **found)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowland.core import Classification, Regression, Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.metrics import figures, reliability_of, task_of, total_variance
+from lowland.evaluate.metrics import labelled_fields, task_of, total_variance
 from lowland.records import Predictive
 
 
@@ -49,8 +49,6 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
         task = task_of(first, task)
         averages = {"probs": _mean([p.probs for p in preds])}
         found |= averages | _information(preds, averages["probs"], task)
-        if log_prob is not None and first.targets is not None:
-            found["reliability"] = reliability_of(task, averages["probs"], first.targets)
     elif first.mean is not None:
         task = Regression()  # predictions are in the target's own units
         averages = {
@@ -62,7 +60,8 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
     else:
         raise DataError("the predictions hold no probabilities: predict with keep='probs'.")
     if log_prob is not None and first.targets is not None:
-        every = figures(task, averages, log_prob, first.targets)
+        found |= labelled_fields(task, averages, log_prob, first.targets)
+        every = found["figures"]
         found["figures"] = {n: v for n, v in every.items() if not n.endswith("_normalised")}
     return Predictive(first.kind, sum(p.samples for p in preds), form=first.form, **found)
 

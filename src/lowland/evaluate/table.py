@@ -13,7 +13,7 @@ from lowland.core import LossSurface, Task
 from lowland.errors import DataError
 from lowland.evaluate.bma import Average, likelihoods, over_points, settled
 from lowland.evaluate.evaluator import points_of, run
-from lowland.evaluate.metrics import figures
+from lowland.evaluate.metrics import labelled_fields
 from lowland.progress import Progress
 from lowland.records import Table
 
@@ -102,7 +102,8 @@ class EachPoint:
             row = {"loss": -float(log_prob.mean(dtype=torch.float64))}
             found = dict.fromkeys(_KNOWN.get(self.task.kind, ()), math.nan)
             if target is not None and math.isfinite(row["loss"]):
-                found |= figures(self.task, average.averages(), log_prob, target)
+                fields = labelled_fields(self.task, average.averages(), log_prob, target)
+                found |= fields["figures"]
             if "accuracy" in found:
                 found["error"] = 1 - found["accuracy"]
             self.rows.append(row | {"nll": row["loss"]} | found)
