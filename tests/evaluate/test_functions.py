@@ -76,8 +76,9 @@ def test_regression_in_the_targets_units(strategy, chunk):
     torch.testing.assert_close(found.variance, total, atol=1e-3, rtol=1e-4)
     assert not torch.allclose(found.variance, v.mean(0), rtol=0.05)  # the noise alone
     pred = ll.predict(surface, post, [x], samples=7)
-    torch.testing.assert_close(found.mean, pred.mean)
-    torch.testing.assert_close(found.variance, pred.variance)
+    # strategies round differently in float32
+    torch.testing.assert_close(found.mean, pred.mean, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.variance, pred.variance, rtol=1e-5, atol=0)
     torch.testing.assert_close(found.data_targets, 3 * data[1].double() + 5)
     assert torch.equal(found.data_inputs, data[0])
 

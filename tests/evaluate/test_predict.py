@@ -497,6 +497,52 @@ def test_regression_is_a_mixture(units):
     assert not torch.allclose(pred.variance, v.mean(0), rtol=0.05)
 
 
+def far_away(dtype=torch.float64, sd=1e-4, middle=1e7):
+    """Networks whose means lie 1e-4 around 1e7, and the noise is as small."""
+    net = nn.Linear(1, 1, bias=False, dtype=dtype)
+    rows = [
+        (torch.ones(n, 1, dtype=dtype), torch.full((n, 1), middle, dtype=dtype)) for n in (3, 2)
+    ]
+    surface = ll.LossSurface(net, ll.Regression(noise_variance=sd**2), rows)
+    return surface, middle + sd * torch.tensor([[-2.0], [1.0], [0.0], [3.0], [3.0]], dtype=dtype)
+
+
+@pytest.mark.parametrize("plan", [("points", 1), ("batches", 2), ("vmap", 3)], ids=str)
+def test_the_variance_of_means_does_not_cancel(plan):
+    """E[m^2] - E[m]^2 has lost every digit here: it gave 2e-308, or 2e304."""
+    surface, weights = far_away()
+    strategy, chunk = plan
+    pred = ll.predict(surface, weights, strategy=strategy, chunk=chunk)
+    between = (weights - 1e7).var(correction=0)
+    right = torch.full((5, 1), float(between)) + 1e-8
+    torch.testing.assert_close(pred.variance, right.double(), rtol=1e-4, atol=0)
+    error = float(weights.mean()) - 1e7
+    v = float(pred.variance[0])
+    gaussian = 0.5 * (math.log(2 * math.pi * v) + error**2 / v)
+    assert pred.metrics()["nll_gaussian"] == pytest.approx(gaussian, rel=1e-5)
+    assert ll.scores(pred)["sd"] == pytest.approx(math.sqrt(v))
+    assert float(ll.uncertainties(pred)["variance"][0]) == pytest.approx(math.log(v))
+
+
+def test_equal_networks_have_the_variance_of_their_noise():
+    surface, _ = far_away(torch.float32, middle=3e4)
+    pred = ll.predict(surface, torch.full((4, 1), 3e4))
+    torch.testing.assert_close(pred.variance, torch.full((5, 1), 1e-8).double(), rtol=1e-6, atol=0)
+    assert pred.metrics()["nll_gaussian"] == pytest.approx(math.log(2 * math.pi * 1e-8) / 2)
+    pooled = ll.pool([pred, pred])
+    torch.testing.assert_close(pooled.variance, pred.variance)
+
+
+def test_functions_and_pools_keep_the_variance_of_means():
+    surface, weights = far_away()
+    pred = ll.predict(surface, weights)
+    drawn = ll.functions(surface, weights, torch.ones(5, 1, dtype=torch.float64))
+    torch.testing.assert_close(drawn.variance, pred.variance, rtol=1e-4, atol=0)
+    pooled = ll.pool([ll.predict(surface, w) for w in weights])
+    torch.testing.assert_close(pooled.variance, pred.variance, rtol=1e-4, atol=0)
+    assert pooled.metrics()["nll_gaussian"] == pytest.approx(pred.metrics()["nll_gaussian"])
+
+
 class Poisson(ll.Task):
     """Counts; looks at values, so it cannot be mapped over."""
 

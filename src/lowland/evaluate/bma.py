@@ -24,7 +24,7 @@ from lowland.evaluate.metrics import (
     log_scale,
     next_tokens,
     of_likelihood,
-    total_variance,
+    scatter,
 )
 from lowland.progress import Progress
 from lowland.records import Predictive
@@ -148,6 +148,10 @@ class Average:
     ) -> None:
         """What `add` does, with the task's part of the work done."""
         task = self.task
+        if isinstance(task, Regression):
+            before = self._sums[index]["mean"] if index < len(self._sums) else None
+            apart = scatter(statistics["mean"], before, self.samples)
+            statistics = statistics | {"scatter": apart.unsqueeze(0)}
         sums: dict[str, Tensor] = {}
         labelled = isinstance(target, Tensor) and "probs" in statistics
         if labelled and self.errors is not None and isinstance(task, Classification):
@@ -215,12 +219,15 @@ class Average:
             self._curve.append(value)
 
     def averages(self) -> dict[str, Tensor]:
-        """Means over samples, all rows."""
+        """Means over samples, all rows; the variance of a regression is the total."""
         joined = {
             name: _joined([part[name] for part in self._sums], classes=name == "probs")
             for name in self._sums[0]
         }
-        return {name: values.div_(self.samples) for name, values in joined.items()}
+        means = {name: values.div_(self.samples) for name, values in joined.items()}
+        if isinstance(self.task, Regression):
+            means["variance"] += means.pop("scatter")
+        return means
 
     def log_prob(self) -> Tensor | None:
         """Log of the mean likelihood of the items that count."""
@@ -355,7 +362,7 @@ def _information(task: Task, averages: dict[str, Tensor]) -> dict[str, Tensor]:
 def _in_units(
     task: Regression, averages: dict[str, Tensor], target: Tensor | None
 ) -> dict[str, Tensor | None]:
-    mean, variance = total_variance(averages)
+    mean, variance = averages["mean"], averages["variance"]
     shift, std = task.target_mean.to(mean.device), task.target_std.to(mean.device)
     return {
         "mean": mean * std + shift,

@@ -12,7 +12,7 @@ from lowland.core import Batch, Classification, LossSurface, Regression, Task
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.bma import over_points, settled
 from lowland.evaluate.evaluator import points_of, run
-from lowland.evaluate.metrics import total_variance
+from lowland.evaluate.metrics import mixture_moments
 from lowland.progress import Progress
 from lowland.records import FunctionsResult
 
@@ -141,7 +141,7 @@ class _Draws:
                 "functions: independent labels have no one decision; take ll.predict for them."
             )
         statistics = over_points(self.task.statistics, outputs)
-        kept = ("mean", "second") if isinstance(self.task, Regression) else ("probs",)
+        kept = ("mean", "variance") if isinstance(self.task, Regression) else ("probs",)
         self._parts.append({name: statistics[name] for name in kept})
 
     def end(self, first: int, n: int) -> None:
@@ -161,8 +161,7 @@ class _Draws:
         """Of the draws, with its total variance where it is a regression's."""
         if not isinstance(self.task, Regression):
             return draws.mean(0), None
-        mean, second = self._all("mean").mean(0), self._all("second").mean(0)
-        mean, variance = total_variance({"mean": mean, "second": second})
+        mean, variance = mixture_moments(self._all("mean"), self._all("variance"))
         return _in_units(self.task, mean), variance * self.task.target_std.cpu() ** 2
 
 

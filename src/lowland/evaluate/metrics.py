@@ -23,7 +23,8 @@ def labelled_fields(
     """The fields of a `Predictive` that need targets: `figures`, and a classifier's `reliability`.
 
     Args:
-        averages: means of `task.statistics` over samples, all rows.
+        averages: means of `task.statistics` over samples, all rows; the variance of a regression is
+            the total.
         log_prob: log of the mean likelihood, of the items that count. target: all rows' targets, of
             language models `next_tokens`.
     """
@@ -152,7 +153,7 @@ def next_tokens(labels: Tensor) -> Tensor:  # (B, T) -> (B * (T - 1),)
 def _regression(
     task: Regression, averages: dict[str, Tensor], nll: float, target: Tensor
 ) -> dict[str, float]:
-    mean, variance = total_variance(averages)
+    mean, variance = averages["mean"], averages["variance"]
     std = task.target_std.to(mean.device)
     target = target.to(mean.dtype)
     error2 = (target - mean) ** 2
@@ -176,7 +177,29 @@ def log_scale(task: Task, averages: dict[str, Tensor]) -> float:
     return float(task.target_std.log().expand(averages["mean"].shape[1]).sum())
 
 
-def total_variance(averages: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and total variance, (N, D) float64, of the mixture: E[v] + Var[m]."""
-    mean = averages["mean"]
-    return mean, (averages["second"] - mean**2).clamp_min(torch.finfo(torch.float64).tiny)
+def mixture_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and total variance, (N, D), of mixtures of S components, (S, N, D): E[v] + Var[m].
+
+    The variance of the means is that of their distances from each other: E[m^2] - E[m]^2 cancels.
+
+    >>> mixture_moments(torch.tensor([[1e8], [1e8 + 16]]), torch.ones(2, 1))
+    (tensor([1.0000e+08]), tensor([65.]))
+    """
+    return mean.mean(0), variance.mean(0) + mean.var(0, correction=0)
+
+
+def scatter(means: Tensor, before: Tensor | None, count: int) -> Tensor:
+    r"""What n means more, (n, ...), add to \(\sum_s (m_s - \bar m)^2\) (Chan et al. 1983).
+
+    Args:
+        before: the sum of the `count` means so far, (...); None where there are none.
+
+    >>> first = scatter(torch.tensor([1.0, 3.0]), None, 0)
+    >>> first + scatter(torch.tensor([8.0]), torch.tensor(4.0), 2)  # of 1, 3, 8
+    tensor(26.)
+    """
+    n, middle = len(means), means.mean(0)
+    within = (means - middle).square().sum(0)
+    if before is None:
+        return within
+    return within + (middle - before / count).square() * (count * n / (count + n))

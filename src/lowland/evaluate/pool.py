@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowland.core import Classification, Regression, Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.metrics import labelled_fields, task_of, total_variance
+from lowland.evaluate.metrics import labelled_fields, mixture_moments, task_of
 from lowland.records import Predictive
 
 
@@ -51,12 +51,10 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
         found |= averages | _information(preds, averages["probs"], task)
     elif first.mean is not None:
         task = Regression()  # predictions are in the target's own units
-        averages = {
-            "mean": _mean([p.mean for p in preds]),
-            "second": _mean([_second(p) for p in preds]),
-        }
-        mean, variance = total_variance(averages)
-        found |= {"mean": mean, "variance": variance}
+        means, variances = _stack([p.mean for p in preds]), _stack([p.variance for p in preds])
+        mean, variance = mixture_moments(means, variances)
+        averages = {"mean": mean, "variance": variance}
+        found |= averages
     else:
         raise DataError("the predictions hold no probabilities: predict with keep='probs'.")
     if log_prob is not None and first.targets is not None:
@@ -80,16 +78,15 @@ def _information(preds: Sequence[Predictive], probs: Tensor, task: Task) -> dict
     return {"entropy": entropy, "mutual_information": information}
 
 
-def _second(pred: Predictive) -> Tensor | None:
-    """The second moment of the target."""
-    return None if pred.mean is None or pred.variance is None else pred.variance + pred.mean**2
-
-
 def _mean(parts: Sequence[Tensor | None]) -> Tensor:
+    return _stack(parts).mean(0)
+
+
+def _stack(parts: Sequence[Tensor | None]) -> Tensor:
     held = [part for part in parts if part is not None]
     if len(held) < len(parts):
         raise DataError("the predictions do not hold the same; predict all with keep='probs'.")
-    return torch.stack(held).mean(0)
+    return torch.stack(held)
 
 
 def _log_mean(parts: Sequence[Tensor | None]) -> Tensor | None:
