@@ -20,14 +20,15 @@ ROOT = Path(ll.__file__).parent
 DOCS = Path(__file__).parents[1] / "docs" / "api"
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "files", "records", "progress", "memory"}
+BASE = {"errors", "schema", "files", "records", "progress", "memory"}
 #: room -> the rooms that its modules may import when they are imported
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "memory": set(),
     "progress": {"errors"},
-    "files": {"errors"},
-    "records": {"errors", "files"},
+    "schema": {"errors"},
+    "files": {"errors", "schema"},
+    "records": {"errors", "schema", "files"},
     "core": BASE,
     "geometry": BASE | {"core"},
     "posteriors": BASE | {"core", "geometry"},

@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lowland.errors import StoreError
+from lowland.errors import LowlandError, StoreError
+from lowland.schema import MAX_TEXT, parse_json, require
 
 PathLike = str | os.PathLike[str]
 FORMAT = "lowland-1"
@@ -44,6 +45,7 @@ def replacing(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # of a kill; a link would be written through
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -52,6 +54,35 @@ def replacing(path: PathLike) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def require_inside(folder: PathLike, name: str) -> Path:
+    """The file of this name in a folder; raises `StoreError` for any other place.
+
+    Files that name other files may come from elsewhere: a name is a plain one, and a link that
+    leads out of the folder is refused.
+
+    >>> require_inside("run", "../thesis.txt")
+    Traceback (most recent call last):
+    lowland.errors.StoreError: run names the file '../thesis.txt', which is not a plain name ...
+    """
+    folder = Path(folder)
+    if not is_plain(name):
+        raise StoreError(
+            f"{folder} names the file {name!r:.80}, which is not a plain name of a file in it; "
+            "leave the folder alone, or get it anew from where it came from."
+        )
+    path = folder / name
+    if path.resolve().parent != folder.resolve():
+        raise StoreError(
+            f"{path} is a link that leads out of its folder; put the file itself in its place."
+        )
+    return path
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is that of a file in a folder, on any system: no way to another folder."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")
 
 
 def sync_folder(folder: Path) -> None:
@@ -85,7 +116,7 @@ def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises `StoreError` where the file has a checksum that does not fit.
     """
-    with opened(path) as file:
+    with opened(path) as file, restoring(path, "tensors"):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
     expected = metadata.get(CHECKSUM)  # without one, nothing of a large file is read yet
@@ -123,16 +154,60 @@ def save_tree(path: PathLike, tree: Any, *, kind: str) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_encode(tree, tensors))
+    if len(structure) > MAX_TEXT:
+        raise StoreError(
+            f"{path}: {len(structure):,} bytes of numbers and names beside the tensors, more than "
+            f"{MAX_TEXT:,}; put them into tensors."
+        )
     write_tensors(path, tensors, {"format": FORMAT, "kind": kind, "tree": structure})
 
 
-def load_tree(path: PathLike, *, kind: str) -> Any:
-    """Reads what `save_tree` wrote; raises `StoreError` for damaged or foreign files."""
+def load_tree(path: PathLike, *, kind: str, form: Any = Any) -> Any:
+    """Reads what `save_tree` wrote.
+
+    Args:
+        kind: what it must be. form: of the tree, see `lowland.schema`.
+
+    Raises:
+        StoreError: a damaged or foreign file, or one of another version.
+    """
     tensors, metadata = read_tensors(path)
-    if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
+    version = metadata.get("format", "")
+    if version != FORMAT and version.startswith("lowland-"):
+        raise StoreError(
+            f"{path}: its format is {version[:60]!r}, this version of lowland reads {FORMAT!r}; "
+            "name another file, or use the version that wrote it."
+        )
+    if version != FORMAT or metadata.get("kind") != kind:
         found = metadata.get("kind") or "a file that lowland did not write"
-        raise StoreError(f"{path}: expected {kind}, found {found}; name another file.")
-    return _decode(json.loads(metadata["tree"]), tensors)
+        raise StoreError(f"{path}: expected {kind}, found {found[:60]}; name another file.")
+    structure = parse_json(metadata.get("tree", ""), source=path)
+    try:
+        tree = _decode(structure, tensors)
+    except (LookupError, TypeError, ValueError) as error:  # its checksum fits, and its form not
+        raise StoreError(
+            f"{path}: not a tree of tensors that lowland wrote; name another file."
+        ) from error
+    require(tree, form, source=path)
+    return tree
+
+
+@contextmanager
+def restoring(path: PathLike, what: str) -> Iterator[None]:
+    """Turns what goes wrong when a state from a file is taken up into a `StoreError`.
+
+    For states whose parts torch checks: those of optimizers, schedules and generators.
+    """
+    try:
+        yield
+    except LowlandError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise StoreError(
+            f"{path}: no {what} that this version of lowland can go on from "
+            f"({type(e).__name__}: {str(e).partition(chr(10))[0]:.200}); name another file, or "
+            "delete it to start anew."
+        ) from e
 
 
 def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -183,14 +258,16 @@ def _scalar(node: Any) -> Any:
 def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, list):
         return [_decode(value, tensors) for value in node]
-    if isinstance(node, dict):
-        ((form, body),) = node.items()
-        if form == "tensor":
-            return tensors[body]
-        if form == "tuple":
-            return tuple(_decode(value, tensors) for value in body)
-        return {key: _decode(value, tensors) for key, value in body}
-    return node
+    if not isinstance(node, dict):
+        return node
+    ((form, body),) = node.items()
+    if form == "tensor":
+        return tensors[body]
+    if form not in ("tuple", "dict") or not isinstance(body, list):
+        raise ValueError(f"unknown form {form}")
+    if form == "tuple":
+        return tuple(_decode(value, tensors) for value in body)
+    return {key: _decode(value, tensors) for key, value in body}
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -25,7 +26,9 @@ def copy(whole, tmp_path, name="run"):
 
 def check_survives(path, least, most):
     """Opens with at least all but the last iterate, and goes on as if nothing had happened."""
-    store = Trajectory.open(path)
+    with warnings.catch_warnings():  # of a file whose line was not written: told in test_journal
+        warnings.filterwarnings("ignore", ".* has no line for 00000")
+        store = Trajectory.open(path)
     assert least <= len(store) <= most
     check_iterates(store, len(store))
     append_the_rest(store, 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -318,7 +319,9 @@ class Modes:
             return Trajectory.create(path, self.setup.layout)
         if not checkpoint.is_file():
             raise StoreError(f"{checkpoint} is missing, but {path} has iterates; {_again(name)}")
-        return self._open(name)
+        with warnings.catch_warnings():  # what is behind its end is trained again
+            warnings.filterwarnings("ignore", ".* has no line for ")
+            return self._open(name)
 
     def _open(self, name: str) -> Trajectory:
         try:

@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from lowland.errors import ConfigError, LayoutError, NonFiniteError
+from lowland.errors import ConfigError, LayoutError, NonFiniteError, StoreError
+from lowland.schema import require
 
 Where = str | Callable[[str], bool] | None
 
@@ -33,6 +34,13 @@ class Entry:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+
+class LayoutSpec(TypedDict):
+    """A layout in a file."""
+
+    parameters: list[tuple[str, list[int], str]]  # name, shape, dtype
+    aliases: dict[str, str]
 
 
 class ParamLayout:
@@ -126,18 +134,36 @@ class ParamLayout:
         return {"parameters": parameters, "aliases": dict(self.aliases)}
 
     @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> ParamLayout:
+    def from_spec(cls, spec: Mapping[str, Any], *, source: object = "the layout") -> ParamLayout:
         """The layout that `spec` describes; files carry it, so that they load without the model.
+
+        Raises:
+            StoreError: no such description; it names the `source`.
 
         >>> layout = ParamLayout(nn.Linear(2, 1))
         >>> ParamLayout.from_spec(layout.spec()).fingerprint == layout.fingerprint
         True
         """
+        require(spec, LayoutSpec, source=source)
         layout = cls.__new__(cls)
-        found = [
-            (name, tuple(shape), getattr(torch, dtype)) for name, shape, dtype in spec["parameters"]
-        ]
-        layout._build(found, dict(spec["aliases"]))
+        found = []
+        for name, shape, kind in spec["parameters"]:
+            dtype = getattr(torch, kind, None)
+            if not isinstance(dtype, torch.dtype) or min(shape, default=0) < 0:
+                raise StoreError(
+                    f"{source}: {name[:80]!r} cannot have the shape {tuple(shape)} and the dtype "
+                    f"{kind[:80]!r}; name another file."
+                )
+            found.append((name, tuple(shape), dtype))
+        names, aliases = {name for name, *_ in found}, dict(spec["aliases"])
+        if not names or len(names) < len(found) or not names.issuperset(aliases.values()):
+            raise StoreError(
+                f"{source}: a parameter stands twice in it, is an alias of none, or there is none; "
+                "name another file."
+            )
+        if sum(math.prod(shape) for _, shape, _ in found) >= 2**63:
+            raise StoreError(f"{source}: more weights than can be; name another file.")
+        layout._build(found, aliases)
         return layout
 
     def require_same(self, other: ParamLayout, *, what: str = "the weights") -> None:

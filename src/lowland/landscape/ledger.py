@@ -8,15 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, TypedDict
 
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.planner import Plan
 from lowland.files import PathLike, replacing
 from lowland.landscape.figures import Row
-from lowland.trajectory.journal import journal_line, parse_line
+from lowland.trajectory.journal import journal_line, read_journal
 
 FORMAT = "lowland-scan-1"
+
+
+class PlanFields(TypedDict):
+    """How points are evaluated."""
+
+    strategy: Literal["points", "batches", "vmap"]
+    chunk: int
+    threads: int
+
+
+class Header(TypedDict):
+    """The first line."""
+
+    format: str
+    settings: dict[str, Any]
+    plan: PlanFields
+
+
+class Chunk(TypedDict):
+    """Each other line."""
+
+    points: list[int]
+    names: list[str]
+    values: list[list[float]]
 
 
 class Ledger:
@@ -99,21 +123,20 @@ class Ledger:
             self._file = None
 
     def _read(self, path: Path) -> None:
-        # what follows the last newline is a line that a kill cut off, or nothing
-        lines = path.read_bytes().split(b"\n")[:-1]
-        header = parse_line(lines[0]) if lines else None
-        if header is None or header.get("format") != FORMAT:
-            raise StoreError(f"{path} is not a scan's file, or a damaged one; name another file.")
-        self._require_same(header["settings"])
-        self.plan = Plan(**header["plan"])
-        self._end = len(lines[0]) + 1
-        for line in lines[1:]:
-            entry = parse_line(line)
-            if entry is None:  # damaged: from here on points are evaluated again
-                break
-            rows = [dict(zip(entry["names"], row, strict=True)) for row in entry["values"]]
-            self._chunks.append((entry["points"], rows))
-            self._end += len(line) + 1
+        read = read_journal(path, form=FORMAT, header=Header, entry=Chunk)
+        self._require_same(read.header["settings"])
+        self.plan = Plan(**read.header["plan"])
+        # from a damaged line on points are evaluated again
+        self._end = read.ends[-1]
+        for number, entry in enumerate(read.entries, start=2):
+            points, names, values = entry["points"], entry["names"], entry["values"]
+            if len(points) != len(values) or any(len(row) != len(names) for row in values):
+                raise StoreError(
+                    f"{path}: line {number}: its points, names and values are not as many as one "
+                    "another; name another file."
+                )
+            rows = [dict(zip(names, row, strict=True)) for row in values]
+            self._chunks.append((points, rows))
 
     def _require_same(self, theirs: Mapping[str, Any]) -> None:
         mine = self.settings

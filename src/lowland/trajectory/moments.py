@@ -7,9 +7,10 @@ bfloat16 stops moving once an iterate's share falls below its last bit.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,6 +22,7 @@ from lowland.core.layout import ParamLayout
 from lowland.errors import ConfigError, LayoutError, LowlandError, StoreError
 from lowland.files import PathLike, load_tree, save_tree
 from lowland.posteriors import PointMass, Posterior
+from lowland.schema import require
 
 # values worked on at a time: few enough that the operations on them stay in cache, so that an
 # update moves each vector through memory once, and enough that a call costs little beside them
@@ -172,11 +174,18 @@ class Moments(ABC):
         Raises:
             StoreError: a damaged or foreign file. LayoutError: moments of another model.
         """
-        state = load_tree(path, kind=cls.__name__)
+        state = load_tree(path, kind=cls.__name__, form=dict[str, Any])
         names = {"layout", "count", *cls._kept}
         settings = {k: v for k, v in state.items() if k not in names and not k.startswith("_")}
+        known = inspect.signature(cls).parameters.keys() - {"layout", "device", "path"}
+        if unknown := sorted(map(str, settings.keys() - known)):  # a path would be written to
+            raise StoreError(
+                f"{path}: unknown field {unknown[0]!r:.80}, as of another version of lowland; name "
+                "another file."
+            )
         try:
-            theirs = ParamLayout.from_spec(state["layout"])
+            theirs = ParamLayout.from_spec(state["layout"], source=path)
+            _require_state(state, cls._kept, theirs, path)
             if layout is not None and layout.fingerprint != theirs.fingerprint:
                 state = _arranged(state, theirs, layout, path)
             loaded = cls(theirs if layout is None else layout, **settings)
@@ -184,6 +193,22 @@ class Moments(ABC):
         except (KeyError, TypeError, RuntimeError) as error:
             raise StoreError(f"{path}: not a {cls.__name__} that can be read ({error}).") from error
         return loaded
+
+
+def _require_state(
+    state: dict[str, Any], kept: Iterable[str], layout: ParamLayout, path: PathLike
+) -> None:
+    """Raises `StoreError` unless a file holds what its layout says, before as much is allocated."""
+    require(state["count"], int, source=f"{path}: count")
+    if state["count"] < 0:
+        raise StoreError(f"{path}: count: expected 0 or more, got {state['count']}.")
+    for name in kept:
+        require(state[name], Tensor, source=f"{path}: {name}")
+        if state[name].shape[-1:] != (layout.size,):
+            raise StoreError(
+                f"{path}: {name}: expected (..., {layout.size}), got {tuple(state[name].shape)}; "
+                "name another file."
+            )
 
 
 def _arranged(

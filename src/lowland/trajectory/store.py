@@ -11,7 +11,9 @@ from __future__ import annotations
 import itertools
 import operator
 import os
+import re
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from lowland.core.layout import ParamLayout, clean
 from lowland.core.point import Point
 from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
-from lowland.files import PathLike, read_tensors, replacing, sync_folder
+from lowland.files import PathLike, read_tensors, replacing, require_inside, sync_folder
 from lowland.geometry import Subspace
 from lowland.geometry.rank import Rank
 from lowland.posteriors import Ensemble
@@ -33,10 +35,13 @@ from lowland.trajectory.formats import fitted, read_checkpoint
 from lowland.trajectory.journal import (
     FORMAT,
     JOURNAL,
+    Entry,
+    Header,
     Iterate,
     checksum,
+    iterate_name,
     journal_line,
-    parse_line,
+    read_journal,
 )
 from lowland.trajectory.moments import SWA, Moments
 from lowland.trajectory.swag import SWAG
@@ -96,32 +101,26 @@ class Trajectory:
             recover: keep the iterates before the first damaged one, checking every byte; the rest
                 is moved to `damaged/` inside the store, not deleted.
 
+        Warns of iterate files behind the last line: the journal lost its end, or a write was cut
+        off.
+
         Raises:
-            StoreError: not a store, or a damaged one: it names the file.
+            StoreError: not a store, a damaged one, or one with a line missing: it names the file.
             LayoutError: a store of another model.
         """
         path = Path(path)
         journal = path / JOURNAL
         if not journal.is_file():
             raise StoreError(f"{path} is not a trajectory: {JOURNAL} is missing; check the path.")
-        # what follows the last newline is a line that a kill cut off, or nothing
-        lines = journal.read_bytes().split(b"\n")[:-1]
-        header = parse_line(lines[0]) if lines else None
-        if header is None or header.get("format") != FORMAT:
-            raise StoreError(
-                f"{journal}: its first line is damaged or not lowland's; name another folder."
-            )
-        store = cls(path, ParamLayout.from_spec(header["layout"]), [])
+        read = read_journal(journal, form=FORMAT, header=Header, entry=Entry)
+        spec = read.header["layout"]
+        store = cls(path, ParamLayout.from_spec(spec, source=f"{journal}: line 1"), [])
         if layout is not None:
             layout.require_same(store.layout, what=f"the iterates in {path}")
             store.layout = layout
+        store._end = read.ends[0]
         trouble = None
-        store._end = len(lines[0]) + 1
-        for number, line in enumerate(lines[1:], start=2):
-            entry = parse_line(line)
-            if entry is None:
-                trouble = f"{journal}: line {number} is damaged"
-                break
+        for end, entry in zip(read.ends[1:], read.entries, strict=True):
             iterate = Iterate(**entry)
             trouble = store._trouble(iterate, thorough=recover)
             if trouble is not None:
@@ -129,14 +128,25 @@ class Trajectory:
             if recover:
                 store._verified.add(len(store))
             store.iterates.append(iterate)
-            store._end += len(line) + 1
+            store._end = end
+        if trouble is None and read.damaged is not None:
+            trouble = f"{journal}: line {read.damaged} is damaged"
         if trouble is not None and not recover:
             raise StoreError(
                 f"{trouble}; the {len(store)} iterates before it are whole: "
                 f"Trajectory.open({str(path)!r}, recover=True) keeps them."
             )
-        if trouble is not None:
+        stray = store._stray()
+        if recover and (trouble is not None or stray):
             store._set_aside()
+        elif stray:
+            warnings.warn(
+                f"{journal} has no line for {stray[0]}{', ...' if len(stray) > 1 else ''}: its end "
+                "was lost, or a write was interrupted, or is under way in another process; the "
+                f"next append writes over it. Trajectory.open({str(path)!r}, recover=True) moves "
+                "such files out of its way.",
+                stacklevel=2,
+            )
         return store
 
     @classmethod
@@ -205,7 +215,7 @@ class Trajectory:
         tensors = {"weights": point.weights.cpu().contiguous()}
         for name, buffer in (point.buffers or {}).items():
             tensors[_BUFFER + name] = buffer.cpu().contiguous().clone()
-        file = f"{len(self.iterates):06d}.safetensors"
+        file = iterate_name(len(self.iterates))
         with replacing(self.path / file) as temporary:
             save_file(tensors, temporary, metadata={"format": FORMAT, "step": str(step)})
             size, crc = temporary.stat().st_size, checksum(temporary)
@@ -291,7 +301,7 @@ class Trajectory:
         if iterate.crc is None:
             return self._checkpoint(iterate)
         if i not in self._verified:
-            trouble = self._trouble(iterate, thorough=True)
+            trouble = self._damage(iterate, thorough=True)
             if trouble is not None:
                 raise StoreError(
                     f"{trouble}; Trajectory.open({str(self.path)!r}, recover=True) keeps the "
@@ -299,7 +309,13 @@ class Trajectory:
                 )
             self._verified.add(i)
         tensors, _ = read_tensors(self.path / iterate.file)
-        weights = tensors.pop("weights")
+        weights = tensors.pop("weights", None)
+        if weights is None or weights.dtype != self.layout.dtype:
+            held = None if weights is None else weights.dtype
+            raise StoreError(
+                f"{self.path / iterate.file}: expected weights in {self.layout.dtype}, got {held}; "
+                "name another trajectory."
+            )
         self.layout.check(weights, flat=True)
         return Point(weights, {name.removeprefix(_BUFFER): t for name, t in tensors.items()})
 
@@ -317,8 +333,28 @@ class Trajectory:
         return [iterate.metrics for iterate in self.iterates]
 
     def _trouble(self, iterate: Iterate, *, thorough: bool) -> str | None:
-        """What is wrong with an iterate's file, in words that name it."""
-        file = self.path / iterate.file
+        """What is wrong with the next iterate's line or file, in words that name it."""
+        number = len(self)
+        return self._out_of_order(iterate, number) or self._damage(iterate, thorough=thorough)
+
+    def _out_of_order(self, iterate: Iterate, number: int) -> str | None:
+        # the name is known: one from elsewhere would be read, written over or deleted
+        expected, line = iterate_name(number), f"{self.path / JOURNAL}: line {number + 2}"
+        if iterate.file != expected:
+            return f"{line} is of {iterate.file!r:.80} instead of {expected!r}: a line is missing"
+        if number and iterate.step <= self.iterates[number - 1].step:
+            before = self.iterates[number - 1].step
+            return f"{line} is of step {iterate.step}, which is not after step {before}"
+        return None
+
+    def _stray(self) -> list[str]:
+        """Iterate files behind the last one of the journal, by name."""
+        names = (path.name for path in self.path.glob("*.safetensors"))
+        last = iterate_name(len(self))
+        return sorted(n for n in names if re.fullmatch(r"\d{6,}\.safetensors", n) and n >= last)
+
+    def _damage(self, iterate: Iterate, *, thorough: bool) -> str | None:
+        file = require_inside(self.path, iterate.file)
         if not file.is_file():
             return f"{file} is missing"
         size = file.stat().st_size
