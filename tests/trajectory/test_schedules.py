@@ -163,3 +163,97 @@ def test_arguments_that_make_no_sense(build, text):
 def test_proportions_to_a_rate_of_zero_do_not_exist(name):
     with pytest.raises(ConfigError, match="positive rate for the first parameter group, got 0"):
         BUILD[name](optimizer(0.0, 0.1))
+
+
+# -- after another schedule on the same optimizer ------------------------------------------------
+
+LRS = optim.lr_scheduler
+
+
+def stepped(schedule, steps):
+    """The first group's rates that the optimizer steps with."""
+    return [first for first, *_ in rates(schedule, steps)]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["after", "beside"])
+def test_swa_goes_on_from_the_rate_that_a_decay_has_reached(first):
+    """torch's recipe for SWA makes both schedules first; others make the second when it is due."""
+    o = optimizer()
+    cosine = LRS.CosineAnnealingLR(o, T_max=20, eta_min=1e-3)
+    make = lambda: SWASchedule(o, total=20, swa_lr=0.05, start=0.5)  # noqa: E731
+    schedule = None if first else make()
+    decayed = stepped(cosine, 20)
+    assert decayed[0] == pytest.approx(0.1)  # the second schedule leaves the first alone
+    if schedule is None:
+        schedule = make()
+    else:
+        o.step()
+        schedule.step()
+    found = stepped(schedule, 20)
+    assert found[0] == pytest.approx(1e-3)
+    expected = [swa(s / 20, 1e-3, 0.05, 0.5) for s in range(40)]
+    assert found == pytest.approx(expected[0 if first else 1 :][:20])
+
+
+def test_swa_in_sequential_goes_on_from_the_rate_that_a_decay_has_reached():
+    o = optimizer()
+    parts = [LRS.CosineAnnealingLR(o, T_max=20), SWASchedule(o, total=20, swa_lr=0.05, start=0.5)]
+    found = stepped(LRS.SequentialLR(o, parts, milestones=[20]), 40)
+    last = found[19]
+    assert last < 0.1 * (1 - 0.98)
+    expected = [swa(s / 20, last, 0.05, 0.5) for s in range(20)]
+    assert found[20:] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("warmup", [LRS.LinearLR, LRS.ConstantLR])
+@pytest.mark.parametrize("name", ["constant", "decay", "swa", "cyclical"])
+def test_after_a_warmup_each_begins_at_the_optimizers_own_rate(warmup, name):
+    o = optimizer()
+    parts = [warmup(o, 0.1, total_iters=5), BUILD[name](o)]
+    found = stepped(LRS.SequentialLR(o, parts, milestones=[5]), 50)
+    assert found[0] == pytest.approx(0.01)
+    assert found[5:] == pytest.approx([FORMS[name](s) for s in range(45)], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["constant", "decay", "swa", "cyclical"])
+def test_first_in_sequential_it_is_as_alone(name):
+    o = optimizer()
+    parts = [BUILD[name](o), LRS.ExponentialLR(o, 0.9)]
+    found = stepped(LRS.SequentialLR(o, parts, milestones=[30]), 31)
+    assert found[:30] == pytest.approx([FORMS[name](s) for s in range(30)], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["constant", "decay", "swa"])
+def test_a_schedule_made_in_mid_training_begins_at_the_rate_of_then(name):
+    o = optimizer(0.1, 0.2)
+    stepped(LRS.ExponentialLR(o, 0.5), 3)
+    schedule = BUILD[name](o)
+    assert schedule.rates(0) == pytest.approx([0.1 / 8, 0.2 / 8])
+    resumed = optimizer(0.1, 0.2)  # and so it does where the optimizer was restored, without a step
+    resumed.load_state_dict(o.state_dict())
+    assert BUILD[name](resumed).rates(0) == pytest.approx([0.1 / 8, 0.2 / 8])
+
+
+def test_proportions_are_those_of_the_initial_rates():
+    """A cosine ends at one rate for all groups, which may be zero."""
+    o = optimizer(0.1, 0.3)
+    stepped(LRS.CosineAnnealingLR(o, T_max=10), 10)
+    found = rates(SWASchedule(o, total=10, swa_lr=0.02, start=0.5), 10)
+    assert found[0] == pytest.approx([0.0, 0.0])
+    assert found[-1] == pytest.approx([0.02, 0.06])
+
+
+@pytest.mark.parametrize("at", [0, 1, 10, 19, 20, 21, 30])
+def test_a_sequence_continues_as_if_it_had_not_stopped(at):
+    def build():
+        o = optimizer(0.1, 0.2)
+        parts = [LRS.CosineAnnealingLR(o, T_max=20), SWASchedule(o, total=20, swa_lr=0.05)]
+        return LRS.SequentialLR(o, parts, milestones=[20])
+
+    straight = rates(build(), 40)
+    first = build()
+    rates(first, at)
+    second = build()
+    second.load_state_dict(first.state_dict())
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    assert rates(second, 40 - at) == straight[at:]

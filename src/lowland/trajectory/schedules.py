@@ -2,6 +2,11 @@ r"""Learning rates of the papers as torch schedulers, in steps or epochs: as you
 
 Each is a closed form of the number of `.step()` calls, so that a schedule restored from its
 `state_dict` continues exactly. Parameter groups keep the proportions of the optimizer's own rates.
+
+After another schedule on the same optimizer, each goes on from the learning rate that the other has
+reached, as torch's `SWALR` does: whether it is made then or before, and in `SequentialLR`. After a
+warm-up it begins at the optimizer's own rate. In `ChainedScheduler` the last of such schedules alone
+counts, as with torch's `LambdaLR`.
 """
 
 from __future__ import annotations
@@ -15,13 +20,29 @@ from lowland.errors import ConfigError
 
 
 class Schedule(LRScheduler):
-    """Base: a subclass writes `rates`, a closed form of the step."""
+    """Base: a subclass writes `rates`, a closed form of the step and of `starts`."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        # torch marks both; a schedule that is made beside another one waits for its turn
+        self._waits = hasattr(optimizer.step, "_wrapped_by_lr_sched") and not getattr(
+            optimizer, "_opt_called", False
+        )
+        self.starts: list[float] = []  # the rate of each parameter group where this begins
+        super().__init__(optimizer)
 
     @abstractmethod
     def rates(self, step: int) -> list[float]:
         """The learning rate of each parameter group after `step` calls of `.step()`."""
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
+        now = [float(group["lr"]) for group in self.optimizer.param_groups]
+        if not self.starts:
+            self.starts = self._bases if self._waits else now
+            if self._waits:
+                return now
+        # its first step, or its turn in SequentialLR: has another schedule lowered the rate?
+        elif self.last_epoch <= 1 and now[0] < float(self._last_lr[0]):
+            self.starts = now
         return self.rates(self.last_epoch)
 
     @property
@@ -39,7 +60,7 @@ class Schedule(LRScheduler):
 
 
 class ConstantSchedule(Schedule):
-    """The optimizer's own learning rate, always: a random walk around one minimum.
+    """The learning rate that the optimizer has, always: a random walk around one minimum.
 
     >>> from torch import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
@@ -48,7 +69,7 @@ class ConstantSchedule(Schedule):
     """
 
     def rates(self, step: int) -> list[float]:
-        return self._bases
+        return self.starts
 
 
 class DecaySchedule(Schedule):
@@ -77,7 +98,7 @@ class DecaySchedule(Schedule):
         super().__init__(optimizer)
 
     def rates(self, step: int) -> list[float]:
-        return [base * _decay(step / self.total, self.final) for base in self._bases]
+        return [rate * _decay(step / self.total, self.final) for rate in self.starts]
 
 
 class SWASchedule(Schedule):
@@ -113,9 +134,9 @@ class SWASchedule(Schedule):
         super().__init__(optimizer)
 
     def rates(self, step: int) -> list[float]:
-        first = self._bases[0]
         share = 1 - _decay(step / (self.start * self.total), 0.0)  # of the way to swa_lr
-        return self._scaled(first + (self.swa_lr - first) * share)
+        ends = self._scaled(self.swa_lr)
+        return [a + (b - a) * share for a, b in zip(self.starts, ends, strict=True)]
 
 
 class CyclicalSchedule(Schedule):
