@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lowland.core import LossSurface
 from lowland.core.layout import inner
-from lowland.errors import ConfigError, NonFiniteError
+from lowland.errors import NonFiniteError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
 from lowland.geometry.base import combined, rounds
@@ -41,10 +41,14 @@ class Anchors(nn.Module):
         )
         self.which = [i for i, free in enumerate(shape.free) if free]
 
-    def moved_away(self) -> bool:
-        """Whether the parameters are no rows of the matrix any more."""
-        row = self.matrix[self.which[0]]
-        return bool(self.free[0].data_ptr() != row.data_ptr())
+    @torch.no_grad()
+    def attach(self) -> None:
+        """Makes the parameters rows of the matrix again, after an optimizer that gave one of them
+        another tensor as its data."""
+        for i, parameter in zip(self.which, self.free, strict=True):
+            row = self.matrix[i]
+            if parameter.data_ptr() != row.data_ptr():
+                parameter.data = row.copy_(parameter)
 
     def shape_now(self) -> Shape:
         """The shape through the anchors as they are."""
@@ -126,25 +130,36 @@ class Along(Run):
     # -- the gradient ----------------------------------------------------------------------------
 
     def _gradient(self, batch: Any, items: int) -> Tensor:
+        self.model.attach()
         coords, coefficients = self.draws(self.samples)
         self.drawn += self.samples
         if self.strategy is None:
             self.strategy = self._faster(coords, batch)
         again = 1 / self.options.accumulate
-        if self.step == 1 and self.model.moved_away():
-            raise ConfigError(
-                "optimizer: it puts other tensors in the place of parameters' data; take one that "
-                "writes into them, as torch's own do."
-            )
         losses = self.at(coords, batch, coefficients, scale=again, items=items, out=self.means)
         for parameter, mean in zip(self.model.free, self.means, strict=True):
-            if again == 1:
+            if again == 1 and self.needs_closure is False:
                 parameter.grad = mean  # written anew at every step: nothing is allocated
             elif parameter.grad is None:
                 parameter.grad = mean.clone()
             else:
                 parameter.grad.add_(mean)
         return losses[0] if len(losses) == 1 else losses.mean()
+
+    def _apply(self, waiting: int) -> None:
+        super()._apply(waiting)
+        self.model.attach()  # before anyone looks at the shape
+
+    def _again(self) -> Tensor:
+        # at the same coordinates as the first pass
+        self.drawn -= self.samples * len(self.group)
+        typical = self.typical
+        loss = super()._again()
+        self.typical = typical
+        return loss
+
+    def _buffers(self) -> list[Tensor]:
+        return list(self.flat.buffers().values())
 
     def draws(self, n: int) -> tuple[Tensor, Tensor]:
         """The next n coordinates (n, k) and their coefficients (n, A), float64: a function of the

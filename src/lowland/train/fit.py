@@ -65,7 +65,8 @@ def fit(
             None: the surface's own, as they come.
         epochs: passes over them.
         optimizer: made from the free anchors, a parameter (P,) each; None: SGD, learning rate
-            0.05, momentum 0.9, with the schedule of `DecaySchedule` where none is given.
+            0.05, momentum 0.9, with the schedule of `DecaySchedule` where none is given. For SAM
+            and LBFGS see `sgd`; they evaluate the loss again at the same t.
         schedule: made from the optimizer, and stepped once a step.
         weight_decay: λ, on the weights w(t) and not on the anchors.
         log_volume: λ_V, for simplexes and complexes; `spro` has the paper's rule for it. The log

@@ -25,7 +25,7 @@ from lowland.progress import Progress, reporting
 from lowland.records import GrowthResult
 from lowland.train import checkpoint as disk
 from lowland.train.fit import fit
-from lowland.train.run import described, plain_sgd
+from lowland.train.options import described, plain_sgd
 
 B = TypeVar("B", bound=Barycentric)
 LEAST = 1e-8  # of the paper's weight of the volume

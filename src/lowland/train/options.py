@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lowland.errors import ConfigError
 from lowland.files import PathLike
+from lowland.train.batches import Batches, length
 
 
 class Collects(Protocol):
@@ -55,3 +56,34 @@ class Options:
                 raise ConfigError(f"{name}: expected at least 1, got {value}.")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise ConfigError(f"clip: expected a positive norm, got {self.clip}.")
+
+
+def described(data: Any, optimizer: Optimizer, schedule: LRScheduler | None) -> dict[str, Any]:
+    """Batches and the rule of training in plain data."""
+    groups = [
+        ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
+        for group in optimizer.param_groups
+    ]
+    own = ("rows", "batch_size", "shuffle", "seed", "drop_last")
+    return {
+        "batches": length(data),
+        "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
+        "rows": data.content() if isinstance(data, Batches) else None,
+        "optimizer": f"{type(optimizer).__name__}({'; '.join(groups)})",
+        "schedule": f"{type(schedule).__name__}{_plain(schedule)}",
+    }
+
+
+def _plain(schedule: LRScheduler | None) -> str:
+    """A schedule's numbers as it is made; functions that it may hold are not told apart."""
+    if schedule is None:
+        return ""
+    kinds = (int, float, str, list, tuple)
+    held = {k: v for k, v in schedule.state_dict().items() if isinstance(v, kinds)}
+    shown = (f"{k}={v}" for k, v in sorted(held.items()) if " at 0x" not in str(v))
+    return f"({', '.join(shown)})"
+
+
+def plain_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """What trains where no optimizer is given."""
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)

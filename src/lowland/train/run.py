@@ -22,7 +22,8 @@ from lowland.progress import Progress, reporting
 from lowland.records import TrainingLog
 from lowland.train import checkpoint as disk
 from lowland.train.batches import Batches, length
-from lowland.train.options import Options
+from lowland.train.closure import requires_closure, take_step
+from lowland.train.options import Options, described, plain_sgd
 
 SAVE_SECONDS = 20.0  # between checkpoints
 _WATCH = 32  # steps between looks at the loss on a GPU, where each look waits for it
@@ -45,11 +46,8 @@ class Run:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer: Optimizer = (options.optimizer or plain_sgd)(trainable)
-        if isinstance(self.optimizer, torch.optim.LBFGS):
-            raise ConfigError(
-                "optimizer: LBFGS evaluates the loss several times a step, which this loop does "
-                "not do; take SGD or Adam."
-            )
+        self.needs_closure = requires_closure(self.optimizer)
+        self.group: list[Any] = []  # batches of the step under way, where a closure may need them
         schedule = options.schedule
         self.schedule: LRScheduler | None = schedule(self.optimizer) if schedule else None
         if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -59,6 +57,11 @@ class Run:
             )
         self.autocast = autocast_dtype(options.autocast, self.device)
         half = self.autocast is torch.float16 and self.device.type == "cuda"
+        if half and self.needs_closure:
+            raise ConfigError(
+                f"optimizer: {type(self.optimizer).__name__} evaluates the loss again within a "
+                "step, which torch's GradScaler does not support; use autocast=torch.bfloat16."
+            )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.always_eval = [m for m in model.modules() if model.training and not m.training]
         self.layout = ParamLayout(model)
@@ -135,6 +138,8 @@ class Run:
             raise DataError("the training batches have no target: give (inputs, target).")
         items = self.task.count(batch)
         loss = self._gradient(batch, items)
+        if self.needs_closure is not False:
+            self.group.append(batch)
         self.pending.append((self.step, self.batch, loss, items))
         if self.device.type == "cpu" or len(self.pending) >= _WATCH:
             self._look()
@@ -151,6 +156,21 @@ class Run:
         return loss.detach()
 
     def _apply(self, waiting: int) -> None:
+        self._finish_gradient(waiting)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.needs_closure = take_step(self.optimizer, self._again, required=self.needs_closure)
+        self.group.clear()
+        if self.schedule is not None:
+            self.schedule.step()
+        self.step += 1
+        for collector in self.options.collectors:
+            collector.step(self.model)
+
+    def _finish_gradient(self, waiting: int) -> None:
+        """The mean over the batches of a step, and clipped."""
         optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
         if waiting < self.options.accumulate:  # the last batches of an epoch
             for p in optimised:
@@ -159,13 +179,26 @@ class Run:
         if self.options.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(optimised, self.options.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.schedule is not None:
-            self.schedule.step()
-        self.step += 1
-        for collector in self.options.collectors:
-            collector.step(self.model)
+
+    @torch.enable_grad()
+    def _again(self) -> Tensor:
+        """The closure: the loss of this step's batches and its gradient at the weights of now.
+
+        Buffers stay as the first pass left them: statistics of batches count once a step.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        buffers = self._buffers()
+        before = [buffer.clone() for buffer in buffers]
+        losses = [self._gradient(batch, self.task.count(batch)) for batch in self.group]
+        self._finish_gradient(len(losses))
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+        return torch.stack(losses).mean()
+
+    def _buffers(self) -> list[Tensor]:
+        """What a forward pass in training mode may change."""
+        return list(self.model.buffers())
 
     def _look(self) -> None:
         """Adds the losses up, and stops at one that is not finite."""
@@ -275,6 +308,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "needs_closure": self.needs_closure,
             "collectors": [collector.state_dict() for collector in self.options.collectors],
         }
 
@@ -292,6 +326,7 @@ class Run:
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
+        self.needs_closure = state["needs_closure"]
         for collector, saved in zip(self.options.collectors, state["collectors"], strict=True):
             collector.load_state_dict(saved)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
@@ -302,34 +337,3 @@ class Run:
         return TrainingLog(
             {k: torch.tensor(v, dtype=torch.float64) for k, v in self.columns.items()}
         )
-
-
-def described(data: Any, optimizer: Optimizer, schedule: LRScheduler | None) -> dict[str, Any]:
-    """Batches and the rule of training in plain data."""
-    groups = [
-        ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
-        for group in optimizer.param_groups
-    ]
-    own = ("rows", "batch_size", "shuffle", "seed", "drop_last")
-    return {
-        "batches": length(data),
-        "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
-        "rows": data.content() if isinstance(data, Batches) else None,
-        "optimizer": f"{type(optimizer).__name__}({'; '.join(groups)})",
-        "schedule": f"{type(schedule).__name__}{_plain(schedule)}",
-    }
-
-
-def _plain(schedule: LRScheduler | None) -> str:
-    """A schedule's numbers as it is made; functions that it may hold are not told apart."""
-    if schedule is None:
-        return ""
-    kinds = (int, float, str, list, tuple)
-    held = {k: v for k, v in schedule.state_dict().items() if isinstance(v, kinds)}
-    shown = (f"{k}={v}" for k, v in sorted(held.items()) if " at 0x" not in str(v))
-    return f"({', '.join(shown)})"
-
-
-def plain_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """What trains where no optimizer is given."""
-    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)

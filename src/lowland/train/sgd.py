@@ -46,7 +46,9 @@ def sgd(
             up to the batch where it stopped, which gives the same rows if they draw their order
             from torch's global generator.
         epochs: passes over the data.
-        optimizer: made from the parameters; None: SGD, learning rate 0.05, momentum 0.9.
+        optimizer: made from the parameters; None: SGD, learning rate 0.05, momentum 0.9. One whose
+            step needs a closure, such as SAM or LBFGS, gets one: the loss of the same batches at
+            the weights of then, whose passes leave BatchNorm statistics and other buffers alone.
         schedule: made from the optimizer, and stepped once an optimizer step; None: constant.
         collectors: see `Collector`; they are part of the checkpoint.
         validate: gives figures of the model after each epoch, for the log.

@@ -116,6 +116,12 @@ class _Together(Run):
     def __init__(self, *rest: Any, diverged: str) -> None:
         self.diverged = diverged
         super().__init__(*rest)
+        if self.needs_closure:
+            raise ConfigError(
+                f"optimizer: {type(self.optimizer).__name__} evaluates the loss again within a "
+                "step, by all weights at once, and networks side by side would see each other; "
+                "train them one by one, with ll.sgd."
+            )
         many = len(self.model)
         self.partial |= {"loss": torch.zeros(many, dtype=torch.float64)}
         self.columns = {"loss": torch.zeros(0, many, dtype=torch.float64)}

@@ -4,9 +4,9 @@ Each is a closed form of the number of `.step()` calls, so that a schedule resto
 `state_dict` continues exactly. Parameter groups keep the proportions of the optimizer's own rates.
 
 After another schedule on the same optimizer, each goes on from the learning rate that the other has
-reached, as torch's `SWALR` does: whether it is made then or before, and in `SequentialLR`. After a
-warm-up it begins at the optimizer's own rate. In `ChainedScheduler` the last of such schedules alone
-counts, as with torch's `LambdaLR`.
+reached, as torch's `SWALR` does: whether it is made then or before, and in `SequentialLR`. After
+a warm-up it begins at the optimizer's own rate. In `ChainedScheduler` the last of such schedules
+alone counts, as with torch's `LambdaLR`.
 """
 
 from __future__ import annotations
