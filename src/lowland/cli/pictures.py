@@ -13,7 +13,6 @@ from lowland.cli import subspaces
 from lowland.cli.methods import Methods
 from lowland.errors import StoreError
 from lowland.evaluate import reliability
-from lowland.evaluate.metrics import categorical
 from lowland.records import TrainingLog
 from lowland.trajectory import SWA
 
@@ -77,7 +76,7 @@ def _reliability(methods: Methods, folder: Path) -> list[str]:
     records = {
         # the table's error, over fifteen bins of equal width, is the one to quote
         f"{name} (ECE {p.figures['ece']:.3f})": reliability(
-            *categorical(methods.setup.task, p.probs, p.targets), bins=10, equal="count"
+            p, bins=10, equal="count", task=methods.setup.task
         )
         for name, p in preds.items()
         if p.probs is not None and p.targets is not None

@@ -299,4 +299,4 @@ def _rows(pred: Predictive, first: int, stop: int, task: Task) -> Predictive:
     assert pred.mean is not None
     assert pred.variance is not None
     mean, variance = pred.mean[first:stop], pred.variance[first:stop]
-    return Predictive(pred.kind, pred.samples, mean=mean, variance=variance)
+    return Predictive(pred.kind, pred.samples, mean=mean, variance=variance, task=pred.task)

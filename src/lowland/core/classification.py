@@ -154,7 +154,7 @@ class Classification(Task):
 
     def entropy(self, probs: Tensor) -> Tensor:  # probs: (N, C, ...) -> (N, ...)
         """Entropy in nats; of independent labels, the sum of theirs."""
-        entropy: Tensor = -torch.special.xlogy(probs, probs).sum(1)
+        entropy = super().entropy(probs)
         if self.form == "multilabel":
             entropy = entropy - torch.special.xlogy(1 - probs, 1 - probs).sum(1)
         return entropy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,6 +17,7 @@ class LanguageModeling(Task):
     Items are the tokens whose label is not -100, the first of each row excepted. A batch without
     labels is its own target: `input_ids`, where `attention_mask` (if there is one) is not 0.
 
+    >>> import torch
     >>> ids = torch.tensor([[1, 2, 3]])
     >>> LanguageModeling().nll(torch.zeros(1, 3, 8), ids)  # two tokens to predict, log 8
     tensor([2.0794, 2.0794])
@@ -49,13 +49,15 @@ class LanguageModeling(Task):
         logits = wide(output[:, :-1])
         return F.cross_entropy(
             logits.reshape(-1, logits.shape[-1]),
-            target[:, 1:].reshape(-1).long(),
+            next_tokens(target).long(),
             ignore_index=self.ignore_index,
             reduction="none",
         )
 
     def valid(self, target: Tensor) -> Tensor:
-        return target[:, 1:].reshape(-1).long() != self.ignore_index
+        """Of labels (B, T), or of what `next_tokens` makes of them: a token that is to predict."""
+        tokens = target if target.ndim == 1 else next_tokens(target)
+        return tokens.long() != self.ignore_index
 
     def check(self, output: Tensor, target: Tensor) -> None:
         words = output.shape[-1]
@@ -70,4 +72,9 @@ class LanguageModeling(Task):
     def statistics(self, output: Tensor) -> dict[str, Tensor]:
         logits = wide(output[:, :-1])
         probs = logits.reshape(-1, logits.shape[-1]).softmax(1)
-        return {"probs": probs, "expected_entropy": -torch.special.xlogy(probs, probs).sum(1)}
+        return {"probs": probs, "expected_entropy": self.entropy(probs)}
+
+
+def next_tokens(labels: Tensor) -> Tensor:  # (B, T) -> (B * (T - 1),)
+    """The tokens that a language model predicts, as its probabilities are: a row a token."""
+    return labels[:, 1:].reshape(-1)

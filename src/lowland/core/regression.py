@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from numbers import Real
 from typing import Any
@@ -94,6 +95,12 @@ class Regression(Task):
                     f"regression: {name} holds {held} numbers, and the model predicts {targets} "
                     "targets; give one number, or one for each target."
                 )
+
+    def in_own_units(self) -> Regression:
+        """The same for predictions and targets that are in the target's own units."""
+        task = copy.copy(self)
+        task.target_mean, task.target_std = torch.zeros(1).double(), torch.ones(1).double()
+        return task
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         mean, variance = self.moments(output)

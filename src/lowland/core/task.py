@@ -7,14 +7,15 @@ own. A batch format alone needs no subclass: every task takes `unpack=`.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lowland.errors import DataError
+from lowland.errors import ConfigError, DataError
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
@@ -138,14 +139,97 @@ class Task(ABC):
         """What a model average keeps the mean of, over samples; first dimension: rows."""
         return {}
 
+    def entropy(self, probs: Tensor) -> Tensor:  # probs: (N, C, ...) -> (N, ...)
+        """Entropy of probabilities, in nats."""
+        entropy: Tensor = -torch.special.xlogy(probs, probs).sum(1)
+        return entropy
+
     def metrics(self, averages: dict[str, Tensor], target: Tensor | None) -> dict[str, float]:
         """Figures of your own from the averaged `statistics`, beside the usual ones."""
         return {}
+
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that make this task again, `unpack` aside: plain data.
+
+        They are the constructor's, read from the attributes of the same names. Override it where
+        an argument is stored under another name, or is no number, string, bool, None, tensor or
+        dict of these.
+        """
+        found = {}
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if name == "unpack":  # predictions have no batches to take apart
+                continue
+            if parameter.kind not in _BY_NAME or not hasattr(self, name):
+                raise ConfigError(f"its argument {name} is not stored as an attribute")
+            found[name] = getattr(self, name)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The class's name and the `settings`, which a `Predictive` carries to say what its items
+        are. `settings` is None where they cannot be had as plain data.
+
+        >>> from lowland.core import Classification
+        >>> Classification(ignore_index=255).to_dict()["settings"]["ignore_index"]
+        255
+        """
+        try:
+            settings: dict[str, Any] | None = self.settings()
+        except ConfigError:
+            settings = None
+        return {"name": _name(type(self)), "settings": settings if _plain(settings) else None}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Task:
+        """The task that `to_dict` is of.
+
+        A class of your own must have been imported: a name in a file imports nothing.
+
+        Raises:
+            ConfigError: a class that is not there, settings that do not make it.
+        """
+        name, settings = data.get("name"), data.get("settings")
+        classes = [cls for cls in _subclasses(Task) if _name(cls) == name]
+        if not classes:
+            raise ConfigError(
+                f"the record's task is {name}, which is not imported here: import it, or pass "
+                "task=."
+            )
+        try:
+            if settings is None:
+                raise TypeError("its settings are no plain data")
+            return classes[-1](**settings)  # in a notebook: of the cell that ran last
+        except (TypeError, ConfigError) as error:
+            raise ConfigError(
+                f"the record's task, {name}, cannot be made again ({error}): override "
+                "Task.settings, or pass task=."
+            ) from error
 
     def __repr__(self) -> str:
         own = {name.lstrip("_"): value for name, value in vars(self).items() if value is not None}
         shown = ", ".join(f"{name}={_shown(value)}" for name, value in own.items())
         return f"{type(self).__name__}({shown})"
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _name(cls: type[Task]) -> str:
+    """Of lowland's own classes the name alone, so that files may move."""
+    own = cls.__module__.startswith("lowland.")
+    return cls.__qualname__ if own else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _subclasses(cls: Any) -> Iterator[type[Task]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+def _plain(value: Any) -> bool:
+    """Whether a record can hold it."""
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _plain(part) for name, part in value.items())
+    return value is None or isinstance(value, Tensor | str | bool | int | float)
 
 
 def _shown(value: Any) -> str:

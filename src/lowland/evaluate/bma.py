@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lowland.core import Classification, LossSurface, Regression, Task
 from lowland.core.data import map_tensors
+from lowland.core.language import next_tokens
 from lowland.core.task import wide
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.errors import ErrorCurve, running_sums, some
@@ -22,7 +23,6 @@ from lowland.evaluate.metrics import (
     labelled_fields,
     language,
     log_scale,
-    next_tokens,
     of_likelihood,
     scatter,
 )
@@ -268,8 +268,8 @@ class Average:
             found |= {"probs": averages.get("probs"), "targets": target}
             if isinstance(task, Regression):
                 found |= _in_units(task, averages, target)
-        form = task.form if isinstance(task, Classification) else None
-        return Predictive(task.kind, self.samples, form=form, **map_tensors(found, Tensor.cpu))
+        found["task"] = task.to_dict()
+        return Predictive(task.kind, self.samples, **map_tensors(found, Tensor.cpu))
 
 
 def settled(
@@ -351,10 +351,7 @@ def _information(task: Task, averages: dict[str, Tensor]) -> dict[str, Tensor]:
     if "probs" not in averages or "expected_entropy" not in averages:
         return {}
     probs = averages["probs"]
-    if isinstance(task, Classification):
-        entropy = task.entropy(probs)
-    else:
-        entropy = -torch.special.xlogy(probs, probs).sum(1)
+    entropy = task.entropy(probs)
     information = (entropy - averages["expected_entropy"]).clamp_min(0)  # negative by rounding
     return {"entropy": entropy, "mutual_information": information}
 

@@ -13,14 +13,8 @@ from torch import Tensor
 
 from lowland.core import Classification, Task
 from lowland.errors import DataError
-from lowland.evaluate.metrics import (
-    categorical,
-    is_multilabel,
-    items,
-    labelled_fields,
-    pairs,
-    task_of,
-)
+from lowland.evaluate.items import is_multilabel, items, labelled_items, pairs, task_of
+from lowland.evaluate.metrics import labelled_fields
 from lowland.records import Predictive
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -33,8 +27,8 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
     a model average it is the average that is tempered. T > 1 softens. Guo et al. 2017.
 
     Args:
-        pred: with probabilities and targets. task: as it was predicted with; None: multiclass, or
-            what shapes tell.
+        pred: with probabilities and targets. task: as it was predicted with; None: the one that
+            the prediction carries.
 
     Where every row is right, the NLL falls without end as T goes to 0, which says nothing about
     other rows: T is then 1, with a warning.
@@ -48,12 +42,7 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
     >>> round(fit_temperature(pred), 2)  # log 99 / log 3
     4.18
     """
-    if pred.probs is None or pred.targets is None:
-        raise DataError(
-            "temperature scaling needs probabilities and targets: predict labelled rows with "
-            "keep='probs'."
-        )
-    probs, labels = categorical(task_of(pred, task), pred.probs, pred.targets)
+    probs, labels = labelled_items(pred, task)
     log_probs = _log(probs)
     if bool((log_probs.argmax(1) == labels).all()):
         warnings.warn(
@@ -80,7 +69,7 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
 
     Args:
         pred: with probabilities. temperature: T, as `fit_temperature` gave it on validation data.
-        task: as it was predicted with; None: multiclass, or what shapes tell.
+        task: as it was predicted with; None: the one that the prediction carries.
 
     Raises:
         DataError: a predictive without probabilities, T <= 0.
@@ -102,7 +91,7 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
     probs = probs.to(pred.probs.dtype)
     # per-sample probabilities are gone, so these cannot be had for the tempered average
     names = ("nll_by_samples", "error_by_samples", "entropy", "mutual_information")
-    changed: dict[str, Any] = {"probs": probs, **dict.fromkeys(names)}
+    changed: dict[str, Any] = {"probs": probs, "task": task.to_dict(), **dict.fromkeys(names)}
     if pred.targets is not None:
         _, labels = items(task, probs, pred.targets)
         if labels.ndim == 2:

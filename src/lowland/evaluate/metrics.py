@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
-from lowland.core import Classification, LanguageModeling, Regression, Task
+from lowland.core import LanguageModeling, Regression, Task
+from lowland.evaluate.items import by_label, items
 from lowland.evaluate.reliability import ReliabilitySums
-from lowland.records import Predictive, Reliability
+from lowland.records import Reliability
 
 _PIECE = 1 << 20  # probabilities that are widened to float64 at a time
 Z95 = 1.959963984540054  # half the width of a central 95% interval, in standard deviations
@@ -26,7 +26,7 @@ def labelled_fields(
         averages: means of `task.statistics` over samples, all rows; the variance of a regression is
             the total.
         log_prob: log of the mean likelihood, of the items that count. target: all rows' targets, of
-            language models `next_tokens`.
+            language models the next tokens.
     """
     fields: dict[str, Any] = {}
     found = of_likelihood(task, log_prob)
@@ -50,6 +50,7 @@ def of_likelihood(task: Task, log_prob: Tensor) -> dict[str, float]:
 class ClassificationSums:
     """Accuracy, ECE and Brier score as float64 sums over examples, which may come in batches.
 
+    >>> from lowland.core import Classification
     >>> sums = ClassificationSums()
     >>> sums.add(Classification(), torch.tensor([[0.75, 0.25]]), torch.tensor([0]))
     >>> sums.metrics()
@@ -70,9 +71,9 @@ class ClassificationSums:
             self._add(p, y)
 
     def _add(self, probs: Tensor, labels: Tensor) -> None:
-        if labels.ndim == 2:  # multilabel
+        if labels.ndim > 1:  # multilabel
             self._brier += float(((probs.double() - labels) ** 2).sum())
-            probs, labels = _by_label(probs, labels)
+            probs, labels = by_label(probs, labels)
         else:
             # |p - e_y|^2 without the one-hot e_y, which for a vocabulary is as large as p
             hit = probs.gather(1, labels[:, None]).double()
@@ -95,59 +96,9 @@ class ClassificationSums:
         return self._bins.reliability
 
 
-def categorical(task: Task, probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities (M, C) and labels (M,); each label of a multilabel row becomes a pair."""
-    rows, labels = items(task, probs, target)
-    return _by_label(rows, labels) if labels.ndim == 2 else (rows, labels)
-
-
-def pairs(probs: Tensor) -> Tensor:  # (N, L) -> (N, 2, L)
-    """Probabilities of no and yes, for independent labels."""
-    return torch.stack([1 - probs, probs], 1)
-
-
-def _by_label(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    return pairs(probs).movedim(1, -1).reshape(-1, 2), labels.reshape(-1)
-
-
-def task_of(pred: Predictive, task: Task | None) -> Task:
-    """The task that a prediction was made with, in the form that its labels showed then: integer
-    targets of several labels, or no targets at all, would not tell."""
-    task = task or Classification()
-    if isinstance(task, Classification) and task.form is None and pred.form is not None:
-        task = copy.copy(task)
-        task.form = pred.form
-    return task
-
-
-def is_multilabel(task: Task, probs: Tensor, target: Tensor) -> bool:
-    """Whether the columns of `probs` are independent labels."""
-    if not isinstance(task, Classification):
-        return False
-    if task.form is not None:
-        return task.form == "multilabel"
-    return target.is_floating_point() and target.shape == probs.shape
-
-
-def items(task: Task, probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities (items, C) and labels (items,), or (items, C) for multilabel, that count."""
-    if is_multilabel(task, probs, target):
-        return probs, target.long()
-    labels = target.reshape(-1).long()
-    probs = probs.movedim(1, -1).reshape(-1, probs.shape[1])
-    # `valid` of a language model shifts the labels, which `next_tokens` has done
-    mask = labels != task.ignore_index if language(task) else task.valid(target)
-    return (probs, labels) if mask is None or bool(mask.all()) else (probs[mask], labels[mask])
-
-
 def language(task: Task) -> TypeGuard[LanguageModeling]:
     """Whether rows of probabilities are tokens."""
     return isinstance(task, LanguageModeling)
-
-
-def next_tokens(labels: Tensor) -> Tensor:  # (B, T) -> (B * (T - 1),)
-    """The tokens that a language model predicts, as its probabilities are: a row a token."""
-    return labels[:, 1:].reshape(-1)
 
 
 def _regression(

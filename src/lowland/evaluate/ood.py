@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lowland.core import Classification, Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.metrics import pairs, task_of
+from lowland.evaluate.errors import some
+from lowland.evaluate.items import pairs, task_of
 from lowland.posteriors.noise import DATA, generator
 from lowland.records import Predictive, Table
 
@@ -26,7 +27,7 @@ def ood(pred_in: Predictive, pred_out: Predictive, *, task: Task | None = None) 
 
     Args:
         pred_in: of rows like those trained on. pred_out: of others; targets are not needed.
-        task: as they were predicted with; None: multiclass.
+        task: as they were predicted with; None: the one that each prediction carries.
 
     Returns:
         A `Table` of score, auroc and fpr95; the scores are those of `uncertainties`.
@@ -49,11 +50,12 @@ def ood(pred_in: Predictive, pred_out: Predictive, *, task: Task | None = None) 
 
 
 def uncertainties(pred: Predictive, *, task: Task | None = None) -> dict[str, Tensor]:
-    """Scores (N,) by name, higher where less is known.
+    """Scores (N,) by name, higher where less is known; rows of which nothing counts are left out.
 
     Classification: "entropy" of the averaged probabilities (of dense predictions the mean over
-    positions); "max probability", one minus it; "mutual information" between label and weights,
-    where there were several samples. Regression: "variance", the mean log of the total variance.
+    the positions that count); "max probability", one minus it; "mutual information" between label
+    and weights, where there were several samples. Regression: "variance", the mean log of the total
+    variance. Rows without targets count whole.
 
     >>> pred = Predictive("classification", 1, probs=torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
     >>> uncertainties(pred)["entropy"]
@@ -61,17 +63,33 @@ def uncertainties(pred: Predictive, *, task: Task | None = None) -> dict[str, Te
     """
     if pred.variance is not None:
         return {"variance": pred.variance.double().log().flatten(1).mean(1)}
+    each, counted = item_uncertainties(pred, task_of(pred, task))
+    return {name: _by_row(u, counted) for name, u in each.items()}
+
+
+def item_uncertainties(pred: Predictive, task: Task) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Scores by name, (N, ...) each, and which items of them count; None: all."""
     if pred.probs is None:
         raise DataError("the prediction holds no probabilities: predict with keep='probs'.")
-    meant = task_of(pred, task)
-    task = meant if isinstance(meant, Classification) else Classification()
     probs = pred.probs.double()
     entropy = task.entropy(probs) if pred.entropy is None else pred.entropy.double()
-    each = pairs(probs) if task.form == "multilabel" else probs
+    labels = isinstance(task, Classification) and task.form == "multilabel"
+    each = pairs(probs) if labels else probs
     found = {"entropy": entropy, "max probability": 1 - each.amax(1)}
     if pred.mutual_information is not None and pred.samples > 1:
         found["mutual information"] = pred.mutual_information.double()
-    return {name: u if u.ndim == 1 else u.flatten(1).mean(1) for name, u in found.items()}
+    counted = None if pred.targets is None else some(task.valid(pred.targets))
+    return found, None if counted is None else counted.reshape(entropy.shape)
+
+
+def _by_row(values: Tensor, counted: Tensor | None) -> Tensor:  # (N, ...) -> (N,)
+    """Means over the positions that count."""
+    if counted is None:
+        return values if values.ndim == 1 else values.flatten(1).mean(1)
+    counted = counted.reshape(len(counted), -1)
+    sums = torch.where(counted, values.reshape(counted.shape), 0.0).sum(1)
+    items = counted.sum(1)
+    return sums[items > 0] / items[items > 0]
 
 
 def _auroc(inside: Tensor, outside: Tensor) -> float:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lowland.core import Task
 from lowland.errors import DataError
-from lowland.evaluate.metrics import labelled_fields, task_of
+from lowland.evaluate.items import task_of
+from lowland.evaluate.metrics import labelled_fields
 from lowland.records import Predictive
 
 
@@ -17,7 +18,7 @@ def part(pred: Predictive, start: int, stop: int, *, task: Task | None = None) -
     """Rows start to stop of a classifier's prediction, with metrics of their own.
 
     Args:
-        task: as it was predicted with; None: multiclass, or what shapes tell.
+        task: as it was predicted with; None: the one that the prediction carries.
 
     >>> import torch
     >>> probs = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
@@ -29,7 +30,7 @@ def part(pred: Predictive, start: int, stop: int, *, task: Task | None = None) -
         raise DataError("the prediction holds no probabilities: predict with keep='probs'.")
     task = task_of(pred, task)
     rows = slice(start, stop)
-    found: dict[str, Any] = {"probs": pred.probs[rows], "figures": {}}
+    found: dict[str, Any] = {"probs": pred.probs[rows], "figures": {}, "task": task.to_dict()}
     found |= {"nll_by_samples": None, "error_by_samples": None}
     for name in ("entropy", "mutual_information", "targets"):
         values = getattr(pred, name)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.core import Classification, Regression, Task
+from lowland.core import Regression, Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.metrics import labelled_fields, mixture_moments, task_of
+from lowland.evaluate.items import task_of
+from lowland.evaluate.metrics import labelled_fields, mixture_moments
 from lowland.records import Predictive
 
 
@@ -24,7 +25,7 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
 
     Args:
         preds: made with keep="probs" of the same rows in the same order.
-        task: as they were predicted with; None: multiclass, or what shapes tell.
+        task: as they were predicted with; None: the one that they carry.
 
     Raises:
         DataError: predictions of other rows.
@@ -38,19 +39,21 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
         raise ConfigError("expected at least one prediction.")
     first = preds[0]
     for other in preds:
-        same = other.kind == first.kind and _rows(other) == _rows(first)
+        same = _task(other) == _task(first) and _rows(other) == _rows(first)
         if not same or not _same(other.targets, first.targets):
             raise DataError(
                 "the predictions are of different rows or tasks; predict the same loader with each."
             )
     log_prob = _log_mean([p.target_log_prob for p in preds])
     found: dict[str, Any] = {"targets": first.targets, "target_log_prob": log_prob}
+    task = task_of(first, task)
+    found["task"] = task.to_dict()
     if first.probs is not None:
-        task = task_of(first, task)
         averages = {"probs": _mean([p.probs for p in preds])}
         found |= averages | _information(preds, averages["probs"], task)
     elif first.mean is not None:
-        task = Regression()  # predictions are in the target's own units
+        if isinstance(task, Regression):
+            task = task.in_own_units()  # as the predictions are
         means, variances = _stack([p.mean for p in preds]), _stack([p.variance for p in preds])
         mean, variance = mixture_moments(means, variances)
         averages = {"mean": mean, "variance": variance}
@@ -61,7 +64,7 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
         found |= labelled_fields(task, averages, log_prob, first.targets)
         every = found["figures"]
         found["figures"] = {n: v for n, v in every.items() if not n.endswith("_normalised")}
-    return Predictive(first.kind, sum(p.samples for p in preds), form=first.form, **found)
+    return Predictive(first.kind, sum(p.samples for p in preds), **found)
 
 
 def _information(preds: Sequence[Predictive], probs: Tensor, task: Task) -> dict[str, Tensor]:
@@ -71,7 +74,7 @@ def _information(preds: Sequence[Predictive], probs: Tensor, task: Task) -> dict
         for p in preds
         if p.entropy is not None and p.mutual_information is not None
     ]
-    if len(expected) < len(preds) or not isinstance(task, Classification):
+    if len(expected) < len(preds):
         return {}
     entropy = task.entropy(probs)
     information = (entropy - _mean(expected)).clamp_min(0)  # negative by rounding
@@ -94,6 +97,12 @@ def _log_mean(parts: Sequence[Tensor | None]) -> Tensor | None:
     if len(held) < len(parts):
         return None
     return torch.stack(held).logsumexp(0) - math.log(len(held))
+
+
+def _task(pred: Predictive) -> str:
+    """What labels mean and which count; a regression's predictions are in the target's own units,
+    whatever they were standardised with."""
+    return pred.kind if pred.kind == "regression" else repr(pred.task)
 
 
 def _rows(pred: Predictive) -> tuple[int, ...] | None:

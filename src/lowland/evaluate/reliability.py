@@ -5,20 +5,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lowland.core import Task
 from lowland.errors import ConfigError
-from lowland.records import Reliability
+from lowland.evaluate.items import labelled_items, require_labels
+from lowland.records import Predictive, Reliability
 
 BINS = 15
 
 
 def reliability(
-    probs: Tensor, labels: Tensor, *, bins: int = BINS, equal: str = "width"
+    probs: Tensor | Predictive,
+    labels: Tensor | None = None,
+    *,
+    bins: int = BINS,
+    equal: str = "width",
+    task: Task | None = None,
 ) -> Reliability:
     """Mean confidence and accuracy in bins of confidence (Guo et al. 2017).
 
     Confidence is the largest probability, (N, C) -> (N,). Bins of equal width are [0, 1/bins),
     [1/bins, 2/bins)..., the last closed; of equal count, the rows in order of confidence cut into
     equal parts, as in Maddox et al. 2019, so that the crowd of sure predictions is not one point.
+
+    Args:
+        probs: a prediction, of which the items that its task counts are taken; or probabilities
+            (N, C), with labels (N,).
+        task: as it was predicted with; None: the one that the prediction carries.
+
+    Raises:
+        DataError: labels that are no class.
 
     >>> result = reliability(torch.tensor([[0.9, 0.1], [0.7, 0.3]]), torch.tensor([0, 1]), bins=5)
     >>> result.count.tolist(), round(result.ece, 3)
@@ -28,6 +43,11 @@ def reliability(
         raise ConfigError(f"bins: expected at least 1, got {bins}.")
     if equal not in ("width", "count"):
         raise ConfigError(f"equal: expected 'width' or 'count', got {equal!r}.")
+    if isinstance(probs, Predictive):
+        probs, labels = labelled_items(probs, task)
+    if labels is None:
+        raise ConfigError("labels: give the labels (N,) of the probabilities, or a prediction.")
+    require_labels(labels, probs.shape[1])
     confidence, chosen = probs.max(1)
     sums = ReliabilitySums(bins)
     index = None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from lowland.core import Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.metrics import categorical, task_of
-from lowland.evaluate.ood import uncertainties
+from lowland.evaluate.items import labelled_items, task_of
+from lowland.evaluate.ood import item_uncertainties
 from lowland.records import Predictive, RiskCoverage
 
 
@@ -26,7 +24,7 @@ def selective(
     Args:
         pred: with probabilities and targets. score: what certainty is read from, a name that
             `uncertainties` gives: "max probability", "entropy" or "mutual information".
-        task: as it was predicted with; None: multiclass, or what shapes tell.
+        task: as it was predicted with; None: the one that the prediction carries.
 
     >>> probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.5, 0.5]])
     >>> pred = Predictive("classification", 1, probs=probs, targets=torch.tensor([0, 0, 1, 1]))
@@ -34,14 +32,11 @@ def selective(
     >>> record.risk.tolist(), record.aurc
     ([0.0, 0.0, 0.0, 0.25], 0.0625)
     """
-    if pred.probs is None or pred.targets is None:
-        raise DataError(
-            "selective prediction needs probabilities and targets: predict labelled rows with "
-            "keep='probs'."
-        )
-    probs, labels = categorical(task_of(pred, task), pred.probs, pred.targets)
+    probs, labels = labelled_items(pred, task)
     wrong = (probs.argmax(1) != labels).double()
-    scores = _scores(pred, probs, task)
+    each, counted = item_uncertainties(pred, task_of(pred, task))
+    scores = {name: u.flatten() if counted is None else u[counted] for name, u in each.items()}
+    scores["max probability"] = 1 - probs.double().amax(1)  # of each of a row's labels, too
     if score not in scores:
         raise ConfigError(f"score: expected one of {', '.join(scores)}, got {score!r}.")
     if len(scores[score]) != len(wrong):
@@ -65,9 +60,3 @@ def risk_coverage(uncertainty: Tensor, loss: Tensor) -> RiskCoverage:  # (N,), (
     covered = torch.arange(1, len(loss) + 1, dtype=torch.float64)
     risk = means.repeat_interleave(counts).cumsum(0) / covered
     return RiskCoverage(covered / len(loss), risk)
-
-
-def _scores(pred: Predictive, probs: Tensor, task: Task | None) -> dict[str, Tensor]:
-    """Those of rows, and the one of items, which for dense or multilabel rows are more."""
-    found: dict[str, Any] = uncertainties(pred, task=task)
-    return found | {"max probability": 1 - probs.double().amax(1)}

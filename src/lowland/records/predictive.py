@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from lowland.records.base import Record
+
+_TASKS = {
+    "classification": "Classification",
+    "regression": "Regression",
+    "language": "LanguageModeling",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +33,8 @@ class Predictive(Record):
         nll_by_samples: (S,), the NLL of the average of the first s samples.
         error_by_samples: (S,), its error, a fraction, of a classifier; None in older files.
         figures: what `metrics()` gives.
-        form: of a classifier's labels, as `Classification(form=)`; None in older files.
+        task: the likelihood, as `Task.to_dict` gives it: which items count, what labels mean. A
+            record that is made by hand has that of its `kind` in its default settings.
     """
 
     figure = "predictive"
@@ -43,7 +51,18 @@ class Predictive(Record):
     reliability: dict[str, Tensor] | None = None
     figures: dict[str, float] = field(default_factory=dict)
     error_by_samples: Tensor | None = None
-    form: str | None = None
+    task: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.task is None and self.kind in _TASKS:
+            task = {"name": _TASKS[self.kind], "settings": {}}
+            object.__setattr__(self, "task", task)  # frozen
+
+    @property
+    def form(self) -> str | None:
+        """Of a classifier's labels, as `Classification(form=)`; None where it is not known."""
+        form: str | None = ((self.task or {}).get("settings") or {}).get("form")
+        return form
 
     def metrics(self) -> dict[str, float]:
         """accuracy, nll, ece, brier | rmse, nll, nll_gaussian, coverage; {} without targets."""

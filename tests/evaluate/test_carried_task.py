@@ -1,0 +1,233 @@
+"""A prediction carries its task: what is made of it counts the items that the task counts."""
+
+import pytest
+import torch
+from torch import nn
+
+import lowland as ll
+from lowland.evaluate.parts import part
+from lowland.records import Predictive
+
+C = 4
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 7)
+
+    def forward(self, input_ids, attention_mask=None):
+        return self.embed(input_ids)
+
+
+def predicted(kind, draws=3):
+    """A prediction, and by hand the probabilities and labels of the items that count."""
+    g = torch.Generator().manual_seed(0)
+    if kind == "tokens":
+        ids = torch.randint(7, (5, 9), generator=g)
+        mask = (torch.arange(9) < torch.tensor([9, 4, 7, 2, 6])[:, None]).long()
+        batch = {"input_ids": ids, "attention_mask": mask}
+        surface = ll.LossSurface(Tokens(), ll.LanguageModeling(), [batch])
+        pred = ll.predict(surface, torch.randn(draws, 49, generator=g))
+        there = mask[:, 1:].bool().reshape(-1)
+        return pred, pred.probs[there], ids[:, 1:].reshape(-1)[there]
+    size = () if kind == "rows" else (5, 6)
+    x = torch.randn(8, 3, *size, generator=g)
+    y = torch.randint(C, (8, *size), generator=g)
+    ignored = {"rows": 255, "pixels": 255, "background": 0}[kind]
+    y[torch.rand(y.shape, generator=g) < 0.4] = ignored
+    y[2] = ignored  # nothing of it counts
+    net = nn.Linear(3, C) if kind == "rows" else nn.Conv2d(3, C, 1)
+    surface = ll.LossSurface(net, ll.Classification(ignore_index=ignored), [(x, y)])
+    pred = ll.predict(surface, 2 * torch.randn(draws, 4 * C, generator=g))
+    there = y.reshape(-1) != ignored
+    return pred, pred.probs.movedim(1, -1).reshape(-1, C)[there], y.reshape(-1)[there]
+
+
+KINDS = ("rows", "pixels", "background", "tokens")
+
+
+@pytest.fixture(params=["held", "npz", "json"])
+def stored(request, tmp_path):
+    """What comes back from a file is as good as what went there."""
+
+    def go(pred):
+        if request.param == "held":
+            return pred
+        return Predictive.load(pred.save(tmp_path / f"pred.{request.param}"))
+
+    return go
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_selective(kind, stored):
+    pred, probs, labels = predicted(kind)
+    record = ll.selective(stored(pred))
+    wrong = (probs.argmax(1) != labels).double()
+    assert len(record.risk) == len(labels) < pred.targets.numel()
+    assert float(record.risk[-1]) == pytest.approx(float(wrong.mean()))
+    assert record.aurc == pytest.approx(
+        ll.selective(Predictive("classification", 1, probs=probs, targets=labels)).aurc
+    )
+    # the broken twin: items that are ignored count as wrong
+    rows = pred.probs.movedim(1, -1).reshape(-1, pred.probs.shape[1])
+    twin = (rows.argmax(1) != pred.targets.reshape(-1)).double().mean()
+    assert float(twin) > float(record.risk[-1]) + 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("score", ["entropy", "mutual information"])
+def test_selective_by_other_scores(kind, score):
+    pred, probs, labels = predicted(kind)
+    record = ll.selective(pred, score=score)
+    assert len(record.risk) == len(labels)
+    if score == "entropy":
+        by_hand = Predictive("classification", 1, probs=probs, targets=labels)
+        torch.testing.assert_close(record.risk, ll.selective(by_hand, score=score).risk)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_temperature(kind, stored):
+    pred, probs, labels = predicted(kind)
+    held = stored(pred)
+    log_probs = probs.double().log()
+
+    def nll(t):
+        return float(nn.functional.cross_entropy(log_probs / t, labels))
+
+    by_hand = Predictive("classification", 1, probs=probs, targets=labels)
+    assert ll.fit_temperature(held) == pytest.approx(ll.fit_temperature(by_hand), rel=1e-4)
+    tempered = ll.temper(held, 2.0)
+    assert tempered.metrics()["nll"] == pytest.approx(nll(2.0), rel=1e-5)
+    assert tempered.metrics()["accuracy"] == pytest.approx(pred.metrics()["accuracy"])
+    assert float(tempered.reliability["count"].sum()) == len(labels)
+    assert ("perplexity" in tempered.metrics()) == (kind == "tokens")
+    assert tempered.task == held.task
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reliability(kind, stored):
+    pred, probs, labels = predicted(kind)
+    record = ll.reliability(stored(pred), bins=10)
+    expected = ll.reliability(probs, labels, bins=10)
+    assert record.count.tolist() == expected.count.tolist()
+    assert record.ece == pytest.approx(expected.ece)
+    record.plot()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pool(kind, stored):
+    pred, *_ = predicted(kind)
+    held = stored(pred)
+    pooled = ll.pool([held, held])
+    assert pooled.metrics() == pytest.approx(pred.metrics(), rel=1e-5)
+    assert pooled.task == held.task
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_uncertainties(kind, stored):
+    pred, *_ = predicted(kind)
+    found = ll.uncertainties(stored(pred))
+    each = -torch.special.xlogy(pred.probs.double(), pred.probs.double()).sum(1)
+    if kind in ("rows", "tokens"):
+        ignored = {"rows": 255, "tokens": -100}[kind]
+        expected = each[pred.targets != ignored]
+    else:
+        ignored = {"pixels": 255, "background": 0}[kind]
+        rows = [e[t != ignored] for e, t in zip(each, pred.targets, strict=True)]
+        expected = torch.stack([row.mean() for row in rows if len(row)])
+    torch.testing.assert_close(found["entropy"], expected, rtol=1e-5, atol=1e-6)
+    table = ll.ood(pred, stored(pred))
+    assert bool((table.auroc == 0.5).all())
+
+
+@pytest.mark.parametrize("kind", ["rows", "pixels", "background"])
+def test_part(kind, stored):
+    pred, *_ = predicted(kind)
+    held = stored(pred)
+    assert part(held, 0, 8).metrics() == pytest.approx(pred.metrics(), rel=1e-5)
+    first, second = part(held, 0, 5), part(held, 5, 8)
+    counts = [len(one.target_log_prob) for one in (first, second)]
+    assert sum(counts) == len(pred.target_log_prob)
+    nll = sum(n * p.metrics()["nll"] for n, p in zip(counts, (first, second), strict=True))
+    assert nll / sum(counts) == pytest.approx(pred.metrics()["nll"], rel=1e-5)
+
+
+# -- which task it is ------------------------------------------------------------------------------
+
+
+class Scaled(ll.Classification):
+    """A class of one's own, with a setting."""
+
+    def __init__(self, scale, *, ignore_index=-100):
+        super().__init__("multiclass", ignore_index=ignore_index)
+        self.scale = scale
+
+    def probs(self, output):
+        return super().probs(self.scale * output)
+
+    def metrics(self, averages, target):
+        return {"scale": float(self.scale)}
+
+
+def small(task, targets=(0, 1, 7, 1)):
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    surface = ll.LossSurface(nn.Linear(3, 2), task, [(x, torch.tensor(targets))])
+    return ll.predict(surface, torch.linspace(-1, 1, 8))
+
+
+def test_a_task_of_ones_own_is_carried(stored):
+    pred = stored(small(Scaled(2.0, ignore_index=7)))
+    assert pred.task["settings"] == {"scale": 2.0, "ignore_index": 7}
+    assert len(ll.selective(pred).risk) == 3
+    assert ll.temper(pred, 2.0).metrics()["scale"] == 2.0
+
+
+class Renamed(Scaled):
+    """Its argument is not an attribute."""
+
+    def __init__(self, times, ignore_index=-100):
+        super().__init__(times, ignore_index=ignore_index)
+
+
+class Told(Renamed):
+    def settings(self):
+        return {"times": self.scale, "ignore_index": self.ignore_index}
+
+
+def test_settings_that_cannot_be_read_are_asked_for(stored):
+    pred = stored(small(Renamed(2.0, ignore_index=7)))
+    with pytest.raises(ll.ConfigError, match=r"Renamed, cannot be made again .* Task.settings"):
+        ll.selective(pred)
+    assert len(ll.selective(pred, task=Renamed(2.0, ignore_index=7)).risk) == 3
+    assert len(ll.selective(stored(small(Told(2.0, ignore_index=7)))).risk) == 3
+
+
+def test_a_class_that_is_not_imported_is_not_imported():
+    pred = small(ll.Classification(ignore_index=7))
+    pred.task["name"] = "antigravity:Task"
+    with pytest.raises(ll.ConfigError, match="antigravity:Task, which is not imported"):
+        ll.selective(pred)
+
+
+def test_a_record_without_a_task_is_no_classification():
+    with pytest.raises(ll.ConfigError, match="pass task="):
+        ll.selective(Predictive("custom", 1, probs=torch.rand(2, 2), targets=torch.zeros(2)))
+
+
+def test_labels_that_are_no_class_are_refused():
+    probs, labels = torch.rand(3, 2).softmax(1), torch.tensor([0, 1, 255])
+    pred = Predictive("classification", 1, probs=probs, targets=labels)
+    for function in (ll.selective, ll.fit_temperature, lambda p: ll.temper(p, 2.0), ll.reliability):
+        with pytest.raises(ll.DataError, match="labels out of range: expected 0 to 1, got 255"):
+            function(pred)
+    with pytest.raises(ll.DataError, match="labels out of range"):
+        ll.reliability(probs, labels)
+
+
+def test_predictions_of_different_tasks_are_not_pooled():
+    a, b = (small(ll.Classification(ignore_index=i)) for i in (7, 7))
+    ll.pool([a, b])
+    b.task["settings"]["ignore_index"] = 1
+    with pytest.raises(ll.DataError, match="different rows or tasks"):
+        ll.pool([a, b])
