@@ -249,6 +249,19 @@ def test_a_folder_of_a_training_script(tmp_path):
     assert traj.steps == [9, 10, 100] == seeds(traj)
 
 
+def test_a_folder_of_pth_tar_files(tmp_path):
+    """Endings of two parts, as the examples of torch have them, beside copies and averages."""
+    for step in (9, 10, 100):
+        content = {"epoch": step, "state_dict": stepped(Net(), step).state_dict()}
+        torch.save(content, tmp_path / f"checkpoint-{step}.pth.tar")
+    torch.save({"state": {}}, tmp_path / "opt000100.pth.tar")
+    for name in ("model_best.pth.tar", "ema_0.999_100.pth.tar"):
+        torch.save({"state_dict": stepped(Net(), 7).state_dict()}, tmp_path / name)
+    with pytest.warns(UserWarning, match=r"ema_0.999_100.pth.tar, model_best.pth.tar: taken for"):
+        traj = Trajectory.from_checkpoints(tmp_path, ParamLayout(Net()))
+    assert traj.steps == [9, 10, 100] == seeds(traj)
+
+
 def test_folders_without_checkpoints_say_what_was_looked_for(tmp_path):
     with pytest.raises(StoreError, match=r"is empty: looked for checkpoint-\*/model.safetensors"):
         find_checkpoints(tmp_path)
@@ -275,6 +288,8 @@ def test_folders_without_checkpoints_say_what_was_looked_for(tmp_path):
         ("resnet50-0.25.pt", None),
         ("last.ckpt", None),
         ("net_9.safetensors", 9),
+        ("checkpoint-3.pth.tar", 3),
+        ("resnet50-0.25.pth.tar", None),
     ],
 )
 def test_steps_are_read_from_names(tmp_path, name, step):
@@ -340,6 +355,40 @@ def test_a_key_says_where_the_weights_are(tmp_path):
     assert torch.equal(traj[0].weights, layout.flatten(stepped(Net(), 4)))
     with pytest.raises(StoreError, match=r"nothing under key 'emma'.*\['model', 'ema'\]"):
         read_checkpoint(tmp_path / "a.pt", key="emma")
+
+
+def test_of_two_sets_of_weights_the_one_that_is_taken_is_named(tmp_path):
+    """Moments of averages are no moments of iterates: their scatter is far too small."""
+    layout = ParamLayout(Net())
+    iterate, average = stepped(Net(), 3), stepped(Net(), 99)
+    for name, other in (("current_model_state", "state_dict"), ("state_dict", "state_dict_ema")):
+        path = tmp_path / f"{other}.ckpt"
+        torch.save({name: iterate.state_dict(), other: average.state_dict()}, path)
+        with pytest.warns(UserWarning, match=f"{name!r} was taken, and not {other!r}"):
+            assert torch.equal(
+                Trajectory.from_checkpoints(path, layout)[0].weights, layout.flatten(iterate)
+            )
+        traj = Trajectory.from_checkpoints(path, layout, key=other)
+        assert torch.equal(traj[0].weights, layout.flatten(average))
+
+
+def test_weights_that_are_not_floating_point_are_no_weights(tmp_path):
+    """Codes of quantised weights were averaged as numbers."""
+    state = Net().state_dict() | {"first.weight": torch.ones(4, 5, dtype=torch.int8)}
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(LayoutError, match=r"a.pt: first.weight: .*got torch.int8; dequantise"):
+        Trajectory.from_checkpoints(tmp_path / "a.pt", ParamLayout(Net())).swa()
+    scaled = state | {"first.weight_scale": torch.full((4, 1), 0.5)}
+    torch.save(scaled, tmp_path / "b.pt")
+    traj = Trajectory.from_checkpoints(tmp_path / "b.pt", ParamLayout(Net()))
+    assert traj.swa()[:20].tolist() == [0.5] * 20
+
+
+def test_packed_parameters_of_quantised_modules_are_not_passed_over(tmp_path):
+    packed = {"fc.bias": torch.ones(2), "fc._packed_params._packed_params": (torch.ones(2), None)}
+    torch.save({"state_dict": packed}, tmp_path / "a.pt")
+    with pytest.raises(StoreError, match=r"a.pt: fc._packed_params\S+ holds tensors in a tuple"):
+        read_checkpoint(tmp_path / "a.pt")
 
 
 def test_tied_weights_that_a_file_has_once_still_fit():

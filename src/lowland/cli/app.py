@@ -10,6 +10,7 @@ from lowland import __version__
 from lowland.cli.average import average
 from lowland.cli.compare import compare
 from lowland.cli.connect import connect
+from lowland.cli.convert import convert
 from lowland.cli.demo import demo
 from lowland.cli.run import run
 from lowland.cli.scan import scan
@@ -44,6 +45,7 @@ def _options(
 app.command()(run)
 app.command()(demo)
 app.command()(average)
+app.command()(convert)
 app.command()(compare)
 app.command()(connect)
 app.command()(scan)

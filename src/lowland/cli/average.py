@@ -9,7 +9,6 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from torch import Tensor
 
 from lowland.cli.checkpoints import (
     Chosen,
@@ -17,11 +16,10 @@ from lowland.cli.checkpoints import (
     choose,
     inspect,
     merged,
-    rest,
-    statistics,
     tensors_of,
 )
 from lowland.cli.config import read_config
+from lowland.cli.contents import report
 from lowland.cli.judge import Judge
 from lowland.cli.show import Bars, say, show
 from lowland.core import ParamLayout
@@ -29,6 +27,7 @@ from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, LowlandError
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import layout_of
+from lowland.trajectory.kinds import require_whole
 
 _IN_MEMORY = 1 << 30  # bytes of SWAG's deviations; more of them are mapped to a file
 
@@ -50,10 +49,10 @@ def average(
         list[str],
         typer.Argument(
             metavar="CHECKPOINT",
-            help="Files (.safetensors, their .index.json, .ckpt, .pt, .pth, .bin), patterns in "
-            "quotes, or a folder: the output folder of the Hugging Face Trainer, a folder of "
-            "Lightning's ModelCheckpoint or its lightning_logs/version_N, or a folder of such "
-            "files. Files that hold pickled objects are refused.",
+            help="Files (.safetensors, their .index.json, .ckpt, .pt, .pth, .pth.tar, .bin), "
+            "patterns in quotes, or a folder: the output folder of the Hugging Face Trainer, a "
+            "folder of Lightning's ModelCheckpoint or its lightning_logs/version_N, or a folder of "
+            "such files. Those that hold pickled objects are refused: `lowland convert`.",
         ),
     ],
     out: Annotated[
@@ -112,8 +111,8 @@ def average(
         typer.Option(
             metavar="REGEX",
             help="Average only the tensors whose names fit this regular expression; the others "
-            "are taken from the last checkpoint. Without a model all floating-point tensors "
-            "except BatchNorm statistics are averaged.",
+            "are taken from the last checkpoint. Without a model all floating-point tensors but "
+            "those known for something else by their names are averaged; --inspect lists them.",
         ),
     ] = None,
     key: Annotated[
@@ -121,7 +120,8 @@ def average(
         typer.Option(
             metavar="KEY",
             help="Where in a torch file the weights are, such as ema.state_dict; looked for under "
-            "state_dict, model_state_dict, model and module otherwise.",
+            "state_dict, model_state_dict, model and module otherwise. Files of Lightning's "
+            "WeightAveraging hold the iterate, which is taken, and its average: state_dict.",
         ),
     ] = None,
     prefix: Annotated[
@@ -151,6 +151,8 @@ def average(
     """
     console = Console()
     chosen = choose(sources, last=last, start=start, key=key, prefix=prefix)
+    if chosen.choice is not None:
+        say(console, chosen.choice[0].upper() + chosen.choice[1:])
     if look:
         inspect(chosen, where, console)
         return
@@ -172,41 +174,49 @@ def average(
 
 
 def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -> None:
-    last = chosen.check()
+    last = chosen.check(what.where)
     judge = None
     if what.config is None:
-        layout = layout_of(last, where=what.where)
+        layout = layout_of(last.tensors, where=what.where, kinds=last.kinds)
     else:
-        judge = Judge(read_config(what.config), last, what.where)
-        layout, last = judge.layout, judge.last
+        judge = Judge(read_config(what.config), last.tensors, what.where)
+        layout, last = judge.layout, last.of_model(judge.last)
+        require_whole({*layout.names, *layout.aliases}, last.kinds)
         torch.set_num_threads(judge.setup.threads())
     traj = Trajectory.from_checkpoints(
         [c.path for c in chosen.checkpoints], layout, key=chosen.key, prefix=chosen.prefix
     )
     swa, ema = _averages(layout, what, len(traj), output)
     notes = {"rank": getattr(swa, "rank", None), "ema": what.ema, "where": what.where}
+    notes["key"] = chosen.key
     output.record(**notes)
     with Bars(console) as bars:
         moments = [swa] if ema is None else [swa, ema]
         traj.into(*moments, progress=bars.add("average"))
         rows = None if judge is None else judge.rows(traj, swa, ema, each=what.each, bars=bars)
+    fresh = None if judge is None else judge.surface.refresh(swa.mean)
 
-    def write(name: str, w: Tensor) -> Path:
-        fresh = {} if judge is None else judge.surface.refresh(w)
-        return output.save(name, merged(layout, w, last, fresh))
+    def write(name: str, average: SWA | SWAG | EMA) -> Path:
+        buffers = fresh if judge is None or average is swa else judge.surface.refresh(average.mean)
+        return output.save(name, merged(layout, average.mean, last.tensors, buffers or {}))
 
     output.clear()
-    written = {"SWA": write("swa", swa.mean)}
+    written = {"SWA": write("swa", swa)}
     if ema is not None:
-        written["EMA"] = write("ema", ema.mean)
+        written["EMA"] = write("ema", ema)
     if isinstance(swa, SWAG):
         written["SWAG"] = swa.save(output.path / "swag.safetensors")
-    output.finish()
+    output.finish(dequantized=bool(last.dequantized))
     if rows is not None and judge is not None:
         rows.save(output.path / "comparison.json")
-        output.record(**notes, **judge.notes)
+        notes |= judge.notes
         show(rows, console)
-    _tell(chosen, layout, last, judge is not None, console)
+    say(
+        console,
+        f"Averaged {chosen.span()}: P = {layout.size:,} in {tensors_of(len(layout.names))}.",
+    )
+    notes["tensors"] = report(last.outcomes(layout, fresh), console)
+    output.record(**notes)
     for name, path in written.items():
         say(console, f"{name}: {path}")
 
@@ -224,26 +234,3 @@ def _averages(
 
 def _scratch(output: Output) -> Path:
     return output.path / ".deviations.tmp"
-
-
-def _tell(
-    chosen: Chosen, layout: ParamLayout, last: dict[str, Tensor], judged: bool, console: Console
-) -> None:
-    """What went in, and what did not."""
-    what = tensors_of(len(layout.names))
-    say(console, f"Averaged {chosen.span()}: P = {layout.size:,} in {what}.")
-    kept = rest(layout, last)
-    stats = statistics({n: last[n] for n in kept})
-    others = [n for n in kept if n not in stats]
-    if others:
-        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        say(console, f"From the last checkpoint: {tensors_of(len(others))} ({shown}).")
-    if stats and judged:
-        say(console, "BatchNorm statistics were re-estimated for the averages.")
-    elif stats:
-        say(
-            console,
-            f"BatchNorm statistics ({tensors_of(len(stats))}) are the last checkpoint's, and do "
-            "not fit averaged weights: give --config, which re-estimates them, or call "
-            "torch.optim.swa_utils.update_bn(train_loader, model) after loading.",
-        )

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lowland.cli.contents import Contents, report
 from lowland.cli.show import say
 from lowland.core import ParamLayout
+from lowland.core.layout import predicate
 from lowland.errors import ConfigError, StoreError
 from lowland.files import write_tensors, write_text
 from lowland.trajectory.checkpoints import (
@@ -26,7 +28,11 @@ from lowland.trajectory.checkpoints import (
     in_order,
     natural,
 )
-from lowland.trajectory.formats import is_statistic, layout_of, read_checkpoint, require_alike
+from lowland.trajectory.formats import layout_of, read_stored, require_alike
+from lowland.trajectory.kinds import kinds_of, require_constant
+from lowland.trajectory.quantized import dequantize, quantized
+from lowland.trajectory.spectral import singular_vectors, spectral_norms
+from lowland.trajectory.torch_files import Stored
 
 RECORD = "average.json"
 # what lies beside the weights of a Hugging Face model and is needed to load it
@@ -41,6 +47,7 @@ class Chosen:
     checkpoints: list[Checkpoint]
     key: str | None = None
     prefix: str | None = None
+    choice: str | None = None  # which of several sets of weights in the files is meant, in words
 
     @property
     def last(self) -> Checkpoint:
@@ -53,16 +60,22 @@ class Chosen:
         beside = [self.last.path.with_name(name) for name in ("config.json", "adapter_config.json")]
         return self.last.path.name in WEIGHTS and any(file.is_file() for file in beside)
 
-    def read(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
-        """The tensors of one, mapped into memory."""
-        return read_checkpoint(checkpoint.path, key=self.key, prefix=self.prefix)
+    def read(self, checkpoint: Checkpoint) -> Stored:
+        """One of them as its file has it, mapped into memory."""
+        return read_stored(checkpoint.path, key=self.key, prefix=self.prefix)
 
-    def check(self) -> dict[str, Tensor]:
-        """The tensors of the last; raises `LayoutError` unless all have its names and shapes."""
-        last = self.read(self.last)
+    def check(self, where: str | None = None) -> Contents:
+        """What is in the last; raises `LayoutError` unless all have its names and shapes, and
+        nothing that `where` takes is a weight without a mean."""
+        stored = self.read(self.last)
+        tensors = dequantize(stored.tensors, source=self.last.path)
+        kinds, wanted = kinds_of(tensors), predicate(where)
+        taken = {name: kind for name, kind in kinds.items() if wanted(name)}
         for one in self.checkpoints[:-1]:
-            require_alike(last, self.read(one), names=(self.last.path, one.path))
-        return last
+            other, names = self.read(one).tensors, (self.last.path, one.path)
+            require_alike(stored.tensors, other, names=names)
+            require_constant(stored.tensors, other, taken, names=names)
+        return Contents(tensors, kinds, tuple(quantized(stored.tensors)), stored.left_out)
 
     def span(self) -> str:
         """How many, and from which step to which."""
@@ -97,7 +110,11 @@ def choose(
             steps = ", ".join(str(c.step) for c in found)
             raise ConfigError(f"--from: no checkpoint is of step {start} or later; got {steps}.")
         found = kept
-    return Chosen(found if last is None else found[-last:], key, prefix)
+    chosen = Chosen(found if last is None else found[-last:], key, prefix)
+    stored = chosen.read(chosen.last)
+    if stored.choice is None:
+        return chosen
+    return replace(chosen, key=stored.key, choice=stored.choice)  # the same in every file
 
 
 def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
@@ -109,7 +126,7 @@ def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
     for name in ("step", "tensors", "values", "dtypes"):
         table.add_column(name, justify="right")
     for one in chosen.checkpoints:
-        tensors = chosen.read(one).values()
+        tensors = chosen.read(one).tensors.values()
         table.add_row(
             os.path.relpath(one.path, folder),
             "?" if one.step is None else str(one.step),
@@ -118,15 +135,12 @@ def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
             ", ".join(dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in tensors)),
         )
     console.print(table)
-    last = chosen.read(chosen.last)
-    layout = layout_of(last, where=where)
+    last = chosen.check(where)
+    layout = layout_of(last.tensors, where=where, kinds=last.kinds)
     say(console, f"To average: P = {layout.size:,} in {tensors_of(len(layout.names))}.")
     for name, count, size in _parts(layout):
         say(console, f"  {name}: {tensors_of(count)}, {size:,} values")
-    kept = rest(layout, last)
-    if kept:
-        say(console, f"As in the last: {tensors_of(len(kept))}, such as {', '.join(kept[:3])}.")
-    chosen.check()
+    report(last.outcomes(layout), console)
     say(console, "They fit together.")
 
 
@@ -135,27 +149,24 @@ def tensors_of(count: int) -> str:
     return "1 tensor" if count == 1 else f"{count} tensors"
 
 
-def rest(layout: ParamLayout, tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of what is not averaged."""
-    return [n for n in tensors if layout.aliases.get(n, n) not in layout.names]
-
-
-def statistics(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of BatchNorm statistics."""
-    return [n for n in tensors if is_statistic(n) and not n.endswith("num_batches_tracked")]
-
-
 def merged(
     layout: ParamLayout, w: Tensor, last: Mapping[str, Tensor], fresh: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """A checkpoint like the last one: averages, fresh BatchNorm statistics, and what is left of it.
+    """A checkpoint like the last one, with the averages and the buffers that belong to them.
 
-    Each tensor keeps the last checkpoint's dtype.
+    `fresh`: buffers of the averaged model, where a model is at hand. Each tensor keeps the last
+    checkpoint's dtype.
     """
     views = layout.unflatten(w)
+    vectors: dict[str, Tensor] = {}
+    for norm in spectral_norms(last):
+        weight = views.get(layout.aliases.get(norm.weight, norm.weight))
+        if weight is not None and norm.u not in fresh:
+            vectors |= singular_vectors(norm, weight, last)
     out = {}
     for name, tensor in last.items():
-        value = views.get(layout.aliases.get(name, name), fresh.get(name, tensor))
+        own = fresh.get(name, vectors.get(name, tensor))
+        value = views.get(layout.aliases.get(name, name), own)
         out[name] = value.to("cpu", tensor.dtype, copy=True)
     return out
 
@@ -199,8 +210,11 @@ class Output:
         write_tensors(path, tensors, notes)  # transformers insists on the format
         return path
 
-    def finish(self) -> None:
-        """Copies what `from_pretrained` needs; whoever could read the checkpoints can read it."""
+    def finish(self, *, dequantized: bool = False) -> None:
+        """Copies what `from_pretrained` needs; whoever could read the checkpoints can read it.
+
+        `dequantized`: the configuration must not announce quantised weights.
+        """
         for file in self.path.glob("*.safetensors"):
             shutil.copymode(self._chosen.last.path, file)
         if not self._chosen.pretrained:
@@ -209,6 +223,11 @@ class Output:
             for file in sorted(self._chosen.last.path.parent.glob(pattern)):
                 if not any(file.match(p) for p in _LEFT):
                     shutil.copyfile(file, self.path / file.name)
+        config = self.path / "config.json"
+        if dequantized and config.is_file():
+            settings = json.loads(config.read_text(encoding="utf-8"))
+            settings.pop("quantization_config", None)
+            write_text(config, json.dumps(settings, indent=2) + "\n")
 
 
 def _parts(layout: ParamLayout) -> list[tuple[str, int, int]]:

@@ -186,7 +186,13 @@ class ParamLayout:
         if any(shapes.get(entry.name) != entry.shape for entry in self.entries):
             raise LayoutError(f"the weights come from another model: {self._difference(shapes)}.")
         for entry in self.entries:
-            yield entry.offset, found[entry.name].detach().reshape(-1)
+            tensor = found[entry.name]
+            if not tensor.dtype.is_floating_point:  # quantised, or a real part alone
+                raise LayoutError(
+                    f"{entry.name}: expected real floating-point weights, got {tensor.dtype}; "
+                    "dequantise the model first, or leave the parameter out with where=."
+                )
+            yield entry.offset, tensor.detach().reshape(-1)
 
     def flatten(self, source: nn.Module | Mapping[str, Tensor]) -> Tensor:
         """The flat vector (P,) of a model or of a state dict: a copy, on the source's device."""

@@ -2,6 +2,7 @@
 
 from lowland.trajectory.checkpoints import Checkpoint, find_checkpoints
 from lowland.trajectory.collect import Collector, Every, MidCycle
+from lowland.trajectory.convert import convert_checkpoints
 from lowland.trajectory.formats import read_checkpoint
 from lowland.trajectory.moments import EMA, SWA
 from lowland.trajectory.schedules import (
@@ -28,6 +29,7 @@ __all__ = [
     "MidCycle",
     "SWASchedule",
     "Trajectory",
+    "convert_checkpoints",
     "find_checkpoints",
     "read_checkpoint",
 ]

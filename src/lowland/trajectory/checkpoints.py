@@ -12,8 +12,9 @@ from pathlib import Path
 
 from lowland.errors import StoreError
 from lowland.files import PathLike
-from lowland.trajectory.formats import INDEX, read_torch
+from lowland.trajectory.formats import INDEX
 from lowland.trajectory.journal import JOURNAL
+from lowland.trajectory.torch_files import read_without_code
 
 # what transformers calls the weights in a folder, best first
 WEIGHTS = (
@@ -23,11 +24,13 @@ WEIGHTS = (
     f"pytorch_model.bin{INDEX}",
     "adapter_model.safetensors",
 )
-_PLAIN = (".safetensors", ".pt", ".pth", ".bin")
+_PLAIN = (".safetensors", ".pt", ".pth", ".bin", ".th", ".pth.tar", ".pt.tar")
 # what trainers leave beside the weights
-_OTHERS = re.compile(r"^(optimizer|scheduler|scaler|training_args|rng_state|lowland)\b", re.I)
+_OTHERS = re.compile(
+    r"^((optimizer|scheduler|scaler|training_args|rng_state|lowland)\b|opt(im)?[_-]?\d)", re.I
+)
 _TRAINER = re.compile(r"^checkpoint-(\d+)$")
-_COPY = re.compile(r"(?:.*[_-])?(best|last|latest|final)(?:[_-].*)?", re.I)
+_COPY = re.compile(r"(?:.*[_-])?(best|last|latest|final|ema|swa|averaged?)(?:[_-].*)?", re.I)
 _STEP = re.compile(r"step[=_-]?(\d+)", re.I)
 _EPOCH = re.compile(r"(?:epoch|iter|iteration|checkpoint|ckpt)[=_-]?(\d+)", re.I)
 
@@ -45,8 +48,10 @@ def find_checkpoints(sources: PathLike | Iterable[PathLike]) -> list[Checkpoint]
 
     A folder may be what the Hugging Face Trainer writes (`checkpoint-500/model.safetensors`, or in
     several files with an index), what Lightning writes (`*.ckpt`, in `checkpoints/` or in
-    `lightning_logs/version_0/checkpoints/`), or hold `.safetensors`, `.pt`, `.pth` or `.bin` files
-    of its own. Lightning's `last.ckpt` is left out where it repeats the step of another file.
+    `lightning_logs/version_0/checkpoints/`), or hold `.safetensors`, `.pt`, `.pth`, `.pth.tar` or
+    `.bin` files of its own. Lightning's `last.ckpt` is left out where it repeats the step of
+    another file; so are files such as `model_best.pth.tar` and `ema_30.pt` beside numbered ones,
+    with a warning.
 
     Args:
         sources: one path or glob pattern, or several. Files given one by one keep their order;
@@ -97,15 +102,21 @@ def _found(source: str) -> list[Checkpoint]:
 
 
 def _checkpoint(file: Path) -> Checkpoint:
-    """A file with the step that its name, or the Trainer's name of its folder, says."""
+    """A file with the step that its name, or the Trainer's name of its folder, gives."""
     trainer = _TRAINER.match(file.parent.name)
     if trainer and file.name in WEIGHTS:
         return Checkpoint(file, int(trainer[1]))
-    named = _STEP.search(file.stem) or _EPOCH.search(file.stem)
+    name = stem(file)
+    named = _STEP.search(name) or _EPOCH.search(name)
     if named:
         return Checkpoint(file, int(named[1]))
-    numbers = re.findall(r"\d+", file.stem)  # of several, one may be a loss
+    numbers = re.findall(r"\d+", name)  # of several, one may be a loss
     return Checkpoint(file, int(numbers[0]) if len(numbers) == 1 else None)
+
+
+def stem(file: Path) -> str:
+    """A file's name without its ending, which may be of two parts: `.pth.tar`."""
+    return Path(file.stem).stem if file.suffix == ".tar" else file.stem
 
 
 def _in_folder(folder: Path) -> list[Checkpoint]:
@@ -179,7 +190,7 @@ def _lightning_step(file: Path) -> int | None:
     named = _STEP.search(file.stem)
     if named:
         return int(named[1])
-    content = read_torch(file)
+    content = read_without_code(file)
     step = content.get("global_step") if isinstance(content, dict) else None
     return step if isinstance(step, int) else None
 
@@ -189,13 +200,13 @@ def _plain(folder: Path) -> list[Checkpoint]:
     files = [
         p
         for p in folder.iterdir()
-        if p.is_file() and p.suffix in _PLAIN and not _OTHERS.match(p.name)
+        if p.is_file() and p.name.endswith(_PLAIN) and not _OTHERS.match(p.name)
     ]
-    copies = [p for p in files if _COPY.fullmatch(p.stem)]
-    if copies and len(files) - len(copies) > 1 and any(re.search(r"\d", p.stem) for p in files):
+    copies = [p for p in files if _COPY.fullmatch(stem(p))]
+    if copies and len(files) - len(copies) > 1 and any(re.search(r"\d", p.name) for p in files):
         warnings.warn(
-            f"{', '.join(p.name for p in sorted(copies))}: taken for copies of the numbered "
-            "files, and left out; name the files to average where they are not.",
+            f"{', '.join(p.name for p in sorted(copies))}: taken for copies or averages of the "
+            "numbered files, and left out; name the files to average where they are not.",
             stacklevel=2,
         )
         files = [p for p in files if p not in copies]

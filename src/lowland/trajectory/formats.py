@@ -1,27 +1,25 @@
-"""The tensors of checkpoint files that others wrote, mapped into memory and never unpickled."""
+"""The tensors of checkpoint files that others wrote, mapped into memory; no pickled code is run."""
 
 from __future__ import annotations
 
 import json
-import pickle
 import re
-import zipfile
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lowland.core.layout import ParamLayout, Where, clean, clean_names, predicate
 from lowland.errors import ConfigError, LayoutError, StoreError
 from lowland.files import PathLike, read_tensors
+from lowland.trajectory.kinds import Kind, kinds_of, require_whole
+from lowland.trajectory.quantized import dequantize
+from lowland.trajectory.spectral import axis_of, spectral_norms
+from lowland.trajectory.torch_files import Stored, read_torch, state_dict_of
 
-# where training scripts put a state dict
-KEYS = ("state_dict", "model_state_dict", "model", "module")
 INDEX = ".index.json"
-_ZIP = b"PK\x03\x04"  # how torch's files have begun since 1.6
-_STATISTICS = re.compile(r"(^|[./])(running_mean|running_var|num_batches_tracked)$")
 # copies of the network that some trainers keep beside it; whole words, for "semantic" is none
 _COPIES = re.compile(
     r"(?<![a-z])(ema|teacher|shadow|averag(e|ed|ing)|swa|target|momentum)(?![a-z])", re.IGNORECASE
@@ -35,83 +33,54 @@ def read_checkpoint(
 
     `.safetensors`, the `.index.json` of a checkpoint in several such files, and torch files that
     load with `weights_only=True`: a state dict, or a dict that holds one. Wrappers' prefixes
-    (`module.`, `_orig_mod.`) are left out of the names.
+    (`module.`, `_orig_mod.`) are left out of the names. Weights in int8 or float8 with scales are
+    given in float32.
 
     Args:
         key: where in a torch file the state dict is, such as `ema.model`; None: looked for under
-            `state_dict`, `model_state_dict`, `model` and `module`.
+            `state_dict`, `model_state_dict`, `model` and `module`. Files of Lightning's
+            `WeightAveraging` hold the iterate, which is taken, and its average as `state_dict`; a
+            warning names what was taken where a file has both.
         prefix: take the tensors whose names begin with it alone, without it: `net.`.
 
     Raises:
-        StoreError: a file that is missing, damaged, or holds no state dict, or pickled objects.
+        StoreError: a file that is missing, damaged, or holds no state dict, or pickled objects, or
+            weights that are quantised in a way that it does not explain.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> path = Path(tempfile.mkdtemp()) / "last.ckpt"
     >>> torch.save({"epoch": 3, "state_dict": {"net.weight": torch.ones(2)}}, path)
     >>> read_checkpoint(path), read_checkpoint(path, prefix="net.")
     ({'net.weight': tensor([1., 1.])}, {'weight': tensor([1., 1.])})
     """
+    stored = read_stored(path, key=key, prefix=prefix)
+    if stored.choice is not None:
+        warnings.warn(stored.choice, stacklevel=2)
+    return dequantize(stored.tensors, source=path)
+
+
+def read_stored(
+    path: PathLike,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    read: Callable[[Path], Any] = read_torch,
+) -> Stored:
+    """What `read_checkpoint` reads, before quantised weights are made floating-point.
+
+    `read`: gives the content of a torch file.
+    """
     path = Path(path)
     if path.name.endswith(INDEX):
-        tensors = _sharded(path)
+        stored = Stored(_sharded(path))
     elif path.suffix == ".safetensors":
-        tensors = read_tensors(path)[0]
+        stored = Stored(read_tensors(path)[0])
     else:
-        tensors = _state_dict(path, read_torch(path), key)
-    if not tensors:
+        stored = state_dict_of(read(path), key, path=path)
+    if not stored.tensors:
         raise StoreError(f"{path}: holds no tensors; name another file.")
-    tensors = clean(tensors)
-    return tensors if prefix is None else _under(tensors, prefix, path)
-
-
-def read_torch(path: Path) -> Any:
-    """The content of a torch file that needs no pickled code."""
-    if not path.is_file():
-        raise StoreError(f"{path}: no such file; check the path.")
-    with open(path, "rb") as file:
-        began = file.read(len(_ZIP))
-    mapped = zipfile.is_zipfile(path)
-    if not began or (began == _ZIP and not mapped):
-        raise StoreError(
-            f"{path}: the file is cut off ({path.stat().st_size} bytes are left); copy it again, "
-            "or leave it out."
-        )
-    try:
-        # files in torch's format before 1.6 cannot be mapped
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise StoreError(
-            f"{path}: does not load with weights_only=True: it is damaged, or holds pickled "
-            "objects, which run code when they are read. If you trust it, save its state dict "
-            "alone: safetensors.torch.save_file(torch.load(path, weights_only=False)"
-            "['state_dict'], 'new.safetensors')."
-        ) from error
-    except Exception as error:
-        raise StoreError(
-            f"{path}: damaged, or no torch file ({type(error).__name__}); copy it again, or leave "
-            "it out."
-        ) from error
-
-
-def _state_dict(path: Path, content: Any, key: str | None) -> dict[str, Tensor]:
-    if key is not None:
-        for part in key.split("."):
-            if not isinstance(content, Mapping) or part not in content:
-                there = list(content) if isinstance(content, Mapping) else type(content).__name__
-                raise StoreError(f"{path}: nothing under key {key!r}; {part!r} is not in {there}.")
-            content = content[part]
-    found = content if isinstance(content, Mapping) else {}
-    if key is None:
-        inner = (found[k] for k in KEYS if isinstance(found.get(k), Mapping))
-        found = next(inner, found)
-    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-    if not tensors:
-        there = f"; it has the keys {', '.join(map(str, found))}" if found else ""
-        raise StoreError(
-            f"{path}: holds no state dict, of named tensors{there}; say where it is with key= "
-            "(--key)."
-        )
-    return tensors
+    tensors = clean(stored.tensors)
+    return stored._replace(tensors=tensors if prefix is None else _under(tensors, prefix, path))
 
 
 def _sharded(index: Path) -> dict[str, Tensor]:
@@ -125,7 +94,7 @@ def _sharded(index: Path) -> dict[str, Tensor]:
         raise StoreError(f"{index}: damaged, or no index of files; copy it again.") from error
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors |= read_checkpoint(index.with_name(Path(file).name))
+        tensors |= read_stored(index.with_name(Path(file).name)).tensors
     missing = set(clean_names(names).values()) - tensors.keys()
     if missing:
         raise StoreError(
@@ -155,6 +124,7 @@ def fitted(tensors: dict[str, Tensor], layout: ParamLayout) -> dict[str, Tensor]
     Raises:
         LayoutError: several networks fit, neither of which looks like an average of the other.
 
+    >>> import torch
     >>> layout = ParamLayout(torch.nn.Linear(1, 1))
     >>> weights = {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
     >>> held = {f"net.{n}": t for n, t in weights.items()} | {"scale": torch.ones(1)}
@@ -185,13 +155,23 @@ def fitted(tensors: dict[str, Tensor], layout: ParamLayout) -> dict[str, Tensor]
     return {n.removeprefix(fits[0]): t for n, t in tensors.items() if n.startswith(fits[0])}
 
 
-def layout_of(tensors: Mapping[str, Tensor], *, where: Where = None) -> ParamLayout:
+def layout_of(
+    tensors: Mapping[str, Tensor],
+    *,
+    where: Where = None,
+    kinds: Mapping[str, Kind] | None = None,
+) -> ParamLayout:
     """A layout made from a checkpoint, for averages without the model.
 
-    Parameters cannot be told from buffers without the model: every floating-point tensor is taken,
-    but for BatchNorm's `running_mean`, `running_var` and `num_batches_tracked`. Tensors that share
-    memory in a torch file are tied weights, and count once.
+    Every floating-point tensor is taken that is not known for something else by its name, such as
+    running statistics: see `kinds_of`, whose result is `kinds`. Tensors that share memory in a
+    torch file are tied weights, and count once.
 
+    Raises:
+        LayoutError: nothing to average, or a weight of complex numbers, a part of a weight, or a
+            spectral norm that needs the model.
+
+    >>> import torch
     >>> layout_of({"weight": torch.ones(2), "running_mean": torch.ones(2), "step": torch.tensor(3)})
     ParamLayout(size=2, parameters=1)
     """
@@ -199,8 +179,15 @@ def layout_of(tensors: Mapping[str, Tensor], *, where: Where = None) -> ParamLay
     found: list[list[Any]] = []
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}
+    kinds = kinds_of(tensors) if kinds is None else kinds
     for name, tensor in tensors.items():
-        if not tensor.dtype.is_floating_point or is_statistic(name) or not wanted(name):
+        if kinds[name] is Kind.COMPLEX and wanted(name):
+            raise LayoutError(
+                f"{name}: expected real floating-point weights, got {tensor.dtype}; save "
+                "torch.view_as_real of it instead, or leave it to the last checkpoint with where= "
+                "(--where)."
+            )
+        if kinds[name] is not Kind.WEIGHT or not wanted(name):
             continue
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and place in seen:
@@ -210,15 +197,14 @@ def layout_of(tensors: Mapping[str, Tensor], *, where: Where = None) -> ParamLay
         found.append([name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")])
     if not found:
         raise LayoutError(
-            "no floating-point tensor to average, BatchNorm statistics aside; name other files, or "
+            "no floating-point tensor to average, running statistics aside; name other files, or "
             "widen where=."
         )
+    for norm in spectral_norms(tensors):
+        if wanted(norm.weight):
+            axis_of(norm, tensors)  # before the work rather than after it
+    require_whole({*seen.values(), *aliases}, kinds)
     return ParamLayout.from_spec({"parameters": found, "aliases": aliases})
-
-
-def is_statistic(name: str) -> bool:
-    """Whether a tensor's name is that of a BatchNorm statistic."""
-    return _STATISTICS.search(name) is not None
 
 
 def require_alike(

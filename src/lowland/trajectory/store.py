@@ -166,6 +166,8 @@ class Trajectory:
             layout: of the model that they are of. A prefix that a trainer put before the names of
                 its network, such as Lightning's `net.`, is found and left out.
             key, prefix: where in a file the network is, if it is not found: see `read_checkpoint`.
+                Files of Lightning's `WeightAveraging` hold two: the iterate, which is taken, and
+                its average, `key="state_dict"`.
         """
         found = find_checkpoints(files)
         steps = [c.step for c in found]

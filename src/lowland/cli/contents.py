@@ -1,0 +1,99 @@
+"""What is in averaged checkpoints, and what became of each tensor: by name, with the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from rich.console import Console
+from torch import Tensor
+
+from lowland.cli.show import say
+from lowland.core import ParamLayout
+from lowland.trajectory.kinds import Kind, kinds_of
+
+_SHOWN = 6  # names in a line; average.json has all
+_PARAMETERS = re.compile(r"weight|bias|lora_|original\d*$")  # in the last part of a name
+
+
+class Outcome(NamedTuple):
+    """What an average did with tensors of one kind; `{}` in the text is how many they are."""
+
+    text: str
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The tensors of a checkpoint, and what else its file holds.
+
+    Attributes:
+        tensors: by name; weights that were quantised in float32. kinds: what they are.
+        dequantized: the names of those. extra: of entries that are no tensors. foreign: of tensors
+            that the model of a configuration has not.
+    """
+
+    tensors: dict[str, Tensor]
+    kinds: dict[str, Kind]
+    dequantized: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+    def of_model(self, tensors: dict[str, Tensor]) -> Contents:
+        """The same with the tensors that a model has, under its names."""
+        own = {id(tensor) for tensor in tensors.values()}
+        foreign = tuple(name for name, t in self.tensors.items() if id(t) not in own)
+        return replace(self, tensors=tensors, kinds=kinds_of(tensors), foreign=foreign)
+
+    def rest(self, layout: ParamLayout) -> list[str]:
+        """The names of what is not averaged."""
+        return [n for n in self.tensors if layout.aliases.get(n, n) not in layout.names]
+
+    def outcomes(
+        self, layout: ParamLayout, fresh: Collection[str] | None = None
+    ) -> Iterator[Outcome]:
+        """What became of the tensors that are not averaged, and of those that might be buffers.
+
+        `fresh`: the buffers that a model has for the averaged weights; None: without a model.
+        """
+        yield Outcome(
+            "Quantised weights ({}) were averaged and are written in float32, without their scales",
+            list(self.dequantized),
+        )
+        if fresh is None:
+            yield Outcome(
+                "Names that say neither weight nor bias ({}) were averaged all the same; leave "
+                "what is a buffer to the last checkpoint with --where, or name the model with "
+                "--config",
+                [n for n in layout.names if not _PARAMETERS.search(n.rpartition(".")[2])],
+            )
+        rest = self.rest(layout)
+        for kind in Kind:
+            title, outcome = kind.title, kind.outcome
+            if kind is Kind.WEIGHT:
+                title, outcome = "What --where leaves out", "is the last checkpoint's"
+                if fresh is not None:
+                    title = "Buffers, frozen parameters and what --where leaves out"
+            names = [n for n in rest if self.kinds[n] is kind]
+            old = [n for n in names if n not in (fresh or ())]
+            yield Outcome(f"{title} ({{}}) {outcome}", old)
+            new = [n for n in names if n in (fresh or ())]
+            yield Outcome(f"{title} were re-estimated for the averages ({{}})", new)
+        yield Outcome("Entries that are no tensors ({}) were left out", list(self.extra))
+        yield Outcome(
+            "Tensors that the configuration's model has not ({}) were left out", list(self.foreign)
+        )
+
+
+def report(outcomes: Iterable[Outcome], console: Console) -> dict[str, str]:
+    """Prints outcomes, a line each; gives what became of each tensor by name."""
+    reasons: dict[str, str] = {}
+    for text, names in outcomes:
+        if names:
+            count = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+            more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            say(console, f"{text.format(count)}: {', '.join(names[:_SHOWN])}{more}.")
+            reasons |= {name: text.replace(" ({})", "") for name in names}
+    return reasons
