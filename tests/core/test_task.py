@@ -111,14 +111,14 @@ def test_multilabel_maps_are_one_item_a_row() -> None:
         (
             torch.zeros(4, 3),
             torch.zeros(4, 1, dtype=torch.int64),
-            r"expected targets \(4,\), got \(4, 1\)",
+            r"integer labels \(4,\), got int64 \(4, 1\); use target.squeeze\(-1\),",
         ),
         (
             torch.zeros(4, 3),
             torch.zeros(5, dtype=torch.int64),
             r"expected targets \(4,\), got \(5,\)",
         ),
-        (torch.zeros(4, 3), torch.zeros(4), r"expected integer labels, got torch.float32"),
+        (torch.zeros(4, 3), torch.zeros(4), r"integer labels \(4,\), got float32 .*target.long()"),
         (torch.zeros(4, 3, 2), torch.zeros(4, dtype=torch.int64), r"expected targets \(4, 2\)"),
         (torch.zeros(4, 3), torch.zeros(4, 3, dtype=torch.int64), "name another form="),
         (torch.zeros(4), torch.zeros(3), r"binary classification: for outputs \(4,\)"),

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lowland import ConfigError, DataError
+from lowland import Classification, ConfigError, DataError
 from lowland.zoo import image_folder, tensors
 
 
@@ -189,3 +189,25 @@ def test_files_of_tensors(tmp_path):
     np.savez(tmp_path / "c.npz", x=np.zeros(9), y=np.zeros(9))
     with pytest.raises(DataError, match="no rows for validation"):
         tensors(tmp_path / "c.npz", validation=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_class_labels_that_are_floats_are_sent_the_right_way(tmp_path, dtype, suffix):
+    """The file reader has made them (N, 1), so that reshaping is no advice."""
+    x, y = np.zeros((10, 3), np.float32), np.arange(10).astype(dtype) % 3
+
+    def labels(y):
+        path = tmp_path / f"own{suffix}"
+        if suffix == ".npz":
+            np.savez(path, x=x, y=y)
+        else:
+            save_file({"x": torch.from_numpy(x), "y": torch.from_numpy(y)}, path)
+        return tensors(path)["train"][1]
+
+    output = torch.zeros(7, 3)
+    told = r"integer labels \(7,\), got float32 \(7, 1\).*y.astype\('int64'\)"
+    with pytest.raises(DataError, match=told):
+        Classification().check(output, labels(y))
+    Classification().check(output, labels(y.astype("int64")))  # what the message says to do
+    Classification().check(torch.zeros(7, 1), labels(y % 2))  # binary labels may be floats

@@ -78,17 +78,28 @@ class Classification(Task):
         else:
             expected = shape
             fits = tuple(target.shape) == shape
+        if form == "multiclass":
+            self._require_labels(target, expected)
         if not fits:
             raise DataError(
                 f"{form} classification: for outputs {shape} expected targets {expected}, got "
                 f"{tuple(target.shape)}; reshape the one that is wrong, or name another form=."
             )
-        if form == "multiclass" and target.dtype.is_floating_point:
-            raise DataError(
-                f"multiclass classification: expected integer labels, got {target.dtype}; "
-                "convert them with .long()."
-            )
         return form
+
+    @staticmethod
+    def _require_labels(target: Tensor, expected: tuple[int, ...]) -> None:
+        """Raises `DataError` where only dtype or a last dimension of one is in the way: floats in a
+        file are read as a regression's targets, (N, 1)."""
+        column = tuple(target.shape) == (*expected, 1)
+        wrong = [".squeeze(-1)"] * column + [".long()"] * target.dtype.is_floating_point
+        if wrong and (column or tuple(target.shape) == expected):
+            dtype = str(target.dtype).removeprefix("torch.")
+            raise DataError(
+                f"multiclass classification: expected integer labels {expected}, got {dtype} "
+                f"{tuple(target.shape)}; use target{''.join(wrong)}, and store labels in a file as "
+                "whole numbers (N,): y.astype('int64')."
+            )
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         form = self.form_of(output, target)

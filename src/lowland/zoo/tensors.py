@@ -20,8 +20,8 @@ def tensors(
 ) -> dict[str, Any]:
     """`x` (N, ...) and `y` (N, ...) of an .npz or .safetensors file, in three splits.
 
-    Numbers with a fraction become float32, whole ones int64; a `y` (N,) of the first kind becomes
-    (N, 1), as a regression's targets are.
+    Floating-point numbers become float32, integers int64. A floating-point `y` (N,) becomes (N, 1),
+    as a regression's targets are; so store class labels as integers: `y.astype("int64")`.
 
     Args:
         path: the file. `x_test` with `y_test`, and `x_validation` with `y_validation`, are splits
