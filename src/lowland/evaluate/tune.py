@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lowland.core import LossSurface
+from lowland.core.spread import warn_if_still
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.bma import predict
 from lowland.evaluate.evaluator import as_posterior
@@ -27,6 +28,8 @@ def tune_scale(
     **options: Any,
 ) -> tuple[Gaussian | Mixture, Table]:
     """The posterior with the covariance scale whose model average has the lowest NLL on `loader`.
+
+    Warns where the posterior is so narrow that every scale predicts alike.
 
     Give it validation data, never test data. The same noise is used for every scale, so that they
     differ by the scale alone. `options` go to `predict`.
@@ -83,5 +86,19 @@ def tune_scale(
             "leave out iterates of a run that diverged."
         )
     best = min(range(len(found)), key=found.__getitem__)
+    if max(scales) > 0:
+        widest = scaled.with_scale(max(scales))
+        finite = [nll for nll in found if math.isfinite(nll)]
+        warn_if_still(
+            _relative_spread(widest),
+            so=f"so that all scales predict alike (NLL {min(finite):.6g} to {max(finite):.6g})",
+        )
     rows = [{"scale": s, "nll": nll} for s, nll in zip(scales, found, strict=True)]
     return scaled.with_scale(scales[best]), Table.from_rows(rows)
+
+
+def _relative_spread(post: Gaussian | Mixture) -> float:
+    """Of the widest component: a mixture is spread between its components too, at any scale."""
+    if isinstance(post, Gaussian):
+        return post.relative_spread
+    return max(_relative_spread(c) for c in post.components)  # type: ignore[arg-type]

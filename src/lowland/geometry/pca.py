@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lowland.core.point import Point
+from lowland.core.spread import relative_spread, warn_if_still
 from lowland.core.threads import using_threads
 from lowland.errors import DataError, NonFiniteError
 from lowland.geometry.base import kept_in
@@ -70,6 +72,7 @@ def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
         whole=found.lost <= ROUNDING * total,
         kept=found.kept,
     )
+    spread = math.sqrt(total / (samples - 1))
     like = rows[0] if mean is None else mean
     out = torch.empty(1 + k, len(like), dtype=kept_in([like]), device=like.device)
     if mean is not None:
@@ -79,6 +82,11 @@ def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
         out[1:, part] = turn @ block
         if mean is None:
             out[0, part] = middle
+    warn_if_still(
+        relative_spread(spread, float(out[0].norm())),
+        so="so that their principal components are noise",
+        stacklevel=4,
+    )
     return out, spectrum[:k] / total
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lowland.core.point import Point
+from lowland.core.spread import relative_spread
 from lowland.errors import ConfigError, LayoutError, LowlandError
 from lowland.posteriors.base import Posterior
 from lowland.posteriors.noise import normal, small_normal
@@ -73,6 +74,19 @@ class Gaussian(Posterior):
     def with_scale(self, scale: float) -> Gaussian:
         """The same moments under another scale; nothing is copied."""
         return Gaussian(self.mean, self.variance, self.deviations, scale=scale)
+
+    @property
+    def relative_spread(self) -> float:
+        r"""\(\sqrt{\operatorname{tr} \Sigma} / |\bar w|\): how far draws lie from the mean.
+
+        >>> Gaussian(torch.tensor([3.0, 4.0]), torch.ones(2), scale=2.0).relative_spread
+        0.4
+        """
+        diagonal, low_rank = self._shares
+        trace = diagonal * float(self.variance.sum())
+        if self.deviations is not None:
+            trace += low_rank * sum(float(row.norm()) ** 2 for row in self.deviations)
+        return relative_spread(math.sqrt(trace), float(self.mean.norm()))
 
     @property
     def _shares(self) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lowland.core.layout import ParamLayout
+from lowland.core.spread import warn_if_still
 from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.posteriors import Gaussian
@@ -115,7 +116,8 @@ class SWAG(Moments):
     def posterior(self, *, scale: float = 1.0) -> Gaussian:
         """The Gaussian with these moments; a view, so it follows later updates.
 
-        Warns where fewer iterates than `rank` have come.
+        Warns where fewer iterates than `rank` have come, and where they hardly differ, as after a
+        learning rate that has fallen to nothing: every draw is then the mean.
         """
         self._require(2)
         if self.count < self.rank:
@@ -124,6 +126,9 @@ class SWAG(Moments):
                 f"{self.count} columns; collect more, or ask for a lower rank.",
                 stacklevel=2,
             )
+        # the variance alone: one pass over it, where the deviations may be a file
+        ratio = Gaussian(self.mean, self.variance).relative_spread
+        warn_if_still(ratio, so="so that every draw of SWAG is the mean at any scale")
         deviations = self.deviations if self.rank else None
         return Gaussian(self.mean, self.variance, deviations, scale=scale)
 
