@@ -32,6 +32,13 @@ class Words(list):
     """A list of one's own."""
 
 
+class Coded(torch.Tensor):
+    """A tensor of another library's class."""
+
+    def dequantize(self):
+        return self.as_subclass(torch.Tensor) / 2
+
+
 class Slots:
     __slots__ = ("a",)
 
@@ -178,6 +185,16 @@ def test_tensors_of_other_classes_are_not_passed_over(tmp_path):
     torch.save({"state_dict": state, "a": Options()}, path)
     with pytest.raises(StoreError, match=r"a.ckpt: q is a .*Options, .*--run-pickled-code"):
         convert_checkpoints(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("wrap", [lambda state: {"state_dict": state}, dict])
+def test_tensors_of_other_libraries_have_the_values_that_those_give(tmp_path, wrap):
+    path = tmp_path / "step-1.pt"
+    torch.save(wrap({"w": torch.ones(2).as_subclass(Coded), "b": torch.ones(1)}), path)
+    with pytest.raises(StoreError, match=r"w is a torch\._tensor\._rebuild.*--run-pickled-code"):
+        convert_checkpoints(path, tmp_path / "out")
+    (one,) = convert_checkpoints(path, tmp_path / "out", run_pickled_code=True)
+    assert {n: t.tolist() for n, t in load_file(one.path).items()} == {"w": [0.5] * 2, "b": [1.0]}
 
 
 def test_weights_that_are_not_in_a_dict_of_their_own(tmp_path):

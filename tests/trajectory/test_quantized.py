@@ -71,6 +71,13 @@ def test_float8_without_scales_has_its_own_value():
     assert dequantize({"norm.scale": w[0]}, source="a")["norm.scale"].tolist() == [0.5, -3.0]
 
 
+class Opaque(torch.Tensor):
+    """Of a class that does not say its values."""
+
+    def dequantize(self):
+        raise NotImplementedError("no kernel")
+
+
 def half_a_byte():
     return torch.zeros(4, 4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
 
@@ -86,6 +93,7 @@ def half_a_byte():
         lambda: {"W_q": codes(4, 2).int(), "scale": torch.ones(4, 1), "zero": torch.ones(4, 1)},
         lambda: {"m.weight": half_a_byte(), "m.weight_scale": torch.ones(4, 1)},
         lambda: {"m.weight": torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)},
+        lambda: {"m.weight": torch.ones(3).as_subclass(Opaque)},
         lambda: {"m.weight": codes(4, 2), "m.weight_scale": torch.ones(3, 1)},
         lambda: {
             "m.weight": codes(4, 2),

@@ -15,6 +15,7 @@ from lowland.files import PathLike, write_tensors
 from lowland.progress import Progress, reporting
 from lowland.trajectory.checkpoints import Checkpoint, find_checkpoints, in_order, stem
 from lowland.trajectory.formats import read_stored
+from lowland.trajectory.quantized import dequantize
 from lowland.trajectory.torch_files import read_without_code
 
 
@@ -65,7 +66,7 @@ def convert_checkpoints(
             if stored.choice is not None and i == 1:
                 warnings.warn(stored.choice, stacklevel=2)
             notes = {"format": "pt", "source": one.path.name}
-            write_tensors(out / name, stored.tensors, notes)
+            write_tensors(out / name, dequantize(stored.tensors, source=one.path), notes)
             converted.append(Checkpoint(out / name, one.step))
             report(i, len(checkpoints))
     return converted

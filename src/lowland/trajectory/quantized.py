@@ -41,7 +41,8 @@ def dequantize(tensors: Mapping[str, Tensor], *, source: PathLike) -> dict[str, 
     or float8 with `weight_scale` (`weight_scale_inv`, `scale_weight`) and a `weight_zero_point` or
     none, \(w = s (q - z)\), where s is one number, or one for each row, group of a row, or block.
     bitsandbytes: `weight` in int8 with `SCB`, \(w_{ij} = q_{ij} c_i / 127\). float8 without scales
-    is taken at its value.
+    is taken at its value, and tensors of other libraries' classes, such as torchao's, at what their
+    `dequantize()` gives.
 
     Raises:
         StoreError: weights in another form, by name. Their integers have no mean.
@@ -86,12 +87,18 @@ def _groups(names: list[str], tensors: Mapping[str, Tensor]) -> Iterator[tuple[s
         own = [p for p in parts if p != name] if codes else []
         if len(codes) > 1:
             own = [p for p in own if p.startswith(_BLOCKS.sub("", name))]
-        if own or tensors[name].is_quantized or tensors[name].dtype in (*_FLOAT8, _PAIRS):
+        tensor = tensors[name]
+        alone = _is_foreign(tensor) or tensor.is_quantized or tensor.dtype in (*_FLOAT8, _PAIRS)
+        if own or alone:
             yield name, own
 
 
+def _is_foreign(tensor: Tensor) -> bool:
+    return type(tensor) not in (Tensor, torch.nn.Parameter)
+
+
 def _holds_codes(name: str, tensor: Tensor) -> bool:
-    if tensor.is_quantized or tensor.dtype in (*_FLOAT8, _PAIRS):
+    if _is_foreign(tensor) or tensor.is_quantized or tensor.dtype in (*_FLOAT8, _PAIRS):
         return True
     if tensor.dtype in _WORDS:
         return _PACKED.search(_last(name)) is not None
@@ -103,6 +110,12 @@ def _values(name: str, parts: list[str], tensors: Mapping[str, Tensor]) -> Tenso
     """A quantised weight in float32."""
     codes, module = tensors[name], _module(name)
     dot = f"{module}." if module else ""
+    if _is_foreign(codes):
+        try:
+            return codes.dequantize().float()
+        except Exception as error:
+            kind = type(codes).__name__
+            raise _UnknownForm(f"a {kind} has no values of its own ({error})") from error
     if codes.is_quantized:
         raise _UnknownForm("torch.ao's converted modules also hold scales of what they compute")
     if codes.dtype == _PAIRS:

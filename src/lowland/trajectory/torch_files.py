@@ -22,6 +22,7 @@ ITERATE = "current_model_state"
 _ZIP = b"PK\x03\x04"  # how torch's files have begun since 1.6
 # what makes tensors of the bytes in a file
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")
+_REBUILT = "torch._tensor._rebuild"  # what makes tensors of other libraries' classes
 _TRUST = (
     "if you trust it, convert it with run_pickled_code=True (lowland convert --run-pickled-code), "
     "where the packages that wrote it are installed"
@@ -173,6 +174,7 @@ def state_dict_of(content: Any, key: str | None, *, path: Path) -> Stored:
     order = (ITERATE, *KEYS) if KEYS[0] in sets else KEYS
     name = next((k for k in order if k in sets), None)
     if name is None:  # the file's own entries, beside what a training script saved with them
+        _require_read({k: v for k, v in whole.items() if _REBUILT in type(v).__name__}, path)
         return Stored(_required(_named(whole), whole, path))
     tensors = _tensors(sets[name], path)
     twins = [str(k) for k, v in sets.items() if k != name and tensors.keys() == _named(v).keys()]
@@ -182,12 +184,8 @@ def state_dict_of(content: Any, key: str | None, *, path: Path) -> Stored:
 def _tensors(state: Any, path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict, all of them."""
     items = state.items() if isinstance(state, Mapping) else ()
+    _require_read(dict(items), path)
     for name, value in items:
-        if isinstance(value, Unread):
-            raise StoreError(
-                f"{path}: {name} is a {type(value).__name__}, and no tensor of torch's own; "
-                f"{_TRUST}."
-            )
         if isinstance(value, tuple) and _holds_tensors(value):
             raise StoreError(
                 f"{path}: {name} holds tensors in a tuple, as torch.ao's quantised modules do, and "
@@ -195,6 +193,15 @@ def _tensors(state: Any, path: Path) -> dict[str, Tensor]:
                 "conversion, and convert the average."
             )
     return _required(_named(state), state, path)
+
+
+def _require_read(state: Mapping[Any, Any], path: Path) -> None:
+    for name, value in state.items():
+        if isinstance(value, Unread):
+            raise StoreError(
+                f"{path}: {name} is a {type(value).__name__}, and no tensor of torch's own; "
+                f"{_TRUST}."
+            )
 
 
 def _required(tensors: dict[str, Tensor], state: Any, path: Path) -> dict[str, Tensor]:
