@@ -8,6 +8,7 @@ from functools import partial
 import lightning
 import pytest
 import torch
+from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import load_file
@@ -120,6 +121,25 @@ def test_the_folder_that_lightning_writes_is_averaged(tmp_path, monkeypatch):
     swag = SWAG.load("averaged/swag.safetensors", layout=layout)
     torch.testing.assert_close(swag.variance, traj.swag(rank=3).variance, rtol=1e-5, atol=1e-8)
     assert torch.equal(traj[-1].buffers["1.running_var"], swa["1.running_var"])
+
+
+@pytest.mark.skipif(not hasattr(callbacks, "WeightAveraging"), reason="Lightning before 2.6")
+def test_of_lightnings_own_averages_the_iterates_are_averaged(tmp_path, monkeypatch):
+    """Its `WeightAveraging` writes an average as `state_dict`: SWAG of those is too narrow."""
+    monkeypatch.chdir(tmp_path)
+    recorder = Recorder()
+    # updated before checkpoints are written
+    module, _ = fit(tmp_path, callbacks.WeightAveraging(), recorder, every_epoch())
+    folder = tmp_path / "lightning_logs" / "version_0"
+    layout = ParamLayout(module.net)
+    for key, name in ((None, "swa"), ("state_dict", "again")):
+        options = ["--key", key] if key else []
+        out = done(folder, "--prefix", "net.", "--no-swag", "--out", name, *options)
+        assert ("'current_model_state' was taken, and not 'state_dict'" in out) == (key is None)
+    exact = torch.stack([recorder.after[BATCHES * e] for e in range(1, 5)]).mean(0)
+    swa, again = (layout.flatten(load_file(f"{n}/swa.safetensors")) for n in ("swa", "again"))
+    torch.testing.assert_close(swa.double(), exact, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(swa, again, rtol=1e-2)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
