@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import lowland as ll
 
@@ -24,7 +25,8 @@ ROWS = (8, 8, 5)  # rows a batch: the last one is ragged
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its task and its batches. `unbatched`: the operator that vmap does in a loop."""
+    """A model, its task and its batches. `unbatched`: the operator that vmap does in a loop;
+    `maps`: what vmap gives of it, values and gradients, values alone, or nothing."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -32,6 +34,7 @@ class Case:
     batches: Callable[[], list[Any]]
     unbatched: str = ""
     plain: Callable[[nn.Module], nn.Module] = lambda model: model  # to be called in user's loops
+    maps: tuple[str, ...] = ("values", "gradients")
 
     def model(self) -> nn.Module:
         """The model, the same at every call."""
@@ -88,6 +91,11 @@ def targets(sizes: tuple[int, ...] = ROWS, features: int = 4) -> list[tuple[Tens
     """Batches of (features, one real target)."""
     g = generator()
     return [(torch.randn(n, features, generator=g), torch.randn(n, 1, generator=g)) for n in sizes]
+
+
+def places() -> list[tuple[Tensor, Tensor]]:
+    """Batches of (one feature, one real target)."""
+    return targets(features=1)
 
 
 # -- models ----------------------------------------------------------------------------------------
@@ -316,6 +324,35 @@ class Shared(nn.Module):
         return self.head(self.again(self.second(torch.tanh(self.norm(self.first(x))))))
 
 
+class Residual(nn.Module):
+    """u'' + u of a network u: it differentiates inside its forward pass, as a PINN does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        u = self.net(x)
+        (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        (ddu,) = torch.autograd.grad(du.sum(), x, create_graph=True)
+        return ddu + u
+
+
+class Checkpointed(nn.Module):
+    """Two blocks whose activations the backward pass computes again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(6, 7), nn.Tanh())
+        self.second = nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 5))
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = checkpoint(self.first, x, use_reentrant=False)
+        return self.head(checkpoint(self.second, hidden, use_reentrant=False))
+
+
 def data_parallel() -> nn.Module:
     """`module.` before every name."""
     return nn.DataParallel(conv_bn())
@@ -359,6 +396,8 @@ CASES = [
         targets,
     ),
     Case("data_parallel", data_parallel, CLASSES, images),
+    Case("pinn", Residual, lambda: ll.Regression(noise_variance=1.0), places, maps=()),
+    Case("checkpointed", Checkpointed, CLASSES, blobs, maps=("values",)),
     Case("compiled", compiled, CLASSES, blobs, plain=uncompiled),
 ]
 

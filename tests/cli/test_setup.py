@@ -75,6 +75,38 @@ def test_the_first_training_rows_are_a_sample_of_all(tmp_path, monkeypatch):
     assert 0.4 < float(first.float().mean()) < 0.6
 
 
+SLOPES = """
+import torch
+from torch import nn
+
+def data():
+    x = torch.rand(40, 1)
+    return {name: (x, x.cos()) for name in ("train", "validation", "test")}
+
+class Slope(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.net(x).sum(), x, create_graph=True)[0]
+"""
+
+
+def test_a_network_that_differentiates_passes_the_trial(tmp_path, monkeypatch):
+    (tmp_path / "slopes.py").write_text(SLOPES)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {
+        "model": {"name": "slopes:Slope"},
+        "data": {"name": "slopes:data"},
+        "task": {"name": "lowland:Regression", "args": {"noise_variance": 0.1}},
+        "threads": 1,
+    }
+    setup = Setup(check_config(values, where="here"))
+    assert math.isfinite(float(setup.surface(setup.layout.flatten(setup.model(0)))))
+
+
 def test_a_run_folder_gives_back_what_the_configuration_said(tmp_path, monkeypatch):
     (tmp_path / "class_by_class.py").write_text(SORTED)
     monkeypatch.syspath_prepend(tmp_path)

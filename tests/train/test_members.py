@@ -586,6 +586,10 @@ def test_any_model_goes_where_sgd_takes_it(case):
     members, task = ll.Members(models), case.task()
     before = members.weights.detach().clone()
     data = [ll.Batches(rows[m], batch_size=3, seed=m) for m in range(2)]
+    if "gradients" not in case.maps:
+        with pytest.raises(ll.ConfigError, match="one by one"):
+            ll.sgd_members(members, task, data, epochs=2)
+        return
     ll.sgd_members(members, task, data, epochs=2)
     assert not torch.allclose(before, members.weights)
     for m, model in enumerate(models):

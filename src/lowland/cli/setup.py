@@ -10,6 +10,7 @@ from torch import nn
 
 from lowland.cli.config import Config, told
 from lowland.core import Classification, LanguageModeling, LossSurface, Point, Regression, Task
+from lowland.core.autograd import value_of
 from lowland.core.data import move, take
 from lowland.core.layout import Where
 from lowland.errors import ConfigError, DataError, LowlandError
@@ -218,7 +219,7 @@ class Setup:
                 )
             args, kwargs, target = move(take(batch, size) if size else batch, device)
             with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-                output = self.task.output(model(*args, **kwargs))
+                output = value_of(lambda: self.task.output(model(*args, **kwargs)))
             self.task.check(output, target)
             if not bool(torch.isfinite(self.task.items_nll(output, target)).all()):
                 raise DataError(

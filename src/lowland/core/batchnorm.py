@@ -76,10 +76,12 @@ def recording(
     `use`: layers in evaluation mode normalise by them, as they would in training mode.
     """
     seen: dict[str, list[Moments]] = {name: [] for name in layers}
+    wanted = torch.is_grad_enabled()  # a model that differentiates has gradients on all the same
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def record(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found = moments(args[0] if args else kwargs["input"])
+            x = args[0] if args else kwargs["input"]
+            found = moments(x if wanted else x.detach())
             seen[name].append(found)
             if use:
                 module.running_mean.copy_(found[1])

@@ -250,7 +250,9 @@ class LossSurface:
         mode: str = "eval",
     ) -> Tensor:
         """The output tensor for parameters and buffers by name: see `Template`."""
-        return self.task.output(self.template(parameters, buffers, args, kwargs, mode=mode))
+        output = self.task.output(self.template(parameters, buffers, args, kwargs, mode=mode))
+        # a model that differentiates inside its forward pass gives a graph that nobody asked for
+        return output if torch.is_grad_enabled() else output.detach()
 
     def labelled(self, batch: Any) -> Any:
         """The parts of a batch that must have a target."""

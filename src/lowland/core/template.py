@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lowland.core import batchnorm as bn
+from lowland.core.autograd import ForwardPass
 from lowland.core.data import map_tensors, tensors
 from lowland.core.layout import clean, clean_names
 from lowland.errors import DataError
@@ -76,6 +77,7 @@ class Template:
         self._slots = _slots(self.module)
         self.buffers: Buffers = clean({n: b.detach() for n, b in self.module.named_buffers()})
         self.module.requires_grad_(False)
+        self.forward = ForwardPass(self.module)
 
     def __call__(
         self,
@@ -92,18 +94,18 @@ class Template:
         evaluation; or its counterpart "dropout": all as in training but layers with running
         statistics, which use them.
         """
-        with self.lock:
-            return self._call(parameters, buffers, args, kwargs, mode)
 
-    def _call(
-        self,
-        parameters: Mapping[str, Tensor],
-        buffers: Mapping[str, Tensor],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        mode: str,
-    ) -> Any:
-        self._set_mode(mode)
+        def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+            return self._run(module, self._values(parameters, buffers, mode), args, kwargs)
+
+        with self.lock:
+            self._set_mode(mode)
+            return self.forward(run, args, kwargs, mode=mode)
+
+    def _values(
+        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], mode: str
+    ) -> dict[str, Tensor | None]:
+        """What stands in each place of the module during a call."""
         values: dict[str, Tensor | None] = dict.fromkeys(self._unfilled)
         for name, buffer in {**self.buffers, **buffers}.items():
             # so that calls do not see one another's writes: copies of what a module may write to
@@ -121,18 +123,29 @@ class Template:
                 counter = name.rpartition(".")[2] == "num_batches_tracked"
                 for place in self.places[name]:
                     values[place] = self.buffers[name].clone() if counter else None
+        return values
+
+    def _run(
+        self,
+        module: nn.Module,
+        values: dict[str, Tensor | None],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        slots = self._slots if module is self.module else _slots(module)
         # what `functional_call` does, with the places looked up once: it takes longer to find them
         # than a small network to be evaluated
-        filled = [(*self._slots[place], value) for place, value in values.items()]
+        filled = [(*slots[place], value) for place, value in values.items()]
         own = [slot[key] for slot, key, _ in filled]
         try:
             for slot, key, new in filled:
                 slot[key] = new
             with self.precision():
-                return self.module(*args, **kwargs)
+                return module(*args, **kwargs)
         finally:
-            for (slot, key, _), mine in zip(filled, own, strict=True):
-                slot[key] = mine
+            if module is self.module:
+                for (slot, key, _), mine in zip(filled, own, strict=True):
+                    slot[key] = mine
 
     def require_replayable(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Looks, once, whether the model writes into its inputs, which are held and seen again.

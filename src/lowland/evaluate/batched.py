@@ -18,6 +18,7 @@ from torch._C._functorch import is_batchedtensor
 from torch.overrides import TorchFunctionMode
 
 from lowland.core import LossSurface
+from lowland.core.autograd import mapping
 
 
 def vmapped(
@@ -27,12 +28,17 @@ def vmapped(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Tensor:
-    """Outputs (n, B, ...) of n points at once."""
+    """Outputs (n, B, ...) of n points at once.
+
+    Raises:
+        ConfigError: a model that vmap cannot map over.
+    """
 
     def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
         return surface.forward(parameters, buffers, args, kwargs)
 
-    with FewerPasses():
+    instead = "leave strategy= out, or take 'points'"
+    with mapping(surface.template.module, instead=instead), FewerPasses():
         return torch.func.vmap(one)(parameters, buffers)
 
 

@@ -109,13 +109,15 @@ class LogLikelihood:
         """
         z = shape._rows(coords)
         c, slopes = shape.coefficients(z), shape.slopes(z)
-        values, into = [], []
         chosen = self._planned(len(c))
         with chosen.running():
-            for part in _parts(len(c), chosen.chunk if chosen.strategy == "vmap" else 1):
-                found = self._gradient(shape, c[part])
-                values.append(found[0])
-                into.append(found[1])
+            try:
+                values, into = self._gradients(shape, c, chosen)
+            except ConfigError:
+                # of a model that recomputes vmap gives values, and no gradients
+                if self.strategy == "vmap" or not self.surface.template.forward.recomputes:
+                    raise
+                values, into = self._gradients(shape, c, replace(chosen, strategy="points"))
         by_anchor = torch.cat(into) if into else c.new_zeros(c.shape)  # (n, A)
         return _joined(values, c), torch.einsum("nka,na->nk", slopes, by_anchor)
 
@@ -190,6 +192,13 @@ class LogLikelihood:
         return values
 
     # -- gradients -------------------------------------------------------------------------------
+
+    def _gradients(
+        self, shape: Shape, c: Tensor, chosen: Plan
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        parts = _parts(len(c), chosen.chunk if chosen.strategy == "vmap" else 1)
+        found = [self._gradient(shape, c[part]) for part in parts]
+        return [value for value, _ in found], [gradient for _, gradient in found]
 
     def _gradient(self, shape: Shape, c: Tensor) -> tuple[Tensor, Tensor]:
         """Values (n,) and the gradient by the coefficients (n, A) at coefficients (n, A)."""

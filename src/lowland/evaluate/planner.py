@@ -172,7 +172,7 @@ def time_plan(
                 # clear at once, or once it is warm: every further pass would be felt
                 if best > min(4 * SMALL, 2 * limit) or (turn and best > SMALL):
                     break
-        except (RuntimeError, UserWarning):  # an operation that cannot be mapped over
+        except (ConfigError, RuntimeError, UserWarning):  # what cannot be mapped over
             return float("inf")
     return best
 

@@ -30,14 +30,16 @@ def traced(function: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[T
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with torch.no_grad():
-        expected = function(example)
         try:
+            expected = function(example)
             graph = make_fx(lambda weights: function(weights))(example)  # no methods, it says
             _fold(graph)
             _in_place(graph.graph)
             graph.recompile()
             same = torch.allclose(graph(example), expected, rtol=1e-6, equal_nan=True)
-        except Exception:  # models do what they like, and tracing has as many ways to refuse
+        except (
+            Exception
+        ):  # models do what they like, and vmap and tracing have as many ways to refuse
             return function
     return graph if same else function
 

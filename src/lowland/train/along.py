@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.core import LossSurface
+from lowland.core.autograd import mapping
 from lowland.core.layout import inner
 from lowland.errors import NonFiniteError
 from lowland.geometry import Curve, Shape
@@ -320,8 +321,11 @@ class Along(Run):
             with torch.no_grad(), torch.random.fork_rng(devices=cuda):
                 output = self.surface.forward(named, {}, parts.args, parts.kwargs, mode="train")
                 self.task.check(output, parts.target)
-        found = torch.func.vmap(torch.func.grad_and_value(loss), randomness="different")(weights)
-        grads, losses = found
+        instead = "leave strategy= out, or take 'accumulate'"
+        with mapping(self.surface.template.module, instead=instead):
+            grads, losses = torch.func.vmap(
+                torch.func.grad_and_value(loss), randomness="different"
+            )(weights)
         if self.weight_decay:
             grads = grads.add(weights, alpha=self.weight_decay)
         torch.mm(torch.tensor(shares, dtype=grads.dtype, device=grads.device).T, grads, out=out)
@@ -341,7 +345,7 @@ class Along(Run):
                     start = time.perf_counter()
                     self.at(coords, batch, out=self.means)
                     times[strategy] = time.perf_counter() - start
-                except (RuntimeError, UserWarning):  # an operation that cannot be mapped over
+                except (ConfigError, RuntimeError, UserWarning):  # what cannot be mapped over
                     if strategy == "accumulate":
                         raise
         self.typical = before

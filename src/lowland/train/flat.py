@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface
+from lowland.core.autograd import python_nodes, require_differentiable
 
 
 class FlatModel:
@@ -78,6 +79,7 @@ class FlatModel:
             with self.surface.template.precision():
                 output = task.output(self.module(*args, **kwargs))
             if check:
+                require_differentiable(python_nodes(output) or set(), self.module)
                 task.check(output, target)
             loss = task.items_nll(output, target).sum() / max(items or task.count(batch), 1)
             scaled = loss if scale == 1 else loss * scale

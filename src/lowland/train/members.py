@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland.core import ParamLayout, Point, Task
+from lowland.core.autograd import mapping
 from lowland.core.layout import clean, named_parameters
 from lowland.core.template import Template
 from lowland.errors import ConfigError, DataError, LayoutError
@@ -153,16 +154,8 @@ class Members(nn.Module):
     def _over(self, function: Any, inputs: Any) -> Any:
         # dropout draws for each network anew
         mapped = torch.func.vmap(function, randomness="different")
-        try:
+        with mapping(self.template.module, instead="train them one by one, with ll.sgd"):
             return mapped(self.layout.unflatten(self.weights), self.own, inputs)
-        except RuntimeError as error:
-            if not any(word in str(error) for word in ("vmap", "Batching rule", "functorch")):
-                raise
-            kind = type(self.template.module).__name__
-            raise ConfigError(
-                f"{kind}: its networks cannot be called side by side ({str(error)[:120]}...); "
-                "train them one by one, with ll.sgd."
-            ) from error
 
     def point(self, m: int) -> Point:
         """Network m: its weights, and its buffers where they are its own."""

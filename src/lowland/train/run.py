@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lowland.core import ParamLayout, Task
+from lowland.core.autograd import value_of
 from lowland.core.data import move
 from lowland.core.template import autocast_dtype
 from lowland.errors import ConfigError, DataError, NonFiniteError
@@ -239,10 +240,10 @@ class Run:
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": self.partial["seconds"],
         }
-        if self.options.validate is not None:
+        validate = self.options.validate
+        if validate is not None:
             self.model.eval()
-            with torch.no_grad():
-                row |= {k: float(v) for k, v in self.options.validate(self.model).items()}
+            row |= {k: float(v) for k, v in value_of(lambda: validate(self.model)).items()}
         for name, value in row.items():  # a figure may come later than the first epoch
             self.columns.setdefault(name, [math.nan] * self.epoch).append(value)
         for values in self.columns.values():

@@ -1,0 +1,496 @@
+"""Models that differentiate inside their forward pass, and models that recompute it."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+
+import lowland as ll
+from lowland.geometry.curvature import curvature
+from tests.models import Checkpointed, Residual, blobs, generator
+
+# -- derivatives inside the forward pass -----------------------------------------------------------
+
+
+def wave(n: int = 12) -> list[tuple[Tensor, Tensor]]:
+    """Places in (0, 3) in two batches, and what u'' + u is to be there."""
+    x = 3 * torch.rand(n, 1, generator=generator(), dtype=torch.float64)
+    return [(x[:8], torch.sin(x[:8])), (x[8:], torch.sin(x[8:]))]
+
+
+def residual(w: Tensor, x: Tensor) -> Tensor:
+    """u'' + u of the network of `Residual`, by hand: u = v tanh(a x + b) + c."""
+    a, b, v, c = w[:6], w[6:12], w[12:18], w[18]
+    t = torch.tanh(x * a + b)  # (n, 6)
+    second = -2 * t * (1 - t**2) * a**2
+    return ((second + t) @ v + c)[:, None]
+
+
+def loss_by_hand(w: Tensor, data: list[tuple[Tensor, Tensor]]) -> Tensor:
+    x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
+    return 0.5 * (residual(w, x) - y).square().mean() + 0.5 * math.log(2 * math.pi)
+
+
+class AtTrainingOnly(Residual):
+    """Keeps the graph of its derivatives in training mode alone, as models in the wild do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            u = self.net(x)
+            (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+            (ddu,) = torch.autograd.grad(du.sum(), x, create_graph=self.training)
+            return ddu + u
+
+
+class OfItsInputs(Residual):
+    """Takes for granted that its inputs require gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = self.net(x)
+        (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        (ddu,) = torch.autograd.grad(du.sum(), x, create_graph=True)
+        return ddu + u
+
+
+KINDS = [Residual, AtTrainingOnly, OfItsInputs]
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+
+
+def pinn(kind: type[Residual] = Residual) -> tuple[ll.LossSurface, Tensor]:
+    torch.manual_seed(0)
+    model = kind().double()
+    data = wave()
+    if kind is OfItsInputs:
+        data = [(x.clone().requires_grad_(), y) for x, y in data]
+    surface = ll.LossSurface(model, ll.Regression(noise_variance=1.0), data)
+    return surface, surface.layout.flatten(model)
+
+
+@every_kind
+def test_a_model_that_differentiates_is_evaluated(kind):
+    surface, w = pinn(kind)
+    value = surface(w)
+    torch.testing.assert_close(value, loss_by_hand(w, wave()), rtol=1e-12, atol=0)
+    assert not value.requires_grad
+
+
+@every_kind
+def test_outputs_hold_no_graph(kind):
+    surface, w = pinn(kind)
+    x, _ = wave()[0]
+    with torch.no_grad():
+        output = surface.forward(surface.layout.materialise(w), {}, (x,), {})
+    assert not output.requires_grad
+    torch.testing.assert_close(output, residual(w, x), rtol=1e-12, atol=1e-12)
+
+
+@every_kind
+def test_gradient_and_hessian_go_through_the_inner_derivatives(kind):
+    surface, w = pinn(kind)
+    data = wave()
+    by_hand = torch.func.grad(lambda w: loss_by_hand(w, data))(w)
+    _, gradient = surface.value_and_grad(w)
+    torch.testing.assert_close(gradient, by_hand, rtol=1e-9, atol=1e-12)
+    leaf = w.clone().requires_grad_()
+    total = sum(len(x) * surface.loss(leaf, (x, y)) for x, y in data)
+    (ours,) = torch.autograd.grad(total / 12, leaf)
+    torch.testing.assert_close(ours, by_hand, rtol=1e-9, atol=1e-12)
+    hessian = torch.func.hessian(lambda w: loss_by_hand(w, data))(w)
+    v = torch.randn(len(w), generator=generator(1), dtype=torch.float64)
+    torch.testing.assert_close(curvature(surface, w)(v), hessian @ v, rtol=1e-8, atol=1e-10)
+
+
+@every_kind
+def test_every_room_evaluates_a_model_that_differentiates(kind):
+    surface, w = pinn(kind)
+    points = torch.stack([w, 1.1 * w, 0.9 * w])
+    expected = torch.stack([loss_by_hand(u, wave()) for u in points])
+    table = surface.evaluate(points)
+    torch.testing.assert_close(table.loss, expected, rtol=1e-9, atol=0)
+    pred = ll.predict(surface, ll.Ensemble(points), wave(), keep="probs")
+    x = torch.cat([x for x, _ in wave()])
+    mean = torch.stack([residual(u, x) for u in points]).mean(0)
+    torch.testing.assert_close(pred.mean.double(), mean, rtol=1e-5, atol=1e-6)
+    along = ll.path(ll.Line(w, 1.1 * w), surface, points=3)
+    torch.testing.assert_close(along.loss[-1].double(), expected[1], rtol=1e-6, atol=0)
+    plane = ll.scan(ll.Plane.through(*points[:2], w.flip(0)), surface, resolution=3)
+    assert bool(torch.isfinite(plane.loss).all())
+    sub = ll.Subspace.hessian(surface, w, rank=2)
+    for sampler in ("ess", "nuts"):
+        chain = ll.infer(
+            sub, surface, sampler=sampler, chains=2, samples=2, warmup=9, prior_scale=0.01
+        )
+        assert bool(torch.isfinite(chain.coords).all())
+    curve = ll.fit(ll.Bezier.between(w, 1.1 * w), surface, epochs=2)
+    assert not torch.equal(curve.anchors[1], ll.Bezier.between(w, 1.1 * w).anchors[1])
+
+
+def test_mapping_over_a_model_that_differentiates_is_refused_in_words():
+    surface, w = pinn()
+    points = torch.stack([w, 1.1 * w])
+    with pytest.raises(ll.ConfigError, match="strategy"):
+        ll.predict(surface, ll.Ensemble(points), wave(), strategy="vmap")
+    likelihood = ll.LogLikelihood(surface, strategy="vmap")
+    with pytest.raises(ll.ConfigError, match="strategy"):
+        likelihood(points)
+
+
+def test_a_likelihood_asked_often_goes_on_without_vmap():
+    """After some hundred calls operations are traced, which goes by vmap."""
+    surface, w = pinn()
+    likelihood = ll.LogLikelihood(surface, trace=True)
+    expected = torch.stack([-12 * loss_by_hand(u, wave()) for u in (w, 1.1 * w)])
+    for _ in range(3):
+        found = likelihood(torch.stack([w, 1.1 * w]))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
+def test_inputs_are_left_as_they_were():
+    data = wave()
+    torch.manual_seed(0)
+
+    class Marks(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            x.requires_grad_()
+            u = self.net(x)
+            (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+            return du + u
+
+    surface = ll.LossSurface(Marks().double(), ll.Regression(noise_variance=1.0), data)
+    surface(surface.layout.flatten(Marks().double()))
+    assert not any(x.requires_grad for x, _ in data)
+
+
+def test_statistics_of_a_model_that_differentiates_are_numbers():
+    class Normed(Residual):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(1, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 1))
+
+    torch.manual_seed(0)
+    model = Normed().double()
+    surface = ll.LossSurface(model, ll.Regression(noise_variance=1.0), wave())
+    w = surface.layout.flatten(model)
+    x = torch.cat([x for x, _ in wave()])
+    for method in ("exact", "batch"):
+        found = surface.refresh(w, method=method)
+        assert not any(buffer.requires_grad for buffer in found.values())
+        entering = model.net[0](x)
+        torch.testing.assert_close(found["net.1.running_mean"], entering.mean(0).detach())
+        torch.testing.assert_close(found["net.1.running_var"], entering.var(0).detach())
+    assert bool(torch.isfinite(surface(w)))
+
+
+def test_inference_mode_is_refused_in_words():
+    surface, w = pinn()
+    with torch.inference_mode(), pytest.raises(ll.ConfigError, match=r"torch\.no_grad"):
+        surface(w)
+
+
+def test_a_fault_of_the_model_keeps_its_own_message():
+    class Wrong(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(1, 1)
+
+        def forward(self, x):
+            raise RuntimeError("the model's own")
+
+    surface = ll.LossSurface(Wrong(), ll.Regression(noise_variance=1.0), [(torch.ones(2, 1),) * 2])
+    with pytest.raises(RuntimeError, match="the model's own"):
+        surface(torch.zeros(2))
+
+
+def test_validation_of_a_model_that_differentiates():
+    surface, _ = pinn()
+    model = Residual().double()
+    x, y = wave()[0]
+    log = ll.sgd(
+        model,
+        surface.task,
+        wave(),
+        epochs=2,
+        validate=lambda m: {"rmse": float((m(x) - y).square().mean().sqrt())},
+    )
+    assert len(log.columns["rmse"]) == 2
+
+
+# -- recomputation in the backward pass ------------------------------------------------------------
+
+
+class Plain(Checkpointed):
+    """The same function and weights without recomputation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(x)))
+
+
+class Square(Checkpointed):
+    """A block whose saved tensors have one shape at all w, so that torch would see no difference:
+    recomputed at other weights it gives another gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(6))
+        self.net = nn.Linear(6, 3)
+
+    def block(self, x: Tensor) -> Tensor:
+        return self.net(torch.sin(x * self.net.weight[0] + self.shift))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.block, x, use_reentrant=False)
+
+
+class Sequential(Checkpointed):
+    """By torch's other function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks = nn.Sequential(self.first, self.second)
+        return self.head(checkpoint_sequential(blocks, 2, x, use_reentrant=False))
+
+
+class Again(torch.autograd.Function):
+    """Recomputation of one's own, as reversible networks do it."""
+
+    @staticmethod
+    def forward(ctx, x, module, *weights):
+        ctx.module, ctx.weights = module, weights
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return module(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            found = torch.autograd.grad(ctx.module(x), (x, *ctx.weights), gradient)
+        return (found[0], None, *found[1:])
+
+
+class Own(Checkpointed):
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.second(self.first(x))
+        return Again.apply(hidden, self.head, *self.head.parameters())
+
+
+RECOMPUTING = [Checkpointed, Sequential, Own]
+every_recomputing = pytest.mark.parametrize("kind", RECOMPUTING, ids=lambda kind: kind.__name__)
+
+
+def surface_of(kind: type[nn.Module]) -> tuple[ll.LossSurface, Tensor]:
+    torch.manual_seed(0)
+    model = kind()
+    surface = ll.LossSurface(model.double(), ll.Classification(), doubled())
+    return surface, surface.layout.flatten(model)
+
+
+def doubled() -> list[tuple[Tensor, Tensor]]:
+    return [(x.double(), y) for x, y in blobs()]
+
+
+@every_recomputing
+def test_gradients_are_those_without_recomputation(kind):
+    ours, w = surface_of(kind)
+    plain, _ = surface_of(Plain)
+    w = w + 0.3 * torch.randn(len(w), generator=generator(2), dtype=w.dtype)  # not the model's own
+    batch = doubled()[0]
+    for arguments in ((w,), (w, batch)):
+        for a, b in zip(
+            ours.value_and_grad(*arguments), plain.value_and_grad(*arguments), strict=True
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+@every_recomputing
+def test_two_losses_before_their_gradients(kind):
+    """The model has been called with other weights, and in another mode, when the backward pass
+    comes to recompute."""
+    ours, w = surface_of(kind)
+    plain, _ = surface_of(Plain)
+    batch = doubled()[0]
+    found = []
+    for surface in (ours, plain):
+        leaves = [(scale * w).requires_grad_() for scale in (1.0, 1.5)]
+        losses = [surface.loss(leaf, batch) for leaf in leaves]
+        surface(0.5 * w)
+        surface.value_and_grad(2 * w, batch)
+        found.append([torch.autograd.grad(*pair)[0] for pair in zip(losses, leaves, strict=True)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_saved_tensors_of_equal_shapes_do_not_hide_other_weights():
+    surface, w = surface_of(Square)
+    batch = doubled()[0]
+    point = ll.Point(1.3 * w, {"shift": torch.full((6,), 0.7, dtype=torch.float64)})
+    _, ours = surface.value_and_grad(point, batch)
+
+    def by_hand(u: Tensor) -> Tensor:
+        p = surface.layout.unflatten(u)
+        hidden = torch.sin(batch[0] * p["net.weight"][0] + 0.7)
+        return nn.functional.cross_entropy(hidden @ p["net.weight"].T + p["net.bias"], batch[1])
+
+    torch.testing.assert_close(ours, torch.func.grad(by_hand)(1.3 * w), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", [Checkpointed, Sequential])
+def test_curvature_is_that_without_recomputation(kind):
+    ours, w = surface_of(kind)
+    plain, _ = surface_of(Plain)
+    v = torch.randn(len(w), generator=generator(1), dtype=w.dtype)
+    for which in ("hessian", "ggn"):
+        a, b = (curvature(surface, 1.2 * w, kind=which)(v) for surface in (ours, plain))
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@every_recomputing
+def test_samplers_and_fit_get_the_gradients_without_recomputation(kind):
+    z = torch.randn(5, 2, generator=generator(3), dtype=torch.float64)
+    found = []
+    for which in (kind, Plain):
+        surface, w = surface_of(which)
+        sub = ll.Subspace.random(w, rank=2, seed=0)
+        likelihood = ll.LogLikelihood(surface)
+        curve = ll.fit(ll.Bezier.between(w, 1.1 * w), surface, epochs=2)
+        # several points, whose values may be had by vmap, and one alone
+        several, one = (likelihood.value_and_grad(sub, rows) for rows in (z, z[:1]))
+        found.append([*several, *one, likelihood.along(sub, z), curve.anchors])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_nuts_runs_on_a_model_that_recomputes():
+    surface, w = surface_of(Checkpointed)
+    sub = ll.Subspace.random(w, rank=2, seed=0)
+    chain = ll.infer(sub, surface, sampler="nuts", chains=2, samples=2, warmup=9, prior_scale=0.1)
+    assert len(chain.coords.flatten(0, 1).unique(dim=0)) > 1
+
+
+def test_gradient_through_refreshed_statistics():
+    class Norm(nn.Module):
+        def __init__(self, recompute: bool) -> None:
+            super().__init__()
+            self.block = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh())
+            self.head = nn.Linear(5, 3)
+            self.recompute = recompute
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.recompute:
+                return self.head(checkpoint(self.block, x, use_reentrant=False))
+            return self.head(self.block(x))
+
+    found = []
+    for recompute in (True, False):
+        torch.manual_seed(0)
+        model = Norm(recompute).double()
+        surface = ll.LossSurface(model, ll.Classification(), doubled())
+        w = surface.layout.flatten(model)
+        found.append([*surface.value_and_grad(w), *surface.value_and_grad(w, doubled()[0])])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_dropout_draws_the_same_noise_as_without_recomputation():
+    class Noisy(nn.Module):
+        def __init__(self, recompute: bool) -> None:
+            super().__init__()
+            self.before = nn.Dropout(0.5)
+            self.block = nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.5), nn.Linear(5, 3))
+            self.recompute = recompute
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.before(x)
+            return (
+                checkpoint(self.block, x, use_reentrant=False)
+                if self.recompute
+                else (self.block(x))
+            )
+
+    found = []
+    for recompute in (True, False):
+        torch.manual_seed(0)
+        model = Noisy(recompute).double()
+        surface = ll.LossSurface(model, ll.Classification(), doubled())
+        w = surface.layout.flatten(model)
+        torch.manual_seed(1)
+        found.append(surface.value_and_grad(w, doubled()[0]))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # torch, of values
+def test_recomputation_that_autograd_grad_cannot_do_is_refused_in_words():
+    class Reentrant(Checkpointed):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x)
+            return self.head(checkpoint(self.second, hidden, use_reentrant=True))
+
+    surface, w = surface_of(Reentrant)
+    assert torch.isfinite(surface(w))  # values need no gradient
+    with pytest.raises(ll.ConfigError, match="use_reentrant=False"):
+        surface.value_and_grad(w)
+    leaf = w.clone().requires_grad_()
+    with pytest.raises(ll.ConfigError, match="use_reentrant=False"):
+        surface.loss(leaf, doubled()[0])
+    with pytest.raises(ll.ConfigError, match="use_reentrant=False"):
+        ll.infer(
+            ll.Subspace.random(w, rank=2), surface, sampler="nuts", chains=1, samples=1, warmup=1
+        )
+    with pytest.raises(ll.ConfigError, match="use_reentrant=False"):
+        ll.fit(ll.Bezier.between(w, 1.1 * w), surface, epochs=1)
+
+
+def test_mapping_over_recomputation_is_refused_in_words():
+    surface, w = surface_of(Checkpointed)
+    with pytest.raises(ll.ConfigError, match="recompute"):
+        torch.func.grad(lambda u: surface.loss(u, doubled()[0]))(w)
+    members = ll.Members(Checkpointed() for _ in range(2))
+    with pytest.raises(ll.ConfigError, match="recompute"):
+        ll.sgd_members(
+            members, ll.Classification(), [ll.Batches(blobs()[0], batch_size=4)] * 2, epochs=1
+        )
+
+
+def test_hooks_of_the_users_own_stay_in_force():
+    """Saved tensors may also be moved to the host by a context around the loss."""
+    surface, w = surface_of(Plain)
+    leaf = w.clone().requires_grad_()
+    with torch.autograd.graph.save_on_cpu():
+        loss = surface.loss(leaf, doubled()[0])
+    (ours,) = torch.autograd.grad(loss, leaf)
+    _, theirs = surface_of(Plain)[0].value_and_grad(w, doubled()[0])
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_a_checkpoint_around_the_loss_itself():
+    surface, w = surface_of(Plain)
+    leaf = w.clone().requires_grad_()
+    loss = checkpoint(lambda u: surface.loss(u, doubled()[0]), leaf, use_reentrant=False)
+    surface(2 * w)
+    (ours,) = torch.autograd.grad(loss, leaf)
+    _, theirs = surface.value_and_grad(w, doubled()[0])
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_weights_of_the_older_hook_are_recomputed_too():
+    class Normed(Checkpointed):
+        def __init__(self) -> None:
+            super().__init__()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                nn.utils.weight_norm(self.second[0])
+
+    class Ordinary(Normed):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.second(self.first(x)))
+
+    a, b = (surface_of(kind) for kind in (Normed, Ordinary))
+    for one, other in zip(
+        a[0].value_and_grad(1.2 * a[1]), b[0].value_and_grad(1.2 * b[1]), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
