@@ -218,6 +218,16 @@ def test_the_vectors_of_spectral_norm_are_those_of_the_averaged_weight(tmp_path,
     assert max(abs(used / largest - 1) for used, largest in sigmas(model)) > 1e-3
 
 
+def test_vectors_stay_with_a_weight_that_is_not_averaged(tmp_path):
+    torch.manual_seed(0)
+    states = written(tmp_path, list(iterates(of_one_size(spectral_norm), 2)))
+    swa, out = averaged(tmp_path, "--where", "bias")
+    for name in ("0.weight_orig", "0.weight_u", "0.weight_v"):
+        assert torch.equal(swa[name], states[-1][name])
+    assert "What --where leaves out (12 tensors) is the last checkpoint's" in out
+    assert "singular vectors" not in out
+
+
 def test_vectors_of_older_code(tmp_path):
     """`weight_bar` with parameters u and v, as generative models had them before torch did."""
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lowland.cli.show import say
 from lowland.core import ParamLayout
 from lowland.trajectory.kinds import Kind, kinds_of
+from lowland.trajectory.spectral import spectral_norms
 
 _SHOWN = 6  # names in a line; average.json has all
 _PARAMETERS = re.compile(r"weight|bias|lora_|original\d*$")  # in the last part of a name
@@ -70,13 +71,16 @@ class Contents:
                 [n for n in layout.names if not _PARAMETERS.search(n.rpartition(".")[2])],
             )
         rest = self.rest(layout)
+        # vectors stay with a weight that is not averaged
+        left = {n for norm in spectral_norms(self.tensors) if norm.weight in rest for n in norm}
+        kinds = self.kinds | dict.fromkeys(left, Kind.WEIGHT)
         for kind in Kind:
             title, outcome = kind.title, kind.outcome
             if kind is Kind.WEIGHT:
                 title, outcome = "What --where leaves out", "is the last checkpoint's"
                 if fresh is not None:
                     title = "Buffers, frozen parameters and what --where leaves out"
-            names = [n for n in rest if self.kinds[n] is kind]
+            names = [n for n in rest if kinds[n] is kind]
             old = [n for n in names if n not in (fresh or ())]
             yield Outcome(f"{title} ({{}}) {outcome}", old)
             new = [n for n in names if n in (fresh or ())]

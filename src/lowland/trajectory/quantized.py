@@ -87,9 +87,7 @@ def _groups(names: list[str], tensors: Mapping[str, Tensor]) -> Iterator[tuple[s
         own = [p for p in parts if p != name] if codes else []
         if len(codes) > 1:
             own = [p for p in own if p.startswith(_BLOCKS.sub("", name))]
-        tensor = tensors[name]
-        alone = _is_foreign(tensor) or tensor.is_quantized or tensor.dtype in (*_FLOAT8, _PAIRS)
-        if own or alone:
+        if own or _is_coded(tensors[name]):
             yield name, own
 
 
@@ -97,8 +95,13 @@ def _is_foreign(tensor: Tensor) -> bool:
     return type(tensor) not in (Tensor, torch.nn.Parameter)
 
 
+def _is_coded(tensor: Tensor) -> bool:
+    """Whether a tensor's type says that its values are encoded."""
+    return _is_foreign(tensor) or tensor.is_quantized or tensor.dtype in (*_FLOAT8, _PAIRS)
+
+
 def _holds_codes(name: str, tensor: Tensor) -> bool:
-    if _is_foreign(tensor) or tensor.is_quantized or tensor.dtype in (*_FLOAT8, _PAIRS):
+    if _is_coded(tensor):
         return True
     if tensor.dtype in _WORDS:
         return _PACKED.search(_last(name)) is not None
