@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lowland as ll
-from lowland.evaluate import bma
+from lowland.evaluate import average
 from lowland.files import same_tree
 from tests.models import (
     TiedLM,
@@ -144,17 +144,17 @@ def test_memory_does_not_grow_with_samples(monkeypatch):
 
     def peak(samples):
         seen = []
-        end = bma.Average.end
+        end = average.Average.end
 
         def watched(self, first, n):
             end(self, first, n)
             if first == samples - 1:
                 seen.append(live_bytes())
 
-        monkeypatch.setattr(bma.Average, "end", watched)
+        monkeypatch.setattr(average.Average, "end", watched)
         post = ll.Gaussian(torch.zeros(surface.layout.size), torch.ones(surface.layout.size))
         ll.predict(surface, post, samples=samples, strategy="points")
-        monkeypatch.setattr(bma.Average, "end", end)
+        monkeypatch.setattr(average.Average, "end", end)
         return seen[0]
 
     peaks = {s: peak(s) for s in (5, 50)}

@@ -134,7 +134,7 @@ class Rows:
         """All batches, read once; None where they take more than `share` of the free memory."""
         if self._resident is not None or self._streamed:
             return self._resident
-        budget = share * free_memory(self.device)
+        budget = self.budget(share)
         kept: list[Any] | None = []
         used = 0
         for batch in self.batches():
@@ -146,6 +146,10 @@ class Rows:
                 kept = None
         return kept
 
+    def budget(self, share: float = RESIDENT_SHARE) -> float:
+        """Bytes that batches may take in memory."""
+        return share * free_memory(self.device)
+
     def held(self) -> Rows:
         """The same rows, held in memory where they fit for as long as the copy lives.
 
@@ -155,6 +159,14 @@ class Rows:
         kept._streamed = not kept.keep()
         self.rows, self.items, self._sum = kept.rows, kept.items, kept._sum
         return kept
+
+    def holding(self, batches: list[Any]) -> Rows:
+        """Some of these batches as rows of their own, in memory."""
+        part = copy.copy(self)
+        part._resident, part._sum = batches, None
+        part.rows = sum(rows(batch) for batch in batches)
+        part.items = sum(self.task.count(batch) for batch in batches)
+        return part
 
     def keep(self) -> bool:
         """Holds the rows in memory from now on, where they fit; says whether it does."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from lowland.core import LossSurface, Point
 from lowland.core.data import seeded
 from lowland.errors import ConfigError
-from lowland.evaluate.bma import Average
+from lowland.evaluate.average import Average, Summary
 from lowland.evaluate.evaluator import DEFAULT_SAMPLES
+from lowland.evaluate.groups import groups
 from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 
@@ -61,21 +62,26 @@ def mc_dropout(
             "weights with predict instead."
         )
     data = surface.rows_of(loader)
-    resident = data.resident()
-    average = Average(surface.task, example=surface.data.first, errors_too=True)
+    summary, task, first = Summary(keep), surface.task, 0
     with torch.no_grad(), reporting(progress, "MC dropout") as report:
-        for number in range(samples):
-            batches = data.batches(ordered=True) if resident is None else resident
-            for index, batch in enumerate(batches):
-                args, kwargs, target = surface.task.parts(batch)
-                surface.template.require_replayable(args, kwargs)
-                output = call(batch, number, index)
-                if number == 0 and target is not None:
-                    surface.task.check(output, target)
-                average.add(index, output.unsqueeze(0), target)
-            average.end(number, 1)
-            report(number + 1, samples)
-    return average.predictive(keep)
+        for group, last in groups(surface, data, keep):
+            resident = group.resident()
+            average = Average(task, keep=keep, example=surface.data.first, errors=True)
+            for number in range(samples):
+                batches = group.batches(ordered=True) if resident is None else resident
+                for index, batch in enumerate(batches):
+                    args, kwargs, target = surface.task.parts(batch)
+                    surface.template.require_replayable(args, kwargs)
+                    output = call(batch, number, first + index)
+                    if number == 0 and target is not None:
+                        surface.task.check(output, target)
+                    average.add(index, output.unsqueeze(0), target)
+                average.end(number, 1)
+                report(number + 1, samples if last and not first else None)
+            first += len(average.batches)
+            summary.add(average)
+            task = average.task
+    return summary.predictive()
 
 
 def has_dropout(surface: LossSurface, w: Tensor | Point) -> bool:

@@ -23,10 +23,10 @@ class ErrorCurve:
     """
 
     def __init__(self) -> None:
-        self.values: list[float] = []
+        self.wrong: list[int] = []  # of the average of the first s samples
+        self.places = 0  # that can be wrong: items, or each of their labels
         self._labels: list[Tensor] = []  # by batch, (1, B, ...)
         self._counted: list[Tensor | None] = []  # by batch: of these, those that count
-        self._places = 0  # that can be wrong: items, or each of their labels
         self._wrong: Tensor | None = None  # (n,) of the chunk under way
 
     def add(self, task: Classification, index: int, sums: Tensor, target: Tensor) -> None:
@@ -35,7 +35,7 @@ class ErrorCurve:
             self._meet(task, sums, target)
         labels = self._labels[index]
         if task.form == "multilabel":
-            count = len(self.values) + torch.arange(1, len(sums) + 1, device=sums.device)
+            count = len(self.wrong) + torch.arange(1, len(sums) + 1, device=sums.device)
             wrong = (sums > (count / 2).reshape(-1, *[1] * (sums.ndim - 1))) != labels
         else:
             wrong = ~is_largest(sums, labels)
@@ -49,19 +49,24 @@ class ErrorCurve:
         if task.form == "multilabel":
             self._labels.append(target[None] > 0.5)
             self._counted.append(None)
-            self._places += target.numel()
+            self.places += target.numel()
             return
         shape = sums.shape[1:2] + sums.shape[3:]
         mask = some(task.valid(target))
         mask = None if mask is None else mask.reshape(1, *shape)
         self._labels.append(target.reshape(1, *shape).long())
         self._counted.append(mask)
-        self._places += target.numel() if mask is None else int(mask.sum())
+        self.places += target.numel() if mask is None else int(mask.sum())
+
+    @property
+    def values(self) -> list[float]:
+        """The error of the average of the first s samples, for each s."""
+        return [wrong / max(self.places, 1) for wrong in self.wrong]
 
     def end(self) -> None:
         """A chunk of samples has seen all batches."""
         if self._wrong is not None:
-            self.values += (self._wrong.double() / max(self._places, 1)).tolist()
+            self.wrong += self._wrong.tolist()
             self._wrong = None
 
 

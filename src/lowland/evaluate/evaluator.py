@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -90,7 +90,7 @@ def run(
         The rows of `loader`.
     """
     passes = [_Pass(surface, rows, one, count) for rows, one in [(loader, sink), *also]]
-    stream = _checked(points, surface)
+    stream = checked(points, surface)
     first = next(stream, None)
     if first is None:
         raise DataError("there is no weight vector to evaluate; give at least one.")
@@ -182,9 +182,10 @@ def planned(
     )
 
 
-def _checked(
+def checked(
     points: Iterable[Point | Tensor | Block], surface: LossSurface
 ) -> Iterator[Point | Block]:
+    """Points on the device of the surface; one that is not finite is named by its number."""
     draw = 0
     for point in points:
         if isinstance(point, Block):
@@ -202,7 +203,7 @@ def _checked_block(block: Block, surface: LossSurface, draw: int) -> Block:
     surface.layout.check(block.weights)
     weights = block.weights.to(surface.device)
     if not math.isfinite(weights.sum().item()):  # one read of all; then which of them
-        for _ in _checked(weights, surface):
+        for _ in checked(weights, surface):
             pass
     return Block(weights)
 
@@ -300,7 +301,7 @@ def points_of(
         n = DEFAULT_SAMPLES if samples is None else samples
         if posterior.support is not None:
             n = posterior.support if samples is None else min(samples, posterior.support)
-        return posterior.points(n, seed=seed), n
+        return Repeatable(lambda: posterior.points(n, seed=seed)), n
     if not hasattr(weights, "__iter__"):
         raise DataError(
             f"weights: expected (P,), (n, P), a posterior or an iterable of (P,), got "
@@ -309,4 +310,22 @@ def points_of(
     total = len(weights) if hasattr(weights, "__len__") else None
     if samples is None:
         return weights, total
-    return islice(weights, samples), None if total is None else min(samples, total)
+    total = None if total is None else min(samples, total)
+    if isinstance(weights, Iterator):
+        return islice(weights, samples), total
+    return Repeatable(lambda: islice(weights, samples)), total
+
+
+class Repeatable(Iterable[Any]):
+    """An iterable that a function begins anew each time.
+
+    >>> squares = Repeatable(lambda: (i * i for i in range(3)))
+    >>> list(squares), list(squares)
+    ([0, 1, 4], [0, 1, 4])
+    """
+
+    def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._start()

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lowland.core import Batch, Classification, LossSurface, Regression, Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.bma import over_points, settled
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.metrics import mixture_moments
+from lowland.evaluate.nll import over_points, settled
 from lowland.progress import Progress
 from lowland.records import FunctionsResult
 

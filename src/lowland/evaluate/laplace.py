@@ -14,8 +14,9 @@ from lowland.core import Classification, LossSurface, Point, Regression, Task
 from lowland.core.data import Rows, seeded
 from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.evaluate.bma import Average
+from lowland.evaluate.average import Average, Summary
 from lowland.evaluate.corruption import one_input
+from lowland.evaluate.groups import groups
 from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 
@@ -108,23 +109,26 @@ class LastLayerLaplace:
         if link not in ("probit", "mc"):
             raise ConfigError(f"link: expected 'probit' or 'mc', got {link!r}.")
         data = self.surface.rows_of(loader)
-        average = Average(self.task, example=self.surface.data.first)
-        done = 0
+        summary, task, done = Summary(keep), self.task, 0
         with (
             torch.no_grad(),
             seeded(seed, self.surface.device),
             reporting(progress, "Laplace") as report,
         ):
-            for index, batch in enumerate(data):
-                inputs, target = one_input(batch), batch.target
-                output = self._output(inputs, link, samples)
-                if target is not None:
-                    self.task.check(output, target)
-                average.add(index, output.unsqueeze(0), target)
-                done += len(inputs)
-                report(done, data.rows)
-            average.end(0, 1)
-        return average.predictive(keep)
+            for group, _ in groups(self.surface, data, keep):
+                average = Average(task, keep=keep, example=self.surface.data.first)
+                for index, batch in enumerate(group):
+                    inputs, target = one_input(batch), batch.target
+                    output = self._output(inputs, link, samples)
+                    if target is not None:
+                        self.task.check(output, target)
+                    average.add(index, output.unsqueeze(0), target)
+                    done += len(inputs)
+                    report(done, data.rows)
+                average.end(0, 1)
+                summary.add(average)
+                task = average.task
+        return summary.predictive()
 
     def _tune(self, validation: Rows) -> None:
         """Takes the prior precision whose predictive has the lowest NLL."""

@@ -19,9 +19,9 @@ from lowland.core.task import rows
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
 from lowland.evaluate.batched import vmapped
-from lowland.evaluate.bma import likelihoods, settled
 from lowland.evaluate.evaluator import run, stacked_statistics
-from lowland.evaluate.planner import SMALL, STRATEGIES, Plan, plan, time_plan
+from lowland.evaluate.nll import likelihoods, settled
+from lowland.evaluate.planner import SMALL, STRATEGIES, Plan, own_point, plan, time_plan
 from lowland.evaluate.traced import traced
 from lowland.geometry import Shape
 from lowland.geometry.base import combined
@@ -290,7 +290,8 @@ class LogLikelihood:
         if mapped:
             self._bare[size] = bare
             return chosen
-        timed = partial(time_plan, surface=self.surface, batch=self.batches[0], point=self._own)
+        point = own_point(self.surface)
+        timed = partial(time_plan, surface=self.surface, batch=self.batches[0], point=point)
         at_once = Plan("vmap", size, 1 if self.threads is None else self.threads)
         seconds = timed(at_once, work=lambda _, w: bare(w), repeats=20)
         if seconds > timed(chosen, work=lambda _, w: self._one(w), repeats=20):
@@ -299,7 +300,7 @@ class LogLikelihood:
         return replace(at_once, seconds=seconds)
 
     def _traced(self, size: int) -> Callable[[Tensor], Tensor]:
-        return traced(self._at_once, self._own.weights.expand(size, -1).contiguous())
+        return traced(self._at_once, own_point(self.surface).weights.expand(size, -1).contiguous())
 
     def _plan(self, n: int) -> Plan:
         threads = torch.get_num_threads()
@@ -313,7 +314,7 @@ class LogLikelihood:
         chosen = plan(
             self.surface,
             max(self.batches, key=rows),
-            self._own,
+            own_point(self.surface),
             batches=len(self.batches),
             points=n,
             calls=math.inf,
@@ -328,11 +329,6 @@ class LogLikelihood:
         """Whether anything is computed in half precision."""
         narrow = any(entry.dtype.itemsize < 4 for entry in self.surface.layout.entries)
         return narrow or bool(self.surface.template.autocast)
-
-    @property
-    def _own(self) -> Point:
-        """The model's weights as it came."""
-        return Point(self.surface.layout.flatten(self.surface.template.module))
 
     def _threads(self) -> AbstractContextManager[None]:
         return nullcontext() if self.threads is None else using_threads(self.threads)

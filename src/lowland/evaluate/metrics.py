@@ -18,7 +18,11 @@ Z95 = 1.959963984540054  # half the width of a central 95% interval, in standard
 
 
 def labelled_fields(
-    task: Task, averages: dict[str, Tensor], log_prob: Tensor, target: Tensor
+    task: Task,
+    averages: dict[str, Tensor],
+    log_prob: Tensor,
+    target: Tensor | None,
+    sums: ClassificationSums | None = None,
 ) -> dict[str, Any]:
     """The fields of a `Predictive` that need targets: `figures`, and a classifier's `reliability`.
 
@@ -27,14 +31,18 @@ def labelled_fields(
             the total.
         log_prob: log of the mean likelihood, of the items that count. target: all rows' targets, of
             language models the next tokens.
+        sums: of all rows, where they were summed as they came: targets are not needed then.
     """
     fields: dict[str, Any] = {}
     found = of_likelihood(task, log_prob)
-    if isinstance(task, Regression):
-        found = _regression(task, averages, found["nll"], target)
-    elif "probs" in averages:
+    if sums is None:
         sums = ClassificationSums()
-        sums.add(task, averages["probs"], target)
+        if "probs" in averages and target is not None:
+            sums.add(task, averages["probs"], target)
+    if isinstance(task, Regression):
+        assert target is not None
+        found = _regression(task, averages, found["nll"], target)
+    elif sums.rows:
         found |= sums.metrics()
         fields["reliability"] = vars(sums.reliability)
     return fields | {"figures": found | task.metrics(averages, target)}
@@ -59,13 +67,13 @@ class ClassificationSums:
 
     def __init__(self) -> None:
         self._bins = ReliabilitySums()
-        self._rows = 0
+        self.rows = 0
         self._brier = 0.0
 
     def add(self, task: Task, probs: Tensor, target: Tensor) -> None:
         """Takes probabilities (B, C, ...) and the targets of the same rows."""
         rows, labels = items(task, probs, target)
-        self._rows += len(rows)
+        self.rows += len(rows)
         size = max(_PIECE // max(rows.shape[1], 1), 1)
         for p, y in zip(rows.split(size), labels.split(size), strict=True):
             self._add(p, y)
@@ -87,7 +95,7 @@ class ClassificationSums:
         return {
             "accuracy": float(accuracy),
             "ece": self.reliability.ece,
-            "brier": self._brier / max(self._rows, 1),
+            "brier": self._brier / max(self.rows, 1),
         }
 
     @property

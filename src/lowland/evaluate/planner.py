@@ -97,9 +97,8 @@ def plan(
         return Plan("points", chunk or 1, threads)
     if strategy is None and points is not None and calls * points * (batches or _FEW) < _FEW:
         return Plan("points", 1, threads)
-    most = min(
-        most_points(surface, batch, _output_bytes(surface, batch, point, held_rows)), points or 256
-    )
+    outputs = output_bytes(surface, batch, point, held_rows)
+    most = min(most_points(surface, batch, outputs), points or 256)
     if strategy is not None:
         return Plan(strategy, chunk or most, threads)
     single = Plan("points", 1, threads) if batches else Plan("batches", chunk or most, threads)
@@ -192,10 +191,15 @@ def most_points(surface: LossSurface, batch: Any, output_bytes: int = 0) -> int:
     return max(1, int(_SHARE * free_memory(surface.device) / max(each, 1)))
 
 
-def _output_bytes(surface: LossSurface, batch: Any, point: Point, held: int | None) -> int:
-    """Of one row of the batch, times the rows that are held."""
+def output_bytes(surface: LossSurface, batch: Any, point: Point, held: int | None = None) -> int:
+    """Of one row of the batch, times the rows that are held; None: those of the batch."""
     one = take(batch, 1) if joinable(batch) else batch
     args, kwargs, _ = surface.task.parts(one)
     with torch.no_grad():
         output = surface.forward(surface.layout.materialise(point.weights), {}, args, kwargs)
     return output.nbytes * (rows(batch) if held is None else held) // rows(one)
+
+
+def own_point(surface: LossSurface) -> Point:
+    """The weights of the model as it came."""
+    return Point(surface.layout.flatten(surface.template.module))

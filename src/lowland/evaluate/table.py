@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lowland.core import LossSurface, Task
 from lowland.errors import DataError
-from lowland.evaluate.bma import Average, likelihoods, over_points, settled
+from lowland.evaluate.average import Average, Summary, by_items
 from lowland.evaluate.evaluator import points_of, run
-from lowland.evaluate.metrics import labelled_fields
+from lowland.evaluate.groups import MOST
+from lowland.evaluate.nll import likelihoods, over_points, settled
 from lowland.progress import Progress
 from lowland.records import Table
 
@@ -73,38 +74,50 @@ def evaluate(
 class EachPoint:
     """A `Sink` that makes a row of figures of each point."""
 
-    whole = True
-
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.whole = not by_items(task)
         self.rows: list[dict[str, float]] = []
+        self._summaries: list[Summary] = []
         self._averages: list[Average] = []
+        self._first = 0  # of the batches that the averages hold
+        self._held = 0  # bytes of outputs that they are of
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
+        if target is None:
+            raise DataError("the rows have no targets to evaluate with; predict takes such rows.")
         if index == 0:
             self.task = settled(self.task, outputs, target)
-            self._averages = [Average(self.task) for _ in outputs]
-        log_probs = None if target is None else -likelihoods(self.task, outputs, target)
+            self._summaries = [Summary() for _ in outputs]
+        if not self._averages:
+            self._averages, self._first = [Average(self.task) for _ in outputs], index
+        log_probs = -likelihoods(self.task, outputs, target)
         statistics = over_points(self.task.statistics, outputs)
         for i, average in enumerate(self._averages):
             one = slice(i, i + 1)
             mine = {name: values[one] for name, values in statistics.items()}
-            average.take(index, mine, None if log_probs is None else log_probs[one], target)
+            average.take(index - self._first, mine, log_probs[one], target)
+        self._held += outputs.nbytes
+        if self._held > MOST and not self.whole:
+            self._summarise()
+
+    def _summarise(self) -> None:
+        for average, summary in zip(self._averages, self._summaries, strict=True):
+            average.samples = 1  # not by `end`, which refuses a loss that is not finite
+            summary.add(average)
+        self._averages, self._held = [], 0
 
     def end(self, first: int, n: int) -> None:
-        for average in self._averages:
-            average.samples = 1  # not by `end`, which refuses a loss that is not finite
-            log_prob, target = average.log_prob(), average.target()
-            if log_prob is None:
-                raise DataError(
-                    "the rows have no targets to evaluate with; predict takes such rows."
-                )
+        if self._averages:
+            self._summarise()
+        for summary in self._summaries:
+            log_prob = summary.log_prob()
+            assert log_prob is not None
             row = {"loss": -float(log_prob.mean(dtype=torch.float64))}
             found = dict.fromkeys(_KNOWN.get(self.task.kind, ()), math.nan)
-            if target is not None and math.isfinite(row["loss"]):
-                fields = labelled_fields(self.task, average.averages(), log_prob, target)
-                found |= fields["figures"]
+            if math.isfinite(row["loss"]):
+                found |= summary.fields()["figures"]
             if "accuracy" in found:
                 found["error"] = 1 - found["accuracy"]
             self.rows.append(row | {"nll": row["loss"]} | found)
-        self._averages = []
+        self._summaries = []

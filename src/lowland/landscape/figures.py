@@ -12,8 +12,8 @@ from torch import Tensor
 from lowland.core import Classification, LossSurface, Point, Regression, Task
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.bma import likelihoods, over_points, settled
 from lowland.evaluate.evaluator import Sink
+from lowland.evaluate.nll import likelihoods, over_points, settled
 from lowland.evaluate.table import EachPoint
 
 Row = dict[str, float]

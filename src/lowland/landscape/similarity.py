@@ -11,8 +11,8 @@ from torch import Tensor
 from lowland.core import LossSurface, Point, Task
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.bma import over_points, settled
 from lowland.evaluate.evaluator import as_posterior, run
+from lowland.evaluate.nll import over_points, settled
 from lowland.progress import Progress
 from lowland.records import SimilarityResult
 

@@ -1,0 +1,78 @@
+"""Batches that are averaged together, where an average is not held for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from lowland.core import LossSurface, Point
+from lowland.core.data import Rows, nbytes
+from lowland.errors import ConfigError
+from lowland.evaluate.average import by_items
+from lowland.evaluate.evaluator import checked, planned
+from lowland.evaluate.planner import Plan, output_bytes, own_point
+
+MOST = 1 << 26  # bytes of averages that are held at once, if those of a batch are not more
+
+
+class Replayed(Iterable[Point]):
+    """Weights that are gone through again, with the buffers that were found for them at first.
+
+    Of BatchNorm that is two numbers a channel, where estimating them again would cost a pass over
+    the rows that they are from.
+    """
+
+    def __init__(
+        self, surface: LossSurface, points: Iterable[Point | Tensor], batchnorm: str
+    ) -> None:
+        self.surface = surface
+        self.points = points
+        self.batchnorm = batchnorm
+        self._found: list[tuple[float, dict[str, Tensor]]] = []
+
+    def __iter__(self) -> Iterator[Point]:
+        for i, point in enumerate(checked(self.points, self.surface)):
+            assert isinstance(point, Point)
+            mark = float(point.weights.sum())
+            if i == len(self._found):
+                self._found.append((mark, self.surface.buffers_for(point, self.batchnorm)))
+            before, buffers = self._found[i]
+            if mark != before:
+                raise ConfigError(
+                    f"weights: vector {i} is another one each time; give a posterior, or a list "
+                    "that stays as it is."
+                )
+            yield Point(point.weights, buffers)
+
+
+def groups(surface: LossSurface, rows: Rows, keep: str) -> Iterator[tuple[Rows, bool]]:
+    """Rows in the parts whose averages are held together, and whether each is the last.
+
+    Where nothing is kept of them but what each item gives, averages of probabilities are held for
+    few batches: of one at least, and of no more than 64 MiB.
+    """
+    if keep in ("probs", "nll") or not by_items(surface.task):
+        yield rows, True
+        return
+    fits, share, held = rows.budget(), 0.0, 0
+    group: list[Any] = []
+    for batch in rows:
+        share = share or output_bytes(surface, batch, own_point(surface)) / max(nbytes(batch), 1)
+        held += nbytes(batch)
+        if group and (held > fits or share * held > MOST):
+            yield rows.holding(group), False
+            group, held = [], nbytes(batch)
+        group.append(batch)
+    yield rows.holding(group), True
+
+
+def plan_of(
+    surface: LossSurface, rows: Rows, points: int | None, strategy: str | None, chunk: int | None
+) -> Plan:
+    """How points go through these rows, which others like them follow."""
+    passes = [(rows, rows.resident(), False)]
+    return planned(
+        surface, passes, own_point(surface), total=points, strategy=strategy, chunk=chunk
+    )
