@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from lowland.cli.config import read_config
 from lowland.cli.setup import Setup
 from lowland.records import Predictive, Table
+from lowland.zoo import ConvNet, digits
 from tests.cli.inside import lowland as inside
 
 EVENTS = Path(__file__).with_name("events.py")
@@ -113,6 +114,21 @@ def test_a_run_leaves_a_plain_folder_and_says_where_it_is(finished):
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     assert events[-1]["event"] == "done"
     assert not list(out.rglob(".*.tmp"))
+
+
+def test_its_weights_load_as_plain_state_dicts(finished):
+    model = ConvNet(widths=[4], classes=10)
+    files = sorted((finished[0] / "weights").glob("*.safetensors"))
+    assert [f.stem for f in files] == ["average-0", "ema-0", "fge-0", "sgd-0", "swa-0"]
+    for file in files:
+        model.load_state_dict(load_file(file))  # strict, BatchNorm statistics included
+    model.load_state_dict(load_file(finished[0] / "weights" / "ema-0.safetensors"))
+    x, y = digits(train=0.1)["test"]
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(model.eval()(x), y)
+    table = Table.load(finished[0] / "records" / "comparison.json")
+    ema = table.method.index("EMA")
+    assert float(loss) == pytest.approx(float(table.nll[ema]), rel=1e-4)
 
 
 def test_a_run_of_a_version_with_fewer_keys_goes_on(config, finished, tmp_path):

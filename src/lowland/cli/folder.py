@@ -6,24 +6,26 @@ import json
 import os
 import platform
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowland.cli.config import Config, check_config
 from lowland.core import ParamLayout, Point
+from lowland.core.layout import clean, clean_names
 from lowland.errors import ConfigError, StoreError
 from lowland.files import read_tensors, write_tensors, write_text
+from lowland.schema import parse_json, require
 
 CONFIG = "config.yaml"
 _ABSENT = object()
 _FREE = {"out", "repeat", "connect"}  # settings that may differ when a run goes on
-_BUFFER = "buffer/"
+_BUFFER = "buffer/"  # before the names of buffers, in files of earlier versions
 
 
 class RunFolder:
@@ -113,22 +115,49 @@ class RunFolder:
             return False
         return True
 
-    def save_weights(self, name: str, layout: ParamLayout, point: Point, **notes: str) -> None:
-        """Writes weights under the model's own names, with their buffers."""
-        tensors: dict[str, Tensor] = dict(layout.unflatten(point.weights))
-        tensors |= {_BUFFER + key: b for key, b in (point.buffers or {}).items()}
-        write_tensors(self._weights(name), tensors, notes | {"fingerprint": layout.fingerprint})
+    def save_weights(
+        self, name: str, model: nn.Module, layout: ParamLayout, point: Point, **notes: str
+    ) -> None:
+        """Writes a point as the state dict of `model`: what the point lacks is the model's own.
+
+        `model.load_state_dict(safetensors.torch.load_file(path))` takes the file. Buffers that are
+        no part of a state dict (`persistent=False`) go into a file of their own beside it.
+        """
+        buffers = dict(point.buffers or {})
+        tensors = _state_dict(model, buffers | layout.unflatten(point.weights))
+        held = set(clean_names(tensors).values())
+        others = {key: buffer for key, buffer in buffers.items() if key not in held}
+        self._other_buffers(name).unlink(missing_ok=True)
+        if others:
+            write_tensors(self._other_buffers(name), others, {})
+        notes |= {
+            "fingerprint": layout.fingerprint,
+            "buffers": json.dumps([key for key in buffers if key in held]),
+        }
+        write_tensors(self._weights(name), tensors, notes)
 
     def load_weights(self, name: str, layout: ParamLayout) -> Point:
-        """Reads weights of this model."""
-        tensors, _ = read_tensors(self._weights(name))
-        buffers = {k.removeprefix(_BUFFER): t for k, t in tensors.items() if k.startswith(_BUFFER)}
-        named = {k: t for k, t in tensors.items() if not k.startswith(_BUFFER)}
-        return Point(layout.flatten(named), buffers)
+        """Reads weights of this model, with the buffers that were saved with them."""
+        file = self._weights(name)
+        tensors, notes = read_tensors(file)
+        tensors = clean(tensors)
+        if "buffers" in notes:
+            names = parse_json(notes["buffers"], source=file)
+            require(names, list[str], source=file)
+        else:  # a file of an earlier version
+            names = [key for key in tensors if key.startswith(_BUFFER)]
+        missing = [key for key in names if key not in tensors]
+        if missing:
+            raise StoreError(f"{file}: buffer {missing[0][:80]!r} is missing; name another file.")
+        buffers = {key.removeprefix(_BUFFER): tensors.pop(key) for key in names}
+        if self._other_buffers(name).is_file():
+            buffers |= read_tensors(self._other_buffers(name))[0]
+        return Point(layout.flatten(tensors), buffers)
 
     def forget_weights(self, name: str) -> None:
         """Deletes weights that are to be made again."""
         self._weights(name).unlink(missing_ok=True)
+        self._other_buffers(name).unlink(missing_ok=True)
 
     def notes(self, name: str) -> dict[str, str]:
         """What was noted beside weights."""
@@ -136,6 +165,26 @@ class RunFolder:
 
     def _weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.safetensors"
+
+    def _other_buffers(self, name: str) -> Path:
+        return self.path / "weights" / "buffers" / f"{name}.safetensors"
+
+
+def _state_dict(model: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a model with these parameters and buffers, by their clean names; where
+    tensors are tied, under each of their names."""
+    every = {
+        name: tensor
+        for named in (model.named_parameters, model.named_buffers)
+        for name, tensor in named(remove_duplicate=False)
+    }
+    short = clean_names(every)
+    held = {id(every[name]): values[short[name]] for name in every if short[name] in values}
+    return {
+        name: held.get(id(every.get(name)), tensor)
+        for name, tensor in model.state_dict().items()
+        if isinstance(tensor, Tensor)  # a module may have other state
+    }
 
 
 @contextmanager

@@ -92,9 +92,10 @@ class Modes:
             Collector(ema, when=Every(1)),
         ]
         self._train(name, number, schedule, collectors, progress, ema=ema)
-        self._save(averages[0], ema.mean)
+        model = self.setup.model(self.config.seed + number)  # for what is frozen in this network
+        self._save(averages[0], model, ema.mean)
         for one in averages[1:]:
-            self._save(one, self.store(name).swa())
+            self._save(one, model, self.store(name).swa())
 
     def cyclical(self, progress: Progress) -> None:
         """Cycles from the first iterate of walk 0 to the end of the same budget."""
@@ -258,7 +259,8 @@ class Modes:
                     self._require(target, name, stored)
         log.save(self.folder.record(f"training-{name}.json"))
         buffers = _buffers(model)
-        self._save(name, setup.layout.flatten(model), buffers=buffers, iterates=str(stored))
+        weights = setup.layout.flatten(model)
+        self._save(name, model, weights, buffers=buffers, iterates=str(stored))
         self.folder.event("trained", run=name, seconds=round(log.seconds, 2))
 
     def _compiled(self, model: nn.Module) -> nn.Module:
@@ -302,6 +304,7 @@ class Modes:
     def _save(
         self,
         name: str,
+        model: nn.Module,
         weights: torch.Tensor,
         *,
         buffers: dict[str, torch.Tensor] | None = None,
@@ -309,7 +312,8 @@ class Modes:
     ) -> None:
         if buffers is None:
             buffers = self.setup.surface.refresh(weights)
-        self.folder.save_weights(name, self.setup.layout, Point(weights, buffers), **notes)
+        point = Point(weights, buffers)
+        self.folder.save_weights(name, model, self.setup.layout, point, **notes)
 
     def _fresh_store(self, name: str) -> Trajectory:
         """The store of a run: the one to go on with, or a new one."""
