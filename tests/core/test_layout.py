@@ -205,3 +205,42 @@ def test_nan_and_infinity_are_named() -> None:
     surface = ll.LossSurface(mlp(), ll.Classification(), [(torch.ones(2, 6), torch.zeros(2).int())])
     with pytest.raises(ll.NonFiniteError, match=r"0.weight"):
         surface(w)
+
+
+@pytest.fixture
+def one_rank(tmp_path):
+    """A process group of this process alone."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of sharding
+def test_sharded_parameters_are_refused_with_the_way_round(one_rank, tmp_path):
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    from torch.distributed.fsdp import fully_shard
+
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    layout = ll.ParamLayout(net)
+    w = layout.flatten(net)
+    data = [(torch.ones(1, 3), torch.zeros(1, dtype=torch.int64))]
+    swa, traj = ll.SWA(layout), ll.Trajectory.create(tmp_path / "run", layout)
+    fully_shard(net, mesh=one_rank)
+    for refused in (
+        lambda: ll.ParamLayout(net),
+        lambda: ll.LossSurface(
+            net, ll.Classification(), [(torch.ones(1, 3), torch.ones(1).long())]
+        ),
+        lambda: layout.flatten(net),
+        lambda: layout.load_(net, w),
+        lambda: swa.update(net),
+        lambda: swa.update(net.state_dict()),
+        lambda: traj.append(net, step=1),
+    ):
+        with pytest.raises(ll.LayoutError, match="full_state_dict=True"):
+            refused()
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    swa.update(get_model_state_dict(net, options=options))  # what the message says
+    assert torch.equal(swa.mean, w)
+    assert swa.count == 1

@@ -62,7 +62,8 @@ class ParamLayout:
         fingerprint: a hash of names and shapes: equal for models that can exchange weights.
 
     Raises:
-        LayoutError: nothing to lay out, or weights of another model (it names what differs).
+        LayoutError: nothing to lay out, weights of another model (it names what differs), or
+            parameters of which each process holds a part.
 
     >>> net = nn.Linear(2, 1)
     >>> layout = ParamLayout(net)
@@ -86,6 +87,7 @@ class ParamLayout:
                 )
             if not parameter.requires_grad:
                 continue
+            require_whole(raw, parameter)
             every.setdefault(id(parameter), []).append(raw)
             if id(parameter) not in names and wanted(raw):
                 if not parameter.dtype.is_floating_point:
@@ -181,6 +183,7 @@ class ParamLayout:
         found: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             if isinstance(tensor, Tensor):  # state dicts may hold other state
+                require_whole(name, tensor)
                 found.setdefault(self.aliases.get(name, name), tensor)
         shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
         if any(shapes.get(entry.name) != entry.shape for entry in self.entries):
@@ -327,6 +330,18 @@ def inner(a: Tensor, b: Tensor, *, origin: Tensor | None = None) -> Tensor:
         first = wide(left, part)
         total += first @ (first if b is a else wide(right, part)).T
     return total.reshape(a.shape[:-1] + b.shape[:-1])
+
+
+def require_whole(name: str, tensor: Tensor) -> None:
+    """Raises `LayoutError` for a DTensor, of which each process may hold another part."""
+    if hasattr(tensor, "placements"):  # not its class, which takes long to import
+        raise LayoutError(
+            f"{name}: the parameter is sharded (a DTensor, as FSDP2 and tensor parallelism make "
+            "them), and lowland takes whole tensors. Make the layout before fully_shard(model), "
+            "and update with whole weights on rank 0: get_model_state_dict(model, "
+            "options=StateDictOptions(full_state_dict=True, cpu_offload=True)) of "
+            "torch.distributed.checkpoint.state_dict, which every rank must call."
+        )
 
 
 def named_parameters(model: nn.Module) -> dict[str, Tensor]:

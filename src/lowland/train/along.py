@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lowland.core import LossSurface
 from lowland.core.autograd import mapping
 from lowland.core.layout import inner
-from lowland.errors import NonFiniteError
+from lowland.errors import ConfigError, NonFiniteError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
 from lowland.geometry.base import combined, rounds
