@@ -229,9 +229,7 @@ def test_sharded_parameters_are_refused_with_the_way_round(one_rank, tmp_path):
     fully_shard(net, mesh=one_rank)
     for refused in (
         lambda: ll.ParamLayout(net),
-        lambda: ll.LossSurface(
-            net, ll.Classification(), [(torch.ones(1, 3), torch.ones(1).long())]
-        ),
+        lambda: ll.LossSurface(net, ll.Classification(), data),
         lambda: layout.flatten(net),
         lambda: layout.load_(net, w),
         lambda: swa.update(net),
