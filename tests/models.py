@@ -353,6 +353,54 @@ class Checkpointed(nn.Module):
         return self.head(checkpoint(self.second, hidden, use_reentrant=False))
 
 
+class Tagger(nn.Module):
+    """Logits (N, T, C): a class for each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.embed(input_ids).cumsum(1)))
+
+
+def tagged() -> list[dict[str, Tensor]]:
+    """Tokens with labels of which padding's does not count; as many tokens as classes, once."""
+    out = []
+    for length, batch in zip((6, 6, 3), tokens(), strict=True):
+        batch = {name: tensor[:, :length] for name, tensor in batch.items()}
+        labels = (batch["input_ids"] % 3).masked_fill(batch["attention_mask"] == 0, -100)
+        out.append({**batch, "labels": labels})
+    return out
+
+
+def segmented() -> list[tuple[Tensor, Tensor]]:
+    """Images with a class for each pixel, of which some do not count."""
+    g = generator()
+    labels = [torch.randint(3, (len(x), 5, 5), generator=g) for x, _ in images()]
+    for each in labels:
+        each[torch.rand(each.shape, generator=g) < 0.3] = 255
+    return [(x, y) for (x, _), y in zip(images(), labels, strict=True)]
+
+
+def forecasts() -> list[tuple[Tensor, Tensor]]:
+    """Sequences (N, 5, 4) and two real targets at each step."""
+    g = generator()
+    return [(torch.randn(n, 5, 4, generator=g), torch.randn(n, 5, 2, generator=g)) for n in ROWS]
+
+
+def maps() -> list[tuple[Tensor, Tensor]]:
+    """Images and one real target at each pixel."""
+    g = generator()
+    return [(x, torch.randn(len(x), 1, 5, 5, generator=g)) for x, _ in images()]
+
+
+def pixelwise(outputs: int) -> nn.Module:
+    """An output for each pixel."""
+    return nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, outputs, 1))
+
+
 def data_parallel() -> nn.Module:
     """`module.` before every name."""
     return nn.DataParallel(conv_bn())
@@ -395,6 +443,15 @@ CASES = [
         lambda: ll.Regression("learned"),
         targets,
     ),
+    Case("tagger", Tagger, lambda: ll.Classification(class_dim=-1), tagged),
+    Case(
+        "segmentation",
+        lambda: pixelwise(3),
+        lambda: ll.Classification(ignore_index=255),
+        segmented,
+    ),
+    Case("forecasts", lambda: mlp(4, 5, 4), ll.Regression, forecasts),
+    Case("maps", lambda: pixelwise(1), lambda: ll.Regression(0.5), maps),
     Case("data_parallel", data_parallel, CLASSES, images),
     Case("pinn", Residual, lambda: ll.Regression(noise_variance=1.0), places, maps=()),
     Case("checkpointed", Checkpointed, CLASSES, blobs, maps=("values",)),

@@ -250,7 +250,8 @@ class Predictions:
         """Raises `DataError` where the test rows come in another order than they were predicted."""
         assert isinstance(self.task, Regression)
         assert test.targets is not None
-        now = self._targets * self.task.target_std + self.task.target_mean
+        shift, std = self.task.units(self._targets)
+        now = self._targets * std + shift
         if now.shape != test.targets.shape or not torch.allclose(now, test.targets.double()):
             raise DataError(
                 f"{self.run.config.data.name}: test gives its rows in another order each time, and "

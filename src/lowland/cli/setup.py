@@ -194,6 +194,7 @@ class Setup:
         loaders = {"train": train, "validation": self.validation, "test": self.test}
         with disk.seeded(self.config.seed), torch.no_grad():
             model = self.model(self.config.seed)
+            self.task = self.task.for_model(model)
             for split, loader in loaders.items():
                 self._try_split(model.train(split == "train"), split, loader)
             if isinstance(train, Batches) and train.rows % train.batch_size:  # the last batch

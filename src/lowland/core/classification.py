@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from lowland.core.axes import axis_of, require_axis
 from lowland.core.task import Task, Unpack, wide
+from lowland.core.template import unwrap
 from lowland.errors import ConfigError, DataError
+
+#: how models of Hugging Face, and of peft, are called that give logits (N, T, C)
+_CLASSES_LAST = ("ForTokenClassification", "ForMaskedLM", "ForConditionalGeneration")
 
 
 class Classification(Task):
@@ -17,7 +25,8 @@ class Classification(Task):
     be strict:
 
     - multiclass: output (N, C), target (N,) integers in [0, C);
-    - dense multiclass: output (N, C, ...), target (N, ...), items are positions;
+    - dense multiclass: output (N, C, ...), target (N, ...), items are positions; with
+      `class_dim=-1` output (N, ..., C), as sequence models give it;
     - binary: output (N,) or (N, 1), target of N zeros and ones;
     - multilabel: output (N, C), target (N, C) floating-point zeros and ones (integers where
       `form` says so); an item is a row, and its likelihood the product over labels.
@@ -27,10 +36,14 @@ class Classification(Task):
     Args:
         form: "multiclass", "binary", "multilabel" or None, to go by shapes.
         ignore_index: integer labels that do not count.
+        class_dim: the axis of a multiclass output that the classes lie on, such as 1 or -1. None:
+            axis 1, and of sequences whose last axis fits the targets as well, (N, C, C), an error;
+            of Hugging Face models for token classification, masked words and sequence to sequence
+            the last.
         unpack: see `Task`.
 
     Raises:
-        DataError: shapes that fit no form, labels out of range.
+        DataError: shapes that fit no form, or more than one reading; labels out of range.
 
     >>> Classification().nll(torch.zeros(2, 4), torch.tensor([0, 3]))  # log 4
     tensor([1.3863, 1.3863])
@@ -39,7 +52,12 @@ class Classification(Task):
     kind = "classification"
 
     def __init__(
-        self, form: str | None = None, *, ignore_index: int = -100, unpack: Unpack | None = None
+        self,
+        form: str | None = None,
+        *,
+        ignore_index: int = -100,
+        class_dim: int | None = None,
+        unpack: Unpack | None = None,
     ) -> None:
         super().__init__(unpack=unpack)
         if form not in (None, "multiclass", "binary", "multilabel"):
@@ -48,6 +66,30 @@ class Classification(Task):
             )
         self.form = form
         self.ignore_index = ignore_index
+        self.class_dim = require_axis("class_dim", class_dim)
+
+    def for_model(self, model: nn.Module) -> Classification:
+        """With `class_dim=-1` for Hugging Face models that give a class, or a word, a token."""
+        names = (cls.__name__ for cls in type(unwrap(model)).__mro__)
+        if self.class_dim is not None or not any(name.endswith(_CLASSES_LAST) for name in names):
+            return self
+        task = copy.copy(self)
+        task.class_dim = -1
+        return task
+
+    def logits(self, output: Tensor) -> Tensor:
+        """A multiclass output with the classes on axis 1: (N, C, ...).
+
+        >>> Classification(class_dim=-1).logits(torch.zeros(2, 7, 3)).shape
+        torch.Size([2, 3, 7])
+        """
+        if output.ndim < 2:
+            return output
+        return output.movedim(self._axis(output.shape), 1)
+
+    def _axis(self, shape: Sequence[int]) -> int:
+        """The axis of the classes, counted from the first."""
+        return axis_of("class_dim", 1 if self.class_dim is None else self.class_dim, shape)
 
     def form_of(self, output: Tensor, target: Tensor | None) -> str:
         """The form that these shapes have."""
@@ -60,6 +102,11 @@ class Classification(Task):
             form = "multilabel"
         else:
             form = "multiclass"
+        if form == "multiclass" and self.class_dim is None and _two_readings(shape):
+            raise DataError(
+                f"multiclass classification: outputs {shape} can be read with the classes on axis "
+                "1 or on the last one; say which: Classification(class_dim=1) or class_dim=-1."
+            )
         if target is None:
             return form
         if form == "binary" and self.form is None and 0 <= self.ignore_index <= 1:
@@ -68,8 +115,8 @@ class Classification(Task):
                 "say form='binary', which ignores none."
             )
         if form == "multiclass":
-            expected: tuple[int, ...] = shape[:1] + shape[2:]
-            fits = tuple(target.shape) == expected and output.ndim >= 2
+            expected = _without(shape, self._axis(shape)) if output.ndim >= 2 else ()
+            fits = tuple(target.shape) == expected
         elif form == "binary":
             expected = shape
             fits = (
@@ -83,7 +130,7 @@ class Classification(Task):
         if not fits:
             raise DataError(
                 f"{form} classification: for outputs {shape} expected targets {expected}, got "
-                f"{tuple(target.shape)}; reshape the one that is wrong, or name another form=."
+                f"{tuple(target.shape)}; {_advice(form, shape, tuple(target.shape))}."
             )
         return form
 
@@ -107,7 +154,10 @@ class Classification(Task):
         if form == "multiclass":
             # long() because labels are often stored in fewer bytes
             items = F.cross_entropy(
-                output, target.long(), ignore_index=self.ignore_index, reduction="none"
+                self.logits(output),
+                target.long(),
+                ignore_index=self.ignore_index,
+                reduction="none",
             )
             return items.reshape(-1)
         loss: Tensor = F.binary_cross_entropy_with_logits(
@@ -137,7 +187,7 @@ class Classification(Task):
                     "for soft labels write a Task of your own."
                 )
             return
-        classes = output.shape[1]
+        classes = output.shape[self._axis(output.shape)]
         target = target.long()
         bad = target[((target < 0) | (target >= classes)) & (target != self.ignore_index)]
         if bad.numel():
@@ -152,7 +202,7 @@ class Classification(Task):
         form = self.form_of(output, None)
         output = wide(output)
         if form == "multiclass":
-            return output.softmax(1)
+            return self.logits(output).softmax(1)
         if form == "multilabel":
             return output.sigmoid()
         # both by sigmoid: 1 - p would lose the small one
@@ -169,3 +219,26 @@ class Classification(Task):
         if self.form == "multilabel":
             entropy = entropy - torch.special.xlogy(1 - probs, 1 - probs).sum(1)
         return entropy
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _two_readings(shape: tuple[int, ...]) -> bool:
+    """Whether targets of sequences that fit classes on axis 1 fit classes on the last axis, too;
+    images have channels, and so classes, on axis 1."""
+    return len(shape) == 3 and shape[1] == shape[2]
+
+
+def _advice(form: str, shape: tuple[int, ...], target: tuple[int, ...]) -> str:
+    """What to do about targets that do not fit the outputs."""
+    if form == "multiclass" and len(shape) > 2:
+        if target == shape[:-1]:
+            return (
+                "the classes seem to lie on the last axis: say Classification(class_dim=-1), or "
+                "let the model give output.movedim(-1, 1)"
+            )
+        if target == _without(shape, 1):
+            return "the classes seem to lie on axis 1: say class_dim=1"
+    return "reshape the one that is wrong, or name another form="

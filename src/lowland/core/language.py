@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowland.core.task import Batch, Task, Unpack, wide
-from lowland.errors import DataError
+from lowland.core.template import unwrap
+from lowland.errors import ConfigError, DataError
 
 
 class LanguageModeling(Task):
@@ -39,6 +40,17 @@ class LanguageModeling(Task):
         mask = parts.kwargs.get("attention_mask")
         labels = ids if mask is None else ids.long().masked_fill(mask == 0, self.ignore_index)
         return parts._replace(target=labels)
+
+    def for_model(self, model: nn.Module) -> LanguageModeling:
+        """Itself; raises `ConfigError` for Hugging Face models that predict no next token."""
+        model = unwrap(model)
+        both = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        if both or type(model).__name__.endswith("ForMaskedLM"):
+            raise ConfigError(
+                f"LanguageModeling shifts labels, and those of {type(model).__name__} are words at "
+                "their own places: take Classification(), and unpack= for sequence to sequence."
+            )
+        return self
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         if output.ndim != 3 or output.shape[:2] != target.shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -11,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lowland.core.task import Task, Unpack, wide
+from lowland.core.axes import axis_of, require_axis
+from lowland.core.task import Task, Unpack, rows, wide
 from lowland.errors import ConfigError, DataError
 
 VARIANCE_FLOOR = 1e-6
 
 
 class Regression(Task):
-    r"""Gaussian likelihood: targets (N, D), an item is a row.
+    r"""Gaussian likelihood: targets (N, D), an item is a row; or (N, T, D), (N, D, H, W), where an
+    item is a position of a sequence or a pixel.
 
     \(-\log N(y; m, v) = \tfrac12 \sum_d [\log 2\pi v_d + (y_d - m_d)^2 / v_d]\)
 
@@ -26,8 +29,11 @@ class Regression(Task):
         noise_variance: None: the model has 2 D outputs (means, then raw variances) and
             v = softplus(raw) + 1e-6; a number: v is that, and the model has D outputs; "learned":
             the model is a `GaussianHead`, whose 2 D outputs are means and variances.
-        target_mean, target_std: what targets were standardised with: predictions and metrics are
-            given in the target's own units; L(w) is that of the standardised targets.
+        target_mean, target_std: what targets were standardised with, a number or D of them:
+            predictions and metrics are given in the target's own units; L(w) is that of the
+            standardised targets.
+        target_dim: the axis of the D targets, and of the outputs' means and variances. None: the
+            last of sequences (N, T, D), axis 1 of all else, as of images (N, D, H, W).
         unpack: see `Task`.
 
     Raises:
@@ -45,6 +51,7 @@ class Regression(Task):
         *,
         target_mean: float | Tensor = 0.0,
         target_std: float | Tensor = 1.0,
+        target_dim: int | None = None,
         unpack: Unpack | None = None,
     ) -> None:
         super().__init__(unpack=unpack)
@@ -63,26 +70,28 @@ class Regression(Task):
             raise ConfigError(
                 "target_std: expected positive numbers; a constant target has nothing to predict."
             )
+        self.target_dim = require_axis("target_dim", target_dim)
+
+    def axis(self, shape: Sequence[int]) -> int:
+        """The axis of outputs or targets of this shape that the D targets lie on."""
+        return target_axis(shape, self.target_dim)
 
     def moments(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance, (N, D) each, of the standardised target."""
+        """Mean and variance of the standardised target, in the target's shape each."""
         output = wide(output)
-        if output.ndim != 2:
-            raise DataError(
-                f"regression: expected outputs (N, D), got {tuple(output.shape)}; D = 1 keeps its "
-                "dimension."
-            )
+        axis = self.axis(output.shape)
         if isinstance(self.noise_variance, int | float):
-            self._require_units(output.shape[1])
+            self._require_units(output.shape[axis])
             return output, torch.full_like(output, self.noise_variance)
-        if output.shape[1] % 2:
+        if output.shape[axis] % 2:
             raise DataError(
-                f"regression: expected 2 outputs a target (mean and variance), got "
-                f"{tuple(output.shape)}; give the model twice as many outputs, or fix "
-                "noise_variance=, or wrap the model in GaussianHead with noise_variance='learned'."
+                f"regression: expected 2 outputs a target (mean and variance) on axis {axis}, got "
+                f"{tuple(output.shape)}; give the model twice as many outputs, or name another "
+                "target_dim=, or fix noise_variance=, or wrap the model in GaussianHead with "
+                "noise_variance='learned'."
             )
-        mean, variance = output.chunk(2, 1)
-        self._require_units(mean.shape[1])
+        mean, variance = output.chunk(2, axis)
+        self._require_units(mean.shape[axis])
         if self.noise_variance is None:
             variance = F.softplus(variance) + VARIANCE_FLOOR
         return mean, variance
@@ -96,6 +105,19 @@ class Regression(Task):
                     "targets; give one number, or one for each target."
                 )
 
+    def units(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """`target_mean` and `target_std`, to be broadcast with a tensor of the target's shape."""
+        shape = [1] * (like.ndim - 1)
+        shape[self.axis(like.shape) - 1] = -1
+        return (
+            self.target_mean.to(like.device).reshape(shape),
+            self.target_std.to(like.device).reshape(shape),
+        )
+
+    def log_scale(self, like: Tensor) -> float:
+        """What the NLL of an item grows by in the target's own units."""
+        return float(self.target_std.log().expand(like.shape[self.axis(like.shape)]).sum())
+
     def in_own_units(self) -> Regression:
         """The same for predictions and targets that are in the target's own units."""
         task = copy.copy(self)
@@ -107,11 +129,17 @@ class Regression(Task):
         if mean.shape != target.shape:
             raise DataError(
                 f"regression: expected targets {tuple(mean.shape)} for outputs "
-                f"{tuple(output.shape)}, got {tuple(target.shape)}; targets are (N, D), D = 1 "
-                "included: use y[:, None]."
+                f"{tuple(output.shape)}, got {tuple(target.shape)}; "
+                f"{_advice(tuple(output.shape), tuple(target.shape))}."
             )
         error = target.to(mean.dtype) - mean
-        return 0.5 * (math.log(2 * math.pi) + variance.log() + error**2 / variance).sum(1)
+        each = 0.5 * (math.log(2 * math.pi) + variance.log() + error**2 / variance)
+        return each.sum(self.axis(output.shape)).reshape(-1)
+
+    def items(self, target: Any) -> int:
+        if not isinstance(target, Tensor) or target.ndim < 3:
+            return rows(target)
+        return target.numel() // max(target.shape[self.axis(target.shape)], 1)
 
     def check(self, output: Tensor, target: Tensor) -> None:
         if not bool(torch.isfinite(target).all()):
@@ -127,10 +155,34 @@ class Regression(Task):
         return {"mean": mean, "variance": variance}
 
 
+def target_axis(shape: Sequence[int], target_dim: int | None) -> int:
+    """The axis of the D targets, counted from the first."""
+    if len(shape) < 2:
+        raise DataError(
+            f"regression: expected outputs (N, D), got {tuple(shape)}; D = 1 keeps its dimension."
+        )
+    if len(shape) == 2:
+        return 1
+    if target_dim is None:
+        return 2 if len(shape) == 3 else 1
+    return axis_of("target_dim", target_dim, shape)
+
+
+def _advice(output: tuple[int, ...], target: tuple[int, ...]) -> str:
+    """What to do about targets that do not fit the outputs."""
+    twice = [n for n, (a, b) in enumerate(zip(output, target, strict=False)) if a == 2 * b != b]
+    if len(output) == len(target) > 2 and len(twice) == 1:
+        (axis,) = twice
+        if output[:axis] + output[axis + 1 :] == target[:axis] + target[axis + 1 :]:
+            return f"means and variances seem to lie on axis {axis}: say target_dim={axis}"
+    return "targets are (N, D), D = 1 included: use y[:, None]"
+
+
 class GaussianHead(nn.Module):
     r"""Adds one learned noise variance, softplus(rho), to the variance that a network predicts.
 
-    The forward pass gives (N, 2 D): means, then variances, for `Regression("learned")`. A network
+    The forward pass gives (N, 2 D): means, then variances, for `Regression("learned")`; of
+    sequences and images on the axis that `Regression` reads, `target_dim`. A network
     with 2 D outputs predicts mean and raw variance: v = softplus(raw) + 1e-6 + softplus(rho), as
     Izmailov et al. 2019 do; one with D outputs the mean alone: v = softplus(rho) + 1e-6. An odd
     number of outputs can only be the second; `homoscedastic` says so where it is even.
@@ -144,17 +196,24 @@ class GaussianHead(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, *, homoscedastic: bool = False, noise_variance: float = 0.1
+        self,
+        net: nn.Module,
+        *,
+        homoscedastic: bool = False,
+        noise_variance: float = 0.1,
+        target_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.net = net
+        self.target_dim = require_axis("target_dim", target_dim)
         self.homoscedastic = homoscedastic
         self.rho = nn.Parameter(torch.tensor(math.log(math.expm1(noise_variance))))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         output: Tensor = self.net(*args, **kwargs)
         shared = F.softplus(self.rho) + VARIANCE_FLOOR
-        if self.homoscedastic or output.shape[-1] % 2:
-            return torch.cat([output, shared.to(output.dtype).expand_as(output)], -1)
-        mean, raw = output.chunk(2, -1)
-        return torch.cat([mean, F.softplus(raw) + shared.to(raw.dtype)], -1)
+        axis = target_axis(output.shape, self.target_dim)
+        if self.homoscedastic or output.shape[axis] % 2:
+            return torch.cat([output, shared.to(output.dtype).expand_as(output)], axis)
+        mean, raw = output.chunk(2, axis)
+        return torch.cat([mean, F.softplus(raw) + shared.to(raw.dtype)], axis)

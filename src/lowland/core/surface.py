@@ -73,6 +73,7 @@ class LossSurface:
             raise ConfigError(
                 f"task: expected a Task such as Classification(), got {type(task).__name__}."
             )
+        task = task.for_model(model)
         self.layout = ParamLayout(model, where=where)
         self.task = task
         self.channels_last = channels_last

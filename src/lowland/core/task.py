@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowland.errors import ConfigError, DataError
 
@@ -103,6 +103,10 @@ class Task(ABC):
             )
         return logits
 
+    def for_model(self, model: nn.Module) -> Task:
+        """The task as it is meant for a model's outputs, where the model's class tells."""
+        return self
+
     @abstractmethod
     def nll(self, output: Tensor, target: Any) -> Tensor:
         """Negative log-likelihood of each item, (items,)."""
@@ -115,11 +119,20 @@ class Task(ABC):
                 f"{self!r}.nll: expected one value an item, (items,), got {tuple(loss.shape)}; do "
                 "not reduce the loss."
             )
+        if type(self).valid is Task.valid and len(loss) != self.items(target):
+            raise DataError(
+                f"{self!r}.nll: expected {self.items(target)} items, one a row, got {len(loss)}; "
+                "override Task.items, how many the targets are, or Task.valid, which of them count."
+            )
         return loss
 
     def valid(self, target: Any) -> Tensor | None:
         """Which items count, (items,) bool; None: all of them."""
         return None
+
+    def items(self, target: Any) -> int:
+        """How many items these targets are, those that do not count included: one a row."""
+        return rows(target)
 
     def count(self, batch: Any) -> int:
         """How many items the loss of this batch is a sum over."""
@@ -127,7 +140,7 @@ class Task(ABC):
         if target is None:
             return rows((args, kwargs))
         mask = self.valid(target)
-        return rows(target) if mask is None else int(mask.sum())
+        return self.items(target) if mask is None else int(mask.sum())
 
     def check(self, output: Tensor, target: Any) -> None:  # noqa: B027 - nothing to check is fine
         """Raises `DataError` for values of the target that cannot be meant, as labels out of range.

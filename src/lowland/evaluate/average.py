@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lowland.core import Classification, LanguageModeling, Regression, Task
@@ -24,6 +25,7 @@ from lowland.evaluate.metrics import (
 from lowland.evaluate.nll import likelihoods, over_points, settled
 from lowland.records import Predictive
 
+Axis = Callable[[Sequence[int]], int]  # of a shape
 KEEPS = ("probs", "target", "none", "nll")
 
 
@@ -238,7 +240,9 @@ class Summary:
         """Those of the record that are known."""
         task = self._task
         assert task is not None
-        means = {name: joined(each, classes=name == "probs") for name, each in self._means.items()}
+        if "probs" in self._means:
+            self._means["probs"] = _padded(self._means["probs"])
+        means = {name: joined(each, _axis(task, name)) for name, each in self._means.items()}
         target, log_prob = self._target(task), self.log_prob()
         fields: dict[str, Any] = {n: joined(parts) for n, parts in self._information.items()}
         if log_prob is not None:
@@ -263,9 +267,16 @@ class Summary:
         """The targets of all rows, where they are tensors that are held."""
         if not all(isinstance(target, Tensor) for target in self._targets):
             return None
-        if not isinstance(task, Classification) and ragged(self._targets):
+        if not isinstance(task, Classification | Regression) and ragged(self._targets):
             return None
-        return joined(self._targets)
+        return joined(self._targets, _axis(task, "targets"))
+
+
+def _axis(task: Task, name: str) -> Axis | None:
+    """Where a statistic has classes or targets, besides rows and positions."""
+    if isinstance(task, Regression):
+        return task.axis
+    return (lambda _: 1) if name == "probs" else None
 
 
 def _append(lists: dict[str, list[Tensor]], values: dict[str, Tensor]) -> None:
@@ -285,13 +296,23 @@ def require_alike(one: Any, other: Any) -> None:
         raise DataError("some batches have targets and some have none; give all, or none.")
 
 
-def joined(parts: list[Tensor], *, classes: bool = False) -> Tensor:  # (N_i, ...) each
-    """All rows; where batches are of several image sizes, a row a position."""
+def joined(parts: list[Tensor], axis: Axis | None = None) -> Tensor:  # (N_i, ...) each
+    """All rows; where batches are of several image sizes, a row a position, with what lies on the
+    axis of a shape."""
     if not ragged(parts):
         return torch.cat(parts)
-    if classes:
-        return torch.cat([part.movedim(1, -1).reshape(-1, part.shape[1]) for part in parts])
-    return torch.cat([part.reshape(-1) for part in parts])
+    if axis is None:
+        return torch.cat([part.reshape(-1) for part in parts])
+    lasts = [part.movedim(axis(part.shape), -1) for part in parts]
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in lasts])
+
+
+def _padded(parts: list[Tensor]) -> list[Tensor]:  # (N_i, C_i, ...) each
+    """With zeros for classes that only other batches have: where a class is a place in a text."""
+    most = max(part.shape[1] for part in parts)
+    if all(part.shape[1] == most for part in parts):
+        return parts
+    return [F.pad(part, (0, 0) * (part.ndim - 2) + (0, most - part.shape[1])) for part in parts]
 
 
 def ragged(parts: list[Tensor]) -> bool:
@@ -319,7 +340,7 @@ def _in_units(
     task: Regression, averages: dict[str, Tensor], target: Tensor | None
 ) -> dict[str, Tensor | None]:
     mean, variance = averages["mean"], averages["variance"]
-    shift, std = task.target_mean.to(mean.device), task.target_std.to(mean.device)
+    shift, std = task.units(mean)
     return {
         "mean": mean * std + shift,
         "variance": variance * std**2,

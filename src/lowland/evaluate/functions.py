@@ -141,6 +141,12 @@ class _Draws:
                 "functions: independent labels have no one decision; take ll.predict for them."
             )
         statistics = over_points(self.task.statistics, outputs)
+        values = statistics["mean" if isinstance(self.task, Regression) else "probs"]
+        if values.ndim != 3:
+            raise ConfigError(
+                f"functions: expected one output an input, (n, D) or (n, C), got "
+                f"{tuple(values.shape[1:])}; take ll.predict for sequences and images."
+            )
         kept = ("mean", "variance") if isinstance(self.task, Regression) else ("probs",)
         self._parts.append({name: statistics[name] for name in kept})
 

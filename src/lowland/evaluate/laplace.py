@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterable, Iterator
@@ -167,7 +168,8 @@ def _library() -> Any:
 def _likelihood(task: Task) -> tuple[Task, dict[str, Any]]:
     """The task of the predictive, and what laplace-torch calls the likelihood."""
     if isinstance(task, Regression) and isinstance(task.noise_variance, float):
-        made = Regression("learned", target_mean=task.target_mean, target_std=task.target_std)
+        made = copy.copy(task)
+        made.noise_variance = "learned"
         noise = math.sqrt(task.noise_variance)
         return made, {"likelihood": "regression", "sigma_noise": noise}
     if isinstance(task, Classification) and task.form in (None, "multiclass"):

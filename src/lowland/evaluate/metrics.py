@@ -113,11 +113,12 @@ def _regression(
     task: Regression, averages: dict[str, Tensor], nll: float, target: Tensor
 ) -> dict[str, float]:
     mean, variance = averages["mean"], averages["variance"]
-    std = task.target_std.to(mean.device)
+    _, std = task.units(mean)
     target = target.to(mean.dtype)
     error2 = (target - mean) ** 2
     shift = log_scale(task, averages)
-    gaussian = 0.5 * ((2 * math.pi * variance).log() + error2 / variance).sum(1).mean()
+    each = 0.5 * ((2 * math.pi * variance).log() + error2 / variance)
+    gaussian = each.sum(task.axis(mean.shape)).mean()
     return {
         "rmse": float((error2 * std**2).mean().sqrt()),
         "nll": nll + shift,
@@ -130,10 +131,8 @@ def _regression(
 
 
 def log_scale(task: Task, averages: dict[str, Tensor]) -> float:
-    """What the NLL of a row grows by in the target's own units."""
-    if not isinstance(task, Regression):
-        return 0.0
-    return float(task.target_std.log().expand(averages["mean"].shape[1]).sum())
+    """What the NLL of an item grows by in the target's own units."""
+    return task.log_scale(averages["mean"]) if isinstance(task, Regression) else 0.0
 
 
 def mixture_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,11 +30,21 @@ def settled(
         form = task.form_of(outputs[0], target)
     elif example is not None and outputs.ndim >= 3 and outputs.shape[2] > 1:
         shown = example().target
-        labels = isinstance(shown, Tensor) and shown.is_floating_point()
-        form = "multilabel" if labels and shown.shape[1:] == outputs.shape[2:] else "multiclass"
+        form = _form_by(task, outputs[0], shown) if isinstance(shown, Tensor) else "multiclass"
     task = copy.copy(task)
     task.form = form
     return task
+
+
+def _form_by(task: Classification, output: Tensor, shown: Tensor) -> str:
+    """The form of an unlabelled batch's outputs (B, ...) by another batch's targets."""
+    each = output.shape[1:]
+    if shown.is_floating_point() and shown.shape[1:] == each:
+        return "multilabel"
+    if each[1:] != shown.shape[1:] == each[:-1]:
+        # only the last axis can be that of the classes: refused, as labelled rows are
+        return task.form_of(output, shown[:1].expand(len(output), *shown.shape[1:]))
+    return "multiclass"  # or images of another size
 
 
 def likelihoods(task: Task, outputs: Tensor, target: Any) -> Tensor:

@@ -58,7 +58,7 @@ def crps(target: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     et al. 2006).
 
     Args:
-        target: (N, D).
+        target: (N, D), or (N, ...) of sequences and images.
         mean, variance: (N, D), of Gaussians; or (S, N, D), of the components of mixtures, in
             O(S²ND) time and O(SND) memory.
 
@@ -66,12 +66,13 @@ def crps(target: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     tensor([[0.2337]], dtype=torch.float64)
     """
     target, mean, variance = target.double(), mean.double(), variance.double()
-    if mean.shape != variance.shape or mean.shape[-2:] != target.shape or mean.ndim > 3:
+    one = mean.ndim == target.ndim
+    if mean.shape != variance.shape or target.shape != (mean.shape if one else mean.shape[1:]):
         raise DataError(
             f"crps: for targets {tuple(target.shape)} expected means and variances (N, D) or (S, "
             f"N, D), got {tuple(mean.shape)} and {tuple(variance.shape)}."
         )
-    if mean.ndim == 2:
+    if one:
         mean, variance = mean.unsqueeze(0), variance.unsqueeze(0)
     spread = torch.zeros_like(target)
     for m, v in zip(mean, variance, strict=True):  # a row of the pairs at a time
@@ -136,7 +137,7 @@ class _Moments:
         mean, variance = torch.stack(
             [torch.stack(self.task.moments(output)) for output in outputs], 1
         ).double()
-        shift, std = self.task.target_mean.to(mean.device), self.task.target_std.to(mean.device)
+        shift, std = self.task.units(mean[0])
         self._chunk.append((mean * std + shift, variance * std**2))
 
     def end(self, first: int, n: int) -> None:

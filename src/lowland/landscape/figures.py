@@ -90,7 +90,7 @@ class Likelihood:
         elif self.second == "rmse":
             assert isinstance(self.task, Regression)
             errors = over_points(lambda out: self.task.moments(out)[0] - target, outputs)  # type: ignore[attr-defined]
-            errors = errors.double() * self.task.target_std.to(errors.device)
+            errors = errors.double() * self.task.units(target)[1]
             self._places += errors[0].numel()
             self._wrong = self._wrong + errors.square().flatten(1).sum(1)
 
@@ -154,7 +154,7 @@ class Together:
                 len(outputs), dtype=torch.float64, device=outputs.device
             )
             if isinstance(self.task, Regression):
-                self._shift = float(self.task.target_std.log().expand(target.shape[1]).sum())
+                self._shift = self.task.log_scale(target)
         mixed = torch.logaddexp(logs, self._logs[index]) - math.log(self.fixed + 1)
         mask = self.task.valid(target)
         mixed = mixed if mask is None else mixed[:, mask]
@@ -191,7 +191,7 @@ def misses(task: Task, outputs: Tensor, target: Tensor) -> Tensor:
     """Which items are wrong, (n, items), for logits (n, B, ...) of a classifier."""
     assert isinstance(task, Classification)
     if task.form == "multiclass":
-        return _misses(task, outputs, target, 1)
+        return _misses(task, over_points(task.logits, outputs), target, 1)
     return _misses(task, over_points(task.probs, outputs), target, 1)
 
 

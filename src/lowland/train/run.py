@@ -35,7 +35,7 @@ class Run:
 
     def __init__(self, model: nn.Module, task: Task, data: Iterable[Any], options: Options) -> None:
         self.model = model
-        self.task = task
+        self.task = task.for_model(model)
         self.data = data
         self.options = options
         self.file = None if options.checkpoint is None else Path(options.checkpoint)

@@ -42,6 +42,7 @@ def best_threads(
     model = private_copy(model).train()  # gradients and statistics of the user's stay as they are
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = task.for_model(model)
     parts = move(task.parts(batch), torch.device("cpu"), channels_last=channels_last)
     args, kwargs, target = parts
     dtype = autocast if isinstance(autocast, torch.dtype) else None

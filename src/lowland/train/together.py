@@ -102,6 +102,7 @@ def sgd_members(
             f"the splits have {min(stack.used)} to {max(stack.used)} rows, and BatchNorm would see "
             "the rows that fill up the last batch; use drop_last=True, or splits of as many rows."
         )
+    task = task.for_model(members.template.module)
     run = _Together(members, task, stack, options, diverged=diverged)
     run.to_the_end(progress)
     return run.logs()
