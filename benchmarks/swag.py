@@ -68,6 +68,9 @@ def times() -> list[Row]:
     size = f"P = {layout.size / 1e6:.1f}M, rank {RANK}"
     update, moved = paired(lambda: swag.update(model), move, rounds=21)
     fast, slow = paired(lambda: swag.update(model), reference.update, rounds=5)
+    while swag.count <= 64:
+        swag.update(model)
+    late, moved_again = paired(lambda: swag.update(model), move, rounds=21)
     drawn, joined = paired(lambda: post.draw(0), reference.draw, rounds=5)
     return [
         Row(
@@ -76,6 +79,13 @@ def times() -> list[Row]:
             ratio(update, moved),
             "<= 1.3",
             f"{ms(update)} against {ms(moved)}",
+        ),
+        Row(
+            f"SWAG update from the 65th iterate on, {size}",
+            "moving 6 P floats",
+            ratio(late, moved_again),
+            "<= 2.2",
+            f"{ms(late)} against {ms(moved_again)}; rounding is carried from update to update",
         ),
         Row(
             "concatenating the factor at each update",
@@ -100,7 +110,7 @@ def memory(dtype: str) -> None:
     layout = ParamLayout(model)
     before = peak_bytes()
     swag = SWAG(layout, rank=RANK, deviations_dtype=dtype)
-    for _ in range(RANK + 2):
+    for _ in range(66):  # from the 65th on there is a vector more
         swag.update(model)
     post = swag.posterior()
     for i in range(3):
@@ -110,7 +120,7 @@ def memory(dtype: str) -> None:
 
 def peaks() -> list[Row]:
     rows = []
-    for dtype, share, reach in (("float32", 1, "<= 1.1"), ("bfloat16", 0.5, "<= 0.61")):
+    for dtype, share, reach in (("float32", 1, "<= 1.1"), ("bfloat16", 0.5, "<= 0.62")):
         out = subprocess.run(
             [sys.executable, __file__, "--peak", dtype], capture_output=True, text=True, check=True
         )

@@ -1,7 +1,9 @@
 """Running moments of SGD iterates: what they share, and the averages SWA and EMA.
 
-All keep float32 sums (float64 for float64 models) whatever the model's dtype: a running average in
-bfloat16 stops moving once an iterate's share falls below its last bit.
+All keep float32 means (float64 for float64 models) whatever the model's dtype: a running average in
+bfloat16 stops moving once an iterate's share falls below its last bit. One in float32 does so too,
+later, so that once the share is small, what each update loses to rounding is carried to the next
+(Kahan 1965).
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from lowland.schema import require
 # update moves each vector through memory once, and enough that a call costs little beside them
 _PART = 1 << 18
 _SMALL = 1 << 15  # values: what an operation on fewer takes is the calling of it
+# the share of an iterate below which rounding is made up for, at half as much time again: n updates
+# of larger ones lose at most n / 4 units in the last place
+_SHARE = 1 / 64
 
 
 class Moments(ABC):
@@ -40,6 +45,7 @@ class Moments(ABC):
         self.device = torch.device("cpu" if device is None else device)
         self.count = 0
         self._mean = self._zeros()
+        self._residual: Tensor | None = None  # the exact mean less the one in float32
 
     def _zeros(self) -> Tensor:
         return torch.zeros(self.layout.size, dtype=self.layout.dtype, device=self.device)
@@ -80,18 +86,29 @@ class Moments(ABC):
     def _absorb(self, pieces: list[Tensor]) -> None:
         """Updates the moments with the checked values of all parameters, in the layout's order."""
 
-    def _parts(self, pieces: list[Tensor], *vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    def _parts(self, pieces: list[Tensor], *vectors: Tensor | None) -> Iterator[tuple[Any, ...]]:
         """The iterate in cache-sized parts, in the moments' dtype and place, each with the views
-        of the (P,) vectors that belong to it."""
+        of the (P,) vectors that belong to it; None stays None."""
         # on a GPU a launch costs more than memory does
         size = _PART if self.device.type == "cpu" else self.layout.size
         parts = [part for values in pieces for part in values.split(size)]
         lengths = [len(part) for part in parts]
+        none = [None] * len(parts)
+        views = [none if v is None else v.split(lengths) for v in vectors]
         # backwards: the look for NaN has just read the last ones, and some are still in cache
-        for part, *views in reversed(
-            list(zip(parts, *(v.split(lengths) for v in vectors), strict=True))
-        ):
-            yield part.to(self.device, self.layout.dtype), *views
+        for part, *own in reversed(list(zip(parts, *views, strict=True))):
+            yield part.to(self.device, self.layout.dtype), *own
+
+    def _average(self, pieces: list[Tensor], share: float) -> None:
+        """Moves the mean towards the iterate by a share of the way."""
+        for w, mean, residual in self._parts(pieces, self._mean, self._residual_for(share)):
+            move(mean, w, share, residual, torch.empty_like(mean))
+
+    def _residual_for(self, share: float) -> Tensor | None:
+        """What an update with this share of the iterate needs beside the mean."""
+        if self._residual is None and share < _SHARE:
+            self._residual = self._zeros()
+        return self._residual
 
     @property
     def mean(self) -> Tensor:
@@ -129,16 +146,21 @@ class Moments(ABC):
     def _part_of(self, layout: ParamLayout, part: slice) -> Self:
         one = copy.copy(self)
         one.layout = layout
-        for name in self._kept:
-            setattr(one, name, getattr(self, name)[part])
+        for name, vector in self._vectors().items():
+            setattr(one, name, vector[part])
         return one
 
     # -- state -----------------------------------------------------------------------------------
 
+    def _vectors(self) -> dict[str, Tensor]:
+        """The (P,) vectors that make up the state, by name."""
+        names = self._kept if self._residual is None else (*self._kept, "_residual")
+        return {name: getattr(self, name) for name in names}
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, tensors as views."""
         state: dict[str, Any] = {"layout": self.layout.spec(), "count": self.count}
-        return state | self._settings() | {name: getattr(self, name) for name in self._kept}
+        return state | self._settings() | self._vectors()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a state of the same model and settings."""
@@ -151,8 +173,9 @@ class Moments(ABC):
                     "build it with the same settings."
                 )
         self.count = state["count"]
-        for name in self._kept:
-            getattr(self, name).copy_(state[name])
+        self._residual = self._zeros() if "_residual" in state else None
+        for name, vector in self._vectors().items():
+            vector.copy_(state[name])
 
     def _settings(self) -> dict[str, Any]:
         """Plain constructor arguments, by name."""
@@ -248,6 +271,27 @@ def _joined(pieces: list[Tensor]) -> list[Tensor]:
     return joined
 
 
+def move(mean: Tensor, w: Tensor, share: float, residual: Tensor | None, scratch: Tensor) -> None:
+    r"""\(m \leftarrow m + s\,(w - m)\), in place; `scratch` is written over.
+
+    With a residual r, m + r is what moves: \(r \leftarrow r + s\,(w - m - r)\), then m takes of r
+    what it can hold.
+
+    >>> mean, residual, share = torch.ones(1), torch.zeros(1), 2.0**-30
+    >>> for _ in range(2**10):
+    ...     move(mean, torch.tensor([2.0]), share, residual, torch.empty(1))
+    >>> (mean - 1) * 2**20, torch.ones(1).lerp(torch.tensor([2.0]), share) - 1
+    (tensor([1.]), tensor([0.]))
+    """
+    if residual is None:
+        mean.lerp_(w, share)
+        return
+    residual.lerp_(torch.sub(w, mean, out=scratch), share)
+    torch.add(mean, residual, out=scratch)
+    residual.add_(mean.sub_(scratch))  # exact: the two means are neighbours
+    mean.copy_(scratch)
+
+
 class SWA(Moments):
     """Stochastic weight averaging (Izmailov et al. 2018): every iterate counts once.
 
@@ -265,8 +309,7 @@ class SWA(Moments):
     """
 
     def _absorb(self, pieces: list[Tensor]) -> None:
-        for w, mean in self._parts(pieces, self._mean):
-            mean.lerp_(w, 1 / self.count)
+        self._average(pieces, 1 / self.count)
 
     def posterior(self) -> PointMass:
         """All mass on the average."""
@@ -314,9 +357,7 @@ class EMA(Moments):
     def _absorb(self, pieces: list[Tensor]) -> None:
         before = self.count - 1  # iterates
         decay = min(self.decay, (1 + before) / (10 + before)) if self.warmup else self.decay
-        weight = 1 - decay if before else 1.0
-        for w, mean in self._parts(pieces, self._mean):
-            mean.lerp_(w, weight)
+        self._average(pieces, 1 - decay if before else 1.0)
 
     def posterior(self) -> PointMass:
         """All mass on the average."""

@@ -13,7 +13,7 @@ from lowland.core.layout import ParamLayout
 from lowland.errors import ConfigError, LowlandError
 from lowland.geometry.pca import blocks, gram_of
 from lowland.posteriors import PointMass
-from lowland.trajectory.moments import Moments
+from lowland.trajectory.moments import Moments, move
 
 
 class FrequentDirections(Moments):
@@ -30,7 +30,8 @@ class FrequentDirections(Moments):
     dimensions. The n-th row is \(\sqrt{(n - 1) / n}\,(w_n - \bar w_{n - 1})\): the squares of
     these rows sum to the scatter around the mean of *all* iterates (Welford), so that the sketch
     is of the centred matrix though the mean moves. `Subspace.pca` takes it as it takes a
-    `Trajectory`. Memory: (2 rank + 1) P values; an update costs O(rank P) on average.
+    `Trajectory`. Memory: (2 rank + 1) P values, from the 65th iterate on P more; an update costs
+    O(rank P) on average.
 
     Args:
         layout: of the model whose iterates come. rank: l, at least 2.
@@ -73,14 +74,11 @@ class FrequentDirections(Moments):
         n = self.count
         if self._filled == len(self._rows):
             self._shrink()
-        row = self._rows[self._filled]
-        for w, mean, deviation in self._parts(pieces, self._mean, row):
-            torch.sub(w, mean, out=deviation)
-            if n == 1:
-                mean.copy_(w)
-            else:
-                mean.add_(deviation, alpha=1 / n)
-                deviation.mul_(math.sqrt((n - 1) / n))
+        vectors = (self._mean, self._residual_for(1 / n), self._rows[self._filled])
+        for w, mean, residual, row in self._parts(pieces, *vectors):
+            move(mean, w, 1 / n, residual, scratch=row)
+            if n > 1:  # w less the mean without it is n / (n - 1) of w less the mean with it
+                torch.sub(w, mean, out=row).mul_(math.sqrt(n / (n - 1)))
         if n > 1:  # the first iterate is its own mean
             self._filled += 1
 

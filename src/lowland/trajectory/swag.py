@@ -16,7 +16,7 @@ from lowland.core.spread import warn_if_still
 from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.posteriors import Gaussian
-from lowland.trajectory.moments import Moments
+from lowland.trajectory.moments import Moments, move
 
 
 class SWAG(Moments):
@@ -24,7 +24,7 @@ class SWAG(Moments):
 
     Mean and variance run over all iterates (Welford, over n: \(E[w^2] - E[w]^2\) would cancel);
     the last `rank` deviations, each an iterate minus the mean updated with it, are the columns of
-    the low-rank factor. Memory: (rank + 2) P values.
+    the low-rank factor. Memory: (rank + 2) P values, from the 65th iterate on (rank + 3) P.
 
     Args:
         layout: of the model whose iterates come.
@@ -85,19 +85,25 @@ class SWAG(Moments):
 
     def _absorb(self, pieces: list[Tensor]) -> None:
         n = self.count
-        rows = [self._ring[(n - 1) % self.rank]] if self.rank else []
+        row = self._ring[(n - 1) % self.rank] if self.rank else None
         # worked out in the row that is to hold it, so that it passes through memory once
         direct = (
-            bool(rows) and rows[0].dtype == self._mean.dtype and rows[0].device == self._mean.device
+            row is not None and row.dtype == self._mean.dtype and row.device == self._mean.device
         )
-        for w, mean, variance, *row in self._parts(pieces, self._mean, self._variance, *rows):
-            mean.lerp_(w, 1 / n)
-            deviation = torch.sub(w, mean, out=row[0] if direct else None)
-            if n > 1:
-                # Welford: (w - old mean)(w - new mean) = (w - new mean)^2 n / (n - 1) >= 0
+        vectors = (self._mean, self._variance, self._residual_for(1 / n), row)
+        for w, mean, variance, residual, held in self._parts(pieces, *vectors):
+            deviation = held if direct else torch.empty_like(mean)
+            move(mean, w, 1 / n, residual, scratch=deviation)
+            torch.sub(w, mean, out=deviation)
+            # Welford: (w - old mean)(w - new mean) = (w - new mean)^2 n / (n - 1) >= 0
+            if residual is not None:
+                # one number is added, rounded once, or many iterates' variance would stand still
+                change = torch.addcmul(variance, deviation, deviation, value=-n / (n - 1))
+                variance.sub_(change, alpha=1 / n)
+            elif n > 1:
                 variance.mul_((n - 1) / n).addcmul_(deviation, deviation, value=1 / (n - 1))
-            if row and not direct:
-                row[0].copy_(deviation)
+            if held is not None and not direct:
+                held.copy_(deviation)
 
     @property
     def variance(self) -> Tensor:
