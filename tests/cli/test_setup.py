@@ -2,14 +2,17 @@
 
 import math
 
+import pytest
 import torch
 
 from lowland.cli.config import check_config
 from lowland.cli.folder import RunFolder
 from lowland.cli.repeat import one_of
 from lowland.cli.setup import Setup
+from lowland.errors import DataError
 
 OWN = """
+import pytest
 import torch
 from torch import nn
 
@@ -43,6 +46,7 @@ def test_batchnorm_statistics_come_from_their_own_rows(tmp_path, monkeypatch):
 
 
 SORTED = """
+import pytest
 import torch
 from torch import nn
 
@@ -76,6 +80,7 @@ def test_the_first_training_rows_are_a_sample_of_all(tmp_path, monkeypatch):
 
 
 SLOPES = """
+import pytest
 import torch
 from torch import nn
 
@@ -127,3 +132,20 @@ def test_a_run_folder_gives_back_what_the_configuration_said(tmp_path, monkeypat
     assert found["table"] == {0: 1, 1: 0}
     assert found["far"] == math.inf
     assert one_of(config, "seed", 3).data.args == config.data.args
+
+
+def test_a_last_batch_of_one_example_is_told_and_left_out(tmp_path, monkeypatch):
+    (tmp_path / "batchnorm_of_one.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {
+        "model": {"name": "batchnorm_of_one:net"},
+        "data": {"name": "batchnorm_of_one:data"},
+        "train": {"batch_size": 21},  # of 64 examples
+        "threads": 1,
+    }
+    with pytest.raises(DataError, match=r"one example.*drop_last"):
+        Setup(check_config(values, where="here"))
+    values["train"]["drop_last"] = True
+    setup = Setup(check_config(values, where="here"))
+    assert setup.length() == 3
+    assert [len(y) for _, y in setup.batches(0)] == [21, 21, 21]

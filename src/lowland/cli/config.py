@@ -137,6 +137,7 @@ class Train(Section):
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
     accumulate: int = Field(default=1, ge=1)
     clip: float | None = Field(default=None, gt=0)
+    drop_last: bool = False
 
 
 class Average(Section):

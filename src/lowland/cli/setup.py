@@ -11,12 +11,14 @@ from torch import nn
 from lowland.cli.config import Config, told
 from lowland.core import Classification, LanguageModeling, LossSurface, Point, Regression, Task
 from lowland.core.autograd import value_of
+from lowland.core.batchnorm import refuse_one_example
 from lowland.core.data import move, take
 from lowland.core.layout import Where
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.landscape import align
 from lowland.train import Batches, best_threads
 from lowland.train import checkpoint as disk
+from lowland.train.batches import without_last
 
 SPLITS = ("train", "validation", "test")
 _NOTHING = object()
@@ -105,14 +107,14 @@ class Setup:
     def batches(self, seed: int) -> Any:
         """Training batches in the order of a seed."""
         train = self.data["train"]
-        if is_loader(train):
-            return train
-        return self._batches(
-            "train",
-            batch_size=self.config.train.batch_size,
-            seed=seed,
-            transform=self.data.get("transform"),
-        )
+        if not is_loader(train):
+            train = self._batches(
+                "train",
+                batch_size=self.config.train.batch_size,
+                seed=seed,
+                transform=self.data.get("transform"),
+            )
+        return without_last(train, self.task) if self.config.train.drop_last else train
 
     def share_of(self, rows: int | None) -> float:
         """What part of the training rows so many are; 1 where that is not known."""
@@ -197,8 +199,9 @@ class Setup:
             self.task = self.task.for_model(model)
             for split, loader in loaders.items():
                 self._try_split(model.train(split == "train"), split, loader)
-            if isinstance(train, Batches) and train.rows % train.batch_size:  # the last batch
-                self._try_split(model.train(), "train", train, train.rows % train.batch_size)
+            rest = train.rows % train.batch_size if isinstance(train, Batches) else 0
+            if rest and not train.drop_last:  # the last batch
+                self._try_split(model.train(), "train", train, rest)
 
     def _try_split(
         self, model: nn.Module, split: str, loader: Any, size: int | None = None
@@ -220,7 +223,11 @@ class Setup:
                 )
             args, kwargs, target = move(take(batch, size) if size else batch, device)
             with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-                output = value_of(lambda: self.task.output(model(*args, **kwargs)))
+                try:
+                    output = value_of(lambda: self.task.output(model(*args, **kwargs)))
+                except ValueError as error:
+                    refuse_one_example(error)
+                    raise
             self.task.check(output, target)
             if not bool(torch.isfinite(self.task.items_nll(output, target)).all()):
                 raise DataError(

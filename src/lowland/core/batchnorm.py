@@ -188,6 +188,15 @@ def in_turn(
         return named(layers, seen)
 
 
+def refuse_one_example(error: ValueError) -> None:
+    """Raises `DataError` where a layer in training mode was given one value a channel."""
+    if "more than 1 value per channel" in str(error):
+        raise DataError(
+            "a batch has one example, which BatchNorm cannot normalise by itself in training mode; "
+            "leave a smaller last batch out with drop_last=True, or choose another batch size."
+        ) from error
+
+
 def takes_statistics(layers: Iterable[_BatchNorm]) -> bool:
     """Whether layers normalise alike by given statistics and by their own batch's: torch's kinds,
     with statistics as precise as what is found."""

@@ -142,6 +142,9 @@ class Template:
                 slot[key] = new
             with self.precision():
                 return module(*args, **kwargs)
+        except ValueError as error:
+            bn.refuse_one_example(error)
+            raise
         finally:
             if module is self.module:
                 for (slot, key, _), mine in zip(filled, own, strict=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lowland.core.data import map_tensors, row_hashes, tensors
-from lowland.core.task import rows
+from lowland.core.task import Task, rows
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, DataError
 
@@ -159,6 +160,55 @@ class Batches:
         # torch keeps 32 bits of a CPU seed: mix what makes it up instead of adding
         mixed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)
         return torch.Generator().manual_seed(int(mixed[0]))
+
+
+class WholeBatches:
+    """The batches of a loader, but for a last one that is smaller than the first.
+
+    Its length is known for lists, and for a `DataLoader` that has a batch size.
+
+    Args:
+        loader: any iterable of batches. task: takes batches apart, so that their examples count.
+
+    >>> from lowland.core import Regression
+    >>> loader = [torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(1, 1)]
+    >>> whole = WholeBatches(loader, Regression())
+    >>> len(whole), [len(batch) for batch in whole]
+    (2, [3, 3])
+    """
+
+    def __init__(self, loader: Iterable[Any], task: Task) -> None:
+        self.loader = loader
+        self.task = task
+
+    def __iter__(self) -> Iterator[Any]:
+        held: list[Any] = []  # the batch that may be the last
+        first = 0
+        for batch in self.loader:
+            yield from held
+            held = [batch]
+            first = first or self._size(batch)
+        yield from (batch for batch in held if self._size(batch) >= first)
+
+    def __len__(self) -> int:
+        loader = self.loader
+        if isinstance(loader, DataLoader) and loader.batch_size is not None:
+            return max(len(loader.sampler) // loader.batch_size, min(len(loader), 1))  # type: ignore[arg-type]
+        if isinstance(loader, Sequence) and loader:
+            return len(loader) - (self._size(loader[-1]) < self._size(loader[0]))
+        raise TypeError("how many batches are whole is known after a pass")
+
+    def _size(self, batch: Any) -> int:
+        return rows(self.task.parts(batch))
+
+
+def without_last(data: Iterable[Any], task: Task) -> Iterable[Any]:
+    """The same batches, but for a last one that is smaller than the first."""
+    if not isinstance(data, Batches):
+        return WholeBatches(data, task)
+    whole = copy(data)
+    whole.drop_last = data.rows >= data.batch_size  # a batch alone is not the last of several
+    return whole
 
 
 def _select(tensor: Tensor, index: Tensor) -> Tensor:

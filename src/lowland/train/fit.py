@@ -18,7 +18,7 @@ from lowland.files import PathLike
 from lowland.geometry import Barycentric, Curve, Shape
 from lowland.progress import Progress
 from lowland.train.along import Along, Anchors
-from lowland.train.batches import length
+from lowland.train.batches import length, without_last
 from lowland.train.options import Options
 from lowland.trajectory import DecaySchedule
 
@@ -42,6 +42,7 @@ def fit(
     compile: bool = False,
     accumulate: int = 1,
     clip: float | None = None,
+    drop_last: bool = False,
     validate: Callable[[S], Mapping[str, float]] | None = None,
     seed: int = 0,
     checkpoint: PathLike | None = None,
@@ -79,7 +80,7 @@ def fit(
             faster for small networks; None: what is faster on the first batch, so that two runs
             may differ in their last bits.
         compile: the model by `torch.compile`.
-        accumulate, clip, seed, checkpoint, checkpoint_steps, progress: as in `sgd`.
+        accumulate, clip, drop_last, seed, checkpoint, checkpoint_steps, progress: as in `sgd`.
         validate: gives figures of the shape as it is after each epoch, for the log.
 
     Returns:
@@ -141,6 +142,8 @@ def fit(
         )
     surface.layout.check(shape.anchors)
     data = _loader_of(surface) if loader is None else loader
+    if drop_last:
+        data = without_last(data, surface.task)
     if schedule is None and optimizer is None:
         batches = length(data)
         if batches is None:

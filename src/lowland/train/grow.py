@@ -61,7 +61,8 @@ def spro(
         log_volume: λ_j by hand, in place of the rule.
         samples: points of the simplex a step, 5 as in the paper; see `fit`.
         strategy: "accumulate", or "vmap", which is faster for small networks; see `fit`.
-        loader, optimizer, schedule, weight_decay, compile, accumulate, clip: see `fit`.
+        loader, optimizer, schedule, weight_decay, compile, accumulate, clip, drop_last: see
+            `fit`.
         jitter: see `Simplex.grow`.
         rise: in nats an item. points: see above. count: rows of the surface's loader that these
             losses are of; None: all.
@@ -169,6 +170,7 @@ class _Growth:
         compile: bool = False,
         accumulate: int = 1,
         clip: float | None = None,
+        drop_last: bool = False,
         jitter: float = 1e-2,
         rise: float = 0.1,
         points: int = 20,
@@ -208,8 +210,9 @@ class _Growth:
             "compile": compile,
             "accumulate": accumulate,
             "clip": clip,
+            "drop_last": drop_last,
         }
-        kept = ("epochs", "samples", "weight_decay", "strategy", "accumulate", "clip")
+        kept = ("epochs", "samples", "weight_decay", "strategy", "accumulate", "clip", "drop_last")
         one = [nn.Parameter(torch.zeros(1))]
         rule = (optimizer or plain_sgd)(one)
         self.settings = {

@@ -45,6 +45,7 @@ class Options:
     channels_last: bool = False
     accumulate: int = 1
     clip: float | None = None
+    drop_last: bool = False
     seed: int = 0
     checkpoint: PathLike | None = None
     checkpoint_steps: int | None = None

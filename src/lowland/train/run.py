@@ -16,13 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lowland.core import ParamLayout, Task
 from lowland.core.autograd import value_of
+from lowland.core.batchnorm import refuse_one_example
 from lowland.core.data import move
 from lowland.core.template import autocast_dtype
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.progress import Progress, reporting
 from lowland.records import TrainingLog
 from lowland.train import checkpoint as disk
-from lowland.train.batches import Batches, length
+from lowland.train.batches import Batches, length, without_last
 from lowland.train.closure import requires_closure, take_step
 from lowland.train.options import Options, described, plain_sgd
 
@@ -36,7 +37,7 @@ class Run:
     def __init__(self, model: nn.Module, task: Task, data: Iterable[Any], options: Options) -> None:
         self.model = model
         self.task = task.for_model(model)
-        self.data = data
+        self.data = without_last(data, self.task) if options.drop_last else data
         self.options = options
         self.file = None if options.checkpoint is None else Path(options.checkpoint)
         device = options.device
@@ -106,7 +107,11 @@ class Run:
         for batch in self._batches():
             if waiting == 0:
                 self.optimizer.zero_grad(set_to_none=True)
-            self._backward(batch)
+            try:
+                self._backward(batch)
+            except ValueError as error:
+                refuse_one_example(error)
+                raise
             self.batch += 1
             waiting += 1
             if waiting == self.options.accumulate:

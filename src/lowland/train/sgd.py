@@ -33,6 +33,7 @@ def sgd(
     channels_last: bool = False,
     accumulate: int = 1,
     clip: float | None = None,
+    drop_last: bool = False,
     seed: int = 0,
     checkpoint: PathLike | None = None,
     checkpoint_steps: int | None = None,
@@ -57,6 +58,8 @@ def sgd(
         channels_last: memory format of images and convolutions.
         accumulate: batches per optimizer step, whose gradient is the mean of theirs.
         clip: the largest norm of the gradient of what is optimised.
+        drop_last: leaves out a last batch that is smaller than the first: of one example, BatchNorm
+            can make nothing.
         seed: of dropout and other noise; the caller's random state is left as it was.
         checkpoint: a file to write the whole state to, before the first step, every 20 seconds (or
             every `checkpoint_steps` steps) and at the end, and to continue from if it is there.
@@ -86,6 +89,7 @@ def sgd(
         channels_last=channels_last,
         accumulate=accumulate,
         clip=clip,
+        drop_last=drop_last,
         seed=seed,
         checkpoint=checkpoint,
         checkpoint_steps=checkpoint_steps,

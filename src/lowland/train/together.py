@@ -19,7 +19,7 @@ from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.files import PathLike
 from lowland.progress import Progress
 from lowland.records import TrainingLog
-from lowland.train.batches import Batches
+from lowland.train.batches import Batches, without_last
 from lowland.train.members import Members
 from lowland.train.options import Collects, Options
 from lowland.train.run import Run
@@ -37,6 +37,7 @@ def sgd_members(
     schedule: Callable[[Optimizer], LRScheduler] | None = None,
     collectors: Sequence[Collects] = (),
     clip: float | None = None,
+    drop_last: bool = False,
     diverged: str = "stop",
     seed: int = 0,
     checkpoint: PathLike | None = None,
@@ -62,7 +63,7 @@ def sgd_members(
         schedule: made from the optimizer, and stepped once a step; None: constant.
         collectors: see `Collector`, with targets of `ParamLayout(members)`; `members.split` gives
             each network its part.
-        clip: the largest norm of a network's gradient.
+        clip: the largest norm of a network's gradient. drop_last: as in `sgd`.
         diverged: "stop" raises where a network's loss is NaN or infinite; "drop" sets its weights
             to 0, holds them, and goes on with the others: its losses are NaN from then on.
         seed: of dropout. checkpoint, checkpoint_steps, progress: as in `sgd`.
@@ -96,6 +97,8 @@ def sgd_members(
         raise ConfigError(f"diverged: expected 'stop' or 'drop', got {diverged!r}.")
     if len(data) != len(members):
         raise DataError(f"expected a Batches for each of {len(members)} networks, got {len(data)}.")
+    if drop_last:
+        data = [without_last(one, task) if isinstance(one, Batches) else one for one in data]
     stack = _Stack(data, device=members.weights.device)
     if stack.ragged and any(isinstance(m, _BatchNorm) for m in members.template.module.modules()):
         raise DataError(
