@@ -125,6 +125,12 @@ class Batches:
                 batch = self.transform(batch, self._generator(number, index + 1))
             yield batch
 
+    def whole(self) -> Batches:
+        """The same batches, but for a last one that is smaller than the first."""
+        made = copy(self)
+        made.drop_last = self.rows >= self.batch_size  # the only batch is not a last one
+        return made
+
     def content(self) -> str | None:
         """A hash of the first row, which tells these data from others, and lets a row be mended
         where a run stopped at it; None: of a `Dataset`, whose rows may be drawn anew."""
@@ -204,11 +210,7 @@ class WholeBatches:
 
 def without_last(data: Iterable[Any], task: Task) -> Iterable[Any]:
     """The same batches, but for a last one that is smaller than the first."""
-    if not isinstance(data, Batches):
-        return WholeBatches(data, task)
-    whole = copy(data)
-    whole.drop_last = data.rows >= data.batch_size  # a batch alone is not the last of several
-    return whole
+    return data.whole() if isinstance(data, Batches) else WholeBatches(data, task)
 
 
 def _select(tensor: Tensor, index: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.files import PathLike
 from lowland.progress import Progress
 from lowland.records import TrainingLog
-from lowland.train.batches import Batches, without_last
+from lowland.train.batches import Batches
 from lowland.train.members import Members
 from lowland.train.options import Collects, Options
 from lowland.train.run import Run
@@ -98,7 +98,7 @@ def sgd_members(
     if len(data) != len(members):
         raise DataError(f"expected a Batches for each of {len(members)} networks, got {len(data)}.")
     if drop_last:
-        data = [without_last(one, task) if isinstance(one, Batches) else one for one in data]
+        data = [one.whole() if isinstance(one, Batches) else one for one in data]
     stack = _Stack(data, device=members.weights.device)
     if stack.ragged and any(isinstance(m, _BatchNorm) for m in members.template.module.modules()):
         raise DataError(
