@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 import lowland as ll
+from lowland.evaluate.parts import part
 from tests.evaluate.test_metrics import drawn
 from tests.evaluate.test_predict import dense, scattered, small
-from tests.models import blobs
+from tests.models import TiedLM, blobs, tokens
 
 
 def predictive(probs, labels):
@@ -69,9 +70,7 @@ def test_tempering_recomputes_every_figure():
     pred = ll.predict(surface, scattered(surface.layout, 4, 2.0))
     one = ll.temper(pred, 1.0)
     assert one.metrics() == pytest.approx(pred.metrics(), abs=1e-6)
-    torch.testing.assert_close(
-        one.target_log_prob.float(), pred.target_log_prob, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(one.target_log_prob, pred.target_log_prob, atol=1e-5, rtol=1e-5)
     soft = ll.temper(pred, 5.0)
     by_hand = (pred.probs.double().log() / 5).softmax(1)
     torch.testing.assert_close(soft.probs.double(), by_hand, atol=1e-6, rtol=0)
@@ -126,6 +125,136 @@ def test_dense():
     assert t == pytest.approx(on_a_grid(flat), rel=5e-3)
     assert ll.temper(pred, t).probs.shape == probs.shape
     assert nll_at(t, pred) == pytest.approx(nll_at(t, flat), abs=1e-6)
+
+
+# -- probabilities that float32 does not hold ------------------------------------------------------
+
+
+def saturated(margin, right=9, wrong=1, samples=2, **options):
+    """Networks that are sure by `margin` nats, and right nine times in ten."""
+    net = nn.Linear(1, 2, bias=False)
+    labels = torch.tensor([0] * right + [1] * wrong)
+    rows = [(torch.ones(len(labels), 1), labels)]
+    surface = ll.LossSurface(net, ll.Classification(), rows)
+    return ll.predict(surface, torch.tensor([[margin, 0.0]] * samples), **options)
+
+
+@pytest.mark.parametrize("margin", [60.0, 100.0, 400.0, 3000.0])
+def test_a_saturated_network_is_tempered_by_its_logarithms(margin, tmp_path):
+    """exp(-400) is 0 in float32: its logarithm was taken for -87."""
+    pred = saturated(margin)
+    assert pred.metrics()["nll"] == pytest.approx(margin / 10)
+    t = ll.fit_temperature(pred)
+    assert t == pytest.approx(margin / math.log(9), rel=1e-6)
+    best = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
+    tempered = ll.temper(pred, t)
+    assert tempered.metrics()["nll"] == pytest.approx(best, abs=1e-6)
+    torch.testing.assert_close(tempered.probs[0], torch.tensor([0.9, 0.1]))
+    half = ll.temper(ll.temper(pred, 0.5), 2.0)  # there and back
+    assert half.metrics()["nll"] == pytest.approx(margin / 10)
+    again = type(pred).load(pred.save(tmp_path / "pred.npz"))
+    assert ll.fit_temperature(again) == t
+    assert ll.fit_temperature(ll.pool([pred, pred])) == pytest.approx(t, rel=1e-6)
+    assert ll.fit_temperature(part(pred, 5, 10)) == pytest.approx(margin / math.log(4), rel=1e-6)
+
+
+def test_a_temperature_of_one_changes_nothing():
+    for pred in (saturated(200.0), saturated(5.0)):
+        assert ll.temper(pred, 1.0).metrics() == pred.metrics()
+        assert torch.equal(ll.temper(pred, 1.0).target_log_prob, pred.target_log_prob)
+        assert ll.temper(pred, 1 + 1e-12).metrics()["nll"] == pytest.approx(pred.metrics()["nll"])
+
+
+def test_logarithms_are_held_where_they_are_needed():
+    assert saturated(5.0).log_probs is None
+    held = saturated(100.0)
+    torch.testing.assert_close(held.log_probs[0], torch.tensor([0.0, -100.0]))
+    assert saturated(100.0, keep="target").log_probs is None
+    assert ll.temper(held, 100.0).log_probs is None
+    # of a batch of which one row is saturated, and of one of which none is
+    net = nn.Linear(1, 2, bias=False)
+    y = torch.tensor([0])
+    rows = [(torch.full((1, 1), x), y) for x in (0.01, 1.0)]
+    surface = ll.LossSurface(net, ll.Classification(), rows)
+    weights = torch.tensor([[300.0, 0.0], [200.0, 0.0]])
+    mean = torch.log_softmax(torch.tensor([0.01, 1.0])[:, None, None] * weights.double(), 2)
+    expected = mean.logsumexp(1) - math.log(2)
+    for plan in ({"strategy": "points"}, {"strategy": "vmap", "chunk": 2}):
+        pred = ll.predict(surface, weights, **plan)
+        torch.testing.assert_close(pred.log_probs.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_images_and_tokens_that_are_saturated():
+    surface = ll.LossSurface(nn.Conv2d(2, 4, 3, padding=1), ll.Classification(), dense())
+    weights = scattered(surface.layout, 2, 60.0)
+    pred = ll.predict(surface, weights)
+    assert pred.log_probs.shape == pred.probs.shape
+    logs = []
+    for w in weights:
+        z = [surface.forward(surface.layout.materialise(w), {}, b.args, {}) for b in surface.data]
+        logs.append(torch.cat(z).double().log_softmax(1).detach())
+    logs = (torch.stack(logs).logsumexp(0) - math.log(2)).movedim(1, -1).reshape(-1, 4)
+    y = pred.targets.reshape(-1)
+    mine = nn.functional.cross_entropy(logs[y != -100] / 30, y[y != -100])
+    assert ll.temper(pred, 30.0).metrics()["nll"] == pytest.approx(float(mine), rel=1e-6)
+
+    ragged = ll.LossSurface(
+        nn.Conv2d(2, 4, 3, padding=1), ll.Classification(), dense(((4, 4), (4, 6), (5, 4)))
+    )
+    pred = ll.predict(ragged, weights)
+    assert pred.log_probs.shape == pred.probs.shape
+    assert ll.temper(pred, 30.0).metrics()["nll"] > 0
+
+    torch.manual_seed(0)
+    surface = ll.LossSurface(TiedLM(), ll.LanguageModeling(), tokens())
+    w = 40 * torch.randn(surface.layout.size)
+    pred = ll.predict(surface, w)
+    assert pred.log_probs.shape == pred.probs.shape
+    assert ll.temper(pred, 1.0).metrics() == pred.metrics()
+    rows = [
+        surface.forward(surface.layout.materialise(w), {}, b.args, b.kwargs) for b in surface.data
+    ]
+    logs = torch.cat([r[:, :-1].reshape(-1, 11) for r in rows]).double().detach()
+    keep = pred.targets != -100
+    mine = nn.functional.cross_entropy(logs[keep] / 7, pred.targets[keep])
+    assert ll.temper(pred, 7.0).metrics()["nll"] == pytest.approx(float(mine), rel=1e-6)
+
+
+@pytest.mark.parametrize("margin", [3.0, 12.0, 25.0, 400.0])
+def test_labels_of_their_own_that_are_saturated(margin):
+    """1 - p is 0 in float32 from a logit of 17 on: its logarithm was taken for -87."""
+    net = nn.Linear(1, 3, bias=False)
+    y = torch.ones(10, 3)
+    y[0] = 0.0
+    surface = ll.LossSurface(net, ll.Classification(), [(torch.ones(10, 1), y)])
+    pred = ll.predict(surface, torch.full((2, 3), margin))
+    assert pred.metrics()["nll"] == pytest.approx(
+        3 * (margin / 10 + math.log1p(math.exp(-margin))), rel=1e-6
+    )
+    assert ll.temper(pred, 1.0).metrics() == pred.metrics()
+    t = ll.fit_temperature(pred)
+    assert t == pytest.approx(margin / math.log(9), rel=1e-6)
+    best = 3 * (-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
+    assert ll.temper(pred, t).metrics()["nll"] == pytest.approx(best, rel=1e-6)
+    torch.testing.assert_close(ll.temper(pred, t).probs, torch.full((10, 3), 0.9))
+    assert ll.fit_temperature(ll.pool([pred, pred])) == pytest.approx(t, rel=1e-6)
+
+
+def test_a_bound_that_is_reached_is_told():
+    probs = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]])
+    wrong = torch.tensor([1, 1, 1])  # wrong more often than right
+    with pytest.warns(UserWarning, match=r"still falls at T = 1e\+06"):
+        assert ll.fit_temperature(_predictive(probs, wrong)) == pytest.approx(1e6)
+    ties = torch.tensor([[0.4, 0.4, 0.2], [0.8, 0.1, 0.1]])
+    with pytest.warns(UserWarning, match="still falls at T = 1e-06"):
+        assert ll.fit_temperature(_predictive(ties, torch.tensor([1, 0]))) == pytest.approx(1e-6)
+
+
+def test_zeros_whose_logarithms_nobody_knows_are_told():
+    probs = torch.tensor([[1.0, 0.0]] * 10)
+    labels = torch.tensor([0] * 9 + [1])
+    with pytest.warns(UserWarning, match="1 of 10 labels have a probability of 0"):
+        ll.fit_temperature(_predictive(probs, labels))
 
 
 def test_what_cannot_be_tempered():

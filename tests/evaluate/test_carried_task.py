@@ -86,6 +86,7 @@ def test_selective_by_other_scores(kind, score):
         torch.testing.assert_close(record.risk, ll.selective(by_hand, score=score).risk)
 
 
+@pytest.mark.filterwarnings("ignore:no temperature fits best")  # labels are random
 @pytest.mark.parametrize("kind", KINDS)
 def test_temperature(kind, stored):
     pred, probs, labels = predicted(kind)

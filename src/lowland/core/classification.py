@@ -209,6 +209,16 @@ class Classification(Task):
         column = output.reshape(-1, 1)
         return torch.cat([(-column).sigmoid(), column.sigmoid()], 1)
 
+    def log_probs(self, output: Tensor) -> Tensor:
+        """Their logarithms, which do not underflow, (N, C, ...); of independent labels those of no
+        and yes, (N, 2, C)."""
+        form = self.form_of(output, None)
+        output = wide(output)
+        if form == "multiclass":
+            return self.logits(output).log_softmax(1)
+        logits = output if form == "multilabel" else output.reshape(-1)
+        return torch.stack([F.logsigmoid(-logits), F.logsigmoid(logits)], 1)
+
     def statistics(self, output: Tensor) -> dict[str, Tensor]:
         probs = self.probs(output)
         return {"probs": probs, "expected_entropy": self.entropy(probs)}

@@ -81,6 +81,11 @@ class LanguageModeling(Task):
                 "tokenizer the model's?"
             )
 
+    def log_probs(self, output: Tensor) -> Tensor:
+        """Logarithms of probabilities, which do not underflow, a row a token."""
+        logits = wide(output[:, :-1])
+        return logits.reshape(-1, logits.shape[-1]).log_softmax(1)
+
     def statistics(self, output: Tensor) -> dict[str, Tensor]:
         logits = wide(output[:, :-1])
         probs = logits.reshape(-1, logits.shape[-1]).softmax(1)

@@ -15,6 +15,7 @@ from lowland.core import Classification, LanguageModeling, Regression, Task
 from lowland.core.language import next_tokens
 from lowland.errors import DataError, NonFiniteError
 from lowland.evaluate.errors import ErrorCurve, running_sums, some
+from lowland.evaluate.logarithms import needed
 from lowland.evaluate.metrics import (
     ClassificationSums,
     labelled_fields,
@@ -37,6 +38,7 @@ class BatchSums:
     mask: Tensor | None  # which items count; None: all
     sums: dict[str, Tensor]  # of the task's statistics, (B, ...) each
     log_sum: Tensor | None = None  # logsumexp of log-likelihoods, (items,) float64
+    log_probs: Tensor | None = None  # and of all probabilities, where they are small
 
     def log_prob(self, samples: int) -> Tensor | None:
         """Log of the mean likelihood of the items that count."""
@@ -91,6 +93,8 @@ class Average:
         bare = self.keep == "nll" and not isinstance(self.task, Regression)
         statistics = {} if bare else over_points(self.task.statistics, outputs)
         self.take(index, statistics, log_probs, target)
+        if self.keep == "probs" and "probs" in statistics:
+            self._add_all_log_probs(self.batches[index], outputs)
 
     def take(
         self,
@@ -151,6 +155,14 @@ class Average:
         if self.samples == 0:
             self.items += valid.shape[1]
 
+    def _add_all_log_probs(self, batch: BatchSums, outputs: Tensor) -> None:
+        before = batch.log_probs
+        if before is None and (self.samples or not needed(self.task, batch.sums["probs"])):
+            return  # what is not small in the first samples is not small on average
+        task: Any = self.task
+        log_probs = over_points(task.log_probs, outputs).logsumexp(0)
+        batch.log_probs = log_probs if before is None else torch.logaddexp(before, log_probs)
+
     def end(self, first: int, n: int) -> None:
         self.samples += n
         if self._unlabelled is not None:
@@ -192,6 +204,7 @@ class Summary:
         self._log_prob: list[Tensor] = []  # by batch
         self._means: dict[str, list[Tensor]] = {}  # by name and batch
         self._information: dict[str, list[Tensor]] = {}
+        self._log_probs: dict[int, Tensor] = {}  # by the number of the batch, where there are some
         self._targets: list[Any] = []
         self._curve = torch.zeros(0, dtype=torch.float64)  # log-likelihoods of s samples, summed
         self._wrong = torch.zeros(0, dtype=torch.float64)  # how many of s samples' average are
@@ -220,6 +233,9 @@ class Summary:
             self._log_prob.append(log_prob.cpu())
         if self.keep in ("probs", "target"):
             _append(self._information, _information(task, means))
+        if batch.log_probs is not None:
+            number = len(self._targets)
+            self._log_probs[number] = (batch.log_probs - math.log(self.samples)).cpu()
         if self.keep == "probs" or not by_items(task):
             _append(self._means, means)
             self._targets.append(batch.target if target is None else target.cpu())
@@ -259,6 +275,10 @@ class Summary:
                 fields["target_log_prob"] = log_prob - shift
         if self.keep == "probs":
             fields |= {"probs": means.get("probs"), "targets": target}
+            if self._log_probs:
+                every = enumerate(self._means["probs"])
+                logs = [self._log_probs.get(i, probs.log()) for i, probs in every]
+                fields["log_probs"] = joined(_padded(logs, -math.inf), _axis(task, "probs"))
             if isinstance(task, Regression):
                 fields |= _in_units(task, means, target)
         return fields
@@ -307,12 +327,13 @@ def joined(parts: list[Tensor], axis: Axis | None = None) -> Tensor:  # (N_i, ..
     return torch.cat([part.reshape(-1, part.shape[-1]) for part in lasts])
 
 
-def _padded(parts: list[Tensor]) -> list[Tensor]:  # (N_i, C_i, ...) each
+def _padded(parts: list[Tensor], value: float = 0.0) -> list[Tensor]:  # (N_i, C_i, ...) each
     """With zeros for classes that only other batches have: where a class is a place in a text."""
     most = max(part.shape[1] for part in parts)
     if all(part.shape[1] == most for part in parts):
         return parts
-    return [F.pad(part, (0, 0) * (part.ndim - 2) + (0, most - part.shape[1])) for part in parts]
+    sides = [(0, 0) * (part.ndim - 2) + (0, most - part.shape[1]) for part in parts]
+    return [F.pad(part, side, value=value) for part, side in zip(parts, sides, strict=True)]
 
 
 def ragged(parts: list[Tensor]) -> bool:

@@ -7,17 +7,17 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lowland.core import Classification, Task
+from lowland.core import Task
 from lowland.errors import DataError
-from lowland.evaluate.items import is_multilabel, items, labelled_items, pairs, task_of
+from lowland.evaluate.items import is_multilabel, items, labelled_items, task_of
+from lowland.evaluate.logarithms import log_probs_of, needed
 from lowland.evaluate.metrics import labelled_fields
 from lowland.records import Predictive
 
-_GOLDEN = (5**0.5 - 1) / 2
+_LIMITS = (1e-6, 1e6)  # of a temperature
+_HALVINGS = 60  # of their logarithms' distance, which leave the digits of float64
 
 
 def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
@@ -30,12 +30,14 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
         pred: with probabilities and targets. task: as it was predicted with; None: the one that
             the prediction carries.
 
-    Where every row is right, the NLL falls without end as T goes to 0, which says nothing about
-    other rows: T is then 1, with a warning.
+    T lies between 1e-6 and 1e6; a warning says so where the NLL still falls at one of these. Where
+    every row is right, the NLL falls without end as T goes to 0, which says nothing about other
+    rows: T is then 1, with a warning.
 
     Raises:
         DataError: a predictive without probabilities or targets.
 
+    >>> import torch
     >>> probs = torch.tensor([[0.99, 0.01], [0.99, 0.01], [0.99, 0.01], [0.01, 0.99]])
     >>> labels = torch.tensor([0, 0, 0, 0])  # right three times in four, sure at 99%
     >>> pred = Predictive("classification", 1, probs=probs, targets=labels)
@@ -43,29 +45,48 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
     4.18
     """
     probs, labels = labelled_items(pred, task)
-    log_probs = _log(probs)
-    if bool((log_probs.argmax(1) == labels).all()):
+    if bool((probs.argmax(1) == labels).all()):
         warnings.warn(
             f"all {len(labels)} validation rows are right, and no temperature fits them best: it "
             "stays 1; give more rows.",
             stacklevel=2,
         )
         return 1.0
+    zeros = int((probs.gather(1, labels[:, None]) == 0).sum()) if pred.log_probs is None else 0
+    if zeros:
+        warnings.warn(
+            f"{zeros} of {len(labels)} labels have a probability of 0, and the prediction does not "
+            "hold logarithms: the temperature may be far too low; predict again.",
+            stacklevel=2,
+        )
+    log_probs, labels = _log_items(pred, task_of(pred, task))
+    own = log_probs.gather(1, labels[:, None])[:, 0]
 
-    def nll(log_t: float) -> float:
-        return float(F.cross_entropy(log_probs / math.exp(log_t), labels))
+    def slope(log_t: float) -> float:
+        """Of the NLL in 1/T, in which it is convex: it grows with 1/T."""
+        expected = (log_probs / math.exp(log_t)).softmax(1).mul_(log_probs).sum(1)
+        return float((expected - own).mean())
 
-    # convex in 1/T, so unimodal in log T: golden section needs no derivative and cannot diverge
-    low, high = -4.0, 4.0
-    for _ in range(40):
-        width = (high - low) * _GOLDEN
-        a, b = high - width, low + width
-        low, high = (low, b) if nll(a) < nll(b) else (a, high)
+    low, high = map(math.log, _LIMITS)
+    for log_t, falls in ((high, slope(high) >= 0), (low, slope(low) <= 0)):
+        if falls:
+            warnings.warn(
+                f"no temperature fits best: the NLL still falls at T = {math.exp(log_t):g}, where "
+                "the search ends; look at the accuracy on these rows before you temper by it.",
+                stacklevel=2,
+            )
+            return math.exp(log_t)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
     return math.exp((low + high) / 2)
 
 
 def temper(pred: Predictive, temperature: float, *, task: Task | None = None) -> Predictive:
     """The predictive with its probabilities raised to 1/T and normalised, and its metrics anew.
+
+    Logarithms are those that `Predictive.log_probs` and `target_log_prob` hold, so that
+    probabilities which are 0 in float32 are tempered, too. T = 1 gives the predictive back.
 
     Args:
         pred: with probabilities. temperature: T, as `fit_temperature` gave it on validation data.
@@ -74,6 +95,7 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
     Raises:
         DataError: a predictive without probabilities, T <= 0.
 
+    >>> import torch
     >>> pred = Predictive("classification", 1, probs=torch.tensor([[0.8, 0.2]]))
     >>> temper(pred, 0.5).probs
     tensor([[0.9412, 0.0588]])
@@ -83,29 +105,34 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
         raise DataError("the predictive has no probabilities: predict with keep='probs'.")
     if not 0 < temperature < math.inf:
         raise DataError(f"temperature: expected a positive number, got {temperature}.")
-    multilabel = pred.targets is not None and is_multilabel(task, pred.probs, pred.targets)
-    if multilabel or (isinstance(task, Classification) and task.form == "multilabel"):
-        probs = (_log(pairs(pred.probs)) / temperature).softmax(1)[:, 1]
-    else:
-        probs = (_log(pred.probs) / temperature).softmax(1)
-    probs = probs.to(pred.probs.dtype)
+    if temperature == 1 and (pred.targets is None or pred.target_log_prob is not None):
+        return pred
+    log_probs = (log_probs_of(pred, task) / temperature).log_softmax(1)
+    probs = log_probs.exp()
+    probs = (probs if log_probs.shape == pred.probs.shape else probs[:, 1]).to(pred.probs.dtype)
     # per-sample probabilities are gone, so these cannot be had for the tempered average
     names = ("nll_by_samples", "error_by_samples", "entropy", "mutual_information")
     changed: dict[str, Any] = {"probs": probs, "task": task.to_dict(), **dict.fromkeys(names)}
+    changed["log_probs"] = log_probs.float() if needed(task, probs) else None
     if pred.targets is not None:
-        _, labels = items(task, probs, pred.targets)
-        if labels.ndim == 2:
-            each = (_log(pairs(pred.probs)) / temperature).log_softmax(1)  # (N, 2, C)
-            log_prob = each.gather(1, labels[:, None])[:, 0].sum(1)
-        else:
-            # of what was before: tempered probabilities may be too small for their precision
-            before, _ = items(task, pred.probs, pred.targets)
-            logs = (_log(before) / temperature).log_softmax(1)
-            log_prob = logs.gather(1, labels[:, None])[:, 0]
-        changed["target_log_prob"] = log_prob
-        changed |= labelled_fields(task, {"probs": probs}, log_prob, pred.targets)
+        logs, labels = _log_items(pred, task)
+        each = (logs / temperature).log_softmax(1).gather(1, labels[:, None])[:, 0]
+        if is_multilabel(task, pred.probs, pred.targets):
+            each = each.reshape(len(pred.targets), -1).sum(1)
+        changed["target_log_prob"] = each
+        changed |= labelled_fields(task, {"probs": probs}, each, pred.targets)
     return replace(pred, **changed)
 
 
-def _log(probs: Tensor) -> Tensor:
-    return probs.double().clamp_min(torch.finfo(torch.float32).tiny).log()
+def _log_items(pred: Predictive, task: Task) -> tuple[Tensor, Tensor]:
+    """Logarithms of probabilities (M, C) and labels (M,) of the items that count; the target's is
+    the exact one that the record holds."""
+    assert pred.probs is not None
+    assert pred.targets is not None
+    logs = log_probs_of(pred, task)
+    if is_multilabel(task, pred.probs, pred.targets):  # an item of the record has many labels
+        return logs.movedim(1, -1).reshape(-1, 2), pred.targets.long().reshape(-1)
+    rows, labels = items(task, logs, pred.targets)
+    if pred.target_log_prob is not None:
+        rows = rows.scatter(1, labels[:, None], pred.target_log_prob.double()[:, None])
+    return rows, labels

@@ -32,7 +32,7 @@ def part(pred: Predictive, start: int, stop: int, *, task: Task | None = None) -
     rows = slice(start, stop)
     found: dict[str, Any] = {"probs": pred.probs[rows], "figures": {}, "task": task.to_dict()}
     found |= {"nll_by_samples": None, "error_by_samples": None}
-    for name in ("entropy", "mutual_information", "targets"):
+    for name in ("entropy", "mutual_information", "targets", "log_probs"):
         values = getattr(pred, name)
         found[name] = None if values is None else values[rows]
     found |= {"reliability": None, "target_log_prob": None}

@@ -24,6 +24,8 @@ class Predictive(Record):
 
     Attributes:
         probs: (N, C, ...), the mean of probabilities over samples.
+        log_probs: its logarithm, where float32 does not hold a probability well enough to take it:
+            where one is below 1e-30, and of independent labels (N, 2, C), of no and yes.
         mean, variance: (N, D), of the predictive mixture, in the target's own units; `variance`
             is total: mean of variances plus variance of means.
         entropy, mutual_information: (N,), in nats: of the average, and what of it comes from
@@ -52,6 +54,7 @@ class Predictive(Record):
     figures: dict[str, float] = field(default_factory=dict)
     error_by_samples: Tensor | None = None
     task: dict[str, Any] | None = None
+    log_probs: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.task is None and self.kind in _TASKS:
