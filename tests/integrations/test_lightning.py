@@ -222,7 +222,7 @@ def test_what_cannot_be_counted_is_refused(tmp_path):
         CollectorCallback(every_steps=0)
     with pytest.raises(ConfigError, match="training has not begun"):
         _ = CollectorCallback().targets
-    with pytest.raises(ConfigError, match="the budget is inf steps"):
+    with pytest.raises(ConfigError, match="the trainer has no budget"):
         fit(tmp_path, CollectorCallback(), epochs=-1)
 
 

@@ -204,6 +204,18 @@ def test_a_checkpoint_from_before_the_callback_is_told(tmp_path):
     assert callback.targets[0].count == 1
 
 
+class Stops(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 10
+
+
+def test_the_end_of_training_says_what_was_collected(tmp_path, capsys):
+    train(tmp_path / "run", CollectorCallback(start=0.5))
+    assert "3 iterates were collected, from step 20 to step 40." in capsys.readouterr().out
+    with pytest.warns(UserWarning, match=r"ended at 25% of its budget, before start=0\.75"):
+        train(tmp_path / "stopped", CollectorCallback(), Stops())
+
+
 def test_data_without_a_length_need_steps(tmp_path):
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,24 +16,30 @@ from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.trajectory import SWAG, Collector, Every, Trajectory
 
+_ROUNDING = 1e-9  # of shares of the budget
 Target = Callable[[ParamLayout], Any] | PathLike
 
 
 class Collecting:
     """Iterates of a training run into averages and stores.
 
+    An iterate is the weights at a look of the trainer's at which they have moved since the last
+    one: one a batch, however many optimizers stepped in it.
+
     Args:
         targets: each a function of the layout, such as `SWA`, `SWAG` or
             `partial(SWAG, rank=5)`, or the path of a `Trajectory`; none: `SWAG`.
         start: share of the budget after which iterates are taken.
-        every_epochs, every_steps: how often, after steps of the optimizer; one of them.
+        every_epochs, every_steps: how often, in epochs or in iterates; one of them.
         where: which parameters, see `ParamLayout`.
 
-    >>> collecting = Collecting((), start=0.5, every_epochs=1)
+    >>> collecting = Collecting((), start=0.5, every_steps=1)
     >>> net = nn.Linear(1, 1)
-    >>> collecting.begin(net, total=4, epoch=1)
-    >>> [collecting.step(net) for _ in range(4)], collecting.targets[0].count
-    ([False, True, True, True], 3)
+    >>> collecting.begin(net)
+    >>> [collecting.step(net, step=n, share=n / 4) for n in (1, 2, 3, 4)]
+    [False, True, True, True]
+    >>> collecting.targets[0].count, collecting.end()
+    (3, '3 iterates were collected, from step 2 to step 4.')
     """
 
     def __init__(
@@ -57,6 +62,11 @@ class Collecting:
         self._where = where
         self._collector: Collector | None = None
         self._state: Mapping[str, Any] | None = None  # that came before the model
+        self._iterates = 0  # seen, of which some are taken
+        self._steps: list[int] = []  # of those that were taken in this fit
+        self._share = 0.0  # of the budget, at the last look
+        self._versions: list[tuple[int, int]] = []
+        self._tells = False  # whether they do change
 
     @property
     def targets(self) -> tuple[Any, ...]:
@@ -65,24 +75,45 @@ class Collecting:
             raise ConfigError("nothing is collected yet: training has not begun.")
         return self._collector.targets
 
-    def begin(self, model: nn.Module, *, total: float, epoch: float | None, done: int = 0) -> None:
+    def begin(
+        self,
+        model: nn.Module,
+        *,
+        budget: bool = True,
+        length: bool = True,
+        done: int = 0,
+        share: float = 0.0,
+        epoch: int = 0,
+    ) -> None:
         """Builds the targets for a model, or goes on with those of an earlier fit.
 
         Args:
-            total: steps of the budget. epoch: steps in an epoch, where that is known.
-            done: steps made before: this is a run that goes on.
+            budget: whether the trainer knows when it ends. length: whether an epoch does.
+            done, share, epoch: steps, share of the budget and epochs that were made before: this
+                is a run that goes on.
         """
+        if not budget and self._start > 0:
+            raise ConfigError(
+                f"the trainer has no budget, so that start={self._start:g} is no share of one; set "
+                "its number of epochs or steps, or start=0."
+            )
+        if not length and not self._in_steps:
+            raise ConfigError(
+                "the training data have no length, so that epochs cannot be counted; give "
+                "every_steps=."
+            )
         old, state = self._collector, self._state
-        when = self._rule(total, epoch)
+        if state is not None:
+            done = state["count"]
         if old is not None and (state is not None or old.count == done > 0):
-            collector = Collector(*old.targets, when=when)
-            collector.count = done
+            collector = old
         else:
             layout = ParamLayout(model, where=self._where)
             targets = [_made(maker, layout, done) for maker in self._makers]
-            collector = Collector(*targets, when=when)
-            collector.count = done
-            if state is None and any(when.picks(step) for step in range(1, done + 1)):
+            collector = Collector(*targets, when=Every(1))
+            collector.count, self._iterates = done, done
+            due = (done if self._in_steps else epoch) >= self._interval and share >= self._start
+            if state is None and done and due:
                 warnings.warn(
                     f"training goes on after step {done} from a checkpoint without what was "
                     "collected before: the averages begin anew.",
@@ -90,38 +121,91 @@ class Collecting:
                 )
         if state is not None:
             collector.load_state_dict(state)
-        self._collector, self._state = collector, None
+            self._iterates = state.get("iterates", done)
+        self._collector, self._state, self._steps = collector, None, []
+        self._share, self._versions = share, _versions(model)
 
-    def _rule(self, total: float, epoch: float | None) -> Every:
-        if not math.isfinite(total) or total < 1:
-            raise ConfigError(
-                f"the budget is {total} steps, so that a share of it is no step; set the trainer's "
-                "number of epochs or steps."
+    def step(self, model: nn.Module, *, step: int, share: float, epoch: int | None = None) -> bool:
+        """After each batch; says whether the iterate was taken.
+
+        Args:
+            step: how many steps of its optimizers the trainer has counted.
+            share: of the budget that is used up.
+            epoch: where one ends here, how many there were.
+        """
+        collector = self._collector
+        assert collector is not None  # begin comes first
+        versions = _versions(model)
+        changed = versions != self._versions  # by steps that the trainer need not know of
+        self._tells = self._tells or changed
+        # some optimizers write behind torch's back
+        moved = changed or (not self._tells and step > collector.count)
+        self._share, self._versions = share, versions
+        if moved:
+            self._iterates += 1
+            collector.count = max(step, collector.count + 1)
+        if self._in_steps:
+            due = moved and self._iterates % self._interval == 0
+        else:
+            due = epoch is not None and epoch % self._interval == 0
+        last = self._steps[-1] if self._steps else 0
+        if not due or share < self._start - _ROUNDING or collector.count <= last:
+            return False
+        collector.take(model)
+        self._steps.append(collector.count)
+        return True
+
+    def end(self) -> str:
+        """What was collected in this fit, in a sentence; warns where it is too little to use."""
+        taken = self._steps
+        if len(taken) > 1:
+            return (
+                f"{len(taken)} iterates were collected, from step {taken[0]} to step {taken[-1]}."
             )
-        interval = self._interval
-        if not self._in_steps:
-            if epoch is None or not math.isfinite(epoch):
-                raise ConfigError(
-                    "the training data have no length, so that epochs cannot be counted; give "
-                    "every_steps=."
-                )
-            interval *= int(epoch)
-        return Every(interval, total=int(total), start=self._start)
+        count = min((getattr(t, "count", 2) for t in self.targets), default=2)
+        if len(taken) == 1:
+            text = f"1 iterate was collected, at step {taken[0]}."
+            few = count < 2 and any(isinstance(t, SWAG) for t in self.targets)
+        else:
+            text, few = f"No iterate was collected: {self._reason()}.", True
+        if few:
+            advice = "" if not taken else " SWAG needs two: start earlier, or collect more often."
+            warnings.warn(text + advice, stacklevel=3)
+        return text
 
-    def step(self, model: nn.Module) -> bool:
-        """After each step of the optimizer; says whether the iterate was taken."""
-        assert self._collector is not None  # begin comes first
-        return self._collector.step(model)
+    def _reason(self) -> str:
+        if not self._iterates:
+            return (
+                "the weights never moved at the end of a batch; check that an optimizer steps the "
+                "parameters of this network"
+            )
+        if self._share < self._start - _ROUNDING:
+            return (
+                f"training ended at {self._share:.0%} of its budget, before start={self._start:g}; "
+                "lower start="
+            )
+        every = f"every_{'steps' if self._in_steps else 'epochs'}={self._interval}"
+        return (
+            f"with {every}, none of the {self._iterates} iterates was due after start="
+            f"{self._start:g}; collect more often, or start earlier"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Where the collection stands, for a checkpoint: plain values and tensors."""
         if self._state is not None:
             return dict(self._state)
-        return {} if self._collector is None else self._collector.state_dict()
+        if self._collector is None:
+            return {}
+        return self._collector.state_dict() | {"iterates": self._iterates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state, now or once the model is known."""
         self._state = state or None
+
+
+def _versions(model: nn.Module) -> list[tuple[int, int]]:
+    """What changes whenever a parameter is written to, or gets other data."""
+    return [(p.data_ptr(), p._version) for p in model.parameters()]
 
 
 def _made(maker: Target, layout: ParamLayout, done: int) -> Any:

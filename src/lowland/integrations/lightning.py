@@ -9,6 +9,7 @@ from typing import Any
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.utilities import rank_zero_info
 except ImportError as error:
     raise ImportError(
         'lowland.integrations.lightning needs Lightning: pip install "lowland[integrations]".'
@@ -21,17 +22,20 @@ from lowland.integrations.collecting import Collecting, Target
 class CollectorCallback(Callback):
     """Collects the iterates of a fit: `Trainer(callbacks=[CollectorCallback()])` makes SWAG.
 
-    Iterates are taken after the optimizer's step, so that none is lost at the end of training. The
-    state goes into Lightning's checkpoints, and `fit(ckpt_path=...)` goes on with it. With several
-    processes the first one collects; parameters must not be sharded.
+    Iterates are taken at the ends of batches in which the network's weights moved: after one step
+    or several, of one optimizer or several, with manual optimization too. None is lost at the end
+    of training, where Lightning logs what was collected. The state goes into Lightning's
+    checkpoints, and `fit(ckpt_path=...)` goes on with it. With several processes the first one
+    collects; parameters must not be sharded.
 
     Args:
         targets: what to collect into: functions of the layout, such as `SWA`, `SWAG` (when none is
             given) or `partial(SWAG, rank=5)`, and paths of trajectories to write.
         module: the attribute of the LightningModule that is the network, such as "net"; None: all
             of it.
-        start: share of the budget after which iterates are taken.
-        every_epochs, every_steps: how often; one epoch where neither is given.
+        start: share of the budget, of `max_steps` or `max_epochs`, after which iterates are taken.
+        every_epochs, every_steps: how often; one epoch where neither is given. Batches count as one
+            step, whatever steps in them.
         where: which parameters, see `ParamLayout`.
 
     Attributes:
@@ -54,7 +58,6 @@ class CollectorCallback(Callback):
         )
         self._module = module
         self._key = {"module": module, "every_epochs": every_epochs, "every_steps": every_steps}
-        self._step = 0  # of the trainer, when last looked at
 
     @property
     def targets(self) -> tuple[Any, ...]:
@@ -72,24 +75,42 @@ class CollectorCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Builds the targets, or goes on with those of the checkpoint."""
-        self._step = trainer.global_step
         if not trainer.is_global_zero:
             self._collecting.load_state_dict({})  # every process was given the checkpoint's
             return
+        share = _share(trainer, 0)
         self._collecting.begin(
             self._network(pl_module),
-            total=trainer.estimated_stepping_batches,
-            epoch=_steps_an_epoch(trainer),
+            budget=share is not None,
+            length=math.isfinite(trainer.num_training_batches),
             done=trainer.global_step,
+            share=share or 0.0,
+            epoch=trainer.current_epoch,
         )
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        """Counts the batches at whose end the optimizer has stepped."""
-        if trainer.global_step > self._step and trainer.is_global_zero:
-            self._collecting.step(self._network(pl_module))
-        self._step = trainer.global_step
+        """Takes the iterate where it is due."""
+        if not trainer.is_global_zero:
+            return
+        last = batch_idx + 1 == trainer.num_training_batches
+        self._collecting.step(
+            self._network(pl_module),
+            step=trainer.global_step,
+            share=_share(trainer, batch_idx + 1) or 0.0,
+            epoch=trainer.current_epoch + 1 if last else None,
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says what was collected, or warns that it is too little."""
+        if trainer.is_global_zero:
+            rank_zero_info(f"lowland: {self._collecting.end()}")
 
     def state_dict(self) -> dict[str, Any]:
         """For Lightning's checkpoints."""
@@ -100,8 +121,12 @@ class CollectorCallback(Callback):
         self._collecting.load_state_dict(state)
 
 
-def _steps_an_epoch(trainer: Trainer) -> float:
-    batches = trainer.num_training_batches
-    return (
-        math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else batches
-    )
+def _share(trainer: Trainer, batches: int) -> float | None:
+    """How much of the budget is used up after so many batches of this epoch; None: it has none."""
+    shares = []
+    if trainer.max_steps > 0:
+        shares.append(trainer.global_step / trainer.max_steps)
+    length, epochs = trainer.num_training_batches, trainer.max_epochs
+    if epochs is not None and epochs > 0 and math.isfinite(length):
+        shares.append((trainer.current_epoch + batches / max(length, 1)) / epochs)
+    return max(shares, default=None)

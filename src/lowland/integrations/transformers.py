@@ -25,7 +25,8 @@ _KIND = "trainer callback"
 class CollectorCallback(TrainerCallback):
     """Collects the iterates of a run: `Trainer(..., callbacks=[CollectorCallback()])` makes SWAG.
 
-    Iterates are taken after the optimizer's step. The state is written into each checkpoint folder
+    Iterates are taken after the optimizer's step; at the end of training it prints what was
+    collected. The state is written into each checkpoint folder
     as `lowland.safetensors`, and a run that goes on with `train(resume_from_checkpoint=...)` goes
     on with it. With several processes the first one collects; parameters must not be sharded.
 
@@ -57,6 +58,7 @@ class CollectorCallback(TrainerCallback):
             targets, start=start, every_epochs=every_epochs, every_steps=every_steps, where=where
         )
         self._resume_from = resume_from
+        self._length: int | None = None  # steps an epoch
 
     @property
     def targets(self) -> tuple[Any, ...]:
@@ -71,17 +73,35 @@ class CollectorCallback(TrainerCallback):
             file = _folder(self._resume_from or args.output_dir, state.global_step) / FILE
             if file.is_file():  # else the checkpoint is from before this callback
                 self._collecting.load_state_dict(load_tree(file, kind=_KIND))
+        self._length = _steps_an_epoch(kwargs["train_dataloader"], args.gradient_accumulation_steps)
+        step = state.global_step
         self._collecting.begin(
             kwargs["model"],
-            total=state.max_steps,
-            epoch=_steps_an_epoch(kwargs["train_dataloader"], args.gradient_accumulation_steps),
-            done=state.global_step,
+            length=self._length is not None,
+            done=step,
+            share=step / state.max_steps,
+            epoch=step // (self._length or 1),
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Counts a step of the optimizer."""
+        """Takes the iterate where it is due."""
+        if not state.is_world_process_zero:
+            return
+        step = state.global_step
+        epoch, rest = divmod(step, self._length) if self._length else (0, 1)
+        self._collecting.step(
+            kwargs["model"],
+            step=step,
+            share=step / state.max_steps,
+            epoch=None if rest else epoch,
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Says what was collected, or warns that it is too little."""
         if state.is_world_process_zero:
-            self._collecting.step(kwargs["model"])
+            text = self._collecting.end()
+            if args.should_log:
+                print(f"lowland: {text}")  # as the Trainer itself does with its last metrics
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Writes the state beside the checkpoint that was just written."""

@@ -107,12 +107,16 @@ class Collector:
         self.count += 1
         if not self.when.picks(self.count):
             return False
+        self.take(model, metrics=metrics)
+        return True
+
+    def take(self, model: nn.Module, *, metrics: Mapping[str, float] | None = None) -> None:
+        """Takes the iterate of step `count`, whatever the rule says."""
         for target in self.targets:
             if hasattr(target, "append"):
                 target.append(model, step=self.count, metrics=metrics)
             else:
                 target.update(model)
-        return True
 
     def state_dict(self) -> dict[str, Any]:
         """Where the collection stands; stores are on disk already, averages are included."""
