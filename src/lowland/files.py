@@ -7,7 +7,9 @@ without pickle: the tensors by the safetensors format, everything else as JSON i
 from __future__ import annotations
 
 import json
+import math
 import os
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +82,22 @@ def require_inside(folder: PathLike, name: str) -> Path:
     return path
 
 
+def require_no_way_out(folder: PathLike) -> None:
+    """Raises `StoreError` where a link in a folder, at any depth, leads out of it.
+
+    What is written below such a link would go into another folder.
+    """
+    root = Path(folder).resolve()
+    for place, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise StoreError(
+                    f"{path} is a link that leads out of {folder}; put what it leads to in its "
+                    "place. To keep a run on another disk, make the whole folder a link."
+                )
+
+
 def is_plain(name: str) -> bool:
     """Whether a name is that of a file in a folder, on any system: no way to another folder."""
     return name not in ("", ".", "..") and not set(name) & set("/\\:\0")
@@ -141,6 +159,63 @@ def opened(path: PathLike) -> Iterator[Any]:
             f"{path}: not a safetensors file, or a damaged one ({error}); "
             "make it again or name another file."
         ) from error
+
+
+def write_arrays(path: PathLike, arrays: dict[str, np.ndarray], *, expansion: int) -> None:
+    """Writes an .npz file, atomically: compressed, unless `read_arrays` would refuse it then."""
+    total = sum(array.nbytes for array in arrays.values())
+    with replacing(path) as temporary:
+        for save in (np.savez_compressed, np.savez):
+            with open(temporary, "wb") as file:
+                save(file, **arrays)  # type: ignore[arg-type]
+            if total <= _most_bytes(temporary, expansion):
+                break
+
+
+def read_arrays(path: PathLike, *, expansion: int | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; what their headers ask for is compared with the file first.
+
+    Args:
+        expansion: how many times the file's size all arrays together may take, where that is more
+            than 64 MiB; None: as much as the file really holds.
+
+    Raises:
+        StoreError: a damaged file, Python objects, or arrays larger than that.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file; check the path.")
+    try:
+        # opened here: NumPy leaves damaged files open
+        with open(path, "rb") as raw, zipfile.ZipFile(raw) as archive:
+            total = sum(_array_bytes(archive, member) for member in archive.infolist())
+            if expansion is not None and total > _most_bytes(path, expansion):
+                raise ValueError(f"{total:,} bytes of arrays in a file of {path.stat().st_size:,}")
+            raw.seek(0)
+            with np.load(raw, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile, zlib and NumPy have errors of many kinds
+        raise StoreError(
+            f"{path}: not an .npz file of numbers, or a damaged one ({str(error)[:200]}); make it "
+            "again or name another file."
+        ) from error
+
+
+def _most_bytes(file: Path, expansion: int) -> int:
+    return max(64 << 20, expansion * file.stat().st_size)
+
+
+def _array_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """How many bytes an array takes by its header, which must be what the archive holds."""
+    with archive.open(member) as file:
+        first = np.lib.format.read_magic(file) == (1, 0)
+        header = np.lib.format
+        read = header.read_array_header_1_0 if first else header.read_array_header_2_0
+        shape, _, dtype = read(file)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or size < 0 or file.tell() + size != member.file_size:
+            raise ValueError(f"{member.filename}: its header is not that of what it holds")
+    return size
 
 
 def save_tree(path: PathLike, tree: Any, *, kind: str) -> None:

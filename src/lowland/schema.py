@@ -10,7 +10,16 @@ import dataclasses
 import json
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from lowland.errors import StoreError
 
@@ -35,29 +44,30 @@ def parse_json(text: str | bytes, *, source: object) -> Any:
         value = json.loads(text)
     except ValueError as error:
         raise StoreError(f"{source}: damaged, or no JSON ({error}); name another file.") from error
-    except RecursionError:
-        value, deep = None, True
-    else:
-        deep = _deeper(value, MAX_DEPTH)
-    if deep:
-        raise StoreError(f"{source}: nested deeper than {MAX_DEPTH} levels; name another file.")
+    except RecursionError as error:
+        raise _too_deep(source, "name another file") from error
+    require_shallow(value, source=source)
     return value
 
 
-def _deeper(value: Any, most: int) -> bool:
-    """Whether lists and dicts are nested deeper than so many levels: without a recursion."""
+def require_shallow(value: Any, *, source: object, advice: str = "name another file") -> None:
+    """Raises `StoreError` where lists and dicts are nested too deep to walk through them."""
     level = [value]
-    for _ in range(most + 1):
+    for _ in range(MAX_DEPTH + 1):
         level = [child for node in level for child in _children(node)]
         if not level:
-            return False
-    return True
+            return
+    raise _too_deep(source, advice)
+
+
+def _too_deep(source: object, advice: str) -> StoreError:
+    return StoreError(f"{source}: nested deeper than {MAX_DEPTH} levels; {advice}.")
 
 
 def _children(node: Any) -> Iterable[Any]:
     if isinstance(node, dict):
         return node.values()
-    return node if isinstance(node, list) else ()
+    return node if isinstance(node, list | tuple) else ()
 
 
 def require(value: Any, form: Any, *, source: object, advice: str = "name another file") -> None:
@@ -114,7 +124,9 @@ def _fields(value: Any, form: Any, place: str) -> str | None:
         return _at(place, f"expected fields by name, got {_short(value)}")
     hints = get_type_hints(form)
     if is_typeddict(form):
-        needed: Iterable[str] = form.__required_keys__
+        # __required_keys__ is wrong where annotations are postponed
+        whole = get_type_hints(form, include_extras=True)
+        needed = [name for name, hint in whole.items() if get_origin(hint) is not NotRequired]
     else:
         fields = [f for f in dataclasses.fields(form) if f.init]
         hints = {f.name: hints[f.name] for f in fields}
@@ -122,10 +134,10 @@ def _fields(value: Any, form: Any, place: str) -> str | None:
         needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
     for name in value:
         if name not in hints:
-            return _at(place, f"unknown field {_short(name)}, as of another version of lowland")
+            return _at(place, f"of another version of lowland (unknown field {_short(name)})")
     for name in sorted(needed):
         if name not in value:
-            return _at(place, f"no field {name!r}, as of another version of lowland")
+            return _at(place, f"of another version of lowland (no field {name!r})")
     return _first(mismatch(value[name], hints[name], _join(place, name)) for name in value)
 
 

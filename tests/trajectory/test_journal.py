@@ -99,8 +99,9 @@ def test_a_temporary_file_that_is_a_link_is_not_written_through(tmp_path):
     thesis = tmp_path / "thesis.txt"
     thesis.write_text("years!")
     store = filled(tmp_path / "run", 1)
-    (tmp_path / "run" / ".000001.safetensors.tmp").symlink_to(thesis)
+    (tmp_path / "run" / "..000001.safetensors.new.tmp").symlink_to(thesis)
     append_the_rest(store, 2)
+    check_iterates(store, 2)
     (tmp_path / ".a.txt.tmp").symlink_to(thesis)
     write_text(tmp_path / "a.txt", "new")
     assert thesis.read_text() == "years!"
@@ -242,6 +243,18 @@ def test_a_file_without_weights_is_named(tmp_path):
         forged(path, 2, size=file.stat().st_size, crc=checksum(file))
         with pytest.raises(LowlandError, match=r"000001\.safetensors: expected weights in"):
             Trajectory.open(path)[1]
+
+
+def test_an_iterate_that_has_not_its_name_yet_is_read_and_named_by_the_next(tmp_path):
+    """A kill between the line of an iterate and the name of its file."""
+    path = tmp_path / "run"
+    filled(path, 2)
+    (path / "000001.safetensors").rename(path / ".000001.safetensors.new")
+    store = Trajectory.open(path)
+    check_iterates(store, 2)
+    append_the_rest(store, 3)
+    check_iterates(Trajectory.open(path), 3)
+    assert ".000001.safetensors.new" not in files(path)
 
 
 def test_layouts_come_back_from_their_description():

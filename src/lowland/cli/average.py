@@ -22,6 +22,7 @@ from lowland.cli.config import read_config
 from lowland.cli.contents import report
 from lowland.cli.judge import Judge
 from lowland.cli.show import Bars, say, show
+from lowland.cli.trust import Trust, require_trusted
 from lowland.core import ParamLayout
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, LowlandError
@@ -42,6 +43,7 @@ class Averages:
     where: str | None = None
     config: Path | None = None
     each: bool = False
+    trust: bool = False
 
 
 def average(
@@ -144,6 +146,7 @@ def average(
             "together. Nothing is imported or written.",
         ),
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Average checkpoints that are on disk already: SWA and SWAG, with no training.
 
@@ -168,7 +171,7 @@ def average(
     output = Output(out.expanduser(), chosen)
     try:
         with using_threads(torch.get_num_threads()):  # a configuration chooses its own inside
-            _average(chosen, Averages(rank, swag, ema, where, config, each), output, console)
+            _average(chosen, Averages(rank, swag, ema, where, config, each, trust), output, console)
     finally:
         _scratch(output).unlink(missing_ok=True)
 
@@ -179,7 +182,9 @@ def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -
     if what.config is None:
         layout = layout_of(last.tensors, where=what.where, kinds=last.kinds)
     else:
-        judge = Judge(read_config(what.config), last.tensors, what.where)
+        config = read_config(what.config)
+        require_trusted(config, file=what.config, trust=what.trust)
+        judge = Judge(config, last.tensors, what.where)
         layout, last = judge.layout, last.of_model(judge.last)
         require_whole({*layout.names, *layout.aliases}, last.kinds)
         torch.set_num_threads(judge.setup.threads())

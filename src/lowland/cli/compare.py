@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 
 from lowland import plots
@@ -15,12 +14,13 @@ from lowland.cli.opened import Opened, open_runs
 from lowland.cli.over_runs import shared_networks
 from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
 from lowland.cli.show import Bars, say, show_figures
+from lowland.cli.stored import write_yaml
 from lowland.cli.strange import NOISE, Asked
 from lowland.cli.summary import Summary
+from lowland.cli.trust import Trust
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS
-from lowland.files import write_text
 from lowland.records import Table
 
 _RECORD = "compare.yaml"
@@ -76,6 +76,7 @@ def compare(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the corruptions' and sets' noise.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Judge the uncertainty of finished runs: corrupted and strange rows, selective prediction.
 
@@ -89,7 +90,7 @@ def compare(
         rows=rows,
         seed=seed,
     )
-    execute(open_runs(runs), asked, None if out is None else out.expanduser())
+    execute(open_runs(runs, trust=trust), asked, None if out is None else out.expanduser())
 
 
 def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
@@ -155,7 +156,7 @@ def _write(
         "asked": {**vars(asked), "strengths": list(asked.strengths)},
         "versions": versions(),
     }
-    write_text(place / _RECORD, yaml.safe_dump(body, sort_keys=False))
+    write_yaml(place / _RECORD, body, form="lowland-compare-1")
     records = place / "records"
     # what was asked for before, and is not now, would stand beside it
     tabled = ("differences.json", "shift.json", "shift-*.json", "ood.json", "selective-*.npz")

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from lowland.core.threads import MAX_THREADS
 from lowland.errors import ConfigError, LowlandError
 
 _S = TypeVar("_S", bound="Section")
@@ -42,7 +43,7 @@ Method = Literal[
 ]
 BY_REQUEST = ("espro", "subspace")  # cost several times what the others do
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Threads = Annotated[int, Field(ge=1, le=1024)]  # torch crashes on tens of thousands
+Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
 
 
 class Section(BaseModel):
@@ -103,7 +104,7 @@ def told(error: Exception) -> str:
     """An error in one line, with its place in the user's code, or else in ours."""
     if isinstance(error, LowlandError):
         return str(error)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _written(f.filename)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_project(f.filename)]
     own = [f for f in frames if not _ours(f.filename)] or frames
     place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {_line(error)}{place}"
@@ -112,14 +113,15 @@ def told(error: Exception) -> str:
 def users_own(error: Exception) -> bool:
     """Whether an error was raised in code of the user's, or in what that called."""
     frames = [f.filename for f in traceback.extract_tb(error.__traceback__)]
-    mine = [not _ours(name) for name in frames if _written(name)]
+    mine = [not _ours(name) for name in frames if is_project(name)]
     return bool(mine) and mine[-1]
 
 
-def _written(file: str) -> bool:
+def is_project(file: str) -> bool:
     """Whether a file is somebody's project: no installed package, no standard library."""
     library = sysconfig.get_path("stdlib")
-    return "site-packages" not in file and not file.startswith((library, "<"))
+    builtin = file in ("built-in", "frozen")
+    return not builtin and "site-packages" not in file and not file.startswith((library, "<"))
 
 
 def _ours(file: str) -> bool:

@@ -17,6 +17,7 @@ from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.show import Bars, say, show_figures
 from lowland.cli.stage import names_in
+from lowland.cli.trust import Trust
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.geometry import Curve, Line
@@ -75,6 +76,7 @@ def connect(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the fit's batches.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Join two networks by curves of low loss, and measure loss and error along them.
 
@@ -87,14 +89,16 @@ def connect(
     if not 0 < lr < math.inf:
         raise ConfigError(f"--lr: expected a positive number, got {lr}.")
     asked = Joining(kinds, bends, epochs or 0, lr, points, rows, align, seed)
-    execute(join(runs, ends, out), asked)
+    execute(join(runs, ends, out, trust=trust), asked)
 
 
-def join(runs: list[Path], ends: str | None, out: Path | None) -> Connection:
+def join(
+    runs: list[Path], ends: str | None, out: Path | None, *, trust: bool = False
+) -> Connection:
     """Which networks are meant, and where their curves go."""
     if len(runs) > 2:
         raise ConfigError(f"expected one run or two, got {len(runs)}.")
-    opened = open_runs(runs)
+    opened = open_runs(runs, trust=trust)
     first = opened[0].folder.path
     place = out or (first / "connect" if len(runs) == 1 else first.parent / "connect")
     return Connection(place.expanduser(), opened, _ends(opened, ends))

@@ -10,22 +10,39 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-import yaml
 from torch import Tensor, nn
 
 from lowland.cli.config import Config, check_config
+from lowland.cli.stored import read_yaml, write_yaml
 from lowland.core import ParamLayout, Point
 from lowland.core.layout import clean, clean_names
 from lowland.errors import ConfigError, StoreError
-from lowland.files import read_tensors, write_tensors, write_text
+from lowland.files import read_tensors, require_no_way_out, write_tensors
 from lowland.schema import parse_json, require
 
 CONFIG = "config.yaml"
+FORMAT = "lowland-run-1"
 _ABSENT = object()
 _FREE = {"out", "repeat", "connect"}  # settings that may differ when a run goes on
 _BUFFER = "buffer/"  # before the names of buffers, in files of earlier versions
+
+
+class RanWith(TypedDict):
+    """What a run ran with."""
+
+    threads: int
+    versions: NotRequired[dict[str, str]]
+    python: NotRequired[str]
+    started: NotRequired[str]
+
+
+class Stored(TypedDict):
+    """What config.yaml holds."""
+
+    settings: dict[str, Any]
+    ran_with: RanWith
 
 
 class RunFolder:
@@ -48,6 +65,7 @@ class RunFolder:
                 "back, or name another folder with out=FOLDER."
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        require_no_way_out(self.path)
         with locked(self.path):
             yield
 
@@ -73,16 +91,9 @@ class RunFolder:
     def ran(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The settings of the run that is there, and what it ran with."""
         file = self.path / CONFIG
-        try:
-            body = yaml.safe_load(file.read_text(encoding="utf-8"))
-            settings, ran = dict(body["settings"]), dict(body["ran_with"])
-            int(ran["threads"])
-        except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(
-                f"{file}: damaged, or not of a run; put it back, or name another folder with "
-                "out=FOLDER."
-            ) from error
-        return settings, ran
+        advice = "put it back, or name another folder with out=FOLDER"
+        body = read_yaml(file, Stored, form=FORMAT, advice=advice)
+        return body["settings"], body["ran_with"]
 
     def begin(self, config: Config, threads: int) -> dict[str, Any]:
         """Records the settings, and what the run runs with."""
@@ -94,7 +105,7 @@ class RunFolder:
         }
         # as Python has it: JSON would make words of keys and nothing of infinity
         body = {"settings": config.model_dump(), "ran_with": ran}
-        write_text(self.path / CONFIG, yaml.safe_dump(body, sort_keys=False))
+        write_yaml(self.path / CONFIG, body, form=FORMAT)
         return ran
 
     def event(self, what: str, **details: Any) -> None:

@@ -323,13 +323,14 @@ class Modes:
             return Trajectory.create(path, self.setup.layout)
         if not checkpoint.is_file():
             raise StoreError(f"{checkpoint} is missing, but {path} has iterates; {_again(name)}")
-        with warnings.catch_warnings():  # what is behind its end is trained again
-            warnings.filterwarnings("ignore", ".* has no line for ")
-            return self._open(name)
+        return self._open(name)
 
     def _open(self, name: str) -> Trajectory:
         try:
-            return Trajectory.open(self._store_path(name), layout=self.setup.layout)
+            # what lies behind its end is trained again, or counted as missing
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".* has no line for ")
+                return Trajectory.open(self._store_path(name), layout=self.setup.layout)
         except StoreError as error:
             raise _told(error, name) from error
 

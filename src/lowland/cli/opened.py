@@ -8,7 +8,9 @@ from pathlib import Path
 
 from lowland.cli.config import Config, check_config, importable
 from lowland.cli.folder import CONFIG, RunFolder, differences
+from lowland.cli.trust import require_trusted
 from lowland.errors import ConfigError
+from lowland.files import require_no_way_out
 
 FREE = {
     "out",
@@ -29,10 +31,13 @@ class Opened:
     threads: int
 
 
-def open_runs(paths: Sequence[Path]) -> list[Opened]:
+def open_runs(paths: Sequence[Path], *, trust: bool = False) -> list[Opened]:
     """Reads run folders, which must be done, and of the same settings but for the seed.
 
+    `trust`: call what their configurations name, though it was not run here.
+
     Raises:
+        UntrustedError: a run from elsewhere, without `trust`.
         ConfigError: no run folder, a run that is not done, other settings, a seed that comes twice.
     """
     importable(Path.cwd())
@@ -55,6 +60,8 @@ def open_runs(paths: Sequence[Path]) -> list[Opened]:
                 "run one of them with another seed=."
             )
         seen[seed] = run.name
+    for run in runs:
+        require_trusted(run.config, file=run.folder.path / CONFIG, trust=trust)
     return runs
 
 
@@ -64,6 +71,7 @@ def _open(path: Path, name: str) -> Opened:
         raise ConfigError(
             f"{path} is not a run folder: it holds no {CONFIG}; name one that `lowland run` made."
         )
+    require_no_way_out(folder.path)
     settings, ran = folder.ran()
     config = check_config(settings, where=str(folder.path / CONFIG))
     for method in config.methods:

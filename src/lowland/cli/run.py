@@ -22,6 +22,7 @@ from lowland.cli.scan import View
 from lowland.cli.scan import execute as draw_plane
 from lowland.cli.setup import Setup
 from lowland.cli.show import Bars, say, show
+from lowland.cli.trust import remember
 from lowland.core.threads import using_threads
 from lowland.records import Table
 
@@ -48,6 +49,7 @@ def execute(config: Config) -> Table:
     """Does what `lowland run` does for a checked configuration."""
     console = Console()
     folder = RunFolder(Path(config.out).expanduser())
+    remember(config)
     setup = Setup(config)
     methods = Methods(Modes(setup, folder))
     methods.check()
@@ -87,7 +89,7 @@ def _join(setup: Setup, asked: Connect, folder: RunFolder, threads: int) -> None
     if asked.resolution:
         options = {"resolution": asked.resolution, "refine": 0.02, "count": asked.rows}
         place = joined.path / "plane"
-        draw_plane(View.through(joined, [], None), options, "train", place)
+        draw_plane(View.through(joined, joined.runs, None), options, "train", place)
 
 
 def _left_out(methods: Methods, console: Console) -> None:

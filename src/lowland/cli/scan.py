@@ -18,6 +18,7 @@ from lowland.cli.show import Bars, say
 from lowland.cli.simplexes import Simplexes
 from lowland.cli.stage import Stage, load, names_in
 from lowland.cli.subspaces import Subspaces
+from lowland.cli.trust import Trust
 from lowland.core import Point
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
@@ -80,6 +81,7 @@ def scan(
         typer.Option(metavar="FOLDER", help="Where it goes: scan/PLANE in the first folder."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of a random plane.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Draw the loss surface on a plane through networks.
 
@@ -87,7 +89,7 @@ def scan(
     """
     if split not in ("train", "test"):
         raise ConfigError(f"--split: expected train or test, got {split!r}.")
-    view = View.of(runs, plane, around=around, walk=walk, seed=seed)
+    view = View.of(runs, plane, trust=trust, around=around, walk=walk, seed=seed)
     name = f"{view.name}{'-test' if split == 'test' else ''}"
     place = out.expanduser() if out else runs[0].expanduser() / "scan" / name
     options = {
@@ -111,16 +113,17 @@ class View:
     overlays: dict[str, Any]
 
     @classmethod
-    def of(cls, runs: list[Path], plane: str | None, **options: Any) -> View:
+    def of(cls, runs: list[Path], plane: str | None, *, trust: bool, **options: Any) -> View:
         """What the command line asks for."""
-        return cls.through(_stage(runs, plane), runs, plane, **options)
+        stage = _stage(runs, plane, trust=trust)
+        opened = stage.runs if stage else open_runs(runs, trust=trust)
+        return cls.through(stage, opened, plane, **options)
 
     @classmethod
     def through(
-        cls, joined: Stage | None, runs: list[Path], plane: str | None, **options: Any
+        cls, joined: Stage | None, opened: list[Opened], plane: str | None, **options: Any
     ) -> View:
-        """The same, with the curves or simplexes that are meant."""
-        opened = joined.runs if joined else open_runs(runs)
+        """The same, with the runs, and the curves or simplexes that are meant."""
         setup = joined.setup if joined else Setup(opened[0].config)
         words = [word.strip() for word in (plane or "").split(",") if word.strip()]
         if not words:
@@ -191,14 +194,14 @@ def draw(found: SurfaceResult, folder: Path) -> list[str]:
     return done
 
 
-def _stage(runs: list[Path], plane: str | None) -> Stage | None:
+def _stage(runs: list[Path], plane: str | None, *, trust: bool) -> Stage | None:
     """The curves or simplexes that are meant, where any are."""
     if len(runs) > 1:
         return None
     path = runs[0].expanduser()
     for kind in STAGES:
         if kind.is_at(path):
-            return kind.open(path)
+            return kind.open(path, trust=trust)
     words = [word.strip() for word in (plane or "").split(",")]
     for kind in STAGES:
         meant = any(map(kind.owns, words))
@@ -209,7 +212,7 @@ def _stage(runs: list[Path], plane: str | None) -> Stage | None:
                 f"the place of the run: {', '.join(map(str, there))}."
             )
         if (meant or plane is None) and len(there) == 1:
-            found = kind.open(there[0])
+            found = kind.open(there[0], trust=trust)
             if meant or set(found.plane()) <= found.named().keys():  # enough for a plane
                 return found
         elif meant:

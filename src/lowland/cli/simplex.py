@@ -18,6 +18,7 @@ from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.show import Bars, say, show_figures
 from lowland.cli.simplexes import COMPLEX, Simplexes, grown, kept
+from lowland.cli.trust import Trust
 from lowland.core import Point
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
@@ -95,6 +96,7 @@ def simplex(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Grow simplexes of low loss, and average over them.
 
@@ -118,7 +120,7 @@ def simplex(
         },
         where="the options",
     )
-    opened = open_runs(runs)
+    opened = open_runs(runs, trust=trust)
     first = opened[0].folder.path
     place = out or (first / "simplex" if len(runs) == 1 else first.parent / "simplex")
     names = _names(opened, around, joined=connectors is not None)

@@ -7,19 +7,34 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
-import yaml
 from torch import Tensor
 
 from lowland.cli.folder import CONFIG, RunFolder, differences, versions
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.setup import Setup
+from lowland.cli.stored import read_yaml, write_yaml
+from lowland.cli.trust import UntrustedError
 from lowland.core import Point
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.conditions import print_of
-from lowland.files import write_text
+from lowland.files import require_no_way_out
 from lowland.geometry import Curve
+from lowland.schema import require
+
+FORMAT = "lowland-stage-1"
+_NAMES = "names"
+
+
+class Stored(TypedDict):
+    """What COMMAND.yaml holds, with the stage's own key for the names."""
+
+    runs: list[str]
+    names: list[str]
+    asked: dict[str, Any]
+    weights: NotRequired[list[Any]]
+    versions: NotRequired[dict[str, str]]
 
 
 class Stage(ABC):
@@ -48,11 +63,15 @@ class Stage(ABC):
         self.setup = setup or Setup(self.runs[0].config)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """One that is there."""
+    def open(cls, path: Path, *, trust: bool = False) -> Self:
+        """One that is there; its runs are opened as `open_runs` does."""
         body = cls.read(path)
+        require_no_way_out(path)
         try:
-            runs = open_runs([Path(os.path.normpath(path / run)) for run in body["runs"]])
+            paths = [Path(os.path.normpath(path / run)) for run in body["runs"]]
+            runs = open_runs(paths, trust=trust)
+        except UntrustedError:
+            raise
         except ConfigError as error:
             raise ConfigError(
                 f"{cls.file(path)} names runs that are not there ({error}); move them along, or "
@@ -79,15 +98,12 @@ class Stage(ABC):
     def read(cls, path: Path) -> dict[str, Any]:
         """Its settings as they stand."""
         file = cls.file(path)
-        try:
-            body = yaml.safe_load(file.read_text(encoding="utf-8"))
-            list(body["runs"]), list(body[cls.key]), dict(body["asked"])
-        except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
-            raise StoreError(
-                f"{file}: damaged, or not of `lowland {cls.command}`; name another folder, or "
-                "delete this one and run the command again."
-            ) from error
-        return dict(body)
+        advice = "name another folder, or delete this one and run the command again"
+        body = read_yaml(file, dict[str, Any], form=FORMAT, advice=advice)
+        body[_NAMES] = body.pop(cls.key, None)
+        require(body, Stored, source=file, advice=advice)
+        body[cls.key] = body.pop(_NAMES)
+        return body
 
     def claim(self, asked: dict[str, Any]) -> None:
         """Writes the settings; raises `ConfigError` where others are there."""
@@ -105,8 +121,7 @@ class Stage(ABC):
                     f"{self.path} is not empty, and no folder of {self.makes}; name another with "
                     "--out."
                 )
-            text = yaml.safe_dump(body | {"versions": versions()}, sort_keys=False)
-            write_text(file, text)
+            write_yaml(file, body | {"versions": versions()}, form=FORMAT)
             return
         there = self.read(self.path)
         body = {k: v for k, v in body.items() if k != "weights" or k in there}

@@ -19,6 +19,7 @@ from lowland.cli.folder import locked
 from lowland.cli.opened import open_runs
 from lowland.cli.show import Bars, say, show_figures
 from lowland.cli.subspaces import Subspaces
+from lowland.cli.trust import Trust
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, LowlandError, StoreError
 from lowland.evaluate.conditions import print_of
@@ -89,6 +90,7 @@ def subspace(
         typer.Option(metavar="FOLDER", help="Where it goes: RUN/subspace/KIND-SAMPLER."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Sample the posterior in a subspace of the weights, and average over it.
 
@@ -108,12 +110,13 @@ def subspace(
         },
         where="the options",
     )
-    (opened,) = open_runs([run])
+    (opened,) = open_runs([run], trust=trust)
     place = out or opened.folder.path / "subspace" / f"{kind}-{sampler}"
     names = subspaces.middle(opened.folder, asked.kind, around)
     stage = Subspaces(place.expanduser(), [opened], names)
     joined = (curve or opened.folder.path / "connect").expanduser()
-    execute(stage, asked, walk=walk, joined=joined, draws=draws, plane=plane, seed=seed)
+    bend = _curve(joined, trust=trust) if asked.kind == "curve" else None
+    execute(stage, asked, walk=walk, curve=bend, draws=draws, plane=plane, seed=seed)
 
 
 def execute(
@@ -121,7 +124,7 @@ def execute(
     asked: Inference,
     *,
     walk: str,
-    joined: Path,
+    curve: Curve | None,
     draws: int,
     plane: bool = True,
     seed: int,
@@ -129,7 +132,6 @@ def execute(
     """Does what `lowland subspace` does."""
     console = Console()
     store = _walk(stage, walk) if asked.kind == "pca" else None
-    curve = _curve(joined) if asked.kind == "curve" else None
     weights = stage.weights()
     # before the folder is taken: nothing else would fit it then
     subspaces.require(stage.setup, asked, walk=store, curve=curve)
@@ -211,13 +213,14 @@ def _walk(stage: Subspaces, name: str) -> Trajectory:
         raise ConfigError(f"--kind pca: {error} A run of the method swa keeps iterates.") from error
 
 
-def _curve(joined: Path) -> Curve:
+def _curve(joined: Path, *, trust: bool) -> Curve:
     if not Connection.is_at(joined):
         raise ConfigError(
             f"--kind curve: {joined} holds no curve; run `lowland connect` first, or name its "
             "folder with --curve."
         )
-    fitted = [c for kind, c in Connection.open(joined).curves().items() if kind != "line"]
+    curves = Connection.open(joined, trust=trust).curves()
+    fitted = [curve for kind, curve in curves.items() if kind != "line"]
     if not fitted:
         raise ConfigError(
             f"--kind curve: {joined} holds a line alone; run `lowland connect --kind bezier`."

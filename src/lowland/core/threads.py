@@ -7,6 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
+from lowland.errors import ConfigError
+
+MAX_THREADS = 1024  # torch crashes on tens of thousands, which a file may ask for
+
 
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
@@ -20,6 +24,8 @@ def using_threads(count: int) -> Iterator[None]:
     ...     torch.get_num_threads()
     1
     """
+    if not 1 <= count <= MAX_THREADS:
+        raise ConfigError(f"threads: expected 1 to {MAX_THREADS}, got {count}.")
     before = torch.get_num_threads()
     _set(count)
     try:

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Point
-from lowland.core.data import concatenate, joinable, map_tensors, nbytes
+from lowland.core.data import concatenate, free_memory, joinable, map_tensors, nbytes
 from lowland.core.layout import inner
 from lowland.core.task import rows
 from lowland.core.threads import using_threads
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.batched import vmapped
 from lowland.evaluate.evaluator import run, stacked_statistics
 from lowland.evaluate.nll import likelihoods, settled
@@ -25,11 +25,20 @@ from lowland.evaluate.planner import SMALL, STRATEGIES, Plan, own_point, plan, t
 from lowland.evaluate.traced import traced
 from lowland.geometry import Shape
 from lowland.geometry.base import combined
+from lowland.schema import require
 
 _PIECE = 4096  # rows at once: activations of more leave the cache
 _MOST = 1 << 28  # bytes that are put together: there are two of them for a moment
 _STREAMED = 32  # points that see the rows together as they are read
 _OFTEN = 200  # calls with as many points, after which tracing pays
+
+
+class Memory(TypedDict):
+    """How a likelihood was planned, in files."""
+
+    plans: dict[str, tuple[str, int, int]]
+    seen: dict[str, int]
+    bare: NotRequired[list[int]]
 
 
 class LogLikelihood:
@@ -128,7 +137,12 @@ class LogLikelihood:
         return {"plans": plans, "seen": seen, "bare": list(self._bare)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on as what `state_dict` is of."""
+        """Goes on as what `state_dict` is of; raises `StoreError` for what is none."""
+        require(state, Memory, source="how a likelihood was planned")
+        w = self._own.weights
+        for size in state.get("bare", ()):
+            if not 0 < size * w.numel() * w.element_size() < free_memory(w.device):
+                raise StoreError(f"{size} points at once do not fit into memory; start anew.")
         self._plans = {int(key): Plan(*values) for key, values in state["plans"].items()}
         self._seen = {int(n): calls for n, calls in state["seen"].items()}
         self._bare = {size: self._traced(size) for size in state.get("bare", ())}

@@ -31,7 +31,6 @@ from lowland.evaluate.batched import vmapped
 
 STRATEGIES = ("points", "batches", "vmap")
 SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
-_THREADS = 1024
 _LARGE = 0.1  # above which they cannot even if two threads get into each other's way
 _TINY = 1e-4
 _CHUNKS = (4, 16, 64, 256)
@@ -53,11 +52,10 @@ class Plan:
     seconds: float | None = None  # a point and batch, where it was timed
 
     def __post_init__(self) -> None:
-        # files keep plans, and torch crashes on tens of thousands of threads
-        if self.strategy not in STRATEGIES or self.chunk < 1 or not 1 <= self.threads <= _THREADS:
+        if self.strategy not in STRATEGIES or self.chunk < 1:  # files keep plans
             raise ConfigError(
-                f"plan: expected one of {', '.join(STRATEGIES)}, a chunk of at least 1 and 1 to "
-                f"{_THREADS} threads, got {self.strategy!r}, {self.chunk} and {self.threads}."
+                f"plan: expected one of {', '.join(STRATEGIES)} and a chunk of at least 1, got "
+                f"{self.strategy!r} and {self.chunk}."
             )
 
     def running(self) -> AbstractContextManager[None]:

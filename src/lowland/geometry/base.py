@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Literal, NotRequired, Self, TypedDict
 
 import torch
 from torch import Tensor
@@ -17,9 +17,30 @@ from torch import Tensor
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError, LowlandError, NonFiniteError, StoreError
-from lowland.files import PathLike, load_tree, save_tree
+from lowland.files import PathLike, load_tree, restoring, save_tree
 
 KIND = "shape"
+
+
+class Body(TypedDict):
+    """What a shape consists of, in a file: of each kind some."""
+
+    anchors: Tensor
+    free: tuple[bool, ...]
+    buffered: NotRequired[bool]
+    k: NotRequired[int]
+    cells: NotRequired[tuple[tuple[int, ...], ...]]
+    weights: NotRequired[Literal["volume", "equal"]]
+    marks: NotRequired[Tensor]
+
+
+class Stored(TypedDict):
+    """A shape in a file."""
+
+    shape: str
+    body: Body
+
+
 _SHAPES: dict[str, type[Shape]] = {}
 
 
@@ -165,12 +186,23 @@ class Shape(ABC):
     @classmethod
     def load(cls, path: PathLike) -> Self:
         """Reads a shape of this class, or of any below it: `Shape.load` reads all."""
-        tree = load_tree(path, kind=KIND)
+        tree = load_tree(path, kind=KIND, form=Stored)
         found = _SHAPES.get(tree["shape"])
         if found is None or not issubclass(found, cls):
-            raise StoreError(f"{path}: expected a {cls.__name__}, found a {tree['shape']}.")
+            raise StoreError(f"{path}: expected a {cls.__name__}, found a {tree['shape'][:60]}.")
+        body = tree["body"]
+        anchors = body["anchors"]
+        count = len(anchors) if anchors.ndim == 2 else 0
+        vertices = {vertex for cell in body.get("cells", ()) for vertex in cell}
+        if not count or not anchors.is_floating_point() or not vertices <= set(range(count)):
+            raise StoreError(
+                f"{path}: anchors: expected floating-point weights (A, P), and cells of these, got "
+                f"{tuple(anchors.shape)} {anchors.dtype}; name another file."
+            )
         made = found.__new__(found)
-        vars(made).update(tree["body"] | {"log": None})
+        with restoring(path, found.__name__):
+            Shape.__init__(made, anchors, free=body["free"])
+            vars(made).update(body | {"log": None})
         return made
 
     def _vectors(self, w: Tensor | Point) -> Tensor:  # (P,) or (n, P)

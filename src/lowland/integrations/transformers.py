@@ -15,7 +15,7 @@ except ImportError as error:
     ) from error
 
 from lowland.core.layout import Where
-from lowland.files import load_tree, save_tree
+from lowland.files import load_tree, restoring, save_tree
 from lowland.integrations.collecting import Collecting, Target
 
 FILE = "lowland.safetensors"  # in each checkpoint folder
@@ -72,7 +72,8 @@ class CollectorCallback(TrainerCallback):
         if state.global_step:
             file = _folder(self._resume_from or args.output_dir, state.global_step) / FILE
             if file.is_file():  # else the checkpoint is from before this callback
-                self._collecting.load_state_dict(load_tree(file, kind=_KIND))
+                with restoring(file, _KIND):
+                    self._collecting.load_state_dict(load_tree(file, kind=_KIND))
         self._length = _steps_an_epoch(kwargs["train_dataloader"], args.gradient_accumulation_steps)
         step = state.global_step
         self._collecting.begin(

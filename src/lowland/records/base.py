@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lowland.errors import StoreError
-from lowland.files import PathLike, replacing, write_text
+from lowland.errors import DataError, StoreError
+from lowland.files import PathLike, read_arrays, write_arrays, write_text
+from lowland.schema import MAX_TEXT, mismatch, parse_json, require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+FORMAT = "lowland-record-1"
+_HEADER = "record.json"  # of an .npz file
+_EXPANSION = 32  # how many times its file a record may take in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,41 +36,51 @@ class Record:
         """Writes the record, atomically; a path without ending becomes `.npz`."""
         path = Path(path)
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        kind = {"format": FORMAT, "record": type(self).__name__}
         if path.suffix == ".json":
-            body = {"record": type(self).__name__, **_lists(values)}
-            write_text(path, json.dumps(body, indent=1) + "\n")
+            text = json.dumps(kind | _lists(values), indent=1) + "\n"
+            if len(text) > MAX_TEXT:
+                raise StoreError(f"{path}: {len(text):,} letters of JSON; save it as .npz.")
+            write_text(path, text)
             return path
         path = _with_ending(path)
         arrays: dict[str, np.ndarray] = {}
-        rest = _apart(values, "", arrays)
-        header = json.dumps({"record": type(self).__name__, "fields": rest})
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **{"record.json": np.array(header)}, **arrays)  # type: ignore[arg-type]
+        header = json.dumps(kind | {"fields": _apart(values, "", arrays)})
+        write_arrays(path, {_HEADER: np.array(header)} | arrays, expansion=_EXPANSION)
         return path
 
     @classmethod
     def load(cls, path: PathLike) -> Self:
         """Reads a record of this class; raises `StoreError` for damaged or foreign files."""
         path = _with_ending(Path(path))
+        if not path.is_file():
+            raise StoreError(f"{path}: no such record; check the path.")
         try:
-            if path.suffix == ".json":
-                body = json.loads(path.read_text(encoding="utf-8"))
-                name, values = body.pop("record"), _tensors(body)
-            else:
-                # opened here: np.load leaves damaged files open
-                with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                    header = json.loads(str(file["record.json"]))
-                    name, values = header["record"], _together(header["fields"], file)
-        except FileNotFoundError:
-            raise StoreError(f"{path}: no such record; check the path.") from None
-        except Exception as error:
-            raise StoreError(f"{path}: not a record, or a damaged one ({error}).") from error
+            read = _read_json if path.suffix == ".json" else _read_npz
+            kind, values = read(path)
+        except Exception as error:  # of JSON, zip files, NumPy and torch
+            reason = str(error).removeprefix(f"{path}: ").partition("; ")[0][:300]
+            raise StoreError(
+                f"{path}: not a record, or a damaged one ({reason}); make it again or name another."
+            ) from error
+        version, name = kind["format"], kind["record"]
+        if version != FORMAT:
+            raise StoreError(
+                f"{path}: its format is {version!r:.60}, this version of lowland reads {FORMAT!r}; "
+                "use the version that wrote it."
+            )
         if name != cls.__name__:
-            raise StoreError(f"{path}: expected a {cls.__name__}, found a {name}.")
+            raise StoreError(f"{path}: expected a {cls.__name__}, found a {name!s:.60}.")
+        forms = get_type_hints(cls)
+        for field, value in values.items():  # JSON does not tell lists of nothing apart
+            empty = isinstance(value, Tensor) and value.shape == (0,)
+            if empty and field in forms and mismatch([], forms[field]) is None:
+                values[field] = []
+        require(values, cls, source=path)
         try:
             return cls(**values)
-        except TypeError as error:
-            raise StoreError(f"{path}: a {name} of another version of lowland ({error}).") from None
+        except (DataError, TypeError, ValueError) as error:
+            raise StoreError(f"{path}: its values do not go together ({error}).") from error
 
     def plot(self, *, ax: Axes | None = None, **options: Any) -> Axes:
         """Draws the record with matplotlib (the `plots` extra) and returns the axes."""
@@ -76,6 +91,23 @@ class Record:
 
 def _with_ending(path: Path) -> Path:
     return path if path.suffix in (".json", ".npz") else path.with_name(f"{path.name}.npz")
+
+
+def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the record is, and its fields; files from before there was a format name none."""
+    if path.stat().st_size > MAX_TEXT:
+        raise ValueError(f"more than {MAX_TEXT:,} bytes of text")
+    body = parse_json(path.read_bytes(), source=path)
+    kind = {"record": body.pop("record"), "format": body.pop("format", FORMAT)}
+    return kind, _tensors(body)
+
+
+def _read_npz(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    arrays = read_arrays(path, expansion=_EXPANSION)
+    header = parse_json(str(arrays.pop(_HEADER)), source=path)
+    values = _together(header["fields"], arrays)
+    require(values, dict[str, Any], source=path)
+    return {"record": header["record"], "format": header.get("format", FORMAT)}, values
 
 
 def _lists(node: Any) -> Any:
@@ -119,9 +151,12 @@ def _apart(node: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     return node
 
 
-def _together(node: Any, arrays: Any) -> Any:
-    if isinstance(node, dict) and "array" in node:
-        return torch.from_numpy(arrays[node["array"]])
-    if isinstance(node, dict):
-        return {key: _together(value, arrays) for key, value in node["dict"].items()}
-    return node
+def _together(node: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if not isinstance(node, dict):
+        return node
+    ((form, body),) = node.items()
+    if form == "array":
+        return torch.from_numpy(arrays[body])
+    if form != "dict":
+        raise ValueError(f"unknown form {form}")
+    return {key: _together(value, arrays) for key, value in body.items()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lowland.errors import DataError
 from lowland.records.base import Record
 
 if TYPE_CHECKING:
@@ -31,6 +32,14 @@ class Table(Record):
 
     figure = "table"
     columns: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for name, values in self.columns.items():
+            if not isinstance(values, Tensor | list | tuple) or getattr(values, "ndim", 1) == 0:
+                raise DataError(f"columns: {name}: expected a tensor (n,) or a list, got {values}.")
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"columns: expected one length, got {lengths}.")
 
     def __getattr__(self, name: str) -> Any:
         # called for names that are no attribute; "columns" itself is missing while unpickling

@@ -13,16 +13,18 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
 
 from lowland.errors import ConfigError, LowlandError
-from lowland.files import PathLike, load_tree, save_tree
+from lowland.files import PathLike, load_tree, restoring, save_tree
 from lowland.progress import Progress, reporting
 from lowland.records import Chain
 from lowland.samplers.density import Density
+from lowland.schema import require
 
 KIND = "chains under way"
 RHAT = 1.05  # above it chains disagree
@@ -82,17 +84,21 @@ class Job:
             )
         return start.clone()
 
-    def resumed(self, kind: dict[str, Any]) -> dict[str, Any] | None:
+    def resumed(self, kind: dict[str, Any], form: Any) -> dict[str, Any] | None:
         """The state of a stopped run, if there is one.
 
-        Raises:
-            ConfigError: of a run with other settings.
-        """
-        from pathlib import Path
+        Args:
+            form: of the sampler's own part, a `TypedDict`, see `lowland.schema`.
 
+        Raises:
+            ConfigError: of a run with other settings. StoreError: a damaged or foreign file.
+        """
         if self.checkpoint is None or not Path(self.checkpoint).exists():
             return None
-        state: dict[str, Any] = load_tree(self.checkpoint, kind=KIND)
+        state: dict[str, Any] = load_tree(self.checkpoint, kind=KIND, form=dict[str, Any])
+        own = {name: value for name, value in state.items() if name not in ("settings", "memory")}
+        require(own, form, source=self.checkpoint)
+        require(state.get("settings"), dict[str, Any], source=f"{self.checkpoint}: settings")
         now = self._asked(kind)
         other = [
             f"{name}={state['settings'].get(name)} there, {value} now"
@@ -105,7 +111,8 @@ class Job:
                 "another checkpoint, or delete it to start anew."
             )
         if self.memory is not None and "memory" in state:
-            self.memory.load_state_dict(state["memory"])
+            with restoring(self.checkpoint, KIND):
+                self.memory.load_state_dict(state["memory"])
         return state
 
     def _asked(self, kind: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +139,18 @@ def whole_number(name: str, value: Any, *, least: int) -> int:
     if found < least:
         raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
     return found
+
+
+class Saved(TypedDict):
+    """Markov chains under way, in a file."""
+
+    generator: Tensor
+    state: dict[str, Tensor]  # the first dimension of each is the chain
+    counts: Tensor
+    seconds: float
+    evaluations: int
+    coords: Tensor
+    log_density: Tensor
 
 
 class Sampler(ABC):
@@ -215,10 +234,10 @@ class MarkovChain(Sampler):
             "seed": job.seed,
         }
         needed = warmup + job.samples * job.thin  # transitions of each chain
-        saved = job.resumed(kind)
+        saved = job.resumed(kind, Saved)
         self.generator = job.generator()
         # draws of a longer run that was stopped are kept, though fewer are asked for now
-        most = job.samples if saved is None else max(job.samples, saved["coords"].shape[1])
+        most = job.samples if saved is None else max(job.samples, *saved["coords"].shape[1:2])
         coords = torch.empty(job.chains, most, density.k, dtype=torch.float64)
         log_density = torch.empty(job.chains, most, dtype=torch.float64)
         if saved is None:
@@ -227,11 +246,13 @@ class MarkovChain(Sampler):
             counts = torch.zeros(job.chains, dtype=torch.int64)
             before = 0.0
         else:
-            self.generator.set_state(saved["generator"])
-            self.state, counts, before = saved["state"], saved["counts"], saved["seconds"]
+            with restoring(job.checkpoint or "", KIND):
+                self.generator.set_state(saved["generator"])
+                held = saved["coords"].shape[1]
+                coords[:, :held], log_density[:, :held] = saved["coords"], saved["log_density"]
+                counts = torch.zeros(job.chains, dtype=torch.int64).copy_(saved["counts"])
+            self.state, before = saved["state"], saved["seconds"]
             density.evaluations = saved["evaluations"]
-            held = saved["coords"].shape[1]
-            coords[:, :held], log_density[:, :held] = saved["coords"], saved["log_density"]
         begun = kept = time.monotonic()
 
         def keep() -> None:

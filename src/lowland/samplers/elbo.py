@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, NonFiniteError
+from lowland.files import restoring
 from lowland.progress import Report
 from lowland.records import Chain
 from lowland.samplers import base
@@ -112,12 +113,12 @@ def climb(
     adam = torch.optim.Adam(family.parameters, lr=ascent.rate, maximize=True)
     now = Climb(adam, rate=ascent.rate)
     if saved is not None:
-        with torch.no_grad():
+        with restoring("the checkpoint", "fit under way"), torch.no_grad():
             for mine, theirs in zip(family.parameters, saved["parameters"], strict=True):
                 mine.copy_(theirs)
-        adam.load_state_dict(saved["adam"])
-        now.curve, now.best = saved["curve"].tolist(), saved["best"]
-        now.rate, now.converged = saved["rate"], saved["converged"]
+            adam.load_state_dict(saved["adam"])
+            now.curve, now.best = saved["curve"].tolist(), float(saved["best"])
+            now.rate, now.converged = float(saved["rate"]), bool(saved["converged"])
     bound = _CLIP * math.sqrt(sum(p.numel() for p in family.parameters))
     threads = torch.get_num_threads()
 

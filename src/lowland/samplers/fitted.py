@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from contextlib import nullcontext
+from typing import Any, ClassVar, TypedDict
 
 import torch
+from torch import Tensor
 
 from lowland.errors import ConfigError
+from lowland.files import restoring
 from lowland.progress import reporting
 from lowland.records import Chain
-from lowland.samplers.base import Job, Sampler
+from lowland.samplers.base import KIND, Job, Sampler
 from lowland.samplers.density import Density
 from lowland.samplers.elbo import (
     Ascent,
@@ -23,6 +26,15 @@ from lowland.samplers.elbo import (
     need_minibatches,
     warn_unless_converged,
 )
+
+
+class Saved(TypedDict):
+    """Fits under way, in a file."""
+
+    climbs: list[dict[str, Any]]
+    generator: Tensor
+    seconds: float
+    evaluations: int
 
 
 class Fitted(Sampler):
@@ -77,10 +89,11 @@ class Fitted(Sampler):
         self.check(density)
         evaluate = need_minibatches(density, self.minibatch)
         kind = self.settings() | density.settings() | {"seed": job.seed}
-        saved = job.resumed(kind)
+        saved = job.resumed(kind, Saved)
         generator = job.generator()
         if saved is not None:
-            generator.set_state(saved["generator"])
+            with restoring(job.checkpoint or "", KIND):
+                generator.set_state(saved["generator"])
             density.evaluations = saved["evaluations"]
         climbs: list[dict[str, Any]] = [] if saved is None else list(saved["climbs"])
         before = 0.0 if saved is None else saved["seconds"]
@@ -94,7 +107,8 @@ class Fitted(Sampler):
             while True:
                 stage = len(fitted)
                 state = climbs[stage] if stage < len(climbs) else None
-                family = self.family([one for one, _ in fitted], density, job, state)
+                with restoring(job.checkpoint or "", KIND) if state else nullcontext():
+                    family = self.family([one for one, _ in fitted], density, job, state)
                 if family is None:
                     break
 

@@ -6,9 +6,10 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import torch
+from torch import Tensor
 
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.progress import reporting
@@ -24,6 +25,27 @@ STEEP = 3.0  # natural log of the ratio of neighbours, on average: beyond it no 
 NEGLECT = 1e-3  # of the tolerance: the share of mass that a level may leave out
 BATCH = 4096  # points at a time, and what a run that is stopped may lose
 Bounds = tuple[float, float] | Sequence[tuple[float, float]]
+
+
+class State(TypedDict):
+    """A grid under way."""
+
+    level: int
+    grown: bool  # whether the box was too small
+    keys: Tensor
+    log_density: Tensor  # of the points known
+    wanted: Tensor
+    found: Tensor  # of the first of those wanted
+    complete: dict[str, Any] | None  # the last level that was gone through
+    settled: bool
+    seconds: float
+
+
+class Saved(TypedDict):
+    """The same in a file."""
+
+    state: State
+    evaluations: int
 
 
 class Grid(Sampler):
@@ -101,13 +123,11 @@ class Grid(Sampler):
         kind = self.settings() | density.settings()
         first = self._lattice(density)
         begun = kept = time.monotonic()
-        saved = job.resumed(kind)
+        saved = job.resumed(kind, Saved)
         if saved is None:
-            # log_density: of the points known; found: of the first of those wanted; complete: the
-            # last level that was gone through
             state: dict[str, Any] = {
                 "level": 0,
-                "grown": False,  # whether the box was too small
+                "grown": False,
                 "keys": torch.empty(0, dtype=torch.int64),
                 "log_density": torch.empty(0, dtype=torch.float64),
                 "wanted": first.everything(),

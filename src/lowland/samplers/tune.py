@@ -9,14 +9,15 @@ import warnings
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
 
 from lowland.core import LossSurface, Regression
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate import predict
-from lowland.files import PathLike, load_tree, save_tree
+from lowland.files import PathLike, load_tree, restoring, save_tree
 from lowland.geometry import Shape
 from lowland.posteriors import Pushforward
 from lowland.progress import Progress, reporting
@@ -26,6 +27,20 @@ from lowland.samplers.registry import sampler_of
 from lowland.samplers.subspace import log_density, settings
 
 KIND = "temperature found"
+
+
+class Saved(TypedDict):
+    """What was tried so far, in a file."""
+
+    rows: list[dict[str, float]]
+    start: Tensor | None
+    evaluations: int
+    count: int
+    seconds: float
+    memory: Any
+    asked: dict[str, Any]
+
+
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 PRIOR_SCALES = (0.3, 1.0, 3.0)
 _TEMPER = "tune"
@@ -102,7 +117,8 @@ def tune_temperature(
     if state is None:
         state = {"rows": [], "start": None, "evaluations": 0, "count": 0, "seconds": 0.0}
     else:
-        likelihood.memory.load_state_dict(state["memory"])
+        with restoring(checkpoint or "", KIND):
+            likelihood.memory.load_state_dict(state["memory"])
     rows: list[dict[str, float]] = state["rows"]
     pairs = list(product(scales, hot))
     with reporting(progress, "temperatures") as report:
@@ -173,7 +189,7 @@ def _begun(checkpoint: PathLike | None, asked: dict[str, Any]) -> dict[str, Any]
     whatever rounding would choose between two that are as good."""
     if checkpoint is None or not Path(checkpoint).exists():
         return None
-    state: dict[str, Any] = load_tree(checkpoint, kind=KIND)
+    state: dict[str, Any] = load_tree(checkpoint, kind=KIND, form=Saved)
     return state if state["asked"] == asked else None
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lowland.core.layout import clean, clean_names
 from lowland.errors import ConfigError
 from lowland.files import PathLike, load_tree, save_tree
+from lowland.schema import require
 
 KIND = "training checkpoint"
 
@@ -26,8 +27,9 @@ def save(path: PathLike, state: dict[str, Any]) -> None:
 
 def load(path: PathLike, *, settings: dict[str, Any]) -> dict[str, Any]:
     """Reads a checkpoint; raises `ConfigError` where it is of a run with other settings."""
-    state: dict[str, Any] = load_tree(path, kind=KIND)
-    theirs = state["settings"]
+    state: dict[str, Any] = load_tree(path, kind=KIND, form=dict[str, Any])
+    theirs: Any = state.get("settings")
+    require(theirs, dict[str, Any], source=f"{path}: settings")
     other = [
         f"{k}={theirs.get(k)} there, {v} now" for k, v in settings.items() if theirs.get(k) != v
     ]

@@ -20,6 +20,7 @@ from lowland.core.batchnorm import refuse_one_example
 from lowland.core.data import move
 from lowland.core.template import autocast_dtype
 from lowland.errors import ConfigError, DataError, NonFiniteError
+from lowland.files import restoring
 from lowland.progress import Progress, reporting
 from lowland.records import TrainingLog
 from lowland.train import checkpoint as disk
@@ -324,7 +325,9 @@ class Run:
         if not self.file.exists():
             self.save()  # stores that run ahead of the next checkpoint can then go back to this one
             return
-        self._restore(disk.load(self.file, settings=self.settings))
+        state = disk.load(self.file, settings=self.settings)
+        with restoring(self.file, disk.KIND):
+            self._restore(state)
 
     def _restore(self, state: dict[str, Any]) -> None:
         disk.restore(self.model, state["model"])

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from lowland.errors import StoreError
 from lowland.files import require_inside
@@ -33,6 +33,7 @@ class Header(TypedDict):
 
     format: str
     layout: Any  # what `ParamLayout.from_spec` reads
+    forgotten: NotRequired[int]  # by a rewind that was not done yet: up to here files may lie
 
 
 class Entry(TypedDict):
@@ -52,6 +53,11 @@ def iterate_name(index: int) -> str:
     '000007.safetensors'
     """
     return f"{index:06d}.safetensors"
+
+
+def pending_name(file: str) -> str:
+    """The same file before its line is written."""
+    return f".{file}.new"
 
 
 def journal_line(entry: Mapping[str, Any]) -> bytes:

@@ -1,9 +1,10 @@
 """The SGD iterates on disk: one safetensors file each, and a checksummed journal.
 
 An iterate exists once its line stands in the journal; the line is written after the file is whole
-and durable. A kill at any byte therefore loses at most the iterate that was being written, and
-leaves either a stray file without a line or a line without its end: readers skip both, and the
-next append writes over them.
+and durable, under a name of its own, and the file gets its name after the line. A kill at any byte
+therefore loses at most the iterate that was being written, and leaves a stray file of that other
+name or a line without its end: readers skip both, and the next append writes over them. An
+iterate's file without a line then says that the journal lost its end.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from lowland.trajectory.journal import (
     checksum,
     iterate_name,
     journal_line,
+    pending_name,
     read_journal,
 )
 from lowland.trajectory.moments import SWA, Moments
@@ -101,8 +104,7 @@ class Trajectory:
             recover: keep the iterates before the first damaged one, checking every byte; the rest
                 is moved to `damaged/` inside the store, not deleted.
 
-        Warns of iterate files behind the last line: the journal lost its end, or a write was cut
-        off.
+        Warns of iterate files behind the last line: the journal lost its end.
 
         Raises:
             StoreError: not a store, a damaged one, or one with a line missing: it names the file.
@@ -136,15 +138,14 @@ class Trajectory:
                 f"{trouble}; the {len(store)} iterates before it are whole: "
                 f"Trajectory.open({str(path)!r}, recover=True) keeps them."
             )
-        stray = store._stray()
+        stray = store._stray(read.header.get("forgotten", 0))
         if recover and (trouble is not None or stray):
             store._set_aside()
         elif stray:
             warnings.warn(
                 f"{journal} has no line for {stray[0]}{', ...' if len(stray) > 1 else ''}: its end "
-                "was lost, or a write was interrupted, or is under way in another process; the "
-                f"next append writes over it. Trajectory.open({str(path)!r}, recover=True) moves "
-                "such files out of its way.",
+                "was lost, and the next append writes over that file. "
+                f"Trajectory.open({str(path)!r}, recover=True) moves such files out of the way.",
                 stacklevel=2,
             )
         return store
@@ -218,7 +219,8 @@ class Trajectory:
         for name, buffer in (point.buffers or {}).items():
             tensors[_BUFFER + name] = buffer.cpu().contiguous().clone()
         file = iterate_name(len(self.iterates))
-        with replacing(self.path / file) as temporary:
+        self._name_last()
+        with replacing(self.path / pending_name(file)) as temporary:
             save_file(tensors, temporary, metadata={"format": FORMAT, "step": str(step)})
             size, crc = temporary.stat().st_size, checksum(temporary)
         iterate = Iterate(file, step, size, crc, figures)
@@ -231,6 +233,14 @@ class Trajectory:
             self._end = journal.tell()
         self.iterates.append(iterate)
         self._verified.add(len(self.iterates) - 1)
+        self._name_last()
+
+    def _name_last(self) -> None:
+        """Gives the last iterate's file its name, unless it has it."""
+        if self.iterates:
+            file = self.iterates[-1].file
+            with suppress(FileNotFoundError):
+                os.replace(self.path / pending_name(file), self.path / file)
 
     def rewind(self, step: int) -> None:
         """Forgets the iterates after `step`: what a run resumed from there will write again."""
@@ -241,9 +251,11 @@ class Trajectory:
         dropped = self.iterates[len(kept) :]
         self.iterates = kept
         self._verified = {i for i in self._verified if i < len(kept)}
-        self._rewrite()
+        self._rewrite(forgotten=len(kept) + len(dropped))
         for iterate in dropped:
-            (self.path / iterate.file).unlink(missing_ok=True)
+            for name in (iterate.file, pending_name(iterate.file)):
+                (self.path / name).unlink(missing_ok=True)
+        self._rewrite()
 
     def _require_writable(self) -> None:
         if any(iterate.crc is None for iterate in self.iterates):
@@ -270,9 +282,13 @@ class Trajectory:
         self.layout.check(point.weights, flat=True)
         return Point(point.weights.detach().to(self.layout.dtype), point.buffers)
 
-    def _rewrite(self) -> None:
+    def _rewrite(self, *, forgotten: int = 0) -> None:
+        """Writes the journal anew. `forgotten`: files up to this number may lie without a line."""
+        header = {"format": FORMAT, "layout": self.layout.spec()}
+        if forgotten:
+            header["forgotten"] = forgotten
         with replacing(self.path / JOURNAL) as temporary, open(temporary, "wb") as journal:
-            journal.write(journal_line({"format": FORMAT, "layout": self.layout.spec()}))
+            journal.write(journal_line(header))
             for iterate in self.iterates:
                 journal.write(journal_line(vars(iterate)))
             self._end = journal.tell()
@@ -310,7 +326,7 @@ class Trajectory:
                     "iterates before it."
                 )
             self._verified.add(i)
-        tensors, _ = read_tensors(self.path / iterate.file)
+        tensors, _ = read_tensors(self._file(iterate))
         weights = tensors.pop("weights", None)
         if weights is None or weights.dtype != self.layout.dtype:
             held = None if weights is None else weights.dtype
@@ -349,14 +365,19 @@ class Trajectory:
             return f"{line} is of step {iterate.step}, which is not after step {before}"
         return None
 
-    def _stray(self) -> list[str]:
-        """Iterate files behind the last one of the journal, by name."""
+    def _stray(self, forgotten: int) -> list[str]:
+        """Iterate files behind the last one of the journal, and what a rewind may have left."""
         names = (path.name for path in self.path.glob("*.safetensors"))
-        last = iterate_name(len(self))
-        return sorted(n for n in names if re.fullmatch(r"\d{6,}\.safetensors", n) and n >= last)
+        first = iterate_name(max(len(self), forgotten))
+        return sorted(n for n in names if re.fullmatch(r"\d{6,}\.safetensors", n) and n >= first)
+
+    def _file(self, iterate: Iterate) -> Path:
+        """Where an iterate lies: the last may not have its name yet."""
+        file, pending = self.path / iterate.file, self.path / pending_name(iterate.file)
+        return pending if pending.is_file() and not file.is_file() else file
 
     def _damage(self, iterate: Iterate, *, thorough: bool) -> str | None:
-        file = require_inside(self.path, iterate.file)
+        file = require_inside(self.path, self._file(iterate).name)
         if not file.is_file():
             return f"{file} is missing"
         size = file.stat().st_size

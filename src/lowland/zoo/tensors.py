@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lowland.errors import DataError
-from lowland.files import PathLike, read_tensors
+from lowland.errors import DataError, StoreError
+from lowland.files import PathLike, read_arrays, read_tensors
 from lowland.zoo.splits import shares
 
 
@@ -63,12 +61,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path.")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(file[name]) for name in file.files}
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+        return {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}
+    except (StoreError, TypeError) as error:  # torch has no text
         raise DataError(
-            f"{path}: not an .npz of numbers, or a damaged one ({error}); write it with "
-            "numpy.savez."
+            f"{path}: not an .npz of numbers, or a damaged one; write it with numpy.savez."
         ) from error
 
 

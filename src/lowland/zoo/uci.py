@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lowland.core import GaussianHead, Regression
 from lowland.errors import ConfigError, DataError
-from lowland.files import PathLike
+from lowland.files import PathLike, read_arrays
 
 Split = tuple[Tensor, Tensor]
 
@@ -93,9 +93,9 @@ def _read(root: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         there = ", ".join(sorted(p.stem for p in root.glob("*.npz"))) or "none"
         raise ConfigError(f"{name}: no such set; in {root} there are: {there}.")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            x, y, mask = (np.asarray(file[key]) for key in ("x", "y", "test_mask"))
-    except (OSError, KeyError, ValueError) as error:
+        arrays = read_arrays(path)
+        x, y, mask = (arrays[key] for key in ("x", "y", "test_mask"))
+    except (OSError, KeyError) as error:
         raise DataError(f"{path}: expected arrays x, y and test_mask ({error}).") from error
     if x.ndim != 2 or y.shape != (len(x),) or mask.ndim != 2 or mask.shape[1] != len(x):
         raise DataError(
