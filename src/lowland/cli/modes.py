@@ -348,7 +348,12 @@ class Modes:
 
     def _stored(self, name: str) -> int:
         """How many iterates a run that is done left."""
-        return int(self.folder.notes(name).get("iterates", 0))
+        noted = self.folder.notes(name).get("iterates", "0")
+        if not noted.isdecimal():
+            raise StoreError(
+                f"weights/{name}.safetensors: not a number of iterates: {noted[:60]!r}."
+            )
+        return int(noted)
 
     def _store_path(self, name: str) -> Path:
         return self.folder.path / "trajectory" / name

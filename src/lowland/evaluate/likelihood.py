@@ -139,9 +139,9 @@ class LogLikelihood:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on as what `state_dict` is of; raises `StoreError` for what is none."""
         require(state, Memory, source="how a likelihood was planned")
-        w = self._own.weights
+        bytes_each = self.surface.layout.size * self.surface.layout.dtype.itemsize
         for size in state.get("bare", ()):
-            if not 0 < size * w.numel() * w.element_size() < free_memory(w.device):
+            if not 0 < size * bytes_each < free_memory(self.surface.device):
                 raise StoreError(f"{size} points at once do not fit into memory; start anew.")
         self._plans = {int(key): Plan(*values) for key, values in state["plans"].items()}
         self._seen = {int(n): calls for n, calls in state["seen"].items()}

@@ -284,7 +284,7 @@ class Trajectory:
 
     def _rewrite(self, *, forgotten: int = 0) -> None:
         """Writes the journal anew. `forgotten`: files up to this number may lie without a line."""
-        header = {"format": FORMAT, "layout": self.layout.spec()}
+        header: dict[str, Any] = {"format": FORMAT, "layout": self.layout.spec()}
         if forgotten:
             header["forgotten"] = forgotten
         with replacing(self.path / JOURNAL) as temporary, open(temporary, "wb") as journal:
