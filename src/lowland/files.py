@@ -46,16 +46,33 @@ def replacing(path: PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)  # of a kill; a link would be written through
-    try:
+    with written(temporary_name(path)) as temporary:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def temporary_name(path: Path) -> Path:
+    """What a file is called until it is whole."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Yields the path of a new file, which is deleted should it fail."""
+    path.unlink(missing_ok=True)  # of a kill; a link would be written through
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Makes the content of a file durable."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def require_inside(folder: PathLike, name: str) -> Path:

@@ -99,7 +99,7 @@ def test_a_temporary_file_that_is_a_link_is_not_written_through(tmp_path):
     thesis = tmp_path / "thesis.txt"
     thesis.write_text("years!")
     store = filled(tmp_path / "run", 1)
-    (tmp_path / "run" / "..000001.safetensors.new.tmp").symlink_to(thesis)
+    (tmp_path / "run" / ".000001.safetensors.tmp").symlink_to(thesis)
     append_the_rest(store, 2)
     check_iterates(store, 2)
     (tmp_path / ".a.txt.tmp").symlink_to(thesis)
@@ -249,12 +249,12 @@ def test_an_iterate_that_has_not_its_name_yet_is_read_and_named_by_the_next(tmp_
     """A kill between the line of an iterate and the name of its file."""
     path = tmp_path / "run"
     filled(path, 2)
-    (path / "000001.safetensors").rename(path / ".000001.safetensors.new")
+    (path / "000001.safetensors").rename(path / ".000001.safetensors.tmp")
     store = Trajectory.open(path)
     check_iterates(store, 2)
     append_the_rest(store, 3)
     check_iterates(Trajectory.open(path), 3)
-    assert ".000001.safetensors.new" not in files(path)
+    assert ".000001.safetensors.tmp" not in files(path)
 
 
 def test_layouts_come_back_from_their_description():

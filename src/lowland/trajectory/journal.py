@@ -55,11 +55,6 @@ def iterate_name(index: int) -> str:
     return f"{index:06d}.safetensors"
 
 
-def pending_name(file: str) -> str:
-    """The same file before its line is written."""
-    return f".{file}.new"
-
-
 def journal_line(entry: Mapping[str, Any]) -> bytes:
     """A line with its checksum before it."""
     body = json.dumps(entry).encode()

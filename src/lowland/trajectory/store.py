@@ -1,10 +1,10 @@
 """The SGD iterates on disk: one safetensors file each, and a checksummed journal.
 
 An iterate exists once its line stands in the journal; the line is written after the file is whole
-and durable, under a name of its own, and the file gets its name after the line. A kill at any byte
-therefore loses at most the iterate that was being written, and leaves a stray file of that other
-name or a line without its end: readers skip both, and the next append writes over them. An
-iterate's file without a line then says that the journal lost its end.
+and durable under a temporary name, and the file gets its own name after the line. A kill at any
+byte therefore loses at most the iterate that was being written, and leaves a temporary file or a
+line without its end: readers skip both, and the next append writes over them. A file that has its
+name and no line then says that the journal lost its end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from torch import Tensor, nn
 from lowland.core.layout import ParamLayout, clean
 from lowland.core.point import Point
 from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
-from lowland.files import PathLike, read_tensors, replacing, require_inside, sync_folder
+from lowland.files import (
+    PathLike,
+    read_tensors,
+    replacing,
+    require_inside,
+    sync,
+    sync_folder,
+    temporary_name,
+    written,
+)
 from lowland.geometry import Subspace
 from lowland.geometry.rank import Rank
 from lowland.posteriors import Ensemble
@@ -43,7 +52,6 @@ from lowland.trajectory.journal import (
     checksum,
     iterate_name,
     journal_line,
-    pending_name,
     read_journal,
 )
 from lowland.trajectory.moments import SWA, Moments
@@ -220,9 +228,11 @@ class Trajectory:
             tensors[_BUFFER + name] = buffer.cpu().contiguous().clone()
         file = iterate_name(len(self.iterates))
         self._name_last()
-        with replacing(self.path / pending_name(file)) as temporary:
+        with written(temporary_name(self.path / file)) as temporary:
             save_file(tensors, temporary, metadata={"format": FORMAT, "step": str(step)})
+            sync(temporary)
             size, crc = temporary.stat().st_size, checksum(temporary)
+        sync_folder(self.path)
         iterate = Iterate(file, step, size, crc, figures)
         with open(self.path / JOURNAL, "r+b") as journal:
             journal.seek(self._end)
@@ -240,7 +250,7 @@ class Trajectory:
         if self.iterates:
             file = self.iterates[-1].file
             with suppress(FileNotFoundError):
-                os.replace(self.path / pending_name(file), self.path / file)
+                os.replace(temporary_name(self.path / file), self.path / file)
 
     def rewind(self, step: int) -> None:
         """Forgets the iterates after `step`: what a run resumed from there will write again."""
@@ -253,8 +263,9 @@ class Trajectory:
         self._verified = {i for i in self._verified if i < len(kept)}
         self._rewrite(forgotten=len(kept) + len(dropped))
         for iterate in dropped:
-            for name in (iterate.file, pending_name(iterate.file)):
-                (self.path / name).unlink(missing_ok=True)
+            file = self.path / iterate.file
+            file.unlink(missing_ok=True)
+            temporary_name(file).unlink(missing_ok=True)
         self._rewrite()
 
     def _require_writable(self) -> None:
@@ -373,8 +384,9 @@ class Trajectory:
 
     def _file(self, iterate: Iterate) -> Path:
         """Where an iterate lies: the last may not have its name yet."""
-        file, pending = self.path / iterate.file, self.path / pending_name(iterate.file)
-        return pending if pending.is_file() and not file.is_file() else file
+        file = self.path / iterate.file
+        temporary = temporary_name(file)
+        return temporary if temporary.is_file() and not file.is_file() else file
 
     def _damage(self, iterate: Iterate, *, thorough: bool) -> str | None:
         file = require_inside(self.path, self._file(iterate).name)
