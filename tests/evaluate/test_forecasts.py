@@ -178,7 +178,8 @@ def test_what_is_drawn_and_kept(tmp_path):
     held = Predictive.load(pred.save(tmp_path / "p.json"))
     assert ll.scores(held) == pytest.approx(ll.scores(pred), rel=1e-5)
     assert bool((ll.ood(pred, held).auroc == 0.5).all())
-    pred.plot()
+    within = ((pred.targets - pred.mean) ** 2 <= 4 * pred.variance).double().mean()
+    assert f"within ± 2 sd ({within:.0%})" in pred.plot().get_legend_handles_labels()[1]
     rows = [(torch.ones(2, 1), torch.ones(2, 5, 1))]
     sequences = ll.LossSurface(Sequence(), ll.Regression(1.0), rows)
     with pytest.raises(ll.ConfigError, match=r"functions: .*ll.predict"):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lowland.core.axes import axis_of, require_axis
 from lowland.core.task import Task, Unpack, rows, wide
 from lowland.errors import ConfigError, DataError
+from lowland.records.predictive import default_target_axis
 
 VARIANCE_FLOOR = 1e-6
 
@@ -161,10 +162,8 @@ def target_axis(shape: Sequence[int], target_dim: int | None) -> int:
         raise DataError(
             f"regression: expected outputs (N, D), got {tuple(shape)}; D = 1 keeps its dimension."
         )
-    if len(shape) == 2:
-        return 1
-    if target_dim is None:
-        return 2 if len(shape) == 3 else 1
+    if len(shape) == 2 or target_dim is None:
+        return default_target_axis(len(shape))
     return axis_of("target_dim", target_dim, shape)
 
 

@@ -21,9 +21,9 @@ def predictive(
     """Draws a classifier's reliability diagram, or a regression's predictions against targets.
 
     Regression, in the target's units: the predictive mean ± 2 standard deviations (total) of one
-    target `dimension`, with the diagonal of perfect prediction. Of more than `rows` rows, that many
-    are drawn, evenly spaced through the record. Rows whose bar misses the target, which a Gaussian
-    of the right width does for 5%, have their own colour.
+    target `dimension` of every item, with the diagonal of perfect prediction. Of more than `rows`
+    items, that many are drawn, evenly spaced through the record. Items whose bar misses the target,
+    which a Gaussian of the right width does for 5%, have their own colour.
 
     >>> import torch
     >>> mean, target = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5], [9.0]])
@@ -41,7 +41,7 @@ def predictive(
     if not len(record.mean):
         raise DataError("the record holds no rows; predict on a loader that has some.")
     mean, variance, target = (
-        numbers(tensor.reshape(len(tensor), -1)[:, dimension])
+        numbers(tensor if tensor.ndim < 2 else record.by_item(tensor)[:, dimension])
         for tensor in (record.mean, record.variance, record.targets)
     )
     deviation = 2 * np.sqrt(variance)

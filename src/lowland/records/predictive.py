@@ -16,6 +16,11 @@ _TASKS = {
 }
 
 
+def default_target_axis(ndim: int) -> int:
+    """Where the D targets of a regression lie: last in sequences (N, T, D), else on axis 1."""
+    return 2 if ndim == 3 else 1
+
+
 @dataclass(frozen=True, eq=False)
 class Predictive(Record):
     """A model average over a loader: N rows, C classes or D targets.
@@ -26,9 +31,10 @@ class Predictive(Record):
         probs: (N, C, ...), the mean of probabilities over samples.
         log_probs: its logarithm, where float32 does not hold a probability well enough to take it:
             where one is below 1e-30, and of independent labels (N, 2, C), of no and yes.
-        mean, variance: (N, D), of the predictive mixture, in the target's own units; `variance`
-            is total: mean of variances plus variance of means.
-        entropy, mutual_information: (N,), in nats: of the average, and what of it comes from
+        mean, variance: (N, D), or the shape of targets of sequences and images, of the predictive
+            mixture, in the target's own units; `variance` is total: mean of variances plus variance
+            of means.
+        entropy, mutual_information: (N, ...), in nats: of the average, and what of it comes from
             disagreement between samples.
         targets: the loader's, where it has them, in their own units.
         target_log_prob: (items,), log of the mean likelihood over samples.
@@ -66,6 +72,19 @@ class Predictive(Record):
         """Of a classifier's labels, as `Classification(form=)`; None where it is not known."""
         form: str | None = ((self.task or {}).get("settings") or {}).get("form")
         return form
+
+    def by_item(self, values: Tensor) -> Tensor:  # (N, ...) -> (items, D)
+        """Means, variances or targets of a regression, a row an item.
+
+        >>> import torch
+        >>> pred = Predictive("regression", 1, mean=torch.zeros(6, 1, 4, 5))
+        >>> pred.by_item(pred.mean).shape
+        torch.Size([120, 1])
+        """
+        axis = ((self.task or {}).get("settings") or {}).get("target_dim")
+        if axis is None or values.ndim == 2:
+            axis = default_target_axis(values.ndim)
+        return values.movedim(axis, -1).reshape(-1, values.shape[axis])
 
     def metrics(self) -> dict[str, float]:
         """accuracy, nll, ece, brier | rmse, nll, nll_gaussian, coverage; {} without targets."""
