@@ -53,6 +53,7 @@ from lowland.geometry import (
     SimplicialComplex,
     Subspace,
 )
+from lowland.keywords import hint as _hint
 from lowland.landscape import (
     Forecast,
     align,
@@ -188,3 +189,5 @@ __all__ = [
     "tune_temperature",
     "uncertainties",
 ]
+
+_hint(globals(), __all__)

@@ -31,3 +31,7 @@ class StoreError(LowlandError, OSError):
 
 class ConfigError(LowlandError, ValueError):
     """A setting that does not exist, or that makes no sense."""
+
+
+class ArgumentError(ConfigError, TypeError):
+    """A call with an argument that does not exist, or without one that must be there."""

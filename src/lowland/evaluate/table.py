@@ -15,6 +15,7 @@ from lowland.evaluate.average import Average, Summary, by_items
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.groups import MOST
 from lowland.evaluate.nll import likelihoods, over_points, settled
+from lowland.keywords import hinted
 from lowland.progress import Progress
 from lowland.records import Table
 
@@ -22,6 +23,7 @@ from lowland.records import Table
 _KNOWN = {"classification": ("accuracy", "ece", "brier"), "regression": ("rmse",)}
 
 
+@hinted
 def evaluate(
     surface: LossSurface,
     weights: Any,

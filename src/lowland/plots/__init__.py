@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lowland.errors import ConfigError
+from lowland.keywords import hinted
 from lowland.plots.style import save as save
 
 # the figures: a line each
@@ -56,4 +57,4 @@ def draw(figure: str, record: Any, /, *, ax: Axes | None = None, **options: Any)
     """Draws a record as the figure of that name, on `ax` or on axes of its own."""
     if figure not in FIGURES:
         raise ConfigError(f"figure: expected one of {', '.join(FIGURES)}, got {figure!r}.")
-    return FIGURES[figure](record, ax=ax, **options)
+    return hinted(FIGURES[figure])(record, ax=ax, **options)

@@ -20,6 +20,7 @@ from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.geometry.volume import height
+from lowland.keywords import hinted
 from lowland.posteriors import Uniform
 from lowland.progress import Progress, reporting
 from lowland.records import GrowthResult
@@ -152,6 +153,7 @@ def paper_weight(shape: Barycentric, strength: float, *, seed: int = 0) -> float
 class _Growth:
     """A shape that grows, what was found at each step, and its file."""
 
+    @hinted
     def __init__(
         self,
         surface: LossSurface,

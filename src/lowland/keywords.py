@@ -1,0 +1,162 @@
+"""Arguments that have another name elsewhere: what Python's TypeError does not say."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from lowland.errors import ArgumentError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: an argument's name here -> what it is called in other libraries and papers
+OTHER_NAMES = {
+    "accumulate": "accumulate_grad_batches gradient_accumulation_steps accumulation_steps",
+    "autocast": "amp precision mixed_precision dtype fp16 bf16",
+    "batch_size": "bs batchsize",
+    "batchnorm": "bn update_bn bn_update",
+    "bends": "n_bends num_bends control_points",
+    "bn_loader": "bn_data bn_update_loader",
+    "bn_rows": "bn_examples bn_samples",
+    "chains": "n_chains num_chains walkers n_walkers",
+    "channels_last": "memory_format",
+    "checkpoint": "ckpt checkpoint_path ckpt_path resume save_path",
+    "clip": "grad_clip clip_grad clip_norm max_norm max_grad_norm gradient_clip_val",
+    "collectors": "callbacks callback hooks",
+    "compile": "torch_compile",
+    "data": "loader dataloader train_loader train_dataloader dataset",
+    "decay": "beta gamma alpha ema_decay",
+    "device": "accelerator map_location",
+    "epochs": "epoch n_epochs num_epochs max_epochs nb_epochs num_train_epochs",
+    "loader": "data dataloader data_loader test_loader val_loader dataset",
+    "margin": "padding border",
+    "noise_variance": "noise sigma sigma_noise noise_std noise_scale variance obs_noise",
+    "normalise": "normalize normalization norm",
+    "optimizer": "opt optim optimiser lr learning_rate momentum",
+    "points": "n_points num_points steps num",
+    "prior_scale": "prior_std prior_sigma prior_variance prior_precision sigma",
+    "progress": "verbose pbar tqdm show_progress progressbar progress_bar",
+    "rank": "k n_components num_components max_rank max_num_models low_rank dim",
+    "resolution": "n_points num_points steps grid grid_size",
+    "sampler": "kernel algorithm method",
+    "samples": "n s n_samples num_samples nsamples draws n_draws num_draws mc_samples",
+    "scale": "var_scale covariance_scale cov_scale",
+    "schedule": "scheduler lr_scheduler lr_schedule",
+    "seed": "random_state rng random_seed rng_seed key",
+    "start": "init initial initial_params x0",
+    "temperature": "t temp",
+    "thin": "thinning",
+    "validate": "val evaluate eval_fn validation",
+    "validation": "val val_loader val_data valid",
+    "warmup": "burn burnin burn_in num_warmup n_warmup tune n_tune warmup_steps",
+    "weight_decay": "wd l2",
+    "where": "filter include only param_filter subset",
+    "workers": "num_workers n_workers n_jobs",
+}
+_WRITTEN = {
+    "optimizer": "optimizer=lambda params: torch.optim.SGD(params, lr=0.1)",
+    "noise_variance": "noise_variance=, the square of a standard deviation,",
+    "prior_scale": "prior_scale=, a standard deviation,",
+}
+
+
+def hinted(function: F) -> F:
+    """The same function, whose wrong calls end in a message that says which argument is meant.
+
+    >>> @hinted
+    ... def train(model, *, epochs, optimizer=None):
+    ...     pass
+    >>> train("net", n_epochs=3)
+    Traceback (most recent call last):
+    lowland.errors.ArgumentError: train: there is no argument n_epochs=; write epochs= instead.
+    >>> inspect.signature(train)
+    <Signature (model, *, epochs, optimizer=None)>
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            problem = explain(function, args, kwargs)
+            if problem is None:  # the call is right, and what went wrong is inside
+                raise
+            wrong = ArgumentError(problem)
+        raise wrong from None
+
+    return call  # type: ignore[return-value]
+
+
+def explain(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> str | None:
+    """What is wrong with a call, and what to write; None where its arguments fit."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        reason = str(error)
+    else:
+        return None
+    name = getattr(function, "__qualname__", "call").removesuffix(".__init__").lstrip("_")
+    known = signature.parameters
+    named = [n for n, p in known.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    unknown = [n for n in kwargs if n not in named]
+    if unknown:
+        return f"{name}: there is no argument {unknown[0]}=; {_instead(unknown[0], named)}."
+    by_name = [n for n, p in known.items() if p.kind is p.KEYWORD_ONLY]
+    if by_name and "too many positional" in reason:
+        most = sum(n not in ("self", "cls") for n in named) - len(by_name)
+        return (
+            f"{name}: expected {most} arguments by position, got more; write the others by name, "
+            f"such as {by_name[0]}=."
+        )
+    return f"{name}: {reason}."
+
+
+def _instead(unknown: str, named: list[str]) -> str:
+    arguments = [n for n in named if n not in ("self", "cls")]
+    meant = [n for n in arguments if unknown.lower() in OTHER_NAMES.get(n, "").split()]
+    meant = meant or difflib.get_close_matches(unknown.lower(), arguments, n=2)
+    if meant:
+        return f"write {' or '.join(_WRITTEN.get(n, f'{n}=') for n in meant)} instead"
+    return f"it takes {', '.join(f'{n}=' for n in arguments)}" if arguments else "it takes none"
+
+
+def hint(namespace: dict[str, Any], names: Iterable[str]) -> None:
+    """Makes public functions, and the methods of public classes, `hinted` wherever they are held.
+
+    In one place, so that none is forgotten, and that the sources read as they are called.
+    """
+    functions: dict[int, Any] = {}
+    for name in names:
+        thing = namespace[name]
+        if inspect.isclass(thing):
+            for base in thing.__mro__:
+                if base.__module__.startswith("lowland."):
+                    _hint_methods(base)
+        elif inspect.isfunction(thing):
+            functions[id(thing)] = thing, hinted(thing)
+    modules = [m for n, m in sys.modules.items() if n == "lowland" or n.startswith("lowland.")]
+    for module in modules:
+        for key, held in list(vars(module).items()):
+            if id(held) in functions:
+                setattr(module, key, functions[id(held)][1])
+
+
+def _hint_methods(cls: type) -> None:
+    for key, held in list(vars(cls).items()):
+        function = getattr(held, "__func__", held)
+        if not inspect.isfunction(function) or hasattr(function, "__hinted__"):
+            continue
+        by_name = inspect.unwrap(function).__code__.co_kwonlyargcount
+        # others are called by position, and often
+        if key in ("__init__", "__call__") or (by_name and not key.startswith("_")):
+            made = hinted(function)
+            made.__hinted__ = True  # type: ignore[attr-defined]
+            kind = type(held) if isinstance(held, classmethod | staticmethod) else lambda f: f
+            setattr(cls, key, kind(made))
