@@ -232,3 +232,18 @@ def test_predictions_of_different_tasks_are_not_pooled():
     b.task["settings"]["ignore_index"] = 1
     with pytest.raises(ll.DataError, match="different rows or tasks"):
         ll.pool([a, b])
+
+
+def test_maps_of_independent_labels():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(8, 2, 4, 5, generator=g), torch.randint(2, (8, 3, 4, 5), generator=g).float()
+    surface = ll.LossSurface(nn.Conv2d(2, 3, 1), ll.Classification(), [(x, y)])
+    pred = ll.predict(surface, torch.randn(3, 9, generator=g))
+    assert pred.form == "multilabel"
+    wrong = ((pred.probs > 0.5) != y.bool()).double().mean()
+    brier = (pred.probs.double() - y).square().sum((1, 2, 3)).mean()
+    assert pred.metrics()["accuracy"] == pytest.approx(1 - float(wrong))
+    assert pred.metrics()["brier"] == pytest.approx(float(brier))
+    assert float(ll.selective(pred).risk[-1]) == pytest.approx(float(wrong))
+    assert ll.temper(pred, 1.0).metrics() == pytest.approx(pred.metrics(), rel=1e-5)
+    assert ll.pool([pred, pred]).metrics() == pytest.approx(pred.metrics(), rel=1e-5)

@@ -35,7 +35,7 @@ class Classification(Task):
 
     Args:
         form: "multiclass", "binary", "multilabel" or None, to go by shapes.
-        ignore_index: integer labels that do not count.
+        ignore_index: the label of multiclass items that do not count.
         class_dim: the axis of a multiclass output that the classes lie on, such as 1 or -1. None:
             axis 1, and of sequences whose last axis fits the targets as well, (N, C, C), an error;
             of Hugging Face models for token classification, masked words and sequence to sequence
@@ -102,7 +102,7 @@ class Classification(Task):
             form = "multilabel"
         else:
             form = "multiclass"
-        if form == "multiclass" and self.class_dim is None and _two_readings(shape):
+        if form == "multiclass" and self.class_dim is None and _two_readings(shape, target):
             raise DataError(
                 f"multiclass classification: outputs {shape} can be read with the classes on axis "
                 "1 or on the last one; say which: Classification(class_dim=1) or class_dim=-1."
@@ -235,10 +235,11 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
 
 
-def _two_readings(shape: tuple[int, ...]) -> bool:
+def _two_readings(shape: tuple[int, ...], target: Tensor | None) -> bool:
     """Whether targets of sequences that fit classes on axis 1 fit classes on the last axis, too;
     images have channels, and so classes, on axis 1."""
-    return len(shape) == 3 and shape[1] == shape[2]
+    both = len(shape) == 3 and shape[1] == shape[2]
+    return both and (target is None or tuple(target.shape) == shape[:-1])
 
 
 def _advice(form: str, shape: tuple[int, ...], target: tuple[int, ...]) -> str:
