@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.evaluate import average
+from lowland.evaluate.average import Average
+from lowland.evaluate.summary import Summary
 from tests.evaluate.test_predict import dense, scattered
 from tests.models import TiedLM, blobs, conv_bn, images, mlp, tokens
 
@@ -208,12 +209,12 @@ def test_equal_samples_average_to_one_of_them():
     net = nn.Linear(1, 2, bias=False)
     surface = ll.LossSurface(net, ll.Classification(), [(torch.ones(1, 1), torch.tensor([0]))])
     w = torch.tensor([-500.3, 0.0])
-    sums = average.Average(surface.task)
+    sums = Average(surface.task)
     output = surface.forward(surface.layout.materialise(w), {}, (torch.ones(1, 1),), {})
     for i in range(3000):
         sums.add(0, output[None], torch.tensor([0]))
         sums.end(i, 1)
-    summary = average.Summary("target")
+    summary = Summary("target")
     summary.add(sums)
     pred = summary.predictive()
     assert float(pred.target_log_prob) == pytest.approx(-500.3, abs=1e-4)

@@ -7,9 +7,10 @@ from typing import Any
 
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
-from lowland.evaluate.average import KEEPS, Average, Summary
+from lowland.evaluate.average import KEEPS, Average
 from lowland.evaluate.evaluator import points_of, rows_for, run
-from lowland.evaluate.groups import Replayed, groups, plan_of
+from lowland.evaluate.groups import Replay, groups, plan_of
+from lowland.evaluate.summary import Summary
 from lowland.progress import Progress, Report, reporting
 from lowland.records import Predictive
 
@@ -78,19 +79,19 @@ def predict(
     with reporting(progress, "predict") as report:
         for group, last in grouped:
             if not (done or last):  # others follow
-                points = Replayed(surface, points, batchnorm)
+                points = Replay(surface, points, batchnorm)
                 plan = plan_of(surface, group, total, strategy, chunk)
                 options = {"batchnorm": "frozen", "strategy": plan}
             average = Average(task, keep=keep, example=surface.data.first, errors=True)
-            counted = _Counted(report, done, whole=last and not done)
-            run(surface, points, group, average, total=total, progress=counted, **options)
+            report_on = _Offset(report, done, whole=last and not done)
+            run(surface, points, group, average, total=total, progress=report_on, **options)
             summary.add(average)
             task, done = average.task, done + average.samples
     return summary.predictive()
 
 
-class _Counted:
-    """Reports work that comes after other; how much there will be is known of a whole alone."""
+class _Offset:
+    """Reports work that comes after other work; the total is known of one group alone."""
 
     def __init__(self, report: Report, before: int, *, whole: bool) -> None:
         self.report, self.before, self.whole = report, before, whole

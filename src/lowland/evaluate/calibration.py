@@ -12,7 +12,7 @@ from torch import Tensor
 from lowland.core import Task
 from lowland.errors import DataError
 from lowland.evaluate.items import is_multilabel, items, labelled_items, task_of
-from lowland.evaluate.logarithms import log_probs_of, needed
+from lowland.evaluate.logarithms import log_probs_of, needs_log_probs
 from lowland.evaluate.metrics import labelled_fields
 from lowland.records import Predictive
 
@@ -60,12 +60,12 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
             stacklevel=2,
         )
     log_probs, labels = _log_items(pred, task_of(pred, task))
-    own = log_probs.gather(1, labels[:, None])[:, 0]
+    target_logs = log_probs.gather(1, labels[:, None])[:, 0]
 
     def slope(log_t: float) -> float:
         """Of the NLL in 1/T, in which it is convex: it grows with 1/T."""
         expected = (log_probs / math.exp(log_t)).softmax(1).mul_(log_probs).sum(1)
-        return float((expected - own).mean())
+        return float((expected - target_logs).mean())
 
     low, high = map(math.log, _LIMITS)
     for log_t, falls in ((high, slope(high) >= 0), (low, slope(low) <= 0)):
@@ -113,7 +113,7 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
     # per-sample probabilities are gone, so these cannot be had for the tempered average
     names = ("nll_by_samples", "error_by_samples", "entropy", "mutual_information")
     changed: dict[str, Any] = {"probs": probs, "task": task.to_dict(), **dict.fromkeys(names)}
-    changed["log_probs"] = log_probs.float() if needed(task, probs) else None
+    changed["log_probs"] = log_probs.float() if needs_log_probs(task, probs) else None
     if pred.targets is not None:
         logs, labels = _log_items(pred, task)
         each = (logs / temperature).log_softmax(1).gather(1, labels[:, None])[:, 0]

@@ -12,9 +12,10 @@ from torch import Tensor
 from lowland.core import LossSurface, Point
 from lowland.core.data import seeded
 from lowland.errors import ConfigError
-from lowland.evaluate.average import Average, Summary
+from lowland.evaluate.average import Average
 from lowland.evaluate.evaluator import DEFAULT_SAMPLES
 from lowland.evaluate.groups import groups
+from lowland.evaluate.summary import Summary
 from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 

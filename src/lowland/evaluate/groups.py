@@ -10,14 +10,14 @@ from torch import Tensor
 from lowland.core import LossSurface, Point
 from lowland.core.data import Rows, nbytes
 from lowland.errors import ConfigError
-from lowland.evaluate.average import by_items
 from lowland.evaluate.evaluator import checked, planned
 from lowland.evaluate.planner import Plan, output_bytes, own_point
+from lowland.evaluate.summary import by_items
 
 MOST = 1 << 26  # bytes of averages that are held at once, if those of a batch are not more
 
 
-class Replayed(Iterable[Point]):
+class Replay(Iterable[Point]):
     """Weights that are gone through again, with the buffers that were found for them at first.
 
     Of BatchNorm that is two numbers a channel, where estimating them again would cost a pass over
@@ -30,15 +30,15 @@ class Replayed(Iterable[Point]):
         self.surface = surface
         self.points = points
         self.batchnorm = batchnorm
-        self._found: list[tuple[float, dict[str, Tensor]]] = []
+        self._seen: list[tuple[float, dict[str, Tensor]]] = []
 
     def __iter__(self) -> Iterator[Point]:
         for i, point in enumerate(checked(self.points, self.surface)):
             assert isinstance(point, Point)
             mark = float(point.weights.sum())
-            if i == len(self._found):
-                self._found.append((mark, self.surface.buffers_for(point, self.batchnorm)))
-            before, buffers = self._found[i]
+            if i == len(self._seen):
+                self._seen.append((mark, self.surface.buffers_for(point, self.batchnorm)))
+            before, buffers = self._seen[i]
             if mark != before:
                 raise ConfigError(
                     f"weights: vector {i} is another one each time; give a posterior, or a list "

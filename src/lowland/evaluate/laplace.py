@@ -15,9 +15,10 @@ from lowland.core import Classification, LossSurface, Point, Regression, Task
 from lowland.core.data import Rows, seeded
 from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.evaluate.average import Average, Summary
+from lowland.evaluate.average import Average
 from lowland.evaluate.corruption import one_input
 from lowland.evaluate.groups import groups
+from lowland.evaluate.summary import Summary
 from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 

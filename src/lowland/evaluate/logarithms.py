@@ -23,7 +23,7 @@ def is_independent(task: Task) -> bool:
     return isinstance(task, Classification) and task.form == "multilabel"
 
 
-def needed(task: Task, probs: Tensor) -> bool:
+def needs_log_probs(task: Task, probs: Tensor) -> bool:
     """Whether to hold logarithms beside these probabilities of a sample or of an average.
 
     Of independent labels always: 1 - p has lost its digits where p is near 1.
@@ -49,7 +49,7 @@ def log_probs_of(pred: Predictive, task: Task | None = None) -> Tensor:
     return probs.double().clamp_min(info.tiny * info.eps).log()
 
 
-def pooled(preds: Sequence[Predictive], task: Task) -> Tensor | None:
+def pool_log_probs(preds: Sequence[Predictive], task: Task) -> Tensor | None:
     """Those of the linear pool, where one of the predictions has them."""
     if all(pred.log_probs is None for pred in preds):
         return None

@@ -12,7 +12,7 @@ from torch import Tensor
 from lowland.core import Regression, Task
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.items import task_of
-from lowland.evaluate.logarithms import pooled
+from lowland.evaluate.logarithms import pool_log_probs
 from lowland.evaluate.metrics import labelled_fields, mixture_moments
 from lowland.records import Predictive
 
@@ -52,7 +52,7 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
     if first.probs is not None:
         averages = {"probs": _mean([p.probs for p in preds])}
         found |= averages | _information(preds, averages["probs"], task)
-        found["log_probs"] = pooled(preds, task)
+        found["log_probs"] = pool_log_probs(preds, task)
     elif first.mean is not None:
         if isinstance(task, Regression):
             task = task.in_own_units()  # as the predictions are

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from lowland.core import LossSurface, Task
 from lowland.errors import DataError
-from lowland.evaluate.average import Average, Summary, by_items
+from lowland.evaluate.average import Average
 from lowland.evaluate.evaluator import points_of, run
 from lowland.evaluate.groups import MOST
 from lowland.evaluate.nll import likelihoods, over_points, settled
+from lowland.evaluate.summary import Summary, by_items
 from lowland.keywords import hinted
 from lowland.progress import Progress
 from lowland.records import Table
