@@ -20,12 +20,13 @@ ROOT = Path(ll.__file__).parent
 DOCS = Path(__file__).parents[1] / "docs" / "api"
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "keywords", "schema", "files", "records", "progress", "memory"}
+BASE = {"checks", "errors", "keywords", "schema", "files", "records", "progress", "memory"}
 #: room -> the rooms that its modules may import when they are imported
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "keywords": {"errors"},
     "memory": set(),
+    "checks": {"errors"},
     "progress": {"errors"},
     "schema": {"errors"},
     "files": {"errors", "schema"},

@@ -307,7 +307,9 @@ def test_errors_that_say_what_to_do(model, small_memory) -> None:
     with pytest.raises(ll.ConfigError, match="'refresh' or 'frozen'"):
         surface(w, batchnorm="batch")
     with pytest.raises(ll.DataError, match="at least two rows"):
-        surface_of(model, [130], bn_rows=1).refresh(w)
+        ll.LossSurface(model, ll.Classification(), batched([1, 129])[:1]).refresh(w)
+    with pytest.raises(ll.ConfigError, match="bn_rows: expected a whole number of at least 2"):
+        surface_of(model, [130], bn_rows=1)
     with pytest.raises(ll.DataError, match="iterator"):
         ll.LossSurface(model, ll.Classification(), iter(batched([130])))(w)
 

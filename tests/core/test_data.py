@@ -153,7 +153,7 @@ def test_what_is_no_loader() -> None:
     for loader in (torch.zeros(3, 2), dataset(), 3):
         with pytest.raises(ll.DataError, match="wrap data in a DataLoader"):
             rows(loader)
-    with pytest.raises(ll.DataError, match="no tensor with rows"):
+    with pytest.raises(ll.DataError, match="a list is taken for batches"):
         list(rows([("text", 3)]))
     with pytest.raises(ll.DataError, match="every label is ignored"):
         list(rows([(torch.zeros(2, 3), torch.full((2,), -100))]))
@@ -168,7 +168,7 @@ def test_an_endless_loader_is_read_as_far_as_count() -> None:
         mlp(), ll.Classification(), DataLoader(Endless(), batch_size=8), count=20
     )
     assert float(surface(torch.zeros(surface.layout.size))) == pytest.approx(1.0986, abs=1e-4)
-    with pytest.raises(ll.DataError, match="at least 1 row, got 0"):
+    with pytest.raises(ll.ConfigError, match="count: expected a whole number of at least 1"):
         rows([], count=0)
 
 

@@ -264,7 +264,7 @@ def test_what_cannot_be_tempered():
     with pytest.raises(ll.DataError, match="probabilities"):
         ll.temper(_predictive(None, labels), 2.0)
     for wrong in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ll.DataError, match="positive"):
+        with pytest.raises(ll.ConfigError, match="above 0"):
             ll.temper(_predictive(probs, labels), wrong)
 
 

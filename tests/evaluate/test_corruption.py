@@ -151,7 +151,7 @@ def test_what_cannot_be_corrupted_is_refused():
     x = images(2)
     with pytest.raises(ll.ConfigError, match=r"kind: expected one of gaussian_noise, .* 'fog'"):
         ll.corrupt(x, "fog", 1)
-    with pytest.raises(ll.ConfigError, match="strength: expected one of"):
+    with pytest.raises(ll.ConfigError, match="strength: expected a whole number from 1 to 5"):
         ll.corrupt(x, "contrast", 6)
     with pytest.raises(ll.DataError, match=r"\(N, C, H, W\).*got \(2, 3\)"):
         ll.corrupt(torch.rand(2, 3), "contrast", 1)

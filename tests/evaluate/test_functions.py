@@ -165,7 +165,7 @@ def test_the_grid_is_even_around_the_rows():
     assert regular_grid(torch.zeros(3, 1).long(), resolution=3).tolist() == [[-1], [0], [1]]
     with pytest.raises(ll.DataError, match=r"rows \(m, 1\) or \(m, 2\), got \(3, 3\)"):
         regular_grid(torch.zeros(3, 3))
-    with pytest.raises(ll.ConfigError, match="resolution: expected at least 2"):
+    with pytest.raises(ll.ConfigError, match="resolution: expected a whole number"):
         regular_grid(rows, resolution=1)
 
 

@@ -240,7 +240,7 @@ def test_how_many_samples():
     assert ll.predict(surface, iter(weights)).samples == 5
     assert ll.predict(surface, list(weights), samples=2).samples == 2
     assert ll.predict(surface, ll.Point(weights[0])).samples == 1
-    with pytest.raises(ll.DataError, match="samples"):
+    with pytest.raises(ll.ConfigError, match="samples"):
         ll.predict(surface, gaussian, samples=0)
     with pytest.raises(ll.DataError, match="no weight vector"):
         ll.predict(surface, [])

@@ -251,7 +251,7 @@ class CurveContract(ShapeContract):
         assert t.tolist() != sorted(t.tolist())
         twin = torch.rand(64, generator=generator(), dtype=torch.float64)  # independent draws
         assert sorted((twin * 64).int().tolist()) != list(range(64))
-        with pytest.raises(ll.ConfigError, match="n: expected at least 1, got 0"):
+        with pytest.raises(ll.ConfigError, match="n: expected a whole number of at least 1, got 0"):
             self.make().sample_coords(0)
 
     def test_weights_far_away_are_nearest_to_a_point_inside(self):

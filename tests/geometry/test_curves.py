@@ -73,7 +73,7 @@ def test_bends_start_evenly_on_the_chord(kind):
         torch.testing.assert_close(curve([0.1, 0.5, 0.8]), line([0.1, 0.5, 0.8]))
         assert curve.length() == pytest.approx(line.length())
     for bends in (0, -1):
-        with pytest.raises(ll.ConfigError, match=rf"at least 1, got {bends}; .*ll\.Line"):
+        with pytest.raises(ll.ConfigError, match=rf"from 1 to 10,000, got {bends}; .*ll\.Line"):
             kind.between(w0, w1, bends=bends)
 
 

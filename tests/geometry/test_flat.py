@@ -251,7 +251,9 @@ def test_random_directions_are_orthonormal_and_seeded():
     other = ll.Subspace.random(w, rank=6, seed=1)
     assert float((sub.basis @ other.basis.T).abs().max()) < 0.05
     for rank in (0, 20001):
-        with pytest.raises(ll.ConfigError, match=rf"rank: expected 1 to 20000, got {rank}"):
+        with pytest.raises(
+            ll.ConfigError, match=rf"rank: expected a whole number from 1 to 20,000, got {rank}"
+        ):
             ll.Subspace.random(w, rank=rank)
     state = torch.get_rng_state()
     ll.Subspace.random(w, rank=2)

@@ -215,7 +215,7 @@ def test_the_centroid_itself_has_no_volume():
     with pytest.raises(ll.ConfigError, match="no volume"):  # the published start of a vertex
         ll.Simplex([*w, w.mean(0)])
     for bad in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(ll.ConfigError, match="jitter: expected a positive number"):
+        with pytest.raises(ll.ConfigError, match="jitter: expected a number above 0"):
             ll.Simplex(w).grow(jitter=bad)
     with pytest.raises(ll.ConfigError, match="fill the 2 dimensions"):
         ll.Simplex(torch.tensor([[0.0, 0], [1, 0], [0, 1]])).grow()

@@ -120,7 +120,7 @@ def test_what_has_no_barrier_is_said():
     surface = double_well()
     with pytest.raises(ll.ConfigError, match="two ends are the same weights"):
         ll.barrier(surface, torch.ones(1), torch.ones(1))
-    with pytest.raises(ll.ConfigError, match="points: expected at least 3"):
+    with pytest.raises(ll.ConfigError, match="points: expected a whole number of at least 3"):
         ll.barrier(surface, torch.ones(1), -torch.ones(1), points=2)
     with pytest.raises(ll.LayoutError, match="another model"):
         ll.barrier(surface, torch.ones(2), torch.zeros(2))

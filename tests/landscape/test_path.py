@@ -168,7 +168,7 @@ def test_what_cannot_be_walked_is_said():
     line = ll.Line(*ends())
     with pytest.raises(ll.ConfigError, match=r"got Plane; ll\.scan"):
         ll.path(ll.Plane.through(*ends(n=3)), surface)
-    with pytest.raises(ll.ConfigError, match=r"points: expected at least 2, got 1"):
+    with pytest.raises(ll.ConfigError, match=r"points: expected a whole number .* got 1"):
         ll.path(line, surface, points=1)
     for t in ([0.5], [0.5, 0.2], [0.0, math.nan], [0.0, 0.0]):
         with pytest.raises(ll.ConfigError, match=r"t: expected at least 2 .* rising"):

@@ -194,7 +194,7 @@ def test_other_shapes_are_told_what_to_do():
         ll.ternary(ll.Plane.through(a, b, c), surface)
     with pytest.raises(ll.ConfigError, match="expected a Simplex of 3 vertices, got Tensor"):
         ll.ternary(torch.eye(3), surface)
-    with pytest.raises(ll.ConfigError, match="at least 2 points a side, got 1"):
+    with pytest.raises(ll.ConfigError, match=r"resolution: expected a whole number .* got 1"):
         ll.ternary(triangle(size), surface, resolution=1)
     with pytest.raises(ll.ConfigError, match="names: expected 3, one a vertex, got 2: a, b"):
         ll.ternary(triangle(size), surface, names=["a", "b"])

@@ -95,7 +95,7 @@ class PosteriorContract:
         assert torch.equal(post.sample(4, seed=0), post.sample(4, seed=1)) != self.random
 
     def test_no_sample_is_an_error(self):
-        with pytest.raises(LowlandError, match="at least 1 sample, got 0"):
+        with pytest.raises(LowlandError, match="n: expected a whole number of at least 1, got 0"):
             self.make(3, torch.float32).sample(0)
 
     def test_points_are_draws_with_their_buffers(self):

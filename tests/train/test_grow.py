@@ -231,9 +231,9 @@ def test_progress_is_of_all_vertices():
 def test_bad_input():
     surface = bowl()
     w = torch.ones(4)
-    with pytest.raises(ll.ConfigError, match="vertices: expected at least 2"):
+    with pytest.raises(ll.ConfigError, match="vertices: expected a whole number of at least 2"):
         ll.spro(surface, w, vertices=1)
-    with pytest.raises(ll.ConfigError, match="connectors: expected at least 1"):
+    with pytest.raises(ll.ConfigError, match="connectors: expected a whole number of at least 1"):
         ll.connect_modes(surface, [w, 2 * w], connectors=0)
     with pytest.raises(ll.ConfigError, match="at least two to connect"):
         ll.connect_modes(surface, [w])
@@ -245,7 +245,7 @@ def test_bad_input():
         ll.spro(surface, w, vertices=2, epochs=1, validate=lambda shape: {"loss_max": 0.0})
     with pytest.raises(ll.LayoutError, match="another model"):
         ll.spro(surface, torch.ones(5))
-    with pytest.raises(ll.ConfigError, match="a rise and a strength from 0 on"):
+    with pytest.raises(ll.ConfigError, match="rise: expected a number of at least 0"):
         ll.spro(surface, w, rise=-1)
     with pytest.raises(TypeError, match="epoch_"):
         ll.spro(surface, w, epoch_=3)

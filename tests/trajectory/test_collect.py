@@ -50,7 +50,7 @@ def test_a_share_of_the_budget_begins_where_the_schedule_is_flat():
         (lambda: Every(0), "interval"),
         (lambda: Every(1, total=10, start=1.5), "start"),
         (lambda: MidCycle(3), "even"),
-        (lambda: MidCycle(0), "even"),
+        (lambda: MidCycle(0), "cycle"),
         (lambda: Collector(3, when=Every(1)), "into, such as SWAG.* got int"),
     ],
 )

@@ -149,7 +149,7 @@ def test_members_are_taken_where_the_rate_is_lowest(cycle):
         (lambda o: SWASchedule(o, total=9, swa_lr=0.1, start=0.0), "start"),
         (lambda o: SWASchedule(o, total=9, swa_lr=0.1, start=1.1), "start"),
         (lambda o: CyclicalSchedule(o, cycle=3), "even number"),
-        (lambda o: CyclicalSchedule(o, cycle=0), "even number"),
+        (lambda o: CyclicalSchedule(o, cycle=0), "cycle"),
         (lambda o: CyclicalSchedule(o, cycle=4, high=0.1, low=0.2), "low"),
         (lambda o: CyclicalSchedule(o, cycle=4, high=0.1, low=0.0), "low"),
     ],

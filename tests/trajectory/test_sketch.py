@@ -181,7 +181,7 @@ def test_an_iterate_that_is_not_finite_changes_nothing():
 
 
 def test_what_makes_no_sketch_is_refused():
-    with pytest.raises(ConfigError, match="rank: expected at least 2 rows, got 1"):
+    with pytest.raises(ConfigError, match="rank: expected a whole number of at least 2, got 1"):
         FrequentDirections(flat_layout(3), rank=1)
     sketch = FrequentDirections(flat_layout(6), rank=2)
     with pytest.raises(LowlandError, match="0 of the 1 iterates"):

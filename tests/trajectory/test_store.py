@@ -10,6 +10,7 @@ from torch import nn
 from lowland import (
     SWA,
     SWAG,
+    ConfigError,
     LayoutError,
     LowlandError,
     NonFiniteError,
@@ -172,7 +173,7 @@ def test_steps_go_up(tmp_path):
     for step in (30, 29, -1):
         with pytest.raises(StoreError, match=f"step {step} is not after step 30"):
             store.append(Net(), step=step)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match=r"step: expected a whole number, got 31\.5"):
         store.append(Net(), step=31.5)
     check_iterates(Trajectory.open(tmp_path / "run"), 3)
 

@@ -12,6 +12,7 @@ from lowland.cli.config import Config, told
 from lowland.core import Classification, LanguageModeling, LossSurface, Point, Regression, Task
 from lowland.core.autograd import value_of
 from lowland.core.batchnorm import refuse_one_example
+from lowland.core.call import check_batch
 from lowland.core.data import move, take
 from lowland.core.layout import Where
 from lowland.errors import ConfigError, DataError, LowlandError
@@ -217,10 +218,6 @@ class Setup:
             batch = self.task.parts(raw)
             if batch.target is None:
                 raise DataError("it has no target; give (inputs, target).")
-            if isinstance(batch.target, int | float):
-                raise DataError(
-                    "a list is taken for batches, and these are rows; give tensors or a Dataset."
-                )
             args, kwargs, target = move(take(batch, size) if size else batch, device)
             with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
                 try:
@@ -228,7 +225,7 @@ class Setup:
                 except ValueError as error:
                     refuse_one_example(error)
                     raise
-            self.task.check(output, target)
+            check_batch(self.task, (args, kwargs), output, target)
             if not bool(torch.isfinite(self.task.items_nll(output, target)).all()):
                 raise DataError(
                     "the loss of the fresh network is NaN or infinite; look for such values in the "

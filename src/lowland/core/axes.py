@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lowland import checks
 from lowland.errors import ConfigError, DataError
 
 
 def require_axis(name: str, axis: int | None) -> int | None:
     """The axis itself; raises `ConfigError` for what is none, or that of the examples."""
-    if axis is not None and (type(axis) is not int or axis == 0):
+    if axis is None:
+        return None
+    axis = checks.whole(name, axis)
+    if axis == 0:
         raise ConfigError(
             f"{name}: expected an axis of the outputs, such as 1 or -1, got {axis!r}; axis 0 is "
             "that of the examples."

@@ -188,7 +188,7 @@ def in_turn(
         return named(layers, seen)
 
 
-def refuse_one_example(error: ValueError) -> None:
+def refuse_one_example(error: Exception) -> None:
     """Raises `DataError` where a layer in training mode was given one value a channel."""
     if "more than 1 value per channel" in str(error):
         raise DataError(

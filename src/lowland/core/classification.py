@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core.axes import axis_of, require_axis
 from lowland.core.task import Task, Unpack, wide
 from lowland.core.template import unwrap
@@ -50,6 +51,7 @@ class Classification(Task):
     """
 
     kind = "classification"
+    tensor_targets = True
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Classification(Task):
                 f"form: expected 'multiclass', 'binary', 'multilabel' or None, got {form!r}."
             )
         self.form = form
-        self.ignore_index = ignore_index
+        self.ignore_index = checks.whole("ignore_index", ignore_index)
         self.class_dim = require_axis("class_dim", class_dim)
 
     def for_model(self, model: nn.Module) -> Classification:

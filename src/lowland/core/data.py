@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.task import Task, rows
 from lowland.errors import DataError
 
@@ -54,12 +55,10 @@ class Rows:
                 f"{name}: expected an iterable of batches, got {type(loader).__name__}; wrap data "
                 "in a DataLoader or in a list of batches."
             )
-        if count is not None and count < 1:
-            raise DataError(f"{name}: expected count= of at least 1 row, got {count}.")
         self.loader = loader
         self.task = task
         self.device = torch.device(device)
-        self.count = count
+        self.count = None if count is None else checks.whole("count", count, least=1)
         self.channels_last = channels_last
         self.name = name
         self.rows: int | None = None  # known after the first pass

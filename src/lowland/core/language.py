@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core.task import Batch, Task, Unpack, wide
 from lowland.core.template import unwrap
 from lowland.errors import ConfigError, DataError
@@ -25,10 +26,11 @@ class LanguageModeling(Task):
     """
 
     kind = "language"
+    tensor_targets = True
 
     def __init__(self, *, ignore_index: int = -100, unpack: Unpack | None = None) -> None:
         super().__init__(unpack=unpack)
-        self.ignore_index = ignore_index
+        self.ignore_index = checks.whole("ignore_index", ignore_index)
 
     def unpack(self, batch: Any) -> Batch:
         parts = super().unpack(batch)

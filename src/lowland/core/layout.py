@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.errors import ConfigError, LayoutError, NonFiniteError, StoreError
 from lowland.schema import require
 
@@ -75,6 +76,7 @@ class ParamLayout:
     """
 
     def __init__(self, model: nn.Module, *, where: Where = None) -> None:
+        checks.module("model", model)
         wanted = predicate(where)
         names: dict[int, str] = {}  # id of a parameter -> the name that it is kept under
         every: dict[int, list[str]] = {}  # id of a parameter -> all its names

@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core.axes import axis_of, require_axis
 from lowland.core.task import Task, Unpack, rows, wide
-from lowland.errors import ConfigError, DataError
+from lowland.errors import DataError
 from lowland.records.predictive import default_target_axis
 
 VARIANCE_FLOOR = 1e-6
@@ -45,6 +45,7 @@ class Regression(Task):
     """
 
     kind = "regression"
+    tensor_targets = True
 
     def __init__(
         self,
@@ -56,21 +57,22 @@ class Regression(Task):
         unpack: Unpack | None = None,
     ) -> None:
         super().__init__(unpack=unpack)
-        named = isinstance(noise_variance, str) and noise_variance == "learned"
-        real = isinstance(noise_variance, Real) and not isinstance(noise_variance, bool)
-        number = real and 0 < noise_variance < math.inf  # type: ignore[operator]
-        if not (noise_variance is None or named or number):
-            raise ConfigError(
-                "noise_variance: expected None, a positive number or 'learned', "
-                f"got {noise_variance!r}."
-            )
-        self.noise_variance = float(noise_variance) if number else noise_variance  # type: ignore[arg-type]
-        self.target_mean = torch.as_tensor(target_mean, dtype=torch.float64).reshape(-1)
-        self.target_std = torch.as_tensor(target_std, dtype=torch.float64).reshape(-1)
-        if not bool((self.target_std > 0).all()):
-            raise ConfigError(
-                "target_std: expected positive numbers; a constant target has nothing to predict."
-            )
+        self.noise_variance: float | str | None
+        if noise_variance is None or (
+            isinstance(noise_variance, str) and noise_variance == "learned"
+        ):
+            self.noise_variance = noise_variance
+        else:
+            self.noise_variance = checks.number("noise_variance", noise_variance, above=0)
+        mean = checks.numbers("target_mean", target_mean)
+        std = checks.numbers(
+            "target_std",
+            target_std,
+            above=0,
+            hint="a constant target has nothing to predict",
+        )
+        self.target_mean = torch.tensor(mean, dtype=torch.float64)
+        self.target_std = torch.tensor(std, dtype=torch.float64)
         self.target_dim = require_axis("target_dim", target_dim)
 
     def axis(self, shape: Sequence[int]) -> int:
@@ -203,9 +205,10 @@ class GaussianHead(nn.Module):
         target_dim: int | None = None,
     ) -> None:
         super().__init__()
-        self.net = net
+        self.net = checks.module("net", net)
         self.target_dim = require_axis("target_dim", target_dim)
         self.homoscedastic = homoscedastic
+        noise_variance = checks.number("noise_variance", noise_variance, above=0)
         self.rho = nn.Parameter(torch.tensor(math.log(math.expm1(noise_variance))))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:

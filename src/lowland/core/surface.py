@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core import batchnorm as bn
+from lowland.core.call import check_batch
 from lowland.core.data import Rows, move
 from lowland.core.layout import ParamLayout, Where
 from lowland.core.point import Point
@@ -63,7 +65,7 @@ class LossSurface:
         *,
         where: Where = None,
         device: torch.device | str | None = None,
-        autocast: bool | torch.dtype | None = None,
+        autocast: bool | str | torch.dtype | None = None,
         bn_loader: Iterable[Any] | None = None,
         bn_rows: int = 4096,
         channels_last: bool = False,
@@ -81,7 +83,8 @@ class LossSurface:
         self.device = self.template.device
         self.buffers = self.template.buffers
         self.data = Rows(loader, task, device=self.device, count=count, channels_last=channels_last)
-        self.statistics = Statistics(self.template, self.data, bn_loader, most=bn_rows)
+        most = checks.whole("bn_rows", bn_rows, least=2)
+        self.statistics = Statistics(self.template, self.data, bn_loader, most=most)
 
     # -- the function ----------------------------------------------------------------------------
 
@@ -108,7 +111,7 @@ class LossSurface:
             args, kwargs, target = self.labelled(batch)
             output = self.forward(parameters, buffers, args, kwargs)
             if unseen:
-                self.task.check(output, target)
+                check_batch(self.task, (args, kwargs), output, target)
             total += self.task.items_nll(output, target).sum(dtype=torch.float64)
         assert data.items is not None  # set by the pass
         return total / data.items
@@ -282,7 +285,7 @@ class LossSurface:
             args, kwargs, target = self.labelled(batch)
             with self.template.lock, bn.differentiable(self.template.layers, stats):
                 output = self.forward(self.layout.materialise(leaf), fixed, args, kwargs)
-            self.task.check(output, target)
+            check_batch(self.task, (args, kwargs), output, target)
             loss = self.task.items_nll(output, target).sum(dtype=torch.float64)
             grads = torch.autograd.grad(loss, [leaf, *stats.values()], allow_unused=True)
             total += loss.detach()

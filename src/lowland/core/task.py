@@ -77,6 +77,7 @@ class Task(ABC):
     """
 
     kind: ClassVar[str] = "custom"
+    tensor_targets: ClassVar[bool] = False  # whether a target can be nothing else
 
     def __init__(self, *, unpack: Unpack | None = None) -> None:
         self._unpack = unpack
@@ -87,7 +88,12 @@ class Task(ABC):
 
     def parts(self, batch: Any) -> Batch:
         """The batch taken apart, if it is not yet: what library code calls."""
-        return batch if isinstance(batch, Batch) else self.unpack(batch)
+        if isinstance(batch, Batch):
+            return batch
+        parts = self.unpack(batch)
+        if self.tensor_targets:
+            _require_tensor(parts.target)
+        return parts
 
     def output(self, raw: Any) -> Tensor:
         """The tensor that matters in what the model returned: `.logits`, or a tuple's first."""
@@ -243,6 +249,26 @@ def _plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(name, str) and _plain(part) for name, part in value.items())
     return value is None or isinstance(value, Tensor | str | bool | int | float)
+
+
+def _require_tensor(target: Any) -> None:
+    """Raises `DataError` for targets that nothing can be computed with, and says what they are."""
+    if target is None or isinstance(target, Tensor):
+        return
+    if isinstance(target, int | float):
+        raise DataError(
+            "a list is taken for batches, and these are examples; give tensors or a Dataset."
+        )
+    flat = target.tolist() if hasattr(target, "tolist") else target
+    first = next(iter(flat), None) if isinstance(flat, list | tuple) else flat
+    if isinstance(first, str | bytes):
+        raise DataError(
+            f"the labels are words, such as {first!r}: number the classes from 0 on, and give a "
+            "tensor of these numbers."
+        )
+    raise DataError(
+        f"the targets are of type {type(target).__name__}; make them a tensor with torch.as_tensor."
+    )
 
 
 def _shown(value: Any) -> str:

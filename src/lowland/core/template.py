@@ -12,20 +12,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from lowland import checks
 from lowland.core import batchnorm as bn
 from lowland.core.autograd import ForwardPass
+from lowland.core.call import call
 from lowland.core.data import map_tensors, tensors
 from lowland.core.layout import clean, clean_names
 from lowland.errors import DataError
 
 Buffers = dict[str, Tensor]
+_HALF = (torch.bfloat16, torch.float16)  # to others torch does not autocast
 
 
-def autocast_dtype(asked: bool | torch.dtype | None, device: torch.device) -> torch.dtype | None:
-    """What is meant: True is the device's usual one, which on a GPU is float16; None: none."""
-    if asked is True:
+Autocast = bool | str | torch.dtype | None
+
+
+def autocast_dtype(autocast: Autocast, device: torch.device) -> torch.dtype | None:
+    """What is meant: True is the device's usual one, which on a GPU is float16; None: none.
+
+    >>> autocast_dtype("bfloat16", torch.device("cpu"))
+    torch.bfloat16
+    """
+    if autocast is None or autocast is False:
+        return None
+    if autocast is True:
         return torch.get_autocast_dtype(device.type)
-    return asked or None
+    return checks.dtype("autocast", autocast, among=_HALF)
 
 
 class Template:
@@ -53,12 +65,12 @@ class Template:
         model: nn.Module,
         *,
         device: torch.device | str | None = None,
-        autocast: bool | torch.dtype | None = None,
+        autocast: Autocast = None,
     ) -> None:
         self.module = private_copy(unwrap(model))
         self.device = next(self.module.parameters()).device
         if device is not None:
-            self.device = torch.device(device)
+            self.device = checks.device(device)
         self.module.to(self.device)
         self.autocast = autocast_dtype(autocast, self.device)
         self.layers = bn.layers_of(self.module)
@@ -141,10 +153,7 @@ class Template:
             for slot, key, new in filled:
                 slot[key] = new
             with self.precision():
-                return module(*args, **kwargs)
-        except ValueError as error:
-            bn.refuse_one_example(error)
-            raise
+                return call(module, args, kwargs)
         finally:
             if module is self.module:
                 for (slot, key, _), mine in zip(filled, own, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import Task
 from lowland.errors import DataError
 from lowland.evaluate.items import is_multilabel, items, labelled_items, task_of
@@ -103,8 +104,7 @@ def temper(pred: Predictive, temperature: float, *, task: Task | None = None) ->
     task = task_of(pred, task)
     if pred.probs is None:
         raise DataError("the predictive has no probabilities: predict with keep='probs'.")
-    if not 0 < temperature < math.inf:
-        raise DataError(f"temperature: expected a positive number, got {temperature}.")
+    temperature = checks.number("temperature", temperature, above=0)
     if temperature == 1 and (pred.targets is None or pred.target_log_prob is not None):
         return pred
     log_probs = (log_probs_of(pred, task) / temperature).log_softmax(1)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import Batch, Task
 from lowland.core.data import take
 from lowland.errors import ConfigError, DataError
@@ -99,8 +100,8 @@ def corrupt(images: Tensor, kind: str, strength: int, *, seed: int = 0, first: i
     """
     if kind not in CORRUPTIONS:
         raise ConfigError(f"kind: expected one of {', '.join(CORRUPTIONS)}, got {kind!r}.")
-    if strength not in STRENGTHS:
-        raise ConfigError(f"strength: expected one of {STRENGTHS}, got {strength!r}.")
+    strength = checks.whole("strength", strength, least=STRENGTHS[0], most=STRENGTHS[-1])
+    seed, first = checks.seed(seed), checks.whole("first", first, least=0)
     _require_images(images)
     if not len(images):
         return images

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface, Point
+from lowland.core.call import check_batch
 from lowland.core.data import seeded
 from lowland.errors import ConfigError
 from lowland.evaluate.average import Average
@@ -54,8 +56,7 @@ def mc_dropout(
     >>> round(float(pred.mean)), round(float(pred.variance))
     (1, 2)
     """
-    if samples < 1:
-        raise ConfigError(f"samples: expected at least 1, got {samples}.")
+    samples, seed = checks.whole("samples", samples, least=1), checks.seed(seed)
     call = _Dropout(surface, surface.point(w), batchnorm, seed)
     if not call.is_random():
         raise ConfigError(
@@ -74,8 +75,8 @@ def mc_dropout(
                     args, kwargs, target = surface.task.parts(batch)
                     surface.template.require_replayable(args, kwargs)
                     output = call(batch, number, first + index)
-                    if number == 0 and target is not None:
-                        surface.task.check(output, target)
+                    if number == 0:
+                        check_batch(surface.task, (args, kwargs), output, target)
                     average.add(index, output.unsqueeze(0), target)
                 average.end(number, 1)
                 report(number + 1, samples if last and not first else None)

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface, Point, Task
+from lowland.core.call import check_batch
 from lowland.core.data import Rows
 from lowland.errors import DataError, NonFiniteError
 from lowland.evaluate.batched import vmapped
@@ -141,14 +143,15 @@ class _Pass:
             args, kwargs, target = task.parts(batch)
             self.template.require_replayable(args, kwargs)
             output = outputs(args, kwargs)
-            if first == 0 and target is not None:
-                task.check(output[0], target)
+            if first == 0:
+                check_batch(task, (args, kwargs), output[0], target)
             self.sink.add(index, output, target)
         self.sink.end(first, n)
 
 
 def rows_for(surface: LossSurface, loader: Iterable[Any] | None, *, count: int | None) -> Rows:
     """The surface's rows, or a loader's; with `count=` fewer of the same."""
+    count = None if count is None else checks.whole("count", count, least=1)
     if count is not None and (loader is None or isinstance(loader, Rows)):
         known = surface.data if loader is None else loader
         count, loader = min(count, known.count or count), known.loader
@@ -294,10 +297,10 @@ def points_of(
 
     A finite support is gone through once; other posteriors are drawn from `samples` times.
     """
+    if samples is not None:
+        samples = checks.whole("samples", samples, least=1)
     posterior = as_posterior(weights)
     if posterior is not None:
-        if samples is not None and samples < 1:
-            raise DataError(f"samples: expected at least 1, got {samples}.")
         n = DEFAULT_SAMPLES if samples is None else samples
         if posterior.support is not None:
             n = posterior.support if samples is None else min(samples, posterior.support)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import Batch, Classification, LossSurface, Regression, Task
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.evaluator import points_of, run
@@ -110,8 +111,8 @@ def regular_grid(around: Tensor, *, resolution: int = 60, margin: float = 0.2) -
     """
     if around.ndim != 2 or around.shape[1] not in (1, 2) or len(around) < 1:
         raise DataError(f"around: expected rows (m, 1) or (m, 2), got {tuple(around.shape)}.")
-    if resolution < 2:
-        raise ConfigError(f"resolution: expected at least 2, got {resolution}.")
+    resolution = checks.whole("resolution", resolution, least=2, most=100_000)
+    margin = checks.number("margin", margin, above=-0.5)
     low, high = around.min(0).values.double(), around.max(0).values.double()
     more = torch.where(high > low, margin * (high - low), 1.0)  # where all rows are the same
     axes = [

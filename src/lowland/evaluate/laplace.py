@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core import Classification, LossSurface, Point, Regression, Task
+from lowland.core.call import check_batch
 from lowland.core.data import Rows, seeded
 from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
@@ -110,6 +112,7 @@ class LastLayerLaplace:
         """
         if link not in ("probit", "mc"):
             raise ConfigError(f"link: expected 'probit' or 'mc', got {link!r}.")
+        samples, seed = checks.whole("samples", samples, least=1), checks.seed(seed)
         data = self.surface.rows_of(loader)
         summary, task, done = Summary(keep), self.task, 0
         with (
@@ -122,8 +125,7 @@ class LastLayerLaplace:
                 for index, batch in enumerate(group):
                     inputs, target = one_input(batch), batch.target
                     output = self._output(inputs, link, samples)
-                    if target is not None:
-                        self.task.check(output, target)
+                    check_batch(self.task, inputs, output, target)
                     average.add(index, output.unsqueeze(0), target)
                     done += len(inputs)
                     report(done, data.rows)

@@ -12,11 +12,13 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface, Point
+from lowland.core.call import check_batch
 from lowland.core.data import concatenate, free_memory, joinable, map_tensors, nbytes
 from lowland.core.layout import inner
 from lowland.core.task import rows
-from lowland.core.threads import using_threads
+from lowland.core.threads import MAX_THREADS, using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.batched import vmapped
 from lowland.evaluate.evaluator import run, stacked_statistics
@@ -86,6 +88,10 @@ class LogLikelihood:
             raise ConfigError(
                 f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}."
             )
+        if chunk is not None:
+            chunk = checks.whole("chunk", chunk, least=1)
+        if threads is not None:
+            threads = checks.whole("threads", threads, least=1, most=MAX_THREADS)
         self.surface, self.batchnorm = surface, batchnorm
         self.strategy, self.chunk, self.threads, self.trace = strategy, chunk, threads, trace
         self.rows = surface.rows_of(loader)
@@ -278,7 +284,7 @@ class LogLikelihood:
                 output = self.surface.forward({}, {}, args, kwargs)
                 if index == 0:
                     self.task = settled(self.task, output[None], target)
-                self.task.check(output, target)
+                check_batch(self.task, (args, kwargs), output, target)
 
     def _planned(self, n: int) -> Plan:
         """The plan for about n points, made at the first call and once more after many."""

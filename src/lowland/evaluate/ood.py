@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import Classification, Task
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.errors import some
@@ -129,10 +130,12 @@ def noise_like(
             f"noise is made for floating-point inputs (N, C, ...), got {tuple(inputs.shape)} of "
             f"{inputs.dtype}."
         )
+    seed = checks.seed(seed)
+    rows = len(inputs) if rows is None else checks.whole("rows", rows, least=1)
     over = [dim for dim in range(inputs.ndim) if dim != 1]
     variance, mean = torch.var_mean(inputs.double(), over, correction=0, keepdim=True)
     shape = inputs.shape[1:]
-    out = torch.empty(len(inputs) if rows is None else rows, *shape, dtype=inputs.dtype)
+    out = torch.empty(rows, *shape, dtype=inputs.dtype)
     for i, row in enumerate(out):
         source = generator(seed, i, DATA)
         if kind == "gaussian":

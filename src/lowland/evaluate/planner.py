@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface, Point
 from lowland.core.data import free_memory, joinable, nbytes, take
 from lowland.core.task import rows
@@ -88,8 +89,8 @@ def plan(
     """
     if strategy not in (None, *STRATEGIES):
         raise ConfigError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}.")
-    if chunk is not None and chunk < 1:
-        raise ConfigError(f"chunk: expected at least 1 point, got {chunk}.")
+    if chunk is not None:
+        chunk = checks.whole("chunk", chunk, least=1)
     threads = torch.get_num_threads()
     if strategy == "points":
         return Plan("points", chunk or 1, threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import Task
 from lowland.errors import ConfigError
 from lowland.evaluate.items import labelled_items, require_labels
@@ -39,8 +40,7 @@ def reliability(
     >>> result.count.tolist(), round(result.ece, 3)
     ([0, 0, 0, 1, 1], 0.4)
     """
-    if bins < 1:
-        raise ConfigError(f"bins: expected at least 1, got {bins}.")
+    bins = checks.whole("bins", bins, least=1, most=1_000_000)
     if equal not in ("width", "count"):
         raise ConfigError(f"equal: expected 'width' or 'count', got {equal!r}.")
     if isinstance(probs, Predictive):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lowland import checks
 from lowland.core import LossSurface
 from lowland.core.spread import warn_if_still
 from lowland.errors import ConfigError, DataError, NonFiniteError
@@ -55,8 +56,10 @@ def tune_scale(
     >>> post.scale > 0  # the targets scatter far more than the noise of one model allows
     True
     """
+    scales = checks.numbers("scales", scales, least=0)
     if not scales:
-        raise ConfigError("scales: expected at least one number >= 0.")
+        raise ConfigError("scales: expected at least one number to try.")
+    samples = checks.whole("samples", samples, least=1)
     scaled = as_posterior(post)
     if not isinstance(scaled, Gaussian | Mixture):
         raise ConfigError(

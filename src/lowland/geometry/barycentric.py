@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError
@@ -52,6 +53,7 @@ class Barycentric(Shape):
         u = _evenly(n, generator)
         edges = self.shares().cpu().cumsum(0)[:-1].contiguous()
         which = torch.searchsorted(edges, u, right=True)
+        n = checks.whole("n", n, least=1)
         raw = torch.empty(n, self.k, dtype=torch.float64).exponential_(generator=generator)
         raw = raw * self.members()[which]
         return (raw / raw.sum(1, keepdim=True)).to(self.device)
@@ -130,6 +132,7 @@ class Barycentric(Shape):
     def contains(self, w: Tensor | Point, *, tolerance: float = 1e-6) -> Tensor:
         """Whether w lies on the shape, up to rounding and `tolerance` mean edges: bool, or (n,)."""
         _, far = self.coords_of(w)
+        tolerance = checks.number("tolerance", tolerance, least=0)
         near = tolerance * mean_edge(self.seen()) + rounding(self.anchors)
         return far <= near
 
@@ -145,11 +148,10 @@ class Barycentric(Shape):
         Raises:
             ConfigError: a jitter that is not positive; as many vertices as dimensions.
         """
-        if not 0 < jitter < math.inf:
-            raise ConfigError(
-                f"jitter: expected a positive number, got {jitter}: without it the new vertex adds "
-                "no volume."
-            )
+        jitter = checks.number(
+            "jitter", jitter, above=0, hint="without it the new vertex adds no volume"
+        )
+        seed = checks.seed(seed)
         n = len(self.anchors)
         if n > self.size:
             raise ConfigError(
@@ -206,7 +208,6 @@ def _evenly(n: int, generator: torch.Generator | None) -> Tensor:
 
     Any interval holds as many as its length says, up to one.
     """
-    if n < 1:
-        raise ConfigError(f"n: expected at least 1, got {n}.")
+    n = checks.whole("n", n, least=1)
     order = torch.randperm(n, generator=generator)
     return (order + torch.rand(1, generator=generator, dtype=torch.float64)) / n

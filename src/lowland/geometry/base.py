@@ -14,6 +14,7 @@ from typing import Any, Literal, NotRequired, Self, TypedDict
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError, LowlandError, NonFiniteError, StoreError
@@ -173,6 +174,7 @@ class Shape(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """The same shape on another device."""
+        device = checks.device(device)
         made = self.with_anchors(self.anchors)
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         vars(made).update(moved | {"log": self.log})
@@ -299,7 +301,6 @@ def stratified(n: int, *, generator: torch.Generator | None) -> Tensor:
     >>> sorted((stratified(4, generator=None) * 4).int().tolist())
     [0, 1, 2, 3]
     """
-    if n < 1:
-        raise ConfigError(f"n: expected at least 1, got {n}.")
+    n = checks.whole("n", n, least=1)
     order = torch.randperm(n, generator=generator)
     return (order + torch.rand(n, generator=generator, dtype=torch.float64)) / n

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LowlandError, NonFiniteError
 from lowland.progress import Progress, reporting
@@ -48,10 +49,10 @@ def leading(
         raise ConfigError(f"scale: expected one of {', '.join(SCALES)}, got {scale!r}.")
     point = surface.point(w)
     size = surface.layout.size
-    if not 1 <= rank < size:
-        raise ConfigError(
-            f"rank: expected 1 to {size - 1}, fewer than the {size} weights, got {rank}."
-        )
+    rank = checks.whole(
+        "rank", rank, least=1, most=size - 1, hint="Lanczos' method gives no full spectrum"
+    )
+    seed = checks.seed(seed)
     rows = surface.rows_of(loader)
     times = curvature(surface, point, kind=kind, loader=rows)
     done = 0

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
@@ -37,10 +38,9 @@ class Curve(Shape):
             ConfigError: fewer than one bend, or ends that are equal. LayoutError: weights of
                 different models.
         """
-        if bends < 1:
-            raise ConfigError(
-                f"bends: expected at least 1, got {bends}; a line without bends is ll.Line(w0, w1)."
-            )
+        bends = checks.whole(
+            "bends", bends, least=1, most=10_000, hint="a line without bends is ll.Line(w0, w1)"
+        )
         ends = gathered([w0, w1], what="the ends")
         require_apart(ends)
         share = torch.linspace(0, 1, bends + 2, dtype=torch.float64, device=ends.device)[1:-1, None]

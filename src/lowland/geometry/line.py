@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.base import gathered, have_buffers
@@ -32,7 +33,7 @@ class Line(Curve):
     @classmethod
     def between(cls, w0: Tensor | Point, w1: Tensor | Point, *, bends: int = 0) -> Line:
         """`Line(w0, w1)`, as the other curves are made; it takes no bends."""
-        if bends:
+        if checks.whole("bends", bends, least=0):
             raise ConfigError(f"bends: a line has none, got {bends}; take a Bezier or a PolyChain.")
         return cls(w0, w1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
@@ -57,6 +58,7 @@ class Plane(Affine):
 
     def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Uniform in the box of the marks, or in [-1, 1]² where there is only one: (n, 2)."""
+        n = checks.whole("n", n, least=1)
         low, high = self.marks.min(0).values, self.marks.max(0).values
         if len(self.marks) == 1:
             low, high = low - 1, high + 1
@@ -66,6 +68,7 @@ class Plane(Affine):
     def box(self, margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
         """((x0, x1), (y0, y1)) around the marks, wider to each side by `margin` of the larger of
         their two extents; [-1, 1] twice where there is one mark alone."""
+        margin = checks.number("margin", margin, above=-0.5)  # where it is empty
         if len(self.marks) == 1:
             return (-1.0, 1.0), (-1.0, 1.0)
         low, high = self.marks.min(0).values, self.marks.max(0).values

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.affine import (
@@ -59,12 +60,13 @@ class Subspace(Affine):
     def random(cls, w: Tensor | Point, *, rank: int = 5, seed: int = 0) -> Subspace:
         """Orthonormal directions, uniform among all: Gaussian vectors, orthonormalised."""
         center = w.weights if isinstance(w, Point) else w
-        if not 1 <= rank <= center.shape[-1]:
-            raise ConfigError(f"rank: expected 1 to {center.shape[-1]}, got {rank}.")
+        rank = checks.whole("rank", rank, least=1, most=center.shape[-1])
+        seed = checks.seed(seed)
         checked([center], what="the center")
         generator = torch.Generator().manual_seed(seed)
         # centre and directions in one tensor, in place: of a large network there is no second one
-        anchors = torch.empty(1 + rank, len(center))
+        with checks.memory("rank", rank):
+            anchors = torch.empty(1 + rank, len(center))
         anchors[1:].normal_(generator=generator)
         anchors = anchors.to(center.device, kept_in([center]))
         orthonormalise_(anchors[1:])
@@ -183,5 +185,6 @@ class Subspace(Affine):
 
     def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal, (n, k)."""
+        n = checks.whole("n", n, least=1)
         z = torch.randn(n, self.k, generator=generator, dtype=torch.float64)
         return z.to(self.device)

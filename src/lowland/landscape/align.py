@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core import ParamLayout, Point
 from lowland.core.layout import Where, clean
-from lowland.errors import ConfigError, LayoutError
+from lowland.errors import LayoutError
 from lowland.landscape.matching import match, permuted
 from lowland.landscape.trace import Groups, units_of
 
@@ -122,11 +123,9 @@ def weight_matching(
     >>> found, found.order
     (Alignment(groups=1, units=3, inner=650.0 -> 650.0), (tensor([0, 1, 2]),))
     """
-    if restarts < 0 or iterations < 1:
-        raise ConfigError(
-            f"expected restarts >= 0 and iterations >= 1, got restarts={restarts}, "
-            f"iterations={iterations}."
-        )
+    restarts = checks.whole("restarts", restarts, least=0)
+    iterations = checks.whole("iterations", iterations, least=1)
+    seed = checks.seed(seed)
     layout = ParamLayout(model, where=where)
     source = _checked(layout, w1, "w1")
     target = _checked(layout, w0, "w0").to(source.device)

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface, Point
-from lowland.errors import ConfigError
 from lowland.geometry import Line
 from lowland.landscape.path import path
 from lowland.progress import Progress
@@ -51,8 +51,7 @@ def barrier(
     >>> float(barrier(surface, torch.tensor([-1.0]), torch.tensor([1.0])))  # of a bowl
     0.0
     """
-    if points < 3:
-        raise ConfigError(f"points: expected at least 3, the ends and one between, got {points}.")
+    points = checks.whole("points", points, least=3)  # the ends and one between
     found = path(
         Line(w0, w1),
         surface,

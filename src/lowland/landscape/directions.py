@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from lowland import checks
 from lowland.core import LossSurface, ParamLayout, Point
 from lowland.core.layout import clean_names
 from lowland.core.template import unwrap
@@ -55,8 +56,7 @@ def directions(
     """
     if normalise not in NORMALISE:
         raise ConfigError(f"normalise: expected 'filter', 'layer' or None, got {normalise!r}.")
-    if n < 1:
-        raise ConfigError(f"n: expected at least 1 direction, got {n}.")
+    n, seed = checks.whole("n", n, least=1), checks.seed(seed)
     if isinstance(model, LossSurface):
         layout, module = model.layout, model.template.module
     else:

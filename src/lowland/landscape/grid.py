@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
@@ -86,15 +86,11 @@ def _sizes(resolution: int | Sequence[int], k: int) -> list[int]:
         raise ConfigError(
             f"resolution: expected one number or {k}, one a coordinate, got {resolution}."
         )
-    sizes = [operator.index(n) for n in many]
-    if min(sizes) < 2:
-        raise ConfigError(
-            f"resolution: expected at least 2 points along each axis, got resolution {min(sizes)}."
-        )
-    return sizes
+    return [checks.whole("resolution", n, least=2, most=100_000) for n in many]
 
 
 def _ends(shape: Shape, margin: float, bounds: Any, around: list[Tensor]) -> list[Any]:
+    margin = checks.number("margin", margin, above=-0.5)
     if bounds is not None:
         given = torch.as_tensor(bounds, dtype=torch.float64).reshape(-1, 2)
         if given.shape != (shape.k, 2) or not bool((given[:, 0] < given[:, 1]).all()):

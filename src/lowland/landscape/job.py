@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import Classification, LossSurface, Point
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, NonFiniteError
@@ -283,9 +284,6 @@ def weights(shape: Shape, coords: Tensor, plan: Plan) -> Iterator[Tensor | Block
 def _tolerance(refine: bool | float | None) -> float | None:
     if refine is None or refine is False:
         return None
-    tolerance = refinement.TOLERANCE if refine is True else float(refine)
-    if not 0 < tolerance < 1:
-        raise ConfigError(
-            f"refine: expected True, or what colours may be off by, in (0, 1), got {refine}."
-        )
-    return tolerance
+    if refine is True:
+        return refinement.TOLERANCE
+    return checks.number("refine", refine, above=0, below=1)  # what colours may be off by

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface
 from lowland.core.data import Rows
 from lowland.errors import ConfigError, NonFiniteError
@@ -77,6 +78,8 @@ def path(
     surface.layout.check(curve.anchors)
     require_statistics(curve, surface, batchnorm)
     at = _coordinates(points, t)
+    if test_count is not None:
+        test_count = checks.whole("test_count", test_count, least=1)
     data = [rows_for(surface, None, count=count).held()]
     if loader is not None:
         data.append(rows_for(surface, loader, count=test_count).held())
@@ -196,8 +199,7 @@ def _joined(parts: Sequence[Row]) -> Row:
 
 def _coordinates(points: int, t: Any) -> Tensor:  # (n,) float64
     if t is None:
-        if points < 2:
-            raise ConfigError(f"points: expected at least 2, got {points}.")
+        points = checks.whole("points", points, least=2, most=10_000_000)
         return torch.linspace(0, 1, points, dtype=torch.float64)
     at = torch.as_tensor(t, dtype=torch.float64).detach().cpu().reshape(-1)
     if len(at) < 2 or not bool((at[1:] > at[:-1]).all()) or not bool(torch.isfinite(at).all()):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, NonFiniteError
@@ -63,7 +64,8 @@ def ternary(
     (tensor([0., 1., 1.], dtype=torch.float64),
      tensor([2.0000, 2.8284, 2.0000], dtype=torch.float64))
     """
-    _check(simplex, resolution, names)
+    _check(simplex, names)
+    resolution = checks.whole("resolution", resolution, least=2, most=10_000)
     surface.layout.check(simplex.anchors)
     require_statistics(simplex, surface, batchnorm)
     asked, functions = asked_for(surface.task, metrics)
@@ -129,7 +131,7 @@ def barycentric_grid(resolution: int) -> Tensor:  # -> (r (r + 1) / 2, 3)
     return torch.tensor(whole, dtype=torch.float64) / steps
 
 
-def _check(simplex: Shape, resolution: int, names: Sequence[str] | None) -> None:
+def _check(simplex: Shape, names: Sequence[str] | None) -> None:
     """Raises `ConfigError` for what is no triangle."""
     if not isinstance(simplex, Shape):
         raise ConfigError(
@@ -146,8 +148,6 @@ def _check(simplex: Shape, resolution: int, names: Sequence[str] | None) -> None
             f"simplex: a {type(simplex).__name__} of {len(simplex.cells)} simplexes is no "
             "triangle; take ll.Simplex(complex.anchors[...]) of one, or ll.scan for the plane."
         )
-    if resolution < 2:
-        raise ConfigError(f"resolution: expected at least 2 points a side, got {resolution}.")
     if names is not None and len(names) != 3:
         raise ConfigError(
             f"names: expected 3, one a vertex, got {len(names)}: {', '.join(map(str, names))}."

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.point import Point
-from lowland.errors import ConfigError, LowlandError
+from lowland.errors import LowlandError
 from lowland.posteriors.noise import seed_of
 
 
@@ -40,19 +41,18 @@ class Posterior(ABC):
 
     def draw(self, i: int, *, seed: int = 0) -> Tensor:
         """The i-th draw, (P,)."""
-        return self.point(i, seed=seed).weights
+        return self.point(checks.whole("i", i, least=0), seed=checks.seed(seed)).weights
 
     def sample(self, n: int, *, generator: torch.Generator | None = None, seed: int = 0) -> Tensor:
         """The first n draws, (n, P), for small P; a generator replaces the seed."""
-        if n < 1:
-            raise ConfigError(f"n: expected at least 1 sample, got {n}.")
-        seed = seed_of(generator, seed)
+        n = checks.whole("n", n, least=1)
+        seed = seed_of(generator, checks.seed(seed))
         return torch.stack([self.draw(i, seed=seed) for i in range(n)])
 
     def points(self, n: int, *, seed: int = 0) -> Iterator[Point]:
         """The first n draws, one by one."""
-        for i in range(n):
-            yield self.point(i, seed=seed)
+        n, seed = checks.whole("n", n, least=0), checks.seed(seed)
+        return (self.point(i, seed=seed) for i in range(n))
 
     def log_prob(self, w: Tensor) -> Tensor:
         """The log density at w, where there is one."""

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.point import Point
 from lowland.core.spread import relative_spread
 from lowland.errors import ConfigError, LayoutError, LowlandError
@@ -59,12 +60,10 @@ class Gaussian(Posterior):
             raise ConfigError(
                 "deviations: expected at least 2 rows; leave them out for a diagonal."
             )
-        if not 0 <= scale < math.inf:
-            raise ConfigError(f"scale: expected a number >= 0, got {scale}.")
         self.mean = mean
         self.variance = variance
         self.deviations = deviations
-        self.scale = float(scale)
+        self.scale = checks.number("scale", scale, least=0)
         self.size = len(mean)
 
     @property

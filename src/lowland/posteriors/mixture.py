@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError
 from lowland.posteriors.base import Posterior
@@ -44,8 +45,9 @@ class Mixture(Posterior):
         if len({component.size for component in components}) != 1:
             sizes = ", ".join(str(component.size) for component in components)
             raise LayoutError(f"mixture: components of different models, with P = {sizes}.")
-        weights = [1.0] * len(components) if weights is None else [float(w) for w in weights]
-        if len(weights) != len(components) or not all(0 < w < math.inf for w in weights):
+        equal = [1.0] * len(components)
+        weights = checks.numbers("weights", equal if weights is None else weights, above=0)
+        if len(weights) != len(components):
             raise ConfigError(
                 f"weights: expected {len(components)} positive numbers, got {weights}."
             )

@@ -6,13 +6,13 @@ batching do not change a draw, and chunks can be made in parallel.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.errors import ConfigError
 
 CHUNK = 1 << 20
@@ -55,7 +55,8 @@ def generator(seed: int, draw: int, chunk: int) -> torch.Generator:
     torch seeds its CPU generator with 32 bits. For one seed the key is a bijection of
     (draw, chunk), up to 2^20 draws of 2^12 chunks, so that no two chunks share their noise.
     """
-    seed, draw = operator.index(seed), operator.index(draw)  # NumPy's integers overflow
+    # NumPy's integers overflow
+    seed, draw = checks.whole("seed", seed), checks.whole("draw", draw)
     if not (0 <= draw < 1 << 20 and 0 <= chunk < 1 << 12):
         raise ConfigError(
             f"draw: expected one of {1 << 20} draws of {1 << 12} chunks, got draw {draw}, chunk "

@@ -8,7 +8,6 @@ thinning, progress and being stopped and continued bit by bit follow.
 from __future__ import annotations
 
 import hashlib
-import operator
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, TypedDict
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.errors import ConfigError, LowlandError
 from lowland.files import PathLike, load_tree, restoring, save_tree
 from lowland.progress import Progress, reporting
@@ -58,10 +58,10 @@ class Job:
 
     def __post_init__(self) -> None:
         for name in ("chains", "samples", "thin"):
-            setattr(self, name, whole_number(name, getattr(self, name), least=1))
+            setattr(self, name, checks.whole(name, getattr(self, name), least=1))
         if self.warmup is not None:
-            self.warmup = whole_number("warmup", self.warmup, least=0)
-        self.seed = whole_number("seed", self.seed, least=0)
+            self.warmup = checks.whole("warmup", self.warmup, least=0)
+        self.seed = checks.seed(self.seed)
         if self.start is not None:
             # of a subspace on another device, or from an optimiser
             self.start = torch.as_tensor(self.start).detach().to("cpu", torch.float64)
@@ -128,17 +128,6 @@ class Job:
             if self.memory is not None:
                 body["memory"] = self.memory.state_dict()
             save_tree(self.checkpoint, body, kind=KIND)
-
-
-def whole_number(name: str, value: Any, *, least: int) -> int:
-    """A number of things, as it was meant."""
-    try:
-        found = operator.index(value)
-    except TypeError:
-        found = least - 1
-    if found < least:
-        raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
-    return found
 
 
 class Saved(TypedDict):

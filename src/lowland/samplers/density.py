@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.errors import ConfigError, NonFiniteError
 
 Function = Callable[[Tensor], Tensor]  # (n, k) -> (n,)
@@ -58,17 +59,11 @@ class Density:
         minibatch: Minibatch | None = None,
         memory: Any = None,
     ) -> None:
-        if k < 1:
-            raise ConfigError(f"k: expected at least one coordinate, got {k}.")
-        if prior_scale is not None and not _positive(prior_scale):
-            raise ConfigError(
-                f"prior_scale: expected a positive standard deviation, got {prior_scale!r}."
-            )
-        if not _positive(temperature):
-            raise ConfigError(f"temperature: expected a positive number, got {temperature!r}.")
-        self.k = k
-        self.prior_scale = None if prior_scale is None else float(prior_scale)
-        self.temperature = float(temperature)
+        self.k = checks.whole("k", k, least=1)
+        self.prior_scale = prior_scale
+        if prior_scale is not None:
+            self.prior_scale = checks.number("prior_scale", prior_scale, above=0)
+        self.temperature = checks.number("temperature", temperature, above=0)
         self.evaluations = 0
         self.memory = memory
         self._log_likelihood = log_likelihood
@@ -183,8 +178,3 @@ class Density:
             )
         value = value.to(z.device, torch.float64) / self.temperature  # of a model on a GPU too
         return value.nan_to_num_(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
-
-
-def _positive(value: Any) -> bool:
-    """Of a number; words and lists are none."""
-    return hasattr(value, "__float__") and 0 < float(value) < math.inf

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.files import restoring
@@ -68,9 +69,10 @@ class Ascent:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("draws", "steps", "rate", "tolerance"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}: expected more than 0, got {getattr(self, name)}.")
+        self.draws = checks.whole("draws", self.draws, least=1)
+        self.steps = checks.whole("steps", self.steps, least=1)
+        self.rate = checks.number("rate", self.rate, above=0)
+        self.tolerance = checks.number("tolerance", self.tolerance, above=0)
 
 
 @dataclass

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
 from lowland.geometry import Shape
 from lowland.progress import Progress, reporting
 from lowland.records import Evidence
-from lowland.samplers.base import Job, whole_number
+from lowland.samplers.base import Job
 from lowland.samplers.density import Density
 from lowland.samplers.elliptical import EllipticalSlice
 from lowland.samplers.quadrature import Grid
@@ -112,12 +113,10 @@ def tempered(
     progress: Progress = False,
 ) -> Evidence:
     """The evidence of any log density with a Gaussian prior, by sequential Monte Carlo."""
-    if particles < 2 or repeats < 2 or (moves is not None and moves < 1):
-        raise ConfigError(
-            "evidence: expected at least two particles, two repeats and one move, got "
-            f"{particles}, {repeats} and {moves}."
-        )
-    seed = whole_number("seed", seed, least=0)
+    particles = checks.whole("particles", particles, least=2)
+    repeats = checks.whole("repeats", repeats, least=2)
+    moves = None if moves is None else checks.whole("moves", moves, least=1)
+    seed = checks.seed(seed)
     _require_prior(density.prior_scale)
     assert density.prior_scale is not None
     generator = torch.Generator().manual_seed(seed)

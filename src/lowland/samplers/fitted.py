@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypedDict
 import torch
 from torch import Tensor
 
-from lowland.errors import ConfigError
+from lowland import checks
 from lowland.files import restoring
 from lowland.progress import reporting
 from lowland.records import Chain
@@ -59,13 +59,11 @@ class Fitted(Sampler):
         whiten: bool,
         evidence_draws: int,
     ) -> None:
-        if evidence_draws < 2:
-            raise ConfigError(f"evidence_draws: expected at least 2, got {evidence_draws}.")
-        Ascent(draws, steps, rate, falling, tolerance)  # checks
-        self.draws, self.steps, self.rate = draws, steps, rate
-        self.falling, self.tolerance = falling, tolerance
+        ascent = Ascent(draws, steps, rate, falling, tolerance)  # checks
+        self.draws, self.steps, self.rate = ascent.draws, ascent.steps, ascent.rate
+        self.falling, self.tolerance = falling, ascent.tolerance
         self.minibatch, self.whiten = minibatch, whiten
-        self.evidence_draws = evidence_draws
+        self.evidence_draws = checks.whole("evidence_draws", evidence_draws, least=2)
 
     @property
     def ascent(self) -> Ascent:

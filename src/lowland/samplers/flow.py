@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core.data import seeded
-from lowland.errors import ConfigError, LowlandError
+from lowland.errors import LowlandError
 from lowland.samplers.base import Job
 from lowland.samplers.density import Density
 from lowland.samplers.elbo import Climb, Family
@@ -185,9 +186,6 @@ class Flow(Fitted):
         whiten: bool = True,
         evidence_draws: int = 2048,
     ) -> None:
-        for name, value, least in (("layers", layers, 1), ("hidden", hidden, 1), ("bins", bins, 2)):
-            if value < least:
-                raise ConfigError(f"{name}: expected at least {least}, got {value}.")
         super().__init__(
             draws=draws,
             steps=steps,
@@ -198,7 +196,9 @@ class Flow(Fitted):
             whiten=whiten,
             evidence_draws=evidence_draws,
         )
-        self.layers, self.hidden, self.bins = layers, hidden, bins
+        self.layers = checks.whole("layers", layers, least=1)
+        self.hidden = checks.whole("hidden", hidden, least=1)
+        self.bins = checks.whole("bins", bins, least=2)
         self.landing = landing
 
     def require_packages(self) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowland.errors import ConfigError, NonFiniteError
+from lowland import checks
+from lowland.errors import NonFiniteError
 from lowland.records import Chain
 from lowland.samplers import adaptation
 from lowland.samplers.adaptation import Array
@@ -57,12 +58,8 @@ class NUTS(MarkovChain):
     def __init__(
         self, *, target_accept: float = 0.8, max_depth: int = 10, dense: bool = False
     ) -> None:
-        if not 0 < target_accept < 1:
-            raise ConfigError(f"target_accept: expected a number in (0, 1), got {target_accept}.")
-        if not 1 <= max_depth <= 15:
-            raise ConfigError(f"max_depth: expected 1 to 15, got {max_depth}.")
-        self.target_accept = target_accept
-        self.max_depth = max_depth
+        self.target_accept = checks.number("target_accept", target_accept, above=0, below=1)
+        self.max_depth = checks.whole("max_depth", max_depth, least=1, most=15)
         self.dense = dense
 
     def run(self, density: Density, job: Job) -> Chain:

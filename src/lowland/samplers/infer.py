@@ -17,7 +17,7 @@ from lowland.records import Chain
 from lowland.samplers.base import Job, Sampler
 from lowland.samplers.registry import sampler_of
 from lowland.samplers.subspace import log_density, settings
-from lowland.samplers.tune import several, tune_temperature
+from lowland.samplers.tune import require_known, several, tune_temperature
 
 
 def infer(
@@ -87,6 +87,8 @@ def infer(
     known = {} if checkpoint is None else settings(sub, surface, loader=loader, batchnorm=batchnorm)
     about: dict[str, Any] = {}
     chosen: dict[str, Any] = {"temperature": temperature, "prior_scale": prior_scale}
+    for name, value in chosen.items():
+        require_known(name, value)
     if several(prior_scale) or several(temperature):
         if validation is None:
             raise ConfigError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lowland import checks
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
 from lowland.evaluate.evaluator import rows_for
@@ -49,9 +50,9 @@ def posterior_plane(
     Raises:
         ConfigError: coordinates that the subspace does not have.
     """
-    i, j = coordinates
-    if i == j or not 0 <= min(i, j) <= max(i, j) < sub.k:
-        raise ConfigError(f"coordinates: expected two of 0 to {sub.k - 1}, got {i} and {j}.")
+    i, j = (checks.whole("coordinates", c, least=0, most=sub.k - 1) for c in coordinates)
+    if i == j:
+        raise ConfigError(f"coordinates: expected two different ones, got {i} twice.")
     rest = chain.mean.clone()
     rest[[i, j]] = 0
     plane = Subspace(sub(rest[None])[0], sub.basis[[i, j]])

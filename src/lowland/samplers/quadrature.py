@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypedDict
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.progress import reporting
 from lowland.records import Chain
@@ -94,14 +95,10 @@ class Grid(Sampler):
         coarse: int | None = None,
         max_evaluations: int = 2_000_000,
     ) -> None:
-        if not 0 < tolerance < 1:
-            raise ConfigError(f"tolerance: expected a number between 0 and 1, got {tolerance}.")
-        if coarse is not None and coarse < 4:
-            raise ConfigError(f"coarse: expected at least 4 intervals a side, got {coarse}.")
         self.bounds = bounds
-        self.tolerance = tolerance
-        self.coarse = coarse
-        self.max_evaluations = max_evaluations
+        self.tolerance = checks.number("tolerance", tolerance, above=0, below=1)
+        self.coarse = None if coarse is None else checks.whole("coarse", coarse, least=4)
+        self.max_evaluations = checks.whole("max_evaluations", max_evaluations, least=1)
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"bounds": str(self.bounds)}

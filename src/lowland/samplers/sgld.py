@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.errors import ConfigError
 from lowland.records import Chain
 from lowland.samplers.base import Job, MarkovChain
@@ -65,23 +66,19 @@ class SGLD(MarkovChain):
         explore: float = 0.8,
         precondition: bool = True,
     ) -> None:
-        for name, value in {"step": step, "offset": offset}.items():
-            if not 0 < value < math.inf:
-                raise ConfigError(f"{name}: expected a positive number, got {value}.")
-        if not 0 <= gamma <= 1:
-            raise ConfigError(
-                f"gamma: expected 0 to 1, got {gamma}; above it steps add up too soon."
-            )
-        if cycle is not None and (cycle < 2 or gamma):
-            raise ConfigError(
-                f"cycle: expected at least 2 steps, and no gamma, got {cycle} with gamma={gamma}."
-            )
-        if not 0 <= explore < 1 or (cycle is not None and math.ceil(explore * cycle) >= cycle):
+        self.step = checks.number("step", step, above=0)
+        self.offset = checks.number("offset", offset, above=0)
+        # above 1 steps add up too soon
+        self.gamma = gamma = checks.number("gamma", gamma, least=0, most=1)
+        self.cycle = cycle = None if cycle is None else checks.whole("cycle", cycle, least=2)
+        self.explore = explore = checks.number("explore", explore, least=0, below=1)
+        self.precondition = precondition
+        if cycle is not None and gamma:
+            raise ConfigError(f"cycle: expected no gamma beside it, got gamma={gamma}.")
+        if cycle is not None and math.ceil(explore * cycle) >= cycle:
             raise ConfigError(
                 f"explore: expected a share in [0, 1) that leaves steps to draw at, got {explore}."
             )
-        self.step, self.gamma, self.offset = step, gamma, offset
-        self.cycle, self.explore, self.precondition = cycle, explore, precondition
 
     def check(self, density: Density) -> None:
         super().check(density)

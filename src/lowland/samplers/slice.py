@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.errors import ConfigError
 from lowland.samplers.base import MarkovChain
 from lowland.samplers.density import Density
@@ -54,13 +55,9 @@ class Slice(MarkovChain):
     ) -> None:
         if directions not in DIRECTIONS:
             raise ConfigError(f"directions: expected one of {DIRECTIONS}, got {directions!r}.")
-        if width is not None and not 0 < width < math.inf:
-            raise ConfigError(f"width: expected a positive length, got {width}.")
-        if max_steps < 1:
-            raise ConfigError(f"max_steps: expected at least 1, got {max_steps}.")
         self.directions = directions
-        self.width = width
-        self.max_steps = max_steps
+        self.width = None if width is None else checks.number("width", width, above=0)
+        self.max_steps = checks.whole("max_steps", max_steps, least=1)
 
     def begin(self, density: Density, z: Tensor, log_density: Tensor) -> dict[str, Tensor]:
         zeros = torch.zeros_like(log_density)

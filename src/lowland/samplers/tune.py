@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface, Regression
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate import predict
@@ -95,6 +96,9 @@ def tune_temperature(
     hot = sorted(_tried(temperatures, TEMPERATURES, "temperatures"), reverse=True)
     scales = [None] if prior_scales is None else _tried(prior_scales, PRIOR_SCALES, "prior_scales")
     method = sampler_of(sampler)
+    chains = checks.whole("chains", chains, least=1)
+    samples = checks.whole("samples", samples, least=1)
+    draws = None if draws is None else checks.whole("draws", draws, least=1)
     held = surface.rows_of(validation).held()
     asked: dict[str, Any] = {}
     if checkpoint is not None:
@@ -219,14 +223,19 @@ def _error(each: Sequence[float]) -> float:
 
 
 def _tried(asked: Any, usual: Sequence[float], what: str) -> list[float]:
+    require_known(what, asked)
+    found: Any = usual if isinstance(asked, str) else asked
+    # a flat prior stands alone: beside proper ones it would make T and s hard to tell apart
+    values = checks.numbers(what, found, above=0)
+    if not values:
+        raise ConfigError(f"{what}: expected at least one number to try.")
+    return values
+
+
+def require_known(what: str, asked: Any) -> None:
+    """Of words there is one."""
     if isinstance(asked, str) and asked != _TEMPER:
         raise ConfigError(f"{what}: expected numbers or 'tune', got {asked!r}.")
-    found: Any = usual if isinstance(asked, str) else asked
-    values = list(found) if several(found) else [found]
-    # a flat prior stands alone: beside proper ones it would make T and s hard to tell apart
-    if not values or not all(hasattr(v, "__float__") and 0 < float(v) < math.inf for v in values):
-        raise ConfigError(f"{what}: expected at least one number, all positive, got {values}.")
-    return [float(v) for v in values]
 
 
 def several(asked: Any) -> bool:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lowland import checks
 from lowland.core.data import map_tensors, row_hashes, tensors
 from lowland.core.task import Task, rows
 from lowland.core.threads import using_threads
-from lowland.errors import ConfigError, DataError
+from lowland.errors import DataError
 
 Transform = Callable[[Any, torch.Generator], Any]
 
@@ -61,14 +62,12 @@ class Batches:
         workers: int = 0,
         fixed: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size: expected at least 1, got {batch_size}.")
         self.data = data
-        self.batch_size = batch_size
+        self.batch_size = checks.whole("batch_size", batch_size, least=1)
         self.shuffle = shuffle
-        self.seed = seed
+        self.seed = checks.seed(seed)
         self.transform = transform
-        self.workers = workers
+        self.workers = checks.whole("workers", workers, least=0)
         self.fixed = fixed
         self.resident = isinstance(data, Tensor | Mapping | tuple | list)
         self.rows = self._count()
@@ -118,7 +117,8 @@ class Batches:
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Any]:
         """The batches of an epoch from batch `start` on."""
-        number = 0 if self.fixed else number
+        number = 0 if self.fixed else checks.whole("number", number, least=0)
+        start = checks.whole("start", start, least=0)
         parts = list(self.order(number).split(self.batch_size))[start : len(self)]
         for index, batch in enumerate(self._read(parts, number), start=start):
             if self.transform is not None:
@@ -143,6 +143,7 @@ class Batches:
         """The rows of an epoch in their order, (rows,)."""
         if not self.shuffle:
             return torch.arange(self.rows)
+        number = checks.whole("number", number, least=0)
         return torch.randperm(self.rows, generator=self._generator(number, 0))
 
     def _read(self, parts: list[Tensor], number: int) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lowland import checks
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
 from lowland.files import PathLike
@@ -114,8 +114,9 @@ def fit(
         checkpoint=checkpoint,
         checkpoint_steps=checkpoint_steps,
     )
-    if samples < 1:
-        raise ConfigError(f"samples: expected at least 1, got {samples}.")
+    samples = checks.whole("samples", samples, least=1)
+    weight_decay = checks.number("weight_decay", weight_decay, least=0)
+    log_volume = checks.number("log_volume", log_volume, least=0)
     if not any(shape.free):
         raise ConfigError(
             f"{shape!r} has no free anchor to fit; make a curve with bends, such as "
@@ -125,10 +126,6 @@ def fit(
         raise ConfigError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}.")
     if measure == "arc" and not isinstance(shape, Curve):
         raise ConfigError(f"measure: 'arc' is for curves, and {shape!r} has no length.")
-    if not 0 <= weight_decay < math.inf:
-        raise ConfigError(f"weight_decay: expected a number from 0 on, got {weight_decay}.")
-    if not 0 <= log_volume < math.inf:
-        raise ConfigError(f"log_volume: expected a number from 0 on, got {log_volume}.")
     if log_volume and not (isinstance(shape, Barycentric) and any(c[1:] for c in shape.cells)):
         raise ConfigError(
             f"log_volume: {shape!r} has no volume; give a simplex of two vertices or more, or a "
@@ -152,7 +149,7 @@ def fit(
                 "with count=); give schedule= or optimizer=, or a loader= with a __len__."
             )
         if batches:
-            total = -(-batches // accumulate) * epochs
+            total = -(-batches // options.accumulate) * options.epochs
             options = replace(options, schedule=lambda made: DecaySchedule(made, total=total))
     anchors = shape.anchors.to(surface.device, surface.layout.dtype)
     run = Along(

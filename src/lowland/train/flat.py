@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lowland.core import LossSurface
 from lowland.core.autograd import python_nodes, require_differentiable
+from lowland.core.call import call
 
 
 class FlatModel:
@@ -77,7 +78,7 @@ class FlatModel:
         args, kwargs, target = batch
         with torch.enable_grad():
             with self.surface.template.precision():
-                output = task.output(self.module(*args, **kwargs))
+                output = task.output(call(self.module, args, kwargs))
             if check:
                 require_differentiable(python_nodes(output) or set(), self.module)
                 task.check(output, target)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lowland import checks
 from lowland.core import LossSurface, Point
 from lowland.errors import ConfigError
 from lowland.files import PathLike
@@ -87,8 +88,7 @@ def spro(
     >>> simplex.log.vertices.tolist(), bool(simplex.log.loss_max[-1] < simplex.log.bound)
     ([1, 2, 3], True)
     """
-    if vertices < 2:
-        raise ConfigError(f"vertices: expected at least 2, the mode included, got {vertices}.")
+    vertices = checks.whole("vertices", vertices, least=2)  # the mode included
     return _Growth(surface, Simplex([w]), "vertices", epochs, strength, **options).to(vertices)
 
 
@@ -125,8 +125,7 @@ def connect_modes(
     >>> volume.cells, torch.equal(volume.anchors[:2], modes)
     (((0, 2), (1, 2)), True)
     """
-    if connectors < 1:
-        raise ConfigError(f"connectors: expected at least 1, got {connectors}.")
+    connectors = checks.whole("connectors", connectors, least=1)
     start = SimplicialComplex.connecting(modes)
     return _Growth(surface, start, "connectors", epochs, strength, **options).to(connectors)
 
@@ -182,11 +181,13 @@ class _Growth:
         checkpoint: PathLike | None = None,
         progress: Progress = False,
     ) -> None:
-        if not (rise >= 0 and strength >= 0) or points < 1:
-            raise ConfigError(
-                "expected a rise and a strength from 0 on, and at least one point, got "
-                f"rise={rise}, strength={strength}, points={points}."
-            )
+        epochs = checks.whole("epochs", epochs, least=1)
+        samples = checks.whole("samples", samples, least=1)
+        strength = checks.number("strength", strength, least=0)
+        jitter = checks.number("jitter", jitter, above=0)
+        rise = rise if rise == math.inf else checks.number("rise", rise, least=0)
+        points = checks.whole("points", points, least=1)
+        seed = checks.seed(seed)
         surface.layout.check(start.anchors)
         self.surface, self.shape, self.counted = surface, start, counted
         self.begun = 0 if counted == "vertices" else len(start.anchors)  # what is not counted

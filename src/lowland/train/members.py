@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core import ParamLayout, Point, Task
 from lowland.core.autograd import mapping
 from lowland.core.layout import clean, named_parameters
@@ -159,11 +159,13 @@ class Members(nn.Module):
 
     def point(self, m: int) -> Point:
         """Network m: its weights, and its buffers where they are its own."""
+        m = checks.whole("m", m, least=0, most=len(self) - 1)
         buffers = {n: t[m] for n, t in self.own.items() if n in self.template.buffers}
         return Point(self.weights[m].detach(), buffers or None)
 
     def load_(self, model: nn.Module, m: int) -> nn.Module:
         """Writes network m's trained weights into `model`, in place, and returns it."""
+        m = checks.whole("m", m, least=0, most=len(self) - 1)
         return self.layout.load_(model, self.weights[m])
 
     def split(self, moments: Moments) -> list[Any]:
@@ -215,17 +217,20 @@ class MemberSGD(torch.optim.SGD):
         weight_decay: float | Sequence[float] = 0.0,
     ) -> None:
         (weights,) = params
+        momentum = checks.number("momentum", momentum, least=0)
         super().__init__([weights], lr=1.0, momentum=momentum)
         # plain numbers in the group: a checkpoint holds them, and refuses others
         given = (("rates", "lr", lr), ("decays", "weight_decay", weight_decay))
         for name, option, value in given:
-            values = [float(value)] * len(weights) if isinstance(value, float | int) else value
-            if len(values) != len(weights) or not all(0 <= v < math.inf for v in values):
+            values = checks.numbers(option, value, least=0)
+            if not isinstance(value, Sequence) and not getattr(value, "ndim", 0):
+                values = values * len(weights)
+            if len(values) != len(weights):
                 raise ConfigError(
-                    f"{option}: expected a number >= 0 for each of {len(weights)} networks, got "
-                    f"{values}."
+                    f"{option}: expected a number for each of {len(weights)} networks, got "
+                    f"{len(values)}."
                 )
-            self.param_groups[0][name] = [float(v) for v in values]
+            self.param_groups[0][name] = values
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

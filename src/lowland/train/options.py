@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lowland.errors import ConfigError
+from lowland import checks
 from lowland.files import PathLike
 from lowland.train.batches import Batches, length
 
@@ -41,7 +40,7 @@ class Options:
     collectors: Sequence[Collects] = ()
     validate: Callable[[Any], Mapping[str, float]] | None = None
     device: torch.device | str | None = None
-    autocast: bool | torch.dtype | None = None
+    autocast: bool | str | torch.dtype | None = None
     channels_last: bool = False
     accumulate: int = 1
     clip: float | None = None
@@ -51,12 +50,18 @@ class Options:
     checkpoint_steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "accumulate", "checkpoint_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {value}.")
-        if self.clip is not None and not 0 < self.clip < math.inf:
-            raise ConfigError(f"clip: expected a positive norm, got {self.clip}.")
+        values: dict[str, float] = {
+            "epochs": checks.whole("epochs", self.epochs, least=1),
+            "accumulate": checks.whole("accumulate", self.accumulate, least=1),
+            "seed": checks.seed(self.seed),
+        }
+        if self.clip is not None:
+            values["clip"] = checks.number("clip", self.clip, above=0)
+        if self.checkpoint_steps is not None:
+            every = checks.whole("checkpoint_steps", self.checkpoint_steps, least=1)
+            values["checkpoint_steps"] = every
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 def described(data: Any, optimizer: Optimizer, schedule: LRScheduler | None) -> dict[str, Any]:

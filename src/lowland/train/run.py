@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lowland import checks
 from lowland.core import ParamLayout, Task
 from lowland.core.autograd import value_of
-from lowland.core.batchnorm import refuse_one_example
+from lowland.core.call import call
 from lowland.core.data import move
 from lowland.core.template import autocast_dtype
 from lowland.errors import ConfigError, DataError, NonFiniteError
@@ -36,13 +37,13 @@ class Run:
     """The state of a run and its steps."""
 
     def __init__(self, model: nn.Module, task: Task, data: Iterable[Any], options: Options) -> None:
-        self.model = model
+        self.model = checks.module("model", model)
         self.task = task.for_model(model)
         self.data = without_last(data, self.task) if options.drop_last else data
         self.options = options
         self.file = None if options.checkpoint is None else Path(options.checkpoint)
         device = options.device
-        self.device = torch.device(device) if device else next(model.parameters()).device
+        self.device = checks.device(next(model.parameters()).device if device is None else device)
         self.channels_last = options.channels_last
         model.to(self.device)
         if self.channels_last:
@@ -108,11 +109,7 @@ class Run:
         for batch in self._batches():
             if waiting == 0:
                 self.optimizer.zero_grad(set_to_none=True)
-            try:
-                self._backward(batch)
-            except ValueError as error:
-                refuse_one_example(error)
-                raise
+            self._backward(batch)
             self.batch += 1
             waiting += 1
             if waiting == self.options.accumulate:
@@ -155,7 +152,7 @@ class Run:
         """Adds the gradient of the batch's mean loss to what is optimised; gives the loss."""
         args, kwargs, target = batch
         with self._precision():
-            output = self.task.output(self.model(*args, **kwargs))
+            output = self.task.output(call(self.model, args, kwargs))
         if self.epoch == 0:
             self.task.check(output, target)
         loss = self.task.items_nll(output, target).sum() / max(items, 1)
@@ -214,7 +211,8 @@ class Run:
             if not math.isfinite(value):
                 raise NonFiniteError(
                     f"the loss is {value} at step {step + 1} (epoch {self.epoch + 1}, batch "
-                    f"{batch + 1}); lower the learning rate or look at that batch. The last "
+                    f"{batch + 1}); lower the learning rate, or look at that batch: its inputs "
+                    "may hold NaN. The last "
                     "checkpoint and the iterates stored before it are whole."
                 )
             self.partial["loss"] += value * items

@@ -29,7 +29,7 @@ def sgd(
     collectors: Sequence[Collects] = (),
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     device: torch.device | str | None = None,
-    autocast: bool | torch.dtype | None = None,
+    autocast: bool | str | torch.dtype | None = None,
     channels_last: bool = False,
     accumulate: int = 1,
     clip: float | None = None,

@@ -20,7 +20,7 @@ def best_threads(
     task: Task,
     batch: Any,
     *,
-    autocast: bool | torch.dtype | None = None,
+    autocast: bool | str | torch.dtype | None = None,
     channels_last: bool = False,
     repeats: int = 5,
 ) -> int:

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from lowland import checks
 from lowland.errors import ConfigError
+from lowland.trajectory.schedules import even_cycle
 
 
 class When(Protocol):
@@ -33,11 +35,9 @@ class Every:
     """
 
     def __init__(self, interval: int, *, total: int | None = None, start: float = 0.75) -> None:
-        if interval < 1:
-            raise ConfigError(f"interval: expected at least 1 step, got {interval}.")
-        if not 0 <= start <= 1:
-            raise ConfigError(f"start: expected a share of the budget in [0, 1], got {start}.")
-        self.interval = interval
+        self.interval = checks.whole("interval", interval, least=1)
+        start = checks.number("start", start, least=0, most=1)
+        total = None if total is None else checks.whole("total", total, least=1)
         # rounded first: 0.55 * 100 is 55.00000000000001
         self.first = 0 if total is None else math.ceil(round(start * total, 6))
 
@@ -46,6 +46,7 @@ class Every:
 
     def count(self, steps: int) -> int:
         """How many of the first `steps` it picks."""
+        steps = checks.whole("steps", steps, least=0)
         before = max(self.first - 1, 0) // self.interval
         return max(0, steps // self.interval - before)
 
@@ -61,16 +62,15 @@ class MidCycle:
     """
 
     def __init__(self, cycle: int, *, start: int = 0) -> None:
-        if cycle < 2 or cycle % 2:
-            raise ConfigError(f"cycle: expected an even number of steps, got {cycle}.")
-        self.cycle = cycle
-        self.start = start
+        self.cycle = even_cycle(cycle)
+        self.start = checks.whole("start", start, least=0)
 
     def picks(self, step: int) -> bool:
         return step > self.start and (step - self.start) % self.cycle == self.cycle // 2
 
     def count(self, steps: int) -> int:
         """How many of the first `steps` it picks."""
+        steps = checks.whole("steps", steps, least=0)
         return max(0, (steps - self.start + self.cycle // 2) // self.cycle)
 
 

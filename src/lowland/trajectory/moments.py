@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core.layout import ParamLayout
 from lowland.errors import ConfigError, LayoutError, LowlandError, StoreError
 from lowland.files import PathLike, load_tree, save_tree
@@ -42,7 +43,7 @@ class Moments(ABC):
 
     def __init__(self, layout: ParamLayout, *, device: torch.device | str | None = None) -> None:
         self.layout = layout
-        self.device = torch.device("cpu" if device is None else device)
+        self.device = checks.device("cpu" if device is None else device)
         self.count = 0
         self._mean = self._zeros()
         self._residual: Tensor | None = None  # the exact mean less the one in float32
@@ -345,10 +346,8 @@ class EMA(Moments):
         warmup: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
-        if not 0 <= decay < 1:
-            raise ConfigError(f"decay: expected a number in [0, 1), got {decay}.")
         super().__init__(layout, device=device)
-        self.decay = decay
+        self.decay = checks.number("decay", decay, least=0, below=1)
         self.warmup = warmup
 
     def _settings(self) -> dict[str, Any]:

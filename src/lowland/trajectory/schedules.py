@@ -16,6 +16,7 @@ from abc import abstractmethod
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lowland import checks
 from lowland.errors import ConfigError
 
 
@@ -89,12 +90,8 @@ class DecaySchedule(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, *, total: int, final: float = 0.01) -> None:
-        if total < 1:
-            raise ConfigError(f"total: expected at least 1 step, got {total}.")
-        if final < 0:
-            raise ConfigError(f"final: expected a factor >= 0, got {final}.")
-        self.total = total
-        self.final = final
+        self.total = checks.whole("total", total, least=1)
+        self.final = checks.number("final", final, least=0)
         super().__init__(optimizer)
 
     def rates(self, step: int) -> list[float]:
@@ -122,15 +119,9 @@ class SWASchedule(Schedule):
     def __init__(
         self, optimizer: Optimizer, *, total: int, swa_lr: float, start: float = 0.75
     ) -> None:
-        if total < 1 or not 0 < start <= 1:
-            raise ConfigError(
-                f"expected total >= 1 and 0 < start <= 1, got total={total}, start={start}."
-            )
-        if swa_lr <= 0:
-            raise ConfigError(f"swa_lr: expected a positive rate, got {swa_lr}.")
-        self.total = total
-        self.swa_lr = swa_lr
-        self.start = start
+        self.total = checks.whole("total", total, least=1)
+        self.swa_lr = checks.number("swa_lr", swa_lr, above=0)
+        self.start = checks.number("start", start, above=0, most=1)
         super().__init__(optimizer)
 
     def rates(self, step: int) -> list[float]:
@@ -161,19 +152,23 @@ class CyclicalSchedule(Schedule):
     def __init__(
         self, optimizer: Optimizer, *, cycle: int, high: float = 0.05, low: float = 1e-4
     ) -> None:
-        if cycle < 2 or cycle % 2:
-            raise ConfigError(f"cycle: expected an even number of steps, got {cycle}.")
-        if not 0 < low <= high:
-            raise ConfigError(f"expected 0 < low <= high, got low={low}, high={high}.")
-        self.cycle = cycle
-        self.high = high
-        self.low = low
+        self.cycle = even_cycle(cycle)
+        self.high = checks.number("high", high, above=0)
+        self.low = checks.number("low", low, above=0, most=self.high)
         super().__init__(optimizer)
 
     def rates(self, step: int) -> list[float]:
         t = step % self.cycle / self.cycle
         down = min(2 * t, 2 - 2 * t)  # 0 at the ends of the cycle, 1 in its middle
         return self._scaled(self.high * (1 - down) + self.low * down)
+
+
+def even_cycle(cycle: int) -> int:
+    """Steps in a cycle that has a middle."""
+    cycle = checks.whole("cycle", cycle, least=2)
+    if cycle % 2:
+        raise ConfigError(f"cycle: expected an even number of steps, got {cycle}.")
+    return cycle
 
 
 def _decay(t: float, final: float) -> float:

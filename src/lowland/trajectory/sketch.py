@@ -9,8 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.layout import ParamLayout
-from lowland.errors import ConfigError, LowlandError
+from lowland.errors import LowlandError
 from lowland.geometry.pca import blocks, gram_of
 from lowland.posteriors import PointMass
 from lowland.trajectory.moments import Moments, move
@@ -57,15 +58,15 @@ class FrequentDirections(Moments):
     def __init__(
         self, layout: ParamLayout, *, rank: int = 20, device: torch.device | str | None = None
     ) -> None:
-        if rank < 2:
-            raise ConfigError(f"rank: expected at least 2 rows, got {rank}.")
         super().__init__(layout, device=device)
-        self.rank = rank
+        self.rank = checks.whole("rank", rank, least=2)
         self.lost = 0.0
         self.error_bound = 0.0
         self._filled = 0
         # empty, not zeros: memory is taken as iterates come
-        self._rows = torch.empty(2 * rank, layout.size, dtype=self._mean.dtype, device=self.device)
+        shape = 2 * self.rank, layout.size
+        with checks.memory("rank", self.rank):
+            self._rows = torch.empty(shape, dtype=self._mean.dtype, device=self.device)
 
     def _settings(self) -> dict[str, Any]:
         return {"rank": self.rank}

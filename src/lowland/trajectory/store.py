@@ -10,7 +10,6 @@ name and no line then says that the journal lost its end.
 from __future__ import annotations
 
 import itertools
-import operator
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.core.layout import ParamLayout, clean
 from lowland.core.point import Point
 from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
@@ -206,7 +206,7 @@ class Trajectory:
                 store that another process writes to.
         """
         self._require_writable()
-        step = operator.index(step)  # numpy's integers are no JSON
+        step = checks.whole("step", step)  # NumPy's integers are no JSON
         figures = {name: _number(value) for name, value in (metrics or {}).items()}
         if self.iterates and step <= self.iterates[-1].step:
             raise StoreError(
@@ -255,6 +255,7 @@ class Trajectory:
     def rewind(self, step: int) -> None:
         """Forgets the iterates after `step`: what a run resumed from there will write again."""
         self._require_writable()
+        step = checks.whole("step", step)
         kept = [iterate for iterate in self.iterates if iterate.step <= step]
         if len(kept) == len(self.iterates):
             return

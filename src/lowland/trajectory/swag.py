@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.layout import ParamLayout
 from lowland.core.spread import warn_if_still
 from lowland.errors import ConfigError
@@ -56,28 +57,26 @@ class SWAG(Moments):
         device: torch.device | str | None = None,
         path: PathLike | None = None,
     ) -> None:
-        if rank < 0 or rank == 1:
-            raise ConfigError(f"rank: expected 0 (diagonal) or at least 2, got {rank}.")
         super().__init__(layout, device=device)
-        self.rank = rank
-        if isinstance(deviations_dtype, str):  # as files have it
-            deviations_dtype = getattr(torch, deviations_dtype, deviations_dtype)
+        self.rank = checks.whole("rank", rank, least=0)
+        if self.rank == 1:
+            raise ConfigError("rank: expected 0 (diagonal) or at least 2, got 1.")
         dtype = layout.dtype if deviations_dtype is None else deviations_dtype
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise ConfigError(f"deviations_dtype: expected a floating-point dtype, got {dtype}.")
-        self.deviations_dtype = dtype
+        self.deviations_dtype = checks.dtype("deviations_dtype", dtype)
         self._variance = self._zeros()
-        shape = (rank, layout.size)
-        if path is not None and rank:
+        shape = (self.rank, layout.size)
+        if path is not None and self.rank:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).unlink(missing_ok=True)  # others may still have the old one mapped
-            flat = torch.from_file(
-                str(path), shared=True, size=math.prod(shape), dtype=self.deviations_dtype
-            )
+            with checks.memory("rank", self.rank):
+                flat = torch.from_file(
+                    str(path), shared=True, size=math.prod(shape), dtype=self.deviations_dtype
+                )
             self._ring = flat.view(shape)
         else:
             # empty, not zeros: memory is taken as iterates come
-            self._ring = torch.empty(shape, dtype=self.deviations_dtype, device=self.device)
+            with checks.memory("rank", self.rank):
+                self._ring = torch.empty(shape, dtype=self.deviations_dtype, device=self.device)
 
     def _settings(self) -> dict[str, Any]:
         dtype = str(self.deviations_dtype).removeprefix("torch.")
