@@ -95,6 +95,10 @@ def test_a_state_goes_on(tmp_path):
         taken.append(other.step(net, step=0, share=0.0))
     assert taken == [False, True, False, False, True]
     assert other.targets[1].steps == [3, 6, 9]
+    last = Collecting((SWA, tmp_path / "walk"), start=0.0, every_steps=3)
+    last.load_state_dict(other.state_dict())
+    last.begin(net)
+    assert "No iterate was collected" in last.end()  # nor need there be: no warning
 
 
 def test_a_share_of_no_budget_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,8 +24,8 @@ Target = Callable[[ParamLayout], Any] | PathLike
 class Collecting:
     """Iterates of a training run into averages and stores.
 
-    An iterate is the weights at a look of the trainer's at which they have moved since the last
-    one: one a batch, however many optimizers stepped in it.
+    An iterate is the weights at the end of a batch in which they moved: one a batch, however many
+    optimizers stepped in it.
 
     Args:
         targets: each a function of the layout, such as `SWA`, `SWAG` or
@@ -159,18 +160,19 @@ class Collecting:
         """What was collected in this fit, in a sentence; warns where it is too little to use."""
         taken = self._steps
         if len(taken) > 1:
-            return (
+            text = (
                 f"{len(taken)} iterates were collected, from step {taken[0]} to step {taken[-1]}."
             )
-        count = min((getattr(t, "count", 2) for t in self.targets), default=2)
-        if len(taken) == 1:
+        elif taken:
             text = f"1 iterate was collected, at step {taken[0]}."
-            few = count < 2 and any(isinstance(t, SWAG) for t in self.targets)
         else:
-            text, few = f"No iterate was collected: {self._reason()}.", True
-        if few:
-            advice = "" if not taken else " SWAG needs two: start earlier, or collect more often."
-            warnings.warn(text + advice, stacklevel=3)
+            text = f"No iterate was collected: {self._reason()}."
+        held = min(_held(target) for target in self.targets)  # of an earlier fit, too
+        if held == 0:
+            warnings.warn(text, stacklevel=3)
+        elif held == 1 and any(isinstance(target, SWAG) for target in self.targets):
+            advice = "SWAG needs two: start earlier, or collect more often."
+            warnings.warn(f"{text} {advice}", stacklevel=3)
         return text
 
     def _reason(self) -> str:
@@ -201,6 +203,11 @@ class Collecting:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state, now or once the model is known."""
         self._state = state or None
+
+
+def _held(target: Any) -> float:
+    """How many iterates are in a store or an average; infinity where that is not known."""
+    return len(target) if hasattr(target, "append") else getattr(target, "count", math.inf)
 
 
 def _versions(model: nn.Module) -> list[tuple[int, int]]:

@@ -119,9 +119,15 @@ class Moments(ABC):
 
     def _require(self, least: int) -> None:
         if self.count < least:
+            advice = (
+                "collect more: start earlier, or more often"
+                if self.count
+                else "call update(model) in the training loop; a callback that collected none says "
+                "why at the end of the fit"
+            )
             raise LowlandError(
-                f"{type(self).__name__} has {self.count} of the {least} iterates it needs; collect "
-                "more: start earlier, or more often."
+                f"{type(self).__name__} has {self.count} of the {least} iterates it needs; "
+                f"{advice}."
             )
 
     @abstractmethod
