@@ -26,9 +26,8 @@ from lowland.errors import ConfigError
 T = TypeVar("T")
 Run = Callable[[nn.Module, Any, Any], Any]  # (module, args, kwargs) -> what the module returns
 
-_PLAIN, _GRADIENTS, _INPUTS = range(
-    3
-)  # what a call needs: nothing, gradients on, inputs that have them
+# what a call needs: nothing, gradients on, or inputs that require gradients besides
+_PLAIN, _GRADIENTS, _INPUTS = range(3)
 _HOOKS = "saved tensors are computed anew in the backward pass"
 
 
@@ -72,7 +71,7 @@ class ForwardPass:
         if needs > _PLAIN and torch.is_inference_mode_enabled():
             raise ConfigError(
                 f"{type(self.module).__name__} differentiates inside its forward pass, which torch "
-                "cannot do in inference mode; call under torch.no_grad(), or under nothing."
+                "cannot do in inference mode; use torch.no_grad() in its place."
             )
         if needs > _PLAIN and not gradients:
             # apart from the caller's, whose flags and gradients stay as they are
