@@ -21,6 +21,7 @@ from lowland.core import ParamLayout
 from lowland.core.layout import predicate
 from lowland.errors import ConfigError, StoreError
 from lowland.files import write_tensors, write_text
+from lowland.schema import parse_json, require
 from lowland.trajectory.checkpoints import (
     WEIGHTS,
     Checkpoint,
@@ -225,7 +226,8 @@ class Output:
                     shutil.copyfile(file, self.path / file.name)
         config = self.path / "config.json"
         if dequantized and config.is_file():
-            settings = json.loads(config.read_text(encoding="utf-8"))
+            settings = parse_json(config.read_bytes(), source=config)
+            require(settings, dict[str, Any], source=config)
             settings.pop("quantization_config", None)
             write_text(config, json.dumps(settings, indent=2) + "\n")
 

@@ -226,7 +226,7 @@ class MarkovChain(Sampler):
         saved = job.resumed(kind, Saved)
         self.generator = job.generator()
         # draws of a longer run that was stopped are kept, though fewer are asked for now
-        most = job.samples if saved is None else max(job.samples, *saved["coords"].shape[1:2])
+        most = job.samples if saved is None else max([job.samples, *saved["coords"].shape[1:2]])
         coords = torch.empty(job.chains, most, density.k, dtype=torch.float64)
         log_density = torch.empty(job.chains, most, dtype=torch.float64)
         if saved is None:

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lowland import checks
 from lowland.core import LossSurface, Point
 from lowland.errors import ConfigError
-from lowland.files import PathLike
+from lowland.files import PathLike, restoring
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.geometry.volume import height
 from lowland.keywords import hinted
@@ -379,13 +379,14 @@ class _Growth:
         if self._file is None or not self._file.exists():
             return
         state = disk.load(self._file, settings=self.settings)
-        self.read = state["read"]
-        self.rows = [row for row in state["rows"] if row["number"] <= wanted]
-        self.stopped = state["stopped"] if len(self.rows) == len(state["rows"]) else ""
-        anchors = state["anchors"].to(self.shape.anchors)[: self.begun + wanted]
-        while len(self.shape.anchors) < len(anchors):  # the structure; the vertices come after
-            self.shape = self.shape.grow(jitter=self.jitter)
-        self.shape = self.shape.with_anchors(anchors)
+        with restoring(self._file, disk.KIND):
+            self.read = int(state["read"])
+            self.rows = [row for row in state["rows"] if row["number"] <= wanted]
+            self.stopped = state["stopped"] if len(self.rows) == len(state["rows"]) else ""
+            anchors = state["anchors"].to(self.shape.anchors)[: self.begun + wanted]
+            while len(self.shape.anchors) < len(anchors):  # the structure; the vertices come after
+                self.shape = self.shape.grow(jitter=self.jitter)
+            self.shape = self.shape.with_anchors(anchors)
 
     def _require_the_same_loss(self) -> None:
         """Raises `ConfigError` where what stands in the file is of other data."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.files import restoring
 from lowland.progress import Progress, reporting
 from lowland.records import TrainingLog
+from lowland.schema import require
 from lowland.train import checkpoint as disk
 from lowland.train.batches import Batches, length, without_last
 from lowland.train.closure import requires_closure, take_step
@@ -31,6 +32,16 @@ from lowland.train.options import Options, described, plain_sgd
 
 SAVE_SECONDS = 20.0  # between checkpoints
 _WATCH = 32  # steps between looks at the loss on a GPU, where each look waits for it
+
+
+class Done(TypedDict):
+    """How far a run has come, in its checkpoint."""
+
+    epoch: int
+    batch: int
+    step: int
+    columns: dict[str, list[Any]]
+    partial: dict[str, Any]
 
 
 class Run:
@@ -336,6 +347,7 @@ class Run:
         self.needs_closure = state["needs_closure"]
         for collector, saved in zip(self.options.collectors, state["collectors"], strict=True):
             collector.load_state_dict(saved)
+        require({name: state[name] for name in get_type_hints(Done)}, Done, source=self.file)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.columns, self.partial = state["columns"], state["partial"]
         disk.set_rng_state(state["rng"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from lowland.core.layout import ParamLayout, Where, clean, clean_names, predicate
 from lowland.errors import ConfigError, LayoutError, StoreError
-from lowland.files import PathLike, read_tensors
+from lowland.files import PathLike, is_plain, read_tensors
+from lowland.schema import MAX_TEXT, parse_json, require
 from lowland.trajectory.kinds import Kind, kinds_of, require_whole
 from lowland.trajectory.quantized import dequantize
 from lowland.trajectory.spectral import axis_of, spectral_norms
@@ -87,14 +87,20 @@ def _sharded(index: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint in several files, by its index."""
     if not index.is_file():
         raise StoreError(f"{index}: no such file; check the path.")
-    try:
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = list(dict.fromkeys(names.values()))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise StoreError(f"{index}: damaged, or no index of files; copy it again.") from error
+    if index.stat().st_size > MAX_TEXT:
+        raise StoreError(f"{index}: larger than {MAX_TEXT:,} bytes; name another file.")
+    body = parse_json(index.read_bytes(), source=index)
+    require(body, dict[str, Any], source=index, advice="copy it again")
+    names: Any = body.get("weight_map")
+    require(names, dict[str, str], source=f"{index}: weight_map", advice="copy it again")
     tensors: dict[str, Tensor] = {}
-    for file in files:
-        tensors |= read_stored(index.with_name(Path(file).name)).tensors
+    for file in dict.fromkeys(names.values()):
+        if not is_plain(file) or file.endswith(INDEX):
+            raise StoreError(
+                f"{index}: names the file {file[:80]!r}, which is not a plain name of a file of "
+                "tensors beside it; copy it again."
+            )
+        tensors |= read_stored(index.with_name(file)).tensors
     missing = set(clean_names(names).values()) - tensors.keys()
     if missing:
         raise StoreError(

@@ -23,6 +23,7 @@ _ZIP = b"PK\x03\x04"  # how torch's files have begun since 1.6
 # what makes tensors of the bytes in a file
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")
 _REBUILT = "torch._tensor._rebuild"  # what makes tensors of other libraries' classes
+_REPEATED = 64 << 20  # bytes of a tensor whose strides repeat its values
 _TRUST = (
     "if you trust it, convert it with run_pickled_code=True (lowland convert --run-pickled-code), "
     "where the packages that wrote it are installed"
@@ -205,6 +206,8 @@ def _require_read(state: Mapping[Any, Any], path: Path) -> None:
 
 
 def _required(tensors: dict[str, Tensor], state: Any, path: Path) -> dict[str, Tensor]:
+    for name, tensor in tensors.items():
+        _require_values(tensor, name, path)
     if tensors:
         return tensors
     keys = state if isinstance(state, Mapping) else ()
@@ -212,6 +215,23 @@ def _required(tensors: dict[str, Tensor], state: Any, path: Path) -> dict[str, T
     raise StoreError(
         f"{path}: holds no state dict, of named tensors{there}; say where it is with key= (--key)."
     )
+
+
+def _require_values(tensor: Tensor, name: str, path: Path) -> None:
+    """Raises `StoreError` for a tensor without values of its own: sparse, nested, on the meta
+    device, or one whose few values are repeated by its strides to more than memory may hold."""
+    plain = tensor.layout is torch.strided and not tensor.is_nested and tensor.device.type == "cpu"
+    if not plain:
+        kind = "nested" if tensor.is_nested else f"{tensor.layout} on {tensor.device.type}"
+        raise StoreError(
+            f"{path}: {name[:80]} is {kind}, and not a dense tensor with values; save it as one."
+        )
+    size = tensor.numel() * tensor.element_size()
+    if size > max(tensor.untyped_storage().nbytes(), _REPEATED):
+        raise StoreError(
+            f"{path}: {name[:80]} takes {size:,} bytes, many more than the file has for it; save "
+            "tensor.contiguous() of it."
+        )
 
 
 def _named(state: Any) -> dict[str, Tensor]:
