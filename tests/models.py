@@ -401,6 +401,81 @@ def pixelwise(outputs: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, outputs, 1))
 
 
+def spectral_by_hook() -> nn.Module:
+    """Spectral norm by torch's older hook, its vectors at convergence."""
+    model = conv_in()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        nn.utils.spectral_norm(model[0], n_power_iterations=100)
+        nn.utils.spectral_norm(model[4], n_power_iterations=100)
+    model.train()(torch.randn(4, 2, 5, 5))
+    return model
+
+
+def spectral() -> nn.Module:
+    """Spectral norm by parametrisation, of a convolution and of a linear layer."""
+    model = conv_in()
+    nn.utils.parametrizations.spectral_norm(model[0], n_power_iterations=100)
+    nn.utils.parametrizations.spectral_norm(model[4], n_power_iterations=100)
+    model.train()(torch.randn(4, 2, 5, 5))
+    return model
+
+
+@torch.no_grad()
+def settled(model: nn.Module) -> nn.Module:
+    """The same model, its vectors of spectral norm brought to convergence by torch itself."""
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            if type(hook).__name__ == "SpectralNorm":
+                hook.compute_weight(module, do_power_iteration=True)
+        for name, chain in getattr(module, "parametrizations", {}).items():
+            if any("SpectralNorm" in type(step).__name__ for step in chain):
+                mode = chain.training
+                chain.train()
+                getattr(module, name)
+                chain.train(mode)
+    return model
+
+
+def conv_in() -> nn.Module:
+    """A convolution, and InstanceNorm that keeps statistics."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3),
+        nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(36, 3),
+    )
+    with torch.no_grad():
+        model[1].running_mean.normal_()
+        model[1].running_var.uniform_(0.5, 2)
+    return model
+
+
+class Normaliser(nn.Module):
+    """Takes the running mean of its inputs away, and counts training passes: state of its own."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("passes", torch.tensor(0))
+        self.register_buffer("bound", torch.full((features,), -torch.inf))  # a constant
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean.lerp_(x.detach().mean(0), 0.5)
+            self.passes += 1
+        return torch.maximum(x - self.mean, self.bound)
+
+
+def own_statistics() -> nn.Module:
+    """Statistics that a layer of the user's own keeps."""
+    model = nn.Sequential(Normaliser(6), *mlp())
+    with torch.no_grad():
+        model[0].mean.normal_()
+    return model
+
+
 def data_parallel() -> nn.Module:
     """`module.` before every name."""
     return nn.DataParallel(conv_bn())
@@ -452,6 +527,10 @@ CASES = [
     ),
     Case("forecasts", lambda: mlp(4, 5, 4), ll.Regression, forecasts),
     Case("maps", lambda: pixelwise(1), lambda: ll.Regression(0.5), maps),
+    Case("instance_norm", conv_in, CLASSES, images),
+    Case("spectral_by_hook", spectral_by_hook, CLASSES, images),
+    Case("spectral", spectral, CLASSES, images),
+    Case("own_statistics", own_statistics, CLASSES, blobs),
     Case("data_parallel", data_parallel, CLASSES, images),
     Case("pinn", Residual, lambda: ll.Regression(noise_variance=1.0), places, maps=()),
     Case("checkpointed", Checkpointed, CLASSES, blobs, maps=("values",)),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import lowland as ll
-from tests.models import CASES, Case, every_case
+from tests.models import CASES, Case, every_case, settled
 
 
 def frozen_in_time(model: nn.Module) -> dict:
@@ -69,7 +69,7 @@ class Pure(nn.Module):
 def users_copy(case: Case, w: Tensor, layout: ll.ParamLayout) -> nn.Module:
     model = case.plain(case.model())
     layout.load_(model, w)
-    return model
+    return settled(model)
 
 
 def mapped(case: Case, function, stack: Tensor) -> Tensor:
@@ -231,7 +231,9 @@ def test_statistics_can_be_mapped_over_with_their_weights(case: Case) -> None:
     batch = case.batches()[0]
 
     def refreshed(u: Tensor) -> Tensor:
-        buffers = surface.statistics.from_resident(surface.layout.materialise(u))
+        parameters = surface.layout.materialise(u)
+        vectors = surface.template.spectral_vectors(parameters, {})
+        buffers = surface.statistics.from_resident(parameters, vectors)
         return surface.loss(u, batch, buffers)
 
     together = torch.func.vmap(refreshed)(stack)

@@ -33,10 +33,13 @@ def bent(case: Case, surface: ll.LossSurface, kind=ll.Bezier, bends=2):
 
 def mixed_loss(curve, anchors, coords, surface, batch, decay):
     """E_t of loss and decay through an explicitly mixed model."""
-    total = 0
+    total, state = 0, {}
+    own = [name for name in surface.buffers if name == "0.mean"]  # a layer's own running mean
     for row in curve.coefficients(coords).to(anchors):
         w = row @ anchors
-        total = total + surface.loss(w, batch, train=True) + decay / 2 * w.square().sum()
+        total = total + surface.loss(w, batch, state, train=True) + decay / 2 * w.square().sum()
+        if own:
+            state = surface.template.updated(own, surface.layout.materialise(w), state, [batch])
     return total / len(coords)
 
 
@@ -62,13 +65,14 @@ def test_gradients_are_autograds_through_an_explicitly_mixed_model(case, kind):
     assert not torch.allclose(run.means, torch.ones_like(free) * free.mean(), **close)
 
 
+STATEFUL = ("spectral", "spectral_by_hook", "own_statistics")  # training writes to their buffers
 #: those that vmap does in a loop, and those whose noise differs from draw to draw, are left out
 MAPPED = [
     case
     for case in CASES
     if not case.unbatched
     and "gradients" in case.maps
-    and case.name not in ("conv_dropout", "transformer", "compiled")
+    and case.name not in ("conv_dropout", "transformer", "compiled", *STATEFUL)
 ]
 
 
@@ -85,6 +89,18 @@ def test_draws_together_are_draws_one_by_one(case):
     close = {"rtol": 3e-2, "atol": 3e-3} if case.name == "mixed" else {"rtol": 1e-4, "atol": 1e-5}
     assert torch.allclose(found[0][0], found[1][0], **close)
     assert torch.allclose(found[0][1], found[1][1], **close)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_draws_together_would_lose_what_a_layer_writes(name):
+    case = next(case for case in CASES if case.name == name)
+    surface = case.surface()
+    curve, batch = bent(case, surface), surface.task.parts(case.batches()[0])
+    run = run_of(curve, surface, samples=2, strategy="vmap")
+    with pytest.raises(ll.ConfigError, match="'vmap' would lose what training writes to"):
+        run.at(run.draws(2)[0], batch, out=run.means)
+    free = run_of(curve, surface, samples=2, strategy=None)
+    assert free._faster(free.draws(2)[0], batch) == "accumulate"
 
 
 @pytest.mark.parametrize("measure", ["coords", "arc"])

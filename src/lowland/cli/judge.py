@@ -47,9 +47,9 @@ class Judge:
         for i in range(0 if each else len(traj) - 1, len(traj)):
             name = "last checkpoint" if i == len(traj) - 1 else f"step {traj.steps[i]}"
             found.append(self._row(name, PointMass(traj[i]), bars, batchnorm="frozen"))
-        found.append(self._row("SWA", PointMass(swa.mean), bars))
+        found.append(self._row("SWA", PointMass(swa.point), bars))
         if ema is not None:
-            found.append(self._row("EMA", PointMass(ema.mean), bars))
+            found.append(self._row("EMA", PointMass(ema.point), bars))
         if isinstance(swa, SWAG):
             config = self.setup.config
             tuned, table = tune_scale(

@@ -20,7 +20,6 @@ from lowland.cli.folder import RunFolder
 from lowland.cli.setup import Setup
 from lowland.cli.simplexes import grown, kept
 from lowland.core import Point
-from lowland.core.layout import clean
 from lowland.errors import StoreError
 from lowland.geometry import Simplex, Subspace
 from lowland.progress import Progress
@@ -93,9 +92,10 @@ class Modes:
         ]
         self._train(name, number, schedule, collectors, progress, ema=ema)
         model = self.setup.model(self.config.seed + number)  # for what is frozen in this network
-        self._save(averages[0], model, ema.mean)
+        surface = self.setup.surface
+        self._save(averages[0], model, surface.estimated(ema.point))
         for one in averages[1:]:
-            self._save(one, model, self.store(name).swa())
+            self._save(one, model, surface.estimated(self.store(name).average()))
 
     def cyclical(self, progress: Progress) -> None:
         """Cycles from the first iterate of walk 0 to the end of the same budget."""
@@ -142,7 +142,7 @@ class Modes:
         self.folder.event("sampling", run="subspace")
         store = self.store("swa-0")
         seed = self.config.seed
-        sub = subspaces.spanned(self.setup, asked, place, store.swa(), walk=store, seed=seed)
+        sub = subspaces.spanned(self.setup, asked, place, store.average(), walk=store, seed=seed)
         chain = subspaces.sampled(
             self.setup,
             sub,
@@ -258,9 +258,7 @@ class Modes:
                     stored = _count(collector.when, collector.count)
                     self._require(target, name, stored)
         log.save(self.folder.record(f"training-{name}.json"))
-        buffers = _buffers(model)
-        weights = setup.layout.flatten(model)
-        self._save(name, model, weights, buffers=buffers, iterates=str(stored))
+        self._save(name, model, setup.surface.point(model), iterates=str(stored))
         self.folder.event("trained", run=name, seconds=round(log.seconds, 2))
 
     def _compiled(self, model: nn.Module) -> nn.Module:
@@ -274,10 +272,9 @@ class Modes:
         surface, rows = self.setup.surface, self.setup.validation
 
         def validate(model: nn.Module) -> dict[str, float]:
-            now = Point(self.setup.layout.flatten(model), _buffers(model))
-            found = {"nll": float(surface(now, loader=rows, batchnorm="frozen"))}
+            found = {"nll": float(surface(surface.point(model), loader=rows, batchnorm="frozen"))}
             if ema is not None and ema.count:
-                found["ema_nll"] = float(surface(ema.mean, loader=rows))
+                found["ema_nll"] = float(surface(ema.point, loader=rows))
             return found
 
         return validate
@@ -301,18 +298,7 @@ class Modes:
             progress(1, 1)
         return True
 
-    def _save(
-        self,
-        name: str,
-        model: nn.Module,
-        weights: torch.Tensor,
-        *,
-        buffers: dict[str, torch.Tensor] | None = None,
-        **notes: str,
-    ) -> None:
-        if buffers is None:
-            buffers = self.setup.surface.refresh(weights)
-        point = Point(weights, buffers)
+    def _save(self, name: str, model: nn.Module, point: Point, **notes: str) -> None:
         self.folder.save_weights(name, model, self.setup.layout, point, **notes)
 
     def _fresh_store(self, name: str) -> Trajectory:
@@ -377,7 +363,3 @@ def _told(error: StoreError, name: str) -> StoreError:
 
 def _count(rule: When, steps: int) -> int:
     return sum(map(rule.picks, range(1, steps + 1)))
-
-
-def _buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    return clean({name: buffer.detach().clone() for name, buffer in model.named_buffers()})

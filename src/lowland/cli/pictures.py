@@ -57,8 +57,8 @@ def curves(methods: Methods) -> TrainingLog:
     log, store = modes.log("swa-0"), modes.store("swa-0")
     swa, values = SWA(setup.layout), []
     for i in range(len(store)):
-        swa.update(store[i].weights)
-        values.append(float(setup.surface(swa.mean, loader=setup.validation)))
+        swa.update(store[i])
+        values.append(float(setup.surface(swa.point, loader=setup.validation)))
     epochs = torch.tensor(store.steps, dtype=torch.float64) / modes.steps
     averages = {"SWA": {"epoch": epochs, "nll": torch.tensor(values, dtype=torch.float64)}}
     if "ema_nll" in log.columns:

@@ -283,5 +283,5 @@ def _pca(run: Opened, setup: Setup, *, walk: str, **_: Any) -> tuple[Shape, dict
         raise ConfigError(
             f"--plane pca: {error} A run of the method swa keeps iterates."
         ) from error
-    marks: dict[str, Point] = {"average": Point(store.swa())}
+    marks: dict[str, Point] = {"average": store.average()}
     return store.pca(rank=2), {"paths": {"SGD": store}, "marks": marks}

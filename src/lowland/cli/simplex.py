@@ -274,7 +274,7 @@ def _triangle(stage: Simplexes, shapes: dict[str, Barycentric], bars: Bars) -> T
     with suppress(StoreError):  # not there yet, or damaged
         return TernaryResult.load(file)
     found = ternary(
-        Simplex(shape.anchors[list(shape.cells[0])[:3]]),
+        Simplex([shape.anchor(i) for i in shape.cells[0][:3]]),
         stage.setup.surface,
         resolution=_SIDE,
         count=_SHOWN,

@@ -151,7 +151,7 @@ def execute(
             curving = chain is None and asked.kind == "hessian" and bars.add("curvature")
             progress = bars.add(f"sample: {subspaces.title(asked)}")
             if chain is None:
-                center = weights[0].weights if weights else None
+                center = weights[0] if weights else None
                 sub = subspaces.spanned(
                     stage.setup,
                     asked,

@@ -140,7 +140,7 @@ def spanned(
     setup: Setup,
     asked: Inference,
     place: Path,
-    center: Tensor | None = None,
+    center: Tensor | Point | None = None,
     *,
     walk: Any = None,
     curve: Curve | None = None,

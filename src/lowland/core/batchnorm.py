@@ -1,4 +1,4 @@
-r"""Re-estimation of BatchNorm statistics for given weights.
+r"""Re-estimation of the statistics of BatchNorm and tracked InstanceNorm layers for given weights.
 
 A BatchNorm layer needs the mean and variance, over the data, of what enters it. Those of a trained
 network do not fit an average of networks, or any other point of weight space: they are computed
@@ -12,17 +12,23 @@ anew from fixed rows. Two ways:
   evaluation mode are repeated, each taking the moments that the one before it gave: after k passes
   the layers of depth k have theirs for good, so that there is one pass a depth and no graph to
   trace.
+
+InstanceNorm with `track_running_stats` normalises each instance by itself in training and by
+statistics in evaluation: the means over instances of their means and unbiased variances, which
+do not depend on batches. While statistics are estimated it normalises as in training, as torch's
+own running statistics are estimated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lowland.core.layout import clean_names
 from lowland.errors import DataError
@@ -31,11 +37,13 @@ Buffers = dict[str, Tensor]
 _PIECE = 1 << 18  # values that are looked at together: in float32 half of what a core's cache holds
 _SETTLES = 100  # passes at most for layers that are called more than once
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-Moments = tuple[int, Tensor, Tensor]  # values a channel, mean (C,), biased variance (C,)
+# values a channel, mean (C,), biased variance (C,); of InstanceNorm: instances, their mean mean and
+# mean unbiased variance
+Moments = tuple[int, Tensor, Tensor]
 
 
-def layers_of(model: nn.Module) -> dict[str, _BatchNorm]:
-    """The BatchNorm layers that keep statistics, by name; frozen ones are left alone.
+def layers_of(model: nn.Module) -> dict[str, _NormBase]:
+    """The layers that keep statistics of their inputs, by name; frozen ones are left alone.
 
     Frozen means: in evaluation mode inside a model in training mode, as fine-tuning does.
     """
@@ -46,12 +54,12 @@ def layers_of(model: nn.Module) -> dict[str, _BatchNorm]:
     }
 
 
-def every_layer(model: nn.Module) -> dict[str, _BatchNorm]:
-    """The BatchNorm layers that keep statistics, frozen ones too, without wrappers' prefixes."""
+def every_layer(model: nn.Module) -> dict[str, _NormBase]:
+    """The layers that keep statistics, frozen ones too, without wrappers' prefixes."""
     found = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        if isinstance(module, _NormBase) and module.running_mean is not None
     }
     short = clean_names(found)
     return {short[name]: module for name, module in found.items()}
@@ -69,7 +77,7 @@ def statistics_of(layers: Iterable[str]) -> list[str]:
 
 @contextmanager
 def recording(
-    layers: dict[str, _BatchNorm], *, use: bool = False
+    layers: dict[str, _NormBase], *, use: bool = False
 ) -> Iterator[dict[str, list[Moments]]]:
     """Records the moments of what enters each layer while the context is open.
 
@@ -81,9 +89,11 @@ def recording(
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def record(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs["input"]
-            found = moments(x if wanted else x.detach())
+            instances = isinstance(module, _InstanceNorm)
+            x = x if wanted else x.detach()
+            found = instance_moments(module, x) if instances else moments(x)
             seen[name].append(found)
-            if use:
+            if use and not instances:
                 module.running_mean.copy_(found[1])
                 module.running_var.copy_(found[2])
 
@@ -127,6 +137,18 @@ def _two_passes(x: Tensor) -> Moments:
     return len(flat), mean, apart.mul_(apart).mean(0)  # square_ cannot be mapped over
 
 
+def instance_moments(layer: _InstanceNorm, x: Tensor) -> Moments:  # x: (B, C, ...) or (C, ...)
+    """Instances, and the means over them of their means and unbiased variances a channel."""
+    if x.ndim == layer._get_no_batch_dim():
+        x = x.unsqueeze(0)
+    flat = x.flatten(2)  # (B, C, values)
+    if flat.dtype not in (torch.float32, torch.float64):
+        flat = flat.float()
+    mean = flat.mean(2)
+    square = (flat - mean[..., None]).square().sum(2) / max(flat.shape[2] - 1, 1)
+    return len(flat), mean.mean(0), square.mean(0)
+
+
 def pooled(parts: list[Moments], *, correction: int = 1) -> tuple[Tensor, Tensor]:
     """Mean and variance, (C,) float64, of the union of batches; unbiased with `correction=1`.
 
@@ -147,14 +169,24 @@ def pooled(parts: list[Moments], *, correction: int = 1) -> tuple[Tensor, Tensor
     return mean, scatter / (total - correction)
 
 
+def pooled_instances(parts: list[Moments]) -> tuple[Tensor, Tensor]:
+    """Mean and variance, (C,) float64: the means over the instances of all batches."""
+    total = sum(count for count, _, _ in parts)
+    mean = sum((m.double() * n for n, m, _ in parts), start=torch.zeros(())) / total
+    return mean, sum((v.double() * n for n, _, v in parts), start=torch.zeros(())) / total
+
+
 def named(
-    layers: dict[str, _BatchNorm], seen: dict[str, list[Moments]], *, correction: int = 1
+    layers: dict[str, _NormBase], seen: dict[str, list[Moments]], *, correction: int = 1
 ) -> Buffers:
     """Running statistics by buffer name, in the layers' dtypes; layers not passed are left out."""
     out: Buffers = {}
     for name, parts in seen.items():
         if parts:
-            mean, variance = pooled(parts, correction=correction)
+            if isinstance(layers[name], _InstanceNorm):
+                mean, variance = pooled_instances(parts)
+            else:
+                mean, variance = pooled(parts, correction=correction)
             dtype = layers[name].running_mean.dtype  # type: ignore[union-attr]
             dot = f"{name}." if name else ""
             out[f"{dot}running_mean"] = mean.to(dtype)
@@ -163,7 +195,7 @@ def named(
 
 
 def one_pass(
-    layers: dict[str, _BatchNorm], forward: Callable[[Any], Any], batches: Iterable[Any]
+    layers: dict[str, _NormBase], forward: Callable[[Any], Any], batches: Iterable[Any]
 ) -> Buffers:
     """Statistics from one pass: `forward(batch)` runs the model with BN layers in training mode.
 
@@ -176,7 +208,7 @@ def one_pass(
 
 
 def in_turn(
-    layers: dict[str, _BatchNorm], forward: Callable[[Buffers], Any], start: Buffers
+    layers: dict[str, _NormBase], forward: Callable[[Buffers], Any], start: Buffers
 ) -> Buffers:
     """Exact statistics from one batch: `forward(buffers)` runs the model in evaluation mode.
 
@@ -197,19 +229,32 @@ def refuse_one_example(error: Exception) -> None:
         ) from error
 
 
-def takes_statistics(layers: Iterable[_BatchNorm]) -> bool:
-    """Whether layers normalise alike by given statistics and by their own batch's: torch's kinds,
-    with statistics as precise as what is found."""
+def takes_statistics(layers: Iterable[_NormBase]) -> bool:
+    """Whether BatchNorm layers normalise alike by given statistics and by their own batch's:
+    torch's kinds, with statistics as precise as what is found."""
     return all(
         type(layer) in _KINDS
         and layer.running_mean is not None
         and layer.running_mean.dtype in (torch.float32, torch.float64)
         for layer in layers
+        if not isinstance(layer, _InstanceNorm)
     )
 
 
+def unestimated(layers: dict[str, _NormBase], buffers: Mapping[str, Tensor]) -> list[str]:
+    """The layers whose statistics among `buffers` are still those that a new layer has."""
+    names = []
+    for name in layers:
+        mean, variance, count = (buffers.get(one) for one in statistics_of([name]))
+        if mean is not None and variance is not None:
+            new = bool((mean == 0).all() and (variance == 1).all())
+            if new and (count is None or int(count) == 0):
+                names.append(name)
+    return names
+
+
 def fixed_point(
-    layers: dict[str, _BatchNorm],
+    layers: dict[str, _NormBase],
     forward: Callable[[Any, Buffers], Any],
     batches: list[Any],
     start: Buffers,
@@ -233,7 +278,7 @@ def fixed_point(
 
 
 @contextmanager
-def differentiable(layers: dict[str, _BatchNorm], statistics: Buffers) -> Iterator[None]:
+def differentiable(layers: dict[str, _NormBase], statistics: Buffers) -> Iterator[None]:
     """Lets gradients reach `statistics` through layers in evaluation mode, which use their values.
 
     torch has no derivative by running statistics. The input x of a layer becomes s x + (m - s m')

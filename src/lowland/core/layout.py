@@ -61,6 +61,7 @@ class ParamLayout:
         size: P.
         dtype: of flat vectors: float64 where a parameter has it, else float32, whatever the model.
         fingerprint: a hash of names and shapes: equal for models that can exchange weights.
+        buffer_names: the model's buffers; None: not known, as of a layout from a file.
 
     Raises:
         LayoutError: nothing to lay out, weights of another model (it names what differs), or
@@ -108,6 +109,9 @@ class ParamLayout:
             other: kept for key, kept in names.items() for other in every[key] if other != kept
         }
         self._build(found, aliases)
+        self.buffer_names = frozenset(clean(dict(model.named_buffers())))
+
+    buffer_names: frozenset[str] | None
 
     def _build(
         self, found: Iterable[tuple[str, tuple[int, ...], torch.dtype]], aliases: dict[str, str]
@@ -118,6 +122,7 @@ class ParamLayout:
             entries.append(Entry(name, shape, dtype, offset))
             offset += math.prod(shape)
         self.entries: tuple[Entry, ...] = tuple(entries)
+        self.buffer_names = None
         self.aliases: Mapping[str, str] = aliases
         self.size: int = offset
         self.names: tuple[str, ...] = tuple(entry.name for entry in entries)
@@ -198,6 +203,16 @@ class ParamLayout:
                     "dequantise the model first, or leave the parameter out with where=."
                 )
             yield entry.offset, tensor.detach().reshape(-1)
+
+    def state_of(self, source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a model or a state dict that are not laid out: its buffers, and its
+        frozen parameters."""
+        if isinstance(source, nn.Module):
+            tensors = named_parameters(source) | clean(dict(source.named_buffers()))
+        else:
+            tensors = clean({n: t for n, t in source.items() if isinstance(t, Tensor)})
+        known = {*self.names, *self.aliases}
+        return {name: tensor.detach() for name, tensor in tensors.items() if name not in known}
 
     def flatten(self, source: nn.Module | Mapping[str, Tensor]) -> Tensor:
         """The flat vector (P,) of a model or of a state dict: a copy, on the source's device."""
@@ -280,7 +295,7 @@ class ParamLayout:
             return
         bad = [n for n, view in self.unflatten(w).items() if not bool(torch.isfinite(view).all())]
         raise NonFiniteError(
-            f"{what} hold NaN or infinite values in {_listed(bad)}; lower the learning rate, or "
+            f"{what} hold NaN or infinite values in {listed(bad)}; lower the learning rate, or "
             "skip this iterate."
         )
 
@@ -296,13 +311,13 @@ class ParamLayout:
             if name in shapes and shapes[name] != ours[name]
         ]
         if missing:
-            parts.append(f"it lacks {_listed(missing)}")
+            parts.append(f"it lacks {listed(missing)}")
         if missing and extra:
-            parts.append(f"it has {_listed(extra)} instead")
+            parts.append(f"it has {listed(extra)} instead")
         if extra and not missing and not changed:
-            parts.append(f"it also has {_listed(extra)}")
+            parts.append(f"it also has {listed(extra)}")
         if changed:
-            parts.append(f"shapes differ: {_listed(changed)}")
+            parts.append(f"shapes differ: {listed(changed)}")
         return "; ".join(parts) or "the order of the parameters differs"
 
     def __repr__(self) -> str:
@@ -383,6 +398,7 @@ def predicate(where: Where) -> Callable[[str], bool]:
     return lambda name: pattern.search(name) is not None
 
 
-def _listed(names: list[str], most: int = 5) -> str:
+def listed(names: list[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

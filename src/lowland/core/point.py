@@ -15,3 +15,19 @@ class Point(NamedTuple):
 
     weights: Tensor  # (P,)
     buffers: dict[str, Tensor] | None = None
+
+    @property
+    def estimated(self) -> bool:
+        """Whether statistics among the buffers are taken as they are: see `EstimatedPoint`."""
+        return False
+
+
+class EstimatedPoint(Point):
+    """A point whose statistics were estimated for exactly these weights, as `Posterior.freeze` and
+    `SWA.refresh` do: evaluation takes them as they are."""
+
+    __slots__ = ()
+
+    @property
+    def estimated(self) -> bool:
+        return True

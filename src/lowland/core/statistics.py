@@ -1,4 +1,4 @@
-"""The rows that BatchNorm statistics come from, and the statistics of any weights."""
+"""The examples that statistics come from, and the statistics of any weights."""
 
 from __future__ import annotations
 
@@ -9,34 +9,65 @@ import torch
 from torch import Tensor, nn
 
 from lowland.core import batchnorm as bn
+from lowland.core.buffers import Buffers
 from lowland.core.data import Rows, concatenate, free_memory, joinable, move, seeded, take
 from lowland.core.task import rows
-from lowland.core.template import Buffers, Template
+from lowland.core.template import Template
 from lowland.errors import DataError
 
 SHARE = 0.25  # of the free memory: what one resident batch may take
 
 
 class Statistics:
-    """BatchNorm statistics as a function of the weights.
+    """Statistics of BatchNorm and InstanceNorm layers as a function of the weights.
 
-    The first `most` rows are read once and held, so that the function is one: of weights alone.
+    The first `most` examples are read once and held, so that the function is one: of weights alone.
 
     Args:
-        template: the model. data: the rows, where `source` is None, and how batches are moved.
-        source: other rows. most: how many are used.
+        template: the model. data: the examples, where `source` is None, and how batches are moved.
+        source: other examples. most: how many are used. names: buffers of other layers that are
+            estimated by a pass in training mode.
     """
 
     def __init__(
-        self, template: Template, data: Rows, source: Iterable[Any] | None, *, most: int
+        self,
+        template: Template,
+        data: Rows,
+        source: Iterable[Any] | None,
+        *,
+        most: int,
+        names: Iterable[str] = (),
     ) -> None:
         self.template = template
+        self.names = tuple(names)
         self.data = data
         self.source = source
         self.most = most
         self._batches: list[Any] | None = None
         self._joined: Any | None = None
         self._planned = False
+
+    @property
+    def needed(self) -> bool:
+        """Whether the model has statistics to estimate."""
+        return bool(self.template.layers or self.names)
+
+    def estimate(
+        self, parameters: Mapping[str, Tensor], buffers: Buffers, *, method: str = "exact"
+    ) -> Buffers:
+        """The statistics of all layers that keep some: of those named first, since BatchNorm may
+        stand behind them."""
+        own = self.own(parameters, buffers)
+        if not self.template.layers:
+            return own
+        find = self.exact if method == "exact" else self.by_batches
+        return own | find(parameters, {**buffers, **own})
+
+    def own(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
+        """The buffers `names`, by one pass in training mode that begins with those of the point."""
+        if not self.names:
+            return {}
+        return self.template.updated(self.names, parameters, buffers, self.batches())
 
     def exact(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
         """From one resident batch where it fits, else from a pass a depth."""
@@ -46,7 +77,7 @@ class Statistics:
 
         def forward(batch: Any, found: Buffers) -> None:
             args, kwargs, _ = batch
-            self.template(parameters, {**buffers, **found}, args, kwargs)
+            self.template(parameters, {**buffers, **found}, args, kwargs, mode="statistics")
 
         start = {name: self.template.buffers[name] for name in self.template.statistics}
         with self.template.lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core import batchnorm as bn
+from lowland.core.buffers import Buffers, buffers_of
 from lowland.core.call import check_batch
 from lowland.core.data import Rows, move
-from lowland.core.layout import ParamLayout, Where
-from lowland.core.point import Point
+from lowland.core.layout import ParamLayout, Where, listed, predicate
+from lowland.core.point import EstimatedPoint, Point
 from lowland.core.statistics import Statistics
 from lowland.core.task import Task
-from lowland.core.template import Buffers, Template
+from lowland.core.template import Template
 from lowland.errors import ConfigError, DataError, LayoutError
 
 if TYPE_CHECKING:
@@ -31,16 +32,23 @@ class LossSurface:
 
     The model is a template: a private copy of its structure is called with other weights, as
     `torch.func.functional_call` does, and the model that was passed in is never changed. Parameters
-    that are frozen or left out by `where`, and all buffers, keep the values they have now.
+    that are frozen or left out by `where` keep the values they have now. Buffers travel with
+    weights that come as a `Point`, a model, or a posterior made of models (see `buffers`); other
+    weights take the model's as they are now.
 
     Args:
         model: any module. task: the likelihood, such as `Classification()`.
-        loader: batches, the same rows on every pass, such as a `DataLoader` without augmentation.
+        loader: batches, the same examples on every pass, such as a `DataLoader` without
+            augmentation. None: there are none, as where a model is served: then `predict` takes
+            weights that come with their statistics, see `Posterior.freeze`.
         where: which parameters are part of w, see `ParamLayout`.
         device: where to compute; None: where the model is.
         autocast: True or a dtype for `torch.autocast`; None: the model's own dtype.
         bn_loader: rows for BatchNorm statistics, without augmentation; None: those of `loader`.
         bn_rows: how many of them; they are read once and held.
+        reestimate: further buffers that are statistics of the data, of layers of your own: a
+            regular expression or a predicate on their names. For each w they are estimated by one
+            pass in training mode over the same examples.
         channels_last: memory format for images and convolutions.
         count: rows of `loader` to read, for loaders without an end.
 
@@ -61,13 +69,14 @@ class LossSurface:
         self,
         model: nn.Module,
         task: Task,
-        loader: Iterable[Any],
+        loader: Iterable[Any] | None = None,
         *,
         where: Where = None,
         device: torch.device | str | None = None,
         autocast: bool | str | torch.dtype | None = None,
         bn_loader: Iterable[Any] | None = None,
         bn_rows: int = 4096,
+        reestimate: Where = None,
         channels_last: bool = False,
         count: int | None = None,
     ) -> None:
@@ -82,9 +91,17 @@ class LossSurface:
         self.template = Template(model, device=device, autocast=autocast)
         self.device = self.template.device
         self.buffers = self.template.buffers
-        self.data = Rows(loader, task, device=self.device, count=count, channels_last=channels_last)
+        self.has_data = loader is not None
+        self.data = Rows(
+            [] if loader is None else loader,
+            task,
+            device=self.device,
+            count=count,
+            channels_last=channels_last,
+        )
         most = checks.whole("bn_rows", bn_rows, least=2)
-        self.statistics = Statistics(self.template, self.data, bn_loader, most=most)
+        names = self._statistics_named(reestimate)
+        self.statistics = Statistics(self.template, self.data, bn_loader, most=most, names=names)
 
     # -- the function ----------------------------------------------------------------------------
 
@@ -123,11 +140,14 @@ class LossSurface:
 
         `buffers` stand in for the model's, by name (see `refresh`); vmap over weights whose
         buffers differ must map over both. `train`: dropout on, BatchNorm by the batch itself.
+        The vectors of spectral norm are those of w.
         """
         batch = move(self.task.parts(batch), self.device, channels_last=self.channels_last)
         args, kwargs, target = self.labelled(batch)
         mode = "train" if train else "eval"
-        output = self.forward(self.layout.materialise(w), buffers or {}, args, kwargs, mode=mode)
+        parameters = self.layout.materialise(w)
+        buffers = {**(buffers or {}), **self.template.spectral_vectors(parameters, buffers or {})}
+        output = self.forward(parameters, buffers, args, kwargs, mode=mode)
         loss = self.task.items_nll(output, target).sum()
         mask = self.task.valid(target)
         # a tensor, so that nothing is waited for on a GPU, and vmap over batches works
@@ -181,47 +201,57 @@ class LossSurface:
 
     @torch.no_grad()
     def refresh(self, w: Tensor | Point, *, method: str = "exact") -> Buffers:
-        """BatchNorm statistics for w, by buffer name: a dict for `load_state_dict(strict=False)`.
+        """Buffers that depend on w, by name: a dict for `load_state_dict(strict=False)`.
 
-        `method`: "exact", as if all rows were one batch, or "batch" for the papers' protocol.
-        Empty for models without BatchNorm.
+        Statistics of BatchNorm and tracked InstanceNorm layers and of `reestimate=`, and the
+        vectors of spectral norm. `method`: "exact", as if all examples were one batch, or "batch"
+        for the papers' protocol. Empty for models without any.
         """
         if method not in ("exact", "batch"):
             raise ConfigError(f"method: expected 'exact' or 'batch', got {method!r}.")
-        if not self.has_batchnorm:
-            return {}
         point = self.point(w)
-        parameters = self.layout.materialise(point.weights)
-        find = self.statistics.exact if method == "exact" else self.statistics.by_batches
-        return find(parameters, point.buffers or {})
+        vectors = self._spectral_vectors(point)
+        own = {**(point.buffers or {}), **vectors}
+        return vectors | self._estimate(point, own, method=method)
 
     @property
     def has_batchnorm(self) -> bool:
-        """Whether any layer keeps BatchNorm statistics."""
-        return bool(self.template.layers)
+        """Whether any layer keeps statistics that are estimated for w."""
+        return self.statistics.needed
 
     # -- the machinery that evaluators share -----------------------------------------------------
 
-    def point(self, w: Tensor | Point) -> Point:
+    def point(self, w: Tensor | Point | nn.Module) -> Point:
         """Weights on this surface's device, checked, with their buffers if they have any."""
+        if isinstance(w, nn.Module):
+            w = Point(self.layout.flatten(w), buffers_of(w))
         point = w if isinstance(w, Point) else Point(w)
         self.layout.check(point.weights, flat=True)
         weights = point.weights.to(self.device)
         self.layout.require_finite(weights)
-        if not point.buffers:
+        if point.buffers is None:
             return Point(weights)
+        return type(point)(weights, self.own_buffers(point.buffers))
+
+    def own_buffers(self, buffers: Mapping[str, Tensor]) -> Buffers:
+        """Those that are the model's, on its device, in its dtypes."""
         # checkpoints hold other tensors too: counters of wrappers, parameters that are no part of w
         own = {
             name: buffer.to(self.device, self.buffers[name].dtype)
-            for name, buffer in point.buffers.items()
+            for name, buffer in buffers.items()
             if name in self.buffers
         }
-        if self.buffers and not own:
+        if self.buffers and buffers and not own:
             raise LayoutError(
                 f"the buffers come from another model: expected {next(iter(self.buffers))}, got "
-                f"{next(iter(point.buffers))}."
+                f"{next(iter(buffers))}."
             )
-        return Point(weights, own)
+        return own
+
+    @property
+    def example(self) -> Callable[[], Any] | None:
+        """Gives a labelled batch, which shows the form of targets; None where there is none."""
+        return self.data.first if self.has_data else None
 
     def rows_of(self, loader: Iterable[Any] | None, *, count: int | None = None) -> Rows:
         """The surface's own rows, or those of another loader."""
@@ -241,8 +271,59 @@ class LossSurface:
         """The buffers that `point` is evaluated with."""
         if batchnorm not in ("refresh", "frozen"):
             raise ConfigError(f"batchnorm: expected 'refresh' or 'frozen', got {batchnorm!r}.")
-        own = dict(point.buffers or {})
-        return {**own, **self.refresh(point)} if batchnorm == "refresh" else own
+        own = {**(point.buffers or {}), **self._spectral_vectors(point)}
+        return own | self._estimate(point, own) if self.refreshes(point, batchnorm) else own
+
+    @torch.no_grad()
+    def estimated(self, w: Tensor | Point | nn.Module) -> EstimatedPoint:
+        """A point with all buffers that it is evaluated with, its statistics estimated."""
+        point = self.point(w)
+        own = {**self.buffers, **self.buffers_for(point, "refresh")}
+        return EstimatedPoint(point.weights, {n: b.detach().clone() for n, b in own.items()})
+
+    def refreshes(self, point: Point, batchnorm: str = "refresh") -> bool:
+        """Whether statistics are estimated for a point, or taken as they come."""
+        return self.statistics.needed and batchnorm == "refresh" and not point.estimated
+
+    def _spectral_vectors(self, point: Point) -> Buffers:
+        if not self.template.spectral:
+            return {}
+        parameters = self.layout.materialise(point.weights)
+        return self.template.spectral_vectors(parameters, point.buffers or {})
+
+    def _estimate(self, point: Point, own: Buffers, *, method: str = "exact") -> Buffers:
+        if not self.statistics.needed:
+            return {}
+        if not self.has_data and self.statistics.source is None:
+            raise DataError(
+                "the surface has no examples to estimate BatchNorm statistics from, and these "
+                "weights come without their own: freeze the posterior where the training examples "
+                "are (posterior.freeze(surface)), give loader= or bn_loader= to the surface, or "
+                "take those that the weights came with by batchnorm='frozen'."
+            )
+        parameters = self.layout.materialise(point.weights)
+        return self.statistics.estimate(parameters, own, method=method)
+
+    def require_estimated(self, point: Point) -> None:
+        """Raises `DataError` where the statistics that a point comes with, or else the model's, are
+        still those of a new layer."""
+        new = bn.unestimated(self.template.layers, {**self.buffers, **(point.buffers or {})})
+        if new:
+            raise DataError(
+                f"batchnorm='frozen': the statistics of {listed(new)} were never estimated; load "
+                "those of a trained model, or take 'refresh'."
+            )
+
+    def _statistics_named(self, where: Where) -> list[str]:
+        if where is None:
+            return []
+        names = [name for name in self.buffers if predicate(where)(name)]
+        if not names:
+            raise ConfigError(
+                f"reestimate: {where!r} fits no buffer of the model; it has "
+                f"{listed(list(self.buffers)) or 'none'}."
+            )
+        return [name for name in names if name not in self.template.statistics]
 
     def forward(
         self,
@@ -272,12 +353,14 @@ class LossSurface:
     def _full_gradient(self, point: Point, data: Rows, batchnorm: str) -> tuple[Tensor, Tensor]:
         leaf = point.weights.detach().clone().requires_grad_()
         stats: Buffers = {}
-        if batchnorm == "refresh" and self.has_batchnorm:
+        refreshes = self.template.layers and self.refreshes(point, batchnorm)
+        if refreshes:
             self.statistics.require_resident()  # before the work rather than after it
-            stats = {name: b.requires_grad_() for name, b in self.refresh(point).items()}
-            fixed = {**(point.buffers or {}), **{name: b.detach() for name, b in stats.items()}}
-        else:
-            fixed = self.buffers_for(point, batchnorm)
+        fixed = self.buffers_for(point, batchnorm)
+        if refreshes:
+            names = bn.statistics_of(self.template.layers)
+            own = [n for n in names if n in fixed and fixed[n].is_floating_point()]
+            stats = {name: fixed[name].clone().requires_grad_() for name in own}
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         gradient = torch.zeros_like(leaf)
         into = {name: torch.zeros_like(b) for name, b in stats.items()}
@@ -294,9 +377,10 @@ class LossSurface:
                     into_one += part
         if stats:
             # the chain rule through statistics(w): one backward pass over the BN rows
-            found = self.statistics.from_resident(self.layout.materialise(leaf), point.buffers)
-            outputs = [found[name] for name in stats]
-            (through,) = torch.autograd.grad(outputs, leaf, list(into.values()), allow_unused=True)
+            found = self.statistics.from_resident(self.layout.materialise(leaf), fixed)
+            names = [name for name in stats if name in found]  # not of a layer that is not passed
+            outputs, by = [found[name] for name in names], [into[name] for name in names]
+            (through,) = torch.autograd.grad(outputs, leaf, by, allow_unused=True)
             if through is not None:
                 gradient += through
         items = data.items

@@ -5,24 +5,25 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lowland import checks
 from lowland.core import batchnorm as bn
+from lowland.core import spectral
 from lowland.core.autograd import ForwardPass
+from lowland.core.buffers import Buffers
 from lowland.core.call import call
 from lowland.core.data import map_tensors, tensors
 from lowland.core.layout import clean, clean_names
 from lowland.errors import DataError
 
-Buffers = dict[str, Tensor]
 _HALF = (torch.bfloat16, torch.float16)  # to others torch does not autocast
-
 
 Autocast = bool | str | torch.dtype | None
 
@@ -51,8 +52,9 @@ class Template:
         autocast: True or a dtype for `torch.autocast`; None: the model's own dtype.
 
     Attributes:
-        buffers: the model's, as they were. layers: BatchNorm layers that keep statistics, by name.
-        statistics: the names of those layers' buffers.
+        buffers: the model's, as they were. layers: those that keep statistics of their inputs,
+            BatchNorm and tracked InstanceNorm, by name. statistics: the names of their buffers.
+        spectral: whether a weight is normalised by its spectral norm.
 
     >>> template = Template(nn.Linear(2, 1))
     >>> values = {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}
@@ -75,6 +77,9 @@ class Template:
         self.autocast = autocast_dtype(autocast, self.device)
         self.layers = bn.layers_of(self.module)
         self.statistics = bn.statistics_of(self.layers)
+        self._instance = {
+            name: layer for name, layer in self.layers.items() if isinstance(layer, _InstanceNorm)
+        }
         self._read_only = frozenset(bn.statistics_of(bn.every_layer(self.module)))
         # what the user put into evaluation mode inside a model in training mode stays in it
         training = self.module.training
@@ -87,6 +92,7 @@ class Template:
         self._writes = any(getattr(m, "max_norm", None) is not None for m in self.module.modules())
         self.places, self._unfilled = _places(self.module)
         self._slots = _slots(self.module)
+        self._sites = spectral.sites(self.module)
         self.buffers: Buffers = clean({n: b.detach() for n, b in self.module.named_buffers()})
         self.module.requires_grad_(False)
         self.forward = ForwardPass(self.module)
@@ -102,17 +108,65 @@ class Template:
     ) -> Any:
         """What the model returns; parameters and buffers that are not named are the model's own.
 
-        `mode`: "eval", "train"; "batchnorm": BN layers normalise by the batch, all else as in
-        evaluation; or its counterpart "dropout": all as in training but layers with running
-        statistics, which use them.
+        `mode`: "eval", "train"; "batchnorm": layers with statistics normalise by the batch, all
+        else as in evaluation; "statistics": InstanceNorm layers alone do; or the counterpart
+        "dropout": all as in training but layers with running statistics, which use them.
         """
+        if mode == "statistics" and not self._instance:
+            mode = "eval"
 
         def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-            return self._run(module, self._values(parameters, buffers, mode), args, kwargs)
+            with self._holding(self._values(parameters, buffers, mode), module), self.precision():
+                return call(module, args, kwargs)
 
         with self.lock:
             self._set_mode(mode)
             return self.forward(run, args, kwargs, mode=mode)
+
+    def updated(
+        self,
+        names: Iterable[str],
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        batches: Iterable[Any],
+    ) -> Buffers:
+        """The buffers `names` after a pass over batches with the modules that hold them in
+        training mode, and layers with statistics normalising by the batch."""
+        places = {name: self.places[name][0] for name in names}
+        with self.lock, self.precision():
+            self._set_mode("batchnorm")
+            self._mode = ""  # more than the mode says is in training mode
+            for place in places.values():
+                self.module.get_submodule(place.rpartition(".")[0]).training = True
+            with self._holding(self._values(parameters, buffers, "batchnorm")):
+                for args, kwargs, _ in batches:
+                    call(self.module, args, kwargs)
+                slots = {name: self._slots[place] for name, place in places.items()}
+                return {name: slot[key].detach() for name, (slot, key) in slots.items()}
+
+    @property
+    def own_state(self) -> list[str]:
+        """The buffers that are no layer's statistics."""
+        return [name for name in self.buffers if name not in self._read_only]
+
+    @property
+    def spectral(self) -> bool:
+        return bool(self._sites)
+
+    def spectral_vectors(
+        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> Buffers:
+        """The vectors u and v of every spectral norm, of these weights: see `spectral`."""
+        if not self._sites:
+            return {}
+        short = clean_names(name for name, _ in self.module.named_buffers())
+        out: Buffers = {}
+        with self.lock, torch.no_grad(), self._holding(self._values(parameters, buffers, "eval")):
+            for site in self._sites:
+                vectors = spectral.leading_vectors(site.matrix())
+                for name, vector in zip((site.u, site.v), vectors, strict=True):
+                    out[short[name]] = vector.to(self.buffers[short[name]])
+        return out
 
     def _values(
         self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], mode: str
@@ -127,24 +181,24 @@ class Template:
         for name, value in parameters.items():  # after the buffers: w has the last word
             for place in self.places[name]:
                 values[place] = value.clone() if self._writes else value
-        if mode in ("train", "batchnorm"):
-            # without running statistics a BN layer normalises by the batch and writes nothing,
+        by_input = self._by_input(mode)
+        if by_input:
+            # without running statistics a layer normalises by its input and writes nothing,
             # which keeps the call pure: vmap has no rule for writing batched values into them
-            for name in self.statistics:
+            for name in bn.statistics_of(by_input):
                 # SyncBatchNorm insists on its counter
                 counter = name.rpartition(".")[2] == "num_batches_tracked"
                 for place in self.places[name]:
                     values[place] = self.buffers[name].clone() if counter else None
         return values
 
-    def _run(
-        self,
-        module: nn.Module,
-        values: dict[str, Tensor | None],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> Any:
-        slots = self._slots if module is self.module else _slots(module)
+    @contextlib.contextmanager
+    def _holding(
+        self, values: Mapping[str, Tensor | None], module: nn.Module | None = None
+    ) -> Iterator[None]:
+        """The module, or a copy of it, holds these values while the context is open."""
+        ours = module is None or module is self.module
+        slots = self._slots if ours else _slots(module)  # type: ignore[arg-type]
         # what `functional_call` does, with the places looked up once: it takes longer to find them
         # than a small network to be evaluated
         filled = [(*slots[place], value) for place, value in values.items()]
@@ -152,10 +206,9 @@ class Template:
         try:
             for slot, key, new in filled:
                 slot[key] = new
-            with self.precision():
-                return call(module, args, kwargs)
+            yield
         finally:
-            if module is self.module:
+            if ours:  # the graph of a copy goes on to hold it
                 for (slot, key, _), mine in zip(filled, own, strict=True):
                     slot[key] = mine
 
@@ -186,12 +239,19 @@ class Template:
 
     def __getstate__(self) -> dict[str, Any]:
         kept = vars(self).items()
-        return {name: value for name, value in kept if name not in ("lock", "_slots")}
+        return {name: value for name, value in kept if name not in ("lock", "_slots", "_sites")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.lock = threading.RLock()
         self._slots = _slots(self.module)
+        self._sites = spectral.sites(self.module)
+
+    def _by_input(self, mode: str) -> Mapping[str, nn.Module]:
+        """The layers with statistics that normalise by what enters them in a mode."""
+        if mode in ("train", "batchnorm"):
+            return self.layers
+        return self._instance if mode == "statistics" else {}
 
     def _set_mode(self, mode: str) -> None:
         if mode == self._mode:
@@ -199,9 +259,8 @@ class Template:
         self.module.train(mode in ("train", "dropout"))
         for module in self._always_eval:
             module.training = False
-        if mode == "batchnorm":
-            for layer in self.layers.values():
-                layer.training = True
+        for layer in self._by_input(mode).values():
+            layer.training = True
         if mode == "dropout":  # not dropout layers alone: attention, F.dropout ask their module
             for module in self.module.modules():
                 if isinstance(module, _NormBase):

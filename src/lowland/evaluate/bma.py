@@ -10,6 +10,7 @@ from lowland.errors import ConfigError
 from lowland.evaluate.average import KEEPS, Average
 from lowland.evaluate.evaluator import points_of, rows_for, run
 from lowland.evaluate.groups import Replay, groups, plan_of
+from lowland.evaluate.statistics import require_training_statistics
 from lowland.evaluate.summary import Summary
 from lowland.progress import Progress, Report, reporting
 from lowland.records import Predictive
@@ -70,7 +71,8 @@ def predict(
     """
     if keep not in KEEPS:
         raise ConfigError(f"keep: expected one of {', '.join(KEEPS)}, got {keep!r}.")
-    points, total = points_of(post, samples, seed)
+    points, total = points_of(surface, post, samples, seed)
+    points = require_training_statistics(points, surface, loader, batchnorm)
     rows = rows_for(surface, loader, count=count)
     options: dict[str, Any] = {"batchnorm": batchnorm, "strategy": strategy, "chunk": chunk}
     # what can be gone through once is, with all averages held
@@ -82,7 +84,7 @@ def predict(
                 points = Replay(surface, points, batchnorm)
                 plan = plan_of(surface, group, total, strategy, chunk)
                 options = {"batchnorm": "frozen", "strategy": plan}
-            average = Average(task, keep=keep, example=surface.data.first, errors=True)
+            average = Average(task, keep=keep, example=surface.example, errors=True)
             report_on = _Offset(report, done, whole=last and not done)
             run(surface, points, group, average, total=total, progress=report_on, **options)
             summary.add(average)

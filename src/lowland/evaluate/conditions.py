@@ -21,8 +21,9 @@ def conditions(
     shape: Shape, surface: LossSurface, *, batchnorm: str, strategy: str | None, chunk: int | None
 ) -> dict[str, Any]:
     """What values at points of a shape depend on, but for the points, the rows and the figures."""
+    buffers = (shape.buffers or {}).values()
     return {
-        "shape": f"{type(shape).__name__} {print_of(shape.anchors)}",
+        "shape": f"{type(shape).__name__} {print_of(shape.anchors, *buffers)}",
         "model": model_of(surface),
         "task": repr(surface.task),
         "batchnorm": batchnorm,

@@ -15,9 +15,9 @@ from lowland.core.call import check_batch
 from lowland.core.data import seeded
 from lowland.errors import ConfigError
 from lowland.evaluate.average import Average
-from lowland.evaluate.evaluator import DEFAULT_SAMPLES
 from lowland.evaluate.groups import groups
 from lowland.evaluate.summary import Summary
+from lowland.posteriors.base import SAMPLES
 from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 
@@ -27,7 +27,7 @@ def mc_dropout(
     w: Tensor | Point,
     loader: Iterable[Any] | None = None,
     *,
-    samples: int = DEFAULT_SAMPLES,
+    samples: int = SAMPLES,
     seed: int = 0,
     keep: str = "probs",
     batchnorm: str = "refresh",
@@ -68,7 +68,7 @@ def mc_dropout(
     with torch.no_grad(), reporting(progress, "MC dropout") as report:
         for group, last in groups(surface, data, keep):
             resident = group.resident()
-            average = Average(task, keep=keep, example=surface.data.first, errors=True)
+            average = Average(task, keep=keep, example=surface.example, errors=True)
             for number in range(samples):
                 batches = group.batches(ordered=True) if resident is None else resident
                 for index, batch in enumerate(batches):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core import LossSurface, Point, Task
@@ -17,31 +17,34 @@ from lowland.core.data import Rows
 from lowland.errors import DataError, NonFiniteError
 from lowland.evaluate.batched import vmapped
 from lowland.evaluate.planner import Plan, most_points, plan
+from lowland.evaluate.statistics import warn_of_frozen
 from lowland.posteriors import Ensemble, PointMass, Posterior
+from lowland.posteriors.base import SAMPLES
 from lowland.progress import Progress, reporting
-
-DEFAULT_SAMPLES = 30
 
 
 class Block(Sequence[Point]):
     """A chunk of points that are the rows of one tensor: no work a point until one is asked for.
 
     Args:
-        weights: (n, P).
+        weights: (n, P). buffers: (n, ...) by name, where the points have their own.
 
     >>> block = Block(torch.zeros(4, 3))
     >>> len(block), block[0].weights
     (4, tensor([0., 0., 0.]))
     """
 
-    def __init__(self, weights: Tensor) -> None:
+    def __init__(self, weights: Tensor, buffers: Mapping[str, Tensor] | None = None) -> None:
         self.weights = weights
+        self.buffers = buffers
 
     def __len__(self) -> int:
         return len(self.weights)
 
     def __getitem__(self, index: Any) -> Any:
-        return Point(self.weights[index])
+        if self.buffers is None:
+            return Point(self.weights[index])
+        return Point(self.weights[index], {name: b[index] for name, b in self.buffers.items()})
 
 
 class Sink(Protocol):
@@ -208,7 +211,7 @@ def _checked_block(block: Block, surface: LossSurface, draw: int) -> Block:
     if not math.isfinite(weights.sum().item()):  # one read of all; then which of them
         for _ in checked(weights, surface):
             pass
-    return Block(weights)
+    return Block(weights, None if block.buffers is None else surface.own_buffers(block.buffers))
 
 
 def _chunks(points: Iterator[Point | Block], size: int) -> Iterator[Sequence[Point]]:
@@ -237,7 +240,7 @@ def _outputs(surface: LossSurface, group: Sequence[Point], chosen: Plan, batchno
         return one_by_one
     rows = group.weights if isinstance(group, Block) else torch.stack([p.weights for p in group])
     stacked = surface.layout.materialise(rows)
-    buffers = _stacked_buffers(surface, group, stacked, batchnorm)
+    buffers = stacked_buffers(surface, group, stacked, batchnorm)
 
     def together(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         return vmapped(surface, stacked, buffers, args, kwargs)
@@ -245,18 +248,33 @@ def _outputs(surface: LossSurface, group: Sequence[Point], chosen: Plan, batchno
     return together
 
 
-def _stacked_buffers(
+def stacked_buffers(
     surface: LossSurface, group: Sequence[Point], stacked: dict[str, Tensor], batchnorm: str
 ) -> dict[str, Tensor]:
     """Buffers (n, ...) by name: weights that are mapped over need buffers that are."""
-    alone = isinstance(group, Block) or not any(p.buffers for p in group)
-    if not surface.has_batchnorm and alone:
-        return {}
-    if batchnorm == "refresh" and surface.has_batchnorm and alone:
-        found = stacked_statistics(surface, stacked)
+    own = _own_buffers(surface, group)
+    by_point = surface.template.spectral or surface.statistics.names
+    if not by_point and not surface.has_batchnorm:
+        return own
+    refreshed = [surface.refreshes(p, batchnorm) for p in group]
+    if not by_point and not any(refreshed):
+        return own
+    if not by_point and all(refreshed):
+        found = stacked_statistics(surface, stacked, own)
         if found is not None:
-            return found
-    each = [surface.buffers_for(p, batchnorm) for p in group]
+            return own | found
+    return _stack(surface, [surface.buffers_for(p, batchnorm) for p in group])
+
+
+def _own_buffers(surface: LossSurface, group: Sequence[Point]) -> dict[str, Tensor]:
+    """The buffers (n, ...) that points come with."""
+    if isinstance(group, Block):
+        return dict(group.buffers or {})
+    each = [p.buffers or {} for p in group]
+    return _stack(surface, each) if any(each) else {}
+
+
+def _stack(surface: LossSurface, each: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     names = dict.fromkeys(name for buffers in each for name in buffers)
     return {
         name: torch.stack([b[name] if name in b else surface.buffers[name] for b in each])
@@ -265,15 +283,15 @@ def _stacked_buffers(
 
 
 def stacked_statistics(
-    surface: LossSurface, stacked: dict[str, Tensor]
+    surface: LossSurface, stacked: dict[str, Tensor], own: dict[str, Tensor]
 ) -> dict[str, Tensor] | None:
-    """BatchNorm statistics (n, ...) of n points at once; None where their rows do not fit."""
+    """BatchNorm statistics (n, ...) of n points at once; None where their examples do not fit."""
     joined = surface.statistics.resident()
     if joined is None:
         return None
-    # as many at once as fit: these rows are often more than a batch's
+    # as many at once as fit: these examples are often more than a batch's
     most = most_points(surface, joined)
-    return torch.func.vmap(surface.statistics.from_resident, chunk_size=most)(stacked)
+    return torch.func.vmap(surface.statistics.from_resident, chunk_size=most)(stacked, own)
 
 
 def as_posterior(weights: Any) -> Posterior | None:
@@ -291,7 +309,7 @@ def as_posterior(weights: Any) -> Posterior | None:
 
 
 def points_of(
-    weights: Any, samples: int | None, seed: int
+    surface: LossSurface, weights: Any, samples: int | None, seed: int
 ) -> tuple[Iterable[Point | Tensor], int | None]:
     """The weight vectors that are meant, and how many, if that is known.
 
@@ -299,9 +317,12 @@ def points_of(
     """
     if samples is not None:
         samples = checks.whole("samples", samples, least=1)
+    if isinstance(weights, nn.Module):
+        weights = surface.point(weights)
     posterior = as_posterior(weights)
     if posterior is not None:
-        n = DEFAULT_SAMPLES if samples is None else samples
+        warn_of_frozen(surface, posterior)
+        n = SAMPLES if samples is None else samples
         if posterior.support is not None:
             n = posterior.support if samples is None else min(samples, posterior.support)
         return Repeatable(lambda: posterior.points(n, seed=seed)), n

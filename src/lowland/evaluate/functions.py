@@ -69,8 +69,8 @@ def functions(
         got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise DataError(f"inputs: expected a tensor (n, d), got {got}.")
     given = _data(surface.task, data, inputs.shape[1])
-    points, total = points_of(posterior, SAMPLES if samples is None else samples, seed)
-    sink = _Draws(surface.task, surface.data.first)
+    points, total = points_of(surface, posterior, SAMPLES if samples is None else samples, seed)
+    sink = _Draws(surface.task, surface.example)
     run(
         surface,
         points,
@@ -128,7 +128,7 @@ class _Draws:
 
     whole = True
 
-    def __init__(self, task: Task, example: Callable[[], Any]) -> None:
+    def __init__(self, task: Task, example: Callable[[], Any] | None) -> None:
         self.task = task
         self.example = example  # gives a labelled batch: inputs alone do not tell the task's form
         self._names: tuple[str, ...] = ()

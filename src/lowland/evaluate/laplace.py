@@ -121,7 +121,7 @@ class LastLayerLaplace:
             reporting(progress, "Laplace") as report,
         ):
             for group, _ in groups(self.surface, data, keep):
-                average = Average(task, keep=keep, example=self.surface.data.first)
+                average = Average(task, keep=keep, example=self.surface.example)
                 for index, batch in enumerate(group):
                     inputs, target = one_input(batch), batch.target
                     output = self._output(inputs, link, samples)

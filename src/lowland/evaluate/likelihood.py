@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.core import LossSurface, Point
+from lowland.core import LossSurface
 from lowland.core.call import check_batch
 from lowland.core.data import concatenate, free_memory, joinable, map_tensors, nbytes
 from lowland.core.layout import inner
@@ -21,7 +21,7 @@ from lowland.core.task import rows
 from lowland.core.threads import MAX_THREADS, using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.batched import vmapped
-from lowland.evaluate.evaluator import run, stacked_statistics
+from lowland.evaluate.evaluator import Block, run, stacked_buffers
 from lowland.evaluate.nll import likelihoods, settled
 from lowland.evaluate.planner import SMALL, STRATEGIES, Plan, own_point, plan, time_plan
 from lowland.evaluate.traced import traced
@@ -109,12 +109,13 @@ class LogLikelihood:
         self.surface.layout.check(weights)
         weights = weights.reshape(-1, self.surface.layout.size)
         weights = weights.to(self.surface.device, self.surface.layout.dtype)
-        return self._of(len(weights), lambda part: weights[part])
+        return self._of(len(weights), lambda part: Block(weights[part]))
 
     def along(self, shape: Shape, coords: Tensor) -> Tensor:  # (n, k) -> (n,) float64
         """The same at coordinates of a shape: weights are made a chunk at a time."""
-        c = shape.coefficients(shape._rows(coords))
-        return self._of(len(c), lambda part: self._weights(shape, c[part]))
+        z = shape._rows(coords)
+        buffered = self._buffered(shape)
+        return self._of(len(z), lambda part: self._block(shape, z[part], buffered=buffered))
 
     def value_and_grad(self, shape: Shape, coords: Tensor) -> tuple[Tensor, Tensor]:
         r"""The same, and its gradient in the coordinates: (n,), (n, k) float64.
@@ -124,15 +125,17 @@ class LogLikelihood:
         """
         z = shape._rows(coords)
         c, slopes = shape.coefficients(z), shape.slopes(z)
+        blocks = partial(self._block, shape, buffered=self._buffered(shape))
         chosen = self._planned(len(c))
         with chosen.running():
             try:
-                values, into = self._gradients(shape, c, chosen)
+                values, into = self._gradients(shape, blocks, z, c, chosen)
             except ConfigError:
                 # of a model that recomputes vmap gives values, and no gradients
                 if self.strategy == "vmap" or not self.surface.template.forward.recomputes:
                     raise
-                values, into = self._gradients(shape, c, replace(chosen, strategy="points"))
+                chosen = replace(chosen, strategy="points")
+                values, into = self._gradients(shape, blocks, z, c, chosen)
         by_anchor = torch.cat(into) if into else c.new_zeros(c.shape)  # (n, A)
         return _joined(values, c), torch.einsum("nka,na->nk", slopes, by_anchor)
 
@@ -156,8 +159,8 @@ class LogLikelihood:
     # -- values ----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _of(self, n: int, weights: Callable[[slice], Tensor]) -> Tensor:
-        """Values (n,) of n points, of which `weights` gives some: (m, P)."""
+    def _of(self, n: int, block: Callable[[slice], Block]) -> Tensor:
+        """Values (n,) of n points, of which `block` gives some."""
         chosen = self._planned(n)
         how, size = self._one, 1
         if chosen.strategy == "vmap":
@@ -165,28 +168,26 @@ class LogLikelihood:
         elif self.batches is None:
             how, size = self._streamed, chosen.chunk
         with chosen.running():
-            values = [how(weights(part)) for part in _parts(n, size)]
+            values = [how(block(part)) for part in _parts(n, size)]
         return _joined(values, torch.empty(0, device=self.surface.device))
 
-    def _mapped(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,)
-        return self._bare.get(len(weights), self._at_once)(weights)
+    def _mapped(self, block: Block) -> Tensor:  # (n,)
+        bare = None if block.buffers is not None else self._bare.get(len(block))
+        return self._at_once(block) if bare is None else bare(block.weights)
 
-    def _at_once(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,)
-        return self._sums(self.surface.layout.materialise(weights))
-
-    def _sums(self, parameters: dict[str, Tensor]) -> Tensor:  # {name: (n, ...)} -> (n,)
+    def _at_once(self, block: Block) -> Tensor:  # (n,)
         assert self.batches is not None
-        buffers = stacked_statistics(self.surface, parameters) if self._refreshes else {}
-        assert buffers is not None  # `_planned` does not map over what does not fit
+        parameters = self.surface.layout.materialise(block.weights)
+        buffers = stacked_buffers(self.surface, block, parameters, self.batchnorm)
         total = next(iter(parameters.values())).new_zeros((), dtype=torch.float64)
         for args, kwargs, target in self.batches:
             outputs = vmapped(self.surface, parameters, buffers, args, kwargs)
             total = total - likelihoods(self.task, outputs, target).sum(1, dtype=torch.float64)
         return total
 
-    def _one(self, weights: Tensor) -> Tensor:  # (1, P) -> (1,)
-        parameters = self.surface.layout.materialise(weights[0])
-        buffers = self.surface.statistics.exact(parameters, {}) if self._refreshes else {}
+    def _one(self, block: Block) -> Tensor:  # (1,)
+        parameters = self.surface.layout.materialise(block.weights[0])
+        buffers = self.surface.buffers_for(block[0], self.batchnorm)
         total = torch.zeros(1, dtype=torch.float64, device=self.surface.device)
         for batch in self.batches or ():
             total -= self._nll(parameters, buffers, batch)
@@ -199,13 +200,15 @@ class LogLikelihood:
         output = self.surface.forward(parameters, buffers, args, kwargs)
         return self.task.items_nll(output, target).sum(dtype=torch.float64)
 
-    def _streamed(self, weights: Tensor) -> Tensor:  # (n, P) -> (n,)
+    def _streamed(self, block: Block) -> Tensor:  # (n,)
         """Rows that do not fit in memory, read once for all points."""
+        weights = block.weights
         values = torch.full((len(weights),), torch.nan, dtype=torch.float64, device=weights.device)
         finite = torch.isfinite(weights).all(1)
         if bool(finite.any()):
             sums = _Sums(self.task)
-            points, chosen = weights[finite], Plan("batches", len(weights), torch.get_num_threads())
+            points = [block[i] for i in finite.nonzero()[:, 0].tolist()]
+            chosen = Plan("batches", len(weights), torch.get_num_threads())
             options: Any = {"batchnorm": self.batchnorm, "strategy": chosen}
             run(self.surface, points, self.rows, sums, **options)
             values[finite] = -sums.nll
@@ -214,67 +217,83 @@ class LogLikelihood:
     # -- gradients -------------------------------------------------------------------------------
 
     def _gradients(
-        self, shape: Shape, c: Tensor, chosen: Plan
+        self,
+        shape: Shape,
+        blocks: Callable[[Tensor], Block],
+        z: Tensor,
+        c: Tensor,
+        chosen: Plan,
     ) -> tuple[list[Tensor], list[Tensor]]:
         parts = _parts(len(c), chosen.chunk if chosen.strategy == "vmap" else 1)
-        found = [self._gradient(shape, c[part]) for part in parts]
+        found = [self._gradient(shape, blocks(z[part]), c) for part in parts]
         return [value for value, _ in found], [gradient for _, gradient in found]
 
-    def _gradient(self, shape: Shape, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (n,) and the gradient by the coefficients (n, A) at coefficients (n, A)."""
+    def _gradient(self, shape: Shape, block: Block, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (n,) and the gradient by the coefficients (n, A), where and in what `like` is."""
         if self._refreshes or self.batches is None:
-            return self._whole_gradient(shape, c)
-        layout = self.surface.layout
+            return self._whole_gradient(shape, block, like)
+        layout, n = self.surface.layout, len(block)
+        parameters = layout.materialise(block.weights)
+        buffers = stacked_buffers(self.surface, block, parameters, self.batchnorm)
         # leaves of their own: a flat gradient would be a copy of all
-        leaves = {
-            name: view.detach().requires_grad_()
-            for name, view in layout.materialise(self._weights(shape, c)).items()
-        }
-        total = torch.zeros(len(c), dtype=torch.float64, device=self.surface.device)
+        leaves = {name: view.detach().requires_grad_() for name, view in parameters.items()}
+        total = torch.zeros(n, dtype=torch.float64, device=self.surface.device)
         with torch.enable_grad():
             for batch in self.batches:
-                value = self._leaves_sum(leaves, batch, len(c))
+                value = self._leaves_sum(leaves, buffers, batch, n)
                 total += value.detach()
                 value.sum().backward()
-        into = torch.zeros_like(c, device=self.surface.device)
+        into = like.new_zeros(n, like.shape[1], device=self.surface.device)
         for entry in layout.entries:
             gradient = leaves[entry.name].grad
             if gradient is not None:
                 part = slice(entry.offset, entry.offset + entry.size)
                 anchors = shape.anchors[:, part].to(gradient.device)
-                into += inner(gradient.reshape(len(c), -1), anchors)
-        return total.to(c.device), into.to(c.device)
+                into += inner(gradient.reshape(n, -1), anchors)
+        return total.to(like.device), into.to(like.device)
 
-    def _leaves_sum(self, leaves: dict[str, Tensor], batch: Any, n: int) -> Tensor:  # (n,)
+    def _leaves_sum(
+        self, leaves: dict[str, Tensor], buffers: dict[str, Tensor], batch: Any, n: int
+    ) -> Tensor:  # (n,)
         if n == 1:
             one = {name: leaf[0] for name, leaf in leaves.items()}
-            return -self._nll(one, {}, batch)[None]
+            return -self._nll(one, {name: b[0] for name, b in buffers.items()}, batch)[None]
         args, kwargs, target = batch
-        outputs = vmapped(self.surface, leaves, {}, args, kwargs)
+        outputs = vmapped(self.surface, leaves, buffers, args, kwargs)
         return -likelihoods(self.task, outputs, target).sum(1, dtype=torch.float64)
 
-    def _whole_gradient(self, shape: Shape, c: Tensor) -> tuple[Tensor, Tensor]:
+    def _whole_gradient(self, shape: Shape, block: Block, like: Tensor) -> tuple[Tensor, Tensor]:
         """Through refreshed statistics, or rows that are read again: one by one."""
         values, into = [], []
-        for row in c:
-            w = self._weights(shape, row[None])[0]
-            if not bool(torch.isfinite(w.sum())):
-                values.append(c.new_tensor(torch.nan))
-                into.append(torch.full_like(row, torch.nan))
+        for point in block:
+            if not bool(torch.isfinite(point.weights.sum())):
+                values.append(like.new_tensor(torch.nan))
+                into.append(torch.full_like(like[0], torch.nan))
                 continue
             loss, gradient = self.surface.value_and_grad(
-                Point(w), batchnorm=self.batchnorm, loader=self.rows
+                point, batchnorm=self.batchnorm, loader=self.rows
             )
             items = self.rows.items or 1
-            values.append((-items * loss).to(c.device))
-            into.append(-items * inner(shape.anchors, gradient.to(c.device)))
+            values.append((-items * loss).to(like.device))
+            into.append(-items * inner(shape.anchors, gradient.to(like.device)))
         return torch.stack(values), torch.stack(into)
 
     # -- how -------------------------------------------------------------------------------------
 
-    def _weights(self, shape: Shape, c: Tensor) -> Tensor:  # (n, A) -> (n, P)
+    def _block(self, shape: Shape, z: Tensor, *, buffered: bool) -> Block:  # z: (n, k)
         # a subspace may be held in another precision than the model
-        return combined(c, shape.anchors).to(self.surface.device, self.surface.layout.dtype)
+        weights = combined(shape.coefficients(z), shape.anchors)
+        weights = weights.to(self.surface.device, self.surface.layout.dtype)
+        buffers = shape.buffers_at(z) if buffered else None
+        return Block(weights, None if buffers is None else self.surface.own_buffers(buffers))
+
+    def _buffered(self, shape: Shape) -> bool:
+        """Whether the points of a shape have other buffers than the surface: constants do not
+        keep a density from bare operations."""
+        if shape.buffers is None:
+            return False
+        own, ours = self.surface.own_buffers(shape.buffers), self.surface.buffers
+        return not all(len(b) == 1 and torch.equal(b[0], ours[name]) for name, b in own.items())
 
     def _check(self, batches: list[Any]) -> None:
         """Targets, by the outputs of the model as it came."""
@@ -303,7 +322,8 @@ class LogLikelihood:
         mapped = chosen.strategy == "vmap"
         small = chosen.seconds is not None and chosen.seconds < SMALL
         free = self.strategy is None and small and not self._rounded
-        if self.batches is None or self.surface.has_batchnorm or not (mapped or free):
+        fixed = self.surface.has_batchnorm or self.surface.template.spectral
+        if self.batches is None or fixed or not (mapped or free):
             return chosen
         size = min(chosen.chunk, n)
         bare = self._traced(size)
@@ -314,13 +334,14 @@ class LogLikelihood:
         timed = partial(time_plan, surface=self.surface, batch=self.batches[0], point=point)
         at_once = Plan("vmap", size, 1 if self.threads is None else self.threads)
         seconds = timed(at_once, work=lambda _, w: bare(w), repeats=20)
-        if seconds > timed(chosen, work=lambda _, w: self._one(w), repeats=20):
+        if seconds > timed(chosen, work=lambda _, w: self._one(Block(w)), repeats=20):
             return chosen
         self._bare[size] = bare
         return replace(at_once, seconds=seconds)
 
     def _traced(self, size: int) -> Callable[[Tensor], Tensor]:
-        return traced(self._at_once, own_point(self.surface).weights.expand(size, -1).contiguous())
+        weights = own_point(self.surface).weights.expand(size, -1).contiguous()
+        return traced(lambda w: self._at_once(Block(w)), weights)
 
     def _plan(self, n: int) -> Plan:
         threads = torch.get_num_threads()
@@ -338,7 +359,7 @@ class LogLikelihood:
             batches=len(self.batches),
             points=n,
             calls=math.inf,
-            work=lambda how, w: self._at_once(w) if how == "vmap" else self._one(w),
+            work=lambda how, w: (self._at_once if how == "vmap" else self._one)(Block(w)),
             strategy=self.strategy,
             chunk=self.chunk,
         )

@@ -117,7 +117,7 @@ def components(
     """
     if not isinstance(surface.task, Regression):
         raise ConfigError(f"components: expected a Regression, got {surface.task!r}.")
-    points, total = points_of(post, samples, seed)
+    points, total = points_of(surface, post, samples, seed)
     sink = _Moments(surface.task)
     run(surface, points, loader, sink, total=total, label="components", **options)
     return sink.joined()

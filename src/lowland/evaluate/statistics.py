@@ -1,22 +1,101 @@
-"""Whose BatchNorm statistics the points of a shape are evaluated with."""
+"""Whether the statistics and the frozen parameters that points are evaluated with are theirs."""
 
 from __future__ import annotations
 
-from lowland.core import LossSurface
-from lowland.errors import ConfigError
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core import LossSurface, Point
+from lowland.core.buffers import sample_of
+from lowland.core.data import seeded, tensors
+from lowland.core.layout import listed
+from lowland.errors import ConfigError, DataError
 from lowland.geometry import Shape
+from lowland.posteriors import Posterior
 
 
 def require_statistics(shape: Shape, surface: LossSurface, batchnorm: str) -> None:
     """Raises `ConfigError` where frozen statistics would be others than a user may think.
 
-    Points of a shape are weights alone: there is nothing between the statistics of two networks
-    that would fit the weights between them, so that the model's would stand in for the ends' own.
+    Between the statistics of two networks there are none that would fit the weights between them.
     """
-    if batchnorm == "frozen" and surface.has_batchnorm and shape.buffered:
+    if batchnorm != "frozen" or not shape.buffers:
+        return
+    names = {*surface.template.statistics, *surface.statistics.names}
+    if names & shape.buffers.keys():
         raise ConfigError(
-            "batchnorm: 'frozen' takes the model's statistics at every point, not those of the "
-            f"Point that the {type(shape).__name__} was made of; take 'refresh', or make the "
-            "surface of a model that has the statistics you mean, and the shape of weights alone "
-            "(point.weights)."
+            "batchnorm: 'frozen' has no statistics for points between the networks that the "
+            f"{type(shape).__name__} was made of; take 'refresh', or make the surface of a model "
+            "that has the statistics you mean, and the shape of weights alone (point.weights)."
+        )
+
+
+def require_training_statistics(
+    points: Iterable[Point | Tensor],
+    surface: LossSurface,
+    loader: Iterable[Any] | None,
+    batchnorm: str,
+) -> Iterable[Point | Tensor]:
+    """The points; raises `DataError` where predictions would be those of statistics that are none
+    of a training set.
+
+    That is frozen statistics that were never estimated, and statistics from the very examples that
+    are to be predicted, as where a server makes a surface of a request.
+    """
+    first = next(iter(points), None)
+    if first is None:
+        return points
+    if isinstance(points, Iterator):
+        points = itertools.chain((first,), points)
+    point = first if isinstance(first, Point) else Point(first)
+    if batchnorm == "frozen":
+        surface.require_estimated(point)
+    elif surface.refreshes(point, batchnorm) and _same_examples(surface, loader):
+        raise DataError(
+            "the BatchNorm statistics would come from the examples that are being predicted. Make "
+            "the surface of the training examples, or name others by bn_loader=. To predict the "
+            "training examples themselves, leave loader= out. Where there are none, as on a "
+            "server: save posterior.freeze(surface), and make the surface without a loader."
+        )
+    return points
+
+
+def _same_examples(surface: LossSurface, loader: Iterable[Any] | None) -> bool:
+    """Whether a loader begins with the examples that statistics come from, which nobody named."""
+    named = surface.statistics.source is not None or not surface.template.layers
+    if loader is None or not surface.has_data or named:
+        return False
+    if loader is surface.data.loader:
+        return True
+    # reading an iterator would use it up, and a loader with workers starts them for one batch
+    if iter(loader) is loader or getattr(loader, "num_workers", None):
+        return False
+    with seeded(0):  # the caller's random state stays, and a shuffled loader has the same order
+        first = next(iter(loader), None)
+    if first is None:
+        return False
+    ours = list(tensors(surface.statistics.batches()[0].args))
+    theirs = [t.to(surface.device) for t in tensors(surface.task.parts(first).args)]
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+
+
+def warn_of_frozen(surface: LossSurface, posterior: Posterior) -> None:
+    """Warns where a posterior is of networks whose frozen parameters are not the surface's."""
+    if not posterior.frozen:
+        return
+    ours = surface.layout.state_of(surface.template.module)
+    other = [
+        n for n, sample in posterior.frozen.items() if n in ours and sample_of(ours[n]) != sample
+    ]
+    if other:
+        warnings.warn(
+            f"frozen parameters of the averaged networks are not the surface's: {listed(other)}. "
+            "Weights hold trainable parameters alone, so that the surface's are used; make the "
+            "surface of the model after its frozen parameters were loaded.",
+            stacklevel=4,
         )

@@ -57,7 +57,7 @@ def evaluate(
     >>> [round(loss, 4) for loss in table.loss.tolist()]
     [0.6931, 0.3133]
     """
-    points, total = points_of(weights, samples, seed)
+    points, total = points_of(surface, weights, samples, seed)
     sink = EachPoint(surface.task)
     run(
         surface,

@@ -7,10 +7,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lowland.core.buffers import Buffers
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, checked, combined, gathered, have_buffers
+from lowland.geometry.base import Shape, checked, combined, gathered, gathered_buffers
 
 _WHAT = "the center and the directions"
 _CHUNK = 1 << 20  # values turned to float64 at a time
@@ -22,20 +23,20 @@ class Affine(Shape):
 
     def __init__(self, center: Tensor | Point, directions: Tensor) -> None:
         anchors = gathered([center, *directions], what=_WHAT)
-        self._hold(anchors, buffered=have_buffers([center]))
+        self._hold(anchors, buffers=gathered_buffers([center]))
 
     @classmethod
-    def _of(cls, anchors: Tensor, *, buffered: bool = False) -> Self:  # (1 + k, P)
+    def _of(cls, anchors: Tensor, *, buffers: Buffers | None = None) -> Self:  # (1 + k, P)
         """What `__init__` makes of anchors that nobody else has: they are not copied."""
         made = cls.__new__(cls)
         checked(anchors, what=_WHAT)
-        made._hold(anchors, buffered=buffered)
+        made._hold(anchors, buffers=buffers)
         return made
 
-    def _hold(self, anchors: Tensor, *, buffered: bool) -> None:
+    def _hold(self, anchors: Tensor, *, buffers: Buffers | None) -> None:
         Shape.__init__(self, anchors, free=[False] * len(anchors))
         self.k = len(anchors) - 1
-        self.buffered = buffered
+        self.buffers = buffers
         require_independent(anchors[1:])
 
     @property

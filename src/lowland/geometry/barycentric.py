@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lowland import checks
+from lowland.core.buffers import restack_buffers
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError
@@ -172,7 +173,9 @@ class Barycentric(Shape):
             [(*cell, n) for cell in self.cells],
             self.weights,
         )
-        made.buffered = self.buffered
+        if self.buffers is not None:  # the new vertex has the mean of the others'
+            shares = torch.cat([torch.eye(n), torch.full((1, n), 1 / n)])
+            made.buffers = restack_buffers(shares, self.buffers)
         return made
 
     def _across(self, gram: Tensor, seed: int) -> Tensor:

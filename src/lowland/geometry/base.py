@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lowland import checks
+from lowland.core.buffers import Buffers, interpolate_buffers, stack_buffers
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError, LowlandError, NonFiniteError, StoreError
@@ -28,7 +29,8 @@ class Body(TypedDict):
 
     anchors: Tensor
     free: tuple[bool, ...]
-    buffered: NotRequired[bool]
+    buffered: NotRequired[bool]  # of files of an earlier version
+    buffers: NotRequired[dict[str, Tensor] | None]
     k: NotRequired[int]
     cells: NotRequired[tuple[tuple[int, ...], ...]]
     weights: NotRequired[Literal["volume", "equal"]]
@@ -54,12 +56,13 @@ class Shape(ABC):
 
     Attributes:
         anchors: (A, P). free: which of them `fit` may move. k: how many coordinates.
-        size: P. buffered: whether points that it was made of had buffers, which a shape, of weights
-            alone, leaves behind.
+        size: P. buffers: those of the points that it was made of, (A, ...) by name, or (1, ...)
+            where all have the same; None: they came without. Between points they are interpolated,
+            see `interpolate_buffers`.
     """
 
     k: int
-    buffered = False
+    buffers: Buffers | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -124,10 +127,37 @@ class Shape(ABC):
         w = combined(self.coefficients(rows), self.anchors)
         return w[0] if one else w
 
+    def point(self, coords: Any) -> Point:
+        """The weights (P,) at one point's coordinates, with the buffers interpolated to it."""
+        row = self._rows(coords)[:1]
+        buffers = self.buffers_at(row)
+        one = None if buffers is None else {name: value[0] for name, value in buffers.items()}
+        return Point(self(row)[0], one)
+
     def points(self, coords: Any) -> Iterator[Tensor]:
         """Weights (P,) at coordinates (n, k), one by one: nothing holds them all."""
         for row in self._rows(coords):
             yield self(row[None])[0]
+
+    def buffers_at(self, coords: Any) -> Buffers | None:  # (n, k) -> {name: (n, ...)}
+        """Buffers at coordinates; None where the anchors came without."""
+        if self.buffers is None:
+            return None
+        return interpolate_buffers(self.anchor_shares(self._rows(coords)), self.buffers)
+
+    def anchor(self, i: int) -> Point:
+        """The i-th anchor, where anchors are points."""
+        return Point(self.anchors[i], self.anchor_buffers(i))
+
+    def anchor_buffers(self, i: int) -> Buffers | None:
+        """The buffers of the i-th point that the shape was made of."""
+        if self.buffers is None:
+            return None
+        return {name: b[i if len(b) > 1 else 0] for name, b in self.buffers.items()}
+
+    def anchor_shares(self, coords: Tensor) -> Tensor:  # (n, k) -> (n, A)
+        """The coefficients of the points that the shape was made of."""
+        return self.coefficients(coords)
 
     def slopes(self, coords: Any) -> Tensor:  # (n, k) -> (n, k, A)
         """The derivative of the coefficients by each coordinate."""
@@ -176,7 +206,11 @@ class Shape(ABC):
         """The same shape on another device."""
         device = checks.device(device)
         made = self.with_anchors(self.anchors)
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
+        if self.buffers is not None:
+            moved["buffers"] = {name: b.to(device) for name, b in self.buffers.items()}
         vars(made).update(moved | {"log": self.log})
         return made
 
@@ -201,10 +235,17 @@ class Shape(ABC):
                 f"{path}: anchors: expected floating-point weights (A, P), and cells of these, got "
                 f"{tuple(anchors.shape)} {anchors.dtype}; name another file."
             )
+        counts = {len(b) if b.ndim else 0 for b in (body.get("buffers") or {}).values()}
+        if not counts <= {1, count}:
+            raise StoreError(
+                f"{path}: buffers: expected 1 or {count} of each, got {sorted(counts)}; name "
+                "another file."
+            )
         made = found.__new__(found)
         with restoring(path, found.__name__):
             Shape.__init__(made, anchors, free=body["free"])
             vars(made).update(body | {"log": None})
+            vars(made).pop("buffered", None)
         return made
 
     def _vectors(self, w: Tensor | Point) -> Tensor:  # (P,) or (n, P)
@@ -268,9 +309,9 @@ def checked(weights: Iterable[Any], *, what: str) -> list[Tensor]:
     return rows
 
 
-def have_buffers(weights: Iterable[Any]) -> bool:
-    """Whether any of them is a `Point` with buffers."""
-    return any(isinstance(w, Point) and bool(w.buffers) for w in weights)
+def gathered_buffers(weights: Iterable[Any]) -> Buffers | None:
+    """The buffers of those that are a `Point` with some: see `stack_buffers`."""
+    return stack_buffers(w.buffers if isinstance(w, Point) else None for w in weights)
 
 
 def combined(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, A), (A, P) -> (n, P)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lowland.core.buffers import Buffers, stack_buffers
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError
 from lowland.geometry.barycentric import Barycentric
-from lowland.geometry.base import gathered, have_buffers
+from lowland.geometry.base import gathered, gathered_buffers
 from lowland.geometry.simplex import Simplex
 
 WEIGHTS = ("volume", "equal")
@@ -55,21 +56,25 @@ class SimplicialComplex(Barycentric):
         wide = any(simplex.anchors.dtype == torch.float64 for simplex in simplexes)
         dtype = torch.float64 if wide else torch.float32
         vertices: list[Tensor] = []
+        buffers: list[Buffers | None] = []
         free: list[bool] = []
         cells = []
         for simplex in simplexes:
             cell = []
-            for anchor, may in zip(simplex.anchors.to(dtype), simplex.free, strict=True):
+            for i, (anchor, may) in enumerate(
+                zip(simplex.anchors.to(dtype), simplex.free, strict=True)
+            ):
                 place = _place(anchor, vertices)
                 if place == len(vertices):
                     vertices.append(anchor.to(simplexes[0].device))
                     free.append(False)
+                    buffers.append(simplex.anchor_buffers(i))
                 free[place] |= may
                 cell.append(place)
             cells.append(tuple(cell))
         if len({frozenset(cell) for cell in cells}) < len(cells):
             raise ConfigError("a simplex occurs twice in the complex; leave one out.")
-        self.buffered = any(simplex.buffered for simplex in simplexes)
+        self.buffers = stack_buffers(buffers)
         self._fill(torch.stack(vertices), free, cells, weights)
 
     @classmethod
@@ -99,7 +104,7 @@ class SimplicialComplex(Barycentric):
         shared = range(len(modes), len(rows))
         free = [i in shared for i in range(len(rows))]
         made._fill(rows, free, [(i, *shared) for i in range(len(modes))])
-        made.buffered = have_buffers([*modes, *connectors])
+        made.buffers = gathered_buffers([*modes, *connectors])
         return made
 
     # -- its own distribution --------------------------------------------------------------------

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from lowland import checks
+from lowland.core.buffers import restack_buffers
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, gathered, have_buffers, stratified
+from lowland.geometry.base import Shape, gathered, gathered_buffers, stratified
 
 _NODES, _PANELS = 16, 16  # of Gauss and Legendre, and parts, a smooth piece: where a curve turns
 # sharply its speed is nearly a kink
@@ -48,7 +49,10 @@ class Curve(Shape):
         made = cls.__new__(cls)
         free = [False, *[True] * bends, False]
         Shape.__init__(made, torch.cat([ends[:1], inside, ends[1:]]), free=free)
-        made.buffered = have_buffers([w0, w1])
+        buffers = gathered_buffers([w0, w1])
+        if buffers is not None:
+            at = torch.linspace(0, 1, bends + 2, dtype=torch.float64)
+            made.buffers = restack_buffers(torch.stack([1 - at, at], dim=1), buffers)
         return made
 
     @property

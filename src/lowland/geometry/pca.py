@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lowland.core.buffers import BufferMean, Buffers
 from lowland.core.point import Point
 from lowland.core.spread import relative_spread, warn_if_still
 from lowland.core.threads import using_threads
@@ -88,6 +89,21 @@ def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
         stacklevel=4,
     )
     return out, spectrum[:k] / total
+
+
+def mean_buffers(source: Any) -> Buffers | None:
+    """The buffers that belong to the mean: the moments' own, or the mean of the iterates'."""
+    own = getattr(source, "buffers", None)
+    if isinstance(own, dict):
+        return own
+    if isinstance(source, Tensor) or not hasattr(source, "__getitem__"):
+        return None
+    mean = BufferMean()
+    for i in range(len(source)):
+        iterate = source[i]
+        if isinstance(iterate, Point) and iterate.buffers:
+            mean.update(iterate.buffers, 1 / (i + 1))
+    return mean.values() or None
 
 
 def gram_of(rows: Sequence[Tensor], *, centred: bool) -> Tensor:

@@ -9,7 +9,7 @@ from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
-from lowland.geometry.base import gathered, have_buffers
+from lowland.geometry.base import gathered, gathered_buffers
 
 
 class Plane(Affine):
@@ -53,8 +53,16 @@ class Plane(Affine):
         plane = cls(points[0], *orthonormal(directions))
         plane.marks, _ = plane.coords_of(points)
         plane.marks[0] = 0.0
-        plane.buffered = have_buffers([a, b, c])
+        plane.buffers = gathered_buffers([a, b, c])
         return plane
+
+    def anchor_shares(self, coords: Tensor) -> Tensor:  # (n, 2) -> (n, 3)
+        """The barycentric coordinates of the three points, where the plane is through such."""
+        if len(self.marks) != 3:
+            return super().anchor_shares(coords)
+        marks = self.marks.to(coords)
+        share = torch.linalg.solve(marks[1:].T - marks[:1].T, (coords - marks[:1]).T).T
+        return torch.cat([1 - share.sum(1, keepdim=True), share], dim=1)
 
     def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Uniform in the box of the marks, or in [-1, 1]² where there is only one: (n, 2)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.barycentric import Barycentric
-from lowland.geometry.base import gathered, have_buffers
+from lowland.geometry.base import gathered, gathered_buffers
 
 
 class Simplex(Barycentric):
@@ -49,5 +49,5 @@ class Simplex(Barycentric):
         if len(anchors) == 0:
             raise ConfigError("a simplex needs at least one vertex.")
         rows = gathered(anchors, what="the vertices")
-        self.buffered = have_buffers(anchors)
+        self.buffers = gathered_buffers(anchors)
         self._fill(rows, [False] * len(rows) if free is None else free, [range(len(rows))])

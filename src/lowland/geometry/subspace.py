@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lowland import checks
+from lowland.core.buffers import interpolate_buffers
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.affine import (
@@ -18,9 +19,9 @@ from lowland.geometry.affine import (
     require_independent,
     rounding,
 )
-from lowland.geometry.base import Shape, checked, have_buffers, kept_in
+from lowland.geometry.base import Shape, checked, gathered_buffers, kept_in
 from lowland.geometry.curvature import leading
-from lowland.geometry.pca import principal
+from lowland.geometry.pca import mean_buffers, principal
 from lowland.geometry.rank import Rank
 from lowland.progress import Progress
 
@@ -71,7 +72,7 @@ class Subspace(Affine):
         anchors = anchors.to(center.device, kept_in([center]))
         orthonormalise_(anchors[1:])
         anchors[0] = center.detach()  # last: memory that nobody wrote to yet is not taken
-        return cls._of(anchors, buffered=have_buffers([w]))
+        return cls._of(anchors, buffers=gathered_buffers([w]))
 
     @classmethod
     def pca(cls, source: Any, *, rank: Rank = 5) -> Subspace:
@@ -96,7 +97,7 @@ class Subspace(Affine):
         (1, tensor([0.8000], dtype=torch.float64))
         """
         anchors, explained = principal(source, rank)
-        sub = cls._of(anchors)
+        sub = cls._of(anchors, buffers=gathered_buffers([Point(anchors[0], mean_buffers(source))]))
         sub.explained = explained
         return sub
 
@@ -181,7 +182,13 @@ class Subspace(Affine):
             ) from None
         unit = orthonormal(rows)
         heights = (rows.double() * unit.double()).sum(1, keepdim=True)
-        return cls(center, unit * heights.to(unit.dtype))
+        middle = None
+        if curve.buffers is not None:
+            shares = torch.zeros(1, len(curve.anchors))
+            shares[0, [0, -1]] = 0.5
+            mean = interpolate_buffers(shares, curve.buffers)
+            middle = {name: value[0] for name, value in mean.items()}
+        return cls(Point(center, middle), unit * heights.to(unit.dtype))
 
     def sample_coords(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal, (n, k)."""

@@ -219,7 +219,7 @@ class Recorder:
         names: Sequence[str],
         parts: Sequence[Figures],
         *,
-        point: Callable[[int], Tensor],
+        point: Callable[[int], Point],
         functions: Sequence[Function],
         batchnorm: str,
         take: Callable[[int, list[Row]], None],

@@ -103,7 +103,7 @@ class Job:
         """How points are evaluated."""
         resident = self.rows.resident()
         whole = any(part.whole for part in self._likelihoods())
-        first = self.surface.point(self.shape(self.coords[:1])[0])
+        first = self.surface.point(self.shape.point(self.coords[:1]))
         return planned(
             self.surface,
             [(self.rows, resident, whole)],
@@ -138,7 +138,7 @@ class Job:
             self.surface,
             names,
             parts,
-            point=lambda i: self.shape(at[i : i + 1])[0],
+            point=lambda i: self.shape.point(at[i : i + 1]),
             functions=self.functions,
             batchnorm=self.batchnorm,
             take=take,
@@ -274,11 +274,11 @@ class Job:
         }
 
 
-def weights(shape: Shape, coords: Tensor, plan: Plan) -> Iterator[Tensor | Block]:
-    """Weights at coordinates, one by one, (P,): of small networks a chunk at a time, (n, P)."""
+def weights(shape: Shape, coords: Tensor, plan: Plan) -> Iterator[Point | Block]:
+    """The points at coordinates, one by one: of small networks a chunk at a time."""
     together = plan.strategy == "vmap" or plan.chunk * shape.size <= _BLOCK
     for block in coords.split(plan.chunk if together else 1):
-        yield Block(shape(block)) if together else shape(block)[0]
+        yield Block(shape(block), shape.buffers_at(block)) if together else shape.point(block)
 
 
 def _tolerance(refine: bool | float | None) -> float | None:

@@ -139,7 +139,7 @@ def _walked(
     plan = ledger.plan or planned(
         surface,
         passes,
-        surface.point(curve(at[:1])[0]),
+        surface.point(curve.point(at[:1])),
         total=len(at),
         strategy=strategy,
         chunk=chunk,
@@ -165,7 +165,7 @@ def _walked(
         try:
             run(
                 surface,
-                curve.points(at[first:]),
+                (curve.point(t) for t in at[first:]),
                 data[0],
                 each[0],
                 also=list(zip(data[1:], each[1:], strict=True)),

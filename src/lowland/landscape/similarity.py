@@ -55,7 +55,7 @@ def similarity(
     names = list(map(str, weights)) if isinstance(weights, Mapping) else None
     vectors = _vectors(surface, weights)
     cosine, distance = _geometry(surface, vectors, origin, names)
-    classes = _Classes(surface.task, surface.data.first)
+    classes = _Classes(surface.task, surface.example)
     rows = 0
     if surface.task.kind != "regression":
         data = run(
@@ -137,7 +137,7 @@ class _Classes:
 
     whole = True
 
-    def __init__(self, task: Task, example: Callable[[], Any]) -> None:
+    def __init__(self, task: Task, example: Callable[[], Any] | None) -> None:
         self.task = task
         self.example = example  # gives a labelled batch, for rows without labels
         self._found: list[Tensor] = []  # (items,) a point

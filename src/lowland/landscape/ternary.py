@@ -77,7 +77,7 @@ def ternary(
     plan = planned(
         surface,
         [(data, data.resident(), any(part.whole for part in parts))],
-        surface.point(simplex(coords[:1])[0]),
+        surface.point(simplex.point(coords[:1])),
         total=len(coords),
         strategy=strategy,
         chunk=chunk,
@@ -93,7 +93,7 @@ def ternary(
             surface,
             asked,
             parts,
-            point=lambda i: simplex(coords[i : i + 1])[0],
+            point=lambda i: simplex.point(coords[i : i + 1]),
             functions=functions,
             batchnorm=batchnorm,
             take=take,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +14,12 @@ from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import LowlandError
 from lowland.posteriors.noise import seed_of
+
+if TYPE_CHECKING:
+    from lowland.core.surface import LossSurface
+    from lowland.posteriors.ensemble import Ensemble
+
+SAMPLES = 30  # draws that a model average takes where nothing else is said
 
 
 class Posterior(ABC):
@@ -29,6 +37,13 @@ class Posterior(ABC):
 
     size: int
     support: int | None = None
+    frozen: Mapping[str, list[float]] = MappingProxyType({})
+
+    def remember(self, frozen: Mapping[str, list[float]]) -> Self:
+        """This posterior, with a few values of each parameter that was no part of the weights: a
+        surface whose model has others warns."""
+        self.frozen = frozen
+        return self
 
     @property
     def has_scale(self) -> bool:
@@ -53,6 +68,36 @@ class Posterior(ABC):
         """The first n draws, one by one."""
         n, seed = checks.whole("n", n, least=0), checks.seed(seed)
         return (self.point(i, seed=seed) for i in range(n))
+
+    def freeze(
+        self, surface: LossSurface, *, samples: int | None = None, seed: int = 0
+    ) -> Ensemble:
+        """The first `samples` draws, each with the statistics that belong to it, as an ensemble.
+
+        Statistics, such as BatchNorm's, are estimated from the surface's examples now, once a draw,
+        and taken as they are from then on: `Ensemble.save` writes all that a server needs, where no
+        training example is at hand, and a prediction is as many forward passes as there are draws.
+        Memory: samples x P. None: 30 draws, or every member where there are finitely many.
+
+        >>> from lowland import Classification, LossSurface, PointMass, predict
+        >>> net = torch.nn.Sequential(torch.nn.BatchNorm1d(1), torch.nn.Linear(1, 2))
+        >>> train = [(torch.randn(50, 1), torch.zeros(50, dtype=torch.long))]
+        >>> surface = LossSurface(net, Classification(), train)
+        >>> frozen = PointMass(surface.layout.flatten(net)).freeze(surface)
+        >>> server = LossSurface(net, Classification())  # no examples: the members have statistics
+        >>> predict(server, frozen, [torch.ones(1, 1)]).probs.shape
+        torch.Size([1, 2])
+        """
+        from lowland.posteriors.ensemble import Ensemble
+
+        n = self.support or SAMPLES
+        if samples is not None:
+            samples = checks.whole("samples", samples, least=1)
+            n = min(samples, self.support or samples)
+        members = [surface.estimated(point) for point in self.points(n, seed=seed)]
+        ensemble = Ensemble(members, layout=surface.layout)
+        ensemble.frozen = self.frozen
+        return ensemble
 
     def log_prob(self, w: Tensor) -> Tensor:
         """The log density at w, where there is one."""

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
 
 from torch import Tensor
 
-from lowland.core.point import Point
+from lowland.core.layout import ParamLayout
+from lowland.core.point import EstimatedPoint, Point
 from lowland.errors import ConfigError, LayoutError
+from lowland.files import PathLike, load_tree, restoring, save_tree
 from lowland.posteriors.base import Posterior
+
+KIND = "ensemble"
+
+
+class Stored(TypedDict):
+    """An ensemble in a file: lists of a length, an entry a member."""
+
+    layout: dict[str, Any] | None
+    weights: list[Tensor]
+    buffers: list[dict[str, Tensor] | None]
+    estimated: list[bool]
+    frozen: dict[str, list[float]]
 
 
 class Ensemble(Posterior):
@@ -17,6 +33,7 @@ class Ensemble(Posterior):
     Args:
         members: a sequence of (P,) tensors or `Point`s, or a tensor (n, P). Any sequence will do:
             one that reads its members from disk, as a `Trajectory` does, is never held as a whole.
+        layout: of the model that they are of, where it is known: `save` writes it along.
 
     Raises:
         ConfigError: no member. LayoutError: members of different sizes.
@@ -28,10 +45,13 @@ class Ensemble(Posterior):
             [0.]])
     """
 
-    def __init__(self, members: Sequence[Tensor | Point] | Tensor) -> None:
+    def __init__(
+        self, members: Sequence[Tensor | Point] | Tensor, *, layout: ParamLayout | None = None
+    ) -> None:
         if len(members) == 0:
             raise ConfigError("an ensemble needs at least one member.")
         self._members = members
+        self.layout = layout
         self.support: int = len(members)
         first = self.point(0).weights
         self.size = first.shape[-1] if first.ndim else 1
@@ -51,3 +71,36 @@ class Ensemble(Posterior):
     def point(self, i: int, *, seed: int = 0) -> Point:
         member = self._members[i % self.support]
         return member if isinstance(member, Point) else Point(member)
+
+    def save(self, path: PathLike) -> Path:
+        """Writes the members with their buffers as one safetensors file, atomically; no pickle."""
+        members = [self.point(i) for i in range(len(self))]
+        tree = {
+            "layout": None if self.layout is None else self.layout.spec(),
+            "weights": [point.weights for point in members],
+            "buffers": [point.buffers for point in members],
+            "estimated": [point.estimated for point in members],
+            "frozen": dict(self.frozen),
+        }
+        save_tree(path, tree, kind=KIND)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: PathLike, *, layout: ParamLayout | None = None) -> Ensemble:
+        """Reads what `save` wrote; the model is not needed.
+
+        Raises:
+            StoreError: a damaged or foreign file. LayoutError: of another model than `layout` is.
+        """
+        tree = load_tree(path, kind=KIND, form=Stored)
+        own = None
+        if tree["layout"] is not None:
+            own = ParamLayout.from_spec(tree["layout"], source=path)
+        if layout is not None and own is not None:
+            layout.require_same(own, what=f"the members in {path}")
+        with restoring(path, "Ensemble"):
+            parts = zip(tree["weights"], tree["buffers"], tree["estimated"], strict=True)
+            members = [(EstimatedPoint if known else Point)(w, b) for w, b, known in parts]
+            ensemble = cls(members, layout=layout or own)
+        ensemble.frozen = tree["frozen"]
+        return ensemble

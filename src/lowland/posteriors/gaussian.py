@@ -30,6 +30,7 @@ class Gaussian(Posterior):
         mean, variance: (P,), \(\sigma^2\) the variance of the iterates.
         deviations: (K, P), the rows of D, or None.
         scale: s, multiplies the covariance; 0 draws the mean.
+        buffers: those of the mean, by name, which every draw has too.
 
     Raises:
         LayoutError: shapes that do not fit together. ConfigError: a negative scale, K = 1.
@@ -46,6 +47,7 @@ class Gaussian(Posterior):
         deviations: Tensor | None = None,
         *,
         scale: float = 1.0,
+        buffers: dict[str, Tensor] | None = None,
     ) -> None:
         if mean.ndim != 1 or variance.shape != mean.shape:
             raise LayoutError(
@@ -64,6 +66,7 @@ class Gaussian(Posterior):
         self.variance = variance
         self.deviations = deviations
         self.scale = checks.number("scale", scale, least=0)
+        self.buffers = buffers
         self.size = len(mean)
 
     @property
@@ -72,7 +75,10 @@ class Gaussian(Posterior):
 
     def with_scale(self, scale: float) -> Gaussian:
         """The same moments under another scale; nothing is copied."""
-        return Gaussian(self.mean, self.variance, self.deviations, scale=scale)
+        scaled = Gaussian(
+            self.mean, self.variance, self.deviations, scale=scale, buffers=self.buffers
+        )
+        return scaled.remember(self.frozen)
 
     @property
     def relative_spread(self) -> float:
@@ -114,7 +120,7 @@ class Gaussian(Posterior):
             if z2 is not None and self.deviations is not None:
                 columns = self.deviations[:, piece]  # (K, part)
                 values.addmv_(columns.to(device, dtype).T, z2)
-        return Point(out)
+        return Point(out, self.buffers)
 
     @torch.no_grad()
     def log_prob(self, w: Tensor) -> Tensor:  # w: (..., P) -> (...)

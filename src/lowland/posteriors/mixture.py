@@ -54,6 +54,7 @@ class Mixture(Posterior):
         self.components = list(components)
         self.weights = [w / sum(weights) for w in weights]
         self.size = components[0].size
+        self.frozen = {n: v for component in components for n, v in component.frozen.items()}
         supports = {component.support for component in components}
         if len(supports) == 1 and None not in supports and len(set(weights)) == 1:
             # each component's draws in turn: all of them, once each

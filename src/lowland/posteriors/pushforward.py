@@ -63,4 +63,4 @@ class Pushforward(Posterior):
 
     def point(self, i: int, *, seed: int = 0) -> Point:
         z = self.coords[self.index(i, seed=seed)]
-        return Point(self.shape(z[None])[0])
+        return self.shape.point(z[None])

@@ -61,4 +61,4 @@ class Uniform(Posterior):
         return self._block[1][place]
 
     def point(self, i: int, *, seed: int = 0) -> Point:
-        return Point(self.shape(self.coords(i, seed=seed)[None])[0])
+        return self.shape.point(self.coords(i, seed=seed)[None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lowland.core import LossSurface
 from lowland.core.autograd import mapping
-from lowland.core.layout import inner
+from lowland.core.buffers import Buffers, restack_buffers, stack_buffers
+from lowland.core.layout import inner, listed
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
@@ -120,6 +121,8 @@ class Along(Run):
         self.weight_decay = weight_decay
         super().__init__(Anchors(shape), surface.task, data, options)
         self.flat = FlatModel(surface, compile=compile)
+        if shape.buffers is not None:  # training begins with the mean of the anchors'
+            self._load_buffers(restack_buffers(torch.ones(1, len(shape.anchors)), shape.buffers))
         self.drawn = 0  # coordinates so far
         self.typical = 0.0  # the running mean of the loss, where the distribution moves
         self.gradient = torch.empty_like(self.flat.weights)  # at one draw
@@ -321,6 +324,7 @@ class Along(Run):
             with torch.no_grad(), torch.random.fork_rng(devices=cuda):
                 output = self.surface.forward(named, {}, parts.args, parts.kwargs, mode="train")
                 self.task.check(output, parts.target)
+            self._require_no_state(named, parts)
         instead = "leave strategy= out, or take 'accumulate'"
         with mapping(self.surface.template.module, instead=instead):
             grads, losses = torch.func.vmap(
@@ -330,6 +334,21 @@ class Along(Run):
             grads = grads.add(weights, alpha=self.weight_decay)
         torch.mm(torch.tensor(shares, dtype=grads.dtype, device=grads.device).T, grads, out=out)
         return losses, self._decayed(losses, weights)
+
+    def _require_no_state(self, parameters: Mapping[str, Tensor], batch: Any) -> None:
+        """Raises `ConfigError` for layers whose running state each draw would change in turn."""
+        template = self.surface.template
+        names = [n for n in template.own_state if template.buffers[n].is_floating_point()]
+        if not names:
+            return
+        once = template.updated(names, parameters, {}, [batch])
+        twice = template.updated(names, parameters, once, [batch])
+        moved = [name for name in names if not torch.equal(once[name], twice[name])]
+        if moved:
+            raise ConfigError(
+                f"strategy: 'vmap' would lose what training writes to {listed(moved)}; leave "
+                "strategy= out, or take 'accumulate'."
+            )
 
     def _faster(self, coords: Tensor, batch: Any) -> str:
         """How several draws are taken together in less time; BatchNorm and all else are equal."""
@@ -351,13 +370,29 @@ class Along(Run):
         self.typical = before
         return min(times, key=lambda name: times[name])
 
+    def _load_buffers(self, stacked: Mapping[str, Tensor]) -> None:  # (1, ...) each
+        for name, buffer in self.flat.buffers().items():
+            if name in stacked:
+                buffer.copy_(stacked[name][0])
+
+    def buffers(self) -> Buffers | None:
+        """The shape's buffers: training has changed those of the free anchors."""
+        if self.shape.buffers is None:
+            return None
+        trained = self.flat.buffers()
+        own = [self.shape.anchor_buffers(i) or {} for i in range(len(self.shape.anchors))]
+        for i, free in enumerate(self.shape.free):
+            if free:
+                own[i] = {name: trained.get(name, buffer) for name, buffer in own[i].items()}
+        return stack_buffers(own)
+
     # -- checkpoints -----------------------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
         surface = self.surface
         return super()._settings() | {
             "shape": f"{type(self.shape).__name__} of {len(self.shape.anchors)} anchors",
-            "anchors": disk.digest(self.shape.anchors),  # where the free ones start, too
+            "anchors": disk.digest(self.shape.anchors, *(self.shape.buffers or {}).values()),
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
             "autocast": str(surface.template.autocast),

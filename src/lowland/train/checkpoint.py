@@ -41,11 +41,11 @@ def load(path: PathLike, *, settings: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def digest(vectors: Tensor) -> str:
-    """A short hash of weight vectors (n, P), for settings."""
+def digest(vectors: Tensor, *more: Tensor) -> str:
+    """A short hash of weight vectors (n, P), and of other tensors, for settings."""
     hashed = hashlib.blake2b(digest_size=8)
-    for vector in vectors:
-        hashed.update(vector.cpu().numpy().tobytes())
+    for vector in (*vectors, *more):
+        hashed.update(vector.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()
 
 

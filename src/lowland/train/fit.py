@@ -169,6 +169,7 @@ def fit(
     for i in run.model.which:
         moved[i] = run.model.matrix[i]
     made = shape.with_anchors(moved)
+    made.buffers = run.buffers()
     made.log = run.log()
     return made
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.core import LossSurface
+from lowland.core import LossSurface, spectral
 from lowland.core.autograd import python_nodes, require_differentiable
 from lowland.core.call import call
+from lowland.core.layout import clean
 
 
 class FlatModel:
@@ -46,17 +47,24 @@ class FlatModel:
                 parameter.data = part
             else:
                 self._apart.append((parameter, part))
-        self._buffers = dict(module.named_buffers())
+        self._buffers = clean(dict(module.named_buffers()))
+        self._sites = spectral.sites(module)
         # two fixed shapes, of a batch and of the last one of an epoch: code for any is slower
         self.module: Any = torch.compile(module, dynamic=False) if compile else module
 
     @torch.no_grad()
     def load(self, w: Tensor) -> None:
-        """Writes w; not needed after writing `weights`, unless dtypes are mixed."""
+        """Writes w; not needed after writing `weights`, unless dtypes are mixed or a weight is
+        normalised by its spectral norm."""
         if w is not self.weights:
             self.weights.copy_(w)
         for parameter, part in self._apart:
             parameter.copy_(part)
+        for site in self._sites:  # points of a shape lie far apart: one iteration would lag behind
+            for name, vector in zip(
+                (site.u, site.v), spectral.leading_vectors(site.matrix()), strict=True
+            ):
+                self._buffers[name].copy_(vector)
 
     def value_and_grad(
         self,

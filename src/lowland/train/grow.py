@@ -221,7 +221,7 @@ class _Growth:
         self.settings = {
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
-            "start": disk.digest(start.anchors),
+            "start": disk.digest(start.anchors, *(start.buffers or {}).values()),
             "counted": counted,
             "strength": strength,
             "log_volume": log_volume,
@@ -313,10 +313,11 @@ class _Growth:
         """What is found of a shape."""
         grown = len(shape.anchors) > len(self.shape.anchors)
         if number == 0:  # the modes themselves
-            table = self.surface.evaluate(iter(shape.anchors), self.data)
+            each = map(shape.anchor, range(len(shape.anchors)))
+            table = self.surface.evaluate(each, self.data)
         else:
             drawn = Uniform(shape).points(self.points, seed=self.seed)
-            points = itertools.chain(shape.anchors[-1:] if grown else (), drawn)
+            points = itertools.chain([shape.anchor(-1)] if grown else (), drawn)
             table = self.surface.evaluate(points, self.data)
         self.read = self.data.rows or 0
         loss = table.loss.double()
@@ -371,8 +372,9 @@ class _Growth:
     def _keep(self, row: dict[str, float]) -> None:
         self.rows.append(row)
         if self._file is not None:
-            state = {"anchors": self.shape.anchors, "rows": self.rows, "stopped": self.stopped}
-            disk.save(self._file, state | {"read": self.read, "settings": self.settings})
+            state = {"anchors": self.shape.anchors, "buffers": self.shape.buffers}
+            state |= {"rows": self.rows, "stopped": self.stopped, "read": self.read}
+            disk.save(self._file, state | {"settings": self.settings})
 
     def _resume(self, wanted: int) -> None:
         """Goes on from the file, which may have come further than what is wanted now."""
@@ -387,10 +389,15 @@ class _Growth:
             while len(self.shape.anchors) < len(anchors):  # the structure; the vertices come after
                 self.shape = self.shape.grow(jitter=self.jitter)
             self.shape = self.shape.with_anchors(anchors)
+            buffers = state.get("buffers")
+            if buffers is not None:
+                n = len(anchors)
+                self.shape.buffers = {k: b[:n] if len(b) > 1 else b for k, b in buffers.items()}
 
     def _require_the_same_loss(self) -> None:
         """Raises `ConfigError` where what stands in the file is of other data."""
-        table = self.surface.evaluate(iter(self.shape.anchors[: max(self.begun, 1)]), self.data)
+        each = map(self.shape.anchor, range(max(self.begun, 1)))
+        table = self.surface.evaluate(each, self.data)
         now, then = float(table.loss.max()), self.rows[0]["loss_max"]
         if not math.isclose(now, then, rel_tol=1e-2):
             raise ConfigError(

@@ -179,7 +179,10 @@ class Members(nn.Module):
         [torch.Size([2]), torch.Size([2])]
         """
         ParamLayout(self).require_same(moments.layout, what="the moments")
-        return moments.split(self.layout)
+        each = moments.split(self.layout)
+        for m, one in enumerate(each):
+            one.buffers_from(self.point(m))
+        return each
 
     def extra_repr(self) -> str:
         return f"{len(self)} of {type(self.template.module).__name__}, P={self.layout.size}"

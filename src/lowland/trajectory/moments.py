@@ -21,7 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from lowland import checks
+from lowland.core.buffers import BufferMean, Buffers, sample_of
 from lowland.core.layout import ParamLayout
+from lowland.core.point import EstimatedPoint, Point
+from lowland.core.surface import LossSurface
 from lowland.errors import ConfigError, LayoutError, LowlandError, StoreError
 from lowland.files import PathLike, load_tree, save_tree
 from lowland.posteriors import PointMass, Posterior
@@ -47,18 +50,27 @@ class Moments(ABC):
         self.count = 0
         self._mean = self._zeros()
         self._residual: Tensor | None = None  # the exact mean less the one in float32
+        self._buffers = BufferMean()
+        self._statistics: Buffers | None = None  # of the mean: see `refresh`
+        self.frozen: dict[str, list[float]] = {}  # a few values of each frozen parameter
 
     def _zeros(self) -> Tensor:
         return torch.zeros(self.layout.size, dtype=self.layout.dtype, device=self.device)
 
     @torch.no_grad()
-    def update(self, source: nn.Module | Mapping[str, Tensor] | Tensor) -> None:
-        """Takes an iterate: a model, a state dict or a flat (P,) tensor, read once.
+    def update(self, source: nn.Module | Mapping[str, Tensor] | Point | Tensor) -> None:
+        """Takes an iterate, read once: a model or a state dict, whose buffers are averaged along,
+        a `Point`, or a flat (P,) tensor, of which no buffers are known.
 
         Raises:
             LayoutError: weights of another model. NonFiniteError: NaN or infinite weights; the
                 moments stay what they were.
         """
+        state: Mapping[str, Tensor] = {}
+        if isinstance(source, Point):
+            state, source = source.buffers or {}, source.weights
+        elif isinstance(source, nn.Module | Mapping):
+            state = self.layout.state_of(source)
         if isinstance(source, Tensor):
             self.layout.check(source, flat=True)
             pieces = [source.detach()]
@@ -72,6 +84,7 @@ class Moments(ABC):
         self._require_finite(pieces)
         self.count += 1
         self._absorb(pieces)
+        self._absorb_state(state)
 
     def _require_finite(self, pieces: list[Tensor]) -> None:
         # one read; a sum that is not finite may still be an overflow, so it is looked into
@@ -82,6 +95,18 @@ class Moments(ABC):
             self.layout.require_finite(
                 flat, what=f"iterate {self.count + 1} was not taken: its weights"
             )
+
+    def _absorb_state(self, state: Mapping[str, Tensor]) -> None:
+        """Averages buffers as the weights are, and remembers what frozen parameters were."""
+        names = self.layout.buffer_names
+        buffers = {n: t for n, t in state.items() if names is None or n in names}
+        self._buffers.update(buffers, self._share())
+        self._statistics = None
+        self.frozen = {n: sample_of(t) for n, t in state.items() if n not in buffers}
+
+    def _share(self) -> float:
+        """The share of the newest iterate in the mean."""
+        return 1 / self.count
 
     @abstractmethod
     def _absorb(self, pieces: list[Tensor]) -> None:
@@ -116,6 +141,36 @@ class Moments(ABC):
         """The average so far, (P,): a view."""
         self._require(1)
         return self._mean
+
+    @property
+    def buffers(self) -> Buffers | None:
+        """The buffers that belong to the mean, by name; None where iterates came without.
+
+        Floating-point ones are averaged, others are the last iterate's; after `refresh` those that
+        depend on the weights are the mean's own.
+        """
+        return {**self._buffers.values(), **(self._statistics or {})} or None
+
+    @property
+    def point(self) -> Point:
+        """The mean with its buffers: what to build curves and planes through."""
+        kind = Point if self._statistics is None else EstimatedPoint
+        return kind(self.mean, self.buffers)
+
+    def buffers_from(self, point: Point) -> None:
+        """Takes the buffers of a network that has been averaged, in place of those so far."""
+        self._buffers = BufferMean()
+        self._buffers.update(point.buffers or {}, 1.0)
+
+    def refresh(self, surface: LossSurface) -> Self:
+        """Estimates the statistics that belong to the mean, such as BatchNorm's, and keeps them.
+
+        They are saved along, so that the mean can be served where no training example is. The next
+        iterate makes them void. Statistics of draws: see `Posterior.freeze`.
+        """
+        self._require(1)
+        self._statistics = surface.refresh(Point(self.mean, self.buffers))
+        return self
 
     def _require(self, least: int) -> None:
         if self.count < least:
@@ -153,6 +208,7 @@ class Moments(ABC):
     def _part_of(self, layout: ParamLayout, part: slice) -> Self:
         one = copy.copy(self)
         one.layout = layout
+        one._buffers, one._statistics = BufferMean(), None  # see `Members.split`
         for name, vector in self._vectors().items():
             setattr(one, name, vector[part])
         return one
@@ -167,6 +223,8 @@ class Moments(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, tensors as views."""
         state: dict[str, Any] = {"layout": self.layout.spec(), "count": self.count}
+        state |= {"_buffers": self._buffers.state_dict(), "_statistics": self._statistics}
+        state |= {"_frozen": self.frozen}
         return state | self._settings() | self._vectors()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -180,6 +238,9 @@ class Moments(ABC):
                     "build it with the same settings."
                 )
         self.count = state["count"]
+        self._buffers.load_state_dict(state.get("_buffers", {}))
+        self._statistics = state.get("_statistics")
+        self.frozen = state.get("_frozen", {})
         self._residual = self._zeros() if "_residual" in state else None
         for name, vector in self._vectors().items():
             vector.copy_(state[name])
@@ -232,6 +293,9 @@ def _require_state(
     require(state["count"], int, source=f"{path}: count")
     if state["count"] < 0:
         raise StoreError(f"{path}: count: expected 0 or more, got {state['count']}.")
+    require(state.get("_buffers", {}), dict[str, Tensor], source=f"{path}: buffers")
+    require(state.get("_statistics"), dict[str, Tensor] | None, source=f"{path}: statistics")
+    require(state.get("_frozen", {}), dict[str, list[float]], source=f"{path}: frozen")
     for name in kept:
         require(state[name], Tensor, source=f"{path}: {name}")
         if state[name].shape[-1:] != (layout.size,):
@@ -264,7 +328,7 @@ def _arranged(
         pieces = [named[places[name]] for name in ours.names]
         return torch.cat([p.flatten(vectors.ndim - 1) for p in pieces], dim=-1)
 
-    tensors = {k: moved(v) for k, v in state.items() if isinstance(v, Tensor)}
+    tensors = {k: moved(v) for k, v in state.items() if isinstance(v, Tensor)}  # not buffers
     return state | tensors | {"layout": ours.spec()}
 
 
@@ -320,7 +384,7 @@ class SWA(Moments):
 
     def posterior(self) -> PointMass:
         """All mass on the average."""
-        return PointMass(self.mean)
+        return PointMass(self.point).remember(self.frozen)
 
 
 class EMA(Moments):
@@ -360,10 +424,13 @@ class EMA(Moments):
         return {"decay": self.decay, "warmup": self.warmup}
 
     def _absorb(self, pieces: list[Tensor]) -> None:
+        self._average(pieces, self._share())
+
+    def _share(self) -> float:
         before = self.count - 1  # iterates
         decay = min(self.decay, (1 + before) / (10 + before)) if self.warmup else self.decay
-        self._average(pieces, 1 - decay if before else 1.0)
+        return 1 - decay if before else 1.0
 
     def posterior(self) -> PointMass:
         """All mass on the average."""
-        return PointMass(self.mean)
+        return PointMass(self.point).remember(self.frozen)

@@ -103,7 +103,7 @@ class FrequentDirections(Moments):
 
     def posterior(self) -> PointMass:
         """All mass on the mean; for a Gaussian collect a `SWAG`."""
-        return PointMass(self.mean)
+        return PointMass(self.point).remember(self.frozen)
 
     def _part_of(self, layout: ParamLayout, part: slice) -> Self:
         raise LowlandError(

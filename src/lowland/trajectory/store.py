@@ -420,10 +420,14 @@ class Trajectory:
     # -- views -----------------------------------------------------------------------------------
 
     def swa(self) -> Tensor:
-        """The average of all iterates, (P,): see `SWA`."""
+        """The average of all iterates, (P,), weights alone: see `SWA` and `average`."""
+        return self.average().weights
+
+    def average(self) -> Point:
+        """The same with the buffers that belong to it."""
         swa = SWA(self.layout)
         self.into(swa)
-        return swa.mean
+        return swa.point
 
     def swag(self, *, rank: int = 20, deviations_dtype: torch.dtype | None = None) -> SWAG:
         """The moments of all iterates: see `SWAG`."""
@@ -442,7 +446,7 @@ class Trajectory:
             for i, iterate in enumerate(self.iterates):
                 # a checkpoint's tensors are read from the mapped file, never as one more vector
                 foreign = iterate.crc is None
-                source: Any = self._tensors(iterate) if foreign else self[i].weights
+                source: Any = self._tensors(iterate) if foreign else self[i]
                 for one in moments:
                     try:
                         one.update(source)

@@ -135,7 +135,8 @@ class SWAG(Moments):
         ratio = Gaussian(self.mean, self.variance).relative_spread
         warn_if_still(ratio, so="so that every draw of SWAG is the mean at any scale")
         deviations = self.deviations if self.rank else None
-        return Gaussian(self.mean, self.variance, deviations, scale=scale)
+        post = Gaussian(self.mean, self.variance, deviations, scale=scale, buffers=self.buffers)
+        return post.remember(self.frozen)
 
     def _part_of(self, layout: ParamLayout, part: slice) -> Self:
         one = super()._part_of(layout, part)

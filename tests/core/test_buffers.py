@@ -1,0 +1,392 @@
+"""Buffers travel with the weights that they belong to: moments, shapes, posteriors, files."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lowland as ll
+from lowland.core.buffers import BufferMean, interpolate_buffers, restack_buffers, stack_buffers
+from lowland.core.spectral import leading_vectors
+from tests.models import Normaliser, conv_bn, conv_in, images, settled, spectral, spectral_by_hook
+
+
+def shifted(n: int = 64, shift: float = 100.0) -> tuple[Tensor, Tensor]:
+    """Inputs far from zero, and targets that are what is left of them."""
+    y = torch.randn(n, 1, generator=torch.Generator().manual_seed(0))
+    y -= y.mean()
+    return y + shift, y
+
+
+def centred(shift: float = 100.0) -> nn.Module:
+    """A network that has learned to take its inputs' mean away and give back the rest."""
+    net = nn.Sequential(Normaliser(1), nn.Linear(1, 1))
+    nn.init.ones_(net[1].weight)
+    nn.init.zeros_(net[1].bias)
+    for _ in range(60):
+        net.train()(shifted(shift=shift)[0])
+    return net
+
+
+def fresh_surface(**options) -> ll.LossSurface:
+    """As users make it: before training, of a network whose buffers are new."""
+    torch.manual_seed(0)
+    net = nn.Sequential(Normaliser(1), nn.Linear(1, 1))
+    return ll.LossSurface(net, ll.Regression(noise_variance=1.0), [shifted()], **options)
+
+
+# -- moments -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ll.SWA, ll.EMA, ll.SWAG])
+def test_moments_carry_the_buffers_of_their_iterates(kind, tmp_path):
+    surface, net = fresh_surface(), centred()
+    moments = kind(surface.layout, **({"rank": 2} if kind is ll.SWAG else {}))
+    for bias in (-0.01, 0.01):
+        moments.update(varied_by(net, bias))
+    for one in (moments, kind.load(moments.save(tmp_path / "m.safetensors"))):
+        assert ll.predict(surface, one).metrics()["rmse"] < 0.02  # it was 100
+    # a vector alone has none: the surface's own stand in, as before
+    assert ll.predict(surface, moments.mean).metrics()["rmse"] > 90
+
+
+@pytest.mark.parametrize("source", ["model", "state_dict", "point", "trajectory"])
+def test_every_source_of_iterates_brings_its_buffers(source, tmp_path):
+    surface, net = fresh_surface(), centred()
+    swa = ll.SWA(surface.layout)
+    if source == "trajectory":
+        store = ll.Trajectory.create(tmp_path / "store", surface.layout)
+        store.append(net, step=1)
+        store.append(net, step=2)
+        store.into(swa)
+        assert torch.equal(store.average().buffers["0.mean"], net[0].mean)
+        assert torch.equal(
+            ll.Subspace.pca(varied(store, net), rank=1).buffers["0.mean"][0], net[0].mean
+        )
+    else:
+        made = {"model": net, "state_dict": net.state_dict(), "point": surface.point(net)}
+        swa.update(made[source])
+    assert torch.equal(swa.point.buffers["0.mean"], net[0].mean)
+    assert swa.point.buffers["0.passes"] == 60
+
+
+def varied(store: ll.Trajectory, net: nn.Module) -> ll.Trajectory:
+    for step in (3, 4, 5):
+        other = copy.deepcopy(net)
+        nn.init.constant_(other[1].bias, step)
+        store.append(other, step=step)
+    return store
+
+
+def test_the_rule_for_each_kind_of_buffer():
+    mean = BufferMean()
+    masks = [torch.tensor([True]), torch.tensor([False])]
+    for i, share in enumerate((1.0, 0.5)):
+        mean.update(
+            {
+                "mu": torch.tensor([1.0 + i], dtype=torch.bfloat16),
+                "bound": torch.tensor([-torch.inf, 0.1]),
+                "steps": torch.tensor(10 + i),
+                "mask": masks[i],
+            },
+            share,
+        )
+    values = mean.values()
+    assert values["mu"].dtype == torch.bfloat16
+    assert values["mu"].item() == 1.5
+    assert torch.equal(values["bound"], torch.tensor([-torch.inf, 0.1]))  # bit by bit
+    assert values["steps"] == 11
+    assert values["mask"].item() is False
+
+
+def test_a_running_mean_of_buffers_is_the_offline_one():
+    g = torch.Generator().manual_seed(1)
+    iterates = [1000 + torch.randn(3, generator=g) for _ in range(500)]
+    mean = BufferMean()
+    for i, value in enumerate(iterates):
+        mean.update({"mu": value}, 1 / (i + 1))
+    torch.testing.assert_close(mean.values()["mu"], torch.stack(iterates).double().mean(0).float())
+
+
+def test_updates_refresh_and_resume():
+    case = conv_bn()
+    surface = ll.LossSurface(case, ll.Classification(), images())
+    swa = ll.SWA(surface.layout)
+    swa.update(case)
+    assert not swa.point.estimated
+    swa.refresh(surface)
+    assert swa.point.estimated
+    expected = surface.refresh(swa.mean)
+    assert all(torch.equal(swa.buffers[name], value) for name, value in expected.items())
+    again = ll.SWA(surface.layout)
+    again.load_state_dict(swa.state_dict())
+    assert again.point.estimated
+    again.update(case)  # statistics of another mean: void
+    assert not again.point.estimated
+
+
+def test_networks_side_by_side_keep_their_own_buffers():
+    nets = [centred(100.0), centred(50.0)]
+    members = ll.Members(nets)
+    swa = ll.SWA(ll.ParamLayout(members))
+    swa.update(members)
+    for net, one in zip(nets, members.split(swa), strict=True):
+        assert torch.equal(one.point.buffers["0.mean"], net[0].mean)
+
+
+# -- shapes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["points", "batches", "vmap"])
+def test_ends_of_a_path_keep_their_own_buffers(strategy):
+    surface = fresh_surface()
+    a, b = surface.point(centred()), surface.point(varied_by(centred(99.0), 0.5))
+    line = ll.Line(a, b)
+    found = ll.path(line, surface, points=3, strategy=strategy, chunk=2)
+    ends = [float(surface(a)), float(surface(b))]
+    assert found.loss[[0, -1]].tolist() == pytest.approx(ends, rel=1e-6)
+    middle = ll.Point((a.weights + b.weights) / 2, {"0.mean": torch.tensor([99.5])})
+    assert float(found.loss[1]) == pytest.approx(float(surface(middle)), rel=1e-4)
+
+
+def varied_by(net: nn.Module, bias: float) -> nn.Module:
+    nn.init.constant_(net[1].bias, bias)
+    return net
+
+
+def test_every_shape_hands_its_buffers_on(tmp_path):
+    surface = fresh_surface()
+    a = surface.point(centred(100.0))
+    b = surface.point(varied_by(centred(99.0), 0.5))
+    c = surface.point(varied_by(centred(101.0), -0.5))
+    third = ll.Point(c.weights + torch.tensor([0.5, 0.0]), c.buffers)
+    at = lambda shape, z: float(shape.point(torch.tensor(z)).buffers["0.mean"])  # noqa: E731
+    curve = ll.Bezier.between(a, b)
+    assert at(curve, [0.0]) == pytest.approx(100.0, abs=1e-4)
+    assert at(curve, [0.5]) == pytest.approx(99.5, abs=1e-4)
+    assert at(ll.Line(a, b), [2.0]) == pytest.approx(99.0, abs=1e-4)  # beyond: as at the end
+    plane = ll.Plane.through(a, b, third)
+    for point, mark in zip((a, b, third), plane.marks, strict=True):
+        assert at(plane, mark.tolist()) == pytest.approx(float(point.buffers["0.mean"]), abs=1e-4)
+    simplex = ll.Simplex([a, b, third])
+    assert at(simplex, [0.0, 0.0, 1.0]) == pytest.approx(101.0, abs=1e-4)
+    assert at(ll.Simplex([a, b]).grow(), [0.0, 0.0, 1.0]) == pytest.approx(99.5, abs=1e-3)
+    both = ll.SimplicialComplex([ll.Simplex([a, b]), ll.Simplex([b, third])])
+    assert at(both, [0.0, 0.0, 1.0]) == pytest.approx(101.0, abs=1e-4)
+    for shape in (curve, plane, simplex, both, ll.Subspace.from_curve(bent(curve))):
+        shape.save(tmp_path / "shape.safetensors")
+        same = type(shape).load(tmp_path / "shape.safetensors")
+        z = shape.sample_coords(1, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(same.buffers_at(z)["0.mean"], shape.buffers_at(z)["0.mean"])
+    drawn = ll.Uniform(simplex).point(0)
+    assert 99 <= float(drawn.buffers["0.mean"]) <= 101
+
+
+def bent(curve: ll.Bezier) -> ll.Bezier:
+    anchors = curve.anchors.clone()
+    anchors[1, 0] += 1
+    return curve.with_anchors(anchors)
+
+
+def test_a_density_on_a_subspace_has_its_centres_buffers():
+    surface = fresh_surface()
+    point = surface.point(centred())
+    sub = ll.Subspace(point, torch.eye(2))
+    z = torch.tensor([[0.0, 0.0], [0.1, 0.2]])
+    expected = [-64 * float(surface(ll.Point(sub(row[None])[0], point.buffers))) for row in z]
+    for strategy in ("points", "vmap"):
+        density = ll.LogLikelihood(surface, strategy=strategy, chunk=2)
+        assert density.along(sub, z).tolist() == pytest.approx(expected, rel=1e-5)
+        values, gradient = density.value_and_grad(sub, z)
+        assert values.tolist() == pytest.approx(expected, rel=1e-5)
+        by_hand = surface.value_and_grad(ll.Point(sub(z[1:])[0], point.buffers))[1]
+        torch.testing.assert_close(gradient[1].float(), -64 * by_hand, rtol=1e-4, atol=1e-4)
+
+
+def test_training_on_a_shape_trains_its_buffers():
+    surface = fresh_surface()
+    a, b = surface.point(centred()), surface.point(varied_by(centred(99.0), 0.5))
+    curve = ll.fit(ll.Bezier.between(a, b), surface, epochs=30)
+    own = curve.buffers["0.mean"].flatten()
+    assert own[[0, 2]].tolist() == [float(a.buffers["0.mean"]), float(b.buffers["0.mean"])]
+    assert float(own[1]) == pytest.approx(100.0, abs=0.5)  # that of the data, as in training
+
+
+def test_buffers_between_anchors():
+    bound = torch.tensor([-torch.inf])
+    one = {"v": torch.tensor([1.0]), "n": torch.tensor(1), "c": bound}
+    other = {"v": torch.tensor([3.0]), "n": torch.tensor(2), "c": bound}
+    stacked = stack_buffers([one, other, None])
+    assert stacked["c"].shape == (1, 1)  # a constant is held once
+    at = interpolate_buffers(torch.tensor([[0.25, 0.75, 0.0], [3.0, -2.0, 0.0]]), stacked)
+    assert at["v"].flatten().tolist() == [2.5, 1.0]
+    assert at["n"].tolist() == [2, 1]
+    assert at["c"].flatten().tolist() == [-torch.inf] * 2
+    assert restack_buffers(torch.ones(2, 3), stacked)["c"].shape == (1, 1)
+    assert stack_buffers([None, None]) is None
+
+
+# -- what follows from the weights ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4), (1, 6), (1100, 1030)])
+def test_leading_vectors_are_those_of_a_svd(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, v = leading_vectors(matrix)
+    sigma = torch.linalg.matrix_norm(matrix.double(), 2)
+    torch.testing.assert_close(u @ matrix.double() @ v, sigma, rtol=1e-4, atol=0)
+    if max(shape) < 1024:
+        torch.testing.assert_close(matrix.double() @ v, sigma * u, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("build", [spectral, spectral_by_hook])
+@pytest.mark.parametrize("strategy", ["points", "batches", "vmap"])
+def test_spectral_norm_divides_by_the_norm_of_each_w(build, strategy):
+    """The norm of an average is no average of norms, and its vectors are its own."""
+    torch.manual_seed(0)
+    net = build()
+    surface = ll.LossSurface(net, ll.Classification(), images())
+    w = surface.layout.flatten(net)
+    other = w + 2 * torch.randn(len(w), generator=torch.Generator().manual_seed(2))
+    stack = torch.stack([w, other, (w + other) / 2])
+    expected = []
+    for row in stack:
+        twin = settled(surface.layout.load_(build(), row))
+        twin.load_state_dict(surface.refresh(row), strict=False)
+        twin.eval()
+        weight = twin[4].weight if build is spectral else twin[4].weight_orig
+        if build is spectral:
+            norm = torch.linalg.matrix_norm(weight.detach(), 2)
+            torch.testing.assert_close(norm, torch.ones(()), rtol=1e-4, atol=0)
+        losses = [nn.functional.cross_entropy(twin(x), y, reduction="sum") for x, y in images()]
+        expected.append(
+            float(torch.stack(losses).sum().detach()) / sum(len(y) for _, y in images())
+        )
+    found = surface.evaluate(stack, strategy=strategy, chunk=2).loss
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_instance_norm_is_estimated_as_torch_does():
+    net = conv_in()
+    x, y = map(torch.cat, zip(*images(), strict=True))
+    surface = ll.LossSurface(net, ll.Classification(), [(x, y)])
+    twin = copy.deepcopy(net)
+    twin[1].momentum = 1.0  # its statistics are those of the last batch: all examples
+    twin.train()(x)
+    w = surface.layout.flatten(net)
+    for method in ("exact", "batch"):
+        found = surface.refresh(w, method=method)
+        torch.testing.assert_close(found["1.running_mean"], twin[1].running_mean)
+        torch.testing.assert_close(found["1.running_var"], twin[1].running_var)
+    ragged = ll.LossSurface(net, ll.Classification(), images())
+    for name, value in ragged.refresh(w).items():
+        torch.testing.assert_close(value, surface.refresh(w)[name])  # whatever the batches
+
+
+def test_statistics_of_a_users_own_layer_are_estimated_on_request():
+    surface = fresh_surface(reestimate=r"\.mean$")
+    net = centred()
+    w = surface.layout.flatten(net)
+    half = surface.refresh(w)["0.mean"]  # one pass, half of the way from the new network's 0
+    torch.testing.assert_close(half, shifted()[0].mean(0) / 2)
+    other = surface.point(net)
+    torch.testing.assert_close(surface.refresh(other)["0.mean"], shifted()[0].mean(0))
+    assert float(surface(other)) < 1
+    table = surface.evaluate([other, ll.Point(w)], strategy="vmap", chunk=2)
+    assert table.loss.tolist() == pytest.approx([float(surface(other)), float(surface(w))])
+    with pytest.raises(ll.ConfigError, match=r"fits no buffer .* 0.mean"):
+        fresh_surface(reestimate="running")
+
+
+# -- serving -----------------------------------------------------------------------------------
+
+
+def trained_bn() -> tuple[ll.LossSurface, ll.SWAG]:
+    torch.manual_seed(0)
+    net = conv_bn()
+    surface = ll.LossSurface(net, ll.Classification(), images((40, 40)))
+    swag = ll.SWAG(surface.layout, rank=2)
+    for seed in range(3):
+        w = surface.layout.flatten(net)
+        noise = torch.randn(len(w), generator=torch.Generator().manual_seed(seed))
+        swag.update(surface.layout.load_(copy.deepcopy(net), w + 0.1 * noise))
+    return surface, swag
+
+
+def test_a_frozen_posterior_is_served_without_any_example(tmp_path):
+    surface, swag = trained_bn()
+    request = torch.randn(8, 2, 5, 5)
+    right = ll.predict(surface, swag.posterior(), [request], samples=4).probs
+    path = swag.posterior().freeze(surface, samples=4).save(tmp_path / "post.safetensors")
+    served = ll.Ensemble.load(path, layout=surface.layout)
+    server = ll.LossSurface(conv_bn(), ll.Classification())
+    for one in (request, request[:1]):
+        found = ll.predict(server, served, [one]).probs
+        torch.testing.assert_close(found, right[: len(one)], rtol=1e-4, atol=1e-5)
+    # a surface that was made of the request takes the members' own statistics as well
+    by_request = ll.LossSurface(conv_bn(), ll.Classification(), [(request, torch.zeros(8).long())])
+    torch.testing.assert_close(
+        ll.predict(by_request, served, [request]).probs, right, rtol=1e-4, atol=1e-5
+    )
+    point = swag.posterior(scale=0).freeze(surface, samples=1).point(0)
+    assert torch.equal(point.weights, swag.mean)
+
+
+def test_an_average_is_served_with_the_statistics_that_it_was_saved_with(tmp_path):
+    surface, swag = trained_bn()
+    swa = ll.SWA(surface.layout)
+    swa.update(surface.layout.load_(conv_bn(), swag.mean))
+    right = ll.predict(surface, swa, [torch.ones(1, 2, 5, 5)]).probs
+    loaded = ll.SWA.load(swa.refresh(surface).save(tmp_path / "swa.safetensors"))
+    server = ll.LossSurface(conv_bn(), ll.Classification())
+    found = ll.predict(server, loaded, [torch.ones(1, 2, 5, 5)]).probs
+    torch.testing.assert_close(found, right)
+
+
+def test_statistics_never_come_from_what_is_predicted():
+    _, swag = trained_bn()
+    request = [(torch.randn(8, 2, 5, 5), torch.zeros(8).long())]
+    surface = ll.LossSurface(conv_bn(), ll.Classification(), request)
+    for loader in (request, [(request[0][0].clone(), request[0][1])], [request[0][0]]):
+        with pytest.raises(ll.DataError, match=r"examples that are being predicted.*freeze"):
+            ll.predict(surface, swag.posterior(), loader, samples=2)
+    named = ll.LossSurface(conv_bn(), ll.Classification(), request, bn_loader=request)
+    assert ll.predict(named, swag.posterior(), request, samples=2).probs.shape == (8, 3)
+    assert ll.predict(surface, swag.posterior(), samples=2).probs.shape == (8, 3)
+    server = ll.LossSurface(conv_bn(), ll.Classification())
+    with pytest.raises(ll.DataError, match=r"no examples .* freeze"):
+        ll.predict(server, swag.posterior(), request, samples=2)
+
+
+def test_statistics_that_were_never_estimated_are_refused():
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(50), nn.Linear(50, 3))
+    server = ll.LossSurface(net, ll.Classification())
+    w = server.layout.flatten(net)
+    with pytest.raises(ll.DataError, match=r"statistics of 1 were never estimated"):
+        ll.predict(server, w, [torch.ones(1, 2, 5, 5)], batchnorm="frozen")
+    net.train()(torch.randn(9, 2, 5, 5))
+    assert ll.predict(server, net, [torch.ones(1, 2, 5, 5)], batchnorm="frozen").probs.shape == (
+        1,
+        3,
+    )
+
+
+def test_frozen_parameters_that_are_not_the_surfaces_are_told(tmp_path):
+    net = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
+    net[0].requires_grad_(False)
+    data = [(torch.ones(2, 2), torch.zeros(2, 1))]
+    surface = ll.LossSurface(net, ll.Regression(noise_variance=1.0), data)
+    swag = ll.SWAG(surface.layout, rank=2)
+    for step in range(2):
+        nn.init.constant_(net[1].bias, step)
+        swag.update(net)
+    ll.predict(surface, swag)  # they are the same: nothing to tell
+    nn.init.ones_(net[0].weight)  # such as a backbone that is loaded after the surface was made
+    swag.update(net)
+    swag.save(tmp_path / "swag.safetensors")
+    for one in (swag, swag.posterior(scale=0.5), ll.SWAG.load(tmp_path / "swag.safetensors")):
+        with pytest.warns(UserWarning, match=r"frozen parameters .* 0.weight.* after its frozen"):
+            ll.predict(surface, one, samples=2)
+    with pytest.warns(UserWarning, match="frozen parameters"):
+        surface.evaluate(ll.Mixture([swag.posterior(), swag.posterior()]), samples=2)
