@@ -139,3 +139,16 @@ def test_components_are_scaled_by_standard_deviations_of_a_sample():
     twin = sub.basis * math.sqrt(9 / 10)  # over K
     off = ll.Subspace(sub.center, twin).coords_of(iterates)[0].var(0)
     assert float((off - 1).abs().min()) > 0.1
+
+
+def test_what_a_subspace_knows_of_its_directions_is_in_its_file(tmp_path):
+    model = torch.nn.Linear(3, 1)
+    data = [(torch.randn(6, 3), torch.randn(6, 1))]
+    surface = ll.LossSurface(model, ll.Regression(noise_variance=1.0), data)
+    w = surface.layout.flatten(model)
+    for name, sub in (
+        ("explained", ll.Subspace.pca(torch.randn(5, 8), rank=2)),
+        ("eigenvalues", ll.Subspace.hessian(surface, w, rank=2)),
+    ):
+        sub.save(tmp_path / name)
+        assert torch.equal(getattr(ll.Shape.load(tmp_path / name), name), getattr(sub, name))

@@ -35,6 +35,8 @@ class Body(TypedDict):
     cells: NotRequired[tuple[tuple[int, ...], ...]]
     weights: NotRequired[Literal["volume", "equal"]]
     marks: NotRequired[Tensor]
+    explained: NotRequired[Tensor]
+    eigenvalues: NotRequired[Tensor]
 
 
 class Stored(TypedDict):
