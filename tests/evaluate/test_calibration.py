@@ -250,6 +250,21 @@ def test_a_bound_that_is_reached_is_told():
         assert ll.fit_temperature(_predictive(ties, torch.tensor([1, 0]))) == pytest.approx(1e-6)
 
 
+def test_classes_that_a_model_rules_out():
+    """Logits of -inf: the probability is 0, and so is what 0 log 0 adds."""
+
+    class Masked(nn.Linear):
+        def forward(self, x):
+            return torch.cat([super().forward(x), torch.full((len(x), 1), -math.inf)], 1)
+
+    rows = [(torch.ones(10, 1), torch.tensor([0] * 9 + [1]))]
+    surface = ll.LossSurface(Masked(1, 2, bias=False), ll.Classification(), rows)
+    pred = ll.predict(surface, torch.tensor([50.0, 0.0]))
+    t = ll.fit_temperature(pred)
+    assert t == pytest.approx(50 / math.log(9), rel=1e-6)
+    torch.testing.assert_close(ll.temper(pred, t).probs[0], torch.tensor([0.9, 0.1, 0.0]))
+
+
 def test_zeros_whose_logarithms_nobody_knows_are_told():
     probs = torch.tensor([[1.0, 0.0]] * 10)
     labels = torch.tensor([0] * 9 + [1])

@@ -13,7 +13,7 @@ from lowland import checks
 from lowland.core import Task
 from lowland.errors import DataError
 from lowland.evaluate.items import is_multilabel, items, labelled_items, task_of
-from lowland.evaluate.logarithms import log_probs_of, needs_log_probs
+from lowland.evaluate.logarithms import LEAST, log_probs_of, needs_log_probs
 from lowland.evaluate.metrics import labelled_fields
 from lowland.records import Predictive
 
@@ -134,5 +134,6 @@ def _log_items(pred: Predictive, task: Task) -> tuple[Tensor, Tensor]:
         return logs.movedim(1, -1).reshape(-1, 2), pred.targets.long().reshape(-1)
     rows, labels = items(task, logs, pred.targets)
     if pred.target_log_prob is not None:
-        rows = rows.scatter(1, labels[:, None], pred.target_log_prob.double()[:, None])
+        exact = pred.target_log_prob.double().clamp_min(LEAST)
+        rows = rows.scatter(1, labels[:, None], exact[:, None])
     return rows, labels

@@ -16,6 +16,7 @@ from lowland.records import Predictive
 #: the logarithm of a probability that is above it in one sample can be taken of the average of
 #: millions; float32 ends at 1e-38
 _FAINT = 1e-30
+LEAST = torch.finfo(torch.float32).min  # in place of the logarithm of 0, so that 0 times it is 0
 
 
 def is_independent(task: Task) -> bool:
@@ -39,7 +40,7 @@ def log_probs_of(pred: Predictive, task: Task | None = None) -> Tensor:
     """
     assert pred.probs is not None
     if pred.log_probs is not None:
-        return pred.log_probs.double().clamp_min(torch.finfo(torch.float32).min)
+        return pred.log_probs.double().clamp_min(LEAST)
     task = task_of(pred, task)
     labels = is_independent(task)
     if pred.targets is not None:
