@@ -1,5 +1,7 @@
 """Models of Hugging Face at their tasks: against the loss that they compute themselves."""
 
+import warnings
+
 import pytest
 import torch
 from transformers import (
@@ -52,7 +54,9 @@ def uses(surface, weights, strategy):
     assert len(ll.selective(pred).risk) == items == surface.data.items
     assert float(ll.reliability(pred).count.sum()) == items
     assert ll.temper(pred, 1.0).metrics()["nll"] == pytest.approx(pred.metrics()["nll"], rel=1e-4)
-    assert ll.fit_temperature(pred) > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels at random, which no temperature fits best
+        assert ll.fit_temperature(pred) > 0
     return pred
 
 
