@@ -23,7 +23,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.errors import LowlandError
-from lowland.files import load_tree, read_arrays, save_tree, write_tensors
+from lowland.files import load_tree, read_arrays, same_tree, save_tree, write_tensors
 from lowland.geometry.base import KIND as SHAPE
 from lowland.geometry.base import Shape
 from lowland.landscape.ledger import Ledger
@@ -169,7 +169,7 @@ def surfaces(**changes):
 
 
 def weights(**changes):
-    body = {"anchors": torch.ones(2, 3), "free": (True, False), "buffered": False, "k": 1}
+    body = {"anchors": torch.ones(2, 3), "free": (True, False), "k": 1}
     return tree(SHAPE, shape="Line", body=body | changes)
 
 
@@ -499,6 +499,36 @@ def whole(kind, folder):
 @pytest.mark.parametrize("kind", READERS)
 def test_what_is_whole_is_read(tmp_path, kind):
     READERS[kind](whole(kind, tmp_path))
+
+
+def shapes():
+    """A shape of every class, with all that its methods set."""
+    g = torch.Generator().manual_seed(0)
+    w = torch.randn(6, 40, generator=g)
+    surface = ll.LossSurface(
+        nn.Linear(2, 1), ll.Regression(noise_variance=1.0), [(torch.ones(4, 2), torch.ones(4, 1))]
+    )
+    return [
+        ll.Line(w[0], w[1]),
+        ll.Bezier.between(w[0], w[1], bends=2),
+        ll.PolyChain.between(w[0], w[1], bends=1),
+        ll.Plane.through(w[0], w[1], w[2]),
+        ll.Plane(w[0], w[1], w[2]),
+        ll.Subspace(w[0], w[1:3]),
+        ll.Subspace.pca(w, rank=2),
+        ll.Subspace.random(w[0], rank=2),
+        ll.Subspace.hessian(surface, torch.zeros(3), rank=1),
+        ll.Simplex(w[:3]),
+        ll.SimplicialComplex.connecting([w[0], w[1]], [w[2]]),
+    ]
+
+
+def test_every_shape_comes_back_with_all_that_it_has(tmp_path):
+    for shape in shapes():
+        shape.save(tmp_path / "a")
+        back = Shape.load(tmp_path / "a")
+        assert type(back) is type(shape)
+        assert same_tree(vars(back), vars(shape) | {"log": None})
 
 
 @pytest.mark.soak

@@ -120,9 +120,8 @@ def mismatch(value: Any, form: Any, place: str = "") -> str | None:
 
 
 def _fields(value: Any, form: Any, place: str) -> str | None:
-    if not isinstance(value, Mapping):
-        return _at(place, f"expected fields by name, got {_short(value)}")
     hints = get_type_hints(form)
+    needed: Iterable[str]
     if is_typeddict(form):
         # __required_keys__ is wrong where annotations are postponed
         whole = get_type_hints(form, include_extras=True)
@@ -132,6 +131,19 @@ def _fields(value: Any, form: Any, place: str) -> str | None:
         hints = {f.name: hints[f.name] for f in fields}
         missing = dataclasses.MISSING
         needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
+    return mismatch_of_fields(value, hints, needed, place)
+
+
+def mismatch_of_fields(
+    value: Any, hints: Mapping[str, Any], needed: Iterable[str], place: str = ""
+) -> str | None:
+    """The same for a mapping, by the forms of its fields and the names of those that it must have.
+
+    >>> mismatch_of_fields({"step": 3, "loss": 0.5}, {"step": int}, ["step"])
+    "of another version of lowland (unknown field 'loss')"
+    """
+    if not isinstance(value, Mapping):
+        return _at(place, f"expected fields by name, got {_short(value)}")
     for name in value:
         if name not in hints:
             return _at(place, f"of another version of lowland (unknown field {_short(name)})")

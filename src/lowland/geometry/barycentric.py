@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from lowland.geometry.base import Shape, combined
 from lowland.geometry.nearest import nearest
 from lowland.geometry.volume import edges_of, log_volume, mean_edge, require_volume
 
+Drawn = Literal["volume", "equal"]  # how simplexes are drawn
 _SUM = 1e-4  # how far coordinates, often float32, may be from a sum of one
 
 
@@ -33,9 +34,9 @@ class Barycentric(Shape):
     """
 
     cells: tuple[tuple[int, ...], ...]
-    weights: str
+    weights: Drawn
 
-    def _fill(self, anchors: Tensor, free: Any, cells: Any, weights: str = "volume") -> None:
+    def _fill(self, anchors: Tensor, free: Any, cells: Any, weights: Drawn = "volume") -> None:
         Shape.__init__(self, anchors, free=free)
         self.k = len(anchors)
         self.cells = tuple(tuple(cell) for cell in cells)

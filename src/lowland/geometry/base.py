@@ -3,13 +3,14 @@ r"""The contract: a shape in weight space is linear in a few anchors, \(w(t) = c
 Line, chain, Bezier curve, plane, subspace, simplex: they differ in one short function, the
 coefficients c(t) of the anchors. To add one, subclass `Shape` (or `Curve`, `Affine`) and write
 `coefficients` and `sample_coords`; weights, derivatives, projections, files and training follow.
+Attributes that its files are to hold are annotated in the class: a file with others is refused.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NotRequired, Self, TypedDict
+from typing import Any, Self, TypedDict, get_type_hints
 
 import torch
 from torch import Tensor
@@ -20,30 +21,16 @@ from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError, LowlandError, NonFiniteError, StoreError
 from lowland.files import PathLike, load_tree, restoring, save_tree
+from lowland.schema import mismatch_of_fields
 
 KIND = "shape"
 
 
-class Body(TypedDict):
-    """What a shape consists of, in a file: of each kind some."""
-
-    anchors: Tensor
-    free: tuple[bool, ...]
-    buffered: NotRequired[bool]  # of files of an earlier version
-    buffers: NotRequired[dict[str, Tensor] | None]
-    k: NotRequired[int]
-    cells: NotRequired[tuple[tuple[int, ...], ...]]
-    weights: NotRequired[Literal["volume", "equal"]]
-    marks: NotRequired[Tensor]
-    explained: NotRequired[Tensor]
-    eigenvalues: NotRequired[Tensor]
-
-
 class Stored(TypedDict):
-    """A shape in a file."""
+    """A shape in a file; its body has what the shape's class annotates."""
 
     shape: str
-    body: Body
+    body: dict[str, Any]
 
 
 _SHAPES: dict[str, type[Shape]] = {}
@@ -63,6 +50,8 @@ class Shape(ABC):
             see `interpolate_buffers`.
     """
 
+    anchors: Tensor
+    free: tuple[bool, ...]
     k: int
     buffers: Buffers | None = None
 
@@ -229,6 +218,10 @@ class Shape(ABC):
         if found is None or not issubclass(found, cls):
             raise StoreError(f"{path}: expected a {cls.__name__}, found a {tree['shape'][:60]}.")
         body = tree["body"]
+        body.pop("buffered", None)  # of files of an earlier version
+        wrong = mismatch_of_fields(body, get_type_hints(found), ("anchors", "free"))
+        if wrong:
+            raise StoreError(f"{path}: {wrong}; name another file.")
         anchors = body["anchors"]
         count = len(anchors) if anchors.ndim == 2 else 0
         vertices = {vertex for cell in body.get("cells", ()) for vertex in cell}
@@ -247,7 +240,6 @@ class Shape(ABC):
         with restoring(path, found.__name__):
             Shape.__init__(made, anchors, free=body["free"])
             vars(made).update(body | {"log": None})
-            vars(made).pop("buffered", None)
         return made
 
     def _vectors(self, w: Tensor | Point) -> Tensor:  # (P,) or (n, P)

@@ -10,7 +10,7 @@ from torch import Tensor
 from lowland.core.buffers import Buffers, stack_buffers
 from lowland.core.point import Point
 from lowland.errors import ConfigError, LayoutError
-from lowland.geometry.barycentric import Barycentric
+from lowland.geometry.barycentric import Barycentric, Drawn
 from lowland.geometry.base import gathered, gathered_buffers
 from lowland.geometry.simplex import Simplex
 
@@ -39,7 +39,7 @@ class SimplicialComplex(Barycentric):
     (((0, 1, 2), (1, 2, 3)), tensor([0.1667, 0.8333], dtype=torch.float64))
     """
 
-    def __init__(self, simplexes: Sequence[Simplex], *, weights: str = "volume") -> None:
+    def __init__(self, simplexes: Sequence[Simplex], *, weights: Drawn = "volume") -> None:
         if not simplexes:
             raise ConfigError("a complex needs at least one simplex.")
         if weights not in WEIGHTS:

@@ -30,6 +30,8 @@ class Plane(Affine):
     (tensor([1., 1.], dtype=torch.float64), tensor(5., dtype=torch.float64))
     """
 
+    marks: Tensor
+
     def __init__(self, center: Tensor | Point, u: Tensor, v: Tensor) -> None:
         super().__init__(center, gathered([u, v], what="the directions"))
         self.marks = torch.zeros(1, 2, dtype=torch.float64)
