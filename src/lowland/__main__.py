@@ -1,6 +1,6 @@
 """`python -m lowland`: the command line."""
 
-from lowland.cli import main
+from lowland_command import main
 
 if __name__ == "__main__":
     main()

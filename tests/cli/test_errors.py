@@ -160,9 +160,9 @@ def stream():
         (["data.name=own:listed"], ["own:listed", "under 'model', got list"]),
         (["data.name=own:other"], ["own:model", "'input'"]),
         (["data.name=own:stream"], ["own:stream", "without a length", "__len__"]),
-        (["data.name=own:not_a_number"], ["test", "NaN or infinite", "rows"]),
+        (["data.name=own:not_a_number"], ["test", "12 of 12 examples", "NaN or infinite inputs"]),
         (["data.name=own:arrays"], ["own:arrays: train", "torch.as_tensor"]),
-        (["data.name=own:as_rows"], ["train", "these are rows; give tensors or a Dataset"]),
+        (["data.name=own:as_rows"], ["train", "these are examples; give tensors or a Dataset"]),
         (["data.name=own:forgetful"], ["train", "it is None", "transform"]),
         (["model.name=own:faulty"], ["train", "NameError", "nonsense", "own.py, line"]),
         (["task=regression"], ["train", "regression: expected targets"]),
@@ -170,7 +170,7 @@ def stream():
         (["model.args.inputs=5"], ["own:model", "train", "own:splits", "RuntimeError"]),
         (
             ["model.args.width=3", "train.batch_size=11"],
-            ["the last batch (1 rows) of train", "more than 1 value"],
+            ["the last batch (1 rows) of train", "a batch has one example"],
         ),
     ],
 )

@@ -120,7 +120,7 @@ def test_a_density_that_makes_no_sense(options, message):
         {"thin": 0},
         {"warmup": -1},
         {"seed": -1},
-        {"chains": 2.0},
+        {"chains": 2.5},
         {"samples": None},
     ],
 )

@@ -9,8 +9,7 @@ from safetensors import SafetensorError
 
 from lowland.errors import LowlandError
 from lowland.memory import keep_freed_memory
-
-STOPPED = 130  # what shells give for Ctrl-C
+from lowland_command import stopped
 
 
 def main() -> None:
@@ -19,26 +18,26 @@ def main() -> None:
         import typer
 
         from lowland.cli.app import app
+        from lowland.cli.console import complain
     except ImportError as error:
         sys.exit(f'lowland: the command line needs {error.name}: pip install "lowland[cli]"')
     keep_freed_memory()
     try:
         code = typer.main.get_command(app).main(prog_name="lowland", standalone_mode=False) or 0
     except LowlandError as error:
-        print(f"lowland: {error}", file=sys.stderr)
+        complain(str(error))
         code = 2
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except (OSError, SafetensorError) as error:
-        print(
-            f"lowland: {error}; check the path, its permissions and the space on the disk, then "
-            "run the same command again.",
-            file=sys.stderr,
+        complain(
+            f"{error}; check the path, its permissions and the space on the disk, then run the "
+            "same command again."
         )
         code = 2
     except (KeyboardInterrupt, typer.Abort):
-        code = STOPPED
+        stopped()
     except Exception as error:
         from lowland.cli.config import told, users_own
 
@@ -47,13 +46,8 @@ def main() -> None:
             show()
             code = getattr(error, "exit_code", 2)
         elif users_own(error):  # a model, data set or task of the user's
-            print(
-                f"lowland: {told(error)}; mend that, and run the same command again.",
-                file=sys.stderr,
-            )
+            complain(f"{told(error)}; mend that, and run the same command again.")
             code = 2
         else:
             raise
-    if code == STOPPED:
-        print("\nlowland: stopped; run the same command again to go on.", file=sys.stderr)
     sys.exit(code)

@@ -19,9 +19,10 @@ from lowland.cli.checkpoints import (
     tensors_of,
 )
 from lowland.cli.config import read_config
+from lowland.cli.console import Terminal, say
 from lowland.cli.contents import report
 from lowland.cli.judge import Judge
-from lowland.cli.show import Bars, say, show
+from lowland.cli.show import Bars, show
 from lowland.cli.trust import Trust, require_trusted
 from lowland.core import ParamLayout
 from lowland.core.threads import using_threads
@@ -152,7 +153,7 @@ def average(
 
     lowland average runs/bert --out averaged --last 10
     """
-    console = Console()
+    console = Terminal()
     chosen = choose(sources, last=last, start=start, key=key, prefix=prefix)
     if chosen.choice is not None:
         say(console, chosen.choice[0].upper() + chosen.choice[1:])

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from lowland.cli.console import say
 from lowland.cli.contents import Contents, report
-from lowland.cli.show import say
+from lowland.cli.show import print_table
 from lowland.core import ParamLayout
 from lowland.core.layout import predicate
 from lowland.errors import ConfigError, StoreError
@@ -122,20 +121,16 @@ def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
     """Prints what is there, then raises `LayoutError` if it does not fit together."""
     folder = os.path.commonpath([c.path.parent for c in chosen.checkpoints])
     say(console, f"In {folder}:")
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("file", overflow="fold")
-    for name in ("step", "tensors", "values", "dtypes"):
-        table.add_column(name, justify="right")
+    columns: dict[str, list[str]] = {"step": [], "tensors": [], "values": [], "dtypes": []}
     for one in chosen.checkpoints:
         tensors = chosen.read(one).tensors.values()
-        table.add_row(
-            os.path.relpath(one.path, folder),
-            "?" if one.step is None else str(one.step),
-            str(len(tensors)),
-            f"{sum(t.numel() for t in tensors):,}",
-            ", ".join(dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in tensors)),
-        )
-    console.print(table)
+        dtypes = dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in tensors)
+        columns["step"].append("?" if one.step is None else str(one.step))
+        columns["tensors"].append(str(len(tensors)))
+        columns["values"].append(f"{sum(t.numel() for t in tensors):,}")
+        columns["dtypes"].append(", ".join(dtypes))
+    files = [os.path.relpath(one.path, folder) for one in chosen.checkpoints]
+    print_table(columns, console, rows="file", labels=files)
     last = chosen.check(where)
     layout = layout_of(last.tensors, where=where, kinds=last.kinds)
     say(console, f"To average: P = {layout.size:,} in {tensors_of(len(layout.names))}.")

@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 
 from lowland import plots
+from lowland.cli.console import Terminal, say
 from lowland.cli.folder import locked, versions
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.over_runs import shared_networks
 from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
-from lowland.cli.show import Bars, say, show_figures
+from lowland.cli.show import Bars, show_figures
 from lowland.cli.stored import write_yaml
 from lowland.cli.strange import NOISE, Asked
 from lowland.cli.summary import Summary
@@ -95,7 +96,7 @@ def compare(
 
 def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
     """Does what `lowland compare` does for runs that fit together."""
-    console = Console()
+    console = Terminal()
     first = runs[0].folder.path
     place = out or (first / "compare" if len(runs) == 1 else first.parent / "compare")
     _require_ours(place)

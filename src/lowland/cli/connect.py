@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from lowland import plots
 from lowland.cli.connection import KINDS, TITLES, Connection, Joining
+from lowland.cli.console import Terminal, say
 from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
-from lowland.cli.show import Bars, say, show_figures
+from lowland.cli.show import Bars, show_figures
 from lowland.cli.stage import names_in
 from lowland.cli.trust import Trust
 from lowland.core.threads import using_threads
@@ -106,7 +106,7 @@ def join(
 
 def execute(joined: Connection, asked: Joining) -> Table:
     """Does what `lowland connect` does."""
-    console = Console()
+    console = Terminal()
     line = Line(*joined.ends())  # refused before anything is written
     joined.path.mkdir(parents=True, exist_ok=True)
     with locked(joined.path), using_threads(joined.runs[0].threads):

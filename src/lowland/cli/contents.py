@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.console import Console
 from torch import Tensor
 
-from lowland.cli.show import say
+from lowland.cli.console import say
 from lowland.core import ParamLayout
 from lowland.trajectory.kinds import Kind, kinds_of
 from lowland.trajectory.spectral import spectral_norms

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from lowland.cli.show import Bars, say
+from lowland.cli.console import Terminal, say
+from lowland.cli.show import Bars
 from lowland.trajectory import convert_checkpoints
 
 
@@ -50,7 +50,7 @@ def convert(
 
     lowland convert lightning_logs/version_0 --out weights
     """
-    console = Console()
+    console = Terminal()
     with Bars(console) as bars:
         converted = convert_checkpoints(
             sources,

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lowland.cli.config import Config, check_config
+from lowland.cli.console import Terminal, say
 from lowland.cli.over_runs import Figures, averaged, differences, shared_networks
-from lowland.cli.show import say, show_figures
+from lowland.cli.show import show_figures
 from lowland.errors import ConfigError
 from lowland.records import Table
 
@@ -23,7 +22,7 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
     done are read, not run again.
     """
     assert config.repeat is not None
-    console = Console()
+    console = Terminal()
     over, values = config.repeat.over, config.repeat.each()
     each = [one_of(config, over, value) for value in values]  # all checked before the first runs
     folders = [one.out for one in each]

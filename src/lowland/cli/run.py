@@ -12,6 +12,7 @@ from lowland.cli import subspaces
 from lowland.cli.config import Config, Connect, read_config
 from lowland.cli.connect import execute as join_networks
 from lowland.cli.connection import Connection, Joining
+from lowland.cli.console import Terminal, say
 from lowland.cli.folder import RunFolder, versions
 from lowland.cli.methods import Methods
 from lowland.cli.modes import Modes
@@ -21,7 +22,7 @@ from lowland.cli.repeat import repeated
 from lowland.cli.scan import View
 from lowland.cli.scan import execute as draw_plane
 from lowland.cli.setup import Setup
-from lowland.cli.show import Bars, say, show
+from lowland.cli.show import Bars, show
 from lowland.cli.trust import remember
 from lowland.core.threads import using_threads
 from lowland.records import Table
@@ -47,7 +48,7 @@ def run(
 
 def execute(config: Config) -> Table:
     """Does what `lowland run` does for a checked configuration."""
-    console = Console()
+    console = Terminal()
     folder = RunFolder(Path(config.out).expanduser())
     remember(config)
     setup = Setup(config)

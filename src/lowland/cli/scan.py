@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from lowland import plots
 from lowland.cli.connection import Connection
+from lowland.cli.console import Terminal, say
 from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.setup import Setup
-from lowland.cli.show import Bars, say
+from lowland.cli.show import Bars
 from lowland.cli.simplexes import Simplexes
 from lowland.cli.stage import Stage, load, names_in
 from lowland.cli.subspaces import Subspaces
@@ -144,7 +144,7 @@ class View:
 
 def execute(view: View, options: dict[str, Any], split: str, place: Path) -> SurfaceResult:
     """Does what `lowland scan` does."""
-    console = Console()
+    console = Terminal()
     surface = view.setup.surface
     file = place / "records" / _SURFACE
     place.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,6 +22,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from torch import Tensor
 
+from lowland.cli.console import say, visible
 from lowland.records import Table
 
 SECONDS = 30.0  # between lines on the progress of a stage, where there is no terminal
@@ -113,7 +115,7 @@ class Bars:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -133,7 +135,7 @@ class Bars:
         """A bar for a stage, in files a line now and then: call the result with (done, total)."""
         if not self._console.is_terminal:
             return self._lines(label)
-        task = self._bars.add_task(label, total=None)
+        task = self._bars.add_task(visible(label), total=None)
         return lambda done, total: self._bars.update(task, completed=done, total=total)
 
     def _lines(self, label: str) -> Callable[[int, int | None], None]:
@@ -146,73 +148,105 @@ class Bars:
             if done > last and (done == total or now - told >= SECONDS):
                 told, last = now, done
                 of = "" if total is None else f" of {total}"
-                text = f"{label}: {done}{of}, {now - began:.0f} s"
-                self._console.print(text, highlight=False, markup=False)
+                self._console.print(f"{label}: {done}{of}, {now - began:.0f} s")
 
         return report
-
-
-def say(console: Console, text: str) -> None:
-    """A line that is wrapped by the terminal alone, so that paths can be copied."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def show(table: Table, console: Console) -> None:
     """Prints a comparison: how good on test data, the best of a column bold, and what it cost."""
     chosen = "scale and T" if "temperature" in table.columns else "scale"
-    _print(table, _QUALITY, f"Test data ({chosen} chosen on validation data)", console)
-    _print(table, _COST, "Cost (networks: forward passes a prediction)", console)
+    _show(table, _QUALITY, f"Test data ({chosen} chosen on validation data)", console)
+    _show(table, _COST, "Cost (networks: forward passes a prediction)", console)
 
 
 def show_figures(
     table: Table, part: str, title: str, console: Console, *, of: str = "", rows: str = "method"
 ) -> None:
-    """Prints a part of what several runs found, in as many tables as the width needs.
+    """Prints a part of what several runs found.
 
     Columns of standard errors, which end with `_se`, stand behind their ±. `rows`: what they are.
     """
-    chosen = {name.format(of): form for name, form in _PARTS[part].items()}
-    chosen = {name: form for name, form in chosen.items() if name in table.columns}
-    width = {
-        name: max(map(len, [form[0], *_texts(table, name, form[1])]))
-        for name, form in chosen.items()
-    }
-    label = max(map(len, [*table.method, rows]))
-    groups: list[dict[str, tuple[str, str]]] = []
-    room = 0
-    for name, form in chosen.items():
-        if room < width[name] + _GAP or not groups:
-            groups.append({})
-            room = console.width - label - _GAP - 2
-        groups[-1][name] = form
-        room -= width[name] + _GAP
-    for i, group in enumerate(groups):
-        _print(table, group, title if i == 0 else "", console, rows)
+    forms = {name.format(of): form for name, form in _PARTS[part].items()}
+    _show(table, forms, title, console, rows)
 
 
-def _print(
+def _show(
     table: Table,
-    columns: dict[str, tuple[str, str]],
+    forms: dict[str, tuple[str, str]],
     title: str,
     console: Console,
     rows: str = "method",
 ) -> None:
-    columns = {"method": (rows, "{}")} | columns
-    names = [name for name in columns if name in table.columns]
-    judged = [n for n in names if _best(n) is not None and isinstance(table.columns[n], Tensor)]
-    best = {name: _best(name)(_finite(table.columns[name])) for name in judged}
-    out = RichTable(title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD)
-    for name in names:
-        justify: Any = "left" if name == "method" else "right"
-        out.add_column(columns[name][0], justify=justify, no_wrap=True)
-    texts = [_texts(table, name, columns[name][1]) for name in names]
-    for i in range(len(table)):
-        cells = [
-            f"[bold]{text[i]}[/bold]" if table.columns[name][i] == best.get(name) else text[i]
-            for name, text in zip(names, texts, strict=True)
-        ]
-        out.add_row(*cells)
-    console.print(out)
+    columns = {}
+    for name, (heading, form) in forms.items():
+        if name in table.columns:
+            values, texts = table.columns[name], _texts(table, name, form)
+            judge = _best(name) if isinstance(values, Tensor) else None
+            best = None if judge is None else judge(_finite(values))
+            columns[heading] = [
+                Text(text, style="bold" if best is not None and value == best else "")
+                for text, value in zip(texts, _plain(values), strict=True)
+            ]
+    print_table(columns, console, rows=rows, labels=table.method, title=title)
+
+
+def print_table(
+    columns: Mapping[str, Sequence[str | Text]],
+    console: Console,
+    *,
+    rows: str,
+    labels: Sequence[str],
+    title: str = "",
+) -> None:
+    """Columns by heading, a row a label: in as many tables as the width needs, so that no number is
+    cut; on a terminal that has no room for one column, a block a row.
+
+    >>> from lowland.cli.console import Terminal
+    >>> print_table({"NLL": ["0.1234"]}, Terminal(width=12), rows="method", labels=["SWAG"])
+    SWAG
+      NLL: 0.1234
+    """
+    labels = [visible(label) for label in labels]
+    widths = {
+        heading: max(cell_len(str(text)) for text in [heading, *texts]) + _GAP
+        for heading, texts in columns.items()
+    }
+    most = console.width - max(map(cell_len, [*labels, rows])) - _GAP - 2
+    if max(widths.values(), default=0) > most:
+        _blocks(columns, console, labels, title)
+        return
+    groups: list[list[str]] = []
+    room = 0
+    for heading, width in widths.items():
+        if room < width or not groups:
+            groups.append([])
+            room = most
+        groups[-1].append(heading)
+        room -= width
+    for i, group in enumerate(groups):
+        above = title if i == 0 else None
+        out = RichTable(title=above or None, title_justify="left", box=SIMPLE_HEAD)
+        out.add_column(rows, no_wrap=True)
+        for heading in group:
+            out.add_column(heading, justify="right", no_wrap=True)
+        for label, *texts in zip(labels, *(columns[heading] for heading in group), strict=True):
+            out.add_row(label, *texts)
+        console.print(out)
+
+
+def _blocks(
+    columns: Mapping[str, Sequence[str | Text]],
+    console: Console,
+    labels: Sequence[str],
+    title: str,
+) -> None:
+    if title:
+        say(console, title)
+    for i, label in enumerate(labels):
+        say(console, label)
+        for heading, texts in columns.items():
+            say(console, f"  {heading}: {texts[i]}")
 
 
 def _best(name: str) -> Any:

@@ -14,9 +14,10 @@ from torch import Tensor
 from lowland import plots
 from lowland.cli.averages import predicted, row
 from lowland.cli.config import Growing, check_growing
+from lowland.cli.console import Terminal, say
 from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
-from lowland.cli.show import Bars, say, show_figures
+from lowland.cli.show import Bars, show_figures
 from lowland.cli.simplexes import COMPLEX, Simplexes, grown, kept
 from lowland.cli.trust import Trust
 from lowland.core import Point
@@ -138,7 +139,7 @@ def execute(
     align: bool = False,
 ) -> dict[str, Barycentric]:
     """Does what `lowland simplex` does."""
-    console = Console()
+    console = Terminal()
     if connectors:  # bad ones are told before anything is written
         SimplicialComplex.connecting(stage.weights())
     for mode in stage.weights():

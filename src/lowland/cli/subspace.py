@@ -15,9 +15,10 @@ from lowland.cli import subspaces
 from lowland.cli.averages import predicted, row
 from lowland.cli.config import Inference, check_inference, read_value
 from lowland.cli.connection import Connection
+from lowland.cli.console import Terminal, say
 from lowland.cli.folder import locked
 from lowland.cli.opened import open_runs
-from lowland.cli.show import Bars, say, show_figures
+from lowland.cli.show import Bars, show_figures
 from lowland.cli.subspaces import Subspaces
 from lowland.cli.trust import Trust
 from lowland.core.threads import using_threads
@@ -130,7 +131,7 @@ def execute(
     seed: int,
 ) -> Chain:
     """Does what `lowland subspace` does."""
-    console = Console()
+    console = Terminal()
     store = _walk(stage, walk) if asked.kind == "pca" else None
     weights = stage.weights()
     # before the folder is taken: nothing else would fit it then
