@@ -191,8 +191,8 @@ def test_class_dim_where_there_is_no_choice():
     assert task.probs(torch.zeros(4)).shape == task.probs(torch.zeros(4, 1)).shape == (4, 2)
     with pytest.raises(ll.DataError, match=r"class_dim=2: outputs .* have no such axis"):
         ll.Classification(class_dim=2).nll(logits, labels)
-    for wrong in (0, "last", True, 1.0):
-        with pytest.raises(ll.ConfigError, match="class_dim: expected an axis"):
+    for wrong in (0, "last", 1.5):
+        with pytest.raises(ll.ConfigError, match="class_dim: expected"):
             ll.Classification(class_dim=wrong)
 
 
