@@ -494,3 +494,24 @@ def test_weights_of_the_older_hook_are_recomputed_too():
         a[0].value_and_grad(1.2 * a[1]), b[0].value_and_grad(1.2 * b[1]), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_statistics_of_ones_own_of_a_model_that_differentiates():
+    class Centred(Residual):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mu", torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                self.mu.lerp_(x.detach().mean(0), 1.0)
+            return super().forward(x - self.mu)
+
+    torch.manual_seed(0)
+    data, task = wave(), ll.Regression(noise_variance=1.0)
+    surface = ll.LossSurface(Centred().double(), task, data, reestimate="mu")
+    w = surface.layout.flatten(Centred().double())
+    found = surface.refresh(w)["mu"]
+    assert not found.requires_grad
+    torch.testing.assert_close(found, data[-1][0].mean(0))
+    assert bool(torch.isfinite(surface(w)))

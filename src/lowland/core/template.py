@@ -16,7 +16,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from lowland import checks
 from lowland.core import batchnorm as bn
 from lowland.core import spectral
-from lowland.core.autograd import ForwardPass
+from lowland.core.autograd import ForwardPass, value_of
 from lowland.core.buffers import Buffers
 from lowland.core.call import call
 from lowland.core.data import map_tensors, tensors
@@ -133,16 +133,20 @@ class Template:
         """The buffers `names` after a pass over batches with the modules that hold them in
         training mode, and layers with statistics normalising by the batch."""
         places = {name: self.places[name][0] for name in names}
-        with self.lock, self.precision():
-            self._set_mode("batchnorm")
-            self._mode = ""  # more than the mode says is in training mode
-            for place in places.values():
-                self.module.get_submodule(place.rpartition(".")[0]).training = True
+
+        def after_all() -> Buffers:
             with self._holding(self._values(parameters, buffers, "batchnorm")):
                 for args, kwargs, _ in batches:
                     call(self.module, args, kwargs)
                 slots = {name: self._slots[place] for name, place in places.items()}
                 return {name: slot[key].detach() for name, (slot, key) in slots.items()}
+
+        with self.lock, self.precision():
+            self._set_mode("batchnorm")
+            self._mode = ""  # more than the mode says is in training mode
+            for place in places.values():
+                self.module.get_submodule(place.rpartition(".")[0]).training = True
+            return value_of(after_all)
 
     @property
     def own_state(self) -> list[str]:
