@@ -97,6 +97,21 @@ def test_a_plane_holds_its_three_points_at_their_true_distances():
     assert ll.Plane(a, b, c).box(0.2) == ((-1, 1), (-1, 1))
 
 
+@pytest.mark.parametrize("off", [1e-4, 0.01, 0.1])
+def test_points_nearly_on_a_line_are_not_seen_in_a_stripe(off):
+    a, b, noise = vectors(3)
+    between = torch.lerp(a, b, 0.4) + off * noise
+    plane = ll.Plane.through(a, b, between)
+    (x0, x1), (y0, y1) = plane.box(0.2)
+    length = float(torch.dist(a, b))
+    assert (x0, x1) == pytest.approx((-0.2 * length, 1.2 * length), rel=1e-4)
+    assert y1 - y0 == pytest.approx(2 / 3 * (x1 - x0))
+    height = float(plane.marks[2, 1])
+    assert (y0 + y1) / 2 == pytest.approx(
+        height / 2, abs=1e-5 * length
+    )  # the marks stay in the middle
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-2])
 def test_three_points_on_a_line_make_no_plane(scale):
     """The third is rounded to float32, and so is nearly on the line, not on it."""

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from lowland.errors import ConfigError, DataError
+from lowland.evaluate import reliability as equal_bins
 from lowland.plots import reliability
 from lowland.plots.scales import TICKS, stretch, unstretch
 from lowland.records import Predictive, Reliability
@@ -67,15 +68,42 @@ def test_gaps_are_positive_where_the_model_is_too_sure():
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.25, 0, 0.05], atol=1e-6)
 
 
-def test_the_ticks_are_the_papers_and_evenly_spaced():
+def test_the_ticks_are_round_and_spread_high_confidences_out():
     ax = reliability(record((0.3, 0.998), (0.3, 0.9), (1, 1)), style="gap")
     labels = [label.get_text() for label in ax.get_xticklabels()]
-    assert labels == ["0.2", "0.759", "0.927", "0.978", "0.993", "0.998"]
-    np.testing.assert_allclose(ax.get_xticks(), [0.2, 0.759, 0.927, 0.978, 0.993, 0.998], atol=5e-4)
-    np.testing.assert_allclose(np.diff(stretch(TICKS)), 1.2)
+    assert labels == ["0.2", "0.5", "0.8", "0.9", "0.95", "0.98", "0.99", "0.995", "0.998"]
+    assert "−log(1 − confidence)" in ax.get_xlabel()
+    np.testing.assert_allclose(ax.get_xticks(), [float(label) for label in labels])
     np.testing.assert_allclose(unstretch(stretch(TICKS)), TICKS)
-    pixels = ax.transData.transform([(tick, 0) for tick in ax.get_xticks()])[:, 0]
-    np.testing.assert_allclose(np.diff(pixels), np.diff(pixels)[0])
+    pixels = ax.transData.transform([(x, 0) for x in (0.5, 0.75, 0.875, 0.9375)])[:, 0]
+    np.testing.assert_allclose(np.diff(pixels), np.diff(pixels)[0])  # halves of 1 - confidence
+
+
+@pytest.mark.parametrize("style", ["diagram", "gap"])
+@pytest.mark.parametrize("accuracy", [(NAN, 0.25, 0.5, 0.9), (NAN, 0.75, 0.9, 1.0)])
+def test_the_sides_say_what_they_are(style, accuracy):
+    ax = reliability(record(accuracy=accuracy), style=style)
+    at = {
+        text.get_text(): ax.transData.inverted().transform(
+            ax.transAxes.transform(text.get_position())
+        )
+        for text in ax.texts
+    }
+    assert set(at) == {"overconfident", "underconfident"}
+    for words, (x, y) in at.items():
+        over = y > 0 if style == "gap" else y < x  # below the diagonal
+        assert over == (words == "overconfident")
+        low, high = ax.get_ylim()
+        assert low < y < high
+
+
+def test_bins_of_equal_count_have_no_histogram():
+    probs = torch.linspace(0.5, 1, 100)
+    several = torch.stack([probs, 1 - probs], 1)
+    masses = equal_bins(several, torch.zeros(100, dtype=torch.int64), bins=5, equal="count")
+    gaps, *rest = reliability(masses).containers
+    assert not rest
+    np.testing.assert_allclose([b.get_y() for b in gaps], masses.confidence.numpy(), atol=1e-6)
 
 
 def test_the_size_of_a_point_follows_its_rows():

@@ -11,6 +11,8 @@ from lowland.errors import ConfigError
 from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
 from lowland.geometry.base import gathered, gathered_buffers
 
+_SQUARISH = 2 / 3  # of a box's longer side: what the shorter one is at least
+
 
 class Plane(Affine):
     r"""\(w(x, y) = \hat w + x\, u + y\, v\).
@@ -77,11 +79,21 @@ class Plane(Affine):
 
     def box(self, margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
         """((x0, x1), (y0, y1)) around the marks, wider to each side by `margin` of the larger of
-        their two extents; [-1, 1] twice where there is one mark alone."""
+        their two extents, the shorter side at least 2/3 of the longer one; [-1, 1] twice where
+        there is one mark alone.
+
+        Without a least height, three points that lie nearly on a line would be seen in a stripe.
+
+        >>> plane = Plane.through(*torch.tensor([[0.0, 0.0], [3.0, 0.0], [1.0, 0.0625]]))
+        >>> plane.box(0.0)
+        ((0.0, 3.0), (-0.96875, 1.03125))
+        """
         margin = checks.number("margin", margin, above=-0.5)  # where it is empty
         if len(self.marks) == 1:
             return (-1.0, 1.0), (-1.0, 1.0)
         low, high = self.marks.min(0).values, self.marks.max(0).values
-        more = margin * (high - low).max()
-        (x0, y0), (x1, y1) = (low - more).tolist(), (high + more).tolist()
+        middle, size = (low + high) / 2, (high - low) + 2 * margin * (high - low).max()
+        half = torch.maximum(size, _SQUARISH * size.max()) / 2
+        low, high = middle - half, middle + half
+        (x0, y0), (x1, y1) = low.tolist(), high.tolist()
         return (x0, x1), (y0, y1)

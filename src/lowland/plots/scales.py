@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 NEAREST = 1 - 1e-4  # confidences above it are drawn there: -log(1 - confidence) has no end
-TICKS = 1 - 0.8 * np.exp(-1.2 * np.arange(8))  # 0.2 0.759 0.927 0.978 0.993 0.998 0.9994 0.9998
+TICKS = np.array([0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998])
 
 
 def log_ticks(ax: Axes, which: str, values: np.ndarray) -> None:
@@ -27,12 +27,12 @@ def log_ticks(ax: Axes, which: str, values: np.ndarray) -> None:
 
 
 def confidence_ticks(ax: Axes, confidences: np.ndarray) -> None:
-    """Makes x -log(1 - confidence), with ticks in confidence where Maddox et al. 2019 have them."""
+    """Makes x -log(1 - confidence), as Maddox et al. 2019 do, with ticks at round confidences."""
     low = stretch(min(0.2, confidences.min(initial=1.0))) - 0.2
     high = stretch(max(0.93, confidences.max(initial=0.0))) + 0.2
     ticks = TICKS[(stretch(TICKS) > low) & (stretch(TICKS) < high)]
     ax.set_xscale("function", functions=(stretch, unstretch))
-    ax.set_xticks(ticks, [f"{tick:.{3 if tick < 0.999 else 4}f}".rstrip("0") for tick in ticks])
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.set_xlim(unstretch(low), unstretch(high))
 
 
