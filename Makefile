@@ -6,6 +6,9 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MORE  := $(VENV)/.integrations
 
+PIP   := $(BIN)/python -m pip install -c constraints.txt
+DEV   := .[plots,cli,dev]
+
 # The interpreter that makes the environment: PYTHON=python3.12 to choose another.
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
 # More arguments for pytest, mypy, the demo or a benchmark: make test ARGS="-k swag -x"
@@ -21,8 +24,14 @@ test soak integrations: export MPLBACKEND ?= Agg
 # laplace-torch and its backpack ask for torchvision, whose package does not import beside the CPU build
 # of torch, and use nothing of it: they come without what they ask for, which comes by name.
 define install_laplace
-$(1) -m pip install --quiet $(2) einconv einops linear_operator opt_einsum tqdm unfoldNd
-$(1) -m pip install --quiet $(2) --no-deps asdfghjkl backpack-for-pytorch curvlinops-for-pytorch laplace-torch
+$(1) einconv einops linear_operator opt_einsum tqdm unfoldNd \
+&& $(1) --no-deps asdfghjkl backpack-for-pytorch curvlinops-for-pytorch laplace-torch
+endef
+
+# A line for each step; what it prints is shown where it fails.
+define step
+@echo "setup: $(1)"
+@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; { $(2); } > "$$log" 2>&1 || { cat "$$log"; exit 1; }
 endef
 
 .PHONY: help setup demo test soak integrations lint format types docs docs-serve bench study-uci lock clean
@@ -33,15 +42,15 @@ help: ## show this list
 setup: $(STAMP) ## make .venv with everything for development, at the pinned versions
 
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[plots,cli,dev]"
-	$(call install_laplace,$(BIN)/python,-c constraints.txt)
+	$(call step,1 of 4: an environment in $(VENV),test -x $(BIN)/python || $(PYTHON) -m venv $(VENV))
+	$(call step,2 of 4: what builds the package,$(PIP) hatchling editables)
+	$(call step,3 of 4: torch and the other dependencies (some minutes),$(PIP) --no-build-isolation -e "$(DEV)")
+	$(call step,4 of 4: the baselines of comparisons,$(call install_laplace,$(PIP)))
 	@touch $@
 
 # The trainers are large, and only their own tests need them.
 $(MORE): $(STAMP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[integrations]"
+	$(call step,Lightning and transformers (some minutes),$(PIP) --no-build-isolation -e ".[integrations]")
 	@touch $@
 
 demo: setup ## run the demonstration on scikit-learn's digits
@@ -89,7 +98,7 @@ lock: ## resolve the newest versions in a fresh environment and rewrite constrai
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet torch==$(TORCH) hatchling editables
 	$(VENV)-lock/bin/python -m pip install --quiet --no-build-isolation torch==$(TORCH) -e ".[plots,cli,dev,integrations]"
-	$(call install_laplace,$(VENV)-lock/bin/python,torch==$(TORCH))
+	$(call install_laplace,$(VENV)-lock/bin/python -m pip install --quiet torch==$(TORCH))
 	$(VENV)-lock/bin/python -m pip freeze --all --exclude-editable | sed -E '/^pip==/d; s/\+[a-z0-9.]+$$//' > constraints.txt
 	rm -rf $(VENV)-lock
 
