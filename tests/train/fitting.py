@@ -14,6 +14,17 @@ def run_of(shape, surface, *, seed=0, strategy="accumulate", **options):
     return Along(shape, surface, data, common, strategy=strategy, **options)
 
 
+def losses_in_turn(surface, weights, batch):
+    """Losses of a batch in training mode at each of w, where a layer's own running mean goes on
+    from one to the next."""
+    state = {}
+    own = [name for name in surface.buffers if name == "0.mean"]
+    for w in weights:
+        yield surface.loss(w, batch, state, train=True)
+        if own:
+            state = surface.template.updated(own, surface.layout.materialise(w), state, [batch])
+
+
 def bowl():
     """L(w) = |w|² / 2 + a constant: mean over four rows of squares of 2 w_i / 2."""
     model = nn.Linear(4, 1, bias=False)

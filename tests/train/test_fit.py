@@ -11,7 +11,7 @@ import lowland as ll
 from lowland.errors import ConfigError, DataError, LayoutError, NonFiniteError
 from lowland.train.along import STRATA
 from tests.models import CASES, Case, blobs, conv_bn, every_case, images, mlp
-from tests.train.fitting import bowl, run_of
+from tests.train.fitting import bowl, losses_in_turn, run_of
 from tests.train.resuming import Boom, Count, watched
 
 
@@ -33,14 +33,10 @@ def bent(case: Case, surface: ll.LossSurface, kind=ll.Bezier, bends=2):
 
 def mixed_loss(curve, anchors, coords, surface, batch, decay):
     """E_t of loss and decay through an explicitly mixed model."""
-    total, state = 0, {}
-    own = [name for name in surface.buffers if name == "0.mean"]  # a layer's own running mean
-    for row in curve.coefficients(coords).to(anchors):
-        w = row @ anchors
-        total = total + surface.loss(w, batch, state, train=True) + decay / 2 * w.square().sum()
-        if own:
-            state = surface.template.updated(own, surface.layout.materialise(w), state, [batch])
-    return total / len(coords)
+    weights = [row @ anchors for row in curve.coefficients(coords).to(anchors)]
+    losses = losses_in_turn(surface, weights, batch)
+    each = [loss + decay / 2 * w.square().sum() for loss, w in zip(losses, weights, strict=True)]
+    return sum(each) / len(coords)
 
 
 @every_case

@@ -9,7 +9,7 @@ from torch import nn
 import lowland as ll
 from lowland.train.along import _seen
 from tests.models import CASES, every_case
-from tests.train.fitting import bowl, run_of
+from tests.train.fitting import bowl, losses_in_turn, run_of
 from tests.train.resuming import Boom, Count, watched
 
 
@@ -46,11 +46,10 @@ def test_gradients_are_autograds_through_an_explicitly_mixed_model(case):
     run.at(coords, batch, out=run.means)
     leaf = simplex.anchors.clone().requires_grad_()
     torch.manual_seed(7)
-    total = 0
-    for row in coords.to(leaf):
-        mixed = row @ leaf
-        total = total + surface.loss(mixed, batch, train=True) + 0.05 * mixed.square().sum()
-    (total / 2 - 0.3 * volume_of(leaf, simplex.cells).sum()).backward()
+    weights = [row @ leaf for row in coords.to(leaf)]
+    losses = losses_in_turn(surface, weights, batch)
+    decayed = [loss + 0.05 * w.square().sum() for loss, w in zip(losses, weights, strict=True)]
+    (sum(decayed) / 2 - 0.3 * volume_of(leaf, simplex.cells).sum()).backward()
     close = {"rtol": 2e-2, "atol": 2e-3} if case.name == "mixed" else {"rtol": 1e-4, "atol": 1e-5}
     assert torch.allclose(run.means, leaf.grad[1:], **close)
 
@@ -212,7 +211,7 @@ def test_what_has_no_volume_has_none_to_grow():
     w = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ll.ConfigError, match=r"Bezier.* has no volume; give a simplex"):
         ll.fit(ll.Bezier.between(*w[:2]), surface, epochs=1, log_volume=0.1)
-    with pytest.raises(ll.ConfigError, match="log_volume: expected a number from 0 on, got -1"):
+    with pytest.raises(ll.ConfigError, match="log_volume: expected a number of at least 0, got -1"):
         ll.fit(ll.Simplex(w).grow(), surface, epochs=1, log_volume=-1)
     with pytest.raises(ll.ConfigError, match=r"no free anchor.*grow\(\)"):
         ll.fit(ll.Simplex(w), surface, epochs=1)

@@ -73,7 +73,7 @@ def leading_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:  # (h, w) -> (h,),
     >>> float(u @ torch.diag(torch.tensor([1.0, 3.0])).double() @ v)
     3.0
     """
-    wide = matrix.detach().double()
+    wide = matrix.double()
     tall = wide.shape[0] > wide.shape[1]
     wide = wide.mT if tall else wide
     gram = wide @ wide.mT

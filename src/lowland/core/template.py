@@ -158,14 +158,22 @@ class Template:
         return bool(self._sites)
 
     def spectral_vectors(
-        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+        self,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        *,
+        differentiable: bool = False,
     ) -> Buffers:
-        """The vectors u and v of every spectral norm, of these weights: see `spectral`."""
+        """The vectors u and v of every spectral norm, of these weights: see `spectral`.
+
+        As constants: a first derivative has no part that goes through them, a second one has.
+        """
         if not self._sites:
             return {}
         short = clean_names(name for name, _ in self.module.named_buffers())
         out: Buffers = {}
-        with self.lock, torch.no_grad(), self._holding(self._values(parameters, buffers, "eval")):
+        values = self._values(parameters, buffers, "eval")
+        with self.lock, torch.set_grad_enabled(differentiable), self._holding(values):
             for site in self._sites:
                 vectors = spectral.leading_vectors(site.matrix())
                 for name, vector in zip((site.u, site.v), vectors, strict=True):

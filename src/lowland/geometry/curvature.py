@@ -118,7 +118,11 @@ def curvature(
             # fused attention has no second derivative
             with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _PlainWeightNorm():
                 leaf = point.weights.detach().clone().requires_grad_()
-                output = surface.forward(surface.layout.materialise(leaf), buffers, args, kwargs)
+                parameters = surface.layout.materialise(leaf)
+                vectors = surface.template.spectral_vectors(
+                    parameters, buffers, differentiable=kind == "hessian"
+                )
+                output = surface.forward(parameters, {**buffers, **vectors}, args, kwargs)
                 total += product(leaf, output, lambda f: _sum(surface, f, target), v)  # noqa: B023
         return total / items
 
