@@ -202,6 +202,15 @@ def ledger(settings=None, plan=None, chunk=None, **more):
     return lines(head | more, *([] if chunk is None else [chunk]))
 
 
+def several_disks(path):
+    """A zip archive whose end says that it is one part of many: `is_zipfile` raises."""
+    torch.save({"w": torch.ones(3)}, path)
+    end = bytearray(path.read_bytes())
+    place = end.rindex(b"PK\x06\x07")  # the locator of its end in ZIP64
+    end[place + 4] = 1
+    path.write_bytes(end)
+
+
 def sparse():
     return {"w": torch.eye(3).to_sparse()}
 
@@ -402,6 +411,7 @@ FORGED = {
         "a list": torch_file(lambda: [torch.ones(1)]),
         "a number": torch_file(lambda: 3),
         "keys that are numbers": torch_file(lambda: {3: 4}),
+        "an end on several disks": several_disks,
         "no file of torch": lambda path: path.write_bytes(b"\x80\x02" + bytes(50)),
     },
     "safetensors": {

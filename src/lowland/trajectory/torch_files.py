@@ -56,7 +56,10 @@ def read_torch(path: Path) -> Any:
         raise StoreError(f"{path}: no such file; check the path.")
     with open(path, "rb") as file:
         began = file.read(len(_ZIP))
-    mapped = zipfile.is_zipfile(path)
+    try:
+        mapped = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # an end that names several disks
+        mapped = False
     if not began or (began == _ZIP and not mapped):
         raise StoreError(
             f"{path}: the file is cut off ({path.stat().st_size} bytes are left); copy it again, "
