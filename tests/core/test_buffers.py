@@ -390,3 +390,35 @@ def test_frozen_parameters_that_are_not_the_surfaces_are_told(tmp_path):
             ll.predict(surface, one, samples=2)
     with pytest.warns(UserWarning, match="frozen parameters"):
         surface.evaluate(ll.Mixture([swag.posterior(), swag.posterior()]), samples=2)
+
+
+def features(seed: int) -> nn.Module:
+    """A head on frozen random features, drawn anew for each network."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(50, 9), nn.Tanh(), nn.Linear(9, 3))
+    net[1].requires_grad_(False)
+    return net
+
+
+@pytest.mark.parametrize("strategy", ["points", "batches", "vmap"])
+def test_networks_bring_the_frozen_parameters_in_which_they_differ(strategy):
+    nets = [features(seed) for seed in range(3)]
+    surface = ll.LossSurface(nets[0], ll.Classification(), images())
+    points = [surface.point(net) for net in nets]
+    assert not points[0].buffers
+    found = ll.predict(surface, ll.Ensemble(points), strategy=strategy, chunk=2).probs
+    x = torch.cat([x for x, _ in images()])
+    with torch.no_grad():
+        expected = torch.stack([net(x).softmax(1) for net in nets]).mean(0)
+    torch.testing.assert_close(found, expected)
+    frozen = ll.Ensemble(points).freeze(surface)
+    torch.testing.assert_close(ll.predict(surface, frozen, strategy=strategy).probs, expected)
+    # a shape through such networks is trained and evaluated on theirs
+    simplex = ll.Simplex([points[1]])
+    loss = float(surface(simplex.point([1.0])))
+    alone = ll.LossSurface(nets[1], ll.Classification(), images())
+    assert loss == pytest.approx(float(alone(points[1].weights)), rel=1e-6)
+    near = ll.Point(points[1].weights + 0.5, points[1].buffers)
+    curve = ll.fit(ll.Bezier.between(points[1], near), surface, epochs=2)
+    twin = ll.fit(ll.Bezier.between(points[1].weights, near.weights), alone, epochs=2)
+    torch.testing.assert_close(curve.anchors, twin.anchors)

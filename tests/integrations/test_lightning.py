@@ -218,7 +218,7 @@ def test_two_processes_collect_once_and_resume(tmp_path):
 def test_what_cannot_be_counted_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="not both"):
         CollectorCallback(every_steps=1, every_epochs=1)
-    with pytest.raises(ConfigError, match="interval: expected at least 1"):
+    with pytest.raises(ConfigError, match="interval: expected a whole number of at least 1"):
         CollectorCallback(every_steps=0)
     with pytest.raises(ConfigError, match="training has not begun"):
         _ = CollectorCallback().targets

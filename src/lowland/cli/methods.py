@@ -212,7 +212,12 @@ class Methods:
         with warnings.catch_warnings():
             # a short demo holds fewer iterates than the rank; the table says how many
             warnings.simplefilter("ignore")
-            return store.swag(rank=min(rank, len(store)) if rank else 0).posterior()
+            post = store.swag(rank=min(rank, len(store)) if rank else 0).posterior()
+        # what is frozen in this network may be other than in the surface's
+        known = self.folder.load_weights(f"swa-{number}", self.setup.layout).buffers or {}
+        frozen = {n: b for n, b in known.items() if n not in self.setup.surface.buffers}
+        post.buffers = (post.buffers or {}) | frozen
+        return post
 
     def _espro(self) -> Posterior:
         each = [Uniform(self.modes.shape(i)) for i in range(self.config.simplex.components)]

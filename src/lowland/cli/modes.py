@@ -92,10 +92,11 @@ class Modes:
         ]
         self._train(name, number, schedule, collectors, progress, ema=ema)
         model = self.setup.model(self.config.seed + number)  # for what is frozen in this network
-        surface = self.setup.surface
-        self._save(averages[0], model, surface.estimated(ema.point))
-        for one in averages[1:]:
-            self._save(one, model, surface.estimated(self.store(name).average()))
+        points = [ema.point, *(self.store(name).average() for _ in averages[1:])]
+        for one, point in zip(averages, points, strict=True):
+            buffers = (point.buffers or {}) | self.setup.surface.frozen_of(model)
+            point = self.setup.surface.estimated(Point(point.weights, buffers))
+            self._save(one, model, point)
 
     def cyclical(self, progress: Progress) -> None:
         """Cycles from the first iterate of walk 0 to the end of the same budget."""

@@ -91,6 +91,8 @@ class LossSurface:
         self.template = Template(model, device=device, autocast=autocast)
         self.device = self.template.device
         self.buffers = self.template.buffers
+        # what is no part of w: buffers, and frozen parameters
+        self.state = self.layout.state_of(self.template.module) | self.buffers
         self.has_data = loader is not None
         self.data = Rows(
             [] if loader is None else loader,
@@ -224,7 +226,7 @@ class LossSurface:
     def point(self, w: Tensor | Point | nn.Module) -> Point:
         """Weights on this surface's device, checked, with their buffers if they have any."""
         if isinstance(w, nn.Module):
-            w = Point(self.layout.flatten(w), buffers_of(w))
+            w = Point(self.layout.flatten(w), buffers_of(w) | self.frozen_of(w))
         point = w if isinstance(w, Point) else Point(w)
         self.layout.check(point.weights, flat=True)
         weights = point.weights.to(self.device)
@@ -233,13 +235,23 @@ class LossSurface:
             return Point(weights)
         return type(point)(weights, self.own_buffers(point.buffers))
 
+    def frozen_of(self, model: nn.Module) -> Buffers:
+        """Copies of the frozen parameters in which a model differs from the surface's, by name:
+        they travel with its buffers."""
+        theirs = self.layout.state_of(model)
+        return {
+            name: theirs[name].clone()
+            for name, ours in self.state.items()
+            if name not in self.buffers and not torch.equal(theirs[name].to(ours), ours)
+        }
+
     def own_buffers(self, buffers: Mapping[str, Tensor]) -> Buffers:
         """Those that are the model's, on its device, in its dtypes."""
         # checkpoints hold other tensors too: counters of wrappers, parameters that are no part of w
         own = {
-            name: buffer.to(self.device, self.buffers[name].dtype)
+            name: buffer.to(self.device, self.state[name].dtype)
             for name, buffer in buffers.items()
-            if name in self.buffers
+            if name in self.state
         }
         if self.buffers and buffers and not own:
             raise LayoutError(

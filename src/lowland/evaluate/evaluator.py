@@ -277,7 +277,7 @@ def _own_buffers(surface: LossSurface, group: Sequence[Point]) -> dict[str, Tens
 def _stack(surface: LossSurface, each: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     names = dict.fromkeys(name for buffers in each for name in buffers)
     return {
-        name: torch.stack([b[name] if name in b else surface.buffers[name] for b in each])
+        name: torch.stack([b[name] if name in b else surface.state[name] for b in each])
         for name in names
     }
 

@@ -88,7 +88,7 @@ def warn_of_frozen(surface: LossSurface, posterior: Posterior) -> None:
     """Warns where a posterior is of networks whose frozen parameters are not the surface's."""
     if not posterior.frozen:
         return
-    ours = surface.layout.state_of(surface.template.module)
+    ours = surface.state
     other = [
         n for n, sample in posterior.frozen.items() if n in ours and sample_of(ours[n]) != sample
     ]

@@ -122,7 +122,8 @@ class Along(Run):
         super().__init__(Anchors(shape), surface.task, data, options)
         self.flat = FlatModel(surface, compile=compile)
         if shape.buffers is not None:  # training begins with the mean of the anchors'
-            self._load_buffers(restack_buffers(torch.ones(1, len(shape.anchors)), shape.buffers))
+            mean = restack_buffers(torch.ones(1, len(shape.anchors)), shape.buffers)
+            self.flat.load_state({name: value[0] for name, value in mean.items()})
         self.drawn = 0  # coordinates so far
         self.typical = 0.0  # the running mean of the loss, where the distribution moves
         self.gradient = torch.empty_like(self.flat.weights)  # at one draw
@@ -369,11 +370,6 @@ class Along(Run):
                         raise
         self.typical = before
         return min(times, key=lambda name: times[name])
-
-    def _load_buffers(self, stacked: Mapping[str, Tensor]) -> None:  # (1, ...) each
-        for name, buffer in self.flat.buffers().items():
-            if name in stacked:
-                buffer.copy_(stacked[name][0])
 
     def buffers(self) -> Buffers | None:
         """The shape's buffers: training has changed those of the free anchors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class FlatModel:
                 self._apart.append((parameter, part))
         self._buffers = clean(dict(module.named_buffers()))
         self._sites = spectral.sites(module)
+        self._state = layout.state_of(module)
         # two fixed shapes, of a batch and of the last one of an epoch: code for any is slower
         self.module: Any = torch.compile(module, dynamic=False) if compile else module
 
@@ -111,6 +113,13 @@ class FlatModel:
     def buffers(self) -> dict[str, Tensor]:
         """The buffers by name, themselves and not copies: training may go on from them."""
         return self._buffers
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Writes buffers and frozen parameters, by name."""
+        for name, tensor in state.items():
+            if name in self._state:
+                self._state[name].copy_(tensor)
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """The parts of a flat vector (P,), one a parameter."""
