@@ -52,7 +52,7 @@ def test_weights_of_another_model_and_broken_ones_are_refused() -> None:
         ll.align(net, w, broken)
     with pytest.raises(ll.NonFiniteError, match="w0"):
         ll.align(net, broken, w)
-    with pytest.raises(ll.ConfigError, match="restarts >= 0"):
+    with pytest.raises(ll.ConfigError, match="restarts: expected a whole number of at least 0"):
         ll.align(net, w, w, restarts=-1)
     norms = conv_bn()
     point = noisy(norms)

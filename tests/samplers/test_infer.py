@@ -350,7 +350,7 @@ def test_the_log_posterior_on_a_plane():
         ({"prior_scale": 0.0}, "prior_scale"),
         ({"prior_scale": None}, "Gaussian prior"),
         ({"temperature": "tune"}, "validation"),
-        ({"temperature": [1.0, -1.0], "validation": []}, "all positive"),
+        ({"temperature": [1.0, -1.0], "validation": []}, "a number above 0, got -1"),
         ({"temperature": "low", "validation": []}, "expected numbers or 'tune'"),
         ({"chains": 0}, "chains"),
         ({"start": torch.zeros(3)}, "start"),

@@ -192,7 +192,9 @@ def test_checkpoints_are_written_when_it_is_time_to(
      (together, "epochs"), (together, "checkpoint_steps")],
 )  # fmt: skip
 def test_numbers_below_one_are_refused_by_name(tmp_path, train, name):
-    with pytest.raises(ll.ConfigError, match=f"{name}: expected at least 1, got 0"):
+    with pytest.raises(
+        ll.ConfigError, match=f"{name}: expected a whole number of at least 1, got 0"
+    ):
         train(tmp_path / "c", **{"epochs": 1} | {name: 0})
     assert not (tmp_path / "c").exists()
 

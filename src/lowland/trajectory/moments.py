@@ -281,7 +281,7 @@ class Moments(ABC):
                 state = _arranged(state, theirs, layout, path)
             loaded = cls(theirs if layout is None else layout, **settings)
             loaded.load_state_dict(state)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (ConfigError, KeyError, TypeError, RuntimeError) as error:
             raise StoreError(f"{path}: not a {cls.__name__} that can be read ({error}).") from error
         return loaded
 
