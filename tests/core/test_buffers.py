@@ -1,6 +1,7 @@
 """Buffers travel with the weights that they belong to: moments, shapes, posteriors, files."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -9,7 +10,17 @@ from torch import Tensor, nn
 import lowland as ll
 from lowland.core.buffers import BufferMean, interpolate_buffers, restack_buffers, stack_buffers
 from lowland.core.spectral import leading_vectors
-from tests.models import Normaliser, conv_bn, conv_in, images, settled, spectral, spectral_by_hook
+from tests.models import (
+    Normaliser,
+    blobs,
+    conv_bn,
+    conv_in,
+    images,
+    settled,
+    spectral,
+    spectral_by_hook,
+    weight_norm_by_hook,
+)
 
 
 def shifted(n: int = 64, shift: float = 100.0) -> tuple[Tensor, Tensor]:
@@ -215,12 +226,13 @@ def test_training_on_a_shape_trains_its_buffers():
 
 def test_buffers_between_anchors():
     bound = torch.tensor([-torch.inf])
-    one = {"v": torch.tensor([1.0]), "n": torch.tensor(1), "c": bound}
-    other = {"v": torch.tensor([3.0]), "n": torch.tensor(2), "c": bound}
+    one = {"v": torch.tensor([1.0]), "n": torch.tensor(1), "c": bound, "s": torch.tensor(1.0)}
+    other = {"v": torch.tensor([3.0]), "n": torch.tensor(2), "c": bound, "s": torch.tensor(3.0)}
     stacked = stack_buffers([one, other, None])
     assert stacked["c"].shape == (1, 1)  # a constant is held once
     at = interpolate_buffers(torch.tensor([[0.25, 0.75, 0.0], [3.0, -2.0, 0.0]]), stacked)
     assert at["v"].flatten().tolist() == [2.5, 1.0]
+    assert at["s"].tolist() == [2.5, 1.0]  # a scalar too
     assert at["n"].tolist() == [2, 1]
     assert at["c"].flatten().tolist() == [-torch.inf] * 2
     assert restack_buffers(torch.ones(2, 3), stacked)["c"].shape == (1, 1)
@@ -238,6 +250,22 @@ def test_leading_vectors_are_those_of_a_svd(shape):
     torch.testing.assert_close(u @ matrix.double() @ v, sigma, rtol=1e-4, atol=0)
     if max(shape) < 1024:
         torch.testing.assert_close(matrix.double() @ v, sigma * u, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("build", [spectral, spectral_by_hook, weight_norm_by_hook])
+def test_a_model_can_be_copied_after_weights_were_mapped_over(build):
+    """A hook's weight of a mapped call stayed on the module, and `fit` could not copy it."""
+    torch.manual_seed(0)
+    net = build()
+    x, y = blobs()[0] if build is weight_norm_by_hook else images()[0]
+    surface = ll.LossSurface(net, ll.Classification(), [(x, y)])
+    w = surface.layout.flatten(net)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*batching rule.*", category=UserWarning)
+        surface.evaluate(torch.stack([w, w + 0.1]), strategy="vmap", chunk=2)
+    copied = surface.template.trainable()
+    torch.testing.assert_close(surface.layout.flatten(copied), w)
+    assert copied(x).shape == (len(x), 3)
 
 
 @pytest.mark.parametrize("build", [spectral, spectral_by_hook])

@@ -30,6 +30,7 @@ from lowland.errors import ConfigError, LowlandError
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import layout_of
 from lowland.trajectory.kinds import require_whole
+from lowland.trajectory.moments import Moments
 
 _IN_MEMORY = 1 << 30  # bytes of SWAG's deviations; more of them are mapped to a file
 
@@ -196,15 +197,17 @@ def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -
     notes = {"rank": getattr(swa, "rank", None), "ema": what.ema, "where": what.where}
     notes["key"] = chosen.key
     output.record(**notes)
+    moments: list[Moments] = [swa] if ema is None else [swa, ema]
     with Bars(console) as bars:
-        moments = [swa] if ema is None else [swa, ema]
         traj.into(*moments, progress=bars.add("average"))
         rows = None if judge is None else judge.rows(traj, swa, ema, each=what.each, bars=bars)
-    fresh = None if judge is None else judge.surface.refresh(swa.mean)
+    if judge is not None:
+        for average in moments:
+            average.refresh(judge.surface)
 
-    def write(name: str, average: SWA | SWAG | EMA) -> Path:
-        buffers = fresh if judge is None or average is swa else judge.surface.refresh(average.mean)
-        return output.save(name, merged(layout, average.mean, last.tensors, buffers or {}))
+    def write(name: str, average: Moments) -> Path:
+        buffers = {} if judge is None else average.buffers or {}
+        return output.save(name, merged(layout, average.mean, last.tensors, buffers))
 
     output.clear()
     written = {"SWA": write("swa", swa)}
@@ -221,7 +224,7 @@ def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -
         console,
         f"Averaged {chosen.span()}: P = {layout.size:,} in {tensors_of(len(layout.names))}.",
     )
-    notes["tensors"] = report(last.outcomes(layout, fresh), console)
+    notes["tensors"] = report(last.outcomes(layout, None if judge is None else swa), console)
     output.record(**notes)
     for name, path in written.items():
         say(console, f"{name}: {path}")

@@ -146,22 +146,22 @@ def tensors_of(count: int) -> str:
 
 
 def merged(
-    layout: ParamLayout, w: Tensor, last: Mapping[str, Tensor], fresh: Mapping[str, Tensor]
+    layout: ParamLayout, w: Tensor, last: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """A checkpoint like the last one, with the averages and the buffers that belong to them.
 
-    `fresh`: buffers of the averaged model, where a model is at hand. Each tensor keeps the last
+    `buffers`: of the averaged model, where a model is at hand. Each tensor keeps the last
     checkpoint's dtype.
     """
     views = layout.unflatten(w)
     vectors: dict[str, Tensor] = {}
     for norm in spectral_norms(last):
         weight = views.get(layout.aliases.get(norm.weight, norm.weight))
-        if weight is not None and norm.u not in fresh:
+        if weight is not None and norm.u not in buffers:
             vectors |= singular_vectors(norm, weight, last)
     out = {}
     for name, tensor in last.items():
-        own = fresh.get(name, vectors.get(name, tensor))
+        own = buffers.get(name, vectors.get(name, tensor))
         value = views.get(layout.aliases.get(name, name), own)
         out[name] = value.to("cpu", tensor.dtype, copy=True)
     return out

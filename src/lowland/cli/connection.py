@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from lowland.cli.stage import Stage
 from lowland.core import Point
 from lowland.geometry import Bezier, Curve, Line, PolyChain
@@ -63,11 +61,11 @@ class Connection(Stage):
     def owns(cls, word: str) -> bool:
         return _WORD.fullmatch(word) is not None
 
-    def named(self) -> dict[str, Tensor | Point]:
+    def named(self) -> dict[str, Point]:
         """The ends w0 and w1; of the first curve bend, which is bend1 too, bend2, ...; of each
         curve the same behind its kind and a dot."""
         fitted = self._fitted()
-        named: dict[str, Tensor | Point] = dict(zip(("w0", "w1"), self.ends(), strict=True))
+        named: dict[str, Point] = dict(zip(("w0", "w1"), self.ends(), strict=True))
         for curve in list(fitted.values())[:1]:
             named |= _bends(curve)
         for kind, curve in fitted.items():
@@ -87,7 +85,7 @@ class Connection(Stage):
         return {kind: curve for kind, curve in self.curves().items() if kind != "line"}
 
 
-def _bends(curve: Curve) -> dict[str, Tensor]:
+def _bends(curve: Curve) -> dict[str, Point]:
     """Its free anchors by name."""
-    free = curve.anchors[1:-1]
+    free = [curve.anchor(i) for i in range(1, len(curve.anchors) - 1)]
     return {"bend": free[0]} | {f"bend{i}": w for i, w in enumerate(free, 1)}

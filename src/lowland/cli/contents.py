@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -13,9 +13,11 @@ from torch import Tensor
 from lowland.cli.console import say
 from lowland.core import ParamLayout
 from lowland.trajectory.kinds import Kind, kinds_of
+from lowland.trajectory.moments import Moments
 from lowland.trajectory.spectral import spectral_norms
 
 _SHOWN = 6  # names in a line; average.json has all
+_AVERAGED = (Kind.WEIGHT, Kind.STATISTICS, Kind.RANGES)  # floating-point buffers of a model
 _PARAMETERS = re.compile(r"weight|bias|lora_|original\d*$")  # in the last part of a name
 
 
@@ -52,18 +54,18 @@ class Contents:
         """The names of what is not averaged."""
         return [n for n in self.tensors if layout.aliases.get(n, n) not in layout.names]
 
-    def outcomes(
-        self, layout: ParamLayout, fresh: Collection[str] | None = None
-    ) -> Iterator[Outcome]:
+    def outcomes(self, layout: ParamLayout, average: Moments | None = None) -> Iterator[Outcome]:
         """What became of the tensors that are not averaged, and of those that might be buffers.
 
-        `fresh`: the buffers that a model has for the averaged weights; None: without a model.
+        `average`: with the buffers that a model has for it; None: without a model.
         """
+        fresh = set() if average is None else {*(average.statistics or {})}
+        means = set() if average is None else {*(average.buffers or {})} - fresh
         yield Outcome(
             "Quantised weights ({}) were averaged and are written in float32, without their scales",
             list(self.dequantized),
         )
-        if fresh is None:
+        if average is None:
             yield Outcome(
                 "Names that say neither weight nor bias ({}) were averaged all the same; leave "
                 "what is a buffer to the last checkpoint with --where, or name the model with "
@@ -78,12 +80,16 @@ class Contents:
             title, outcome = kind.title, kind.outcome
             if kind is Kind.WEIGHT:
                 title, outcome = "What --where leaves out", "is the last checkpoint's"
-                if fresh is not None:
-                    title = "Buffers, frozen parameters and what --where leaves out"
+                if average is not None:
+                    title = "Frozen parameters and what --where leaves out"
             names = [n for n in rest if kinds[n] is kind]
-            old = [n for n in names if n not in (fresh or ())]
+            new = [n for n in names if n in fresh]
+            averaged = [n for n in names if n in means and kind in _AVERAGED]
+            old = [n for n in names if n not in {*new, *averaged}]
             yield Outcome(f"{title} ({{}}) {outcome}", old)
-            new = [n for n in names if n in (fresh or ())]
+            title = "Buffers" if kind is Kind.WEIGHT else title
+            again = "; calibrate them again" if kind is Kind.RANGES else ""
+            yield Outcome(f"{title} ({{}}) were averaged, as the weights are{again}", averaged)
             yield Outcome(f"{title} were re-estimated for the averages ({{}})", new)
         yield Outcome("Entries that are no tensors ({}) were left out", list(self.extra))
         yield Outcome(

@@ -20,6 +20,7 @@ from lowland.cli.folder import RunFolder
 from lowland.cli.setup import Setup
 from lowland.cli.simplexes import grown, kept
 from lowland.core import Point
+from lowland.core.buffers import load_buffers
 from lowland.errors import StoreError
 from lowland.geometry import Simplex, Subspace
 from lowland.progress import Progress
@@ -219,7 +220,7 @@ class Modes:
         model = setup.model(config.seed + number)
         if start is not None:
             setup.layout.load_(model, start.weights)
-            model.load_state_dict(start.buffers or {}, strict=False)
+            load_buffers(model, start.buffers or {})
         train = config.train
 
         def optimizer(parameters: Any) -> Optimizer:

@@ -223,7 +223,7 @@ def _grown(
         """Figures of the test rows at random points of the simplex."""
         points: Any = Uniform(shape).points(asked.points)
         if all(len(cell) == 1 for cell in shape.cells):
-            points = iter(shape.anchors)
+            points = map(shape.anchor, range(len(shape.anchors)))
         table = setup.surface.evaluate(points, setup.test)
         found = {}
         for metric in ("nll", "error", "rmse"):

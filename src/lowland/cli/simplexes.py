@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lowland.cli.config import Growing
 from lowland.cli.setup import Setup
@@ -46,12 +45,12 @@ class Simplexes(Stage):
     def owns(cls, word: str) -> bool:
         return _WORD.fullmatch(word) is not None
 
-    def named(self) -> dict[str, Tensor | Point]:
+    def named(self) -> dict[str, Point]:
         """Vertices of the first simplex, or of the complex (its networks first): v0, v1, ...; of
         each simplex s0.v0, s0.v1, ..."""
-        named: dict[str, Tensor | Point] = {}
+        named: dict[str, Point] = {}
         for number, shape in self._numbered().items():
-            vertices = {f"v{i}": vertex for i, vertex in enumerate(shape.anchors)}
+            vertices = {f"v{i}": shape.anchor(i) for i in range(len(shape.anchors))}
             named |= vertices if number == 0 else {}
             named |= {f"s{number}.{name}": vertex for name, vertex in vertices.items()}
         return named

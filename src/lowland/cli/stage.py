@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
-from torch import Tensor
-
 from lowland.cli.folder import CONFIG, RunFolder, differences, versions
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.setup import Setup
@@ -170,7 +168,7 @@ class Stage(ABC):
         """Whether a name is one of those that `named` gives, whatever was made."""
 
     @abstractmethod
-    def named(self) -> dict[str, Tensor | Point]:
+    def named(self) -> dict[str, Point]:
         """Weights by the names that `--plane` knows."""
 
     @abstractmethod

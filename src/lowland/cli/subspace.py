@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
@@ -175,7 +176,7 @@ def execute(
             progress(1, 1)
             sub = stage.subspace()
             posts: dict[str, tuple[str, Posterior]] = {
-                "Centre": ("center", PointMass(sub.center)),
+                "Centre": ("center", PointMass(sub.point(torch.zeros(sub.k)))),
                 subspaces.title(asked): ("posterior", chain.posterior()),
             }
             preds = {

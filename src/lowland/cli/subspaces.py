@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lowland import plots
@@ -65,11 +66,11 @@ class Subspaces(Stage):
     def owns(cls, word: str) -> bool:
         return word in _AXES
 
-    def named(self) -> dict[str, Tensor | Point]:
+    def named(self) -> dict[str, Point]:
         """The centre, and a unit along the first two directions."""
         sub = self.subspace()
-        tips = {f"z{i + 1}": sub.center + row for i, row in enumerate(sub.basis[:2])}
-        return {"center": sub.center} | dict(tips)
+        tips = {f"z{i + 1}": sub.point(row) for i, row in enumerate(torch.eye(sub.k)[:2])}
+        return {"center": sub.point(torch.zeros(sub.k))} | tips
 
     def drawn(self, words: Sequence[str]) -> dict[str, Curve]:
         return {}

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lowland.core.layout import clean
+from lowland.core.layout import clean, named_parameters
 
 Buffers = dict[str, Tensor]
 _SAMPLE = 16  # values of a frozen parameter that are compared
@@ -30,6 +30,21 @@ def buffers_of(model: nn.Module) -> Buffers:
     ['num_batches_tracked', 'running_mean', 'running_var']
     """
     return clean({name: buffer.detach().clone() for name, buffer in model.named_buffers()})
+
+
+@torch.no_grad()
+def load_buffers(model: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    """Writes buffers, and the frozen parameters that travel with them, into a model, wrapped or
+    not: also buffers that a state dict leaves out.
+
+    >>> layer = nn.BatchNorm1d(1)
+    >>> load_buffers(layer, {"running_mean": torch.ones(1)})
+    >>> layer.running_mean
+    tensor([1.])
+    """
+    for name, tensor in (named_parameters(model) | clean(dict(model.named_buffers()))).items():
+        if name in buffers:
+            tensor.copy_(buffers[name])
 
 
 def sample_of(tensor: Tensor) -> list[float]:
@@ -144,7 +159,7 @@ def interpolate_buffers(coefficients: Tensor, stacked: Mapping[str, Tensor]) -> 
         here = shares.to(values.device)
         if values.is_floating_point():
             wide = values.double()
-            mixed = (here @ wide.flatten(1)).reshape(len(here), *values.shape[1:])
+            mixed = torch.tensordot(here, wide, dims=1)
             same = (wide == wide[:1]).all(0)  # infinities, and constants bit by bit
             out[name] = torch.where(same, wide[0], mixed).to(values.dtype)
         else:

@@ -92,6 +92,7 @@ class Template:
         self._writes = any(getattr(m, "max_norm", None) is not None for m in self.module.modules())
         self.places, self._unfilled = _places(self.module)
         self._slots = _slots(self.module)
+        self._computed = _computed(self.module)
         self._sites = spectral.sites(self.module)
         self.buffers: Buffers = clean({n: b.detach() for n, b in self.module.named_buffers()})
         self.module.requires_grad_(False)
@@ -223,6 +224,9 @@ class Template:
             if ours:  # the graph of a copy goes on to hold it
                 for (slot, key, _), mine in zip(filled, own, strict=True):
                     slot[key] = mine
+                # a hook's weight of this call, which vmap may have wrapped and nobody else can copy
+                for slot, key, mine in self._computed:
+                    slot[key] = mine
 
     def require_replayable(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Looks, once, whether the model writes into its inputs, which are held and seen again.
@@ -250,13 +254,14 @@ class Template:
         self._replayable = True
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = vars(self).items()
-        return {name: value for name, value in kept if name not in ("lock", "_slots", "_sites")}
+        left = ("lock", "_slots", "_sites", "_computed")
+        return {name: value for name, value in vars(self).items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.lock = threading.RLock()
         self._slots = _slots(self.module)
+        self._computed = _computed(self.module)
         self._sites = spectral.sites(self.module)
 
     def _by_input(self, mode: str) -> Mapping[str, nn.Module]:
@@ -334,6 +339,16 @@ def _slots(model: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
         for held in (module._parameters, module._buffers)
         for key in held
     }
+
+
+def _computed(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
+    """Tensors that hooks left as plain attributes of a module, such as weight norm's weight."""
+    return [
+        (vars(module), key, value)
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
 
 
 def _places(model: nn.Module) -> tuple[dict[str, tuple[str, ...]], list[str]]:

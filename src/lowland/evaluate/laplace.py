@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core import Classification, LossSurface, Point, Regression, Task
+from lowland.core.buffers import load_buffers
 from lowland.core.call import check_batch
 from lowland.core.data import Rows, seeded
 from lowland.core.template import private_copy
@@ -190,7 +191,7 @@ class _Network(nn.Module):
         super().__init__()
         self.net = private_copy(surface.template.module)
         surface.layout.load_(self.net, point.weights)
-        self.net.load_state_dict(surface.buffers_for(point, batchnorm), strict=False)
+        load_buffers(self.net, surface.buffers_for(point, batchnorm))
         self.net.requires_grad_(True)
         self.eval()
         self._task = surface.task

@@ -89,9 +89,9 @@ def warn_of_frozen(surface: LossSurface, posterior: Posterior) -> None:
     if not posterior.frozen:
         return
     ours = surface.state
-    other = [
-        n for n, sample in posterior.frozen.items() if n in ours and sample_of(ours[n]) != sample
-    ]
+    names = ours.keys() - surface.buffers.keys()
+    frozen = {n: sample for n, sample in posterior.frozen.items() if n in names}
+    other = [n for n, sample in frozen.items() if sample_of(ours[n]) != sample]
     if other:
         warnings.warn(
             f"frozen parameters of the averaged networks are not the surface's: {listed(other)}. "

@@ -20,6 +20,7 @@ from lowland.trajectory.spectral import axis_of, spectral_norms
 from lowland.trajectory.torch_files import Stored, read_torch, state_dict_of
 
 INDEX = ".index.json"
+_STAYS = (Kind.INTEGER, Kind.MASK, Kind.CONSTANT)  # buffers that hold for any weights
 # copies of the network that some trainers keep beside it; whole words, for "semantic" is none
 _COPIES = re.compile(
     r"(?<![a-z])(ema|teacher|shadow|averag(e|ed|ing)|swa|target|momentum)(?![a-z])", re.IGNORECASE
@@ -210,7 +211,10 @@ def layout_of(
         if wanted(norm.weight):
             axis_of(norm, tensors)  # before the work rather than after it
     require_whole({*seen.values(), *aliases}, kinds)
-    return ParamLayout.from_spec({"parameters": found, "aliases": aliases})
+    layout = ParamLayout.from_spec({"parameters": found, "aliases": aliases})
+    # what weights determine has no mean: a surface finds it anew, and refuses to go without
+    layout.buffer_names = frozenset(n for n, kind in kinds.items() if kind in _STAYS)
+    return layout
 
 
 def require_alike(

@@ -152,6 +152,11 @@ class Moments(ABC):
         return {**self._buffers.values(), **(self._statistics or {})} or None
 
     @property
+    def statistics(self) -> Buffers | None:
+        """Those of the buffers that `refresh` estimated for the mean."""
+        return self._statistics
+
+    @property
     def point(self) -> Point:
         """The mean with its buffers: what to build curves and planes through."""
         kind = Point if self._statistics is None else EstimatedPoint

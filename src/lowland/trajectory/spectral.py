@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lowland.core.spectral import leading_vectors
 from lowland.errors import LayoutError
 
 _PARAMETRIZED = re.compile(r"^(?P<list>(?:.*\.)?parametrizations\.[^.]+)\.(?P<place>\d+)\._u$")
@@ -67,12 +68,7 @@ def singular_vectors(
     >>> float(vectors[norm.u] @ w.double() @ vectors[norm.v])
     4.0
     """
-    matrix = _matrix(weight.double(), axis_of(norm, last))
-    wide = matrix.shape[0] <= matrix.shape[1]
-    side = matrix if wide else matrix.mT
-    first = torch.linalg.eigh(side @ side.mT).eigenvectors[:, -1]
-    second = torch.nn.functional.normalize(side.mT @ first, dim=0)
-    u, v = (first, second) if wide else (second, first)
+    u, v = leading_vectors(_matrix(weight, axis_of(norm, last)))
     sign = -1.0 if float(u @ last[norm.u].double()) < 0 else 1.0
     return {norm.u: sign * u, norm.v: sign * v}
 

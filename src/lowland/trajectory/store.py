@@ -406,8 +406,8 @@ class Trajectory:
             weights = self.layout.flatten(tensors)
         except LayoutError as error:
             raise LayoutError(f"{iterate.file}: {error}") from None
-        names = {*self.layout.names, *self.layout.aliases}
-        return Point(weights, {name: t for name, t in tensors.items() if name not in names})
+        rest, known = self.layout.state_of(tensors), self.layout.buffer_names
+        return Point(weights, {n: t for n, t in rest.items() if known is None or n in known})
 
     def _tensors(self, iterate: Iterate) -> dict[str, Tensor]:
         """A checkpoint under the layout's names, mapped into memory."""
