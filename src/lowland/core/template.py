@@ -149,6 +149,18 @@ class Template:
                 self.module.get_submodule(place.rpartition(".")[0]).training = True
             return value_of(after_all)
 
+    def state_that_training_moves(
+        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Any
+    ) -> list[str]:
+        """The floating-point buffers that passes over a batch in training mode change, of layers
+        with state of their own: what calls with many weights at once would lose."""
+        names = [n for n in self.own_state if self.buffers[n].is_floating_point()]
+        if not names:
+            return []
+        once = self.updated(names, parameters, buffers, [batch])
+        twice = self.updated(names, parameters, {**buffers, **once}, [batch])
+        return [name for name in names if not torch.equal(once[name], twice[name])]
+
     @property
     def own_state(self) -> list[str]:
         """The buffers that are no layer's statistics."""

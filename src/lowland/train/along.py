@@ -338,13 +338,7 @@ class Along(Run):
 
     def _require_no_state(self, parameters: Mapping[str, Tensor], batch: Any) -> None:
         """Raises `ConfigError` for layers whose running state each draw would change in turn."""
-        template = self.surface.template
-        names = [n for n in template.own_state if template.buffers[n].is_floating_point()]
-        if not names:
-            return
-        once = template.updated(names, parameters, {}, [batch])
-        twice = template.updated(names, parameters, once, [batch])
-        moved = [name for name in names if not torch.equal(once[name], twice[name])]
+        moved = self.surface.template.state_that_training_moves(parameters, {}, batch)
         if moved:
             raise ConfigError(
                 f"strategy: 'vmap' would lose what training writes to {listed(moved)}; leave "

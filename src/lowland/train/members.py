@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from lowland import checks
 from lowland.core import ParamLayout, Point, Task
 from lowland.core.autograd import mapping
-from lowland.core.layout import clean, named_parameters
+from lowland.core.buffers import load_buffers
+from lowland.core.data import move
+from lowland.core.layout import clean, listed, named_parameters
 from lowland.core.template import Template
 from lowland.errors import ConfigError, DataError, LayoutError
 from lowland.trajectory.moments import Moments
@@ -164,9 +166,27 @@ class Members(nn.Module):
         return Point(self.weights[m].detach(), buffers or None)
 
     def load_(self, model: nn.Module, m: int) -> nn.Module:
-        """Writes network m's trained weights into `model`, in place, and returns it."""
+        """Writes network m into `model`, in place, and returns it: its trained weights, and its
+        frozen parameters and buffers, but for BatchNorm statistics, which are not tracked."""
         m = checks.whole("m", m, least=0, most=len(self) - 1)
-        return self.layout.load_(model, self.weights[m])
+        load_buffers(self.layout.load_(model, self.weights[m]), self._rest_of(m))
+        return model
+
+    def require_no_state(self, task: Task, batch: Any) -> None:
+        """Raises `ConfigError` for layers whose running state training side by side would lose."""
+        parts = task.parts(move(batch, self.weights.device))
+        rest = self._rest_of(0)
+        parameters = {n: t for n, t in rest.items() if n not in self.template.buffers}
+        parameters |= self.layout.unflatten(self.weights[0].detach())
+        moved = self.template.state_that_training_moves(parameters, rest, parts)
+        if moved:
+            raise ConfigError(
+                f"training changes {listed(moved)}, which networks side by side would lose; train "
+                "them one by one, with ll.sgd."
+            )
+
+    def _rest_of(self, m: int) -> dict[str, Tensor]:
+        return {**self.shared, **{name: tensor[m] for name, tensor in self.own.items()}}
 
     def split(self, moments: Moments) -> list[Any]:
         """The moments of each network, views of those of all.

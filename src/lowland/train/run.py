@@ -40,7 +40,7 @@ class Done(TypedDict):
     epoch: int
     batch: int
     step: int
-    columns: dict[str, list[Any]]
+    columns: dict[str, list[Any] | Tensor]  # of networks side by side: (epochs, M)
     partial: dict[str, Any]
 
 

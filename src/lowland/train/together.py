@@ -50,7 +50,8 @@ def sgd_members(
     where `sgd` would take it, to rounding: with its own weights, rows and order of batches. For
     networks whose steps take less time than launching their operations; on a CPU one thread is
     fastest (`torch.set_num_threads(1)`). Dropout draws other noise than `sgd` does; BatchNorm
-    normalises by the batch and keeps no statistics, which are refreshed afterwards.
+    normalises by the batch and keeps no statistics, which are refreshed afterwards. Layers that
+    keep statistics of their own, and spectral norm, are refused.
 
     Args:
         members: what to train, in place. task: the likelihood.
@@ -106,6 +107,7 @@ def sgd_members(
             "the rows that fill up the last batch; use drop_last=True, or splits of as many rows."
         )
     task = task.for_model(members.template.module)
+    members.require_no_state(task, next(iter(data[0].epoch(0))))
     run = _Together(members, task, stack, options, diverged=diverged)
     run.to_the_end(progress)
     return run.logs()
