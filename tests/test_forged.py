@@ -511,6 +511,17 @@ def test_what_is_whole_is_read(tmp_path, kind):
     READERS[kind](whole(kind, tmp_path))
 
 
+def test_a_user_names_files_as_they_like(tmp_path):
+    path = tmp_path / "scan of 12:30.journal"
+    ledger(chunk={"points": [0], "names": ["a"], "values": [[0.5]]})(path)
+    link = tmp_path / "link"
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to(path.rename(tmp_path / "elsewhere" / path.name))
+    for name in (link, tmp_path / "elsewhere" / path.name):
+        book = Ledger(name, {"a": 1})
+        assert book.replay([0]) == [{"a": 0.5}]
+
+
 def shapes():
     """A shape of every class, with all that its methods set."""
     g = torch.Generator().manual_seed(0)

@@ -122,6 +122,7 @@ class Trajectory:
         journal = path / JOURNAL
         if not journal.is_file():
             raise StoreError(f"{path} is not a trajectory: {JOURNAL} is missing; check the path.")
+        require_inside(path, JOURNAL)
         read = read_journal(journal, form=FORMAT, header=Header, entry=Entry)
         spec = read.header["layout"]
         store = cls(path, ParamLayout.from_spec(spec, source=f"{journal}: line 1"), [])
