@@ -538,3 +538,18 @@ CASES = [
 ]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def nearby(w: Tensor, seed: int = 1) -> Tensor:
+    """Weights not far away."""
+    noise = torch.randn(len(w), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (w.double() + 0.1 * noise).to(w.dtype)
+
+
+@torch.no_grad()
+def with_other_buffers(model: nn.Module, by: float = 1.5) -> nn.Module:
+    """The model, its floating-point buffers multiplied: those of another network."""
+    for buffer in model.buffers():
+        if buffer.is_floating_point() and buffer.grad_fn is None:
+            buffer.mul_(by)
+    return model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import lowland as ll
-from tests.models import CASES, Case, every_case, settled
+from tests.models import CASES, Case, every_case, nearby, settled
 
 
 def frozen_in_time(model: nn.Module) -> dict:
@@ -78,11 +78,6 @@ def mapped(case: Case, function, stack: Tensor) -> Tensor:
         if case.unbatched:
             warnings.filterwarnings("ignore", message=".*batching rule.*", category=UserWarning)
         return torch.func.vmap(function)(stack)
-
-
-def nearby(w: Tensor, seed: int = 1) -> Tensor:
-    noise = torch.randn(len(w), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (w.double() + 0.1 * noise).to(w.dtype)
 
 
 @every_case

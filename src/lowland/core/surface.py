@@ -33,8 +33,9 @@ class LossSurface:
     The model is a template: a private copy of its structure is called with other weights, as
     `torch.func.functional_call` does, and the model that was passed in is never changed. Parameters
     that are frozen or left out by `where` keep the values they have now. Buffers travel with
-    weights that come as a `Point`, a model, or a posterior made of models (see `buffers`); other
-    weights take the model's as they are now.
+    weights that come as a `Point` (`swa.point`, `surface.point(model)`) or in a posterior made of
+    models; a flat vector, such as `swa.mean`, takes the model's as they are now. The rule for each
+    kind of layer is in docs/ideas/batchnorm.md.
 
     Args:
         model: any module. task: the likelihood, such as `Classification()`.

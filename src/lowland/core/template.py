@@ -84,6 +84,7 @@ class Template:
         # what the user put into evaluation mode inside a model in training mode stays in it
         training = self.module.training
         self._always_eval = [m for m in self.module.modules() if training and not m.training]
+        self._moving: list[nn.Module] | None = None  # what training changes of, once known
         self._mode = ""
         self._replayable = False  # whether that is known
         # the module has one mode and one set of hooks at a time: threads take turns
@@ -111,7 +112,7 @@ class Template:
 
         `mode`: "eval", "train"; "batchnorm": layers with statistics normalise by the batch, all
         else as in evaluation; "statistics": InstanceNorm layers alone do; or the counterpart
-        "dropout": all as in training but layers with running statistics, which use them.
+        "dropout": all as in training but layers with running state, which leave it as it is.
         """
         if mode == "statistics" and not self._instance:
             mode = "eval"
@@ -121,6 +122,10 @@ class Template:
                 return call(module, args, kwargs)
 
         with self.lock:
+            if mode == "dropout" and self._moving is None:
+                names = self.state_that_training_moves(parameters, buffers, (args, kwargs, None))
+                places = (self.places[name][0].rpartition(".")[0] for name in names)
+                self._moving = [self.module.get_submodule(place) for place in places]
             self._set_mode(mode)
             return self.forward(run, args, kwargs, mode=mode)
 
@@ -294,6 +299,8 @@ class Template:
             for module in self.module.modules():
                 if isinstance(module, _NormBase):
                     module.training = False
+            for module in self._moving or ():
+                module.training = False
         self._mode = mode
 
     def trainable(self) -> nn.Module:
