@@ -2,6 +2,8 @@
 
 import sys
 
+STOPPED = 130  # what shells give for Ctrl-C
+
 
 def main() -> None:
     """The command line; Ctrl-C ends it in one line, also while torch is imported."""
@@ -16,4 +18,4 @@ def main() -> None:
 def stopped() -> None:
     """Ends the process as shells end what Ctrl-C stopped."""
     print("\nlowland: stopped; run the same command again to go on.", file=sys.stderr)
-    sys.exit(130)
+    sys.exit(STOPPED)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from lowland.errors import LowlandError
 from lowland.memory import keep_freed_memory
-from lowland_command import stopped
+from lowland_command import STOPPED, stopped
 
 
 def main() -> None:
@@ -24,6 +24,8 @@ def main() -> None:
     keep_freed_memory()
     try:
         code = typer.main.get_command(app).main(prog_name="lowland", standalone_mode=False) or 0
+        if code == STOPPED:  # what typer makes of Ctrl-C
+            stopped()
     except LowlandError as error:
         complain(str(error))
         code = 2
