@@ -143,7 +143,7 @@ def test_fewer_lines_and_another_target():
     assert texts == ["2 draws", "average ± 2 sd", "data"]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), record.draws[0, :, 1])
     assert ax.get_ylabel() == "target 1"
-    with pytest.raises(ConfigError, match="target: expected 0 to 1, got 2"):
+    with pytest.raises(ConfigError, match="target: expected a whole number from 0 to 1, got 2"):
         functions(record, target=2)
 
 
@@ -167,7 +167,7 @@ def test_the_band_is_as_wide_as_asked_with_the_noise_or_without():
     no_noise = FunctionsResult(X, record.draws, record.mean, task="regression")
     assert not functions(no_noise).collections
     assert functions(no_noise, noise=False).collections
-    with pytest.raises(ConfigError, match="sigmas: expected a positive number"):
+    with pytest.raises(ConfigError, match="sigmas: expected a number above 0"):
         functions(record, sigmas=0)
 
 

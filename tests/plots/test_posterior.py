@@ -213,7 +213,7 @@ def test_what_is_no_plane_of_a_density_is_refused():
     with pytest.raises(DataError, match="no finite values"):
         posterior(plane(lambda x, y: math.nan * (x + y)))
     for options in ({"temperature": 0.0}, {"sigmas": -1.0}):
-        with pytest.raises(ConfigError, match="expected positive numbers"):
+        with pytest.raises(ConfigError, match="(temperature|sigmas): expected a number above 0"):
             posterior(plane(), **options)
 
 
@@ -225,5 +225,5 @@ def test_coordinates_that_are_not_there_are_refused():
         posterior(plane(), chain=one)
     with pytest.raises(ConfigError, match="VI: the plane is of coordinates 0 and 5"):
         posterior(plane(), gaussians={"VI": (torch.zeros(2), torch.eye(2))}, coordinates=(0, 5))
-    with pytest.raises(ConfigError, match="dots: expected at least 1, got 0"):
+    with pytest.raises(ConfigError, match="dots: expected a whole number of at least 1, got 0"):
         posterior(plane(), chain=chains(), dots=0)

@@ -109,7 +109,7 @@ def test_what_has_no_ranks_is_refused(monkeypatch):
         rank(chains(1))
     with pytest.raises(DataError, match="as many draws a chain as bins, 20, got 10"):
         rank(chains(draws=10))
-    with pytest.raises(ConfigError, match="expected at least 1, got 20 and 0"):
+    with pytest.raises(ConfigError, match="thin: expected a whole number of at least 1, got 0"):
         rank(chains(), thin=0)
     record = chains()
     record.coords[0, 0, 0] = math.nan

@@ -373,7 +373,7 @@ def test_what_cannot_be_drawn_is_refused():
         surface(bowl(), vmax=0.05)
     with pytest.raises(ConfigError, match=r"cmap: .*got 'blues and greens'"):
         surface(bowl(), cmap="blues and greens")
-    with pytest.raises(ConfigError, match="bands: expected at least 1"):
+    with pytest.raises(ConfigError, match="bands: expected a whole number of at least 1"):
         surface(bowl(), bands=0)
     with pytest.raises(ConfigError, match="'log' needs positive values"):
         surface(bowl(BOWL - 0.1), scale="log")

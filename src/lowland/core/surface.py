@@ -44,7 +44,8 @@ class LossSurface:
             weights that come with their statistics, see `Posterior.freeze`.
         where: which parameters are part of w, see `ParamLayout`.
         device: where to compute; None: where the model is.
-        autocast: True or a dtype for `torch.autocast`; None: the model's own dtype.
+        autocast: True, or a half-precision dtype or its name, such as "bfloat16"; None: the model's
+            own dtype.
         bn_loader: rows for BatchNorm statistics, without augmentation; None: those of `loader`.
         bn_rows: how many of them; they are read once and held.
         reestimate: further buffers that are statistics of the data, of layers of your own: a

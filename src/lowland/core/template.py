@@ -49,7 +49,8 @@ class Template:
 
     Args:
         model: any module. device: where to compute; None: where the model is.
-        autocast: True or a dtype for `torch.autocast`; None: the model's own dtype.
+        autocast: True, or a half-precision dtype or its name, such as "bfloat16"; None: the model's
+            own dtype.
 
     Attributes:
         buffers: the model's, as they were. layers: those that keep statistics of their inputs,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowland import checks
 from lowland.errors import ConfigError, DataError
 from lowland.plots.overlays import letters_across, make_room, words_below
 from lowland.plots.panels import panels
@@ -71,8 +72,7 @@ def functions(
     records = named(record)
     lines = all(one.task == "regression" and one.inputs.shape[1] == 1 for one in records.values())
     if lines:
-        if not sigmas > 0:
-            raise ConfigError(f"sigmas: expected a positive number, got {sigmas}.")
+        sigmas = checks.number("sigmas", sigmas, above=0)
         band = _Band(drawn, target, sigmas, noise)
         if isinstance(record, Mapping):
             return _row(records, band, ax=ax)
@@ -145,9 +145,8 @@ def _row(records: Mapping[str, FunctionsResult], band: _Band, *, ax: Axes | None
 
 def _one(ax: Axes, record: FunctionsResult, band: _Band) -> None:
     """One record's lines, band and dots."""
-    outputs, target = record.mean.shape[1], band.target
-    if not 0 <= target < outputs:
-        raise ConfigError(f"target: expected 0 to {outputs - 1}, got {target}.")
+    outputs = record.mean.shape[1]
+    target = checks.whole("target", band.target, least=0, most=outputs - 1)
     x = numbers(record.inputs)[:, 0]
     order = np.argsort(x, kind="stable")
     x, draws = x[order], numbers(record.draws)[:, order, target]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.errors import ConfigError, DataError
 from lowland.plots.labels import mark_labels
 from lowland.plots.overlays import (
@@ -86,10 +87,8 @@ def posterior(
     values = figure_of(record, figure)
     if record.y is None:
         raise ConfigError("posterior: expected a plane, got a line; draw it with record.plot().")
-    if not temperature > 0 or not sigmas > 0:
-        raise ConfigError(
-            f"temperature, sigmas: expected positive numbers, got {temperature} and {sigmas}."
-        )
+    temperature = checks.number("temperature", temperature, above=0)
+    sigmas = checks.number("sigmas", sigmas, above=0)
     i, j = _pair(record, coordinates)
     shaded, drop = _shading(values / temperature, figure, cmap)
     shades = masked(drop, shaded)
@@ -199,8 +198,7 @@ def _dots(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws (q, 2), evenly taken from all chains, and the dots' areas (q,)."""
     _require(name, chain.coords.shape[-1], pair)
-    if count < 1:
-        raise ConfigError(f"dots: expected at least 1, got {count}.")
+    count = checks.whole("dots", count, least=1)
     xy = numbers(chain.draws[:, list(pair)])
     base = 10.0
     if chain.log_weights is None:

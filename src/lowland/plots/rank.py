@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lowland import checks
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.plots.overlays import letters_across, make_room, words_below
 from lowland.plots.style import MUTED, PALETTE, canvas
@@ -56,8 +57,7 @@ def rank(
         raise ConfigError(
             "rank: expected a sampler's chains, got draws with weights; look at record.plot()."
         )
-    if bins < 1 or thin < 1:
-        raise ConfigError(f"bins, thin: expected at least 1, got {bins} and {thin}.")
+    bins, thin = checks.whole("bins", bins, least=1), checks.whole("thin", thin, least=1)
     values, name = values_of(record, coordinate)
     values = values[:, ::thin]
     chains, draws = values.shape

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lowland import checks
 from lowland.errors import ConfigError, DataError
 from lowland.plots.style import colours_of
 from lowland.records.shades import BANDS, classic_levels, classic_of, classic_shade
@@ -80,8 +81,7 @@ def shading(
     (array([1.   , 1.164, 5.   ]), True, array([0., 2.]))
     """
     require_scale(scale)
-    if bands < 1:
-        raise ConfigError(f"bands: expected at least 1, got {bands}.")
+    bands = checks.whole("bands", bands, least=1)
     finite = values[np.isfinite(values)]
     if not len(finite):
         raise DataError(f"{figure}: all values are NaN or infinite; scan closer to the networks.")

@@ -54,7 +54,7 @@ def sgd(
         collectors: see `Collector`; they are part of the checkpoint.
         validate: gives figures of the model after each epoch, for the log.
         device: where to train; None: where the model is.
-        autocast: True or a dtype for `torch.autocast`; float16 on a GPU scales the loss.
+        autocast: True, a dtype or its name for `torch.autocast`; float16 on a GPU scales the loss.
         channels_last: memory format of images and convolutions.
         accumulate: batches per optimizer step, whose gradient is the mean of theirs.
         clip: the largest norm of the gradient of what is optimised.
