@@ -213,7 +213,7 @@ def test_what_is_no_plane_of_a_density_is_refused():
     with pytest.raises(DataError, match="no finite values"):
         posterior(plane(lambda x, y: math.nan * (x + y)))
     for options in ({"temperature": 0.0}, {"sigmas": -1.0}):
-        with pytest.raises(ConfigError, match="(temperature|sigmas): expected a number above 0"):
+        with pytest.raises(ConfigError, match=r"(temperature|sigmas): expected a number above 0"):
             posterior(plane(), **options)
 
 
