@@ -41,7 +41,8 @@ def test_a_banana():
     density = Density(banana, 2)
     evidence = by_quadrature(Density(banana, 2))
     job = Job(chains=4, samples=500)
-    gaussian = Variational().run(density, job)
+    with pytest.warns(UserWarning, match="not near the posterior"):
+        gaussian = Variational().run(density, job)
     flow = Flow(layers=1, hidden=16).run(Density(banana, 2), job)
     error = flow.about["log_evidence_bound_se"]
     assert gaussian.log_evidence_bound < evidence - 0.2

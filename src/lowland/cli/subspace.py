@@ -236,7 +236,9 @@ def _say_chain(chain: Chain, console: Console) -> None:
     say(console, f"{temperature}; {how}.")
     if chain.log_evidence_bound is not None:  # of a fitted density, whose draws are independent
         khat = chain.about.get("khat")
-        told = "" if khat is None else f"; Pareto's k {khat:.2f}, up to 0.7 the fit is close"
+        told = (
+            "" if khat is None else f"; Pareto's k {khat:.2f}, above 0.7 weights cannot correct it"
+        )
         say(console, f"ELBO {chain.log_evidence_bound:.2f}{told}.")
     elif chain.log_weights is None and len(chain.coords) > 1:
         with suppress(LowlandError):  # without arviz-stats, of which was told before

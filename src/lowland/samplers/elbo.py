@@ -22,6 +22,7 @@ from lowland.progress import Report
 from lowland.records import Chain
 from lowland.samplers import base
 from lowland.samplers.density import Density
+from lowland.samplers.misfit import warn_unless_near
 
 Evaluate = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # (n, k), step -> (n,), (n, k)
 
@@ -251,8 +252,10 @@ def chain_of(
 ) -> Chain:
     """Independent draws of q, with the ELBO of others. Where p is 0 in places q is cut off there,
     so that its ELBO stays finite: E[log p - log q] + log(share of q that is left)."""
-    _, log_p, log_q, share = draws_of(family, density, evidence_draws, generator)
+    z, log_p, log_q, share = draws_of(family, density, evidence_draws, generator)
     gains = log_p - log_q
+    khat = khat_of(gains)
+    warn_unless_near(z, gains, khat, name)
     elbo = float(gains.mean()) + math.log(share)
     error = math.sqrt((float(gains.var()) + 1 - share) / len(gains))
     total = job.chains * job.samples
@@ -267,7 +270,7 @@ def chain_of(
         log_evidence_bound=elbo,
         about={
             "log_evidence_bound_se": error,
-            "khat": khat_of(gains),
+            "khat": khat,
             "share": share,
             "seed": job.seed,
             "seconds": seconds(),

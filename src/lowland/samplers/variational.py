@@ -90,8 +90,11 @@ class Variational(Fitted):
 
     The chain's `log_evidence_bound` is the ELBO. Its `about` has q's "mean" (k,) and "scale"
     (k, k), the Cholesky factor of its covariance; "elbo" (steps,), "steps", "converged"; and
-    "khat", which says how far q is from p: above 0.7 look at another sampler, or at "flow". Where
-    the density is 0 or not a number q is cut off; "share" is how much of it is left. The log
+    "khat": above 0.7 weights p / q cannot correct q's draws. Below it they can, though the draws
+    may still be off, so that weighted moments are compared with plain ones. A warning says where
+    either shows a misfit of more than the tails: look at another sampler, or at "flow". Neither
+    sees a part of p that q has no draws in. Where the density is 0 or not a number q is cut off;
+    "share" is how much of it is left. The log
     density of every draw is evaluated, on all data: take as many as are wanted, no more.
 
     Args:

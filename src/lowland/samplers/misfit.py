@@ -1,0 +1,67 @@
+"""Whether a fitted density q is near the posterior p, from draws of q and their ratios p / q."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+KHAT = 0.7  # above it ratios are too heavy-tailed for weights to correct q (Vehtari et al. 2024)
+_EFFECTIVE = 0.5  # share of the draws: where only the tails are too light, more are
+_MEAN, _SQUARE = 0.2, 0.5  # shifts that matter, in standard deviations of q and in its variances
+_ERRORS = 4.0  # standard errors by which a shift must exceed 0: of k coordinates the largest counts
+
+
+@torch.no_grad()
+def shifts(z: Tensor, log_ratios: Tensor) -> tuple[Tensor, Tensor]:  # (n, k), (n,) -> (2, k), both
+    r"""What importance weights change: \(E_p[x] - E_q[x]\) of each coordinate and of its square, in
+    q's standard deviations from q's mean, and the standard errors of that.
+
+    With \(w_i \propto p(z_i) / q(z_i)\) the difference is \(\sum_i (w_i - 1 / n)\, x_i\), whose
+    error is that of a ratio, by the delta method.
+
+    >>> z = torch.linspace(-3, 3, 601, dtype=torch.float64)[:, None]  # even, and p = q
+    >>> shifts(z, torch.zeros(601))[0].abs().max() < 1e-12
+    tensor(True)
+    >>> float(shifts(z, 0.5 * z[:, 0])[0][0]) > 0.5  # p lies to the right of q
+    True
+    """
+    n = len(z)
+    x = (z - z.mean(0)) / z.std(0).clamp_min(1e-300)
+    x = torch.stack([x, x.square()])  # (2, n, k)
+    w = log_ratios.double().softmax(0)[:, None]
+    plain, weighted = x.mean(1), (w * x).sum(1)
+    influence = n * w * (x - weighted[:, None]) - (x - plain[:, None])
+    return weighted - plain, influence.std(1) / n**0.5
+
+
+def warn_unless_near(z: Tensor, log_ratios: Tensor, khat: float | None, name: str) -> None:
+    """Warns where Pareto's k or the weighted moments say that q is not near p.
+
+    Neither sees where q has no draws: a mode or a narrow neck that q has never been in.
+    """
+    reasons = []
+    effective = float(1 / log_ratios.double().softmax(0).square().sum()) / len(z)
+    if khat is not None and khat > KHAT and effective < _EFFECTIVE:
+        reasons.append(
+            f"Pareto's k is {khat:.2f}, above {KHAT}, and importance weights leave "
+            f"{effective:.0%} of the draws effective"
+        )
+    change, error = shifts(z, log_ratios)
+    sure = change.abs() > _ERRORS * error
+    for what, bound, by, seen in zip(
+        ("mean", "mean square"), (_MEAN, _SQUARE), change.abs(), sure, strict=True
+    ):
+        if (by * seen).max() > bound:
+            at = int((by * seen).argmax())
+            reasons.append(
+                f"with importance weights the {what} of coordinate {at} moves by {by[at]:.2f} "
+                f"{'standard deviations' if what == 'mean' else 'variances'}"
+            )
+    if reasons:
+        warnings.warn(
+            f"{name}: the fitted density is not near the posterior ({'; '.join(reasons)}); compare "
+            "with sampler='nuts', fit a 'flow' of more layers, or change the coordinates.",
+            stacklevel=4,
+        )
