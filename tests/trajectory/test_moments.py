@@ -663,6 +663,43 @@ def test_peak_memory_is_that_of_the_moments(dtype, width):
     assert draws <= 1.1 * (held + size * 4) + room  # one draw at a time is the third
 
 
+PRIVATE = """
+import sys, torch
+from torch import nn
+from lowland import SWAG, ParamLayout
+
+def held(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name)) * 1024
+
+size, rank, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+model = nn.Linear(size, 1, bias=False)
+layout = ParamLayout(model)
+SWAG(layout, rank=2, deviations_dtype=torch.bfloat16).update(model)
+swag = SWAG(layout, rank=rank, deviations_dtype=torch.bfloat16, path=None if path == "-" else path)
+swag.update(model)
+before = held("VmRSS"), held("RssAnon")
+for _ in range(rank - 1):
+    swag.update(model)
+print(held("VmRSS") - before[0])
+print(held("RssAnon") - before[1])
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
+def test_a_path_holds_deviations_outside_of_the_processs_own_memory(tmp_path):
+    """Resident memory grows either way: pages of a mapped file count in it as long as there is
+    room. Private memory, which the system cannot take back, does not."""
+    size, rank = 2_000_000, 10
+    rows = size * 2 * (rank - 1)  # bfloat16
+    resident, private = peak_of(PRIVATE, size, rank, "-")
+    assert resident > 0.9 * rows
+    assert private > 0.9 * rows
+    resident, private = peak_of(PRIVATE, size, rank, tmp_path / "deviations")
+    assert resident > 0.5 * rows  # which is what `top` shows
+    assert private < 0.1 * rows
+
+
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_file_of_a_model_whose_parameters_come_in_another_order(rank, tmp_path):
     class Other(nn.Module):

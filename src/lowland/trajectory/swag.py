@@ -32,7 +32,10 @@ class SWAG(Moments):
         rank: deviations to keep, at least 2; 0 for SWAG-diagonal.
         deviations_dtype: of the deviations; bfloat16 halves the memory.
         device: where the moments live. path: a file that the deviations are mapped to instead of
-            memory, made anew; for models whose deviations do not fit.
+            memory, made anew; for models whose deviations do not fit. Resident memory (`top`'s RES)
+            still grows by a row an update, as pages of a mapped file count in it; the system
+            writes them to the file and takes them back when memory is short. Private memory
+            (RssAnon in /proc/PID/status) does not grow.
 
     Raises:
         ConfigError: rank 1 or negative. LowlandError: `posterior()` of fewer than two iterates.
