@@ -233,7 +233,9 @@ def test_baselines_and_pictures(compared):
     table = Table.load(out / "records" / "comparison.json")
     assert table.method[:3] == ["SGD", "SGD, tempered", "SWAG"]
     assert "No row for dropout: the network has no dropout." in stdout
-    assert row(table, "SGD")["accuracy"] == pytest.approx(row(table, "SGD, tempered")["accuracy"])
+    # but for rows whose classes tie, at the temperature of networks that know next to nothing
+    tempered = row(table, "SGD, tempered")["accuracy"]
+    assert row(table, "SGD")["accuracy"] == pytest.approx(tempered, abs=2e-3)
     names = {p.name for p in (out / "pictures").iterdir()}
     assert names == {"selective.png", "shift-nll.png", "shift-accuracy.png", "shift-ece.png"}
     for picture in (out / "pictures").iterdir():
@@ -439,20 +441,15 @@ def test_classes_that_a_run_has_not_seen(folder):
     assert auroc["digits 8, 9"] > auroc["digits"]  # of which most rows are its own
 
 
-@pytest.mark.parametrize(("seeds", "told"), [((0, 1), True), ((0, 2), False)])
-def test_runs_that_share_networks_are_told(folder, seeds, told):
+def test_runs_of_ensembles_alone(folder):
     few = {"methods": ["ensemble"], "ensemble": 2, "train": CONFIG["train"] | {"epochs": 1}}
-    runs = [folder / f"shared{seed}" for seed in seeds]
-    for seed, path in zip(seeds, runs, strict=True):
-        if not path.exists():
-            made(folder, path.name, f"seed={seed}", **few)
-    args = ("compare", *runs, "--kinds", "none", "--ood", "none", "--out", folder / "shared")
+    runs = [made(folder, f"ensemble{seed}", f"seed={seed}", **few) for seed in (0, 1)]
+    args = ("compare", *runs, "--kinds", "none", "--ood", "none", "--out", folder / "ensembles")
     code, stdout, err = lowland(*args)
     assert code == 0, err
     assert "No row for temperature: the run has no method sgd" in " ".join(stdout.split())
     code, _, err = lowland(*args, "--baselines", "temperature")  # not one that is left out silently
     assert (code, "--baselines temperature: the run has no method sgd" in err) == (2, True)
-    assert ("Seeds 0, 1 are nearer than the 2 networks" in stdout) is told
 
 
 def test_data_that_cannot_be_corrupted(folder):

@@ -12,7 +12,6 @@ from lowland import plots
 from lowland.cli.console import Terminal, say
 from lowland.cli.folder import locked, versions
 from lowland.cli.opened import Opened, open_runs
-from lowland.cli.over_runs import shared_networks
 from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.stored import write_yaml
@@ -132,7 +131,7 @@ def _require_ours(place: Path) -> None:
 def _judged(runs: list[Opened], begun: Predictions, console: Console) -> tuple[Summary, list[str]]:
     """Every method of every run, and what joins runs."""
     found: dict[str, list[Judged]] = {}
-    notes = dict.fromkeys(shared_networks([run.config for run in runs]))
+    notes: dict[str, None] = {}
     task, shifts = begun.task, begun.strange.shifts
     with Bars(console) as bars:
         for run in runs:

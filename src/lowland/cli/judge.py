@@ -33,7 +33,7 @@ class Judge:
 
     def __init__(self, config: Config, last: dict[str, Tensor], where: str | None) -> None:
         self.setup = Setup(config)
-        model = self.setup.model(config.seed)
+        model = self.setup.model(0)
         self.last = _load(model, last)
         self.surface = self.setup.surface_of(model, where=where)
         self.layout = self.surface.layout

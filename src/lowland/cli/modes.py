@@ -21,6 +21,7 @@ from lowland.cli.setup import Setup
 from lowland.cli.simplexes import grown, kept
 from lowland.core import Point
 from lowland.core.buffers import load_buffers
+from lowland.core.seeds import seed_for
 from lowland.errors import StoreError
 from lowland.geometry import Simplex, Subspace
 from lowland.progress import Progress
@@ -92,7 +93,7 @@ class Modes:
             Collector(ema, when=Every(1)),
         ]
         self._train(name, number, schedule, collectors, progress, ema=ema)
-        model = self.setup.model(self.config.seed + number)  # for what is frozen in this network
+        model = self.setup.model(number)  # for what is frozen in this network
         points = [ema.point, *(self.store(name).average() for _ in averages[1:])]
         for one, point in zip(averages, points, strict=True):
             buffers = (point.buffers or {}) | self.setup.surface.frozen_of(model)
@@ -125,7 +126,7 @@ class Modes:
             self.setup,
             [self.folder.load_weights(f"sgd-{number}", self.setup.layout)],
             self.config.simplex,
-            seed=self.config.seed + number,
+            seed=seed_for("simplex of a network", self.config.seed, number),
             checkpoint=self.folder.path / "checkpoints" / name,
             progress=progress,
         )
@@ -217,7 +218,7 @@ class Modes:
         ema: EMA | None = None,
     ) -> None:
         config, setup = self.config, self.setup
-        model = setup.model(config.seed + number)
+        model = setup.model(number)
         if start is not None:
             setup.layout.load_(model, start.weights)
             load_buffers(model, start.buffers or {})
@@ -237,7 +238,7 @@ class Modes:
             log = sgd(
                 self._compiled(model),
                 setup.task,
-                setup.batches(config.seed + number),
+                setup.batches(setup.seed(number)),
                 epochs=epochs or train.epochs,
                 optimizer=optimizer,
                 schedule=schedule,
@@ -247,7 +248,7 @@ class Modes:
                 channels_last=config.channels_last,
                 accumulate=train.accumulate,
                 clip=train.clip,
-                seed=config.seed + number,
+                seed=setup.seed(number),
                 checkpoint=self._checkpoint(name),
                 progress=progress,
             )

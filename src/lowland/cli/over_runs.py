@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 
-from lowland.cli.config import Config
 from lowland.records import Table
 
 SE = "_se"  # what the name of a column of standard errors ends with
@@ -51,16 +49,3 @@ def differences(methods: Mapping[str, Sequence[Figures]]) -> Table:
             each = [{n: a[n] - b[n] for n in a if n in b and n != "samples"} for a, b in pairs]
             rows.append({"method": title, **averaged(each)})
     return Table.from_rows(rows)
-
-
-def shared_networks(configs: Sequence[Config]) -> list[str]:
-    """Says so where runs of several seeds share networks: an ensemble's have seed, seed + 1..."""
-    config = configs[0]
-    seeds = sorted(one.seed for one in configs)
-    near = any(b - a < config.ensemble for a, b in pairwise(seeds))
-    if not near or not {"ensemble", "multiswag"} & set(config.methods):
-        return []
-    return [
-        f"Seeds {', '.join(map(str, seeds))} are nearer than the {config.ensemble} networks of an "
-        "ensemble: runs share some of them, so that these rows' standard errors are too small."
-    ]

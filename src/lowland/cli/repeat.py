@@ -8,7 +8,7 @@ from typing import Any
 
 from lowland.cli.config import Config, check_config
 from lowland.cli.console import Terminal, say
-from lowland.cli.over_runs import Figures, averaged, differences, shared_networks
+from lowland.cli.over_runs import Figures, averaged, differences
 from lowland.cli.show import show_figures
 from lowland.errors import ConfigError
 from lowland.records import Table
@@ -44,8 +44,6 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
         pairs.save(path / "differences.json")
         title = f"Difference to {comparison.method[0]}, run by run"
         show_figures(pairs, "run difference", title, console)
-    for note in shared_networks(each) if over == "seed" else ():
-        say(console, note)
     say(console, f"Results: {path / 'comparison.json'}")
     return comparison
 

@@ -15,6 +15,7 @@ from lowland.core.batchnorm import refuse_one_example
 from lowland.core.call import check_batch
 from lowland.core.data import move, take
 from lowland.core.layout import Where
+from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.landscape import align
 from lowland.train import Batches, best_threads
@@ -60,7 +61,7 @@ class Setup:
         self.clean = self._clean("clean" if "clean" in found else "train")
         self.batchnorm = self._loader("batchnorm") if "batchnorm" in found else None
         self._try()
-        self.surface = self.surface_of(self.model(config.seed))
+        self.surface = self.surface_of(self.model(0))
         self.layout = self.surface.layout
 
     def surface_of(self, model: nn.Module, *, where: Where = None) -> LossSurface:
@@ -88,8 +89,12 @@ class Setup:
         batch = self.task.parts(next(iter(self.clean)))
         return align(self.model(0), first, other, inputs=batch.kwargs or batch.args)
 
-    def model(self, seed: int) -> nn.Module:
-        """A fresh model from a seed, on the device."""
+    def seed(self, number: int) -> int:
+        """The seed of one of the run's networks, which no run of another seed has."""
+        return seed_for("network", self.config.seed, number)
+
+    def model(self, number: int) -> nn.Module:
+        """One of the run's networks before it is trained, on the device."""
         known = self.data.get("model", {})
         if not isinstance(known, Mapping):
             raise ConfigError(
@@ -97,7 +102,7 @@ class Setup:
                 f"{type(known).__name__}."
             )
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(seed_for("first weights", self.seed(number)))
             made = self.config.model.call(**known)
         if not isinstance(made, nn.Module):
             raise ConfigError(
@@ -196,7 +201,7 @@ class Setup:
         train = self.batches(0)
         loaders = {"train": train, "validation": self.validation, "test": self.test}
         with disk.seeded(self.config.seed), torch.no_grad():
-            model = self.model(self.config.seed)
+            model = self.model(0)
             self.task = self.task.for_model(model)
             for split, loader in loaders.items():
                 self._try_split(model.train(split == "train"), split, loader)

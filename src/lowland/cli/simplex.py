@@ -21,6 +21,7 @@ from lowland.cli.show import Bars, show_figures
 from lowland.cli.simplexes import COMPLEX, Simplexes, grown, kept
 from lowland.cli.trust import Trust
 from lowland.core import Point
+from lowland.core.seeds import seed_for
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
@@ -163,7 +164,7 @@ def execute(
                     modes if connectors else modes[i : i + 1],
                     asked,
                     connectors=connectors,
-                    seed=seed + i,
+                    seed=seed_for("simplex", seed, i),
                     progress=progress,
                 )
             preds = {

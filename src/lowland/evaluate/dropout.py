@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ from lowland import checks
 from lowland.core import LossSurface, Point
 from lowland.core.call import check_batch
 from lowland.core.data import seeded
+from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError
 from lowland.evaluate.average import Average
 from lowland.evaluate.groups import groups
@@ -114,8 +114,7 @@ class _Dropout:
     def __call__(self, batch: Any, number: int, index: int) -> Tensor:
         """The outputs of pass `number` for batch `index`; the caller's random state stays."""
         args, kwargs, _ = self.surface.task.parts(batch)
-        key = hashlib.blake2b(f"{self.seed}/{number}/{index}".encode(), digest_size=7).digest()
-        with seeded(int.from_bytes(key, "big"), self.surface.device):
+        with seeded(seed_for("dropout", self.seed, number, index), self.surface.device):
             return self.surface.forward(self.parameters, self.buffers, args, kwargs, mode="dropout")
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from lowland.core import Classification, LossSurface, Point, Regression, Task
 from lowland.core.buffers import load_buffers
 from lowland.core.call import check_batch
 from lowland.core.data import Rows, seeded
+from lowland.core.seeds import seed_for
 from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.evaluate.average import Average
@@ -118,7 +119,7 @@ class LastLayerLaplace:
         summary, task, done = Summary(keep), self.task, 0
         with (
             torch.no_grad(),
-            seeded(seed, self.surface.device),
+            seeded(seed_for("laplace", seed), self.surface.device),
             reporting(progress, "Laplace") as report,
         ):
             for group, _ in groups(self.surface, data, keep):

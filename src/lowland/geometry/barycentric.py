@@ -12,6 +12,7 @@ from lowland import checks
 from lowland.core.buffers import restack_buffers
 from lowland.core.layout import inner
 from lowland.core.point import Point
+from lowland.core.seeds import stream
 from lowland.errors import ConfigError, LayoutError
 from lowland.geometry.affine import rounding
 from lowland.geometry.base import Shape, combined
@@ -181,7 +182,7 @@ class Barycentric(Shape):
 
     def _across(self, gram: Tensor, seed: int) -> Tensor:
         """A random unit vector (P,), float64, orthogonal to all edges."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream("vertex", seed)
         away: Tensor = torch.randn(self.size, generator=generator, dtype=torch.float64)
         away = away.to(self.device)
         origin, rest = self.anchors[0], self.anchors[1:]

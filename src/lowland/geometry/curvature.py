@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from lowland import checks
 from lowland.core.point import Point
+from lowland.core.seeds import stream
 from lowland.errors import ConfigError, LowlandError, NonFiniteError
 from lowland.progress import Progress, reporting
 
@@ -178,7 +179,7 @@ def _eigen(
 ) -> tuple[Tensor, Tensor]:
     """The largest eigenvalues (rank,) and their vectors (P, rank), float64."""
     linalg = need_scipy()
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("lanczos", seed)
     start = torch.randn(size, generator=generator, dtype=torch.float64).numpy()
 
     def product(v: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lowland import checks
 from lowland.core.buffers import interpolate_buffers
 from lowland.core.point import Point
+from lowland.core.seeds import stream
 from lowland.errors import ConfigError
 from lowland.geometry.affine import (
     Affine,
@@ -64,7 +65,7 @@ class Subspace(Affine):
         rank = checks.whole("rank", rank, least=1, most=center.shape[-1])
         seed = checks.seed(seed)
         checked([center], what="the center")
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream("subspace", seed)
         # centre and directions in one tensor, in place: of a large network there is no second one
         with checks.memory("rank", rank):
             anchors = torch.empty(1 + rank, len(center))

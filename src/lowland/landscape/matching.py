@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import ParamLayout
+from lowland.core.seeds import stream
 from lowland.errors import LowlandError
 from lowland.landscape.trace import Groups, Place
 
@@ -55,7 +56,7 @@ def match(
     Raises:
         LowlandError: scipy is missing.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("matching", seed)
     matching = Matching(groups, layout, w0, w1, generator)
     best = matching.improved(matching.identity(), iterations)
     for number in range(1 + restarts):

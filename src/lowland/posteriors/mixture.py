@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core.point import Point
+from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, LayoutError
 from lowland.posteriors.base import Posterior
 from lowland.posteriors.gaussian import Gaussian
@@ -80,8 +80,7 @@ class Mixture(Posterior):
             self._order.append(self._next())
         component, number = self._order[i]
         # hashed, so that components draw independently of one another, mixtures of mixtures too
-        digest = hashlib.blake2b(f"{seed}/{component}".encode(), digest_size=7).digest()
-        return self.components[component].point(number, seed=int.from_bytes(digest, "big"))
+        return self.components[component].point(number, seed=seed_for("mixture", seed, component))
 
     def _next(self) -> tuple[int, int]:
         total = len(self._order) + 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lowland.core.point import Point
+from lowland.core.seeds import stream
 from lowland.errors import ConfigError
 from lowland.geometry import Shape
 from lowland.posteriors.base import Posterior
@@ -56,7 +56,8 @@ class Pushforward(Posterior):
     def index(self, i: int, *, seed: int = 0) -> int:
         """Which of the coordinates is draw i."""
         if self._offset is None or self._offset[0] != seed:
-            self._offset = seed, float(np.random.default_rng(seed).random())
+            first = torch.rand((), generator=stream("pushforward", seed), dtype=torch.float64)
+            self._offset = seed, float(first)
         u = (self._offset[1] + i * _GOLDEN) % 1.0
         at = torch.tensor([u], dtype=torch.float64)
         return int(torch.searchsorted(self._passed, at, right=True))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from lowland.core.point import Point
+from lowland.core.seeds import stream
 from lowland.errors import ConfigError
 from lowland.geometry import Affine, Curve, Shape
 from lowland.posteriors.base import Posterior
@@ -27,6 +26,7 @@ class Uniform(Posterior):
     Raises:
         ConfigError: a plane or a subspace, which have no end; "arc" of what is no curve.
 
+    >>> import torch
     >>> from lowland.geometry import Simplex
     >>> triangle = Simplex(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 2.0]]))
     >>> bool(triangle.contains(Uniform(triangle).sample(5)).all())
@@ -52,8 +52,7 @@ class Uniform(Posterior):
         """The i-th draw's coordinates, (k,) float64."""
         block, place = divmod(i, _STRATA)
         if self._block is None or self._block[0] != (seed, block):
-            mixed = np.random.SeedSequence((seed, block)).generate_state(1)
-            generator = torch.Generator().manual_seed(int(mixed[0]))
+            generator = stream("uniform", seed, block)
             found = self.shape.sample_coords(_STRATA, generator=generator)
             if self.measure == "arc" and isinstance(self.shape, Curve):
                 found = self.shape.at_arc(found)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lowland import checks
+from lowland.core.seeds import stream
 from lowland.errors import ConfigError, LowlandError
 from lowland.files import PathLike, load_tree, restoring, save_tree
 from lowland.progress import Progress, reporting
@@ -68,7 +69,7 @@ class Job:
 
     def generator(self) -> torch.Generator:
         """The source of everything random."""
-        return torch.Generator().manual_seed(self.seed)
+        return stream("chains", self.seed)
 
     def starts(self, density: Density, generator: torch.Generator) -> Tensor:
         """(chains, k) points: those given, or draws from the prior, spread wider than a posterior

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lowland import checks
 from lowland.core import LossSurface
+from lowland.core.seeds import seed_for, stream
 from lowland.errors import ConfigError
 from lowland.geometry import Shape
 from lowland.progress import Progress, reporting
@@ -119,7 +119,7 @@ def tempered(
     seed = checks.seed(seed)
     _require_prior(density.prior_scale)
     assert density.prior_scale is not None
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("evidence", seed)
     z = torch.randn(repeats, particles, density.k, generator=generator, dtype=torch.float64)
     z = density.prior_scale * z
     value = density.likelihood(z.flatten(0, 1)).reshape(repeats, particles)
@@ -138,7 +138,7 @@ def tempered(
             around = _gaussians(z, weights)
             chosen = _drawn(weights.softmax(1), generator)
             z = z.gather(1, chosen[..., None].expand(-1, -1, density.k))
-            z, value, many = _moved(density, z, power, around, moves, seed + steps)
+            z, value, many = _moved(density, z, power, around, moves, (seed, steps))
             most = max(most, many)
     # the mean of the Zs is unbiased, its error in the logarithm by the delta method; that is a nat
     # at most, however far the repeats lie apart, while that of their mean says so
@@ -216,7 +216,7 @@ def _moved(
     power: float,
     around: tuple[Tensor, Tensor],
     moves: int | None,
-    seed: int,
+    key: tuple[int, ...],
 ) -> tuple[Tensor, Tensor, int]:
     """Particles after transitions that leave prior times likelihood^power as it is; their
     likelihood (R, n), and how many transitions they were."""
@@ -226,7 +226,7 @@ def _moved(
     done, block = 0, _MOVES if moves is None else moves
     while True:
         for r, mover in enumerate(movers):
-            mover.move(block, seed=(seed, r, done))
+            mover.move(block, seed=seed_for("evidence moves", *key, r, done))
         done += block
         now = torch.stack([mover.u for mover in movers])
         if moves is not None or done >= _MOST or _correlation(u, now) < _FORGOTTEN:
@@ -250,13 +250,13 @@ class _Mover:
         self.part = Density(self._left, density.k)
         self.sampler = EllipticalSlice()
 
-    def move(self, transitions: int, *, seed: tuple[int, ...]) -> None:
+    def move(self, transitions: int, *, seed: int) -> None:
         job = Job(
             chains=len(self.u),
             samples=1,
             warmup=transitions - 1,
             start=self.u,
-            seed=int(np.random.SeedSequence(seed).generate_state(1)[0]),
+            seed=seed,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one draw of each says nothing of R-hat

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from lowland.core import LossSurface
 from lowland.core.data import Rows, move
+from lowland.core.seeds import seed_for
 from lowland.errors import DataError
 from lowland.evaluate.likelihood import LogLikelihood
 from lowland.geometry import Shape
@@ -56,8 +56,8 @@ class Minibatches:
                 self._held = [self._likelihood(batch) for batch in held]
         if self._held is not None:
             several = len(self._held)
-            (number,) = np.random.SeedSequence((self.seed, step)).generate_state(1)
-            one = self._held[int(number) % several]
+            number = seed_for("minibatches", self.seed, step)
+            one = self._held[number % several]
         else:
             assert self._stream is not None
             several = len(self._stream)

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from lowland.core import LossSurface
 from lowland.core.autograd import mapping
 from lowland.core.buffers import Buffers, restack_buffers, stack_buffers
 from lowland.core.layout import inner, listed
+from lowland.core.seeds import stream
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
@@ -174,8 +174,7 @@ class Along(Run):
             block, place = divmod(done, STRATA)
             stop = min(STRATA, place + self.drawn + n - done)
             if self._block is None or self._block[0] != block:
-                mixed = np.random.SeedSequence((self.options.seed, block)).generate_state(1)
-                generator = torch.Generator().manual_seed(int(mixed[0]))
+                generator = stream("coordinates", self.options.seed, block)
                 # on the CPU: reading them on a GPU would wait for it at every step
                 coords = self.shape.sample_coords(STRATA, generator=generator).cpu()
                 self._block = block, coords, self.shape.coefficients(coords)

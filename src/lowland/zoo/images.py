@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lowland.core.seeds import stream
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
 
@@ -126,7 +127,7 @@ class ImageLoader:
         return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Labelled]:
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        generator = None if self.seed is None else stream("augmentation", self.seed)
         for part in self.index.to(self.images.device).split(self.batch_size):
             rows = self.images.index_select(0, part), self.labels.index_select(0, part)
             yield self.prepare(rows, generator)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland.core.seeds import stream
 from lowland.errors import ConfigError, DataError
 from lowland.zoo.images import ImageLoader, Labelled, Prepare
 
@@ -63,7 +64,7 @@ def splits(
                 f"expected {asked} {name} and {used} validation rows of the {n} in the {name} "
                 "file; ask for fewer, or for at least 1."
             )
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(2 * seed + number))
+        order = torch.randperm(n, generator=stream("split", seed, number))
         chosen[name] = order[used:][:wanted]
         if used:
             chosen["validation"], files["validation"] = order[:used], files[name]
