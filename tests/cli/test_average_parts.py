@@ -252,6 +252,34 @@ def test_vectors_whose_weight_a_file_does_not_show_are_refused(tmp_path):
     assert "--config" in err
 
 
+def test_a_configuration_shows_the_weight_that_a_file_does_not(own):  # noqa: F811
+    """Weight norm under spectral norm: the vectors are those of the weight that is normalised."""
+    (own / "own_chain.py").write_text(CHAIN)
+    (own / "config.yaml").write_text(
+        (own / "config.yaml").read_text().replace("own_average:net", "own_chain:net")
+    )
+    import own_chain
+
+    torch.manual_seed(0)
+    states = [own_chain.net().train() for _ in range(3)]
+    written(own / "run", [net.state_dict() for net in states])
+    out = done("run", "--no-swag", "--config", "config.yaml")
+    assert "Vectors of spectral norm were re-estimated for the averages (2 tensors)" in out
+    net = own_chain.net()
+    net.load_state_dict(load_file(own / "averaged" / "swa.safetensors"))
+    norm = torch.linalg.matrix_norm(net.eval()[0].weight.detach(), 2)
+    assert float(norm) == pytest.approx(1, rel=1e-5)
+
+
+CHAIN = """
+from torch import nn
+from torch.nn.utils import parametrizations as p
+
+def net():
+    return nn.Sequential(p.spectral_norm(p.weight_norm(nn.Linear(4, 5))), nn.Linear(5, 3))
+"""
+
+
 # -- the list --------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 import lowland as ll
+from lowland.cli.config import read_config
 from lowland.cli.connection import Connection
+from lowland.cli.setup import Setup
 from lowland.cli.simplexes import Simplexes
 from lowland.cli.subspaces import Subspaces
 from lowland.records import GrowthResult, PathResult, Table
@@ -148,3 +150,17 @@ def test_average_writes_the_buffers_that_belong_to_it(run):
     assert words[kind] in printed.replace("\n", " ")
     swag = ll.SWAG.load(out / "swag.safetensors")
     assert swag.point.estimated
+
+
+def test_a_configuration_names_buffers_that_are_statistics(run):
+    folder, kind = run
+    if kind != "own":
+        return
+    setup = Setup(read_config(folder / "config.yaml", [r"reestimate=\.mean$"]))
+    assert setup.surface.statistics.names == ("0.mean",)
+    point = setup.surface.point(setup.model(0))
+    assert float(setup.surface.estimated(point).buffers["0.mean"].min()) > 40  # of 100: one pass
+    for wrong, words in (("nothing", "fits no buffer"), ("(", "reestimate")):
+        code, _, err = lowland("run", folder / "config.yaml", f"reestimate={wrong}")
+        assert code == 2
+        assert words in err

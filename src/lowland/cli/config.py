@@ -249,6 +249,7 @@ class Config(Section):
     channels_last: bool = False
     compile: bool = False
     bn_rows: int = Field(default=4096, ge=2)
+    reestimate: str | None = None  # buffers of a layer's own that are statistics
     eval_batch_size: int = Field(default=512, ge=1)
     train: Train = Train()
     average: Average = Average()

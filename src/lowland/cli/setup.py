@@ -75,6 +75,7 @@ class Setup:
             autocast=self.autocast,
             bn_loader=self.batchnorm,
             bn_rows=self.config.bn_rows,
+            reestimate=self.config.reestimate,
             channels_last=self.config.channels_last,
         )
 

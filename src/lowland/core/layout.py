@@ -385,8 +385,8 @@ def clean(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {short[name]: tensor for name, tensor in tensors.items()}
 
 
-def predicate(where: Where) -> Callable[[str], bool]:
-    """`where` as a function of names."""
+def predicate(where: Where, *, argument: str = "where") -> Callable[[str], bool]:
+    """`where` as a function of names. `argument`: what the user calls it."""
     if where is None:
         return lambda name: True
     if callable(where):
@@ -394,7 +394,9 @@ def predicate(where: Where) -> Callable[[str], bool]:
     try:
         pattern = re.compile(where)
     except re.error as error:
-        raise ConfigError(f"where: {where!r} is not a regular expression ({error}).") from error
+        raise ConfigError(
+            f"{argument}: {where!r} is not a regular expression ({error})."
+        ) from error
     return lambda name: pattern.search(name) is not None
 
 

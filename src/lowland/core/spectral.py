@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 _EXACT = 1024  # size of a Gram matrix up to which it is decomposed; beyond, subspace iterations
@@ -58,10 +59,11 @@ def _of_hook(hook: SpectralNorm, module: nn.Module) -> Tensor:
     return matrix
 
 
-def _of_chain(chain: nn.ModuleList, place: int) -> Tensor:
-    weight = chain.original
-    for step in list(chain)[:place]:
-        weight = step(weight)
+def _of_chain(chain: ParametrizationList, place: int) -> Tensor:
+    names = ["original"] if chain.is_tensor else [f"original{i}" for i in range(chain.ntensors)]
+    weight, *more = (getattr(chain, name) for name in names)
+    for step in list(chain)[:place]:  # the first may make one tensor of several, as weight norm's
+        weight, more = step(weight, *more), []
     matrix: Tensor = chain[place]._reshape_weight_to_matrix(weight)  # type: ignore[operator]
     return matrix
 

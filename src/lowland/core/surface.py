@@ -331,7 +331,7 @@ class LossSurface:
     def _statistics_named(self, where: Where) -> list[str]:
         if where is None:
             return []
-        names = [name for name in self.buffers if predicate(where)(name)]
+        names = list(filter(predicate(where, argument="reestimate"), self.buffers))
         if not names:
             raise ConfigError(
                 f"reestimate: {where!r} fits no buffer of the model; it has "
