@@ -407,8 +407,7 @@ class Trajectory:
             weights = self.layout.flatten(tensors)
         except LayoutError as error:
             raise LayoutError(f"{iterate.file}: {error}") from None
-        rest, known = self.layout.state_of(tensors), self.layout.buffer_names
-        return Point(weights, {n: t for n, t in rest.items() if known is None or n in known})
+        return Point(weights, self.layout.state_of(tensors))
 
     def _tensors(self, iterate: Iterate) -> dict[str, Tensor]:
         """A checkpoint under the layout's names, mapped into memory."""
