@@ -506,7 +506,7 @@ def test_shards_that_are_missing_are_named(tmp_path):
     with pytest.raises(StoreError, match=r"model-00002-of-00002.safetensors: no such file"):
         read_checkpoint(index)
     index.write_text("{}")
-    with pytest.raises(StoreError, match="no index of files"):
+    with pytest.raises(StoreError, match="weight_map: expected dict"):
         read_checkpoint(index)
 
 
@@ -515,7 +515,7 @@ def test_an_index_does_not_lead_out_of_its_folder(tmp_path):
     (tmp_path / "in").mkdir()
     index = tmp_path / "in" / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"w": "../secret.safetensors"}}))
-    with pytest.raises(StoreError, match=r"in.secret.safetensors: no such file"):
+    with pytest.raises(StoreError, match=r"not a plain name of a file"):
         read_checkpoint(index)
 
 
