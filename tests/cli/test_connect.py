@@ -68,9 +68,9 @@ def test_what_it_leaves_is_what_the_library_finds(run):
     assert torch.equal(curve.anchors[0], ends[0])
     assert torch.equal(curve.anchors[-1], ends[1])
     found = PathResult.load(run / "connect/records/path-bezier.json")
-    expected = joined.setup.surface.evaluate(curve.points(found.t))
+    expected = joined.setup.surface.evaluate(map(curve.point, found.t))
     assert torch.allclose(found.loss, expected.loss, rtol=1e-5)
-    test = joined.setup.surface.evaluate(curve.points(found.t), joined.setup.test)
+    test = joined.setup.surface.evaluate(map(curve.point, found.t), joined.setup.test)
     assert torch.allclose(found.test_error, test.error, rtol=1e-5)
     log = TrainingLog.load(run / "connect/records/training-bezier.json")
     assert len(log.columns["loss"]) == 60

@@ -117,8 +117,9 @@ def test_statistics_are_estimated_once_a_draw(batch_by_batch, monkeypatch):
     surface = batchnorm()
     post = ll.Gaussian(surface.layout.flatten(conv_bn()), torch.full((surface.layout.size,), 0.01))
     calls = []
-    refresh = surface.refresh
-    monkeypatch.setattr(surface, "refresh", lambda *a, **k: calls.append(1) or refresh(*a, **k))
+    estimate = surface.statistics.estimate
+    counted = lambda *a, **k: calls.append(1) or estimate(*a, **k)  # noqa: E731
+    monkeypatch.setattr(surface.statistics, "estimate", counted)
     pred = ll.predict(surface, post, samples=4, keep="none", strategy="points")
     assert len(list(surface.data)) > 1
     assert len(calls) == 4

@@ -75,8 +75,8 @@ class ShapeContract:
         assert many.shape == (3, SIZE)
         assert shape.size == SIZE
         for one, w in zip(shape.points(coords), many, strict=True):
-            assert one.weights.shape == (SIZE,)
-            torch.testing.assert_close(one.weights, w)
+            assert one.shape == (SIZE,)
+            torch.testing.assert_close(one, w)
         if shape.k > 1:
             torch.testing.assert_close(shape(coords[1]), many[1])
             torch.testing.assert_close(shape(coords[1].tolist()), many[1])

@@ -125,10 +125,11 @@ class Shape(ABC):
         one = None if buffers is None else {name: value[0] for name, value in buffers.items()}
         return Point(self(row)[0], one)
 
-    def points(self, coords: Any) -> Iterator[Point]:
-        """`point` at each of the coordinates (n, k), one by one: nothing holds them all."""
+    def points(self, coords: Any) -> Iterator[Tensor]:
+        """Weights (P,) at coordinates (n, k), one by one: nothing holds them all. `point` gives
+        them with their buffers."""
         for row in self._rows(coords):
-            yield self.point(row[None])
+            yield self(row[None])[0]
 
     def buffers_at(self, coords: Any) -> Buffers | None:  # (n, k) -> {name: (n, ...)}
         """Buffers at coordinates; None where the anchors came without."""
