@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from lowland import plots
+from lowland import checks, plots
 from lowland.cli.connection import KINDS, TITLES, Connection, Joining
 from lowland.cli.console import Terminal, say
 from lowland.cli.folder import locked
@@ -86,8 +85,7 @@ def connect(
     for word in kinds:
         if word not in KINDS or word == "line":
             raise ConfigError(f"--kind: expected some of bezier, chain, got {word!r}.")
-    if not 0 < lr < math.inf:
-        raise ConfigError(f"--lr: expected a positive number, got {lr}.")
+    lr = checks.number("--lr", lr, above=0)
     asked = Joining(kinds, bends, epochs or 0, lr, points, rows, align, seed)
     execute(join(runs, ends, out, trust=trust), asked)
 
