@@ -165,7 +165,9 @@ class Template:
             return []
         once = self.updated(names, parameters, buffers, [batch])
         twice = self.updated(names, parameters, {**buffers, **once}, [batch])
-        return [name for name in names if not torch.equal(once[name], twice[name])]
+        # the vectors of spectral norm move with the weights, at convergence too
+        vectors = {name for site in self._sites for name in (site.u, site.v)}
+        return [n for n in names if n in vectors or not torch.equal(once[n], twice[n])]
 
     @property
     def own_state(self) -> list[str]:
