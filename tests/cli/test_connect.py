@@ -270,7 +270,7 @@ def test_curves_of_networks_that_are_gone_are_no_results(folder):
     assert "other settings (weights" in err
     code, _, err = lowland("connect", path, *options, "--lr", -1, "--out", folder / "negative")
     assert code == 2
-    assert "expected a positive number, got -1" in err
+    assert "expected a number above 0, got -1" in err
     assert not (folder / "negative").exists()
 
 
