@@ -99,7 +99,8 @@ def test_classes_on_the_last_axis(folder):
     task = {"name": "lowland:Classification", "args": {"class_dim": -1, "ignore_index": 255}}
     text = OWN.replace(", task=ll.Classification(ignore_index=255)", "")
     (folder / "positions_own.py").write_text(text)
-    pred, _ = run(folder, "last", "segments", task=task)
+    longer = CONFIG["train"] | {"epochs": 12}
+    pred, _ = run(folder, "last", "segments", task=task, train=longer)
     assert pred.probs.shape == (15, 3, 5, 5)
     assert pred.metrics()["accuracy"] > 0.4
 
