@@ -106,6 +106,15 @@ POSTERIORS = {
     "Pushforward": CHAIN.posterior(),
 }
 
+NORMED_POSTERIORS = {
+    "Gaussian": ll.Gaussian(torch.ones(10), torch.ones(10)),
+    "Mixture": ll.Mixture([ll.Gaussian(torch.ones(10), torch.ones(10))]),
+    "Ensemble": ll.Ensemble([torch.ones(10), -torch.ones(10)]),
+    "PointMass": ll.PointMass(torch.ones(10)),
+    "Uniform": ll.Uniform(ll.Line(torch.ones(10), -torch.ones(10))),
+    "Pushforward": ll.Pushforward(ll.Line(torch.ones(10), -torch.ones(10)), torch.rand(3, 1)),
+}
+
 #: what is called: the public callable, and the same with all that it needs filled in
 CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
     "EMA": (ll.EMA, lambda **o: ll.EMA(ll.ParamLayout(_net()), **o)),
@@ -258,9 +267,16 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
         for name, post in POSTERIORS.items()
         for method in ("draw", "sample", "points")
     },
+    **{
+        f"{name}.freeze": (
+            type(post).freeze,
+            lambda post=post, **o: post.freeze(surface(NORMED), **o),
+        )
+        for name, post in NORMED_POSTERIORS.items()
+    },
 }
 #: what library code calls once a step or a draw, with numbers of its own; and a record
-INNER = re.compile(r"\.(point|rates|picks|index|coords)$|^Forecast$")
+INNER = re.compile(r"\.(point|rates|picks|index|coords|anchor|anchor_buffers)$|^Forecast$")
 #: a value that each argument takes, where it is not the default or 2
 GOOD: dict[str, Any] = {
     "EMA decay": 0.5,
