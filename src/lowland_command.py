@@ -1,15 +1,30 @@
 """Where the command `lowland` begins: outside of the package, whose imports take seconds."""
 
+import contextlib
+import os
+import signal
 import sys
+from typing import Any
 
 STOPPED = 130  # what shells give for Ctrl-C
+_MESSAGE = "\nlowland: stopped; run the same command again to go on."
 
 
 def main() -> None:
     """The command line; Ctrl-C ends it in one line, also while torch is imported."""
+    before = signal.getsignal(signal.SIGINT)
     try:
+        if before is signal.default_int_handler:
+            # an exception may come up in a callback of an import, where it is printed and ignored
+            signal.signal(signal.SIGINT, _exit)
+        with contextlib.suppress(ImportError):  # what is missing is told below
+            pass
         from lowland.cli import main as run
-
+    except KeyboardInterrupt:
+        stopped()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
         run()
     except KeyboardInterrupt:
         stopped()
@@ -17,5 +32,10 @@ def main() -> None:
 
 def stopped() -> None:
     """Ends the process as shells end what Ctrl-C stopped."""
-    print("\nlowland: stopped; run the same command again to go on.", file=sys.stderr)
+    print(_MESSAGE, file=sys.stderr)
     sys.exit(STOPPED)
+
+
+def _exit(*_: Any) -> None:
+    print(_MESSAGE, file=sys.stderr, flush=True)
+    os._exit(STOPPED)  # nothing has begun that would have to be ended

@@ -7,6 +7,7 @@ from torch import Tensor
 from lowland import ConfigError
 from lowland.core import Classification
 from lowland.core.data import Rows
+from lowland.core.seeds import stream
 from lowland.train import Batches
 from lowland.zoo import ImageLoader, Prepare
 from lowland.zoo import images as zoo_images
@@ -162,7 +163,7 @@ def test_a_loader_with_a_seed_replays_its_augmentation():
     loader = ImageLoader(data, augment, index=index, batch_size=2, seed=3)
     first, again = (torch.cat([x for x, _ in loader]) for _ in range(2))
     assert torch.equal(first, again)
-    generator = torch.Generator().manual_seed(3)
+    generator = stream("augmentation", 3)
     expected = [augment((data[0][i], data[1][i]), generator)[0] for i in index.split(2)]
     assert torch.equal(first, torch.cat(expected))
     plain = ImageLoader(data, Prepare(MEAN, STD), index=index)
