@@ -219,6 +219,7 @@ class Job:
             values[list(found)] = torch.tensor(
                 [row[name] for row in found.values()], dtype=torch.float64
             )
+            values[values.isnan()] = torch.nan  # a file does not hold the sign of one
             if places is not None:
                 values = refinement.filled(name, places, values, known)
             figures[name] = values.reshape(self.grid.shape)
