@@ -27,6 +27,7 @@ def tensors(
         validation, test: shares (below 1) or rows, of what is split off x and y by `seed`.
 
     >>> import tempfile
+    >>> import numpy as np
     >>> path = Path(tempfile.mkdtemp()) / "own.npz"
     >>> np.savez(path, x=np.zeros((10, 3)), y=np.arange(10))
     >>> {name: tuple(x.shape) for name, (x, _) in tensors(path).items()}
