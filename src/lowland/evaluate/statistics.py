@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -73,13 +73,16 @@ def _same_examples(surface: LossSurface, loader: Iterable[Any] | None) -> bool:
     ours = surface.data.loader
     if loader is ours:
         return True
-    if not all(isinstance(one, list | tuple) and len(one) for one in (loader, ours)):
+    if not (isinstance(loader, list | tuple) and isinstance(ours, list | tuple)):
         return False
-    pairs = [next(tensors(surface.task.parts(one[0]).args), None) for one in (loader, ours)]  # type: ignore[index]
-    mine, theirs = pairs
+    mine, theirs = _first_input(surface, loader), _first_input(surface, ours)
     if mine is None or theirs is None or mine.shape != theirs.shape:
         return False
     return mine.data_ptr() == theirs.data_ptr()
+
+
+def _first_input(surface: LossSurface, batches: Sequence[Any]) -> Tensor | None:
+    return next((t for batch in batches[:1] for t in tensors(surface.task.parts(batch).args)), None)
 
 
 def warn_of_frozen(surface: LossSurface, posterior: Posterior) -> None:
