@@ -31,6 +31,7 @@ BELOW: dict[str, set[str]] = {
     "schema": {"errors"},
     "files": {"errors", "schema"},
     "records": {"errors", "schema", "files"},
+    "artifacts": {"errors", "schema", "files", "progress"},
     "core": BASE,
     "geometry": BASE | {"core"},
     "posteriors": BASE | {"core", "geometry"},

@@ -1,0 +1,171 @@
+"""Where a long builder keeps its state, so that a stopped one goes on."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lowland.errors import ConfigError
+from lowland.files import PathLike, load_tree, save_tree
+from lowland.schema import require
+
+_STATE = "checkpoint"
+
+
+class Checkpoint:
+    """The state of a long computation: a file, or nothing where there is no path.
+
+    A builder begins with `load` and calls `save` at points from which it can go on. What must be
+    equal to go on is given to both: a state of something else is refused, key by key.
+
+    Args:
+        path: the file; None: nothing is kept.
+        folder: of the artifact under way, for files that are written as they come.
+
+    >>> import tempfile
+    >>> checkpoint = Checkpoint(Path(tempfile.mkdtemp()) / "state.safetensors")
+    >>> checkpoint.load(kind="count", same={"upto": 10}) is None
+    True
+    >>> checkpoint.save({"i": 3}, kind="count", same={"upto": 10})
+    >>> checkpoint.load(kind="count", same={"upto": 10})
+    {'i': 3}
+    >>> checkpoint.load(kind="count", same={"upto": 20})
+    Traceback (most recent call last):
+    lowland.errors.ConfigError: ...: made with other settings (upto: 10 there, 20 now); ...
+    """
+
+    def __init__(self, path: PathLike | None, *, folder: PathLike | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self._folder = None if folder is None else Path(folder)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint | PathLike | None) -> Checkpoint:
+        """What a caller gave as `checkpoint=`."""
+        return checkpoint if isinstance(checkpoint, Checkpoint) else cls(checkpoint)
+
+    @classmethod
+    def within(cls, folder: Path) -> Checkpoint:
+        """That of an artifact whose files are written in `folder`."""
+        return cls(folder / _STATE / "state.safetensors", folder=folder)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the artifact under way; what is written here is published with it."""
+        if self._folder is None:
+            raise ConfigError("this checkpoint is a file alone, without a folder of an artifact.")
+        return self._folder
+
+    def file(self, name: str) -> Path | None:
+        """A file beside the state, for a part that keeps its own; it ends with the checkpoint."""
+        if self.path is None:
+            return None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.path.with_name(name)
+
+    def exists(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.path is not None and self.path.is_file()
+
+    def load(self, *, kind: str, same: Mapping[str, Any], form: Any = Any) -> Any:
+        """The state that was saved last; None where there is none.
+
+        Args:
+            kind: what it must be. same: plain values that must be equal. form: of the state, see
+                `lowland.schema`.
+
+        Raises:
+            ConfigError: it was made with other settings. StoreError: a damaged or foreign file.
+        """
+        if self.path is None or not self.path.is_file():
+            return None
+        body = load_tree(self.path, kind=kind, form=dict[str, Any])
+        require(body.get("same"), dict[str, Any], source=f"{self.path}: settings")
+        changed = differences(body["same"], dict(same))
+        if changed:
+            raise ConfigError(
+                f"{self.path}: made with other settings ({'; '.join(changed)}); name another "
+                "checkpoint, or delete it to start anew."
+            )
+        require(body.get("state"), form, source=self.path)
+        return body["state"]
+
+    def save(self, state: Any, *, kind: str, same: Mapping[str, Any]) -> None:
+        """Writes a state in the place of the last one, atomically."""
+        if self.path is not None:
+            save_tree(self.path, {"same": dict(same), "state": state}, kind=kind)
+
+    def clear(self) -> None:
+        """Removes the state, and the files beside it where they are an artifact's."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder / _STATE, ignore_errors=True)
+        elif self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+class Stopwatch:
+    """Seconds of work, added up over stops.
+
+    Args:
+        file: of the seconds so far, written now and then. every: seconds between writes.
+    """
+
+    def __init__(self, file: Path, *, every: float = 5.0) -> None:
+        self.file = file
+        self.every = every
+        try:
+            self._before = float(file.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            self._before = 0.0
+        self._began = self._written = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Until now."""
+        return self._before + time.perf_counter() - self._began
+
+    def look(self) -> None:
+        """Writes the seconds down, where it is time to."""
+        now = time.perf_counter()
+        if now - self._written >= self.every:
+            self._written = now
+            self.file.write_text(f"{self.seconds():.3f}", encoding="ascii")
+
+
+def differences(
+    there: Mapping[str, Any], now: Mapping[str, Any], words: tuple[str, str] = ("there", "now")
+) -> list[str]:
+    """What differs between nested settings, key by key.
+
+    >>> differences({"train": {"lr": 0.1, "epochs": 5}}, {"train": {"lr": 0.2, "epochs": 5}})
+    ['train.lr: 0.1 there, 0.2 now']
+    """
+    theirs, ours = flat(there), flat(now)
+    absent = "absent"
+    return [
+        f"{key}: {_short(theirs.get(key, absent))} {words[0]}, "
+        f"{_short(ours.get(key, absent))} {words[1]}"
+        for key in ours | theirs
+        if key not in theirs or key not in ours or theirs[key] != ours[key]
+    ]
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys; tuples as lists, as JSON has them.
+
+    >>> flat({"train": {"lr": 1}, "scales": (1, 2)})
+    {'train.lr': 1, 'scales': [1, 2]}
+    """
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

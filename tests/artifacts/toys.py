@@ -1,0 +1,73 @@
+"""Artifacts that take no time: numbers, their sum, and a count that goes on where it stopped."""
+
+import json
+from dataclasses import dataclass
+
+from lowland.artifacts import Artifact
+
+
+@dataclass(frozen=True)
+class Value:
+    """The settings of a number."""
+
+    value: int = 0
+
+
+class Number(Artifact):
+    """A number from its settings."""
+
+    kind = "number"
+    builds = 0
+
+    def __init__(self, name, value):
+        super().__init__(name, settings=Value(value))
+
+    def build(self, inputs, checkpoint, progress):
+        Number.builds += 1
+        progress(1, 1)
+        return self.settings.value
+
+    def save(self, result, folder):
+        (folder / "number.json").write_text(json.dumps(result))
+
+    def load(self, folder):
+        return json.loads((folder / "number.json").read_text())
+
+    def view(self):
+        return {"number.json": f"numbers/{self.name.replace('/', '-')}.json"}
+
+
+class Sum(Number):
+    """The sum of its inputs."""
+
+    kind = "sum"
+
+    def __init__(self, name, *inputs):
+        Artifact.__init__(self, name, inputs)
+
+    def build(self, inputs, checkpoint, progress):
+        Number.builds += 1
+        return sum(inputs[each.name] for each in self.inputs)
+
+
+class Count(Number):
+    """Counts up to its value, a line of a file at a time, and saves its state at every third."""
+
+    kind = "count"
+    intermediate = True
+    steps = 0
+
+    def build(self, inputs, checkpoint, progress):
+        upto = self.settings.value
+        state = checkpoint.load(kind="count", same={"upto": upto}) or {"i": 0}
+        lines = checkpoint.folder / "lines.txt"
+        done = lines.read_text().splitlines()[: state["i"]] if lines.exists() else []
+        for i in range(state["i"], upto):
+            Count.steps += 1
+            done.append(f"line {i}")
+            if i % 3 == 2:
+                lines.write_text("\n".join(done) + "\n")
+                checkpoint.save({"i": i + 1}, kind="count", same={"upto": upto})
+            progress(i + 1, upto)
+        lines.write_text("\n".join(done) + "\n")
+        return upto
