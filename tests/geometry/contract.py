@@ -33,6 +33,12 @@ def vectors(n: int, dtype: torch.dtype = torch.float32, size: int = SIZE, seed: 
     return torch.randn(n, size, generator=generator(seed), dtype=torch.float32).to(dtype)
 
 
+def barycentric(n: int, k: int, seed: int = 1) -> Tensor:
+    """Coordinates (n, k) inside of a simplex."""
+    raw = torch.rand(n, k, generator=generator(seed), dtype=torch.float64)
+    return raw / raw.sum(1, keepdim=True)
+
+
 class ShapeContract:
     def make(self, dtype: torch.dtype = torch.float32) -> ll.Shape:
         raise NotImplementedError
@@ -288,3 +294,14 @@ class CurveContract(ShapeContract):
         assert kind.between(w0, w1.double()).anchors.dtype == torch.float64
         w0.zero_()  # the curve has a copy
         assert float(curve(0.0).norm()) > 0
+
+
+class FlatContract(ShapeContract):
+    def by_hand(self, shape, coords):
+        return shape.center.double() + coords @ shape.basis.double()
+
+    def test_the_center_is_at_zero_and_nothing_is_free(self):
+        shape = self.make()
+        assert torch.equal(shape(torch.zeros(1, shape.k))[0], shape.center)
+        assert not any(shape.free)
+        assert shape.basis.shape == (shape.k, shape.size)

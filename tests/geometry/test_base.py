@@ -1,4 +1,4 @@
-"""Weights are not rounded where matrix products are allowed to be."""
+"""What all shapes share: weights keep their bits where matrix products may be rounded."""
 
 import pytest
 import torch
