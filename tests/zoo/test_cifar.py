@@ -1,9 +1,5 @@
 """CIFAR from parquet and from the Python version: decoded once, split by seed, checked."""
 
-import io
-import os
-import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,43 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from lowland import ConfigError, DataError
-from lowland.zoo import cache, cifar, cifar10, cifar100, sources
+from lowland.zoo import cifar, cifar10, sources
+from tests.zoo.pictures import pixels, png, raw, rows_of, write
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
-
-
-def pixels(n: int, seed: int, channels: int = 3, side: int = 32) -> np.ndarray:
-    values = np.random.default_rng(seed).integers(256, size=(n, side, side, channels))
-    return values.astype(np.uint8)
-
-
-def png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(buffer, "PNG")  # lossless: pixels come back
-    return buffer.getvalue()
-
-
-def write(path: Path, images: list, labels, **columns) -> None:
-    images = pa.array(images, pa.binary())
-    table = {"image": images, "label": pa.array(labels, pa.int8()), **columns}
-    pq.write_table(pa.table(table), path)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for name, n, seed in (("train", 60, 0), ("test", 40, 1)):
-        write(tmp_path / f"{name}.parquet", [png(i) for i in pixels(n, seed)], np.arange(n) % 10)
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("LOWLAND_CACHE", str(folder))
-    return folder
 
 
 @pytest.fixture
@@ -62,15 +27,6 @@ def reads(monkeypatch) -> list[Path]:
 
     monkeypatch.setattr(cifar, "read_parquet", read)
     return seen
-
-
-def rows_of(loader) -> list[bytes]:
-    """The bytes of a loader's images."""
-    return [row.numpy().tobytes() for row in loader.images[loader.index]]
-
-
-def raw(n: int, seed: int) -> list[bytes]:
-    return [row.tobytes() for row in pixels(n, seed)]
 
 
 def test_pixels_and_labels_come_back(root):
@@ -170,86 +126,6 @@ def test_a_cache_that_cannot_be_written(root):
     with pytest.warns(UserWarning, match="decoded each time"):
         data = cifar10(root, validation=5, cache=root / "file" / "below")
     assert len(data["train"][1]) == 55
-
-
-def test_the_default_cache(monkeypatch):
-    monkeypatch.delenv("LOWLAND_CACHE")
-    assert cache.folder() == Path.home() / ".cache" / "lowland"
-
-
-# -- the Python version ------------------------------------------------------------------------
-
-
-class Python2(pickle._Pickler):
-    """Writes text and bytes as one kind of string, as the files of the data set have them."""
-
-    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
-
-    def save_string(self, text: str | bytes) -> None:
-        content = text if isinstance(text, bytes) else text.encode("latin1")
-        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
-        self.memoize(text)
-
-    dispatch[str] = dispatch[bytes] = save_string
-
-
-def old_pickle(value: object) -> bytes:
-    buffer = io.BytesIO()
-    Python2(buffer, protocol=2).dump(value)
-    return buffer.getvalue().replace(b"numpy._core", b"numpy.core")  # its name in those days
-
-
-def pickles(folder: Path, n: int = 12) -> None:
-    """A data set as cs.toronto.edu packs it: planes of colour, lists of labels, Python 2."""
-    folder.mkdir()
-    for i, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
-        data = pixels(n, i).transpose(0, 3, 1, 2).reshape(n, 3072)
-        batch = {"batch_label": "x", "labels": [k % 10 for k in range(n)], "data": data}
-        (folder / name).write_bytes(old_pickle(batch))
-
-
-def test_python_version(tmp_path):
-    pickles(tmp_path / "cifar-10-batches-py")
-    for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
-        data = cifar10(root, validation=10)
-        assert len(data["train"][1]) == 50
-        x = [i.numpy().tobytes() for i in data["train"][0]] + rows_of(data["validation"])
-        assert sorted(x) == sorted(row for i in range(5) for row in raw(12, i))
-        assert sorted(rows_of(data["test"])) == sorted(raw(12, 5))
-
-
-def test_cifar100(tmp_path):
-    folder = tmp_path / "cifar-100-python"
-    folder.mkdir()
-    for name, seed in (("train", 0), ("test", 1)):
-        data = pixels(100, seed).transpose(0, 3, 1, 2).reshape(100, 3072)
-        batch = {"fine_labels": list(range(100)), "coarse_labels": [0] * 100, "data": data}
-        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
-    data = cifar100(tmp_path, validation=10)
-    assert sorted(data["validation"].labels.tolist()) == list(range(100))
-    assert len(data["train"][1]) == 90
-
-
-class Evil:
-    def __reduce__(self):
-        return os.system, ("touch /tmp/lowland-was-here",)
-
-
-@pytest.mark.parametrize("payload", [Evil(), {"data": Evil(), "labels": [1]}])
-def test_pickles_run_no_code(tmp_path, payload):
-    pickles(tmp_path / "cifar-10-batches-py")
-    path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
-    path.write_bytes(pickle.dumps(payload))
-    with pytest.raises(DataError, match=r"data_batch_3: .*system"):
-        cifar10(tmp_path)
-    assert not Path("/tmp/lowland-was-here").exists()
-
-
-def test_a_pickle_without_labels(tmp_path):
-    pickles(tmp_path / "cifar-10-batches-py")
-    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps({"data": []}))
-    with pytest.raises(DataError, match=r"test_batch: .*labels"):
-        cifar10(tmp_path)
 
 
 # -- what can be wrong -------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""The data and networks of studies and examples."""
+"""Digits: splits without overlap, and shifted images."""
 
 import pytest
 import torch
 
 from lowland import ConfigError
-from lowland.zoo import ConvNet, digits
+from lowland.zoo import digits
 
 
 def test_digits_are_split_without_overlap():
@@ -70,12 +70,3 @@ def test_shifted_images_are_the_same_images_elsewhere():
         assert places, i
         seen.update(places[:1])
     assert len(seen) > 10  # every image its own way
-
-
-def test_convnet():
-    net = ConvNet(channels=3, widths=(4, 6), classes=5)
-    assert net(torch.zeros(2, 3, 9, 8)).shape == (2, 5)
-    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules()) == 2
-    assert ConvNet()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
-    net(torch.randn(4, 3, 8, 8)).sum().backward()
-    assert all(p.grad is not None for p in net.parameters())
