@@ -1,0 +1,134 @@
+"""An example or two of every record, by name."""
+
+import math
+
+import torch
+
+from lowland.records import (
+    BarrierResult,
+    Chain,
+    Evidence,
+    PathResult,
+    Predictive,
+    Record,
+    Reliability,
+    RiskCoverage,
+    ShiftCurves,
+    SimilarityResult,
+    SurfaceResult,
+    Table,
+    TemperingResult,
+    TrainingLog,
+)
+
+EXAMPLES: dict[str, list[Record]] = {
+    "Evidence": [
+        Evidence(-12.5, 0.1, "tempering", 1000, {"power_steps": 7, "repeats": torch.zeros(4)})
+    ],
+    "Chain": [
+        Chain(torch.randn(2, 5, 3).double(), torch.randn(2, 5).double(), sampler="ess"),
+        Chain(
+            torch.randn(1, 4, 1).double(),
+            torch.tensor([[0.0, -1.0, -math.inf, 2.0]]).double(),
+            sampler="grid",
+            temperature=0.5,
+            prior_scale=None,
+            evaluations=4,
+            acceptance=torch.ones(1),
+            log_weights=torch.zeros(1, 4).double(),
+            log_evidence=-3.5,
+            about={"spacing": 0.05, "moments": {"mean": torch.zeros(1)}},
+        ),
+    ],
+    "TemperingResult": [
+        TemperingResult(
+            torch.tensor([1.0, 100.0]),
+            torch.tensor([0.5, math.inf]),
+            torch.tensor([0.75, math.nan]),
+            torch.tensor([0.25, 0.5]),
+            second_name="error",
+            best=1,
+            samples=30,
+            evaluations=1000,
+            nll_se=torch.tensor([0.01, 0.02]),
+        ),
+        TemperingResult(*[torch.rand(3)] * 3),
+    ],
+    "Table": [
+        Table(
+            {"method": ["SGD", "SWA"], "nll": torch.tensor([0.5, 0.25]), "n": torch.tensor([1, 2])}
+        ),
+        Table({"loss": torch.tensor([1.0, math.nan, math.inf])}),
+        Table({}),
+    ],
+    "TrainingLog": [
+        TrainingLog(
+            {
+                "epoch": torch.tensor([1, 2]),
+                "loss": torch.tensor([0.5, 0.25], dtype=torch.float64),
+                "seconds": torch.tensor([1.5, 2.0]),
+            },
+            {"swa": {"epoch": torch.tensor([2]), "nll": torch.tensor([0.125])}},
+        ),
+        TrainingLog({}),
+    ],
+    "Reliability": [
+        Reliability(torch.tensor([0.25, 0.75]), torch.tensor([0.5, math.nan]), torch.tensor([4, 0]))
+    ],
+    "PathResult": [
+        PathResult(
+            *[torch.linspace(0, 1, 3)] * 6,
+            test_loss=torch.tensor([1.0, math.nan, 2.0]),
+            figures={"rmse": torch.rand(3)},
+            rows=10,
+            outside=True,
+        ),
+        PathResult(*[torch.linspace(0, 1, 3)] * 6),
+    ],
+    "BarrierResult": [
+        BarrierResult(
+            *[torch.linspace(0, 1, 3)] * 3, distance=2.5, test_loss=torch.rand(3), rows=10
+        ),
+        BarrierResult(*[torch.linspace(0, 1, 3)] * 3, distance=2.5),
+    ],
+    "SimilarityResult": [
+        SimilarityResult(torch.eye(2), 1 - torch.eye(2), torch.rand(2, 2), ["SGD", "SWA"]),
+        SimilarityResult(torch.eye(2), 1 - torch.eye(2)),
+    ],
+    "SurfaceResult": [
+        SurfaceResult(
+            torch.linspace(0, 1, 3),
+            torch.linspace(0, 1, 2),
+            {"loss": torch.tensor([[1.0, math.nan, 2.0], [math.inf, 0.5, 0.25]])},
+            known=torch.tensor([[True, True, False], [True, True, True]]),
+            marks={"w0": torch.zeros(2)},
+            curves={"Bezier": torch.rand(4, 2)},
+            paths={"SGD": {"coords": torch.rand(3, 2), "residual": torch.rand(3)}},
+            explained=torch.tensor([0.5, 0.25]),
+            about={"split": "train"},
+        ),
+        SurfaceResult(torch.linspace(0, 1, 3), None, {"loss": torch.rand(3)}),
+    ],
+    "RiskCoverage": [RiskCoverage(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 0.5]))],
+    "ShiftCurves": [
+        ShiftCurves(
+            torch.tensor([0, 1]),
+            {"contrast": {"nll": torch.tensor([0.5, 1.0]), "ece": torch.tensor([0.1, math.nan])}},
+            {"contrast": {"nll": torch.tensor([0.1, 0.2])}},
+        ),
+        ShiftCurves(torch.tensor([0]), {}),
+    ],
+    "Predictive": [
+        Predictive(
+            "classification",
+            3,
+            probs=torch.rand(4, 2),
+            entropy=torch.rand(4),
+            targets=torch.tensor([0, 1, 1, 0]),
+            error_by_samples=torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64),
+            figures={"nll": 0.5, "accuracy": 1.0},
+            reliability={"confidence": torch.rand(15), "count": torch.arange(15)},
+        ),
+        Predictive("regression", 1, mean=torch.rand(4, 1), variance=torch.rand(4, 1)),
+    ],
+}

@@ -1,0 +1,54 @@
+"""Tables: columns, rows, letters and frames."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from lowland.records import Table
+from tests.records.examples import EXAMPLES
+
+
+def test_columns_of_a_table() -> None:
+    table = EXAMPLES["Table"][0]
+    assert table.nll[1] == 0.25
+    assert table.method == ["SGD", "SWA"]
+    assert len(table) == 2
+    assert list(table.rows()) == [
+        {"method": "SGD", "nll": 0.5, "n": 1},
+        {"method": "SWA", "nll": 0.25, "n": 2},
+    ]
+    with pytest.raises(AttributeError, match="no column 'acc'; there are method, nll, n"):
+        _ = table.acc
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        table.columns = {}
+
+
+def test_a_table_in_letters() -> None:
+    assert str(EXAMPLES["Table"][0]).splitlines() == [
+        "method     nll  n",
+        "SGD     0.5000  1",
+        "SWA     0.2500  2",
+    ]
+    assert str(Table({})) == ""
+    assert str(Table({"a": torch.tensor([math.nan])})).split() == ["a", "nan"]
+
+
+def test_a_table_as_a_frame() -> None:
+    frame = EXAMPLES["Table"][0].to_pandas()
+    assert list(frame.columns) == ["method", "nll", "n"]
+    assert frame.nll.tolist() == [0.5, 0.25]
+    assert frame.method.tolist() == ["SGD", "SWA"]
+    assert list(Table({"a": torch.zeros(0)}).to_pandas().columns) == ["a"]
+
+
+def test_a_table_of_rows_gives_the_rows() -> None:
+    rows = [{"a": 1.5, "of": "x"}, {"a": 2.0, "of": "y"}]
+    assert list(Table.from_rows(rows).rows()) == rows
+    holes = Table.from_rows([{"a": 1}, {"of": "y", "b": 3.0}])
+    assert holes.of == ["", "y"]  # as strings, though the first row has none
+    assert holes.a.dtype == torch.float64
+    assert holes.a.isnan().tolist() == [False, True]
+    assert holes.b.isnan().tolist() == [True, False]
+    assert len(Table.from_rows([])) == 0
