@@ -16,26 +16,8 @@ from lowland.plots.shading import shading
 from lowland.plots.style import colours_of
 from lowland.records import SurfaceResult
 from lowland.records.shades import classic_levels
+from tests.plots.bowls import BOWL, X, Y, bowl, drawn_over
 from tests.plots.contract import FigureContract, assert_readable
-
-X, Y = torch.linspace(-3, 3, 25).double(), torch.linspace(-2, 2, 17).double()
-BOWL = 0.1 + X**2 + Y[:, None] ** 2  # from 0.1 to 13.1
-
-
-def bowl(loss=BOWL, **options):
-    about = {"orthonormal": True, "split": "training"}
-    return SurfaceResult(X, Y, {"loss": loss, "error": 0.01 * BOWL}, about=about, **options)
-
-
-def drawn_over():
-    t = torch.linspace(0, 1, 40).double()
-    path = torch.stack([3 - 3 * t, 2 * (1 - t) ** 2], 1)
-    return bowl(
-        rows=4096,
-        marks={"SGD 1": path[0] / 2, "SGD 2": torch.zeros(2), "bend": torch.tensor([-1.0, 1.0])},
-        curves={"chord": torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), "Bezier": path},
-        paths={"SGD": {"coords": path, "residual": 3.2 + 1.9 * t}},
-    )
 
 
 def holed():
@@ -126,18 +108,6 @@ def test_the_bands_are_the_papers():
     np.testing.assert_array_equal(shaded.levels, classic_levels(0.1, 5.0, -5.0))
 
 
-def test_the_shade_is_that_of_the_level_below_and_goes_on_above_the_last():
-    shaded = shading(BOWL.numpy(), "loss")
-    values = np.sort(BOWL.numpy().ravel())
-    shades = shaded.shade(values)
-    assert (np.diff(shades) >= 0).all()
-    inside = values < shaded.levels[-1]
-    k = np.searchsorted(shaded.levels, values[inside], side="right") - 1
-    np.testing.assert_array_equal(np.floor(shades[inside] + 1e-9), k)
-    assert shades[~inside].min() >= 7
-    assert shades[-1] > 7.5  # contours near the top are not drawn to a plateau's edge
-
-
 def test_errors_are_in_percent_with_their_own_scale():
     record = SurfaceResult(X, Y, {"test_error": 0.04 * BOWL})  # 0.4% to 52%
     ax = surface(record, figure="test_error")
@@ -204,70 +174,6 @@ def test_what_is_not_finite_is_grey_and_not_interpolated_over(tmp_path):
     assert not any(np.allclose(c[:3], grey[:3], atol=0.1) for c in colours_of("YlGnBu_r", 8))
 
 
-def test_overlays_are_drawn_and_named():
-    ax = surface(drawn_over())
-    lines = {line.get_label(): line for line in ax.lines}
-    assert lines["chord"].get_linestyle() == "--"
-    assert lines["Bezier"].get_linestyle() == "-"
-    np.testing.assert_allclose(lines["Bezier"].get_xydata(), drawn_over().curves["Bezier"])
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "chord",
-        "Bezier",
-        "SGD, off the plane by 3.2 to 5.1",
-    ]
-    texts = {text.get_text(): text for text in ax.texts}
-    caption = "BatchNorm statistics recomputed at each point; 4,096 training rows"
-    assert set(texts) == {caption, "SGD 1", "SGD 2", "bend"}
-    assert texts["bend"].xy == (-1, 1)
-    at = {tuple(np.ravel(line.get_xydata())): line.get_marker() for line in ax.lines}
-    assert (at[-1, 1], at[0, 0]) == ("D", "o")
-    shades = [
-        float(line.get_markerfacecolor())
-        for line in ax.lines
-        if line.get_marker() == "o" and isinstance(line.get_markerfacecolor(), str)
-        if line.get_markerfacecolor().replace(".", "").isdigit()
-    ]
-    assert len(shades) == 40
-    assert shades == sorted(shades, reverse=True)  # darker on the way
-
-
-def test_what_is_straight_is_dashed_however_many_points_it_has():
-    t = torch.linspace(0, 1, 30)[:, None]
-    ends = torch.tensor([[-2.0, -1.0], [2.0, 1.5]])
-    triangle = torch.tensor([[-2.0, -1.0], [2.0, -1.0], [0.0, 1.0], [-2.0, -1.0]])
-    chord = ends[0] + t * (ends[1] - ends[0])
-    slightly = chord + 0.05 * torch.tensor([0.0, 1.0]) * t * (1 - t)
-    curves = {"chord": chord, "bent": slightly, "triangle": triangle}
-    styles = [line.get_linestyle() for line in surface(bowl(curves=curves)).lines]
-    assert styles == ["--", "-", "-"]
-
-
-def test_a_triangle_keeps_its_corners_and_labels_keep_off_its_sides():
-    corners = torch.tensor([[-2.0, -1.0], [2.0, -1.0], [0.0, 1.5]])
-    closed = torch.cat([corners, corners[:1]])
-    ax = surface(bowl(curves={"simplex": closed}, marks=dict(zip("abc", corners, strict=True))))
-    (sides,) = (line for line in ax.lines if line.get_label() == "simplex")
-    xy = sides.get_xydata()
-    for corner in corners.numpy():
-        assert np.abs(xy - corner).sum(1).min() == 0
-    np.testing.assert_array_equal(xy[0], xy[-1])
-    length = np.linalg.norm(np.diff(xy, axis=0), axis=1).sum()
-    assert length == pytest.approx(float((closed[1:] - closed[:-1]).norm(dim=1).sum()))
-    seen = ax.transData.transform(xy)
-    for text in ax.texts:
-        if text.get_text() in "abc":
-            box = text.get_window_extent()
-            inside = (seen > [box.x0, box.y0]) & (seen < [box.x1, box.y1])
-            assert not inside.all(1).any(), text.get_text()
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["simplex"]
-
-
-def test_a_path_that_lies_on_the_plane_says_so():
-    path = {"coords": torch.rand(3, 2), "residual": torch.zeros(3)}
-    (text,) = surface(bowl(paths={"SGD": path})).get_legend().get_texts()
-    assert text.get_text() == "SGD, on the plane"
-
-
 def test_axes_are_named_by_what_the_record_knows():
     def names(**options):
         ax = surface(SurfaceResult(X, Y, {"loss": BOWL}, **options))
@@ -279,16 +185,6 @@ def test_axes_are_named_by_what_the_record_knows():
     assert names() == ("first direction", "second direction", 1)
     assert names(about={"orthonormal": False})[2] == "auto"
     assert names(about={"labels": ["u", "v"]})[:2] == ("u", "v")
-
-
-def test_batchnorm_and_rows_are_told():
-    def words(**options):
-        return [t.get_text().replace("\n", " ") for t in surface(bowl(**options)).texts]
-
-    assert words(batchnorm="frozen", rows=12) == ["BatchNorm statistics frozen; 12 training rows"]
-    assert words(batchnorm="none") == []
-    (text,) = words(known=BOWL < 1)
-    assert text.endswith(f"; {int((BOWL < 1).sum())} of 425 points evaluated, others interpolated")
 
 
 def test_points_that_were_evaluated_are_shown():
@@ -328,12 +224,6 @@ def test_levels_that_have_no_room_are_left_out():
     assert 2 <= len(boxes) < 9
     assert all(low.y1 <= high.y0 for low, high in pairwise(boxes))
     assert ticks(ax)[-1] == "> 5"
-
-
-def test_labels_of_near_levels_have_more_digits():
-    shaded = shading(2.3 + 1e-4 * BOWL.numpy(), "loss")
-    assert len(set(shaded.labels())) == 8
-    assert float(shaded.labels()[-1]) == pytest.approx(2.30131, abs=1e-5)
 
 
 def test_a_flat_surface_has_one_colour_and_plain_levels():
