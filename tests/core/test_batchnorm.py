@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import lowland as ll
 from lowland.core import batchnorm
+from tests.core.random_data import one_batch
 from tests.models import conv_bn, conv_dropout, generator, images, mlp
 
 SIZES = ([64, 64, 2], [10] * 13, [128, 1, 1])
@@ -356,3 +357,17 @@ def test_moments_do_not_depend_on_the_pieces(shape, piece, monkeypatch):
         torch.testing.assert_close(variance.double(), exact, rtol=1e-5, atol=0)
         # a broken twin: E[x^2] - E[x]^2 in float32 cancels
         assert not torch.allclose((x**2).mean(over) - x.mean(over) ** 2, exact.float(), rtol=1e-5)
+
+
+def test_sync_batchnorm_is_batchnorm_on_one_process():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    sync = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+    data = one_batch()
+    a = ll.LossSurface(plain, ll.Classification(), data)
+    b = ll.LossSurface(sync, ll.Classification(), data)
+    w = torch.randn(a.layout.size)
+    assert float(a(w)) == pytest.approx(float(b(w)))
+    pairs = zip(a.value_and_grad(w, data[0]), b.value_and_grad(w, data[0]), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other)

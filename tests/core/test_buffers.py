@@ -1,7 +1,6 @@
 """Buffers travel with the weights that they belong to: moments, shapes, posteriors, files."""
 
 import copy
-import warnings
 
 import pytest
 import torch
@@ -9,17 +8,10 @@ from torch import Tensor, nn
 
 import lowland as ll
 from lowland.core.buffers import BufferMean, interpolate_buffers, restack_buffers, stack_buffers
-from lowland.core.spectral import leading_vectors
 from tests.models import (
     Normaliser,
-    blobs,
     conv_bn,
-    conv_in,
     images,
-    settled,
-    spectral,
-    spectral_by_hook,
-    weight_norm_by_hook,
 )
 
 
@@ -240,76 +232,6 @@ def test_buffers_between_anchors():
 
 
 # -- what follows from the weights ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4), (1, 6), (1100, 1030)])
-def test_leading_vectors_are_those_of_a_svd(shape):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    u, v = leading_vectors(matrix)
-    sigma = torch.linalg.matrix_norm(matrix.double(), 2)
-    torch.testing.assert_close(u @ matrix.double() @ v, sigma, rtol=1e-4, atol=0)
-    if max(shape) < 1024:
-        torch.testing.assert_close(matrix.double() @ v, sigma * u, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("build", [spectral, spectral_by_hook, weight_norm_by_hook])
-def test_a_model_can_be_copied_after_weights_were_mapped_over(build):
-    """A hook's weight of a mapped call stayed on the module, and `fit` could not copy it."""
-    torch.manual_seed(0)
-    net = build()
-    x, y = blobs()[0] if build is weight_norm_by_hook else images()[0]
-    surface = ll.LossSurface(net, ll.Classification(), [(x, y)])
-    w = surface.layout.flatten(net)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*batching rule.*", category=UserWarning)
-        surface.evaluate(torch.stack([w, w + 0.1]), strategy="vmap", chunk=2)
-    copied = surface.template.trainable()
-    torch.testing.assert_close(surface.layout.flatten(copied), w)
-    assert copied(x).shape == (len(x), 3)
-
-
-@pytest.mark.parametrize("build", [spectral, spectral_by_hook])
-@pytest.mark.parametrize("strategy", ["points", "batches", "vmap"])
-def test_spectral_norm_divides_by_the_norm_of_each_w(build, strategy):
-    """The norm of an average is no average of norms, and its vectors are its own."""
-    torch.manual_seed(0)
-    net = build()
-    surface = ll.LossSurface(net, ll.Classification(), images())
-    w = surface.layout.flatten(net)
-    other = w + 2 * torch.randn(len(w), generator=torch.Generator().manual_seed(2))
-    stack = torch.stack([w, other, (w + other) / 2])
-    expected = []
-    for row in stack:
-        twin = settled(surface.layout.load_(build(), row))
-        twin.load_state_dict(surface.refresh(row), strict=False)
-        twin.eval()
-        weight = twin[4].weight if build is spectral else twin[4].weight_orig
-        if build is spectral:
-            norm = torch.linalg.matrix_norm(weight.detach(), 2)
-            torch.testing.assert_close(norm, torch.ones(()), rtol=1e-4, atol=0)
-        losses = [nn.functional.cross_entropy(twin(x), y, reduction="sum") for x, y in images()]
-        expected.append(
-            float(torch.stack(losses).sum().detach()) / sum(len(y) for _, y in images())
-        )
-    found = surface.evaluate(stack, strategy=strategy, chunk=2).loss
-    assert found.tolist() == pytest.approx(expected, rel=1e-4)
-
-
-def test_instance_norm_is_estimated_as_torch_does():
-    net = conv_in()
-    x, y = map(torch.cat, zip(*images(), strict=True))
-    surface = ll.LossSurface(net, ll.Classification(), [(x, y)])
-    twin = copy.deepcopy(net)
-    twin[1].momentum = 1.0  # its statistics are those of the last batch: all examples
-    twin.train()(x)
-    w = surface.layout.flatten(net)
-    for method in ("exact", "batch"):
-        found = surface.refresh(w, method=method)
-        torch.testing.assert_close(found["1.running_mean"], twin[1].running_mean)
-        torch.testing.assert_close(found["1.running_var"], twin[1].running_var)
-    ragged = ll.LossSurface(net, ll.Classification(), images())
-    for name, value in ragged.refresh(w).items():
-        torch.testing.assert_close(value, surface.refresh(w)[name])  # whatever the batches
 
 
 def test_statistics_of_a_users_own_layer_are_estimated_on_request():

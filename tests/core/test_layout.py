@@ -7,6 +7,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.core.layout import clean_names
+from tests.core.random_data import one_batch
 from tests.models import TiedLM, generator, mlp
 
 
@@ -242,3 +243,27 @@ def test_sharded_parameters_are_refused_with_the_way_round(one_rank, tmp_path):
     swa.update(get_model_state_dict(net, options=options))  # what the message says
     assert torch.equal(swa.mean, w)
     assert swa.count == 1
+
+
+def test_a_tied_name_that_where_picks_second_is_part_of_w():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(3, 3, bias=False)
+            self.head = nn.Linear(3, 3, bias=False)
+            self.head.weight = self.body.weight
+
+        def forward(self, x):
+            return self.head(self.body(x))
+
+    layout = ll.ParamLayout(Tied(), where="head")
+    assert layout.aliases == {"body.weight": "head.weight"}
+    data = one_batch(width=3)
+    surface = ll.LossSurface(Tied(), ll.Classification(), data, where="head")
+    w = torch.randn(9)
+    x = data[0][0]
+    expected = nn.functional.cross_entropy(x @ w.view(3, 3).T @ w.view(3, 3).T, data[0][1])
+    assert float(surface(w)) == pytest.approx(float(expected))
+    # what a checkpoint holds beside w never takes its place
+    point = ll.Point(w, {"body.weight": torch.zeros(3, 3)})
+    assert float(surface(point)) == pytest.approx(float(expected))

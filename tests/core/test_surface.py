@@ -191,15 +191,3 @@ def test_batches_without_targets() -> None:
         surface(torch.zeros(surface.layout.size))
     with pytest.raises(ll.ConfigError, match="expected a Task such as"):
         ll.LossSurface(mlp(), F.cross_entropy, blobs())
-
-
-def test_private_copies_keep_ties_and_computed_tensors() -> None:
-    model = TiedLM()
-    twin = private_copy(model)
-    assert twin.head.weight is twin.embed.weight
-    assert twin.head.weight is not model.head.weight
-    lazy = Lazy()
-    lazy.cache = lazy.net[0].weight.sum()
-    with pytest.raises(RuntimeError):  # what a plain copy does
-        __import__("copy").deepcopy(lazy)
-    assert private_copy(lazy).cache == lazy.cache

@@ -1,7 +1,9 @@
+"""Members drawn in turn: of vectors, of one tensor, of points, of a sequence on disk."""
+
 import pytest
 import torch
 
-from lowland import ConfigError, Ensemble, LayoutError, LowlandError, Point, PointMass
+from lowland import ConfigError, Ensemble, LayoutError, LowlandError, Point
 from tests.posteriors.contract import PosteriorContract
 
 
@@ -30,13 +32,6 @@ class TestOfPoints(PosteriorContract):
 
     def make(self, size, dtype):
         return Ensemble([Point(w, dict(self.buffers)) for w in members(size, dtype)])
-
-
-class TestPointMass(PosteriorContract):
-    random = False
-
-    def make(self, size, dtype):
-        return PointMass(members(size, dtype)[0])
 
 
 class Lazy:
@@ -84,6 +79,5 @@ def test_what_makes_no_ensemble_is_refused():
 
 
 def test_there_is_no_density():
-    for post in (Ensemble([torch.zeros(2)]), PointMass(torch.zeros(2))):
-        with pytest.raises(LowlandError, match="no density"):
-            post.log_prob(torch.zeros(2))
+    with pytest.raises(LowlandError, match="no density"):
+        Ensemble([torch.zeros(2)]).log_prob(torch.zeros(2))

@@ -1,26 +1,21 @@
 """What a training run has left, as a trajectory: found, put in order, read without pickle."""
 
-import json
-import os
-
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from lowland import (
-    SWA,
     SWAG,
-    ConfigError,
     LayoutError,
     NonFiniteError,
     ParamLayout,
     StoreError,
     Trajectory,
 )
-from lowland.trajectory import find_checkpoints, read_checkpoint
+from lowland.trajectory import find_checkpoints
 from lowland.trajectory.checkpoints import in_order
-from lowland.trajectory.formats import fitted, layout_of, require_alike
+from tests.trajectory.files import lightning_file, sharded
 from tests.trajectory.nets import Net, stepped
 
 
@@ -91,20 +86,6 @@ def test_copies_beside_numbered_files_are_left_out(tmp_path):
     assert len(by_name) == 5
 
 
-class Mine:
-    """What a pickle may hold."""
-
-
-def test_pickled_code_is_refused(tmp_path):
-    path = tmp_path / "model.pt"
-    torch.save({"state_dict": Net().state_dict(), "args": Mine()}, path)
-    with pytest.raises(StoreError, match=r"model.pt: does not load with weights_only=True"):
-        Trajectory.from_checkpoints([path], ParamLayout(Net())).swa()
-    torch.save(Net(), path)
-    with pytest.raises(StoreError, match=r"model.pt: .*save its state dict alone"):
-        Trajectory.from_checkpoints([path], ParamLayout(Net())).swa()
-
-
 def test_checkpoints_that_do_not_fit_are_named(tmp_path):
     layout = ParamLayout(Net())
     with pytest.raises(StoreError, match=r"no checkpoint matches .*\*\.pt"):
@@ -160,25 +141,6 @@ def trainer_folder(root, steps=(500, 1000, 2000), shards=False):
         torch.save({"state": {0: torch.ones(3)}}, folder / "optimizer.pt")
         torch.save({"seed": 1}, folder / "rng_state.pth")
     return root
-
-
-def sharded(folder, tensors):
-    names = sorted(tensors)
-    parts = [names[::2], names[1::2]]
-    where = {}
-    for i, part in enumerate(parts, start=1):
-        file = f"model-0000{i}-of-00002.safetensors"
-        save_file({name: tensors[name] for name in part}, folder / file)
-        where |= dict.fromkeys(part, file)
-    index = {"metadata": {"total_size": 1}, "weight_map": where}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-def lightning_file(path, step, *, prefix="net.", more=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {prefix + name: t for name, t in stepped(Net(), step).state_dict().items()}
-    content = {"epoch": step // 10, "global_step": step, "state_dict": state | (more or {})}
-    torch.save(content | {"optimizer_states": [{"state": {0: torch.ones(3)}}]}, path)
 
 
 def seeds(traj):
@@ -305,153 +267,7 @@ def test_files_named_in_any_order_are_put_in_order(tmp_path):
     assert [c.path.name for c in in_order(others)] == ["b9x2.pt", "b10x2.pt", "last.pt"]
 
 
-# -- names -----------------------------------------------------------------------------------------
-
-
-def test_the_prefix_of_the_network_is_left_out(tmp_path):
-    copy = {f"ema_net.{n}": t for n, t in stepped(Net(), 99).state_dict().items()}
-    lightning_file(tmp_path / "a.ckpt", 3, more=copy | {"loss.weight": torch.ones(2)})
-    layout = ParamLayout(Net())
-    traj = Trajectory.from_checkpoints(tmp_path / "a.ckpt", layout)
-    assert torch.equal(traj[0].weights, layout.flatten(stepped(Net(), 3)))
-    assert traj[0].buffers.keys() == dict(Net().named_buffers()).keys()
-    averaged = Trajectory.from_checkpoints(tmp_path / "a.ckpt", layout, prefix="ema_net.")
-    assert torch.equal(averaged[0].weights, layout.flatten(stepped(Net(), 99)))
-    with pytest.raises(ConfigError, match=r"no name begins with prefix 'nett\.'.*ema_net\., loss"):
-        Trajectory.from_checkpoints(tmp_path / "a.ckpt", layout, prefix="nett.")[0]
-
-
-def test_two_networks_that_fit_alike_must_be_told_apart(tmp_path):
-    other = {f"critic.{n}": t for n, t in stepped(Net(), 99).state_dict().items()}
-    lightning_file(tmp_path / "a.ckpt", 3, more=other)
-    with pytest.raises(LayoutError, match=r"a.ckpt: .*net\., critic\. fit alike; .*prefix="):
-        Trajectory.from_checkpoints(tmp_path / "a.ckpt", ParamLayout(Net())).swa()
-
-
-def test_a_part_of_a_word_makes_no_copy(tmp_path):
-    """In "semantic" there is "ema": the other branch would be taken without a word."""
-    branches = {
-        f"{name}.{n}": t
-        for seed, name in enumerate(("semantic", "instance"))
-        for n, t in stepped(Net(), seed).state_dict().items()
-    }
-    with pytest.raises(LayoutError, match=r"semantic\., instance\. fit alike"):
-        fitted(branches, ParamLayout(Net()))
-    for copy in ("ema_net", "netEMA_", "net_ema", "EMA", "averaged", "swa_model", "model.teacher"):
-        both = {n.replace("semantic", copy): t for n, t in branches.items()}
-        if copy == "netEMA_":  # who knows
-            with pytest.raises(LayoutError, match="fit alike"):
-                fitted(both, ParamLayout(Net()))
-        else:
-            found = fitted(both, ParamLayout(Net()))
-            assert all(torch.equal(found[n], both[f"instance.{n}"]) for n in found)
-
-
-def test_a_key_says_where_the_weights_are(tmp_path):
-    content = {"model": Net().state_dict(), "ema": {"shadow": stepped(Net(), 4).state_dict()}}
-    torch.save(content, tmp_path / "a.pt")
-    layout = ParamLayout(Net())
-    traj = Trajectory.from_checkpoints(tmp_path / "a.pt", layout, key="ema.shadow")
-    assert torch.equal(traj[0].weights, layout.flatten(stepped(Net(), 4)))
-    with pytest.raises(StoreError, match=r"nothing under key 'emma'.*\['model', 'ema'\]"):
-        read_checkpoint(tmp_path / "a.pt", key="emma")
-
-
-def test_of_two_sets_of_weights_the_one_that_is_taken_is_named(tmp_path):
-    """Moments of averages are no moments of iterates: their scatter is far too small."""
-    layout = ParamLayout(Net())
-    iterate, average = stepped(Net(), 3), stepped(Net(), 99)
-    for name, other in (("current_model_state", "state_dict"), ("state_dict", "state_dict_ema")):
-        path = tmp_path / f"{other}.ckpt"
-        torch.save({name: iterate.state_dict(), other: average.state_dict()}, path)
-        with pytest.warns(UserWarning, match=f"{name!r} was taken, and not {other!r}"):
-            assert torch.equal(
-                Trajectory.from_checkpoints(path, layout)[0].weights, layout.flatten(iterate)
-            )
-        traj = Trajectory.from_checkpoints(path, layout, key=other)
-        assert torch.equal(traj[0].weights, layout.flatten(average))
-
-
-def test_weights_that_are_not_floating_point_are_no_weights(tmp_path):
-    """Codes of quantised weights were averaged as numbers."""
-    state = Net().state_dict() | {"first.weight": torch.ones(4, 5, dtype=torch.int8)}
-    torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(LayoutError, match=r"a.pt: first.weight: .*got torch.int8; dequantise"):
-        Trajectory.from_checkpoints(tmp_path / "a.pt", ParamLayout(Net())).swa()
-    scaled = state | {"first.weight_scale": torch.full((4, 1), 0.5)}
-    torch.save(scaled, tmp_path / "b.pt")
-    traj = Trajectory.from_checkpoints(tmp_path / "b.pt", ParamLayout(Net()))
-    assert traj.swa()[:20].tolist() == [0.5] * 20
-
-
-def test_packed_parameters_of_quantised_modules_are_not_passed_over(tmp_path):
-    packed = {"fc.bias": torch.ones(2), "fc._packed_params._packed_params": (torch.ones(2), None)}
-    torch.save({"state_dict": packed}, tmp_path / "a.pt")
-    with pytest.raises(StoreError, match=r"a.pt: fc._packed_params\S+ holds tensors in a tuple"):
-        read_checkpoint(tmp_path / "a.pt")
-
-
-def test_tied_weights_that_a_file_has_once_still_fit():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embed = nn.Embedding(4, 3)
-            self.head = nn.Linear(3, 4, bias=False)
-            self.head.weight = self.embed.weight
-
-    layout = ParamLayout(Tied())
-    once = {"net.head.weight": torch.ones(4, 3)}
-    assert torch.equal(layout.flatten(fitted(once, layout)), torch.ones(12))
-
-
-# -- without the model -----------------------------------------------------------------------------
-
-
-def test_a_layout_from_a_file_has_everything_but_statistics(tmp_path):
-    torch.save(Net().state_dict(), tmp_path / "a.pt")
-    layout = layout_of(read_checkpoint(tmp_path / "a.pt"))
-    assert layout.fingerprint == ParamLayout(Net()).fingerprint
-    assert layout_of(Net().state_dict(), where="^last").names == ("last.weight", "last.bias")
-    with pytest.raises(LayoutError, match="no floating-point tensor to average"):
-        layout_of({"norm.running_var": torch.ones(3), "step": torch.tensor(3)})
-
-
-def test_tied_weights_of_a_torch_file_count_once(tmp_path):
-    weight = torch.randn(3, 2)
-    torch.save({"a": weight, "b": weight, "c": weight.clone(), "e": weight[:1]}, tmp_path / "t.pt")
-    layout = layout_of(read_checkpoint(tmp_path / "t.pt"))
-    assert layout.names == ("a", "c", "e")
-    assert layout.aliases == {"b": "a"}
-
-
-def test_moments_made_without_the_model_are_put_in_its_order(tmp_path):
-    """Safetensors files lose the model's order; moments as they are would be wrong weights."""
-    for seed in range(4):
-        save_file(stepped(Net(), seed).state_dict(), tmp_path / f"{seed}.safetensors")
-    loose = layout_of(read_checkpoint(tmp_path / "0.safetensors"))
-    ours = ParamLayout(Net())
-    assert loose.fingerprint != ours.fingerprint
-    SWAG.save(Trajectory.from_checkpoints(tmp_path, loose).swag(rank=2), tmp_path / "s")
-    swag = SWAG.load(tmp_path / "s", layout=ours)
-    expected = Trajectory.from_checkpoints(tmp_path, ours).swag(rank=2)
-    for name in ("mean", "variance", "deviations"):
-        assert torch.equal(getattr(swag, name), getattr(expected, name))
-    assert not torch.equal(SWAG.load(tmp_path / "s").mean, expected.mean)  # a broken twin
-    assert torch.equal(swag.posterior().draw(3), expected.posterior().draw(3))
-    with pytest.raises(LayoutError, match=r"another model: first.weight is missing"):
-        SWAG.load(tmp_path / "s", layout=ParamLayout(Net(features=6)))
-
-
-def test_moments_of_tied_weights_that_a_file_has_under_their_other_name(tmp_path):
-    """Transformers writes the embedding and leaves out the head that is tied to it."""
-    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(3, 4, bias=False))
-    model[1].weight = model[0].weight
-    ours = ParamLayout(model)
-    assert (ours.names, dict(ours.aliases)) == (("0.weight",), {"1.weight": "0.weight"})
-    swa = SWA(layout_of({"1.weight": model[1].weight}))
-    swa.update({"1.weight": model[1].weight})
-    swa.save(tmp_path / "s")
-    assert torch.equal(SWA.load(tmp_path / "s", layout=ours).mean, ours.flatten(model))
+# -- what is read from them -----------------------------------------------------------------------
 
 
 def test_swag_of_checkpoints_is_the_offline_covariance(tmp_path):
@@ -464,72 +280,6 @@ def test_swag_of_checkpoints_is_the_offline_covariance(tmp_path):
     torch.testing.assert_close(swag.mean.double(), w.mean(0), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(swag.variance.double(), w.var(0, correction=0), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(swag.deviations.double(), w - running, rtol=1e-5, atol=1e-6)
-
-
-# -- what is wrong with them -----------------------------------------------------------------------
-
-
-def test_checkpoints_of_two_models_are_told_apart():
-    a = Net().state_dict()
-    with pytest.raises(LayoutError, match=r"first.weight is \(4, 5\) in a and \(4, 6\) in b"):
-        require_alike(a, Net(features=6).state_dict(), names=("a", "b"))
-    fewer = {n: t for n, t in a.items() if n != "last.bias"}
-    with pytest.raises(LayoutError, match=r"a has last.bias, which b lacks"):
-        require_alike(a, fewer, names=("a", "b"))
-    with pytest.raises(LayoutError, match=r"b has last.bias, which a lacks"):
-        require_alike(fewer, a, names=("a", "b"))
-    require_alike(a, Net().state_dict(), names=("a", "b"))
-
-
-@pytest.mark.parametrize("end", ["safetensors", "pt", "old.pt"])
-def test_files_that_are_cut_off_say_so(tmp_path, end):
-    path = tmp_path / f"step-1.{end}"
-    if end == "safetensors":
-        save_file(Net().state_dict(), path)
-    else:
-        torch.save(Net().state_dict(), path, _use_new_zipfile_serialization=end == "pt")
-    whole = path.read_bytes()
-    for left in (len(whole) - 9, len(whole) // 2, 3, 0):
-        path.write_bytes(whole[:left])
-        with pytest.raises(StoreError, match=rf"step-1.{end}.*(cut off|damaged)"):
-            read_checkpoint(path)
-
-
-def test_shards_that_are_missing_are_named(tmp_path):
-    sharded(tmp_path, Net().state_dict())
-    index = tmp_path / "model.safetensors.index.json"
-    assert len(read_checkpoint(index)) == len(Net().state_dict())
-    save_file({"other": torch.ones(1)}, tmp_path / "model-00002-of-00002.safetensors")
-    with pytest.raises(StoreError, match=r"index.json: 4 of its tensors, such as first.weight"):
-        read_checkpoint(index)
-    (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(StoreError, match=r"model-00002-of-00002.safetensors: no such file"):
-        read_checkpoint(index)
-    index.write_text("{}")
-    with pytest.raises(StoreError, match="weight_map: expected dict"):
-        read_checkpoint(index)
-
-
-def test_an_index_does_not_lead_out_of_its_folder(tmp_path):
-    save_file({"w": torch.ones(1)}, tmp_path / "secret.safetensors")
-    (tmp_path / "in").mkdir()
-    index = tmp_path / "in" / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"w": "../secret.safetensors"}}))
-    with pytest.raises(StoreError, match=r"not a plain name of a file"):
-        read_checkpoint(index)
-
-
-def test_reading_pickled_code_does_not_run_it(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "ran"),)
-
-    torch.save({"state_dict": Net().state_dict(), "trap": Trap()}, tmp_path / "a.pt")
-    with pytest.raises(StoreError, match=r"run code when they are read.*save_file\(torch\.load"):
-        read_checkpoint(tmp_path / "a.pt")
-    assert not (tmp_path / "ran").exists()
-    torch.load(tmp_path / "a.pt", weights_only=False)  # a broken twin
-    assert (tmp_path / "ran").exists()
 
 
 def test_nan_is_told_with_its_file(tmp_path):

@@ -1,0 +1,33 @@
+"""Axes that a task names: counted from the first, refused where there is no such axis."""
+
+import numpy as np
+import pytest
+
+import lowland as ll
+from lowland.core.axes import axis_of, require_axis
+
+
+def test_an_axis_is_numpys_own():
+    shape = (8, 5, 3)
+    for axis in (1, 2, -1, -2):
+        assert np.moveaxis(np.empty(shape), axis, 0).shape[0] == shape[axis_of("dim", axis, shape)]
+        assert require_axis("dim", axis) == axis
+    assert require_axis("dim", None) is None
+    assert type(require_axis("dim", np.int64(1))) is int
+
+
+@pytest.mark.parametrize("axis", [3, -3, -4])
+def test_outputs_without_the_axis_are_refused(axis):
+    """-3 of three axes is that of the examples."""
+    with pytest.raises(ll.DataError, match=rf"class_dim={axis}: outputs \(8, 5, 3\) have no such"):
+        axis_of("class_dim", axis, (8, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("axis", "words"),
+    [(0, "axis 0 is that of the examples"), (1.5, "whole number"), ("last", "whole number"),
+     (True, "whole number")],
+)  # fmt: skip
+def test_what_is_no_axis_of_outputs_is_refused(axis, words):
+    with pytest.raises(ll.ConfigError, match=f"target_dim: .*{words}"):
+        require_axis("target_dim", axis)
