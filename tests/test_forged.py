@@ -29,7 +29,7 @@ from lowland.geometry.base import Shape
 from lowland.landscape.ledger import Ledger
 from lowland.records import Chain, Predictive, SurfaceResult, Table
 from lowland.samplers.base import KIND as CHAINS
-from lowland.train.checkpoint import KIND as TRAINING
+from lowland.train.run import KIND as TRAINING
 from lowland.trajectory.formats import read_checkpoint
 from lowland.trajectory.journal import journal_line
 
@@ -171,6 +171,17 @@ def surfaces(**changes):
 def weights(**changes):
     body = {"anchors": torch.ones(2, 3), "free": (True, False), "k": 1}
     return tree(SHAPE, shape="Line", body=body | changes)
+
+
+def continued(make, kind, **changes):
+    """A checkpoint that is right but for some fields of its state."""
+
+    def write(path):
+        make(path)
+        body = load_tree(path, kind=kind)
+        save_tree(path, body | {"state": body["state"] | changes}, kind=kind)
+
+    return write
 
 
 def swag(**changes):
@@ -344,34 +355,36 @@ FORGED = {
     },
     "training": {
         "a list": structure("[1, 2]", TRAINING),
-        "no settings": tree(TRAINING, epoch=1),
-        "settings that are a list": changed(train, TRAINING, settings=[1]),
-        "no model": changed(train, TRAINING, model={}),
-        "a model that is a list": changed(train, TRAINING, model=[1]),
-        "weights of another shape": changed(
+        "no settings": tree(TRAINING, state={"epoch": 1}),
+        "a newer field": changed(train, TRAINING, plan={}),
+        "a state that is a list": changed(train, TRAINING, state=[1]),
+        "settings that are a list": changed(train, TRAINING, same=[1]),
+        "no model": continued(train, TRAINING, model={}),
+        "a model that is a list": continued(train, TRAINING, model=[1]),
+        "weights of another shape": continued(
             train, TRAINING, model={"weight": torch.ones(3, 9), "bias": torch.ones(1)}
         ),
-        "an optimizer that is text": changed(train, TRAINING, optimizer="SGD"),
-        "an optimizer of nothing": changed(train, TRAINING, optimizer={}),
-        "a generator of nothing": changed(train, TRAINING, rng={}),
-        "a generator that is short": changed(
+        "an optimizer that is text": continued(train, TRAINING, optimizer="SGD"),
+        "an optimizer of nothing": continued(train, TRAINING, optimizer={}),
+        "a generator of nothing": continued(train, TRAINING, rng={}),
+        "a generator that is short": continued(
             train, TRAINING, rng={"torch": torch.ones(3), "cuda": []}
         ),
-        "collectors that are a number": changed(train, TRAINING, collectors=3),
-        "columns that are a list": changed(train, TRAINING, columns=[1]),
-        "an epoch that is text": changed(train, TRAINING, epoch="one"),
+        "collectors that are a number": continued(train, TRAINING, collectors=3),
+        "columns that are a list": continued(train, TRAINING, columns=[1]),
+        "an epoch that is text": continued(train, TRAINING, epoch="one"),
     },
     "chains": {
         "a list": structure("[1, 2]", CHAINS),
-        "no state": tree(CHAINS, settings={}),
-        "a state that is a list": changed(sample, CHAINS, state=[1]),
-        "a generator that is text": changed(sample, CHAINS, generator="mt19937"),
-        "a generator that is short": changed(sample, CHAINS, generator=torch.ones(3)),
-        "counts of more chains": changed(sample, CHAINS, counts=torch.ones(9, dtype=torch.int64)),
-        "coords of another dimension": changed(sample, CHAINS, coords=torch.ones(2, 3, 7)),
-        "coords that are a number": changed(sample, CHAINS, coords=torch.tensor(3.0)),
-        "a newer field": changed(sample, CHAINS, adapted=True),
-        "settings that are a list": changed(sample, CHAINS, settings=[1]),
+        "no state": changed(sample, CHAINS, state=None),
+        "a state that is a list": continued(sample, CHAINS, state=[1]),
+        "a generator that is text": continued(sample, CHAINS, generator="mt19937"),
+        "a generator that is short": continued(sample, CHAINS, generator=torch.ones(3)),
+        "counts of more chains": continued(sample, CHAINS, counts=torch.ones(9, dtype=torch.int64)),
+        "coords of another dimension": continued(sample, CHAINS, coords=torch.ones(2, 3, 7)),
+        "coords that are a number": continued(sample, CHAINS, coords=torch.tensor(3.0)),
+        "a newer field": continued(sample, CHAINS, adapted=True),
+        "settings that are a list": changed(sample, CHAINS, same=[1]),
     },
     # lines with checksums
     "ledger": {

@@ -37,10 +37,12 @@ BELOW: dict[str, set[str]] = {
     "geometry": BASE | {"core"},
     "posteriors": BASE | {"core", "geometry"},
     "trajectory": BASE | {"core", "geometry", "posteriors"},
-    "samplers": BASE | {"core", "geometry", "posteriors", "trajectory", "evaluate", "landscape"},
+    # long builders keep their state by `artifacts.Checkpoint`, which knows no network
+    "samplers": BASE
+    | {"artifacts", "core", "geometry", "posteriors", "trajectory", "evaluate", "landscape"},
     "evaluate": BASE | {"core", "geometry", "posteriors"},
-    "train": BASE | {"core", "geometry", "posteriors", "trajectory"},
-    "landscape": BASE | {"core", "geometry", "posteriors", "trajectory", "evaluate"},
+    "train": BASE | {"artifacts", "core", "geometry", "posteriors", "trajectory"},
+    "landscape": BASE | {"artifacts", "core", "geometry", "posteriors", "trajectory", "evaluate"},
     "zoo": BASE | {"core"},
     "plots": BASE - {"progress"},
     "report": BASE | {"plots"},

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 from lowland.artifacts import Artifact
+from lowland.files import write_text
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Count(Number):
             Count.steps += 1
             done.append(f"line {i}")
             if i % 3 == 2:
-                lines.write_text("\n".join(done) + "\n")
+                write_text(lines, "\n".join(done) + "\n")  # whole, whenever it is killed
                 checkpoint.save({"i": i + 1}, kind="count", same={"upto": upto})
             progress(i + 1, upto)
         lines.write_text("\n".join(done) + "\n")

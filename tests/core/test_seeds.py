@@ -19,7 +19,7 @@ TREES = {
 OWN = {
     "core/seeds.py",
     "core/data.py",  # `seeded`: with what it is given
-    "train/checkpoint.py",  # `seed_all`: likewise
+    "train/state.py",  # `seed_all`: likewise
     "cli/setup.py",  # a model's first weights come from the global generator
     "posteriors/noise.py",  # a bijection of (draw, chunk) for each seed
     "train/batches.py",  # (seed, epoch, batch) through NumPy's SeedSequence
@@ -75,7 +75,7 @@ def test_no_seed_is_made_by_arithmetic():
     for module, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.BinOp) and (is_seed(node.left) or is_seed(node.right)):
-                allowed = module in ("posteriors/noise.py", "train/checkpoint.py")
+                allowed = module in ("posteriors/noise.py", "train/state.py")
                 assert allowed, f"{module}:{node.lineno}: give the parts to seed_for"
 
 

@@ -43,5 +43,5 @@ def test_a_path_that_was_stopped_goes_on_to_the_same_bits(tmp_path, options):
     seen = []
     ll.path(curve, surface, progress=lambda done, total: seen.append(done), **stored)
     assert seen[0] == 7  # nothing is left to do
-    with pytest.raises(ConfigError, match="other settings: t"):
+    with pytest.raises(ConfigError, match=r"other settings \(t: "):
         ll.path(curve, surface, **stored | {"points": 5})

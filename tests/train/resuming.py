@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import lowland as ll
 import lowland.files
-from lowland.train import checkpoint, run, sgd
+from lowland.artifacts import checkpoint
+from lowland.train import run, sgd
 from lowland.trajectory.journal import JOURNAL
 
 EPOCHS = 3

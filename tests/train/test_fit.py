@@ -344,7 +344,7 @@ def test_bit_equal_wherever_it_was_stopped(tmp_path, options):
 
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
     Fit(tmp_path)()
-    with pytest.raises(ConfigError, match="samples=1 there, 2 now"):
+    with pytest.raises(ConfigError, match="samples: 1 there, 2 now"):
         Fit(tmp_path, samples=2, strategy="accumulate")()
 
 

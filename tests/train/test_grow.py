@@ -185,16 +185,16 @@ def test_the_same_call_gives_the_same_bits():
     assert torch.equal(first.anchors, second.anchors)
 
 
-def test_what_stands_in_the_folder_must_be_of_this_training(tmp_path):
-    grown(tmp_path, vertices=2)
+def test_what_stands_in_the_checkpoint_must_be_of_this_training(tmp_path):
+    grown(tmp_path / "a", vertices=2)
     for change, message in (
-        ({"optimizer": lambda ps: torch.optim.Adam(ps)}, r"optimizer=SGD.* there, Adam.* now"),
-        ({"loader": list(CASES[0].batches())[:1]}, "batches="),
-        ({"strategy": "vmap"}, "strategy=accumulate there, vmap now"),
-        ({"schedule": lambda o: ll.DecaySchedule(o, total=9)}, "schedule=NoneType there, Decay"),
+        ({"optimizer": lambda ps: torch.optim.Adam(ps)}, r"optimizer: SGD.* there, Adam.* now"),
+        ({"loader": list(CASES[0].batches())[:1]}, "batches: "),
+        ({"strategy": "vmap"}, "strategy: accumulate there, vmap now"),
+        ({"schedule": lambda o: ll.DecaySchedule(o, total=9)}, "schedule: NoneType there, Decay"),
     ):
         with pytest.raises(ll.ConfigError, match=message):
-            grown(tmp_path, **change)
+            grown(tmp_path / "a", **change)
     case = CASES[0]
     other = case.surface()
     w = other.layout.flatten(case.model())
@@ -203,11 +203,11 @@ def test_what_stands_in_the_folder_must_be_of_this_training(tmp_path):
     with pytest.raises(ll.ConfigError, match="of other data or another task: the loss"):
         ll.spro(
             surface, w, vertices=3, epochs=2, samples=2, strategy="accumulate", rise=50.0, points=3,
-            checkpoint=tmp_path, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.02),
+            checkpoint=tmp_path / "a", optimizer=lambda ps: torch.optim.SGD(ps, lr=0.02),
         )  # fmt: skip
 
 
-def test_a_finished_folder_goes_on_with_more_vertices_or_gives_fewer(tmp_path):
+def test_a_finished_checkpoint_goes_on_with_more_vertices_or_gives_fewer(tmp_path):
     three = grown(tmp_path / "a", vertices=3)
     four = grown(tmp_path / "a", vertices=4, count=None)
     assert four.log.rows == grown(tmp_path / "a", vertices=4).log.rows > 0
@@ -215,8 +215,8 @@ def test_a_finished_folder_goes_on_with_more_vertices_or_gives_fewer(tmp_path):
     assert torch.equal(four.anchors, grown(tmp_path / "b", vertices=4).anchors)
     assert torch.equal(grown(tmp_path / "a", vertices=3).anchors, three.anchors)
     assert grown(tmp_path / "a", vertices=2).log.vertices.tolist() == [1, 2]
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["growth.safetensors"]
-    with pytest.raises(ll.ConfigError, match=r"other settings.*epochs=2 there, 3 now"):
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # no fit's is left
+    with pytest.raises(ll.ConfigError, match=r"other settings.*epochs: 2 there, 3 now"):
         grown(tmp_path / "a", epochs=3)
 
 

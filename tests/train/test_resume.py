@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.files import same_tree
-from lowland.train import checkpoint
+from lowland.artifacts import Checkpoint
+from lowland.files import load_tree, same_tree
+from lowland.train.run import KIND
 from tests.train.resuming import Boom, Count, Run, network, rows, watched
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +92,7 @@ def test_a_run_that_is_not_restored_differs(tmp_path):
     with watched(event), pytest.raises(Boom):
         Run(tmp_path / "twin")(event)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lowland.train.checkpoint.set_rng_state", lambda state: None)
+        patch.setattr("lowland.train.run.set_rng_state", lambda state: None)
         twin = Run(tmp_path / "twin")()
     assert not same_tree(twin.state(), expected)
 
@@ -102,13 +103,13 @@ def test_killed(tmp_path):
     behind = {}  # the events right behind the replacement of a checkpoint, by its step
     event = Count()
     with watched(event), pytest.MonkeyPatch.context() as patch:
-        save = checkpoint.save
+        save = Checkpoint.save
 
-        def saving(path, state):
-            save(path, state)
+        def saving(checkpoint, state, **settings):
+            save(checkpoint, state, **settings)
             behind.setdefault(state["step"], event.count)
 
-        patch.setattr(checkpoint, "save", saving)
+        patch.setattr(Checkpoint, "save", saving)
         Run(tmp_path / "counted")(event)
     end = behind[10]  # the last step of the second epoch
     places = {end - 1, end, end + 7}
@@ -172,17 +173,17 @@ def test_checkpoints_are_written_when_it_is_time_to(
 ):
     """Six epochs of five steps, each of a few milliseconds: as long as a checkpoint takes."""
     saved = []
-    keep = checkpoint.save
+    keep = Checkpoint.save
 
-    def save(path, state):
+    def save(checkpoint, state, **settings):
         saved.append(state["step"])
-        keep(path, state)
+        keep(checkpoint, state, **settings)
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(Checkpoint, "save", save)
     monkeypatch.setattr("lowland.train.run.SAVE_SECONDS", seconds)
     train(tmp_path / "c", epochs=6, checkpoint_steps=steps)
     assert saved == expected
-    assert checkpoint.load(tmp_path / "c", settings={})["epoch"] == 6
+    assert load_tree(tmp_path / "c", kind=KIND)["state"]["epoch"] == 6
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_foreign_and_damaged_checkpoints(tmp_path):
     path = tmp_path / "c"
     swag = ll.SWAG(ll.ParamLayout(network()), rank=2)
     swag.save(path)
-    with pytest.raises(ll.StoreError, match="expected training checkpoint, found SWAG"):
+    with pytest.raises(ll.StoreError, match="expected training checkpoint 2, found SWAG"):
         train(path)
     path.unlink()
     train(path)

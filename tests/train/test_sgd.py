@@ -11,7 +11,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.files import same_tree
-from lowland.train.checkpoint import rng_state
+from lowland.train.state import rng_state
 from tests.models import conv_bn, images
 from tests.train.resuming import network, rows
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from lowland.errors import ConfigError
-from lowland.files import PathLike, load_tree, save_tree
+from lowland.files import PathLike, load_tree, restoring, save_tree
 from lowland.schema import require
 
 _STATE = "checkpoint"
+
+
+class Body(TypedDict):
+    """What a checkpoint's file holds."""
+
+    same: dict[str, Any]
+    state: Any
 
 
 class Checkpoint:
@@ -24,6 +32,9 @@ class Checkpoint:
     Args:
         path: the file; None: nothing is kept.
         folder: of the artifact under way, for files that are written as they come.
+
+    Raises:
+        ConfigError: the path is a folder.
 
     >>> import tempfile
     >>> checkpoint = Checkpoint(Path(tempfile.mkdtemp()) / "state.safetensors")
@@ -40,6 +51,8 @@ class Checkpoint:
     def __init__(self, path: PathLike | None, *, folder: PathLike | None = None) -> None:
         self.path = None if path is None else Path(path)
         self._folder = None if folder is None else Path(folder)
+        if self.path is not None and self.path.is_dir():
+            raise ConfigError(f"checkpoint: {self.path} is a folder; name a file.")
 
     @classmethod
     def of(cls, checkpoint: Checkpoint | PathLike | None) -> Checkpoint:
@@ -65,6 +78,14 @@ class Checkpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self.path.with_name(name)
 
+    def part(self, name: str) -> Checkpoint:
+        """The checkpoint of a part of the work, in a file of its own beside this one.
+
+        >>> Checkpoint("simplex.safetensors").part("vertex-2").path.name
+        'simplex.safetensors.vertex-2'
+        """
+        return Checkpoint(None if self.path is None else f"{self.path}.{name}")
+
     def exists(self) -> bool:
         """Whether there is a state to go on from."""
         return self.path is not None and self.path.is_file()
@@ -81,21 +102,27 @@ class Checkpoint:
         """
         if self.path is None or not self.path.is_file():
             return None
-        body = load_tree(self.path, kind=kind, form=dict[str, Any])
-        require(body.get("same"), dict[str, Any], source=f"{self.path}: settings")
-        changed = differences(body["same"], dict(same))
-        if changed:
-            raise ConfigError(
-                f"{self.path}: made with other settings ({'; '.join(changed)}); name another "
-                "checkpoint, or delete it to start anew."
-            )
+        body: Body = load_tree(self.path, kind=kind, form=Body)
+        require_same(
+            self.path,
+            body["same"],
+            same,
+            advice="name another checkpoint, or delete it to start anew",
+        )
         require(body.get("state"), form, source=self.path)
         return body["state"]
+
+    @contextmanager
+    def restoring(self, kind: str) -> Iterator[None]:
+        """Turns what goes wrong while a loaded state is taken up into a `StoreError`."""
+        with restoring(self.path or "", kind):
+            yield
 
     def save(self, state: Any, *, kind: str, same: Mapping[str, Any]) -> None:
         """Writes a state in the place of the last one, atomically."""
         if self.path is not None:
-            save_tree(self.path, {"same": dict(same), "state": state}, kind=kind)
+            body: Body = {"same": dict(same), "state": state}
+            save_tree(self.path, body, kind=kind)
 
     def clear(self) -> None:
         """Removes the state, and the files beside it where they are an artifact's."""
@@ -131,6 +158,27 @@ class Stopwatch:
         if now - self._written >= self.every:
             self._written = now
             self.file.write_text(f"{self.seconds():.3f}", encoding="ascii")
+
+
+def require_same(
+    source: PathLike,
+    there: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    advice: str,
+) -> None:
+    """Raises `ConfigError`, which names each setting that differs, unless all are equal.
+
+    Args:
+        source: what was made with the settings `there`. advice: what to do about it.
+
+    >>> require_same("a.scan", {"points": 3}, {"points": 3}, advice="name another file")
+    >>> require_same("a.scan", {"points": 3}, {"points": 5}, advice="name another file")
+    Traceback (most recent call last):
+    lowland.errors.ConfigError: a.scan: made with other settings (points: 3 there, 5 now); name ...
+    """
+    if changed := differences(there, now):
+        raise ConfigError(f"{source}: made with other settings ({'; '.join(changed)}); {advice}.")
 
 
 def differences(

@@ -19,8 +19,8 @@ from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.landscape import align
 from lowland.train import Batches, best_threads
-from lowland.train import checkpoint as disk
 from lowland.train.batches import without_last
+from lowland.train.state import seeded
 
 SPLITS = ("train", "validation", "test")
 _NOTHING = object()
@@ -201,7 +201,7 @@ class Setup:
         """Takes rows of each split through the model, before anything is spent or written."""
         train = self.batches(0)
         loaders = {"train": train, "validation": self.validation, "test": self.test}
-        with disk.seeded(self.config.seed), torch.no_grad():
+        with seeded(self.config.seed), torch.no_grad():
             model = self.model(0)
             self.task = self.task.for_model(model)
             for split, loader in loaders.items():

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, TypedDict
 
-from lowland.errors import ConfigError, StoreError
+from lowland.artifacts.checkpoint import require_same
+from lowland.errors import StoreError
 from lowland.evaluate.planner import Plan
 from lowland.files import PathLike, replacing
 from lowland.landscape.figures import Row
@@ -124,7 +125,8 @@ class Ledger:
 
     def _read(self, path: Path) -> None:
         read = read_journal(path, form=FORMAT, header=Header, entry=Chunk)
-        self._require_same(read.header["settings"])
+        theirs = read.header["settings"]
+        require_same(path, theirs, self.settings, advice="give the same ones, or name another file")
         self.plan = Plan(**read.header["plan"])
         # from a damaged line on points are evaluated again
         self._end = read.ends[-1]
@@ -137,20 +139,3 @@ class Ledger:
                 )
             rows = [dict(zip(names, row, strict=True)) for row in values]
             self._chunks.append((points, rows))
-
-    def _require_same(self, theirs: Mapping[str, Any]) -> None:
-        mine = self.settings
-        names = [n for n in {**theirs, **mine} if theirs.get(n) != mine.get(n)]
-        if names:
-            shown = "; ".join(
-                f"{n} {_short(theirs.get(n))} there, {_short(mine.get(n))} here" for n in names
-            )
-            raise ConfigError(
-                f"{self.path} holds a scan with other settings: {shown}; give the same ones, or "
-                "name another file."
-            )
-
-
-def _short(value: Any, most: int = 60) -> str:
-    text = str(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -11,23 +11,24 @@ import hashlib
 import time
 import warnings
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
 
 from lowland import checks
+from lowland.artifacts import Checkpoint
 from lowland.core.seeds import stream
 from lowland.errors import ConfigError, LowlandError
-from lowland.files import PathLike, load_tree, restoring, save_tree
+from lowland.files import PathLike
 from lowland.progress import Progress, reporting
 from lowland.records import Chain
 from lowland.samplers.density import Density
 from lowland.schema import require
 
-KIND = "chains under way"
+KIND = "chains under way 2"
 RHAT = 1.05  # above it chains disagree
 _FEW = 10  # draws of a chain that say nothing about that
 EVERY = 10.0  # seconds between checkpoints: what a run that is stopped may lose
@@ -41,8 +42,8 @@ class Job:
         chains, samples: how many, and how many of each after warming up. warmup: transitions that
             are thrown away; None: what the sampler takes. thin: keeps one transition in so many.
         start: (chains, k) points; None: drawn from the prior. seed: of everything random.
-        checkpoint: a file that a stopped run goes on from. settings: what must be the same for it
-            to go on, such as a hash of the data. memory: what else a run that goes on must know,
+        checkpoint: that a stopped run goes on from. settings: what must be the same for it to go
+            on, such as a hash of the data. memory: what else a run that goes on must know,
             with `state_dict` and `load_state_dict`. progress: True for a bar, or a callable.
     """
 
@@ -52,7 +53,7 @@ class Job:
     thin: int = 1
     start: Tensor | None = None
     seed: int = 0
-    checkpoint: PathLike | None = None
+    checkpoint: Checkpoint | PathLike | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     memory: Any = None
     progress: Progress = False
@@ -94,26 +95,17 @@ class Job:
         Raises:
             ConfigError: of a run with other settings. StoreError: a damaged or foreign file.
         """
-        if self.checkpoint is None or not Path(self.checkpoint).exists():
+        if self.checkpoint is None:
             return None
-        state: dict[str, Any] = load_tree(self.checkpoint, kind=KIND, form=dict[str, Any])
-        own = {name: value for name, value in state.items() if name not in ("settings", "memory")}
-        require(own, form, source=self.checkpoint)
-        require(state.get("settings"), dict[str, Any], source=f"{self.checkpoint}: settings")
-        now = self._asked(kind)
-        other = [
-            f"{name}={state['settings'].get(name)} there, {value} now"
-            for name, value in now.items()
-            if state["settings"].get(name) != value
-        ]
-        if other:
-            raise ConfigError(
-                f"{self.checkpoint} is of chains with other settings ({'; '.join(other)}); name "
-                "another checkpoint, or delete it to start anew."
-            )
-        if self.memory is not None and "memory" in state:
-            with restoring(self.checkpoint, KIND):
-                self.memory.load_state_dict(state["memory"])
+        checkpoint = Checkpoint.of(self.checkpoint)
+        state = checkpoint.load(kind=KIND, same=self._asked(kind), form=dict[str, Any])
+        if state is None:
+            return None
+        memory = state.pop("memory", None)
+        require(state, form, source=checkpoint.path)
+        if self.memory is not None and memory is not None:
+            with checkpoint.restoring(KIND):
+                self.memory.load_state_dict(memory)
         return state
 
     def _asked(self, kind: dict[str, Any]) -> dict[str, Any]:
@@ -125,10 +117,13 @@ class Job:
     def keep(self, kind: dict[str, Any], state: dict[str, Any]) -> None:
         """Writes the state in the place of the last one, atomically."""
         if self.checkpoint is not None:
-            body = state | {"settings": self._asked(kind)}
-            if self.memory is not None:
-                body["memory"] = self.memory.state_dict()
-            save_tree(self.checkpoint, body, kind=KIND)
+            memory = None if self.memory is None else self.memory.state_dict()
+            checkpoint = Checkpoint.of(self.checkpoint)
+            checkpoint.save(state | {"memory": memory}, kind=KIND, same=self._asked(kind))
+
+    def restoring(self) -> AbstractContextManager[None]:
+        """Turns what goes wrong while a state is taken up into a `StoreError`."""
+        return Checkpoint.of(self.checkpoint).restoring(KIND)
 
 
 class Saved(TypedDict):
@@ -236,7 +231,7 @@ class MarkovChain(Sampler):
             counts = torch.zeros(job.chains, dtype=torch.int64)
             before = 0.0
         else:
-            with restoring(job.checkpoint or "", KIND):
+            with job.restoring():
                 self.generator.set_state(saved["generator"])
                 held = saved["coords"].shape[1]
                 coords[:, :held], log_density[:, :held] = saved["coords"], saved["log_density"]

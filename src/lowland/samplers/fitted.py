@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.files import restoring
 from lowland.progress import reporting
 from lowland.records import Chain
-from lowland.samplers.base import KIND, Job, Sampler
+from lowland.samplers.base import Job, Sampler
 from lowland.samplers.density import Density
 from lowland.samplers.elbo import (
     Ascent,
@@ -90,7 +89,7 @@ class Fitted(Sampler):
         saved = job.resumed(kind, Saved)
         generator = job.generator()
         if saved is not None:
-            with restoring(job.checkpoint or "", KIND):
+            with job.restoring():
                 generator.set_state(saved["generator"])
             density.evaluations = saved["evaluations"]
         climbs: list[dict[str, Any]] = [] if saved is None else list(saved["climbs"])
@@ -105,7 +104,7 @@ class Fitted(Sampler):
             while True:
                 stage = len(fitted)
                 state = climbs[stage] if stage < len(climbs) else None
-                with restoring(job.checkpoint or "", KIND) if state else nullcontext():
+                with job.restoring() if state else nullcontext():
                     family = self.family([one for one, _ in fitted], density, job, state)
                 if family is None:
                     break

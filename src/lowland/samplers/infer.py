@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lowland.artifacts import Checkpoint
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
 from lowland.files import PathLike
@@ -38,7 +39,7 @@ def infer(
     batchnorm: str = "refresh",
     strategy: str | None = None,
     chunk: int | None = None,
-    checkpoint: PathLike | None = None,
+    checkpoint: Checkpoint | PathLike | None = None,
     progress: Progress = False,
 ) -> Chain:
     r"""Samples \(p(z | D) \propto p(D | \hat w + z B)^{1/T}\, N(z; 0, s^2 I)\), B the directions.
@@ -62,8 +63,8 @@ def infer(
         loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
         strategy, chunk: how many points go together, see `ll.predict`; None: what is fastest.
         checkpoint: a file: a stopped run goes on from it bit by bit, and one with more `samples`
-            from where it ended. What was tuned, or tried so far, lies beside it in a file that ends
-            in `.tuning`.
+            from where it ended. The temperatures that were tried are in a file beside it, whose
+            name ends in `.tuning`.
         progress: True for a bar, or a callable of (done, total).
 
     Raises:
@@ -109,7 +110,7 @@ def infer(
             batchnorm=batchnorm,
             strategy=strategy,
             chunk=chunk,
-            checkpoint=None if checkpoint is None else f"{checkpoint}.tuning",
+            checkpoint=Checkpoint.of(checkpoint).part("tuning"),
             progress=progress,
         )
         flat = tuned.prior_scale == math.inf

@@ -8,17 +8,17 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from lowland import checks
+from lowland.artifacts import Checkpoint
 from lowland.core import LossSurface, Regression
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate import predict
-from lowland.files import PathLike, load_tree, restoring, save_tree
+from lowland.files import PathLike
 from lowland.geometry import Shape
 from lowland.posteriors import Pushforward
 from lowland.progress import Progress, reporting
@@ -27,11 +27,11 @@ from lowland.samplers.base import Job, Sampler
 from lowland.samplers.registry import sampler_of
 from lowland.samplers.subspace import log_density, settings
 
-KIND = "temperature found"
+KIND = "temperatures 2"
 
 
 class Saved(TypedDict):
-    """What was tried so far, in a file."""
+    """The pairs of temperature and prior scale that were tried so far, in a file."""
 
     rows: list[dict[str, float]]
     start: Tensor | None
@@ -39,7 +39,6 @@ class Saved(TypedDict):
     count: int
     seconds: float
     memory: Any
-    asked: dict[str, Any]
 
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
@@ -65,7 +64,7 @@ def tune_temperature(
     batchnorm: str = "refresh",
     strategy: str | None = None,
     chunk: int | None = None,
-    checkpoint: PathLike | None = None,
+    checkpoint: Checkpoint | PathLike | None = None,
     progress: Progress = False,
 ) -> TemperingResult:
     r"""NLL of the model average on validation rows, for each temperature and prior scale.
@@ -88,10 +87,11 @@ def tune_temperature(
             sampling them, and gives `nll_se`, how far other draws would be off: the standard error
             of the mean over chains, by chain. Of a grid's points 100.
         checkpoint: a file: a stopped run goes on from it after the pairs that were tried, and one
-            that ended gives what it found; of other settings it is written anew.
+            that ended gives what it found.
 
     Raises:
-        ConfigError: nothing to try. DataError: validation rows without targets.
+        ConfigError: nothing to try, or a checkpoint of other settings. DataError: validation rows
+            without targets.
     """
     hot = sorted(_tried(temperatures, TEMPERATURES, "temperatures"), reverse=True)
     scales = [None] if prior_scales is None else _tried(prior_scales, PRIOR_SCALES, "prior_scales")
@@ -100,9 +100,10 @@ def tune_temperature(
     samples = checks.whole("samples", samples, least=1)
     draws = None if draws is None else checks.whole("draws", draws, least=1)
     held = surface.rows_of(validation).held()
-    asked: dict[str, Any] = {}
-    if checkpoint is not None:
-        asked = {
+    checkpoint = Checkpoint.of(checkpoint)
+    same: dict[str, Any] = {}
+    if checkpoint.path is not None:  # else no pass over the rows is needed
+        same = {
             "temperatures": hot,
             "prior_scales": scales,
             "validation": f"{held.rows} {held.checksum}",
@@ -112,16 +113,16 @@ def tune_temperature(
             "draws": draws,
             "seed": seed,
         }
-        asked |= method.settings() | settings(sub, surface, loader=loader, batchnorm=batchnorm)
+        same |= method.settings() | settings(sub, surface, loader=loader, batchnorm=batchnorm)
     # read and planned once, for all of them
     likelihood = log_density(
         sub, surface, loader=loader, batchnorm=batchnorm, strategy=strategy, chunk=chunk, seed=seed
     )
-    state = _begun(checkpoint, asked)
+    state = checkpoint.load(kind=KIND, same=same, form=Saved)
     if state is None:
         state = {"rows": [], "start": None, "evaluations": 0, "count": 0, "seconds": 0.0}
     else:
-        with restoring(checkpoint or "", KIND):
+        with checkpoint.restoring(KIND):
             likelihood.memory.load_state_dict(state["memory"])
     rows: list[dict[str, float]] = state["rows"]
     pairs = list(product(scales, hot))
@@ -162,9 +163,9 @@ def tune_temperature(
                 found["nll_se"] = _error([one["nll"] for one in each])
             rows.append(row | found)
             state["seconds"] += time.perf_counter() - clock
-            if checkpoint is not None:
-                now = state | {"memory": likelihood.memory.state_dict(), "asked": asked}
-                save_tree(checkpoint, now, kind=KIND)
+            if checkpoint.path is not None:
+                now = state | {"memory": likelihood.memory.state_dict()}
+                checkpoint.save(now, kind=KIND, same=same)
             report(len(rows), len(pairs))
     nll = [row["nll"] for row in rows]
     if not any(map(math.isfinite, nll)):
@@ -186,15 +187,6 @@ def tune_temperature(
         nll_se=errors if bool(errors.isfinite().any()) else None,
         seconds=state["seconds"],
     )
-
-
-def _begun(checkpoint: PathLike | None, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """What was tried before for the same, so that chains that were stopped go on at their T and s,
-    whatever rounding would choose between two that are as good."""
-    if checkpoint is None or not Path(checkpoint).exists():
-        return None
-    state: dict[str, Any] = load_tree(checkpoint, kind=KIND, form=Saved)
-    return state if state["asked"] == asked else None
 
 
 def _figures(

@@ -19,10 +19,10 @@ from lowland.errors import ConfigError, NonFiniteError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
 from lowland.geometry.base import combined, rounds
-from lowland.train import checkpoint as disk
 from lowland.train.flat import FlatModel
 from lowland.train.options import Options
 from lowland.train.run import Run
+from lowland.train.state import digest
 
 STRATA = 64  # draws of t that are stratified together
 _PIECE = 1 << 15  # weights of every anchor that are looked at together: they stay in the cache
@@ -381,7 +381,7 @@ class Along(Run):
         surface = self.surface
         return super()._settings() | {
             "shape": f"{type(self.shape).__name__} of {len(self.shape.anchors)} anchors",
-            "anchors": disk.digest(self.shape.anchors, *(self.shape.buffers or {}).values()),
+            "anchors": digest(self.shape.anchors, *(self.shape.buffers or {}).values()),
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
             "autocast": str(surface.template.autocast),

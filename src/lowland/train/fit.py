@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lowland import checks
+from lowland.artifacts import Checkpoint
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
 from lowland.files import PathLike
@@ -45,7 +46,7 @@ def fit(
     drop_last: bool = False,
     validate: Callable[[S], Mapping[str, float]] | None = None,
     seed: int = 0,
-    checkpoint: PathLike | None = None,
+    checkpoint: Checkpoint | PathLike | None = None,
     checkpoint_steps: int | None = None,
     progress: Progress = False,
 ) -> S:

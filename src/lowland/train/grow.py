@@ -6,8 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +14,22 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lowland import checks
+from lowland.artifacts import Checkpoint
 from lowland.core import LossSurface, Point
 from lowland.core.seeds import seed_for, stream
 from lowland.errors import ConfigError
-from lowland.files import PathLike, restoring
+from lowland.files import PathLike
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.geometry.volume import height
 from lowland.keywords import hinted
 from lowland.posteriors import Uniform
 from lowland.progress import Progress, reporting
 from lowland.records import GrowthResult
-from lowland.train import checkpoint as disk
 from lowland.train.fit import fit
 from lowland.train.options import described, plain_sgd
+from lowland.train.state import digest
 
+KIND = "growth of simplexes 2"
 B = TypeVar("B", bound=Barycentric)
 LEAST = 1e-8  # of the paper's weight of the volume
 
@@ -69,8 +70,8 @@ def spro(
         rise: in nats an item. points: see above. count: rows of the surface's loader that these
             losses are of; None: all.
         validate: gives further figures of the shape after each vertex, for the log.
-        seed: of everything. checkpoint: a folder; the same call goes on where it was stopped, and
-            with more vertices where it ended.
+        seed: of everything. checkpoint: a file; the same call goes on where it was stopped, and
+            with more vertices where it ended. The fit under way has a file beside it.
         progress: True for a bar, or a callable (done, total).
 
     Returns:
@@ -149,6 +150,16 @@ def paper_weight(shape: Barycentric, strength: float, *, seed: int = 0) -> float
     return max(min(strength / log, strength), LEAST) if log > 0 else LEAST
 
 
+class Saved(TypedDict):
+    """A shape that grows, in its file."""
+
+    anchors: Tensor
+    buffers: dict[str, Tensor] | None
+    rows: list[dict[str, float]]
+    stopped: str
+    read: int
+
+
 class _Growth:
     """A shape that grows, what was found at each step, and its file."""
 
@@ -178,7 +189,7 @@ class _Growth:
         count: int | None = None,
         validate: Callable[[Any], Mapping[str, float]] | None = None,
         seed: int = 0,
-        checkpoint: PathLike | None = None,
+        checkpoint: Checkpoint | PathLike | None = None,
         progress: Progress = False,
     ) -> None:
         epochs = checks.whole("epochs", epochs, least=1)
@@ -201,7 +212,7 @@ class _Growth:
         self.validate, self.seed, self.progress = validate, seed, progress
         self.rows: list[dict[str, float]] = []
         self.stopped = ""
-        self.folder = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint = Checkpoint.of(checkpoint)
         self.fitting: dict[str, Any] = {
             "epochs": epochs,
             "samples": samples,
@@ -221,7 +232,7 @@ class _Growth:
         self.settings = {
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
-            "start": disk.digest(start.anchors, *(start.buffers or {}).values()),
+            "start": digest(start.anchors, *(start.buffers or {}).values()),
             "counted": counted,
             "strength": strength,
             "log_volume": log_volume,
@@ -277,14 +288,14 @@ class _Growth:
         weight = self.log_volume
         if weight is None:
             weight = paper_weight(grown, self.strength, seed=seed)
-        path = None if self.folder is None else self.folder / f"fit-{number}.safetensors"
+        fitting = self.checkpoint.part(f"fit-{number}")
         fitted = fit(
             grown,
             self.surface,
             **self.fitting,
             log_volume=weight,
             seed=seed,
-            checkpoint=path,
+            checkpoint=fitting,
             progress=report,
         )
         row = self._judged(fitted, number=number + 1 - self.begun)
@@ -306,8 +317,7 @@ class _Growth:
         else:
             self.shape = fitted
         self._keep(row | {"kept": float(not self.stopped)})
-        if path is not None:
-            path.unlink(missing_ok=True)
+        fitting.clear()
 
     def _judged(self, shape: Any, *, number: int) -> dict[str, float]:
         """What is found of a shape."""
@@ -365,31 +375,31 @@ class _Growth:
 
     # -- its file --------------------------------------------------------------------------------
 
-    @property
-    def _file(self) -> Path | None:
-        return None if self.folder is None else self.folder / "growth.safetensors"
-
     def _keep(self, row: dict[str, float]) -> None:
         self.rows.append(row)
-        if self._file is not None:
-            state = {"anchors": self.shape.anchors, "buffers": self.shape.buffers}
-            state |= {"rows": self.rows, "stopped": self.stopped, "read": self.read}
-            disk.save(self._file, state | {"settings": self.settings})
+        state: Saved = {
+            "anchors": self.shape.anchors,
+            "buffers": self.shape.buffers,
+            "rows": self.rows,
+            "stopped": self.stopped,
+            "read": self.read,
+        }
+        self.checkpoint.save(state, kind=KIND, same=self.settings)
 
     def _resume(self, wanted: int) -> None:
         """Goes on from the file, which may have come further than what is wanted now."""
-        if self._file is None or not self._file.exists():
+        state = self.checkpoint.load(kind=KIND, same=self.settings, form=Saved)
+        if state is None:
             return
-        state = disk.load(self._file, settings=self.settings)
-        with restoring(self._file, disk.KIND):
-            self.read = int(state["read"])
+        with self.checkpoint.restoring(KIND):
+            self.read = state["read"]
             self.rows = [row for row in state["rows"] if row["number"] <= wanted]
             self.stopped = state["stopped"] if len(self.rows) == len(state["rows"]) else ""
             anchors = state["anchors"].to(self.shape.anchors)[: self.begun + wanted]
             while len(self.shape.anchors) < len(anchors):  # the structure; the vertices come after
                 self.shape = self.shape.grow(jitter=self.jitter)
             self.shape = self.shape.with_anchors(anchors)
-            buffers = state.get("buffers")
+            buffers = state["buffers"]
             if buffers is not None:
                 n = len(anchors)
                 self.shape.buffers = {k: b[:n] if len(b) > 1 else b for k, b in buffers.items()}
@@ -401,8 +411,8 @@ class _Growth:
         now, then = float(table.loss.max()), self.rows[0]["loss_max"]
         if not math.isclose(now, then, rel_tol=1e-2):
             raise ConfigError(
-                f"{self._file} is of other data or another task: the loss that it began with is "
-                f"{then:.4g} there, {now:.4g} now; name another checkpoint, or delete it."
+                f"{self.checkpoint.path} is of other data or another task: the loss that it began "
+                f"with is {then:.4g} there, {now:.4g} now; name another checkpoint, or delete it."
             )
 
 

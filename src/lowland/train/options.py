@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lowland import checks
+from lowland.artifacts import Checkpoint
 from lowland.files import PathLike
 from lowland.train.batches import Batches, length
 
@@ -46,7 +47,7 @@ class Options:
     clip: float | None = None
     drop_last: bool = False
     seed: int = 0
-    checkpoint: PathLike | None = None
+    checkpoint: Checkpoint | PathLike | None = None
     checkpoint_steps: int | None = None
 
     def __post_init__(self) -> None:

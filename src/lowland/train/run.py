@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, TypedDict, get_type_hints
 
 import torch
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lowland import checks
+from lowland.artifacts import Checkpoint
 from lowland.core import ParamLayout, Task
 from lowland.core.autograd import value_of
 from lowland.core.call import call
@@ -22,15 +22,15 @@ from lowland.core.data import move
 from lowland.core.seeds import seed_for
 from lowland.core.template import autocast_dtype
 from lowland.errors import ConfigError, DataError, NonFiniteError
-from lowland.files import restoring
 from lowland.progress import Progress, reporting
 from lowland.records import TrainingLog
 from lowland.schema import require
-from lowland.train import checkpoint as disk
 from lowland.train.batches import Batches, length, without_last
 from lowland.train.closure import requires_closure, take_step
 from lowland.train.options import Options, described, plain_sgd
+from lowland.train.state import restore, rng_state, seed_all, seeded, set_rng_state, tensors_of
 
+KIND = "training checkpoint 2"
 SAVE_SECONDS = 20.0  # between checkpoints
 _WATCH = 32  # steps between looks at the loss on a GPU, where each look waits for it
 
@@ -53,7 +53,7 @@ class Run:
         self.task = task.for_model(model)
         self.data = without_last(data, self.task) if options.drop_last else data
         self.options = options
-        self.file = None if options.checkpoint is None else Path(options.checkpoint)
+        self.checkpoint = Checkpoint.of(options.checkpoint)
         device = options.device
         self.device = checks.device(next(model.parameters()).device if device is None else device)
         self.channels_last = options.channels_last
@@ -100,7 +100,7 @@ class Run:
     def to_the_end(self, progress: Progress) -> None:
         """All epochs, from where a checkpoint stands; the model's modes are left as they were."""
         modes = {module: module.training for module in self.model.modules()}
-        with disk.seeded(self.options.seed), reporting(progress, "train") as report:
+        with seeded(self.options.seed), reporting(progress, "train") as report:
             try:
                 self.resume()
                 while self.epoch < self.options.epochs:
@@ -143,7 +143,7 @@ class Run:
         self._close_epoch()
         last = self.epoch == self.options.epochs
         # an epoch of a small network may be over in less time than a checkpoint takes
-        if self.file is not None and (last or self._due()):
+        if self.checkpoint.path is not None and (last or self._due()):
             self.save()
         report(self.step, total)
 
@@ -233,7 +233,7 @@ class Run:
 
     def _tick(self, started: float) -> float:
         """Saves where it is time to, in the middle of an epoch; gives the time it counted up to."""
-        if self.file is None or not self._due():
+        if self.checkpoint.path is None or not self._due():
             return started
         self._look()
         now = time.perf_counter()
@@ -278,13 +278,13 @@ class Run:
         # a loader of the user's draws its order from a global generator: start the epoch from a
         # state that is known, and come back to the present one behind the batches already seen
         done = self.batch
-        present = disk.rng_state()
-        disk.seed_all(seed_for("order", self.options.seed, self.epoch))
+        present = rng_state()
+        seed_all(seed_for("order", self.options.seed, self.epoch))
         batches = iter(self.data)
         for _ in range(done):
             next(batches, None)
         if done:
-            disk.set_rng_state(present)
+            set_rng_state(present)
         yield from batches
 
     def _precision(self) -> Any:
@@ -309,19 +309,18 @@ class Run:
         self.layout.require_finite(
             self.layout.flatten(self.model), what=f"no checkpoint at step {self.step}: the weights"
         )
-        assert self.file is not None
-        disk.save(self.file, self._state())
+        self.checkpoint.save(self._state(), kind=KIND, same=self.settings)
         self.saved = time.monotonic(), self.step
 
     def _state(self) -> dict[str, Any]:
         return {
-            "settings": self.settings,
+            "rng": rng_state(),
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
             "columns": self.columns,
             "partial": self.partial,
-            "model": disk.tensors_of(self.model),
+            "model": tensors_of(self.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -330,17 +329,15 @@ class Run:
         }
 
     def resume(self) -> None:
-        if self.file is None:
-            return
-        if not self.file.exists():
+        state = self.checkpoint.load(kind=KIND, same=self.settings, form=dict[str, Any])
+        if state is not None:
+            with self.checkpoint.restoring(KIND):
+                self._restore(state)
+        elif self.checkpoint.path is not None:
             self.save()  # stores that run ahead of the next checkpoint can then go back to this one
-            return
-        state = disk.load(self.file, settings=self.settings)
-        with restoring(self.file, disk.KIND):
-            self._restore(state)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        disk.restore(self.model, state["model"])
+        restore(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -348,10 +345,11 @@ class Run:
         self.needs_closure = state["needs_closure"]
         for collector, saved in zip(self.options.collectors, state["collectors"], strict=True):
             collector.load_state_dict(saved)
-        require({name: state[name] for name in get_type_hints(Done)}, Done, source=self.file)
+        done = {name: state[name] for name in get_type_hints(Done)}
+        require(done, Done, source=self.checkpoint.path)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.columns, self.partial = state["columns"], state["partial"]
-        disk.set_rng_state(state["rng"])
+        set_rng_state(state["rng"])
 
     def log(self) -> TrainingLog:
         return TrainingLog(

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lowland.artifacts import Checkpoint
 from lowland.core import Task
 from lowland.files import PathLike
 from lowland.progress import Progress
@@ -35,7 +36,7 @@ def sgd(
     clip: float | None = None,
     drop_last: bool = False,
     seed: int = 0,
-    checkpoint: PathLike | None = None,
+    checkpoint: Checkpoint | PathLike | None = None,
     checkpoint_steps: int | None = None,
     progress: Progress = False,
 ) -> TrainingLog:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lowland.artifacts import Checkpoint
 from lowland.core import Task
 from lowland.core.data import map_tensors, move, nbytes, tensors
 from lowland.errors import ConfigError, DataError, NonFiniteError
@@ -40,7 +41,7 @@ def sgd_members(
     drop_last: bool = False,
     diverged: str = "stop",
     seed: int = 0,
-    checkpoint: PathLike | None = None,
+    checkpoint: Checkpoint | PathLike | None = None,
     checkpoint_steps: int | None = None,
     progress: Progress = False,
 ) -> list[TrainingLog]:

@@ -1,4 +1,4 @@
-"""Everything that a training run is, on disk, and back: bit by bit, in mid-epoch."""
+"""What a training run depends on beside its settings: model tensors and random states."""
 
 from __future__ import annotations
 
@@ -14,31 +14,6 @@ from torch import Tensor, nn
 
 from lowland.core.layout import clean, clean_names
 from lowland.errors import ConfigError
-from lowland.files import PathLike, load_tree, save_tree
-from lowland.schema import require
-
-KIND = "training checkpoint"
-
-
-def save(path: PathLike, state: dict[str, Any]) -> None:
-    """Writes a checkpoint in the place of the last one, atomically."""
-    save_tree(path, state | {"rng": rng_state()}, kind=KIND)
-
-
-def load(path: PathLike, *, settings: dict[str, Any]) -> dict[str, Any]:
-    """Reads a checkpoint; raises `ConfigError` where it is of a run with other settings."""
-    state: dict[str, Any] = load_tree(path, kind=KIND, form=dict[str, Any])
-    theirs: Any = state.get("settings")
-    require(theirs, dict[str, Any], source=f"{path}: settings")
-    other = [
-        f"{k}={theirs.get(k)} there, {v} now" for k, v in settings.items() if theirs.get(k) != v
-    ]
-    if other:
-        raise ConfigError(
-            f"{path} is of a run with other settings ({'; '.join(other)}); name another "
-            "checkpoint, or delete it to start anew."
-        )
-    return state
 
 
 def digest(vectors: Tensor, *more: Tensor) -> str:
