@@ -66,6 +66,7 @@ from lowland.landscape import (
     ternary,
 )
 from lowland.memory import keep_freed_memory
+from lowland.metrics import Metric, register_metric
 from lowland.posteriors import (
     Ensemble,
     Gaussian,
@@ -135,6 +136,7 @@ __all__ = [
     "LowlandError",
     "MemberSGD",
     "Members",
+    "Metric",
     "MidCycle",
     "Mixture",
     "NonFiniteError",
@@ -175,6 +177,7 @@ __all__ = [
     "pool",
     "posterior_plane",
     "predict",
+    "register_metric",
     "reliability",
     "scan",
     "scores",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from lowland.cli.methods import METRICS
 from lowland.cli.stage import Stage
 from lowland.errors import StoreError
 from lowland.evaluate import predict
+from lowland.metrics import metric_names
 from lowland.posteriors import Posterior
 from lowland.progress import Report
 from lowland.records import Predictive
@@ -35,5 +35,5 @@ def row(title: str, pred: Predictive) -> dict[str, Any]:
     """Figures of a table's row."""
     figures = pred.metrics()
     found: dict[str, Any] = {"method": title}
-    found |= {name: figures[name] for name in METRICS if name in figures}
+    found |= {name: figures[name] for name in metric_names() if name in figures}
     return found | {"samples": float(pred.samples)}

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from lowland.cli.config import Config
-from lowland.cli.methods import METRICS
 from lowland.cli.setup import Setup
 from lowland.cli.show import Bars
 from lowland.core import ParamLayout
 from lowland.core.layout import clean
 from lowland.errors import LayoutError
 from lowland.evaluate import predict, tune_scale
+from lowland.metrics import metric_names
 from lowland.posteriors import PointMass
 from lowland.progress import Report
 from lowland.records import Table
@@ -71,7 +71,7 @@ class Judge:
             self.surface, post, self.setup.test, progress=bars.add(f"predict: {name}"), **options
         )
         figures = pred.metrics()
-        row = {"method": name} | {m: figures[m] for m in METRICS if m in figures}
+        row = {"method": name} | {m: figures[m] for m in metric_names() if m in figures}
         return row | {"samples": float(pred.samples)}
 
 

@@ -15,11 +15,11 @@ from lowland.cli.modes import Modes
 from lowland.core import Classification
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate import fit_temperature, predict, temper, tune_scale
+from lowland.metrics import metric_names
 from lowland.posteriors import Ensemble, Gaussian, Mixture, PointMass, Posterior, Uniform
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
 
-METRICS = ("accuracy", "rmse", "nll", "nll_gaussian", "ece", "brier", "coverage", "perplexity")
 TITLES = {
     "sgd": "SGD",
     "ema": "EMA",
@@ -135,7 +135,7 @@ class Methods:
         seconds = time.perf_counter() - began
         figures = pred.metrics()
         row: dict[str, Any] = {"method": self.title(method)}
-        row |= {name: figures[name] for name in METRICS if name in figures}
+        row |= {name: figures[name] for name in metric_names() if name in figures}
         if classes:
             tempered = temper(pred, temperature, task=setup.task).metrics()
             row |= {"temperature": temperature, "nll_tempered": tempered["nll"]}
@@ -158,7 +158,8 @@ class Methods:
             figures = self.predictive(method).metrics()
         except StoreError:
             return False
-        return all(float(row[k][0]) == figures[k] for k in METRICS if k in figures and k in row)
+        both = [name for name in metric_names() if name in figures and name in row]
+        return all(float(row[name][0]) == figures[name] for name in both)
 
     def comparison(self) -> Table:
         """All rows that were judged."""

@@ -23,65 +23,21 @@ from rich.text import Text
 from torch import Tensor
 
 from lowland.cli.console import say, visible
+from lowland.metrics import metric_names, metric_of
 from lowland.records import Table
 
 SECONDS = 30.0  # between lines on the progress of a stage, where there is no terminal
 _GAP = 3  # characters between columns
-# column of the record -> (heading, format); two tables, so that each fits 80 columns
-_QUALITY = {
-    "accuracy": ("accuracy", "{:.4f}"),
-    "rmse": ("RMSE", "{:.4g}"),
-    "nll": ("NLL", "{:.4f}"),
-    "nll_gaussian": ("Gaussian NLL", "{:.4f}"),
-    "ece": ("ECE", "{:.4f}"),
-    "brier": ("Brier", "{:.4f}"),
-    "coverage": ("95% cover", "{:.3f}"),
-    "perplexity": ("perplexity", "{:.3f}"),
-    "temperature": ("T", "{:.2f}"),
-    "nll_tempered": ("NLL at T", "{:.4f}"),
-}
-_COST = {
+Forms = dict[str, tuple[str, str]]  # column of the record -> (heading, format)
+_COST: Forms = {
     "scale": ("scale", "{:.2f}"),
     "samples": ("networks", "{:.0f}"),
     "epochs": ("epochs", "{:.0f}"),
     "train_seconds": ("train s", "{:.1f}"),
     "predict_seconds": ("predict s", "{:.2f}"),
 }
-# what is shown of several runs; {} is the name of an out-of-distribution set
-_PARTS = {
-    "run": _QUALITY,
-    "run difference": {n: (head, f"{{:+{form[2:]}") for n, (head, form) in _QUALITY.items()},
-    "test": {
-        "accuracy": ("accuracy", "{:.4f}"),
-        "rmse": ("RMSE", "{:.4g}"),
-        "nll": ("NLL", "{:.4f}"),
-        "ece": ("ECE", "{:.4f}"),
-        "brier": ("Brier", "{:.4f}"),
-        "aurc": ("AURC", "{:.4f}"),
-        "crps": ("CRPS", "{:.4g}"),
-        "crps_of": ("CRPS of", "{}"),
-        "coverage_50": ("50% cover", "{:.3f}"),
-        "coverage_90": ("90% cover", "{:.3f}"),
-        "coverage_95": ("95% cover", "{:.3f}"),
-        "width_90": ("90% width", "{:.4g}"),
-        "perplexity": ("perplexity", "{:.3f}"),
-        "samples": ("networks", "{:.0f}"),
-    },
-    "difference": {
-        "accuracy": ("accuracy", "{:+.4f}"),
-        "rmse": ("RMSE", "{:+.4g}"),
-        "nll": ("NLL", "{:+.4f}"),
-        "crps": ("CRPS", "{:+.4g}"),
-        "ece": ("ECE", "{:+.4f}"),
-        "aurc": ("AURC", "{:+.4f}"),
-        "nll_corrupted": ("corrupted NLL", "{:+.4f}"),
-    },
-    "corrupted": {
-        "accuracy_corrupted": ("accuracy", "{:.4f}"),
-        "nll_corrupted": ("NLL", "{:.4f}"),
-        "ece_corrupted": ("ECE", "{:.4f}"),
-        "brier_corrupted": ("Brier", "{:.4f}"),
-    },
+# of shapes, which are not ranked
+_SHAPES: dict[str, Forms] = {
     "curve": {
         "loss_ends": ("loss at ends", "{:.4f}"),
         "loss_max": ("highest loss", "{:.4f}"),
@@ -102,11 +58,33 @@ _PARTS = {
         "test_rmse_mean": ("mean test RMSE", "{:.4g}"),
         "seconds": ("fit s", "{:.1f}"),
     },
-    "strange": {"auroc_{}": ("AUROC", "{:.4f}"), "fpr95_{}": ("FPR95", "{:.4f}")},
 }
-_BEST = {"accuracy": max, "rmse": min, "nll": min, "ece": min, "brier": min, "nll_tempered": min}
-_BEST |= {"nll_gaussian": min, "perplexity": min, "aurc": min, "crps": min, "auroc": max}
-_BEST |= {"fpr95": min}
+
+
+def _columns(part: str, of: str) -> Forms:
+    """What a table shows. `of`: the out-of-distribution set."""
+    if part in _SHAPES:
+        return _SHAPES[part]
+    if part == "strange":
+        return {f"{name}_{of}": _form(name) for name in ("auroc", "fpr95")}
+    if part == "corrupted":
+        return {f"{name}_corrupted": _form(name) for name in metric_names()}
+    if part == "difference":
+        found = {name: _form(name, sign="+") for name in metric_names(table="difference")}
+        return found | {"nll_corrupted": ("corrupted NLL", "{:+.4f}")}
+    if part == "test":
+        found = {name: _form(name) for name in metric_names(table="test")}
+        return found | {"crps_of": ("CRPS of", "{}"), "samples": ("networks", "{:.0f}")}
+    sign = "+" if part == "run difference" else ""
+    found = {name: _form(name, sign=sign) for name in metric_names()}
+    found |= {"temperature": ("T", f"{{:{sign}.2f}}")}
+    return found | {"nll_tempered": ("NLL at T", f"{{:{sign}.4f}}")}
+
+
+def _form(name: str, *, sign: str = "") -> tuple[str, str]:
+    metric = metric_of(name)
+    assert metric is not None
+    return metric.title, metric.form.replace("{:", f"{{:{sign}")
 
 
 class Bars:
@@ -156,7 +134,7 @@ class Bars:
 def show(table: Table, console: Console) -> None:
     """Prints a comparison: how good on test data, the best of a column bold, and what it cost."""
     chosen = "scale and T" if "temperature" in table.columns else "scale"
-    _show(table, _QUALITY, f"Test data ({chosen} chosen on validation data)", console)
+    _show(table, _columns("run", ""), f"Test data ({chosen} chosen on validation data)", console)
     _show(table, _COST, "Cost (networks: forward passes a prediction)", console)
 
 
@@ -167,22 +145,23 @@ def show_figures(
 
     Columns of standard errors, which end with `_se`, stand behind their ±. `rows`: what they are.
     """
-    forms = {name.format(of): form for name, form in _PARTS[part].items()}
-    _show(table, forms, title, console, rows)
+    _show(table, _columns(part, of), title, console, rows, ranked=part not in _SHAPES)
 
 
 def _show(
     table: Table,
-    forms: dict[str, tuple[str, str]],
+    forms: Forms,
     title: str,
     console: Console,
     rows: str = "method",
+    *,
+    ranked: bool = True,
 ) -> None:
     columns = {}
     for name, (heading, form) in forms.items():
         if name in table.columns:
             values, texts = table.columns[name], _texts(table, name, form)
-            judge = _best(name) if isinstance(values, Tensor) else None
+            judge = _best(name) if ranked and isinstance(values, Tensor) else None
             best = None if judge is None else judge(_finite(values))
             columns[heading] = [
                 Text(text, style="bold" if best is not None and value == best else "")
@@ -251,7 +230,8 @@ def _blocks(
 
 def _best(name: str) -> Any:
     """How the best of a column is found; None where there is no telling."""
-    return _BEST.get(name) or _BEST.get(name.removesuffix("_corrupted").partition("_")[0])
+    metric = metric_of(name)
+    return {"min": min, "max": max}.get(metric.best or "") if metric is not None else None
 
 
 def _finite(values: Tensor) -> list[float]:

@@ -12,9 +12,8 @@ from lowland.cli.over_runs import SE, Figures, averaged, differences
 from lowland.cli.predictions import Judged
 from lowland.core import Classification, Regression, Task
 from lowland.evaluate import crps, ood, scores, selective
+from lowland.metrics import metric_names
 from lowland.records import Predictive, RiskCoverage, ShiftCurves, Table
-
-CLASSIFIED = ("accuracy", "nll", "ece", "brier")
 
 
 class Summary:
@@ -92,7 +91,7 @@ class Summary:
                     self._averaged([_metrics(p) for p in preds])
                     for preds in zip(*each, strict=True)
                 ]
-                means[kind] = {n: _column(points, n) for n in CLASSIFIED if n in points[0]}
+                means[kind] = {n: _column(points, n) for n in metric_names() if n in points[0]}
                 if len(runs) > 1:
                     errors[kind] = {n: _column(points, n + SE) for n in means[kind]}
             out[runs[0].title] = ShiftCurves(torch.tensor([0, *strengths]), means, errors)
@@ -120,7 +119,7 @@ class Summary:
                 found["crps"] = float(crps(run.test.targets, *run.mixture).mean())
         if run.shifted:
             each = [_metrics(pred) for pred in run.shifted]
-            for name in CLASSIFIED:
+            for name in metric_names():
                 if name in each[0]:
                     found[f"{name}_corrupted"] = sum(one[name] for one in each) / len(each)
         for name, pred in run.strange.items():

@@ -1,4 +1,4 @@
-"""Metrics of predictions: sums over examples, in float64."""
+"""What metrics are: sums over examples, in float64. Their names and titles: `lowland.metrics`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from lowland.core import LanguageModeling, Regression, Task
+from lowland.errors import ConfigError
 from lowland.evaluate.items import by_label, items
 from lowland.evaluate.reliability import ReliabilitySums
+from lowland.metrics import Metric, metrics
 from lowland.records import Reliability
 
 _PIECE = 1 << 20  # probabilities that are widened to float64 at a time
@@ -69,10 +71,15 @@ class ClassificationSums:
         self._bins = ReliabilitySums()
         self.rows = 0
         self._brier = 0.0
+        self._users: dict[Metric, float] = {}
 
     def add(self, task: Task, probs: Tensor, target: Tensor) -> None:
         """Takes probabilities (B, C, ...) and the targets of the same rows."""
         rows, labels = items(task, probs, target)
+        for metric in metrics(task.kind):
+            if metric.function is not None:
+                total = _values(metric, rows, labels).sum(dtype=torch.float64)
+                self._users[metric] = self._users.get(metric, 0.0) + float(total)
         self.rows += len(rows)
         size = max(_PIECE // max(rows.shape[1], 1), 1)
         for p, y in zip(rows.split(size), labels.split(size), strict=True):
@@ -96,7 +103,7 @@ class ClassificationSums:
             "accuracy": float(accuracy),
             "ece": self.reliability.ece,
             "brier": self._brier / max(self.rows, 1),
-        }
+        } | {metric.name: total / max(self.rows, 1) for metric, total in self._users.items()}
 
     @property
     def reliability(self) -> Reliability:
@@ -127,7 +134,30 @@ def _regression(
         "rmse_normalised": float(error2.mean().sqrt()),
         "nll_normalised": nll,
         "nll_gaussian_normalised": float(gaussian),
-    }
+    } | _users(task, mean, variance, target)
+
+
+def _users(task: Regression, mean: Tensor, variance: Tensor, target: Tensor) -> dict[str, float]:
+    """Registered functions of moments and targets, which they take in the target's units."""
+    functions = [metric for metric in metrics(task.kind) if metric.function is not None]
+    if not functions:
+        return {}
+    shift, std = task.units(mean)
+    moments = mean * std + shift, variance * std**2, target * std + shift
+    return {m.name: float(_values(m, *moments).mean(dtype=torch.float64)) for m in functions}
+
+
+def _values(metric: Metric, *of: Tensor) -> Tensor:
+    """A registered function's value of each example."""
+    assert metric.function is not None
+    values = metric.function(*of)
+    if not isinstance(values, Tensor) or values.shape[:1] != of[0].shape[:1]:
+        shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ConfigError(
+            f"metric {metric.name!r}: its function must give a value for each of {len(of[0])} "
+            f"examples, got {shape}."
+        )
+    return values
 
 
 def log_scale(task: Task, averages: dict[str, Tensor]) -> float:

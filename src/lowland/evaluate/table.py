@@ -17,11 +17,9 @@ from lowland.evaluate.groups import MOST
 from lowland.evaluate.nll import likelihoods, over_points, settled
 from lowland.evaluate.summary import Summary, by_items
 from lowland.keywords import hinted
+from lowland.metrics import metric_names
 from lowland.progress import Progress
 from lowland.records import Table
-
-# columns that are there whatever comes: a loss that is not finite leaves them NaN
-_KNOWN = {"classification": ("accuracy", "ece", "brier"), "regression": ("rmse",)}
 
 
 @hinted
@@ -117,10 +115,12 @@ class EachPoint:
             log_prob = summary.log_prob()
             assert log_prob is not None
             row = {"loss": -float(log_prob.mean(dtype=torch.float64))}
-            found = dict.fromkeys(_KNOWN.get(self.task.kind, ()), math.nan)
+            # columns that are there whatever comes: a loss that is not finite leaves them NaN
+            row["nll"] = row["loss"]
+            found = {n: math.nan for n in metric_names(self.task.kind) if n != "nll"}
             if math.isfinite(row["loss"]):
                 found |= summary.fields()["figures"]
             if "accuracy" in found:
                 found["error"] = 1 - found["accuracy"]
-            self.rows.append(row | {"nll": row["loss"]} | found)
+            self.rows.append(row | found)
         self._summaries = []

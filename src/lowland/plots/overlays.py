@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowland.metrics import axis_of, metric_of
 from lowland.plots.labels import Label
 from lowland.plots.shading import Shading, percent
 from lowland.plots.style import INK, MUTED, PALE, SMALL, halo, numbers
@@ -24,14 +25,13 @@ BATCHNORM = {
     "refresh": "BatchNorm statistics recomputed at each point",
     "frozen": "BatchNorm statistics frozen",
 }
-WORDS = {"loss": "loss (nats)", "nll": "negative log-likelihood (nats)", "error": "error (%)"}
 
 
 def title(record: SurfaceResult | TernaryResult, figure: str) -> str:
     """What a figure is, with its unit, and of which split where the record says."""
     before, _, last = figure.rpartition("_")
-    if last in WORDS:
-        name = f"{before.replace('_', ' ')} {WORDS[last]}".strip()
+    if metric_of(last) is not None:
+        name = f"{before.replace('_', ' ')} {axis_of(last, percent=percent(last))}".strip()
     else:
         name = figure.replace("_", " ") + (" (%)" if percent(figure) else "")
     split = "" if before == "test" else record.split

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowland.errors import ConfigError
+from lowland.metrics import axis_of
 from lowland.plots.scales import log_ticks
 from lowland.plots.style import INK, MUTED, canvas, colour, named, numbers
 from lowland.records import PathResult
@@ -15,15 +16,6 @@ from lowland.records import PathResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
-
-UNITS = {
-    "loss": "loss (nats)",
-    "nll": "negative log-likelihood (nats)",
-    "error": "error (fraction)",
-    "ece": "expected calibration error (fraction)",
-    "brier": "Brier score",
-    "rmse": "root mean squared error",
-}
 
 
 def path(
@@ -65,7 +57,7 @@ def path(
             # beside the axes: inside, some curve runs through it
             ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         ax.margins(x=0.03)
-        ax.set(xlabel="t", ylabel=UNITS.get(metric, metric))
+        ax.set(xlabel="t", ylabel=axis_of(metric))
     return ax
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowland.errors import ConfigError, DataError
+from lowland.metrics import axis_of
 from lowland.plots.labels import Label, end_labels
 from lowland.plots.scales import log_ticks
 from lowland.plots.style import canvas, colour, dashes, named, numbers
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-#: metric -> (field, what it is, value to label)
-METRICS: dict[str, tuple[str, str, Callable[[float], str]]] = {
-    "nll": ("nll_by_samples", "negative log-likelihood (nats)", "{:.3f}".format),
-    "error": ("error_by_samples", "error (%)", "{:.2f}%".format),
+#: metric -> (field, value to label)
+FIELDS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "nll": ("nll_by_samples", "{:.3f}".format),
+    "error": ("error_by_samples", "{:.2f}%".format),
 }
 
 
@@ -38,9 +39,9 @@ def samples(
     >>> axes.texts[0].get_text()
     'SWAG 0.375'
     """
-    if metric not in METRICS:
-        raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}.")
-    field, what, said = METRICS[metric]
+    if metric not in FIELDS:
+        raise ConfigError(f"metric: expected one of {', '.join(FIELDS)}, got {metric!r}.")
+    field, said = FIELDS[metric]
     values = {name: _values(one, field) for name, one in named(record).items()}
     longest = max(map(len, values.values()))
     with canvas(ax) as ax:
@@ -65,7 +66,7 @@ def samples(
         else:
             ax.set_xticks(range(1, longest + 1))
         ax.margins(x=0.03)
-        ax.set(xlabel="samples in the average", ylabel=what)
+        ax.set(xlabel="samples in the average", ylabel=axis_of(metric, percent=True))
         end_labels(ax, labels)
     return ax
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowland.errors import ConfigError
+from lowland.metrics import axis_of
 from lowland.plots.labels import Label, end_labels
 from lowland.plots.scales import log_ticks
 from lowland.plots.style import canvas, colour, dashes, named, numbers
@@ -15,14 +16,6 @@ from lowland.records import ShiftCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-UNITS = {
-    "nll": "negative log-likelihood (nats)",
-    "accuracy": "accuracy (fraction)",
-    "error": "error (fraction)",
-    "ece": "expected calibration error (fraction)",
-    "brier": "Brier score",
-}
 
 
 def shift(
@@ -60,7 +53,7 @@ def shift(
         ax.set_xticks(strengths, ["clean" if s == 0 else f"{s:g}" for s in strengths])
         ax.margins(x=0.03)
         of = "mean over kinds" if kind is None else kind.replace("_", " ")
-        ax.set(xlabel=f"strength of corruption ({of})", ylabel=UNITS.get(metric, metric))
+        ax.set(xlabel=f"strength of corruption ({of})", ylabel=axis_of(metric))
         end_labels(ax, labels)
     return ax
 

@@ -8,15 +8,13 @@ import numpy as np
 from torch import Tensor
 
 from lowland.errors import ConfigError
+from lowland.metrics import metric_of
 from lowland.plots.scales import log_ticks
 from lowland.plots.style import INK, MUTED, SMALL, canvas, colour, numbers
 from lowland.records import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-LOWER = ("loss", "nll", "nll_gaussian", "error", "rmse", "ece", "brier")  # is better
-HIGHER = ("accuracy",)
 
 
 def table(
@@ -26,7 +24,7 @@ def table(
 
     Args:
         column: "nll" by default, or the first numeric one.
-        best: "min" or "max"; by default what the column's name says, and no mark for other names.
+        best: "min" or "max"; by default the metric's, see `lowland.Metric`; none for other columns.
 
     Rows are named by the first column of strings and stand in the table's order, from the top.
 
@@ -43,7 +41,8 @@ def table(
             f"column: expected a numeric one, of {', '.join(numeric) or 'which there is none'}, "
             f"got {column!r}."
         )
-    best = best or ("min" if column in LOWER else "max" if column in HIGHER else None)
+    metric = metric_of(column)
+    best = best or (metric.best if metric is not None else None)
     if best not in ("min", "max", None):
         raise ConfigError(f"best: expected 'min' or 'max', got {best!r}.")
     values = numbers(columns[column])

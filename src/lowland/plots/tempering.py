@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lowland.errors import ConfigError, DataError
+from lowland.metrics import metric_of
 from lowland.plots.overlays import letters_across, make_room, words_below
 from lowland.plots.scales import log_ticks
 from lowland.plots.style import INK, canvas, colour, dashes, numbers
@@ -14,12 +16,6 @@ from lowland.records import TemperingResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-WHAT = {
-    "nll": "validation NLL (nats)",
-    "rmse": "validation RMSE",
-    "error": "validation error (%)",
-}
 
 
 def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = "nll") -> Axes:
@@ -72,9 +68,16 @@ def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = 
             log_ticks(ax, "x", x)
         if 0 < 20 * shown.min() < shown.max():
             log_ticks(ax, "y", shown)
-        ax.set(xlabel="temperature", ylabel=WHAT[metric])
+        ax.set(xlabel="temperature", ylabel=f"validation {_axis(metric)}")
         words_below(ax, _words(record, metric, float(y[best])), width=letters_across(ax))
     return ax
+
+
+def _axis(name: str) -> str:
+    """The metric's title, in percent where it is a fraction."""
+    metric = metric_of(name)
+    assert metric is not None
+    return replace(metric, label=None).axis(percent=True)
 
 
 def _prior(scale: float) -> str:

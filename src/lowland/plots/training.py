@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lowland.errors import ConfigError
+from lowland.metrics import axis_of, metric_of
 from lowland.plots.labels import Label, end_labels
 from lowland.plots.scales import log_ticks
 from lowland.plots.style import MUTED, PALE, SMALL, canvas, colour, dashes, numbers
@@ -15,8 +16,6 @@ from lowland.records import TrainingLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-UNITS = {"nll": "negative log-likelihood (nats)", "loss": "training loss (nats)"}
 
 
 class Curve(NamedTuple):
@@ -48,7 +47,7 @@ def training(record: TrainingLog, *, ax: Axes | None = None, metric: str = "nll"
         for curve in curves:
             ax.plot(curve.x, curve.y, label=curve.name, marker="o", markevery=[-1], **curve.style)
         ax.set_xlabel("epoch")
-        ax.set_ylabel(UNITS.get(metric, metric))
+        ax.set_ylabel(f"training {axis_of(metric)}" if metric == "loss" else axis_of(metric))
         ax.margins(x=0.02)
         ax.locator_params(axis="x", integer=True, min_n_ticks=1)
         if len(values) and 0 < 20 * values.min() < values.max():
@@ -61,7 +60,8 @@ def training(record: TrainingLog, *, ax: Axes | None = None, metric: str = "nll"
 
 def _curves(record: TrainingLog, metric: str) -> list[Curve]:
     columns, curves = record.columns, []
-    if metric in UNITS:
+    declared = metric_of(metric)
+    if declared is not None and declared.unit == "nats":
         pale = {"color": PALE, "linewidth": 1.0, "markersize": 3}
         curves.append(_curve("training loss", columns["epoch"], columns["loss"], pale))
     if metric != "loss" and metric in columns:

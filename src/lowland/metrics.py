@@ -1,0 +1,190 @@
+"""Metrics: each is declared here once, and tables, the command line and plots read it.
+
+`nll`, `accuracy` and others come from `predict`; a metric of your own is a function of each
+example, whose mean it is, and appears wherever these do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lowland.errors import ConfigError
+
+KINDS = ("classification", "language", "regression")
+TABLES = ("run", "test", "difference")
+
+
+@dataclass(frozen=True)
+class Metric:
+    r"""A metric: what it is called, which value is best, and how it is computed.
+
+    Args:
+        name: in records and columns. title: the heading of a column.
+        label: on an axis, without the unit; None: the title. unit: "nats", "fraction"; "": none.
+        best: "min" or "max"; None: no value is best of itself.
+        form: how a value is printed, as `str.format` takes it.
+        tasks: kinds of task that it is for: "classification", "language", "regression".
+        tables: of the command line: "run", the comparison of a run, which has what
+            `Predictive.metrics` gives; "test" and "difference", those of several runs.
+        function: the metric is \(\tfrac1N \sum_n f_n\), summed in float64. Of a classification
+            f(probs, labels) -> (M,), of probabilities (M, C) and labels (M,) of the examples that
+            count; independent labels are (M, L) both. Of a regression f(mean, variance, target) ->
+            (N, D), of the predictive mean and total variance in the target's units. None: the
+            library computes it.
+
+    Raises:
+        ConfigError: an unknown direction, kind of task or table.
+
+    >>> Metric("top2", "top-2", best="max", unit="fraction").axis()
+    'top-2 (fraction)'
+    """
+
+    name: str
+    title: str
+    label: str | None = None
+    unit: str = ""
+    best: str | None = "min"
+    form: str = "{:.4f}"
+    tasks: tuple[str, ...] = KINDS[:2]
+    tables: tuple[str, ...] = TABLES
+    function: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.best not in ("min", "max", None):
+            raise ConfigError(f"best: expected 'min', 'max' or None, got {self.best!r}.")
+        for what, known in (("tasks", KINDS), ("tables", TABLES)):
+            if unknown := set(getattr(self, what)) - set(known):
+                raise ConfigError(
+                    f"{what}: expected some of {', '.join(known)}, got {', '.join(unknown)}."
+                )
+
+    def axis(self, *, percent: bool = False) -> str:
+        """What an axis says: the label and the unit, a fraction perhaps in percent."""
+        unit = "%" if percent and self.unit == "fraction" else self.unit
+        return f"{self.label or self.title} ({unit})" if unit else self.label or self.title
+
+
+_REGRESSION = ("regression",)
+_METRICS: dict[str, Metric] = {}
+
+
+def register_metric(metric: Metric) -> Metric:
+    """Adds a metric: predictions, tables, the command line and plots then have it.
+
+    Raises:
+        ConfigError: a name that is taken.
+
+    >>> import torch, lowland.metrics
+    >>> from lowland.core import Classification, LossSurface
+    >>> taken = dict(lowland.metrics._METRICS)  # for this example alone
+    >>> error2 = lambda probs, labels: (1 - probs.gather(1, labels[:, None])[:, 0]) ** 2
+    >>> _ = register_metric(Metric("error2", "squared error", function=error2))
+    >>> rows = [(torch.ones(1, 1), torch.tensor([0]))]
+    >>> net = torch.nn.Linear(1, 2, bias=False)
+    >>> LossSurface(net, Classification(), rows).evaluate(torch.zeros(1, 2)).error2
+    tensor([0.2500], dtype=torch.float64)
+    >>> lowland.metrics._METRICS = taken
+    """
+    if metric.name in _METRICS:
+        raise ConfigError(f"metric: {metric.name!r} is there already; take another name.")
+    _METRICS[metric.name] = metric
+    return metric
+
+
+def metrics(kind: str | None = None, *, table: str | None = None) -> list[Metric]:
+    """The metrics for a kind of task that a table shows, in their order; None: all.
+
+    >>> [metric.name for metric in metrics("classification", table="run")]
+    ['accuracy', 'nll', 'ece', 'brier']
+    """
+    return [
+        metric
+        for metric in _METRICS.values()
+        if (kind is None or kind in metric.tasks) and (table is None or table in metric.tables)
+    ]
+
+
+def metric_names(kind: str | None = None, *, table: str | None = "run") -> tuple[str, ...]:
+    """The names of `metrics`, by default of those that `Predictive.metrics` gives."""
+    return tuple(metric.name for metric in metrics(kind, table=table))
+
+
+def metric_of(name: str) -> Metric | None:
+    """The metric of a column; None: the column is no metric.
+
+    A column's name may say more behind an underscore: under which conditions, on which data.
+
+    >>> metric_of("nll_corrupted").title, metric_of("auroc_mnist").best, metric_of("seconds")
+    ('NLL', 'max', None)
+    """
+    while name not in _METRICS and "_" in name:
+        name = name.rpartition("_")[0]
+    return _METRICS.get(name)
+
+
+def axis_of(name: str, *, percent: bool = False) -> str:
+    """What an axis says of a column: its metric's label and unit, or else its name.
+
+    >>> axis_of("nll"), axis_of("error", percent=True), axis_of("norm")
+    ('negative log-likelihood (nats)', 'error (%)', 'norm')
+    """
+    metric = _METRICS.get(name)
+    return name if metric is None else metric.axis(percent=percent)
+
+
+def _coverage(name: str, level: int, table: str) -> Metric:
+    return Metric(
+        name,
+        f"{level}% cover",
+        f"targets in the {level}% interval",
+        "fraction",
+        best=None,
+        form="{:.3f}",
+        tasks=_REGRESSION,
+        tables=(table,),
+    )
+
+
+for _metric in (
+    Metric("accuracy", "accuracy", unit="fraction", best="max"),
+    Metric("rmse", "RMSE", "root mean squared error", form="{:.4g}", tasks=_REGRESSION),
+    Metric("nll", "NLL", "negative log-likelihood", "nats", tasks=KINDS),
+    Metric(
+        "nll_gaussian",
+        "Gaussian NLL",
+        "negative log-likelihood of the Gaussian",
+        "nats",
+        tasks=_REGRESSION,
+        tables=("run",),
+    ),
+    Metric("ece", "ECE", "expected calibration error", "fraction"),
+    Metric("brier", "Brier", "Brier score", tables=("run", "test")),
+    Metric("aurc", "AURC", "area under the risk-coverage curve", tables=("test", "difference")),
+    Metric(
+        "crps",
+        "CRPS",
+        "continuous ranked probability score",
+        form="{:.4g}",
+        tasks=_REGRESSION,
+        tables=("test", "difference"),
+    ),
+    _coverage("coverage", 95, "run"),
+    *(_coverage(f"coverage_{level}", level, "test") for level in (50, 90, 95)),
+    Metric(
+        "width_90",
+        "90% width",
+        "mean width of the 90% interval",
+        best=None,
+        form="{:.4g}",
+        tasks=_REGRESSION,
+        tables=("test",),
+    ),
+    Metric("perplexity", "perplexity", form="{:.3f}", tasks=("language",), tables=("run", "test")),
+    Metric("auroc", "AUROC", "area under the ROC curve", best="max", tables=()),
+    Metric("fpr95", "FPR95", "false positive rate at 95% recall", "fraction", tables=()),
+    Metric("loss", "loss", unit="nats", tasks=KINDS, tables=()),
+    Metric("error", "error", unit="fraction", tables=()),
+):
+    register_metric(_metric)
