@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lowland.core.layout import clean, named_parameters
+from lowland.core.layout import named_buffers, named_state
 
 Buffers = dict[str, Tensor]
 _SAMPLE = 16  # values of a frozen parameter that are compared
@@ -29,7 +29,7 @@ def buffers_of(model: nn.Module) -> Buffers:
     >>> sorted(buffers_of(nn.BatchNorm1d(1)))
     ['num_batches_tracked', 'running_mean', 'running_var']
     """
-    return clean({name: buffer.detach().clone() for name, buffer in model.named_buffers()})
+    return {name: buffer.detach().clone() for name, buffer in named_buffers(model).items()}
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def load_buffers(model: nn.Module, buffers: Mapping[str, Tensor]) -> None:
     >>> layer.running_mean
     tensor([1.])
     """
-    for name, tensor in (named_parameters(model) | clean(dict(model.named_buffers()))).items():
+    for name, tensor in named_state(model).items():
         if name in buffers:
             tensor.copy_(buffers[name])
 

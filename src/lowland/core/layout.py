@@ -109,7 +109,7 @@ class ParamLayout:
             other: kept for key, kept in names.items() for other in every[key] if other != kept
         }
         self._build(found, aliases)
-        self.buffer_names = frozenset(clean(dict(model.named_buffers())))
+        self.buffer_names = frozenset(named_buffers(model))
 
     buffer_names: frozenset[str] | None
 
@@ -208,7 +208,7 @@ class ParamLayout:
         """The tensors of a model or a state dict that are not laid out: its buffers, and its
         frozen parameters."""
         if isinstance(source, nn.Module):
-            tensors = named_parameters(source) | clean(dict(source.named_buffers()))
+            tensors = named_state(source)
         else:
             tensors = clean({n: t for n, t in source.items() if isinstance(t, Tensor)})
         known = {*self.names, *self.aliases}
@@ -364,6 +364,22 @@ def require_whole(name: str, tensor: Tensor) -> None:
 def named_parameters(model: nn.Module) -> dict[str, Tensor]:
     """All parameters under every one of their names, wrappers' prefixes removed."""
     return clean(dict(model.named_parameters(remove_duplicate=False)))
+
+
+def named_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """All buffers, those that a state dict leaves out too, wrappers' prefixes removed."""
+    return clean(dict(model.named_buffers()))
+
+
+def named_state(model: nn.Module, *, aliases: bool = True) -> dict[str, Tensor]:
+    """All parameters and buffers, wrappers' prefixes removed; `aliases`: parameters under every
+    one of their names.
+
+    >>> sorted(named_state(nn.DataParallel(nn.BatchNorm1d(1, affine=False))))
+    ['num_batches_tracked', 'running_mean', 'running_var']
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=not aliases))
+    return clean(parameters) | named_buffers(model)
 
 
 def clean_names(names: Iterable[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from lowland.core.autograd import ForwardPass, value_of
 from lowland.core.buffers import Buffers
 from lowland.core.call import call
 from lowland.core.data import map_tensors, tensors
-from lowland.core.layout import clean, clean_names
+from lowland.core.layout import clean_names, named_buffers
 from lowland.errors import DataError
 
 _HALF = (torch.bfloat16, torch.float16)  # to others torch does not autocast
@@ -96,7 +96,7 @@ class Template:
         self._slots = _slots(self.module)
         self._computed = _computed(self.module)
         self._sites = spectral.sites(self.module)
-        self.buffers: Buffers = clean({n: b.detach() for n, b in self.module.named_buffers()})
+        self.buffers: Buffers = {n: b.detach() for n, b in named_buffers(self.module).items()}
         self.module.requires_grad_(False)
         self.forward = ForwardPass(self.module)
 
@@ -191,7 +191,7 @@ class Template:
         """
         if not self._sites:
             return {}
-        short = clean_names(name for name, _ in self.module.named_buffers())
+        short = clean_names(dict(self.module.named_buffers()))
         out: Buffers = {}
         values = self._values(parameters, buffers, "eval")
         with self.lock, torch.set_grad_enabled(differentiable), self._holding(values):

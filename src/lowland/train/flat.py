@@ -11,7 +11,7 @@ from torch import Tensor
 from lowland.core import LossSurface, spectral
 from lowland.core.autograd import python_nodes, require_differentiable
 from lowland.core.call import call
-from lowland.core.layout import clean
+from lowland.core.layout import named_buffers
 
 
 class FlatModel:
@@ -48,7 +48,7 @@ class FlatModel:
                 parameter.data = part
             else:
                 self._apart.append((parameter, part))
-        self._buffers = clean(dict(module.named_buffers()))
+        self._buffers = named_buffers(module)
         self._sites = spectral.sites(module)
         self._state = layout.state_of(module)
         # two fixed shapes, of a batch and of the last one of an epoch: code for any is slower

@@ -13,7 +13,7 @@ from lowland.core import ParamLayout, Point, Task
 from lowland.core.autograd import mapping
 from lowland.core.buffers import load_buffers
 from lowland.core.data import move
-from lowland.core.layout import clean, listed, named_parameters
+from lowland.core.layout import listed
 from lowland.core.template import Template
 from lowland.errors import ConfigError, DataError, LayoutError
 from lowland.trajectory.moments import Moments
@@ -55,7 +55,6 @@ class Members(nn.Module):
             if not rows:
                 self.layout = ParamLayout(model)
                 self.template = Template(model, device=device)
-                self._known = {*self.layout.names, *self.layout.aliases, *self.template.statistics}
             else:
                 self.layout.require_same(
                     ParamLayout(model), what=f"network {len(rows)}: its layers"
@@ -76,13 +75,9 @@ class Members(nn.Module):
         self.train(self.template.module.training)
 
     def _rest(self, model: nn.Module) -> dict[str, Tensor]:
-        tensors = named_parameters(model) | clean(dict(model.named_buffers()))
-        device = self.template.device
-        return {
-            name: tensor.detach().to(device, copy=True)
-            for name, tensor in tensors.items()
-            if name not in self._known
-        }
+        device, statistics = self.template.device, self.template.statistics
+        rest = self.layout.state_of(model)
+        return {n: t.to(device, copy=True) for n, t in rest.items() if n not in statistics}
 
     @staticmethod
     def _sorted(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lowland.core.layout import clean, clean_names
+from lowland.core.layout import clean_names, named_state
 from lowland.errors import ConfigError
 
 
@@ -66,28 +66,27 @@ def seed_all(seed: int) -> None:
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, without wrappers' prefixes; buffers that a state dict leaves
     out too, since training may go on from them."""
-    return clean({n: t.detach() for n, t in (*model.named_parameters(), *model.named_buffers())})
+    return {name: tensor.detach() for name, tensor in named_state(model, aliases=False).items()}
 
 
 @torch.no_grad()
 def restore(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Writes what `tensors_of` gave into a model, wrapped or not."""
-    found = dict((*model.named_parameters(), *model.named_buffers()))
     empty: dict[str, nn.Module] = {}  # buffers that are None until a forward pass fills them
     for prefix, module in model.named_modules():
         for key, buffer in module._buffers.items():
             if buffer is None:
                 empty[f"{prefix}.{key}" if prefix else key] = module
     device = next(model.parameters()).device
-    for name, short in clean_names([*found, *empty]).items():
-        if name in found and short not in tensors:
+    for name, tensor in named_state(model, aliases=False).items():
+        if name not in tensors:
             raise ConfigError(
                 f"the checkpoint is of another model: it has no {name}; name another checkpoint, "
                 "or delete it to start anew."
             )
-        if name in found:
-            found[name].copy_(tensors[short])
-        elif short in tensors:
+        tensor.copy_(tensors[name])
+    for name, short in clean_names(empty).items():
+        if short in tensors:
             empty[name]._buffers[name.rpartition(".")[2]] = tensors[short].to(device, copy=True)
 
 

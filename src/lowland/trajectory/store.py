@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lowland import checks
-from lowland.core.layout import ParamLayout, clean
+from lowland.core.layout import ParamLayout, named_buffers
 from lowland.core.point import Point
 from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
 from lowland.files import (
@@ -289,7 +289,7 @@ class Trajectory:
 
     def _point_of(self, source: nn.Module | Tensor | Point) -> Point:
         if isinstance(source, nn.Module):
-            own = clean({name: b.detach() for name, b in source.named_buffers()})
+            own = {name: b.detach() for name, b in named_buffers(source).items()}
             return Point(self.layout.flatten(source), own)
         point = source if isinstance(source, Point) else Point(source)
         self.layout.check(point.weights, flat=True)
