@@ -213,14 +213,31 @@ def test_dropout_draws_the_same_noise_as_without_recomputation():
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # torch, of values
-def test_recomputation_that_autograd_grad_cannot_do_is_refused_in_words():
-    class Reentrant(Checkpointed):
-        def forward(self, x: Tensor) -> Tensor:
-            hidden = self.first(x)
-            return self.head(checkpoint(self.second, hidden, use_reentrant=True))
+class Reentrant(Checkpointed):
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return self.head(checkpoint(self.second, hidden, use_reentrant=True))
 
-    surface, w = surface_of(Reentrant)
+
+class ReentrantFirst(Checkpointed):
+    """Recomputes from the inputs, which have no graph: torch gives these weights no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(checkpoint(self.first, x, use_reentrant=True)))
+
+
+class AllReentrant(Checkpointed):
+    """The output has no graph at all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks = nn.Sequential(self.first, self.second, self.head)
+        return checkpoint(blocks, x, use_reentrant=True)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # torch, of values
+@pytest.mark.parametrize("model", [Reentrant, ReentrantFirst, AllReentrant])
+def test_recomputation_that_autograd_grad_cannot_do_is_refused_in_words(model):
+    surface, w = surface_of(model)
     assert torch.isfinite(surface(w))  # values need no gradient
     with pytest.raises(ll.ConfigError, match="use_reentrant=False"):
         surface.value_and_grad(w)

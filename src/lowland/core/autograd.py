@@ -92,13 +92,16 @@ class ForwardPass:
 
     def _differentiable(self, run: Run, args: Any, kwargs: Any, mode: str) -> Any:
         mapped = torch._C._are_functorch_transforms_active()
+        new = mode not in self._seen and not mapped
+        gradients = reaching_weights(self.module) if new else nullcontext()
         if self.recomputes and not mapped:
-            out = run(_shell(self.module), args, kwargs)
+            with gradients:
+                out = run(_shell(self.module), args, kwargs)
             self._look(out, mode)
             return out
-        before = _random_state() if mode not in self._seen and not mapped else None
+        before = _random_state() if new else None
         try:
-            with disable_saved_tensors_hooks(_HOOKS):
+            with disable_saved_tensors_hooks(_HOOKS), gradients:
                 out = run(self.module, args, kwargs)
             if mapped or not self._look(out, mode):
                 return out
@@ -231,11 +234,38 @@ def python_nodes(out: Any) -> set[str] | None:
 def require_differentiable(nodes: set[str], module: nn.Module) -> None:
     """Raises `ConfigError` for `python_nodes` that `torch.autograd.grad` cannot go through."""
     if "CheckpointFunctionBackward" in nodes:
-        raise ConfigError(
-            f"{type(module).__name__} calls torch.utils.checkpoint with use_reentrant=True (or "
-            "without it, which means the same), whose gradient is no function of flat weights; "
-            "say use_reentrant=False."
-        )
+        raise _reentrant(module)
+
+
+@contextmanager
+def reaching_weights(module: nn.Module) -> Iterator[None]:
+    """Raises `ConfigError` for reentrant recomputation of inputs without a graph: its weights would
+    have a gradient of 0, and there is no node in the graph to see it by. torch only warns.
+
+    >>> from torch.utils.checkpoint import checkpoint
+    >>> layer = nn.Linear(1, 1)
+    >>> with reaching_weights(layer):
+    ...     checkpoint(layer, torch.ones(1, 1), use_reentrant=True)
+    Traceback (most recent call last):
+    lowland.errors.ConfigError: Linear calls torch.utils.checkpoint with use_reentrant=True ...
+    """
+    warning = "None of the inputs have requires_grad"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=warning, category=UserWarning)
+        try:
+            yield
+        except UserWarning as error:
+            if warning not in str(error):
+                raise
+            raise _reentrant(module) from None
+
+
+def _reentrant(module: nn.Module) -> ConfigError:
+    return ConfigError(
+        f"{type(module).__name__} calls torch.utils.checkpoint with use_reentrant=True (or without "
+        "it, which means the same), whose gradient is no function of flat weights; say "
+        "use_reentrant=False."
+    )
 
 
 def _shell(module: nn.Module) -> nn.Module:

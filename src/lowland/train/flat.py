@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, spectral
-from lowland.core.autograd import python_nodes, require_differentiable
+from lowland.core.autograd import python_nodes, reaching_weights, require_differentiable
 from lowland.core.call import call
 from lowland.core.layout import named_buffers
 
@@ -87,7 +88,8 @@ class FlatModel:
         task = self.surface.task
         args, kwargs, target = batch
         with torch.enable_grad():
-            with self.surface.template.precision():
+            gradients = reaching_weights(self.module) if check else nullcontext()
+            with self.surface.template.precision(), gradients:
                 output = task.output(call(self.module, args, kwargs))
             if check:
                 require_differentiable(python_nodes(output) or set(), self.module)
