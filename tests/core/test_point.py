@@ -43,3 +43,56 @@ def test_statistics_of_an_estimated_point_are_taken_as_they_are():
     # those of any other point are estimated anew
     assert float(surface(ll.Point(w, own))) == pytest.approx(float(surface(w)))
     assert float(surface(w)) != pytest.approx(float(expected), rel=1e-2)
+
+
+NET = nn.Linear(2, 1)
+W = torch.tensor([1.0, 2.0, 3.0])
+TAKES_WEIGHTS = {
+    "Line": lambda w: ll.Line(w, W),
+    "Bezier": lambda w: ll.Bezier.between(W, w),
+    "Simplex": lambda w: ll.Simplex([W, w]),
+    "complex": lambda w: ll.SimplicialComplex.connecting([W, w]),
+    "Subspace.random": lambda w: ll.Subspace.random(w, rank=1),
+    "PointMass": ll.PointMass,
+    "Ensemble": lambda w: ll.Ensemble([W, w]),
+    "Gaussian": lambda w: ll.Gaussian(w, W),
+    "variance": lambda w: ll.Gaussian(W, w),
+}
+
+
+@pytest.mark.parametrize("take", TAKES_WEIGHTS.values(), ids=TAKES_WEIGHTS)
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (NET, r"expected weights \(P,\), got Linear; give surface.point\(model\)"),
+        (NET.state_dict(), r"got OrderedDict; give layout.flatten\(state_dict\)"),
+        (W.numpy(), r"got ndarray; give a flat"),
+        (W.tolist(), r"got list; give a flat"),
+        (W.long(), r"got int64 \(3,\); give a flat"),
+        (None, r"got NoneType; give a flat"),
+    ],
+    ids=["model", "state dict", "numpy", "list", "integers", "None"],
+)
+def test_what_are_no_weights_is_said_where_they_are_given(take, wrong, words):
+    with pytest.raises(ll.LayoutError, match=words):
+        take(wrong)
+
+
+def test_a_gaussian_around_a_point_keeps_its_buffers():
+    post = ll.Gaussian(ll.Point(W, {"mean": torch.ones(1)}), 0 * W)
+    assert torch.equal(post.point(0).weights, W)
+    assert post.point(0).buffers == {"mean": torch.ones(1)}
+
+
+def test_a_mixture_is_of_posteriors():
+    with pytest.raises(ll.ConfigError, match=r"expected posteriors, got Tensor for component 1"):
+        ll.Mixture([ll.PointMass(W), W])
+
+
+def test_integers_are_no_weights_of_a_surface():
+    surface = ll.LossSurface(NET, ll.Regression(1.0), [(torch.ones(2, 2), torch.ones(2, 1))])
+    for take in (surface, surface.value_and_grad):
+        with pytest.raises(
+            ll.LayoutError, match=r"expected floating-point numbers, got torch\.int64"
+        ):
+            take(W.long())

@@ -72,9 +72,9 @@ def test_what_makes_no_ensemble_is_refused():
         Ensemble([])
     with pytest.raises(LayoutError, match=r"\(2,\), got \(3,\) for member 1"):
         Ensemble([torch.zeros(2), torch.zeros(3)])
-    with pytest.raises(LayoutError, match=r"not flat"):
+    with pytest.raises(LayoutError, match=r"expected weights \(P,\), got float32 \(\)"):
         Ensemble(torch.zeros(5))  # one vector is no ensemble
-    with pytest.raises(LayoutError, match=r"not flat"):
+    with pytest.raises(LayoutError, match=r"expected weights \(P,\), got float32 \(3, 4\)"):
         Ensemble(torch.zeros(2, 3, 4))
 
 

@@ -282,6 +282,8 @@ class ParamLayout:
         expected = f"({self.size},)" if flat else f"(..., {self.size})"
         if not isinstance(w, Tensor):
             raise LayoutError(f"weights: expected a tensor {expected}, got {type(w).__name__}.")
+        if not w.dtype.is_floating_point:
+            raise LayoutError(f"weights: expected floating-point numbers, got {w.dtype}.")
         if w.ndim == 0 or w.shape[-1] != self.size or (flat and w.ndim != 1):
             raise LayoutError(
                 f"weights: expected {expected}, got {tuple(w.shape)}: they come from another model "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from lowland.errors import LayoutError
 
 
 class Point(NamedTuple):
@@ -31,3 +34,28 @@ class EstimatedPoint(Point):
     @property
     def estimated(self) -> bool:
         return True
+
+
+def as_point(w: Any, *, what: str) -> Point:
+    """A weight vector (P,), or a `Point`, as a point.
+
+    Raises:
+        LayoutError: anything else, models among it; it names `what` was to be weights.
+
+    >>> as_point(nn.Linear(1, 1), what="the centre")
+    Traceback (most recent call last):
+    lowland.errors.LayoutError: the centre: expected weights (P,), got Linear; give
+    surface.point(model).
+    """
+    point = w if isinstance(w, Point) else Point(w)
+    weights = point.weights
+    if isinstance(weights, Tensor) and weights.ndim == 1 and weights.is_floating_point():
+        return point
+    got, advice = type(weights).__name__, "give a flat floating-point tensor or a Point"
+    if isinstance(weights, Tensor):
+        got = f"{str(weights.dtype).removeprefix('torch.')} {tuple(weights.shape)}"
+    elif isinstance(weights, nn.Module):
+        advice = "give surface.point(model)"
+    elif isinstance(weights, Mapping):
+        advice = "give layout.flatten(state_dict)"
+    raise LayoutError(f"{what}: expected weights (P,), got {got}; {advice}.")

@@ -18,7 +18,7 @@ from torch import Tensor
 from lowland import checks
 from lowland.core.buffers import Buffers, interpolate_buffers, stack_buffers
 from lowland.core.layout import inner
-from lowland.core.point import Point
+from lowland.core.point import Point, as_point
 from lowland.errors import ConfigError, LayoutError, LowlandError, NonFiniteError, StoreError
 from lowland.files import PathLike, load_tree, restoring, save_tree
 from lowland.schema import mismatch_of_fields
@@ -287,11 +287,8 @@ def kept_in(weights: Iterable[Tensor]) -> torch.dtype:
 
 def checked(weights: Iterable[Any], *, what: str) -> list[Tensor]:
     """Weight vectors of one model, themselves; raises what `gathered` does."""
-    rows = [w.weights if isinstance(w, Point) else w for w in weights]
+    rows = [as_point(w, what=f"{what} {i}").weights for i, w in enumerate(weights)]
     for i, row in enumerate(rows):
-        if not isinstance(row, Tensor) or row.ndim != 1:
-            got = tuple(row.shape) if isinstance(row, Tensor) else type(row).__name__
-            raise LayoutError(f"{what} {i}: expected weights (P,), got {got}.")
         if row.shape != rows[0].shape:
             raise LayoutError(
                 f"{what}: expected weights of one model, got {tuple(rows[0].shape)} and "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lowland.core.buffers import Buffers, stack_buffers
-from lowland.core.point import Point
+from lowland.core.point import Point, as_point
 from lowland.errors import ConfigError, LayoutError
 from lowland.geometry.barycentric import Barycentric, Drawn
 from lowland.geometry.base import gathered, gathered_buffers
@@ -93,7 +93,7 @@ class SimplicialComplex(Barycentric):
             raise ConfigError(f"modes: expected at least two to connect, got {len(modes)}.")
         apart: list[Tensor] = []
         for i, mode in enumerate(modes):
-            w = mode.weights if isinstance(mode, Point) else mode
+            w = as_point(mode, what=f"mode {i}").weights
             if (same := _place(w, apart)) < i:
                 raise ConfigError(
                     f"modes {same} and {i} are the same weights; give networks of other seeds."

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core.buffers import interpolate_buffers
-from lowland.core.point import Point
+from lowland.core.point import Point, as_point
 from lowland.core.seeds import stream
 from lowland.errors import ConfigError
 from lowland.geometry.affine import (
@@ -61,7 +61,7 @@ class Subspace(Affine):
     @classmethod
     def random(cls, w: Tensor | Point, *, rank: int = 5, seed: int = 0) -> Subspace:
         """Orthonormal directions, uniform among all: Gaussian vectors, orthonormalised."""
-        center = w.weights if isinstance(w, Point) else w
+        center = as_point(w, what="the center").weights
         rank = checks.whole("rank", rank, least=1, most=center.shape[-1])
         seed = checks.seed(seed)
         checked([center], what="the center")

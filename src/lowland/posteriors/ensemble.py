@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from torch import Tensor
 
 from lowland.core.layout import ParamLayout
-from lowland.core.point import EstimatedPoint, Point
+from lowland.core.point import EstimatedPoint, Point, as_point
 from lowland.errors import ConfigError, LayoutError
 from lowland.files import PathLike, load_tree, restoring, save_tree
 from lowland.posteriors.base import Posterior
@@ -53,24 +53,23 @@ class Ensemble(Posterior):
         self._members = members
         self.layout = layout
         self.support: int = len(members)
-        first = self.point(0).weights
-        self.size = first.shape[-1] if first.ndim else 1
+        self.size = len(self.point(0).weights)
         # what reads its members from disk checks them as it reads
-        held = members if isinstance(members, list | tuple) else (first,)
+        held = members if isinstance(members, list | tuple) else ()
         for i, member in enumerate(held):
-            found = tuple((member.weights if isinstance(member, Point) else member).shape)
-            if found != (self.size,):
+            size = len(as_point(member, what=f"ensemble: member {i}").weights)
+            if size != self.size:
                 raise LayoutError(
-                    f"ensemble: expected members ({self.size},), got {found} for member {i}: "
-                    "they come from different models, or are not flat."
+                    f"ensemble: expected members ({self.size},), got ({size},) for member {i}: "
+                    "they come from different models."
                 )
 
     def __len__(self) -> int:
         return self.support
 
     def point(self, i: int, *, seed: int = 0) -> Point:
-        member = self._members[i % self.support]
-        return member if isinstance(member, Point) else Point(member)
+        i %= self.support
+        return as_point(self._members[i], what=f"ensemble: member {i}")
 
     def save(self, path: PathLike) -> Path:
         """Writes the members with their buffers as one safetensors file, atomically; no pickle."""

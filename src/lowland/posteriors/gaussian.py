@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.core.point import Point
+from lowland.core.point import Point, as_point
 from lowland.core.spread import relative_spread
 from lowland.errors import ConfigError, LayoutError, LowlandError
 from lowland.posteriors.base import Posterior
@@ -42,14 +42,16 @@ class Gaussian(Posterior):
 
     def __init__(
         self,
-        mean: Tensor,
+        mean: Tensor | Point,
         variance: Tensor,
         deviations: Tensor | None = None,
         *,
         scale: float = 1.0,
         buffers: dict[str, Tensor] | None = None,
     ) -> None:
-        if mean.ndim != 1 or variance.shape != mean.shape:
+        center = as_point(mean, what="Gaussian: the mean")
+        mean, variance = center.weights, as_point(variance, what="Gaussian: the variance").weights
+        if variance.shape != mean.shape:
             raise LayoutError(
                 f"Gaussian: expected mean and variance (P,), got {tuple(mean.shape)} and "
                 f"{tuple(variance.shape)}."
@@ -66,7 +68,7 @@ class Gaussian(Posterior):
         self.variance = variance
         self.deviations = deviations
         self.scale = checks.number("scale", scale, least=0)
-        self.buffers = buffers
+        self.buffers = center.buffers if buffers is None else buffers
         self.size = len(mean)
 
     @property

@@ -42,6 +42,12 @@ class Mixture(Posterior):
     ) -> None:
         if not components:
             raise ConfigError("a mixture needs at least one component.")
+        for i, component in enumerate(components):
+            if not isinstance(component, Posterior):
+                raise ConfigError(
+                    f"mixture: expected posteriors, got {type(component).__name__} for component "
+                    f"{i}; for networks take ll.Ensemble, or ll.PointMass(w) for one of them."
+                )
         if len({component.size for component in components}) != 1:
             sizes = ", ".join(str(component.size) for component in components)
             raise LayoutError(f"mixture: components of different models, with P = {sizes}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lowland.core.point import Point
+from lowland.core.point import Point, as_point
 from lowland.posteriors.base import Posterior
 
 
@@ -18,7 +18,7 @@ class PointMass(Posterior):
     """
 
     def __init__(self, w: Tensor | Point) -> None:
-        self._point = w if isinstance(w, Point) else Point(w)
+        self._point = as_point(w, what="point mass")
         self.size = self._point.weights.shape[-1]
         self.support = 1
 

@@ -49,6 +49,11 @@ class Members(nn.Module):
         self, models: Iterable[nn.Module], *, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
+        if not isinstance(models, Iterable):
+            raise ConfigError(
+                f"members: expected networks, got {type(models).__name__}; give as many as there "
+                "are to train, such as (make(seed) for seed in range(5))."
+            )
         rows: list[Tensor] = []
         others: list[dict[str, Tensor]] = []  # of each network: what is no part of w
         for model in models:
