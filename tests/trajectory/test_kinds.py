@@ -88,10 +88,14 @@ def test_a_weight_of_two_parts_is_averaged_with_both(norm):
         ([0.0, -math.inf], [0.0, -math.inf], None, ""),
         (torch.tensor([1, 2], dtype=torch.int8), torch.tensor([1, 3], dtype=torch.int8),
          LayoutError, r"x \(int8, \(2,\)\) differs between a.pt and b.pt"),
+        (torch.tensor([1, 2], dtype=torch.uint16), torch.tensor([1, 3], dtype=torch.uint16),
+         LayoutError, r"x \(uint16, \(2,\)\) differs between a.pt and b.pt"),
+        (torch.tensor([1, 2], dtype=torch.uint32), torch.tensor([1, 3], dtype=torch.uint32),
+         LayoutError, r"x \(uint32, \(2,\)\) differs between a.pt and b.pt"),
         (torch.tensor(7), torch.tensor(8), None, ""),  # a counter
         ([1.0, 2.0], [3.0, 4.0], None, ""),  # weights are averaged
     ],
-    ids=["other infinities", "the same", "packed", "counter", "weights"],
+    ids=["other infinities", "the same", "packed", "two bytes", "four bytes", "counter", "weights"],
 )  # fmt: skip
 def test_what_has_no_mean_is_the_same_in_all(ours, theirs, error, words):
     a, b = ({"x": torch.as_tensor(value)} for value in (ours, theirs))

@@ -16,7 +16,8 @@ from lowland.trajectory.spectral import spectral_norms
 
 _STATISTICS = re.compile(r"(^|[./])running_\w+$")
 _RANGES = re.compile(r"(^|\.)(\w*fake_quant\w*|activation_post_process(_\d+)?)\.")
-_NARROW = (torch.int8, torch.uint8, torch.int16, torch.int32)  # what weights are packed into
+# what weights are packed into
+_NARROW = (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32)
 # weight norm's length and direction, and other weights made of several tensors
 _PART = re.compile(r"^(?P<weight>(?:.*\.)?parametrizations\.[^.]+\.original(?=\d+$)|.*_(?=[gv]$))")
 
