@@ -174,6 +174,22 @@ def test_images_of_any_size_without_labels():
     assert pred.probs.shape == (2, 3, 7, 8)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_images_whose_sides_are_as_many_as_classes(dims):
+    """Classes on axis 1 and on the last axis both fit (N, C, C, C)."""
+    shape = (2, *[3] * (dims + 1))
+    logits, labels = torch.randn(shape), torch.randint(3, shape[:-1])
+    for call in (
+        lambda: ll.Classification().nll(logits, labels),
+        lambda: ll.Classification().probs(logits),
+    ):
+        with pytest.raises(ll.DataError, match=r"can be read with the classes on axis 1 or on the"):
+            call()
+    for dim in (1, -1):
+        expected = F.cross_entropy(logits.movedim(dim, 1), labels, reduction="none").reshape(-1)
+        torch.testing.assert_close(ll.Classification(class_dim=dim).nll(logits, labels), expected)
+
+
 def test_images_with_classes_last():
     g = generator()
     logits, labels = torch.randn(2, 4, 5, 3, generator=g), torch.randint(3, (2, 4, 5), generator=g)

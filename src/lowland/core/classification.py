@@ -238,9 +238,8 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 def _two_readings(shape: tuple[int, ...], target: Tensor | None) -> bool:
-    """Whether targets of sequences that fit classes on axis 1 fit classes on the last axis, too;
-    images have channels, and so classes, on axis 1."""
-    both = len(shape) == 3 and shape[1] == shape[2]
+    """Whether targets that fit classes on axis 1 fit classes on the last axis, too."""
+    both = len(shape) > 2 and _without(shape, 1) == shape[:-1]
     return both and (target is None or tuple(target.shape) == shape[:-1])
 
 
