@@ -210,7 +210,9 @@ def test_another_failure_of_an_optimizer_is_its_own():
     assert not torch.equal(model[0].weight, before)  # as the second attempt left it
 
 
-def test_networks_side_by_side_refuse_what_looks_at_all_of_them():
+@pytest.mark.parametrize("optimizer", [SAM, AsksFirst, FailsHalfway])
+def test_networks_side_by_side_refuse_what_looks_at_all_of_them(optimizer):
     members = ll.Members(network() for _ in range(2))
-    with pytest.raises(ll.ConfigError, match=r"SAM evaluates the loss again .* one by one"):
-        ll.sgd_members(members, TASK, [batches(), batches()], epochs=1, optimizer=SAM)
+    words = rf"{optimizer.__name__} evaluates the loss again .* one by one"
+    with pytest.raises(ll.ConfigError, match=words):
+        ll.sgd_members(members, TASK, [batches(), batches()], epochs=1, optimizer=optimizer)

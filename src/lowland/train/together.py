@@ -124,15 +124,18 @@ class _Together(Run):
         self.diverged = diverged
         super().__init__(*rest)
         if self.needs_closure:
-            raise ConfigError(
-                f"optimizer: {type(self.optimizer).__name__} evaluates the loss again within a "
-                "step, by all weights at once, and networks side by side would see each other; "
-                "train them one by one, with ll.sgd."
-            )
+            raise self._closure_refused()
         many = len(self.model)
         self.partial |= {"loss": torch.zeros(many, dtype=torch.float64)}
         self.columns = {"loss": torch.zeros(0, many, dtype=torch.float64)}
         self.dead = torch.zeros(many, dtype=torch.bool)
+
+    def _closure_refused(self) -> ConfigError:
+        return ConfigError(
+            f"optimizer: {type(self.optimizer).__name__} evaluates the loss again within a step, "
+            "by all weights at once, and networks side by side would see each other; train them "
+            "one by one, with ll.sgd."
+        )
 
     def _batches(self) -> Iterator[Any]:
         return self.data.epoch(self.epoch, start=self.batch)
@@ -175,7 +178,14 @@ class _Together(Run):
         if self.options.clip is not None and weights.grad is not None:
             norms = weights.grad.norm(dim=1, keepdim=True)  # (M, 1)
             weights.grad.mul_((self.options.clip / (norms + 1e-6)).clamp_max(1.0))
-        self.optimizer.step()
+        try:
+            self.optimizer.step()
+        except Exception as error:
+            missing = any(word in str(error) for word in ("closure", "NoneType"))
+            if self.needs_closure is False or not missing:
+                raise
+            raise self._closure_refused() from error
+        self.needs_closure = False
         if self.schedule is not None:
             self.schedule.step()
         self._bury(weights)
