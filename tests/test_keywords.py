@@ -50,6 +50,12 @@ WRONG = {
         surface(), W, n_samples=2
     ),
     "write warmup= instead": lambda: ll.infer(ll.Subspace.random(W, rank=2), surface(), burn_in=3),
+    "tune_scale: there is no argument scale=; write scales= or": lambda: ll.tune_scale(
+        surface(), ll.Gaussian(W, W + 1), DATA, scale=(1.0, 2.0)
+    ),
+    "predict: there is no argument bn=; write batchnorm=": lambda: ll.tune_scale(
+        surface(), ll.Gaussian(W, W + 1), DATA, bn="frozen"
+    ),
     "tempr": lambda: ll.infer(ll.Subspace.random(W, rank=2), surface(), tempr=3.0),
 }
 
@@ -104,5 +110,5 @@ def test_a_call_that_fits_has_nothing_to_explain():
         pass
 
     assert explain(function, (1,), {"c": 3}) is None
-    assert "missing" in explain(function, (), {})
+    assert "missing" in str(explain(function, (), {}))
     assert hinted(function)(1, c=3) is None

@@ -34,4 +34,12 @@ class ConfigError(LowlandError, ValueError):
 
 
 class ArgumentError(ConfigError, TypeError):
-    """A call with an argument that does not exist, or without one that must be there."""
+    """A call with an argument that does not exist, or without one that must be there.
+
+    Attributes:
+        unknown: the name of an argument that does not exist.
+    """
+
+    def __init__(self, message: str, *, unknown: str | None = None) -> None:
+        super().__init__(message)
+        self.unknown = unknown

@@ -81,11 +81,10 @@ def hinted(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except TypeError:
-            problem = explain(function, args, kwargs)
-            if problem is None:  # the call is right, and what went wrong is inside
+        except TypeError as error:
+            wrong = explain(function, args, kwargs) or _handed_on(function, kwargs, error)
+            if wrong is None:  # the call is right, and what went wrong is inside
                 raise
-            wrong = ArgumentError(problem)
         raise wrong from None
 
     return call  # type: ignore[return-value]
@@ -93,7 +92,7 @@ def hinted(function: F) -> F:
 
 def explain(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> str | None:
+) -> ArgumentError | None:
     """What is wrong with a call, and what to write; None where its arguments fit."""
     signature = inspect.signature(function)
     try:
@@ -102,27 +101,58 @@ def explain(
         reason = str(error)
     else:
         return None
-    name = getattr(function, "__qualname__", "call").removesuffix(".__init__").lstrip("_")
-    known = signature.parameters
-    named = [n for n, p in known.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    unknown = [n for n in kwargs if n not in named]
-    if unknown:
-        return f"{name}: there is no argument {unknown[0]}=; {_instead(unknown[0], named)}."
+    name, known = _name(function), signature.parameters
+    named = _named(signature)
+    unknown = next((n for n in kwargs if n not in named), None)
+    if unknown is not None:
+        return ArgumentError(
+            f"{name}: there is no argument {unknown}=; {_instead(unknown, named)}.",
+            unknown=unknown,
+        )
     by_name = [n for n, p in known.items() if p.kind is p.KEYWORD_ONLY]
     if by_name and "too many positional" in reason:
         most = sum(n not in ("self", "cls") for n in named) - len(by_name)
-        return (
+        return ArgumentError(
             f"{name}: expected {most} arguments by position, got more; write the others by name, "
             f"such as {by_name[0]}=."
         )
-    return f"{name}: {reason}."
+    return ArgumentError(f"{name}: {reason}.")
+
+
+def _handed_on(
+    function: Callable[..., Any], kwargs: Mapping[str, Any], error: TypeError
+) -> ArgumentError | None:
+    """What to write where an unknown argument was handed on as one of the options of another
+    function, and is like one of this function's own."""
+    unknown = error.unknown if isinstance(error, ArgumentError) else None
+    named = _named(inspect.signature(function))
+    if unknown is None or unknown not in kwargs or not _meant(unknown, named):
+        return None
+    return ArgumentError(
+        f"{_name(function)}: there is no argument {unknown}=; {_instead(unknown, named)}.",
+        unknown=unknown,
+    )
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", "call").removesuffix(".__init__").lstrip("_")
+
+
+def _named(signature: inspect.Signature) -> list[str]:
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [n for n, p in signature.parameters.items() if p.kind in kinds]
+
+
+def _meant(unknown: str, named: list[str]) -> list[str]:
+    """Arguments that an unknown name may be of, the likeliest first."""
+    arguments = [n for n in named if n not in ("self", "cls")]
+    meant = [n for n in arguments if unknown.lower() in OTHER_NAMES.get(n, "").split()]
+    return meant or difflib.get_close_matches(unknown.lower(), arguments, n=2)
 
 
 def _instead(unknown: str, named: list[str]) -> str:
     arguments = [n for n in named if n not in ("self", "cls")]
-    meant = [n for n in arguments if unknown.lower() in OTHER_NAMES.get(n, "").split()]
-    meant = meant or difflib.get_close_matches(unknown.lower(), arguments, n=2)
-    if meant:
+    if meant := _meant(unknown, named):
         return f"write {' or '.join(_WRITTEN.get(n, f'{n}=') for n in meant)} instead"
     return f"it takes {', '.join(f'{n}=' for n in arguments)}" if arguments else "it takes none"
 
