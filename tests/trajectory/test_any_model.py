@@ -41,7 +41,7 @@ def test_iterates_and_their_moments_keep_their_buffers(case: Case, tmp_path):
     }
     for one in moments:
         again = type(one).load(one.save(tmp_path / "moments.safetensors"), layout=layout)
-        assert_same(again.buffers, mean)  # an EMA of decay 0.5 halves two iterates as well
+        assert_same(again.buffers, last if isinstance(one, ll.EMA) else mean)
         assert torch.equal(again.point.weights, one.mean)
     assert_same(opened.average().buffers, mean)
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import lowland as ll
 from lowland import EMA, ConfigError
 from lowland.files import same_tree
 from tests.trajectory.test_moments import collected, flat_layout, walk
@@ -52,3 +54,36 @@ def test_states_from_before_there_was_a_warmup_are_read():
 def test_ema_without_memory_is_the_last_iterate():
     iterates = walk(4, 5)
     assert torch.equal(collected(EMA, iterates, decay=0.0).mean, iterates[-1])
+
+
+class Centre(nn.Module):
+    """Subtracts a running mean of its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("bound", torch.tensor([-torch.inf]))
+
+    def forward(self, x):
+        if self.training:
+            self.mean.lerp_(x.mean(0), 0.1)
+        return self.weight * (x - self.mean).clamp_min(self.bound)
+
+
+def test_an_ema_from_the_first_step_on_has_the_statistics_of_the_last(tmp_path):
+    """The first ones are those of a new network: averaged, the mean would be 37 and not 100."""
+    torch.manual_seed(0)
+    net, x = Centre(), torch.randn(64, 1) + 100
+    surface = ll.LossSurface(net, ll.Regression(noise_variance=1.0), [(x, x - 100)])
+    ema = EMA(surface.layout, decay=0.99)
+    for _ in range(100):
+        net(x)
+        ema.update(net)
+    for one in (ema, EMA.load(ema.save(tmp_path / "ema.safetensors"))):
+        assert torch.equal(one.buffers["mean"], net.mean)
+        assert torch.equal(one.buffers["bound"], net.bound)
+        assert ll.predict(surface, one).metrics()["rmse"] < 0.2
+    net.bound.fill_(0.0)  # from infinity to a number, which has no mean
+    ema.update(net)
+    assert torch.equal(ema.buffers["bound"], torch.zeros(1))

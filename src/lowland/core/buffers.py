@@ -6,7 +6,7 @@ A buffer is state that is not trained. For an average of iterates, or a point be
   `reestimate=`) are estimated anew, see `batchnorm` and `statistics`;
 - the vectors of spectral norm follow from the weights, see `spectral`;
 - other floating-point buffers are averaged with the weights' own coefficients: a constant stays
-  what it is bit by bit, infinities included;
+  what it is bit by bit, infinities included; an EMA takes those of the last iterate;
 - integers and booleans, counters and masks, are those of the last iterate or nearest anchor.
 """
 
@@ -82,7 +82,7 @@ class BufferMean:
             mean = self._means.get(name)
             if not value.is_floating_point():
                 self._means[name] = value.detach().clone()
-            elif mean is None or mean.shape != value.shape:
+            elif share == 1 or mean is None or mean.shape != value.shape:
                 self._means[name] = value.detach().to(torch.float64, copy=True)
             else:
                 new = value.detach().to(mean)

@@ -59,7 +59,7 @@ class Moments(ABC):
 
     @torch.no_grad()
     def update(self, source: nn.Module | Mapping[str, Tensor] | Point | Tensor) -> None:
-        """Takes an iterate, read once: a model or a state dict, whose buffers are averaged along,
+        """Takes an iterate, read once: a model or a state dict, whose buffers come along,
         a `Point`, or a flat (P,) tensor, of which no buffers are known.
 
         Raises:
@@ -97,16 +97,20 @@ class Moments(ABC):
             )
 
     def _absorb_state(self, state: Mapping[str, Tensor]) -> None:
-        """Averages buffers as the weights are, and remembers what frozen parameters were."""
+        """Takes the buffers along, and remembers what frozen parameters were."""
         names = self.layout.buffer_names
         buffers = {n: t for n, t in state.items() if names is None or n in names}
-        self._buffers.update(buffers, self._share())
+        self._buffers.update(buffers, self._buffer_share())
         self._statistics = None
         self.frozen = {n: sample_of(t) for n, t in state.items() if n not in buffers}
 
     def _share(self) -> float:
         """The share of the newest iterate in the mean."""
         return 1 / self.count
+
+    def _buffer_share(self) -> float:
+        """The share of its floating-point buffers in those of the mean."""
+        return self._share()
 
     @abstractmethod
     def _absorb(self, pieces: list[Tensor]) -> None:
@@ -146,7 +150,8 @@ class Moments(ABC):
     def buffers(self) -> Buffers | None:
         """The buffers that belong to the mean, by name; None where iterates came without.
 
-        Floating-point ones are averaged, others are the last iterate's; after `refresh` those that
+        Floating-point ones are averaged, but for those of an EMA, which begins with the early
+        iterates: they are the last one's, as integers and booleans are. After `refresh` those that
         depend on the weights are the mean's own.
         """
         return {**self._buffers.values(), **(self._statistics or {})} or None
@@ -435,6 +440,11 @@ class EMA(Moments):
         before = self.count - 1  # iterates
         decay = min(self.decay, (1 + before) / (10 + before)) if self.warmup else self.decay
         return 1 - decay if before else 1.0
+
+    def _buffer_share(self) -> float:
+        # the early ones are those of a new network: with a tenth of them in it, a mean of inputs
+        # may be many of their standard deviations off
+        return 1.0
 
     def posterior(self) -> PointMass:
         """All mass on the average."""
