@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 import lowland as ll
+from lowland.keywords import collected_keywords
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -117,6 +118,8 @@ NORMED_POSTERIORS = {
 
 #: what is called: the public callable, and the same with all that it needs filled in
 CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
+    "EvalOptions": (ll.EvalOptions, ll.EvalOptions),
+    "EvalOptions.override": (ll.EvalOptions.override, lambda **o: ll.EvalOptions().override(**o)),
     "EMA": (ll.EMA, lambda **o: ll.EMA(ll.ParamLayout(_net()), **o)),
     "SWAG": (ll.SWAG, lambda **o: ll.SWAG(ll.ParamLayout(_net()), **o)),
     "SWAG.posterior": (ll.SWAG.posterior, lambda **o: swag().posterior(**o)),
@@ -291,7 +294,6 @@ GOOD: dict[str, Any] = {
     "CyclicalSchedule low": 0.01,
     "SWASchedule start": 0.5,
     "MemberSGD momentum": 0.5,
-    "LogLikelihood threads": 1,
     "Members.load_ m": 1,
     "Members.point m": 1,
     "Trajectory.append step": 5,
@@ -331,9 +333,12 @@ SKIPPED = re.compile(r"Tensor \||Callable|Mapping|Any|Metrics|Rank|Sequence\[(in
 
 
 def numeric(function: Callable[..., Any]) -> Iterator[tuple[str, str, bool]]:
-    """(argument, annotation, whether None is meant) of each argument that takes a number."""
-    for name, parameter in inspect.signature(function).parameters.items():
-        annotation = str(parameter.annotation)
+    """(argument, annotation, whether None is meant) of each argument that takes a number, those
+    that `**options` collects among them."""
+    found = {n: str(p.annotation) for n, p in inspect.signature(function).parameters.items()}
+    called = function.__init__ if inspect.isclass(function) else function
+    found |= {n: str(kind) for n, kind in (collected_keywords(called) or {}).items()}
+    for name, annotation in found.items():
         if re.search(r"\b(int|float)\b", annotation) and not SKIPPED.search(annotation):
             yield name, annotation, "None" in annotation
 
@@ -374,7 +379,7 @@ def test_every_public_argument_that_is_a_number_is_among_the_cases() -> None:
 
 
 def value_of(label: str, name: str) -> Any:
-    return GOOD.get(f"{label} {name}", 2)
+    return GOOD.get(f"{label} {name}", 1 if name == "threads" else 2)
 
 
 def run(label: str, name: str, value: Any, folder: Any) -> Any:
@@ -385,7 +390,7 @@ def run(label: str, name: str, value: Any, folder: Any) -> Any:
     needed = {
         other: value_of(label, other)
         for other, *_ in numeric(function)
-        if parameters[other].default is inspect.Parameter.empty
+        if other in parameters and parameters[other].default is inspect.Parameter.empty
     }
     return call(**{**needed, name: value})
 

@@ -37,6 +37,8 @@ WRONG = {
     "predict: there is no argument num_samples=; write samples=": lambda: ll.predict(
         surface(), W, num_samples=2
     ),
+    "predict: expected 3 arguments by position": lambda: ll.predict(surface(), W, DATA, 5),
+    "write strategy= instead": lambda: ll.predict(surface(), W, stratgy="vmap"),
     "write rank= instead": lambda: ll.SWAG(LAYOUT, max_num_models=2),
     "Subspace.random: there is no argument k=": lambda: ll.Subspace.random(W, k=2),
     "write bends= instead": lambda: ll.Bezier.between(W, W + 1, n_bends=2),

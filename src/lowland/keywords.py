@@ -6,8 +6,9 @@ import difflib
 import functools
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from lowland.errors import ArgumentError
 
@@ -95,15 +96,16 @@ def explain(
 ) -> ArgumentError | None:
     """What is wrong with a call, and what to write; None where its arguments fit."""
     signature = inspect.signature(function)
+    name, known = _name(function), signature.parameters
+    named = _named(function)
+    unknown = next((n for n in kwargs if n not in named), None)
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         reason = str(error)
-    else:
-        return None
-    name, known = _name(function), signature.parameters
-    named = _named(signature)
-    unknown = next((n for n in kwargs if n not in named), None)
+    else:  # options of any name are another function's to look at
+        if collected_keywords(function) is None or unknown is None:
+            return None
     if unknown is not None:
         return ArgumentError(
             f"{name}: there is no argument {unknown}=; {_instead(unknown, named)}.",
@@ -111,7 +113,8 @@ def explain(
         )
     by_name = [n for n, p in known.items() if p.kind is p.KEYWORD_ONLY]
     if by_name and "too many positional" in reason:
-        most = sum(n not in ("self", "cls") for n in named) - len(by_name)
+        by_place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        most = sum(p.kind is by_place and n not in ("self", "cls") for n, p in known.items())
         return ArgumentError(
             f"{name}: expected {most} arguments by position, got more; write the others by name, "
             f"such as {by_name[0]}=."
@@ -125,7 +128,7 @@ def _handed_on(
     """What to write where an unknown argument was handed on as one of the options of another
     function, and is like one of this function's own."""
     unknown = error.unknown if isinstance(error, ArgumentError) else None
-    named = _named(inspect.signature(function))
+    named = _named(function)
     if unknown is None or unknown not in kwargs or not _meant(unknown, named):
         return None
     return ArgumentError(
@@ -138,9 +141,11 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", "call").removesuffix(".__init__").lstrip("_")
 
 
-def _named(signature: inspect.Signature) -> list[str]:
+def _named(function: Callable[..., Any]) -> list[str]:
+    """What can be given by name."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [n for n, p in signature.parameters.items() if p.kind in kinds]
+    own = [n for n, p in inspect.signature(function).parameters.items() if p.kind in kinds]
+    return own + list(collected_keywords(function) or ())
 
 
 def _meant(unknown: str, named: list[str]) -> list[str]:
@@ -148,6 +153,27 @@ def _meant(unknown: str, named: list[str]) -> list[str]:
     arguments = [n for n in named if n not in ("self", "cls")]
     meant = [n for n in arguments if unknown.lower() in OTHER_NAMES.get(n, "").split()]
     return meant or difflib.get_close_matches(unknown.lower(), arguments, n=2)
+
+
+def collected_keywords(function: Callable[..., Any]) -> dict[str, Any] | None:
+    """The keyword arguments that a function collects by `**options: Unpack[...]`, with their types;
+    None: it has no such.
+
+    >>> class Size(typing.TypedDict, total=False):
+    ...     width: int
+    >>> def draw(**options: Unpack[Size]): ...
+    >>> collected_keywords(draw)
+    {'width': <class 'int'>}
+    """
+    function = inspect.unwrap(function)
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            annotation = parameter.annotation
+            if isinstance(annotation, str):
+                annotation = eval(annotation, function.__globals__)
+            if typing.get_origin(annotation) is Unpack:
+                return typing.get_type_hints(typing.get_args(annotation)[0])
+    return None
 
 
 def _instead(unknown: str, named: list[str]) -> str:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import lowland as ll
 from lowland.evaluate.dropout import has_dropout
 from lowland.evaluate.laplace import _Network
 from tests.models import Case, every_case, with_other_buffers
@@ -18,7 +19,7 @@ def test_passes_with_dropout_leave_running_state_as_it_is(case: Case):
     if case.name in RANDOM:
         return
     parameters = surface.layout.materialise(point.weights)
-    buffers = surface.buffers_for(point, "frozen")
+    buffers = surface.buffers_for(point, ll.EvalOptions(batchnorm="frozen"))
     for batch in case.batches():
         args, kwargs, _ = surface.task.parts(batch)
         with torch.no_grad():
@@ -37,6 +38,7 @@ def test_the_network_of_last_layer_laplace_has_its_points_buffers(case: Case, ho
     if len(args) != 1 or kwargs or case.name in ("residual", "compiled"):
         return  # it takes one input
     parameters = surface.layout.materialise(point.weights)
-    expected = surface.forward(parameters, surface.buffers_for(point, how), args, kwargs)
-    found = _Network(surface, point, how)(args[0])
+    options = ll.EvalOptions(batchnorm=how)
+    expected = surface.forward(parameters, surface.buffers_for(point, options), args, kwargs)
+    found = _Network(surface, point, options)(args[0])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

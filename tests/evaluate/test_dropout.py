@@ -113,14 +113,14 @@ def test_batchnorm_uses_its_statistics():
     w = surface.layout.flatten(net)
     frozen = surface.point(w)
     for batchnorm in ("refresh", "frozen"):
-        buffers = surface.buffers_for(frozen, batchnorm)
+        buffers = surface.buffers_for(frozen, ll.EvalOptions(batchnorm=batchnorm))
         parameters = surface.layout.materialise(w)
         one = [surface.forward(parameters, buffers, (x,), {}, mode="dropout") for x, _ in data]
         evaluated = [surface.forward(parameters, buffers, (x,), {}) for x, _ in data]
         torch.testing.assert_close(one, evaluated)
         trained = [surface.forward(parameters, buffers, (x,), {}, mode="train") for x, _ in data]
         assert not torch.allclose(torch.cat(trained), torch.cat(one), atol=1e-3)
-    buffers = surface.buffers_for(frozen, "refresh")
+    buffers = surface.buffers_for(frozen)
     assert torch.equal(surface.template.buffers["norm.running_mean"], torch.zeros(4))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import lowland as ll
+from lowland.core.options import STRATEGIES
 from lowland.evaluate import planner
 from tests.evaluate.test_predict import scattered, small
 from tests.models import blobs
@@ -15,9 +16,9 @@ TASK = ll.Classification()
 
 
 def chosen(surface, points=64, batches=1, **options):
-    batch = next(iter(surface.data))
+    work = planner.Work(next(iter(surface.data)), batches=batches, points=points)
     point = surface.point(torch.zeros(surface.layout.size))
-    return planner.plan(surface, batch, point, batches=batches, points=points, **options)
+    return planner.plan(surface, point, work, ll.EvalOptions(**options))
 
 
 def tiny():
@@ -102,7 +103,7 @@ def test_a_slow_forward_pass_is_made_once(monkeypatch):
 
 def test_what_is_said_by_hand_stays():
     surface = tiny()[0]
-    for strategy in planner.STRATEGIES:
+    for strategy in STRATEGIES:
         for chunk in (1, 5, None):
             plan = chosen(surface, strategy=strategy, chunk=chunk)
             assert plan.strategy == strategy
@@ -118,7 +119,7 @@ def test_chunks_that_do_not_divide():
     weights = scattered(surface.layout, 7)
     expected = surface.evaluate(weights, strategy="points").loss
     for chunk in (1, 2, 3, 7, 50):
-        for strategy in planner.STRATEGIES:
+        for strategy in STRATEGIES:
             found = surface.evaluate(weights, strategy=strategy, chunk=chunk).loss
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -144,9 +145,9 @@ def test_models_that_cannot_be_mapped_over_are_not():
         surface.evaluate(weights).loss, torch.stack([surface(w) for w in weights])
     )
     stacked = planner.Plan("vmap", 4, 1)
-    batch = next(iter(surface.data))
+    work = planner.Work(next(iter(surface.data)), batches=1, points=9)
     point = surface.point(weights[0])
-    assert planner.time_plan(stacked, surface, batch, point) == float("inf")
+    assert planner.time_plan(stacked, surface, point, work) == float("inf")
 
 
 def test_threads_are_set_back_after_an_error():

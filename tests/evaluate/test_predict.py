@@ -114,7 +114,7 @@ def test_any_model(case):
     assert pred.samples == 3
     by_hand = []
     for each in weights:
-        buffers = surface.buffers_for(ll.Point(each), "refresh")
+        buffers = surface.buffers_for(ll.Point(each))
         total = 0
         for batch in case.batches():
             args, kwargs, target = surface.task.unpack(batch)

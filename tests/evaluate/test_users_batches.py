@@ -100,8 +100,8 @@ def test_conditions_are_the_same_in_every_process():
     task = ll.Classification(unpack=lambda batch: ((batch,), {}, None))
     surface = ll.LossSurface(nn.Linear(2, 2), task, [(torch.zeros(2, 2), torch.zeros(2).long())])
     w = torch.zeros(6)
-    options = {"batchnorm": "refresh", "strategy": None, "chunk": None}
-    found = conditions(ll.Line(w, w + 1), surface, **options)
+    options = ll.EvalOptions()
+    found = conditions(ll.Line(w, w + 1), surface, options)
     assert " at 0x" not in str(found)
     assert "ignore_index=-100" in found["task"]
 

@@ -160,7 +160,7 @@ def test_progress_counts_points():
     seen = []
     ll.path(ll.Line(*ends()), surface, points=5, strategy="batches", chunk=2,
             progress=lambda done, total: seen.append((done, total)))  # fmt: skip
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
 
 
 def test_what_cannot_be_walked_is_said():

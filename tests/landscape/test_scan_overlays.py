@@ -99,3 +99,30 @@ def test_the_record_goes_to_disk_and_back(tmp_path):
     assert torch.equal(back.marks["w1"], found.marks["w1"])
     assert back.about == found.about
     assert back.evaluated == 9
+
+
+def test_more_is_drawn_over_a_finished_scan(monkeypatch):
+    """As if the scan itself had been given it, and nothing is evaluated."""
+    surface = net_surface()
+    plane = plane_of(surface)
+    a, b, c = plane(plane.marks)
+    drawn = {
+        "curves": {"line": ll.Line(a, b + torch.ones_like(b))},
+        "paths": {"iterates": torch.stack([a, b, c, a])},
+    }
+    plain = ll.scan(plane, surface, resolution=2)
+    whole = ll.scan(plane, surface, resolution=2, **drawn)
+    monkeypatch.setattr(surface, "forward", lambda *a, **k: pytest.fail("evaluated"))
+    found = ll.overlay(plain, plane, marks={"middle": plane([0.5, 0.25])}, **drawn)
+    assert list(found.marks) == ["w0", "w1", "w2", "middle"]
+    torch.testing.assert_close(
+        found.marks["middle"], torch.tensor([0.5, 0.25]).double(), rtol=1e-5, atol=1e-6
+    )
+    assert torch.equal(found.curves["line"], whole.curves["line"])
+    assert found.about["off"] == whole.about["off"]
+    assert torch.equal(found.paths["iterates"]["residual"], whole.paths["iterates"]["residual"])
+    assert torch.equal(found.loss, plain.loss)
+    assert not plain.curves  # the record that was given stays
+    assert list(ll.overlay(found, plane).curves) == ["line"]
+    with pytest.raises(ll.ConfigError, match="not along a curve"):
+        ll.overlay(plain, ll.Line(a, b), curves=drawn["curves"])

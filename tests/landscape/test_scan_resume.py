@@ -94,7 +94,7 @@ def test_a_plan_that_was_chosen_is_kept(tmp_path, monkeypatch):
     with pytest.raises(Stop):
         ll.scan(plane, surface, store=path, progress=stopping(2), **options)
     header = json.loads(parse_line(path.read_bytes().split(b"\n")[0]))
-    monkeypatch.setattr("lowland.landscape.job.planned", lambda *a, **k: pytest.fail("planned"))
+    monkeypatch.setattr("lowland.evaluate.engine.plan", lambda *a, **k: pytest.fail("planned"))
     found = ll.scan(plane, surface, store=path, **options)
     assert f"{header['plan']['chunk']} at once" in found.about["plan"]
 

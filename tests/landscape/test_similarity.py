@@ -21,7 +21,10 @@ def small(n=5, scale=0.5):
 def classes(surface, w, batches, batchnorm="refresh"):
     """Predicted classes by the user's own loop."""
     model = surface.template.module
-    named = {**surface.layout.materialise(w), **surface.buffers_for(ll.Point(w), batchnorm)}
+    named = {
+        **surface.layout.materialise(w),
+        **surface.buffers_for(ll.Point(w), ll.EvalOptions(batchnorm=batchnorm)),
+    }
     model.eval()
     with torch.no_grad():
         return torch.cat(

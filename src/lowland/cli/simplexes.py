@@ -143,6 +143,7 @@ def grown(
             shape = connect_modes(setup.surface, modes, connectors=connectors, **options)
         else:
             shape = spro(setup.surface, modes[0], vertices=asked.vertices, **options)
+    assert isinstance(shape.log, GrowthResult)
     return shape, shape.log
 
 

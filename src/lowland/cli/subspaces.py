@@ -19,7 +19,7 @@ from lowland.cli.setup import Setup
 from lowland.cli.stage import Stage, names_in
 from lowland.core import Point
 from lowland.errors import ConfigError, StoreError
-from lowland.evaluate.evaluator import rows_for
+from lowland.evaluate.engine import rows_for
 from lowland.geometry import Curve, Subspace
 from lowland.geometry.curvature import need_scipy
 from lowland.progress import Progress

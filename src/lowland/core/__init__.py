@@ -3,6 +3,7 @@
 from lowland.core.classification import Classification
 from lowland.core.language import LanguageModeling
 from lowland.core.layout import ParamLayout
+from lowland.core.options import EvalOptions
 from lowland.core.point import Point
 from lowland.core.regression import GaussianHead, Regression
 from lowland.core.surface import LossSurface
@@ -11,6 +12,7 @@ from lowland.core.task import Batch, Task
 __all__ = [
     "Batch",
     "Classification",
+    "EvalOptions",
     "GaussianHead",
     "LanguageModeling",
     "LossSurface",

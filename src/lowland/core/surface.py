@@ -14,6 +14,7 @@ from lowland.core.buffers import Buffers, buffers_of
 from lowland.core.call import check_batch
 from lowland.core.data import Rows, move
 from lowland.core.layout import ParamLayout, Where, listed, predicate
+from lowland.core.options import EvalOptions
 from lowland.core.point import EstimatedPoint, Point
 from lowland.core.statistics import Statistics
 from lowland.core.task import Task
@@ -53,6 +54,8 @@ class LossSurface:
             pass in training mode over the same examples.
         channels_last: memory format for images and convolutions.
         count: rows of `loader` to read, for loaders without an end.
+        options: how weights are evaluated where a call does not say it, see `EvalOptions`; also
+            `surface.options`, which may be set.
 
     Raises:
         DataError: an empty loader, rows that change between passes, labels out of range, targets
@@ -81,12 +84,19 @@ class LossSurface:
         reestimate: Where = None,
         channels_last: bool = False,
         count: int | None = None,
+        options: EvalOptions | None = None,
     ) -> None:
         if not isinstance(task, Task):
             raise ConfigError(
                 f"task: expected a Task such as Classification(), got {type(task).__name__}."
             )
         task = task.for_model(model)
+        self.options = options or EvalOptions()
+        if self.options.count is not None:
+            raise ConfigError(
+                f"options: count={self.options.count} belongs to one call; for a surface of fewer "
+                "examples give count= to LossSurface itself."
+            )
         self.layout = ParamLayout(model, where=where)
         self.task = task
         self.channels_last = channels_last
@@ -115,16 +125,17 @@ class LossSurface:
         w: Tensor | Point,
         *,
         loader: Iterable[Any] | None = None,
-        batchnorm: str = "refresh",
+        batchnorm: str | None = None,
     ) -> Tensor:
         """`surface(w)` is L(w), a float64 scalar, in evaluation mode.
 
         `loader`: other rows than the surface's own. `batchnorm`: "refresh" re-estimates the
-        statistics for w, "frozen" takes those of the point or, where it has none, of the model.
+        statistics for w, "frozen" takes those of the point or, where it has none, of the model;
+        None: what the surface's options say.
         """
         point = self.point(w)
         data = self.rows_of(loader)
-        buffers = self.buffers_for(point, batchnorm)
+        buffers = self.buffers_for(point, self.options.override(batchnorm=batchnorm))
         parameters = self.layout.materialise(point.weights)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         unseen = data.items is None  # later passes have the same rows: nothing to wait for on a GPU
@@ -163,7 +174,7 @@ class LossSurface:
         batch: Any = None,
         *,
         loader: Iterable[Any] | None = None,
-        batchnorm: str = "refresh",
+        batchnorm: str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Loss and gradient (P,).
 
@@ -173,7 +184,8 @@ class LossSurface:
         """
         point = self.point(w)
         if batch is None:
-            return self._full_gradient(point, self.rows_of(loader), batchnorm)
+            options = self.options.override(batchnorm=batchnorm)
+            return self._full_gradient(point, self.rows_of(loader), options)
         with torch.enable_grad():
             leaf = point.weights.detach().clone().requires_grad_()
             value = self.loss(leaf, batch, point.buffers, train=True)
@@ -181,7 +193,11 @@ class LossSurface:
         return value.detach(), gradient
 
     def log_likelihood(
-        self, w: Tensor | Point, *, loader: Iterable[Any] | None = None, batchnorm: str = "refresh"
+        self,
+        w: Tensor | Point,
+        *,
+        loader: Iterable[Any] | None = None,
+        batchnorm: str | None = None,
     ) -> Tensor:
         """log p(targets | inputs, w) = -n L(w), a float64 scalar."""
         data = self.rows_of(loader)
@@ -193,10 +209,10 @@ class LossSurface:
         self,
         weights: Any,
         loader: Iterable[Any] | None = None,
-        batchnorm: str = "refresh",
+        batchnorm: str | None = None,
         **options: Any,
     ) -> Table:
-        """A row of figures for each of many weight vectors: see `lowland.evaluate.evaluate`."""
+        """A row of metrics for each of many weight vectors: see `lowland.evaluate.evaluate`."""
         from lowland.evaluate import evaluate
 
         return evaluate(self, weights, loader, batchnorm=batchnorm, **options)
@@ -281,23 +297,22 @@ class LossSurface:
             channels_last=self.channels_last,
         )
 
-    def buffers_for(self, point: Point, batchnorm: str) -> Buffers:
-        """The buffers that `point` is evaluated with."""
-        if batchnorm not in ("refresh", "frozen"):
-            raise ConfigError(f"batchnorm: expected 'refresh' or 'frozen', got {batchnorm!r}.")
+    def buffers_for(self, point: Point, options: EvalOptions | None = None) -> Buffers:
+        """The buffers that `point` is evaluated with; without options by the surface's own."""
         own = {**(point.buffers or {}), **self._spectral_vectors(point)}
-        return own | self._estimate(point, own) if self.refreshes(point, batchnorm) else own
+        return own | self._estimate(point, own) if self.refreshes(point, options) else own
 
     @torch.no_grad()
     def estimated(self, w: Tensor | Point | nn.Module) -> EstimatedPoint:
         """A point with all buffers that it is evaluated with, its statistics estimated."""
         point = self.point(w)
-        own = {**self.buffers, **self.buffers_for(point, "refresh")}
+        own = {**self.buffers, **self.buffers_for(point, EvalOptions())}
         return EstimatedPoint(point.weights, {n: b.detach().clone() for n, b in own.items()})
 
-    def refreshes(self, point: Point, batchnorm: str = "refresh") -> bool:
+    def refreshes(self, point: Point, options: EvalOptions | None = None) -> bool:
         """Whether statistics are estimated for a point, or taken as they come."""
-        return self.statistics.needed and batchnorm == "refresh" and not point.estimated
+        refresh = (options or self.options).batchnorm == "refresh"
+        return self.statistics.needed and refresh and not point.estimated
 
     def _spectral_vectors(self, point: Point) -> Buffers:
         if not self.template.spectral:
@@ -364,13 +379,15 @@ class LossSurface:
         return parts
 
     @torch.enable_grad()
-    def _full_gradient(self, point: Point, data: Rows, batchnorm: str) -> tuple[Tensor, Tensor]:
+    def _full_gradient(
+        self, point: Point, data: Rows, options: EvalOptions
+    ) -> tuple[Tensor, Tensor]:
         leaf = point.weights.detach().clone().requires_grad_()
         stats: Buffers = {}
-        refreshes = self.template.layers and self.refreshes(point, batchnorm)
+        refreshes = self.template.layers and self.refreshes(point, options)
         if refreshes:
             self.statistics.require_resident()  # before the work rather than after it
-        fixed = self.buffers_for(point, batchnorm)
+        fixed = self.buffers_for(point, options)
         if refreshes:
             names = bn.statistics_of(self.template.layers)
             own = [n for n in names if n in fixed and fixed[n].is_floating_point()]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Unpack
 
 from lowland.core import LossSurface
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError
 from lowland.evaluate.average import KEEPS, Average
-from lowland.evaluate.evaluator import points_of, rows_for, run
-from lowland.evaluate.groups import Replay, groups, plan_of
+from lowland.evaluate.engine import Evaluation, rows_for
+from lowland.evaluate.groups import Replay, groups
+from lowland.evaluate.planner import own_point
 from lowland.evaluate.statistics import require_training_statistics
 from lowland.evaluate.summary import Summary
+from lowland.evaluate.weights import iter_weights
 from lowland.progress import Progress, Report, reporting
 from lowland.records import Predictive
 
@@ -24,11 +28,8 @@ def predict(
     samples: int | None = None,
     seed: int = 0,
     keep: str = "probs",
-    batchnorm: str = "refresh",
-    count: int | None = None,
-    strategy: str | None = None,
-    chunk: int | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> Predictive:
     r"""\(p(y|x) \approx \frac1S \sum_s p(y|x, w_s)\), \(w_s\) from a posterior over weights.
 
@@ -50,11 +51,9 @@ def predict(
             and its BatchNorm statistics are estimated once. An iterator, which gives its weights
             once, and a task with `metrics` of its own hold the averages of all batches. "nll" does
             not average probabilities in the first place: the metrics are those of the likelihood.
-        batchnorm: "refresh" re-estimates statistics for every draw, "frozen" does not.
-        count: rows to read, for loaders without an end.
-        strategy: "points" one after the other, "batches" each for a chunk of points, "vmap" a
-            chunk at once; None: what is found to be fastest. chunk: points that go together.
         progress: True for a bar, or a callable of (done, total).
+        options: `batchnorm`, `count`, `strategy`, `chunk`, `threads`, or `options=` with all of
+            them: how weights are evaluated, see `EvalOptions`.
 
     Raises:
         DataError: an empty or changing loader, labels out of range. LayoutError: weights of
@@ -71,22 +70,22 @@ def predict(
     """
     if keep not in KEEPS:
         raise ConfigError(f"keep: expected one of {', '.join(KEEPS)}, got {keep!r}.")
-    points, total = points_of(surface, post, samples, seed)
-    points = require_training_statistics(points, surface, loader, batchnorm)
-    rows = rows_for(surface, loader, count=count)
-    options: dict[str, Any] = {"batchnorm": batchnorm, "strategy": strategy, "chunk": chunk}
+    how = surface.options.override(**options)
+    points, total = iter_weights(surface, post, samples, seed)
+    points = require_training_statistics(points, surface, loader, how)
+    rows = rows_for(surface, loader, count=how.count)
     # what can be gone through once is, with all averages held
     grouped = [(rows, True)] if isinstance(points, Iterator) else groups(surface, rows, keep)
     summary, task, done = Summary(keep), surface.task, 0
     with reporting(progress, "predict") as report:
         for group, last in grouped:
-            if not (done or last):  # others follow
-                points = Replay(surface, points, batchnorm)
-                plan = plan_of(surface, group, total, strategy, chunk)
-                options = {"batchnorm": "frozen", "strategy": plan}
             average = Average(task, keep=keep, example=surface.example, errors=True)
-            report_on = _Offset(report, done, whole=last and not done)
-            run(surface, points, group, average, total=total, progress=report_on, **options)
+            if not (done or last):  # others follow, with these buffers and by this plan
+                points = Replay(surface, points, how)
+                first = Evaluation(surface, [(group, average)], how, total=total)
+                how = replace(how.following(first.plan(own_point(surface))), batchnorm="frozen")
+            evaluation = Evaluation(surface, [(group, average)], how, total=total)
+            evaluation.run(points, progress=_Offset(report, done, whole=last and not done))
             summary.add(average)
             task, done = average.task, done + average.samples
     return summary.predictive()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.core import LossSurface
+from lowland.core import EvalOptions, LossSurface
 from lowland.core.data import row_hashes
 from lowland.core.task import rows as rows_in
 from lowland.geometry import Shape
@@ -17,22 +17,22 @@ from lowland.geometry import Shape
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def conditions(
-    shape: Shape, surface: LossSurface, *, batchnorm: str, strategy: str | None, chunk: int | None
-) -> dict[str, Any]:
+def conditions(shape: Shape, surface: LossSurface, options: EvalOptions) -> dict[str, Any]:
     """What values at points of a shape depend on, but for the points, the rows and the figures."""
     buffers = (shape.buffers or {}).values()
+    threads = {} if options.threads is None else {"threads": options.threads}
     return {
         "shape": f"{type(shape).__name__} {print_of(shape.anchors, *buffers)}",
         "model": model_of(surface),
         "task": repr(surface.task),
-        "batchnorm": batchnorm,
-        "bn_rows": statistics_of(surface) if batchnorm == "refresh" else None,
+        "batchnorm": options.batchnorm,
+        "bn_rows": statistics_of(surface) if options.batchnorm == "refresh" else None,
         "device": surface.device.type,
         "autocast": str(surface.template.autocast),
         "channels_last": surface.channels_last,
-        "strategy": strategy,
-        "chunk": chunk,
+        "strategy": options.strategy,
+        "chunk": options.chunk,
+        **threads,
     }
 
 

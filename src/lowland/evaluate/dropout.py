@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.core import LossSurface, Point
+from lowland.core import EvalOptions, LossSurface, Point
 from lowland.core.call import check_batch
 from lowland.core.data import seeded
 from lowland.core.seeds import seed_for
@@ -30,7 +30,7 @@ def mc_dropout(
     samples: int = SAMPLES,
     seed: int = 0,
     keep: str = "probs",
-    batchnorm: str = "refresh",
+    batchnorm: str | None = None,
     progress: Progress = False,
 ) -> Predictive:
     r"""\(p(y|x) \approx \frac1S \sum_s p(y|x, w, m_s)\) over dropout masks (Gal & Ghahramani 2016).
@@ -57,7 +57,7 @@ def mc_dropout(
     (1, 2)
     """
     samples, seed = checks.whole("samples", samples, least=1), checks.seed(seed)
-    call = _Dropout(surface, surface.point(w), batchnorm, seed)
+    call = _Dropout(surface, surface.point(w), surface.options.override(batchnorm=batchnorm), seed)
     if not call.is_random():
         raise ConfigError(
             "the network has no dropout: two passes in training mode are equal; average over "
@@ -99,16 +99,16 @@ def has_dropout(surface: LossSurface, w: Tensor | Point) -> bool:
     False
     True
     """
-    return _Dropout(surface, surface.point(w), "frozen", 0).is_random()
+    return _Dropout(surface, surface.point(w), EvalOptions(batchnorm="frozen"), 0).is_random()
 
 
 class _Dropout:
     """One weight vector's passes."""
 
-    def __init__(self, surface: LossSurface, point: Point, batchnorm: str, seed: int) -> None:
+    def __init__(self, surface: LossSurface, point: Point, options: EvalOptions, seed: int) -> None:
         self.surface = surface
         self.parameters = surface.layout.materialise(point.weights)
-        self.buffers = surface.buffers_for(point, batchnorm)
+        self.buffers = surface.buffers_for(point, options)
         self.seed = seed
 
     def __call__(self, batch: Any, number: int, index: int) -> Tensor:

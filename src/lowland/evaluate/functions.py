@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from lowland import checks
 from lowland.core import Batch, Classification, LossSurface, Regression, Task
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.evaluator import points_of, run
+from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.metrics import mixture_moments
 from lowland.evaluate.nll import over_points, settled
+from lowland.evaluate.weights import iter_weights
 from lowland.progress import Progress
 from lowland.records import FunctionsResult
 
@@ -29,10 +31,8 @@ def functions(
     samples: int | None = None,
     seed: int = 0,
     data: Sequence[Tensor] | None = None,
-    batchnorm: str = "refresh",
-    strategy: str | None = None,
-    chunk: int | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> FunctionsResult:
     r"""\(f(x, w_s)\), \(w_s\) from a posterior over weights, and their average, at n inputs.
 
@@ -40,8 +40,8 @@ def functions(
     hides is seen here: whether the functions agree away from the data.
 
     Args:
-        posterior, batchnorm, strategy, chunk, progress: as for `predict`, BatchNorm statistics from
-            the surface's rows.
+        posterior, progress, options: as for `predict`, BatchNorm statistics from the surface's
+            rows.
         inputs: (n, d); a picture needs d = 1, or a `regular_grid` of d = 2 for a classifier.
         samples: draws, which are all held; None: 25, or the members where there are fewer.
         seed: of the draws.
@@ -69,20 +69,12 @@ def functions(
         got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise DataError(f"inputs: expected a tensor (n, d), got {got}.")
     given = _data(surface.task, data, inputs.shape[1])
-    points, total = points_of(surface, posterior, SAMPLES if samples is None else samples, seed)
+    how = surface.options.override(**options)
+    points, total = iter_weights(surface, posterior, SAMPLES if samples is None else samples, seed)
     sink = _Draws(surface.task, surface.example)
-    run(
-        surface,
-        points,
-        [Batch((block,), {}, None) for block in inputs.split(_ROWS)],
-        sink,
-        total=total,
-        batchnorm=batchnorm,
-        strategy=strategy,
-        chunk=chunk,
-        progress=progress,
-        label="functions",
-    )
+    batches = [Batch((block,), {}, None) for block in inputs.split(_ROWS)]
+    evaluation = Evaluation(surface, [(batches, sink)], how, total=total)
+    evaluation.run(points, progress=progress, label="functions")
     draws = sink.draws()
     if surface.task.kind == "regression" and given[1] is not None:
         wanted, got = draws.shape[2], tuple(given[1].shape)
@@ -95,7 +87,7 @@ def functions(
         task=surface.task.kind,
         data_inputs=given[0],
         data_targets=given[1],
-        batchnorm=batchnorm if surface.has_batchnorm else "none",
+        batchnorm=how.batchnorm if surface.has_batchnorm else "none",
     )
 
 

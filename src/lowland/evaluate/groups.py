@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lowland.core import LossSurface, Point
+from lowland.core import EvalOptions, LossSurface, Point
 from lowland.core.data import Rows, nbytes
 from lowland.errors import ConfigError
-from lowland.evaluate.evaluator import checked, planned
-from lowland.evaluate.planner import Plan, output_bytes, own_point
+from lowland.evaluate.planner import output_bytes, own_point
 from lowland.evaluate.summary import by_items
+from lowland.evaluate.weights import checked
 
 MOST = 1 << 26  # bytes of averages that are held at once, if those of a batch are not more
 
@@ -25,11 +25,11 @@ class Replay(Iterable[Point]):
     """
 
     def __init__(
-        self, surface: LossSurface, points: Iterable[Point | Tensor], batchnorm: str
+        self, surface: LossSurface, points: Iterable[Point | Tensor], options: EvalOptions
     ) -> None:
         self.surface = surface
         self.points = points
-        self.batchnorm = batchnorm
+        self.options = options
         self._seen: list[tuple[float, dict[str, Tensor]]] = []
 
     def __iter__(self) -> Iterator[Point]:
@@ -37,7 +37,7 @@ class Replay(Iterable[Point]):
             assert isinstance(point, Point)
             mark = float(point.weights.sum())
             if i == len(self._seen):
-                self._seen.append((mark, self.surface.buffers_for(point, self.batchnorm)))
+                self._seen.append((mark, self.surface.buffers_for(point, self.options)))
             before, buffers = self._seen[i]
             if mark != before:
                 raise ConfigError(
@@ -66,13 +66,3 @@ def groups(surface: LossSurface, rows: Rows, keep: str) -> Iterator[tuple[Rows, 
             group, held = [], nbytes(batch)
         group.append(batch)
     yield rows.holding(group), True
-
-
-def plan_of(
-    surface: LossSurface, rows: Rows, points: int | None, strategy: str | None, chunk: int | None
-) -> Plan:
-    """How points go through these rows, which others like them follow."""
-    passes = [(rows, rows.resident(), False)]
-    return planned(
-        surface, passes, own_point(surface), total=points, strategy=strategy, chunk=chunk
-    )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland import checks
-from lowland.core import Classification, LossSurface, Point, Regression, Task
+from lowland.core import Classification, EvalOptions, LossSurface, Point, Regression, Task
 from lowland.core.buffers import load_buffers
 from lowland.core.call import check_batch
 from lowland.core.data import Rows, seeded
@@ -65,7 +65,7 @@ class LastLayerLaplace:
         *,
         structure: str = "kron",
         validation: Iterable[Any] | None = None,
-        batchnorm: str = "refresh",
+        batchnorm: str | None = None,
     ) -> None:
         if structure not in STRUCTURES:
             raise ConfigError(
@@ -74,7 +74,8 @@ class LastLayerLaplace:
         self.surface = surface
         self.task, options = _likelihood(surface.task)
         Laplace = _library()
-        network = _Network(surface, surface.point(w), batchnorm)
+        how = surface.options.override(batchnorm=batchnorm)
+        network = _Network(surface, surface.point(w), how)
         try:
             with warnings.catch_warnings(), seeded(0, surface.device):
                 warnings.simplefilter("ignore")  # of its own parts, and that probit is the default
@@ -188,11 +189,11 @@ def _likelihood(task: Task) -> tuple[Task, dict[str, Any]]:
 class _Network(nn.Module):
     """The surface's network with fixed weights and buffers, in evaluation mode."""
 
-    def __init__(self, surface: LossSurface, point: Point, batchnorm: str) -> None:
+    def __init__(self, surface: LossSurface, point: Point, options: EvalOptions) -> None:
         super().__init__()
         self.net = private_copy(surface.template.module)
         surface.layout.load_(self.net, point.weights)
-        load_buffers(self.net, surface.buffers_for(point, batchnorm))
+        load_buffers(self.net, surface.buffers_for(point, options))
         self.net.requires_grad_(True)
         self.eval()
         self._task = surface.task

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from lowland import checks
-from lowland.core import LossSurface
+from lowland.core import LossSurface, Task
 from lowland.core.call import check_batch
-from lowland.core.data import concatenate, free_memory, joinable, map_tensors, nbytes
+from lowland.core.data import free_memory
 from lowland.core.layout import inner
+from lowland.core.options import EvalKeywords, Plan
 from lowland.core.task import rows
-from lowland.core.threads import MAX_THREADS, using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.batched import vmapped
-from lowland.evaluate.evaluator import Block, run, stacked_buffers
+from lowland.evaluate.engine import Examples
+from lowland.evaluate.networks import networks, stacked
 from lowland.evaluate.nll import likelihoods, settled
-from lowland.evaluate.planner import SMALL, STRATEGIES, Plan, own_point, plan, time_plan
+from lowland.evaluate.pieces import pieces
+from lowland.evaluate.planner import SMALL, Work, own_point, plan, time_plan
 from lowland.evaluate.traced import traced
+from lowland.evaluate.weights import Block
 from lowland.geometry import Shape
 from lowland.geometry.base import combined
 from lowland.schema import require
 
-_PIECE = 4096  # rows at once: activations of more leave the cache
-_MOST = 1 << 28  # bytes that are put together: there are two of them for a moment
 _STREAMED = 32  # points that see the rows together as they are read
 _OFTEN = 200  # calls with as many points, after which tracing pays
 
@@ -55,10 +54,9 @@ class LogLikelihood:
 
     Args:
         loader: rows; None: the surface's own.
-        batchnorm: "refresh" re-estimates statistics for each w, "frozen" keeps the model's.
-        strategy, chunk: see `predict`. threads: None: one, or as many as torch uses.
         trace: whether to go by bare operations, without modules and vmap, see `traced`; None: of
             small networks without BatchNorm, after a few hundred calls with as many points.
+        options: see `EvalOptions`, whose fields are keyword arguments.
 
     Raises:
         DataError: rows without targets, labels out of range. LayoutError: weights of another model.
@@ -76,30 +74,19 @@ class LogLikelihood:
         surface: LossSurface,
         *,
         loader: Iterable[Any] | None = None,
-        batchnorm: str = "refresh",
-        strategy: str | None = None,
-        chunk: int | None = None,
-        threads: int | None = None,
         trace: bool | None = None,
+        **options: Unpack[EvalKeywords],
     ) -> None:
-        if batchnorm not in ("refresh", "frozen"):
-            raise ConfigError(f"batchnorm: expected 'refresh' or 'frozen', got {batchnorm!r}.")
-        if strategy not in (None, *STRATEGIES):
-            raise ConfigError(
-                f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}."
-            )
-        if chunk is not None:
-            chunk = checks.whole("chunk", chunk, least=1)
-        if threads is not None:
-            threads = checks.whole("threads", threads, least=1, most=MAX_THREADS)
-        self.surface, self.batchnorm = surface, batchnorm
-        self.strategy, self.chunk, self.threads, self.trace = strategy, chunk, threads, trace
-        self.rows = surface.rows_of(loader)
-        resident = self.rows.resident()
-        self.batches = None if resident is None else list(pieces(resident))
-        self.task = surface.task
+        self.surface, self.trace = surface, trace
+        self.options = surface.options.override(**options)
+        self.sink = LogDensities(surface.task)
+        self.examples = Examples(surface, loader, self.sink, self.options.count)
+        self.rows = self.examples.data
+        if self.examples.resident is not None:
+            self.examples.resident = list(pieces(self.examples.resident))
+        self.batches = self.examples.resident
         self._check([self.rows.first()] if self.batches is None else self.batches)
-        self._refreshes = surface.has_batchnorm and batchnorm == "refresh"
+        self._refreshes = surface.has_batchnorm and self.options.batchnorm == "refresh"
         self._plans: dict[int, Plan] = {}  # by the power of two below the number of points
         self._seen: dict[int, int] = {}  # calls, by the number of points
         self._bare: dict[int, Callable[[Tensor], Tensor]] = {}  # by points at once: see `traced`
@@ -132,7 +119,7 @@ class LogLikelihood:
                 values, into = self._gradients(shape, blocks, z, c, chosen)
             except ConfigError:
                 # of a model that recomputes vmap gives values, and no gradients
-                if self.strategy == "vmap" or not self.surface.template.forward.recomputes:
+                if self.options.strategy == "vmap" or not self.surface.template.forward.recomputes:
                     raise
                 chosen = replace(chosen, strategy="points")
                 values, into = self._gradients(shape, blocks, z, c, chosen)
@@ -152,7 +139,8 @@ class LogLikelihood:
         for size in state.get("bare", ()):
             if not 0 < size * bytes_each < free_memory(self.surface.device):
                 raise StoreError(f"{size} points at once do not fit into memory; start anew.")
-        self._plans = {int(key): Plan(*values) for key, values in state["plans"].items()}
+        if self.options.plan is None:
+            self._plans = {int(key): Plan(*values) for key, values in state["plans"].items()}
         self._seen = {int(n): calls for n, calls in state["seen"].items()}
         self._bare = {size: self._traced(size) for size in state.get("bare", ())}
 
@@ -162,57 +150,25 @@ class LogLikelihood:
     def _of(self, n: int, block: Callable[[slice], Block]) -> Tensor:
         """Values (n,) of n points, of which `block` gives some."""
         chosen = self._planned(n)
-        how, size = self._one, 1
-        if chosen.strategy == "vmap":
-            how, size = self._mapped, chosen.chunk
-        elif self.batches is None:
-            how, size = self._streamed, chosen.chunk
+        together = chosen.strategy == "vmap" or self.batches is None
         with chosen.running():
-            values = [how(block(part)) for part in _parts(n, size)]
+            parts = _parts(n, chosen.chunk if together else 1)
+            values = [self._values(block(part), chosen) for part in parts]
         return _joined(values, torch.empty(0, device=self.surface.device))
 
-    def _mapped(self, block: Block) -> Tensor:  # (n,)
-        bare = None if block.buffers is not None else self._bare.get(len(block))
-        return self._at_once(block) if bare is None else bare(block.weights)
+    def _values(self, block: Block, chosen: Plan) -> Tensor:  # (n,)
+        bare = self._bare.get(len(block)) if chosen.strategy == "vmap" else None
+        if bare is None or block.buffers is not None:
+            return self._evaluated(block, chosen)
+        return bare(block.weights)
 
-    def _at_once(self, block: Block) -> Tensor:  # (n,)
-        assert self.batches is not None
-        parameters = self.surface.layout.materialise(block.weights)
-        buffers = stacked_buffers(self.surface, block, parameters, self.batchnorm)
-        total = next(iter(parameters.values())).new_zeros((), dtype=torch.float64)
-        for args, kwargs, target in self.batches:
-            outputs = vmapped(self.surface, parameters, buffers, args, kwargs)
-            total = total - likelihoods(self.task, outputs, target).sum(1, dtype=torch.float64)
-        return total
-
-    def _one(self, block: Block) -> Tensor:  # (1,)
-        parameters = self.surface.layout.materialise(block.weights[0])
-        buffers = self.surface.buffers_for(block[0], self.batchnorm)
-        total = torch.zeros(1, dtype=torch.float64, device=self.surface.device)
-        for batch in self.batches or ():
-            total -= self._nll(parameters, buffers, batch)
-        return total
-
-    def _nll(
-        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Any
-    ) -> Tensor:  # (), float64
-        args, kwargs, target = batch
-        output = self.surface.forward(parameters, buffers, args, kwargs)
-        return self.task.items_nll(output, target).sum(dtype=torch.float64)
-
-    def _streamed(self, block: Block) -> Tensor:  # (n,)
-        """Rows that do not fit in memory, read once for all points."""
-        weights = block.weights
-        values = torch.full((len(weights),), torch.nan, dtype=torch.float64, device=weights.device)
-        finite = torch.isfinite(weights).all(1)
-        if bool(finite.any()):
-            sums = _Sums(self.task)
-            points = [block[i] for i in finite.nonzero()[:, 0].tolist()]
-            chosen = Plan("batches", len(weights), torch.get_num_threads())
-            options: Any = {"batchnorm": self.batchnorm, "strategy": chosen}
-            run(self.surface, points, self.rows, sums, **options)
-            values[finite] = -sums.nll
-        return values
+    def _evaluated(self, block: Block, chosen: Plan) -> Tensor:  # (n,)
+        mapped = chosen.strategy == "vmap"
+        outputs = networks(self.surface, block, self.options, mapped=mapped)
+        self.sink.alone = not mapped and self.batches is not None
+        unseen = self.batches is None and self.rows.items is None  # others were checked before
+        self.examples.feed(outputs, 0, len(block), check=unseen)
+        return self.sink.values
 
     # -- gradients -------------------------------------------------------------------------------
 
@@ -233,8 +189,7 @@ class LogLikelihood:
         if self._refreshes or self.batches is None:
             return self._whole_gradient(shape, block, like)
         layout, n = self.surface.layout, len(block)
-        parameters = layout.materialise(block.weights)
-        buffers = stacked_buffers(self.surface, block, parameters, self.batchnorm)
+        parameters, buffers = stacked(self.surface, block, self.options)
         # leaves of their own: a flat gradient would be a copy of all
         leaves = {name: view.detach().requires_grad_() for name, view in parameters.items()}
         total = torch.zeros(n, dtype=torch.float64, device=self.surface.device)
@@ -255,12 +210,13 @@ class LogLikelihood:
     def _leaves_sum(
         self, leaves: dict[str, Tensor], buffers: dict[str, Tensor], batch: Any, n: int
     ) -> Tensor:  # (n,)
-        if n == 1:
-            one = {name: leaf[0] for name, leaf in leaves.items()}
-            return -self._nll(one, {name: b[0] for name, b in buffers.items()}, batch)[None]
         args, kwargs, target = batch
-        outputs = vmapped(self.surface, leaves, buffers, args, kwargs)
-        return -likelihoods(self.task, outputs, target).sum(1, dtype=torch.float64)
+        if n > 1:
+            outputs = vmapped(self.surface, leaves, buffers, args, kwargs)
+        else:
+            one, own = ({name: t[0] for name, t in part.items()} for part in (leaves, buffers))
+            outputs = self.surface.forward(one, own, args, kwargs).unsqueeze(0)
+        return _log_density(self.sink.task, outputs, target, alone=n == 1)
 
     def _whole_gradient(self, shape: Shape, block: Block, like: Tensor) -> tuple[Tensor, Tensor]:
         """Through refreshed statistics, or rows that are read again: one by one."""
@@ -271,7 +227,7 @@ class LogLikelihood:
                 into.append(torch.full_like(like[0], torch.nan))
                 continue
             loss, gradient = self.surface.value_and_grad(
-                point, batchnorm=self.batchnorm, loader=self.rows
+                point, batchnorm=self.options.batchnorm, loader=self.rows
             )
             items = self.rows.items or 1
             values.append((-items * loss).to(like.device))
@@ -302,15 +258,14 @@ class LogLikelihood:
                 args, kwargs, target = self.surface.labelled(batch)
                 output = self.surface.forward({}, {}, args, kwargs)
                 if index == 0:
-                    self.task = settled(self.task, output[None], target)
-                check_batch(self.task, (args, kwargs), output, target)
+                    self.sink.task = settled(self.sink.task, output[None], target)
+                check_batch(self.sink.task, (args, kwargs), output, target)
 
     def _planned(self, n: int) -> Plan:
         """The plan for about n points, made at the first call and once more after many."""
         key = max(n, 1).bit_length()
         if key not in self._plans:
-            with self._threads():
-                self._plans[key] = self._plan(n)
+            self._plans[key] = self._plan(n)
         self._seen[n] = self._seen.get(n, 0) + 1
         many = _OFTEN if self.trace is None else 1 if self.trace else 0
         if self._seen[n] == many:
@@ -321,7 +276,7 @@ class LogLikelihood:
         """The plan with bare operations, where they can be had and are faster."""
         mapped = chosen.strategy == "vmap"
         small = chosen.seconds is not None and chosen.seconds < SMALL
-        free = self.strategy is None and small and not self._rounded
+        free = self.options.strategy is None and small and not self._rounded
         fixed = self.surface.has_batchnorm or self.surface.template.spectral
         if self.batches is None or fixed or not (mapped or free):
             return chosen
@@ -330,40 +285,40 @@ class LogLikelihood:
         if mapped:
             self._bare[size] = bare
             return chosen
-        point = own_point(self.surface)
-        timed = partial(time_plan, surface=self.surface, batch=self.batches[0], point=point)
-        at_once = Plan("vmap", size, 1 if self.threads is None else self.threads)
-        seconds = timed(at_once, work=lambda _, w: bare(w), repeats=20)
-        if seconds > timed(chosen, work=lambda _, w: self._one(Block(w)), repeats=20):
+        at_once = Plan("vmap", size, self.options.threads or 1)
+        seconds = self._time(at_once, lambda _, w: bare(w))
+        if seconds > self._time(chosen, lambda _, w: self._evaluated(Block(w), chosen)):
             return chosen
         self._bare[size] = bare
         return replace(at_once, seconds=seconds)
 
+    def _time(self, candidate: Plan, timed: Callable[[str, Tensor], Any]) -> float:
+        assert self.batches is not None
+        work = Work(self.batches[0], batches=None, points=None, calls=math.inf, timed=timed)
+        return time_plan(candidate, self.surface, own_point(self.surface), work)
+
     def _traced(self, size: int) -> Callable[[Tensor], Tensor]:
         weights = own_point(self.surface).weights.expand(size, -1).contiguous()
-        return traced(lambda w: self._at_once(Block(w)), weights)
+        at_once = Plan("vmap", size, 1)
+        return traced(lambda w: self._evaluated(Block(w), at_once), weights)
 
     def _plan(self, n: int) -> Plan:
-        threads = torch.get_num_threads()
+        options, threads = self.options, self.options.threads or torch.get_num_threads()
         if self.batches is None:
-            return Plan("batches", self.chunk or min(max(n, 1), _STREAMED), threads)
+            return Plan("batches", options.chunk or min(max(n, 1), _STREAMED), threads)
         fits = not self._refreshes or self.surface.statistics.resident() is not None
         # rounded to eight bits, one network and many at once differ by whole nats: a density that
         # changes with the number of chains that wait would be none
-        if n < 2 or not fits or (self.strategy is None and self._rounded):
+        if n < 2 or not fits or (options.strategy is None and self._rounded):
             return Plan("points", 1, threads)
-        chosen = plan(
-            self.surface,
+        work = Work(
             max(self.batches, key=rows),
-            own_point(self.surface),
             batches=len(self.batches),
             points=n,
             calls=math.inf,
-            work=lambda how, w: (self._at_once if how == "vmap" else self._one)(Block(w)),
-            strategy=self.strategy,
-            chunk=self.chunk,
+            timed=lambda how, w: self._evaluated(Block(w), Plan(how, len(w), threads)),
         )
-        return chosen if self.threads is None else replace(chosen, threads=self.threads)
+        return plan(self.surface, own_point(self.surface), work, options)
 
     @property
     def _rounded(self) -> bool:
@@ -371,47 +326,32 @@ class LogLikelihood:
         narrow = any(entry.dtype.itemsize < 4 for entry in self.surface.layout.entries)
         return narrow or bool(self.surface.template.autocast)
 
-    def _threads(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.threads is None else using_threads(self.threads)
 
+class LogDensities:
+    """A `Sink` of the log-likelihood of each point of the last chunk, (n,) float64.
 
-class _Sums:
-    """A `Sink` of the NLL of each point."""
+    `alone`: points come one at a time, and are computed as the surface itself computes them.
+    """
 
     whole = False
     ordered = False
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
-        self.nll = torch.zeros(())
+        self.alone = False
+        self.values = torch.zeros(0, dtype=torch.float64)
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
-        found = likelihoods(self.task, outputs, target).sum(1, dtype=torch.float64)
-        self.nll = found if index == 0 else self.nll + found
+        part = _log_density(self.task, outputs, target, alone=self.alone)
+        self.values = part if index == 0 else self.values + part
 
     def end(self, first: int, n: int) -> None:
         pass
 
 
-def pieces(batches: list[Any]) -> Iterator[Any]:
-    """Batches put together and apart again into pieces of a few thousand rows.
-
-    Those whose tensors do not all have the rows, as a graph's, or not one shape, or with lists
-    beside them, stay as they are.
-
-    >>> [rows(piece) for piece in pieces([(torch.zeros(n, 2),) for n in (3000, 2000)])]
-    [4096, 904]
-    """
-    apart = all(joinable(batch) for batch in batches)
-    small = len(batches) > 1 and max(map(rows, batches)) < _PIECE
-    whole = concatenate(batches) if apart and small and nbytes(batches) < _MOST else None
-    for batch in batches if whole is None else [whole]:
-        size = rows(batch)
-        if not apart or size <= _PIECE:
-            yield batch
-            continue
-        for start in range(0, size, _PIECE):
-            yield map_tensors(batch, lambda t, at=start: t[at : at + _PIECE])
+def _log_density(task: Task, outputs: Tensor, target: Any, *, alone: bool) -> Tensor:  # (n,)
+    nll = task.items_nll(outputs[0], target)[None] if alone else likelihoods(task, outputs, target)
+    return -nll.sum(1, dtype=torch.float64)
 
 
 def _parts(n: int, size: int) -> Iterator[slice]:

@@ -14,7 +14,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,15 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland import checks
 from lowland.core import LossSurface, Point
 from lowland.core.data import free_memory, joinable, nbytes, take
+from lowland.core.options import EvalOptions, Plan
 from lowland.core.task import rows
-from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
 from lowland.evaluate.batched import vmapped
 
-STRATEGIES = ("points", "batches", "vmap")
 SMALL = 5e-3  # seconds of a forward pass above which vmap and fewer threads cannot win
 _LARGE = 0.1  # above which they cannot even if two threads get into each other's way
 _TINY = 1e-4
@@ -44,76 +41,71 @@ _SHARE = 0.1  # of the free memory: what the weights and outputs of a chunk may 
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A strategy, how many points go together, and on how many threads."""
+class Work:
+    """What is to be done, as far as a plan depends on it.
 
-    strategy: str
-    chunk: int
-    threads: int
-    seconds: float | None = None  # a point and batch, where it was timed
-
-    def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES or self.chunk < 1:  # files keep plans
-            raise ConfigError(
-                f"plan: expected one of {', '.join(STRATEGIES)} and a chunk of at least 1, got "
-                f"{self.strategy!r} and {self.chunk}."
-            )
-
-    def running(self) -> AbstractContextManager[None]:
-        """Uses as many threads as planned, for a while."""
-        return using_threads(self.threads)
-
-
-def plan(
-    surface: LossSurface,
-    batch: Any,
-    point: Point,
-    *,
-    batches: int | None,
-    points: int | None,
-    held_rows: int | None = None,
-    calls: float = 1,
-    work: Callable[[str, Tensor], Any] | None = None,
-    strategy: str | None = None,
-    chunk: int | None = None,
-) -> Plan:
-    """Times what applies on one batch and takes the fastest; what is given by hand stays.
-
-    Args:
-        batch: a batch of the data. point: any weights. batches: how many are held in memory; None
-            where they are read again for each chunk of points.
+    Attributes:
+        batch: a batch of the data. batches: how many are held in memory; None where they are read
+            again for each chunk of points.
         points: how many there will be, if known: little work is not worth planning for.
+        held_rows: of how many examples outputs are held for each point; None: a batch's.
         calls: how many times as many points will come.
-        work: of (strategy, weights (n, P)), what is timed; None: the forward passes alone.
-        held_rows: of how many rows outputs are held for each point; None: a batch's.
+        timed: of (strategy, weights (n, P)), what is timed; None: the forward passes alone.
     """
-    if strategy not in (None, *STRATEGIES):
-        raise ConfigError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}.")
-    if chunk is not None:
-        chunk = checks.whole("chunk", chunk, least=1)
-    threads = torch.get_num_threads()
+
+    batch: Any
+    batches: int | None
+    points: int | None
+    held_rows: int | None = None
+    calls: float = 1
+    timed: Callable[[str, Tensor], Any] | None = None
+
+
+def plan(surface: LossSurface, point: Point, work: Work, options: EvalOptions) -> Plan:
+    """Times what applies on one batch, at any weights, and takes the fastest; what the options say
+    stays."""
+    if options.plan is not None:
+        return options.plan
+    strategy, chunk = options.strategy, options.chunk
+    threads = options.threads or torch.get_num_threads()
     if strategy == "points":
         return Plan("points", chunk or 1, threads)
-    if strategy is None and points is not None and calls * points * (batches or _FEW) < _FEW:
+    passes = math.inf
+    if work.points is not None:
+        passes = work.calls * work.points * (work.batches or _FEW)
+    if strategy is None and passes < _FEW:
         return Plan("points", 1, threads)
-    outputs = output_bytes(surface, batch, point, held_rows)
-    most = min(most_points(surface, batch, outputs), points or 256)
+    outputs = output_bytes(surface, work.batch, point, work.held_rows)
+    most = min(most_points(surface, work.batch, outputs), work.points or 256)
     if strategy is not None:
         return Plan(strategy, chunk or most, threads)
-    single = Plan("points", 1, threads) if batches else Plan("batches", chunk or most, threads)
-    # a choice that is made for thousands of calls may take a few of them
-    repeats = 2 if calls == 1 else 20
-    timed = partial(
-        time_plan, surface=surface, batch=batch, point=point, work=work, repeats=repeats
-    )
-    alone = {1, threads} if surface.device.type == "cpu" else {threads}
+    return _fastest(surface, point, work, options, most=most, passes=passes)
+
+
+def _fastest(
+    surface: LossSurface,
+    point: Point,
+    work: Work,
+    options: EvalOptions,
+    *,
+    most: int,
+    passes: float,
+) -> Plan:
+    """The fastest of the plans that apply to so many forward passes, with at most `most` points at
+    once."""
+    chunk, threads = options.chunk, options.threads or torch.get_num_threads()
+    single = Plan("points", 1, threads)
+    if not work.batches:
+        single = Plan("batches", chunk or most, threads)
+    timed = partial(time_plan, surface=surface, point=point, work=work)
+    alone = {1, threads} if surface.device.type == "cpu" and not options.threads else {threads}
     seconds = timed(Plan("points", 1, threads))
-    if seconds > SMALL and (calls == 1 or seconds > _LARGE):
+    if seconds > SMALL and (work.calls == 1 or seconds > _LARGE):
         return Plan(single.strategy, single.chunk, threads, seconds)
     # what becomes of the outputs is worked out for a chunk of points at once: of a small network
     # that is a large part
     best = loop = Plan("batches", chunk or min(_LOOP, most), threads)
-    total = math.inf if points is None else calls * seconds * points * (batches or _FEW)
+    total = seconds * passes
     for count in alone - {threads}:
         fewer = timed(Plan("points", 1, count))
         if fewer < seconds:
@@ -122,13 +114,13 @@ def plan(
     sizes = (chunk,) if chunk else _CHUNKS if seconds > _TINY else _CHUNKS[1:]
     for size in sorted({min(size, most) for size in sizes}):
         # a trial must stay small beside the work, and larger chunks rarely mend a bad start
-        passes = 1 if seconds <= _TINY else 3 * len(alone)  # a trial of a few ms is soon over
-        if size == 1 or passes * size * seconds > _TRIAL * total:
+        trials = 1 if seconds <= _TINY else 3 * len(alone)  # a trial of a few ms is soon over
+        if size == 1 or trials * size * seconds > _TRIAL * total:
             break
         tried = [Plan("vmap", size, count) for count in alone]
         found = [timed(p, limit=2 * seconds) for p in tried]
         least = min(found)
-        if calls == 1 and least > (_HOPELESS if seconds > _TINY else 2) * seconds:
+        if work.calls == 1 and least > (_HOPELESS if seconds > _TINY else 2) * seconds:
             break
         # what is hardly faster than one by one is not: a trial is as noisy as that
         if least < (1 if best.strategy == "vmap" else _CLEAR) * seconds:
@@ -139,18 +131,17 @@ def plan(
 def time_plan(
     candidate: Plan,
     surface: LossSurface,
-    batch: Any,
     point: Point,
+    work: Work,
     *,
-    repeats: int = 2,
     limit: float = math.inf,
-    work: Callable[[str, Tensor], Any] | None = None,
 ) -> float:
     """Seconds a point for one batch, the best of a few; infinite where it cannot run.
 
     `limit`: seconds a point, over twice which even the first pass says enough.
     """
-    work = work or partial(_forward, surface, batch)
+    timed = work.timed or partial(_forward, surface, work.batch)
+    repeats = 2 if work.calls == 1 else 20  # a choice for thousands of calls may take a few
     chunk = candidate.chunk if candidate.strategy == "vmap" else 1
     best = float("inf")
     # of one thread the time at work, whoever else works on the machine
@@ -163,7 +154,7 @@ def time_plan(
             stacked = point.weights.expand(chunk, -1).contiguous()
             for turn in range(repeats + 1):  # the first warms up
                 start = clock()
-                work(candidate.strategy, stacked)
+                timed(candidate.strategy, stacked)
                 if surface.device.type == "cuda":
                     torch.cuda.synchronize(surface.device)
                 best = min(best, (clock() - start) / chunk)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Regression
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.evaluator import points_of, run
+from lowland.evaluate.engine import Evaluation
+from lowland.evaluate.weights import iter_weights
 from lowland.records import Predictive
 
 LEVELS = (0.5, 0.9, 0.95)
@@ -100,7 +102,7 @@ def components(
     *,
     samples: int | None = None,
     seed: int = 0,
-    **options: Any,
+    **options: Unpack[EvalKeywords],
 ) -> tuple[Tensor, Tensor]:
     """Means and variances, (S, N, D) each, of the mixture that `predict` averages, in the target's
     own units: for `crps`. It holds them all: for data sets of some thousand rows.
@@ -117,9 +119,10 @@ def components(
     """
     if not isinstance(surface.task, Regression):
         raise ConfigError(f"components: expected a Regression, got {surface.task!r}.")
-    points, total = points_of(surface, post, samples, seed)
+    how = surface.options.override(**options)
+    points, total = iter_weights(surface, post, samples, seed)
     sink = _Moments(surface.task)
-    run(surface, points, loader, sink, total=total, label="components", **options)
+    Evaluation(surface, [(loader, sink)], how, total=total).run(points, label="components")
     return sink.joined()
 
 

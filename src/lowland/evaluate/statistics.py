@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lowland.core import LossSurface, Point
+from lowland.core import EvalOptions, LossSurface, Point
 from lowland.core.buffers import sample_of
 from lowland.core.data import tensors
 from lowland.core.layout import listed
@@ -18,12 +18,12 @@ from lowland.geometry import Shape
 from lowland.posteriors import Posterior
 
 
-def require_statistics(shape: Shape, surface: LossSurface, batchnorm: str) -> None:
+def require_statistics(shape: Shape, surface: LossSurface, options: EvalOptions) -> None:
     """Raises `ConfigError` where frozen statistics would be others than a user may think.
 
     Between the statistics of two networks there are none that would fit the weights between them.
     """
-    if batchnorm != "frozen" or not shape.buffers:
+    if options.batchnorm != "frozen" or not shape.buffers:
         return
     names = {*surface.template.statistics, *surface.statistics.names}
     if names & shape.buffers.keys():
@@ -38,7 +38,7 @@ def require_training_statistics(
     points: Iterable[Point | Tensor],
     surface: LossSurface,
     loader: Iterable[Any] | None,
-    batchnorm: str,
+    options: EvalOptions,
 ) -> Iterable[Point | Tensor]:
     """The points; raises `DataError` where predictions would be those of statistics that are none
     of a training set.
@@ -52,9 +52,9 @@ def require_training_statistics(
     if isinstance(points, Iterator):
         points = itertools.chain((first,), points)
     point = first if isinstance(first, Point) else Point(first)
-    if batchnorm == "frozen":
+    if options.batchnorm == "frozen":
         surface.require_estimated(point)
-    elif surface.refreshes(point, batchnorm) and _same_examples(surface, loader):
+    elif surface.refreshes(point, options) and _same_examples(surface, loader):
         raise DataError(
             "the BatchNorm statistics would come from the examples that are being predicted. Make "
             "the surface of the training examples, or name others by bn_loader=. To predict the "

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Task
+from lowland.core.options import EvalKeywords
 from lowland.errors import DataError
 from lowland.evaluate.average import Average
-from lowland.evaluate.evaluator import points_of, run
+from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.groups import MOST
 from lowland.evaluate.nll import likelihoods, over_points, settled
 from lowland.evaluate.summary import Summary, by_items
+from lowland.evaluate.weights import iter_weights
 from lowland.keywords import hinted
 from lowland.metrics import metric_names
 from lowland.progress import Progress
@@ -28,13 +30,10 @@ def evaluate(
     weights: Any,
     loader: Iterable[Any] | None = None,
     *,
-    batchnorm: str = "refresh",
     samples: int | None = None,
     seed: int = 0,
-    strategy: str | None = None,
-    chunk: int | None = None,
-    count: int | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> Table:
     """A row of figures for each weight vector: loss, nll, error or rmse, ece, brier.
 
@@ -55,20 +54,10 @@ def evaluate(
     >>> [round(loss, 4) for loss in table.loss.tolist()]
     [0.6931, 0.3133]
     """
-    points, total = points_of(surface, weights, samples, seed)
+    points, total = iter_weights(surface, weights, samples, seed)
     sink = EachPoint(surface.task)
-    run(
-        surface,
-        points,
-        loader,
-        sink,
-        total=total,
-        batchnorm=batchnorm,
-        strategy=strategy,
-        chunk=chunk,
-        count=count,
-        progress=progress,
-    )
+    how = surface.options.override(**options)
+    Evaluation(surface, [(loader, sink)], how, total=total).run(points, progress=progress)
     return Table.from_rows(sink.rows)
 
 

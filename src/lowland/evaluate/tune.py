@@ -11,7 +11,7 @@ from lowland.core import LossSurface
 from lowland.core.spread import warn_if_still
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.bma import predict
-from lowland.evaluate.evaluator import as_posterior
+from lowland.evaluate.weights import as_posterior
 from lowland.posteriors import Gaussian, Mixture
 from lowland.records import Table
 

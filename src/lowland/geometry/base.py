@@ -21,6 +21,7 @@ from lowland.core.layout import inner
 from lowland.core.point import Point, as_point
 from lowland.errors import ConfigError, LayoutError, LowlandError, NonFiniteError, StoreError
 from lowland.files import PathLike, load_tree, restoring, save_tree
+from lowland.records import GrowthResult, TrainingLog
 from lowland.schema import mismatch_of_fields
 
 KIND = "shape"
@@ -47,7 +48,8 @@ class Shape(ABC):
         anchors: (A, P). free: which of them `fit` may move. k: how many coordinates.
         size: P. buffers: those of the points that it was made of, (A, ...) by name, or (1, ...)
             where all have the same; None: they came without. Between points they are interpolated,
-            see `interpolate_buffers`.
+            see `interpolate_buffers`. log: how the shape was trained, where `fit`, `spro` or
+            `connect_modes` made it; files do not hold it.
     """
 
     anchors: Tensor
@@ -62,7 +64,7 @@ class Shape(ABC):
     def __init__(self, anchors: Tensor, *, free: Iterable[bool]) -> None:
         self.anchors = anchors
         self.free = tuple(bool(one) for one in free)
-        self.log: Any = None  # of the fit that made it
+        self.log: TrainingLog | GrowthResult | None = None
         if len(self.free) != len(anchors):
             raise ConfigError(f"free: expected {len(anchors)} of True or False, got {self.free}.")
 

@@ -97,7 +97,7 @@ def curvature(
     if kind not in KINDS:
         raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}.")
     point = surface.point(w)
-    buffers = surface.buffers_for(point, "refresh")
+    buffers = surface.buffers_for(point)
     rows = surface.rows_of(loader)
     data = rows.held()
     value = float(surface(Point(point.weights, buffers), loader=data, batchnorm="frozen"))

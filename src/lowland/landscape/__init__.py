@@ -3,6 +3,7 @@
 from lowland.landscape.align import Alignment, align, weight_matching
 from lowland.landscape.barrier import barrier
 from lowland.landscape.directions import directions
+from lowland.landscape.overlays import overlay
 from lowland.landscape.path import path
 from lowland.landscape.scan import Forecast, forecast, scan
 from lowland.landscape.similarity import similarity
@@ -15,6 +16,7 @@ __all__ = [
     "barrier",
     "directions",
     "forecast",
+    "overlay",
     "path",
     "scan",
     "similarity",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from lowland import checks
 from lowland.core import LossSurface, Point
+from lowland.core.options import EvalKeywords
 from lowland.geometry import Line
 from lowland.landscape.path import path
 from lowland.progress import Progress
@@ -22,11 +23,8 @@ def barrier(
     *,
     points: int = 25,
     loader: Iterable[Any] | None = None,
-    batchnorm: str = "refresh",
-    count: int | None = None,
-    strategy: str | None = None,
-    chunk: int | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> BarrierResult:
     r"""\(\max_t\, L((1-t) w_0 + t w_1) - [(1-t) L(w_0) + t L(w_1)]\) (Frankle et al. 2020).
 
@@ -36,7 +34,7 @@ def barrier(
     Args:
         w0, w1: two minima. points: how many, the ends included.
         loader: further rows, such as the test set's, for `test_height`.
-        batchnorm, count, strategy, chunk, progress: see `path`.
+        progress, options: as for `path`.
 
     Raises:
         ConfigError: ends that are equal, fewer than three points, frozen statistics of ends that
@@ -52,17 +50,8 @@ def barrier(
     0.0
     """
     points = checks.whole("points", points, least=3)  # the ends and one between
-    found = path(
-        Line(w0, w1),
-        surface,
-        points=points,
-        loader=loader,
-        batchnorm=batchnorm,
-        count=count,
-        strategy=strategy,
-        chunk=chunk,
-        progress=progress,
-    )
+    line = Line(w0, w1)
+    found = path(line, surface, points=points, loader=loader, progress=progress, **options)
     return BarrierResult(
         found.t,
         found.loss,

@@ -1,18 +1,18 @@
-"""What is measured at each point: sinks of the evaluator that make a row of figures of it."""
+"""What is measured at each point: sinks of the engine that make a row of figures of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from lowland.core import Classification, LossSurface, Point, Regression, Task
+from lowland.core import Classification, EvalOptions, LossSurface, Point, Regression, Task
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.evaluator import Sink
+from lowland.evaluate.engine import Sink
 from lowland.evaluate.nll import likelihoods, over_points, settled
 from lowland.evaluate.table import EachPoint
 
@@ -43,12 +43,6 @@ def asked_for(task: Task, metrics: Metrics | Function | None) -> tuple[list[str]
         asked = (asked,)
     names = [name for name in asked if isinstance(name, str)]
     return names, [function for function in asked if not isinstance(function, str)]
-
-
-def likelihoods_of(task: Task, names: Sequence[str]) -> list[Figures]:
-    """The sink that makes these figures of outputs."""
-    asked = [name for name in names if name != GRADIENT]
-    return [Likelihood(task, asked) if Likelihood.covers(task, asked) else Whole(task)]
 
 
 class Likelihood:
@@ -204,68 +198,48 @@ def _misses(task: Classification, scores: Tensor, target: Tensor, total: int) ->
     return wrong if mask is None else wrong[:, mask]
 
 
-class Recorder:
-    """A sink that joins the figures of each point of a chunk and hands them on.
+class Joined:
+    """A sink that joins the rows of several sinks of the same outputs."""
 
-    Args:
-        names: of the figures that are asked for. parts: sinks that make some of them.
-        point: gives the weights of point i again, for figures that no outputs give.
-        functions: of (surface, point). take: called as take(first, rows) after each chunk.
-    """
-
-    def __init__(
-        self,
-        surface: LossSurface,
-        names: Sequence[str],
-        parts: Sequence[Figures],
-        *,
-        point: Callable[[int], Point],
-        functions: Sequence[Function],
-        batchnorm: str,
-        take: Callable[[int, list[Row]], None],
-    ) -> None:
-        self.surface = surface
-        self.names = list(names)
+    def __init__(self, parts: Sequence[Figures]) -> None:
         self.parts = parts
         self.whole = any(part.whole for part in parts)
-        self.point = point
-        self.functions = functions
-        self.batchnorm = batchnorm
-        self.take = take
+        self.rows: list[Row] = []
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         for part in self.parts:
             part.add(index, outputs, target)
 
     def end(self, first: int, n: int) -> None:
-        rows: list[Row] = [{} for _ in range(n)]
+        self.rows = [{} for _ in range(n)]
         for part in self.parts:
             part.end(first, n)
-            for row, more in zip(rows, part.rows, strict=True):
+            for row, more in zip(self.rows, part.rows, strict=True):
                 row |= more
+
+
+class Asked:
+    """The figures that are asked for: of a network's outputs, of its gradient, by functions.
+
+    Args:
+        metrics: see `scan`. options: those that points are evaluated with.
+    """
+
+    def __init__(
+        self, surface: LossSurface, metrics: Metrics | Function | None, options: EvalOptions
+    ) -> None:
+        self.surface, self.options = surface, options
+        self.names, self.functions = asked_for(surface.task, metrics)
+
+    def sink(self) -> Figures:
+        """What makes those of outputs: sums alone where these are enough."""
+        task, names = self.surface.task, [name for name in self.names if name != GRADIENT]
+        return Likelihood(task, names) if Likelihood.covers(task, names) else Whole(task)
+
+    def __call__(self, row: Row, point: Callable[[], Point]) -> Row:
+        """The figures of one point: `row` of its outputs; `point` gives its weights again."""
         if GRADIENT in self.names or self.functions:
-            for i, row in enumerate(rows):
-                row |= self._of_weights(self.surface.point(self.point(first + i)))
-        self.take(first, [dict(self._asked(row)) for row in rows])
-
-    def _of_weights(self, point: Point) -> Row:
-        found: Row = {}
-        if GRADIENT in self.names:
-            _, gradient = self.surface.value_and_grad(point, batchnorm=self.batchnorm)
-            found[GRADIENT] = float(inner(gradient, gradient).sqrt())
-        for function in self.functions:
-            with torch.enable_grad():
-                made = function(self.surface, point)
-            if not isinstance(made, Mapping):
-                raise ConfigError(
-                    f"metrics: expected {{name: number}} of {name_of(function)}, got "
-                    f"{type(made).__name__}."
-                )
-            found |= {name: float(value) for name, value in made.items()}
-            self.names += [name for name in made if name not in self.names]
-        return found
-
-    def _asked(self, row: Row) -> Iterator[tuple[str, float]]:
+            row = row | self._of_weights(self.surface.point(point()))
         for name in self.names:
             if name not in row:
                 known = ", ".join(dict.fromkeys([*row, GRADIENT]))
@@ -273,7 +247,24 @@ class Recorder:
                     f"metrics: {name!r} is none of {known}; for another write a function of "
                     "(surface, point) that gives {name: number}."
                 )
-            yield name, row[name]
+        return {name: row[name] for name in self.names}
+
+    def _of_weights(self, point: Point) -> Row:
+        found: Row = {}
+        if GRADIENT in self.names:
+            _, gradient = self.surface.value_and_grad(point, batchnorm=self.options.batchnorm)
+            found[GRADIENT] = float(inner(gradient, gradient).sqrt())
+        for function in self.functions:
+            with torch.enable_grad():
+                values = function(self.surface, point)
+            if not isinstance(values, Mapping):
+                raise ConfigError(
+                    f"metrics: expected {{name: number}} of {name_of(function)}, got "
+                    f"{type(values).__name__}."
+                )
+            found |= {name: float(value) for name, value in values.items()}
+            self.names += [name for name in values if name not in self.names]
+        return found
 
 
 def name_of(function: Function) -> str:

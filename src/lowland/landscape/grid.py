@@ -1,8 +1,8 @@
-"""The points of a scan: a grid of coordinates, and what is drawn over it."""
+"""The points of a scan: a grid of coordinates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.core.layout import inner
-from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry import Affine, Curve, Shape
+from lowland.geometry import Curve, Shape
 
-CURVE_POINTS = 201
 _SNAP = 1e-9  # of a step: a coordinate that is nearer to a mark than this is the mark's
 
 
@@ -117,79 +114,3 @@ def _axis(low: float, high: float, n: int, exact: Tensor) -> Tensor:
     for value in exact:
         axis[(axis - value).abs() < _SNAP * (high - low) / (n - 1)] = value
     return axis
-
-
-# -- what is drawn over it -------------------------------------------------------------------------
-
-
-def marks_of(shape: Shape, names: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Tensor]:
-    """Points to draw, {name: (k,)}: the shape's own, or weights that are projected onto it."""
-    if isinstance(names, Mapping):
-        return {name: shape.coords_of(w)[0].cpu() for name, w in names.items()}
-    if isinstance(shape, Curve):
-        found = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    else:
-        found = getattr(shape, "marks", torch.zeros(0, shape.k))
-    if names is None:
-        names = [f"w{i}" for i in range(len(found))]
-    if len(names) != len(found):
-        raise ConfigError(
-            f"marks: expected {len(found)} names, one a mark of the shape, or weights by name; got "
-            f"{', '.join(names)}."
-        )
-    return dict(zip(names, found.cpu(), strict=True))
-
-
-def curve_on(shape: Shape, curve: Curve, *, points: int = CURVE_POINTS) -> tuple[Tensor, float]:
-    r"""A curve projected onto a flat shape, (points or more, k), and how far it leaves it at most.
-
-    Projection is affine and a curve's coefficients sum to one, so those of its anchors are enough:
-    \(z(t) = c(t) \cdot z(A)\), whatever the number of points. Knots are points of their own, so
-    that no corner is cut.
-    """
-    coords, rest = [], []
-    for anchor in curve.anchors:
-        z, _ = shape.coords_of(anchor)
-        coords.append(z.cpu())
-        rest.append(anchor - shape(z[None])[0])
-    t = torch.linspace(0, 1, points, dtype=torch.float64)
-    t = torch.cat([t, torch.tensor(curve.breaks, dtype=torch.float64)]).unique()[:, None]
-    c = curve.coefficients(t.to(curve.device)).cpu()  # (points, A)
-    apart = torch.stack(rest)
-    gram = inner(apart, apart).cpu()
-    far = torch.einsum("na,ab,nb->n", c, gram, c).clamp_min(0).sqrt()
-    return c @ torch.stack(coords), float(far.max())
-
-
-def path_on(shape: Shape, iterates: Any) -> dict[str, Tensor]:
-    """Iterates projected onto a shape, one at a time: "coords" (K, k) and "residual" (K,)."""
-    found = [shape.coords_of(w.weights if isinstance(w, Point) else w) for w in _in_turn(iterates)]
-    if not found:
-        raise ConfigError("paths: expected iterates to project, got none.")
-    coords, far = zip(*found, strict=True)
-    return {"coords": torch.stack(coords).cpu(), "residual": torch.stack(far).cpu()}
-
-
-def _in_turn(iterates: Any) -> Iterable[Any]:
-    if hasattr(iterates, "__getitem__") and hasattr(iterates, "__len__"):
-        return (iterates[i] for i in range(len(iterates)))
-    return iter(iterates)
-
-
-def explained_by(shape: Shape, path: dict[str, Tensor]) -> Tensor | None:
-    """The share of a path's variance along each axis, (k,); None unless the centre is its mean.
-
-    The squared distance from the centre is that in the shape, for directions at right angles a sum
-    over them, and the square of the residual.
-    """
-    if not isinstance(shape, Affine) or len(path["coords"]) < 2:
-        return None
-    z, gram = path["coords"], inner(shape.basis, shape.basis).cpu()
-    spread = z.std(0)
-    norms = gram.diagonal().sqrt()
-    if bool((z.mean(0).abs() > 1e-2 * spread).any()) or bool(
-        ((gram / norms / norms[:, None]).fill_diagonal_(0).abs() > 1e-3).any()
-    ):
-        return None
-    along = z.square().sum(0) * gram.diagonal()
-    return along / (along.sum() + path["residual"].square().sum())

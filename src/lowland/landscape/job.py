@@ -1,88 +1,103 @@
-"""A scan that is set up: its grid, rows and figures, and the way through its points."""
+"""A scan that is set up: its grid, examples and figures, and the way through its points."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.core import Classification, LossSurface, Point
+from lowland.core import Classification, EvalOptions, LossSurface, Point
 from lowland.core.layout import inner
+from lowland.core.options import Plan
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.conditions import conditions, print_of
-from lowland.evaluate.evaluator import Block, planned, rows_for, run
-from lowland.evaluate.planner import Plan
+from lowland.evaluate.engine import Evaluation, rows_for
 from lowland.evaluate.statistics import require_statistics
 from lowland.files import PathLike
 from lowland.geometry import Affine, Curve, Shape
 from lowland.landscape import refine as refinement
 from lowland.landscape.figures import (
     TOGETHER,
+    Asked,
     Figures,
+    Joined,
     Metrics,
-    Recorder,
     Row,
     Together,
-    asked_for,
-    likelihoods_of,
     name_of,
 )
-from lowland.landscape.grid import curve_on, explained_by, grid_of, marks_of, path_on
+from lowland.landscape.grid import grid_of
 from lowland.landscape.ledger import Ledger
-from lowland.progress import Progress, reporting
+from lowland.landscape.overlays import Overlays
+from lowland.landscape.points import Measure, PointScan
+from lowland.progress import Progress
 from lowland.records import SurfaceResult
 
-_BLOCK = 1 << 20  # weights that are made at once where points go together, one by one, in chunks
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What is scanned and drawn, as `scan` takes it."""
+
+    resolution: int | Sequence[int] = 41
+    margin: float = 0.2
+    bounds: Any = None
+    loader: Iterable[Any] | None = None
+    metrics: Metrics | None = None
+    together: Sequence[Tensor | Point] | None = None
+    refine: bool | float | None = None
+    marks: Sequence[str] | Mapping[str, Any] | None = None
+    curves: Mapping[str, Curve] | None = None
+    paths: Mapping[str, Any] | None = None
 
 
 class Job:
-    """A scan that is set up: its grid, rows and figures."""
+    """A scan that is set up."""
 
     def __init__(
-        self,
-        shape: Shape,
-        surface: LossSurface,
-        *,
-        resolution: int | Sequence[int] = 41,
-        margin: float = 0.2,
-        bounds: Any = None,
-        loader: Iterable[Any] | None = None,
-        metrics: Metrics | None = None,
-        together: Sequence[Tensor | Point] | None = None,
-        batchnorm: str = "refresh",
-        refine: bool | float | None = None,
-        marks: Sequence[str] | Mapping[str, Any] | None = None,
-        curves: Mapping[str, Curve] | None = None,
-        paths: Mapping[str, Any] | None = None,
-        count: int | None = None,
+        self, shape: Shape, surface: LossSurface, what: ScanOptions, options: EvalOptions
     ) -> None:
-        require_statistics(shape, surface, batchnorm)
-        self.shape, self.surface, self.batchnorm = shape, surface, batchnorm
-        self.tolerance = _tolerance(refine)
-        if curves and not isinstance(shape, Affine):
-            raise ConfigError("curves: they are drawn on planes and subspaces, not along a curve.")
-        self.paths = {name: path_on(shape, path) for name, path in (paths or {}).items()}
-        around = [path["coords"] for path in self.paths.values()]
+        require_statistics(shape, surface, options)
+        self.shape, self.surface, self.options = shape, surface, options
+        self.tolerance = _tolerance(what.refine)
+        self.overlays = Overlays.on(shape, what.marks, what.curves, what.paths)
         self.grid = grid_of(
-            shape, resolution=resolution, margin=margin, bounds=bounds, around=around
+            shape,
+            resolution=what.resolution,
+            margin=what.margin,
+            bounds=what.bounds,
+            around=[path["coords"] for path in self.overlays.paths.values()],
         )
-        self.coords = self.grid.coords
-        self.marks = marks_of(shape, marks)
-        self.curves = {name: curve_on(shape, curve) for name, curve in (curves or {}).items()}
-        self.together = [surface.point(w) for w in together or ()]
-        self.names, self.functions = asked_for(surface.task, metrics)
-        if not (self.names or self.functions or self.together):
+        self.together = [surface.point(w) for w in what.together or ()]
+        self.asked = Asked(surface, what.metrics, options)
+        self.metrics = [*self.asked.names, *map(name_of, self.asked.functions)]
+        if not (self.metrics or self.together):
             raise ConfigError("metrics: expected at least one figure, got none.")
-        self.rows = rows_for(surface, loader, count=count).held()
-        self._parts: list[Figures] = []
+        self.refined = self.asked.names[0] if self.asked.names else ""  # whose colours are
+        self.rows = rows_for(surface, what.loader, count=options.count).held()
+        sinks: list[Figures] = [self.asked.sink()]
+        self.average = Together(surface.task)
+        if self.together:
+            sinks.append(self.average)
+            several = isinstance(surface.task, Classification)
+            self.asked.names += TOGETHER if several else TOGETHER[:1]
+        self.scan = PointScan(
+            shape,
+            surface,
+            self.grid.coords,
+            [(self.rows, Joined(sinks))],
+            options,
+            row=lambda parts, point: self.asked(parts[0], point),
+            begin=self._fix,
+        )
 
     @property
     def points(self) -> int:
         """How many the grid has."""
-        return len(self.coords)
+        return len(self.grid.coords)
 
     def start(self) -> list[int]:
         """The points that are evaluated in any case."""
@@ -93,120 +108,47 @@ class Job:
     def _steps(self) -> Tensor:
         """The marks in steps of the grid."""
         axes = [self.grid.x] if self.grid.y is None else [self.grid.x, self.grid.y]
+        marks = self.overlays.marks.values()
         columns = []
         for i, axis in enumerate(axes):
-            at = torch.stack([mark[i] for mark in self.marks.values()]) if self.marks else axis[:0]
+            at = torch.stack([mark[i] for mark in marks]) if marks else axis[:0]
             columns.append((at - axis[0]) / (axis[1] - axis[0]))
         return torch.stack(columns, dim=1)
 
-    def plan(self, strategy: str | None, chunk: int | None) -> Plan:
+    def plan(self) -> Plan:
         """How points are evaluated."""
-        resident = self.rows.resident()
-        whole = any(part.whole for part in self._likelihoods())
-        first = self.surface.point(self.shape.point(self.coords[:1]))
-        return planned(
-            self.surface,
-            [(self.rows, resident, whole)],
-            first,
-            total=self.points,
-            strategy=strategy,
-            chunk=chunk,
-        )
+        return self.scan.plan()
 
-    def _likelihoods(self) -> list[Figures]:
-        return likelihoods_of(self.surface.task, self.names)
+    def evaluate(self, points: Sequence[int], plan: Plan) -> None:
+        """Evaluates points of the grid, and keeps nothing."""
+        self.scan.evaluate(points, plan, lambda points, rows: None)
 
-    def _sinks(self, plan: Plan) -> list[Figures]:
-        """Made once: the fixed networks' predictions are."""
-        if not self._parts:
-            self._parts = self._likelihoods()
-            if self.together:
-                both = Together(self.surface.task)
-                self._run(self.together, both, plan)
-                both.fix()
-                self._parts.append(both)
-        return self._parts
+    def _fix(self, plan: Plan) -> None:
+        """Once, the predictions of the networks that each point is averaged with."""
+        if self.together and not self.average.fixed:
+            evaluation = Evaluation(self.surface, [(self.rows, self.average)], self.options)
+            evaluation.run(self.together, plan=plan)
+            self.average.fix()
 
-    def evaluate(self, points: Sequence[int], plan: Plan, take: Any, **options: Any) -> None:
-        """Evaluates points of the grid; take(first, rows) is called after each chunk."""
-        parts = self._sinks(plan)
-        names = list(self.names)
-        if self.together:
-            names += TOGETHER if isinstance(self.surface.task, Classification) else TOGETHER[:1]
-        at = self.coords[list(points)]
-        recorder = Recorder(
-            self.surface,
-            names,
-            parts,
-            point=lambda i: self.shape.point(at[i : i + 1]),
-            functions=self.functions,
-            batchnorm=self.batchnorm,
-            take=take,
-        )
-        self._run(weights(self.shape, at, plan), recorder, plan, **options)
-
-    def _run(self, points: Iterable[Any], sink: Any, plan: Plan, **options: Any) -> None:
-        run(
-            self.surface,
-            points,
-            self.rows,
-            sink,
-            strategy=plan,
-            batchnorm=self.batchnorm,
-            **options,
-        )
-
-    def result(
-        self,
-        *,
-        store: PathLike | None,
-        strategy: str | None,
-        chunk: int | None,
-        progress: Progress,
-    ) -> SurfaceResult:
+    def result(self, store: PathLike | None, progress: Progress) -> SurfaceResult:
         """Evaluates what is not in the file, and makes the record."""
-        ledger = Ledger(store, self.settings(strategy, chunk) if store is not None else {})
-        plan = ledger.plan or self.plan(strategy, chunk)
-        ledger.start(plan)
-        found: dict[int, Row] = {}
-        most = self.points
-        with reporting(progress, "scan") as report:
+        ledger = Ledger(store, self.settings() if store is not None else {})
+        plan = ledger.plan or self.plan()
+        steps = None if self.tolerance is None else self._refine
+        self.scan.run(ledger, plan, steps=steps, progress=progress, label="scan")
+        return self.overlays.over(self._record(self.scan.found, plan))
 
-            def stage(points: list[int]) -> None:
-                rows = ledger.replay(points)
-                found.update(zip(points, rows, strict=False))
-                rest = points[len(rows) :]
-                report(len(found), most)
-
-                def take(first: int, rows: list[Row]) -> None:
-                    indices = rest[first : first + len(rows)]
-                    found.update(zip(indices, rows, strict=True))
-                    ledger.write(indices, rows)
-                    report(len(found), most)
-
-                if rest:
-                    self.evaluate(rest, plan, take)
-
-            try:
-                if self.tolerance is None:
-                    stage(self.start())
-                else:
-                    self._refine(stage, found)
-                    report(len(found), len(found))
-            finally:
-                ledger.close()
-        return self._record(found, plan)
-
-    def _refine(self, stage: Any, found: dict[int, Row]) -> None:
+    def _refine(self, measure: Measure) -> None:
         assert self.tolerance is not None
 
         def evaluate(points: list[int]) -> Tensor:
-            stage(points)
-            first = next(iter(found[points[0]]))
-            return torch.tensor([found[i][first] for i in points], dtype=torch.float64)
+            measure(points)
+            rows = [self.scan.found[i] for i in points]
+            return torch.tensor([next(iter(row.values())) for row in rows], dtype=torch.float64)
 
-        name = self.names[0] if self.names else ""
-        refinement.refined(name, self.grid.shape, self._steps(), evaluate, tolerance=self.tolerance)
+        refinement.refined(
+            self.refined, self.grid.shape, self._steps(), evaluate, tolerance=self.tolerance
+        )
 
     def _record(self, found: dict[int, Row], plan: Plan) -> SurfaceResult:
         known = torch.zeros(self.points, dtype=torch.bool)
@@ -228,7 +170,6 @@ class Job:
                 f"none of the {len(found)} points has a finite {names[0]}; scan nearer to the "
                 "weights with bounds= or a smaller margin=, or look at the training run."
             )
-        explained = [explained_by(self.shape, path) for path in self.paths.values()]
         about: dict[str, Any] = {
             "points": len(found),
             "most": self.points,
@@ -239,47 +180,28 @@ class Job:
             about["orthonormal"] = bool(
                 torch.allclose(gram, torch.eye(len(gram)).to(gram), atol=1e-3)
             )
-        if self.curves:
-            about["off"] = {name: far for name, (_, far) in self.curves.items()}
         return SurfaceResult(
             x=self.grid.x,
             y=self.grid.y,
             figures=figures,
             known=None if self.tolerance is None else known.reshape(self.grid.shape),
-            marks=self.marks,
-            curves={name: z for name, (z, _) in self.curves.items()},
-            paths=self.paths,
-            explained=next((share for share in explained if share is not None), None),
-            batchnorm=self.batchnorm if self.surface.has_batchnorm else "none",
+            batchnorm=self.options.batchnorm if self.surface.has_batchnorm else "none",
             rows=self.rows.rows or 0,
             about=about,
         )
 
-    def settings(self, strategy: str | None, chunk: int | None) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What must be the same for values of a file to be those of this scan."""
         y = self.grid.y
         return {
             "x": self.grid.x.tolist(),
             "y": None if y is None else y.tolist(),
             "rows": f"{self.rows.rows} {self.rows.checksum}",
-            "metrics": [*self.names, *map(name_of, self.functions)],
+            "metrics": self.metrics,
             "together": print_of(*(p.weights for p in self.together)),
             "refine": self.tolerance,
-            **conditions(
-                self.shape,
-                self.surface,
-                batchnorm=self.batchnorm,
-                strategy=strategy,
-                chunk=chunk,
-            ),
+            **conditions(self.shape, self.surface, self.options),
         }
-
-
-def weights(shape: Shape, coords: Tensor, plan: Plan) -> Iterator[Point | Block]:
-    """The points at coordinates, one by one: of small networks a chunk at a time."""
-    together = plan.strategy == "vmap" or plan.chunk * shape.size <= _BLOCK
-    for block in coords.split(plan.chunk if together else 1):
-        yield Block(shape(block), shape.buffers_at(block)) if together else shape.point(block)
 
 
 def _tolerance(refine: bool | float | None) -> float | None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypedDict
 
 from lowland.artifacts.checkpoint import require_same
+from lowland.core.options import Plan
 from lowland.errors import StoreError
-from lowland.evaluate.planner import Plan
 from lowland.files import PathLike, replacing
 from lowland.landscape.figures import Row
 from lowland.trajectory.journal import journal_line, read_journal

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from lowland import checks
 from lowland.core import LossSurface
-from lowland.core.data import Rows
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.conditions import conditions
-from lowland.evaluate.evaluator import Sink, planned, rows_for, run
+from lowland.evaluate.engine import rows_for
 from lowland.evaluate.statistics import require_statistics
-from lowland.evaluate.table import EachPoint
 from lowland.files import PathLike
 from lowland.geometry import Curve
-from lowland.landscape.figures import Row
+from lowland.landscape.figures import Row, Whole
 from lowland.landscape.ledger import Ledger
-from lowland.progress import Progress, reporting
+from lowland.landscape.points import PointScan
+from lowland.progress import Progress
 from lowland.records import PathResult, Table
 
 
@@ -31,13 +32,10 @@ def path(
     points: int = 61,
     loader: Iterable[Any] | None = None,
     t: Any = None,
-    batchnorm: str = "refresh",
-    count: int | None = None,
     test_count: int | None = None,
     store: PathLike | None = None,
-    strategy: str | None = None,
-    chunk: int | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> PathResult:
     r"""\(L(w(t))\) and the error at points of a curve (Garipov et al. 2018, figures 2 and 3).
 
@@ -49,12 +47,11 @@ def path(
         loader: further rows, such as the test set's, for `test_loss` and `test_error`.
         t: coordinates of your own in rising order, instead of `points`; outside [0, 1] they extend
             the curve.
-        count, test_count: rows to read of the surface's loader, and of `loader`; None: all.
+        test_count: rows to read of `loader`; None: all. `count=` says it of the surface's own.
         store: a file that every chunk of points is written to, and that is gone on with if it is
             there, to the same values bit by bit; see `scan`.
-        batchnorm: "refresh" re-estimates statistics at every point; "frozen" takes the model's at
-            all of them, and is refused where the curve's ends came with their own.
-        strategy, chunk, progress: see `predict`.
+        progress, options: as for `predict`. `batchnorm="frozen"` takes the model's statistics at
+            all points, and is refused where the curve's ends came with their own.
 
     Raises:
         ConfigError: a shape that is no curve, fewer than two points, a file of another path, frozen
@@ -76,29 +73,32 @@ def path(
             f"{type(curve).__name__}; ll.scan draws planes."
         )
     surface.layout.check(curve.anchors)
-    require_statistics(curve, surface, batchnorm)
+    how = surface.options.override(**options)
+    require_statistics(curve, surface, how)
     at = _coordinates(points, t)
     if test_count is not None:
         test_count = checks.whole("test_count", test_count, least=1)
-    data = [rows_for(surface, None, count=count).held()]
+    data = [rows_for(surface, None, count=how.count).held()]
     if loader is not None:
         data.append(rows_for(surface, loader, count=test_count).held())
     settings: dict[str, Any] = {}
     if store is not None:
         settings = {"t": at.tolist(), "rows": [f"{one.rows} {one.checksum}" for one in data]}
-        settings |= conditions(curve, surface, batchnorm=batchnorm, strategy=strategy, chunk=chunk)
-    rows = _walked(
+        settings |= conditions(curve, surface, how)
+    passes = [(rows, Whole(surface.task)) for rows in data]
+    how = replace(how, count=None)  # counted above, a loader at a time
+    scan = PointScan(
         curve,
         surface,
-        at,
-        data,
-        Ledger(store, settings),
-        batchnorm=batchnorm,
-        strategy=strategy,
-        chunk=chunk,
-        progress=progress,
+        at[:, None],
+        passes,
+        how,
+        row=lambda parts, _: _joined(parts),
+        blocks=False,  # the rounding of a point's weights does not depend on the chunk
     )
-    columns = Table.from_rows(rows).columns
+    ledger = Ledger(store, settings)
+    scan.run(ledger, ledger.plan or scan.plan(), progress=progress, label="path")
+    columns = Table.from_rows([scan.found[i] for i in range(len(at))]).columns
     if not bool(torch.isfinite(columns["loss"]).any()):
         raise NonFiniteError(
             f"the loss is NaN or infinite at all {len(at)} points of the curve; evaluate its ends "
@@ -115,81 +115,10 @@ def path(
         test_loss=columns.get("test_loss"),
         test_error=columns.get("test_error", None if loader is None else nothing),
         figures={k: v for k, v in columns.items() if k.removeprefix("test_") not in kept},
-        batchnorm=batchnorm if surface.has_batchnorm else "none",
+        batchnorm=how.batchnorm if surface.has_batchnorm else "none",
         rows=data[0].rows or 0,
         outside=bool((at < 0).any() or (at > 1).any()),
     )
-
-
-def _walked(
-    curve: Curve,
-    surface: LossSurface,
-    at: Tensor,
-    data: list[Rows],
-    ledger: Ledger,
-    *,
-    batchnorm: str,
-    strategy: str | None,
-    chunk: int | None,
-    progress: Progress,
-) -> list[Row]:
-    """A row of figures a point, those of the second loader as `test_`; from the file as far as it
-    goes."""
-    passes = [(one, one.resident(), True) for one in data]
-    plan = ledger.plan or planned(
-        surface,
-        passes,
-        surface.point(curve.point(at[:1])),
-        total=len(at),
-        strategy=strategy,
-        chunk=chunk,
-    )
-    ledger.start(plan)
-    found = ledger.replay(range(len(at)))
-    first = len(found)
-    sinks = [EachPoint(surface.task) for _ in data]
-
-    def take(start: int, n: int) -> None:
-        new = [sink.rows[start : start + n] for sink in sinks]
-        rows = [_joined(parts) for parts in zip(*new, strict=True)]
-        found.extend(rows)
-        ledger.write(range(first + start, first + start + n), rows)
-        report(len(found), len(at))
-
-    with reporting(progress, "path") as report:
-        if first:
-            report(first, len(at))
-        if first == len(at):
-            return found
-        each: list[Sink] = [*sinks[:-1], Telling(sinks[-1], take)]
-        try:
-            run(
-                surface,
-                (curve.point(t) for t in at[first:]),
-                data[0],
-                each[0],
-                also=list(zip(data[1:], each[1:], strict=True)),
-                batchnorm=batchnorm,
-                strategy=plan,
-            )
-        finally:
-            ledger.close()
-    return found
-
-
-class Telling:
-    """A sink that says when a chunk of points has seen all rows."""
-
-    def __init__(self, sink: Sink, then: Callable[[int, int], None]) -> None:
-        self.sink, self.then = sink, then
-        self.whole = sink.whole
-
-    def add(self, index: int, outputs: Tensor, target: Any) -> None:
-        self.sink.add(index, outputs, target)
-
-    def end(self, first: int, n: int) -> None:
-        self.sink.end(first, n)
-        self.then(first, n)
 
 
 def _joined(parts: Sequence[Row]) -> Row:

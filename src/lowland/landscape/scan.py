@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from lowland.core import LossSurface, Point
-from lowland.evaluate.planner import Plan
+from lowland.core.options import EvalKeywords, Plan
 from lowland.files import PathLike
 from lowland.geometry import Curve, Shape
 from lowland.landscape.figures import Metrics
-from lowland.landscape.job import Job
+from lowland.landscape.job import Job, ScanOptions
 from lowland.progress import Progress
 from lowland.records import SurfaceResult
 
@@ -29,16 +29,13 @@ def scan(
     loader: Iterable[Any] | None = None,
     metrics: Metrics | None = None,
     together: Sequence[Tensor | Point] | None = None,
-    batchnorm: str = "refresh",
     refine: bool | float | None = None,
     store: PathLike | None = None,
     marks: Sequence[str] | Mapping[str, Any] | None = None,
     curves: Mapping[str, Curve] | None = None,
     paths: Mapping[str, Any] | None = None,
-    count: int | None = None,
-    strategy: str | None = None,
-    chunk: int | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> SurfaceResult:
     r"""\(L(w(x, y))\) on a grid of a plane, or L(w(t)) along a line (Goodfellow et al. 2015).
 
@@ -58,7 +55,6 @@ def scan(
             {name: number}. None: loss, and error or rmse.
         together: fixed weights: adds "nll_together" and "error_together" of the average of their
             probabilities and the point's.
-        batchnorm: "refresh" or "frozen", see `path`.
         refine: True, or what the colours of the first figure may be off by (0.02 of the scale): a
             coarse grid is evaluated, then where interpolation would be wrong. The rest is
             interpolated, see `known` of the record; NaN never is.
@@ -66,7 +62,8 @@ def scan(
             that was stopped ends with the same values bit by bit.
         marks: names for the plane's marks (w0, w1, ...), or weights by name, to be projected.
         curves: curves to draw, by name. paths: iterates to project, such as a `Trajectory`.
-        count, strategy, chunk, progress: see `predict`.
+            More can be drawn over the record afterwards: see `overlay`.
+        progress, options: as for `predict`; `batchnorm="frozen"` as for `path`.
 
     Raises:
         ConfigError: a resolution of 1, a shape of more coordinates, a file of another scan, frozen
@@ -84,23 +81,20 @@ def scan(
     tensor([[0.2500, 0.0000, 0.2500],
             [0.2500, 0.0000, 0.2500]], dtype=torch.float64)
     """
-    job = Job(
-        shape,
-        surface,
+    what = ScanOptions(
         resolution=resolution,
         margin=margin,
         bounds=bounds,
         loader=loader,
         metrics=metrics,
         together=together,
-        batchnorm=batchnorm,
         refine=refine,
         marks=marks,
         curves=curves,
         paths=paths,
-        count=count,
     )
-    return job.result(store=store, strategy=strategy, chunk=chunk, progress=progress)
+    job = Job(shape, surface, what, surface.options.override(**options))
+    return job.result(store, progress)
 
 
 @dataclass(frozen=True)
@@ -122,14 +116,7 @@ class Forecast:
         return f"{some} points, {self.seconds / self.points:.2g} s each, {self.seconds:.0f} s"
 
 
-def forecast(
-    shape: Shape,
-    surface: LossSurface,
-    *,
-    strategy: str | None = None,
-    chunk: int | None = None,
-    **options: Any,
-) -> Forecast:
+def forecast(shape: Shape, surface: LossSurface, **options: Any) -> Forecast:
     """How many points a scan with these options takes, and for how long, by a few of them.
 
     Args:
@@ -147,12 +134,13 @@ def forecast(
     """
     for name in ("store", "progress"):  # nothing is written or drawn for a forecast
         options.pop(name, None)
-    job = Job(shape, surface, **options)
-    plan = job.plan(strategy, chunk)
+    how: Any = {name: options.pop(name) for name in EvalKeywords.__annotations__ if name in options}
+    job = Job(shape, surface, ScanOptions(**options), surface.options.override(**how))
+    plan = job.plan()
     some = list(range(min(plan.chunk, job.points)))
     seconds = float("inf")
     for _ in range(2):  # the first warms up
         start = time.perf_counter()
-        job.evaluate(some, plan, lambda first, rows: None)
+        job.evaluate(some, plan)
         seconds = min(seconds, time.perf_counter() - start)
     return Forecast(job.points, len(job.start()), seconds / len(some) * job.points, plan)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Point, Task
 from lowland.core.layout import inner
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.evaluator import as_posterior, run
+from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.nll import over_points, settled
+from lowland.evaluate.weights import as_posterior
 from lowland.progress import Progress
 from lowland.records import SimilarityResult
 
@@ -23,11 +25,8 @@ def similarity(
     *,
     loader: Iterable[Any] | None = None,
     origin: Tensor | Point | None = None,
-    batchnorm: str = "refresh",
-    count: int | None = None,
-    strategy: str | None = None,
-    chunk: int | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> SimilarityResult:
     r"""\(\cos(w_i, w_j)\), \(|w_i - w_j|\) and the share of rows whose predicted classes differ.
 
@@ -37,7 +36,7 @@ def similarity(
         weights: (n, P), an `Ensemble`, a `Trajectory`, an iterable of (P,), or a dict of names.
         loader: rows to predict; rows without targets are fine. None: the surface's own.
         origin: what cosines are seen from, such as the initialisation; None: zero weights.
-        batchnorm, count, strategy, chunk, progress: see `predict`.
+        progress, options: as for `predict`.
 
     Raises:
         ConfigError: fewer than two vectors, a vector that is the origin. LayoutError: weights of
@@ -52,27 +51,16 @@ def similarity(
     (tensor(0., dtype=torch.float64), tensor(1.4142, dtype=torch.float64),
      tensor(1., dtype=torch.float64))
     """
+    how = surface.options.override(**options)
     names = list(map(str, weights)) if isinstance(weights, Mapping) else None
     vectors = _vectors(surface, weights)
     cosine, distance = _geometry(surface, vectors, origin, names)
     classes = _Classes(surface.task, surface.example)
     rows = 0
     if surface.task.kind != "regression":
-        data = run(
-            surface,
-            vectors,
-            loader,
-            classes,
-            total=len(vectors),
-            batchnorm=batchnorm,
-            strategy=strategy,
-            chunk=chunk,
-            count=count,
-            progress=progress,
-            label="similarity",
-        )
-        rows = data.rows or 0
-    return SimilarityResult(cosine, distance, classes.disagreement(), names, batchnorm, rows)
+        evaluation = Evaluation(surface, [(loader, classes)], how, total=len(vectors))
+        rows = evaluation.run(vectors, progress=progress, label="similarity").rows or 0
+    return SimilarityResult(cosine, distance, classes.disagreement(), names, how.batchnorm, rows)
 
 
 def _vectors(surface: LossSurface, weights: Any) -> list[Point | Tensor]:

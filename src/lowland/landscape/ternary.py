@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -11,13 +11,15 @@ from torch import Tensor
 from lowland import checks
 from lowland.core import LossSurface
 from lowland.core.layout import inner
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, NonFiniteError
-from lowland.evaluate.evaluator import planned, rows_for, run
+from lowland.evaluate.engine import rows_for
 from lowland.evaluate.statistics import require_statistics
 from lowland.geometry import Barycentric, Shape
-from lowland.landscape.figures import Metrics, Recorder, Row, asked_for, likelihoods_of
-from lowland.landscape.job import weights
-from lowland.progress import Progress, reporting
+from lowland.landscape.figures import Asked, Metrics
+from lowland.landscape.ledger import Ledger
+from lowland.landscape.points import PointScan
+from lowland.progress import Progress
 from lowland.records import Table, TernaryResult
 
 
@@ -30,11 +32,8 @@ def ternary(
     metrics: Metrics | None = None,
     names: Sequence[str] | None = None,
     split: str = "",
-    batchnorm: str = "refresh",
-    count: int | None = None,
-    strategy: str | None = None,
-    chunk: int | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> TernaryResult:
     r"""\(L(c_0 w_0 + c_1 w_1 + c_2 w_2)\) over the triangle of three vertices (Benton et al. 2021).
 
@@ -47,7 +46,7 @@ def ternary(
         resolution: points along each side.
         loader: None: the surface's own rows. split: what pictures call them, such as "test".
         metrics: see `scan`. names: of the vertices; None: w0, w1, w2.
-        batchnorm, count, strategy, chunk, progress: see `predict`.
+        progress, options: as for `predict`.
 
     Raises:
         ConfigError: a shape that has not three vertices, a resolution of 1. LayoutError: a shape of
@@ -67,40 +66,23 @@ def ternary(
     _check(simplex, names)
     resolution = checks.whole("resolution", resolution, least=2, most=10_000)
     surface.layout.check(simplex.anchors)
-    require_statistics(simplex, surface, batchnorm)
-    asked, functions = asked_for(surface.task, metrics)
-    if not (asked or functions):
+    how = surface.options.override(**options)
+    require_statistics(simplex, surface, how)
+    asked = Asked(surface, metrics, how)
+    if not (asked.names or asked.functions):
         raise ConfigError("metrics: expected at least one figure, got none.")
     coords = barycentric_grid(resolution)
-    data = rows_for(surface, loader, count=count).held()
-    parts = likelihoods_of(surface.task, asked)
-    plan = planned(
+    data = rows_for(surface, loader, count=how.count).held()
+    scan = PointScan(
+        simplex,
         surface,
-        [(data, data.resident(), any(part.whole for part in parts))],
-        surface.point(simplex.point(coords[:1])),
-        total=len(coords),
-        strategy=strategy,
-        chunk=chunk,
+        coords,
+        [(data, asked.sink())],
+        how,
+        row=lambda parts, point: asked(parts[0], point),
     )
-    found: list[Row] = []
-    with reporting(progress, "ternary") as report:
-
-        def take(first: int, rows: list[Row]) -> None:
-            found.extend(rows)
-            report(len(found), len(coords))
-
-        recorder = Recorder(
-            surface,
-            asked,
-            parts,
-            point=lambda i: simplex.point(coords[i : i + 1]),
-            functions=functions,
-            batchnorm=batchnorm,
-            take=take,
-        )
-        points = weights(simplex, coords, plan)
-        run(surface, points, data, recorder, strategy=plan, batchnorm=batchnorm)
-    figures = Table.from_rows(found).columns
+    scan.run(Ledger(None, {}), scan.plan(), progress=progress, label="ternary")
+    figures = Table.from_rows([scan.found[i] for i in range(len(coords))]).columns
     if not any(bool(torch.isfinite(values).any()) for values in figures.values()):
         raise NonFiniteError(
             f"none of the {len(coords)} points has a finite {next(iter(figures))}; look at the "
@@ -114,7 +96,7 @@ def ternary(
         lengths=inner(around, around).diagonal().clamp_min(0).sqrt().cpu(),
         split=split,
         rows=data.rows or 0,
-        batchnorm=batchnorm if surface.has_batchnorm else "none",
+        batchnorm=how.batchnorm if surface.has_batchnorm else "none",
     )
 
 

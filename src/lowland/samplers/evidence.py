@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from lowland import checks
 from lowland.core import LossSurface
+from lowland.core.options import EvalKeywords
 from lowland.core.seeds import seed_for, stream
 from lowland.errors import ConfigError
 from lowland.geometry import Shape
@@ -44,10 +45,8 @@ def evidence(
     repeats: int = 4,
     seed: int = 0,
     loader: Iterable[Any] | None = None,
-    batchnorm: str = "refresh",
-    strategy: str | None = None,
-    chunk: int | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> Evidence:
     r"""\(\log Z = \log \int p(D | \hat w + z B)^{1/T}\, N(z; 0, s^2 I)\, dz\), of a subspace.
 
@@ -67,6 +66,7 @@ def evidence(
         prior_scale: s, in units of the directions B. temperature: T.
         particles, moves, repeats: of "tempering": points, transitions a step, runs. moves=None: 5
             or more, until coordinates correlate by less than 0.1 with those before them.
+        loader, options: as for `ll.infer`.
 
     Raises:
         ConfigError: a flat prior; a grid in more than three coordinates; fewer than two repeats or
@@ -90,9 +90,7 @@ def evidence(
         prior_scale=prior_scale,
         temperature=temperature,
         loader=loader,
-        batchnorm=batchnorm,
-        strategy=strategy,
-        chunk=chunk,
+        **options,
     )
     if method == "grid" or (method is None and sub.k <= _GRID):
         chain = Grid().run(density, Job(seed=seed, progress=progress))

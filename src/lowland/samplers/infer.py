@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from lowland.artifacts import Checkpoint
 from lowland.core import LossSurface
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.geometry import Shape
@@ -36,11 +37,9 @@ def infer(
     start: Tensor | None = None,
     seed: int = 0,
     loader: Iterable[Any] | None = None,
-    batchnorm: str = "refresh",
-    strategy: str | None = None,
-    chunk: int | None = None,
     checkpoint: Checkpoint | PathLike | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> Chain:
     r"""Samples \(p(z | D) \propto p(D | \hat w + z B)^{1/T}\, N(z; 0, s^2 I)\), B the directions.
 
@@ -60,12 +59,13 @@ def infer(
             "flow", whose draws are independent.
         warmup: transitions of each chain that are thrown away; None: 200, for NUTS 300, SGLD 1,000.
         thin: keeps one transition in so many. start: (chains, k) or (k,); None: from the prior.
-        loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
-        strategy, chunk: how many points go together, see `ll.predict`; None: what is fastest.
+        loader: other rows than the surface's.
         checkpoint: a file: a stopped run goes on from it bit by bit, and one with more `samples`
             from where it ended. The temperatures that were tried are in a file beside it, whose
             name ends in `.tuning`.
         progress: True for a bar, or a callable of (done, total).
+        options: `batchnorm`, `strategy`, `chunk` and others: how weights are evaluated, see
+            `ll.EvalOptions`.
 
     Raises:
         ConfigError: T or s that are not positive, an unknown sampler, a checkpoint of other
@@ -85,7 +85,8 @@ def infer(
     method = sampler_of(sampler)
     method.require_packages()
     # a pass over the rows, for what is kept on disk alone
-    known = {} if checkpoint is None else settings(sub, surface, loader=loader, batchnorm=batchnorm)
+    how = surface.options.override(**options)
+    known = {} if checkpoint is None else settings(sub, surface, loader=loader, options=how)
     about: dict[str, Any] = {}
     chosen: dict[str, Any] = {"temperature": temperature, "prior_scale": prior_scale}
     for name, value in chosen.items():
@@ -107,9 +108,7 @@ def infer(
             warmup=warmup,
             seed=seed,
             loader=loader,
-            batchnorm=batchnorm,
-            strategy=strategy,
-            chunk=chunk,
+            options=how,
             checkpoint=Checkpoint.of(checkpoint).part("tuning"),
             progress=progress,
         )
@@ -125,16 +124,7 @@ def infer(
             "evaluations": tuned.evaluations,
             "seconds": tuned.seconds,
         }
-    density = log_density(
-        sub,
-        surface,
-        **chosen,
-        loader=loader,
-        batchnorm=batchnorm,
-        strategy=strategy,
-        chunk=chunk,
-        seed=seed,
-    )
+    density = log_density(sub, surface, **chosen, loader=loader, seed=seed, options=how)
     job = Job(
         chains=chains,
         samples=method.samples if samples is None else samples,

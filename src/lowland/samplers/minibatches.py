@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from lowland.core import LossSurface
+from lowland.core import EvalOptions, LossSurface
 from lowland.core.data import Rows, move
 from lowland.core.seeds import seed_for
 from lowland.errors import DataError
+from lowland.evaluate.engine import rows_for
 from lowland.evaluate.likelihood import LogLikelihood
 from lowland.geometry import Shape
 
@@ -30,19 +31,12 @@ class Minibatches:
         surface: LossSurface,
         loader: Iterable[Any] | None,
         *,
-        batchnorm: str,
+        options: EvalOptions,
         seed: int,
-        strategy: str | None = None,
-        chunk: int | None = None,
     ) -> None:
         self.sub, self.surface, self.seed = sub, surface, seed
-        self.rows = surface.rows_of(loader)
-        self._how: dict[str, Any] = {
-            "batchnorm": batchnorm,
-            "strategy": strategy,
-            "chunk": chunk,
-            "trace": False,  # of gradients there is nothing to trace
-        }
+        self.rows = rows_for(surface, loader, count=options.count)
+        self.options = options
         self._held: list[LogLikelihood] | None = None
         self._stream: Stream | None = None
         self._plans: dict[str, Any] = {}  # of all batches, as of the first
@@ -79,7 +73,8 @@ class Minibatches:
             one.load_state_dict({"plans": self._plans, "seen": {}})
 
     def _likelihood(self, batch: Any) -> LogLikelihood:
-        found = LogLikelihood(self.surface, loader=[batch], **self._how)
+        # of gradients there is nothing to trace
+        found = LogLikelihood(self.surface, loader=[batch], trace=False, options=self.options)
         found.load_state_dict({"plans": self._plans, "seen": {}})
         return found
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from lowland import checks
 from lowland.core import LossSurface
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError
-from lowland.evaluate.evaluator import rows_for
 from lowland.files import PathLike
 from lowland.geometry import Affine, Subspace
 from lowland.landscape.scan import scan
@@ -31,21 +31,20 @@ def posterior_plane(
     bounds: Sequence[Sequence[float]] | None = None,
     resolution: int = 41,
     loader: Iterable[Any] | None = None,
-    count: int | None = None,
-    batchnorm: str = "refresh",
     paths: Any = None,
     store: PathLike | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> SurfaceResult:
     r"""\(\tfrac1T \log p(D | z) + \log N(z; 0, s^2 I)\) over \(z_i, z_j\), at the draws' mean else.
 
     T and s are the chain's. `plots.posterior(record, chain=chain)` draws it with the samples.
 
     Args:
-        sub, surface, loader, batchnorm: as the chain was sampled with. coordinates: i and j.
+        sub, surface, loader: as the chain was sampled with. coordinates: i and j.
         bounds: ((low, high), (low, high)); None: four standard deviations about the draws' mean.
-        resolution, count, paths, store, progress: as for `ll.scan`. With `count=` fewer rows are
-            looked at, and their log-likelihood is scaled to all of them.
+        resolution, paths, store, progress, options: as for `ll.scan`. With `count=` fewer rows
+            are looked at, and their log-likelihood is scaled to all of them.
 
     Raises:
         ConfigError: coordinates that the subspace does not have.
@@ -60,18 +59,18 @@ def posterior_plane(
         half = _WIDE * chain.covariance.diagonal().sqrt()
         half[half == 0] = chain.prior_scale or 1.0  # of a single draw
         bounds = [(float(chain.mean[c] - half[c]), float(chain.mean[c] + half[c])) for c in (i, j)]
-    shown = rows_for(surface, loader, count=count)
+    how = surface.options.override(**options)
     found = scan(
         plane,
         surface,
         resolution=resolution,
         bounds=bounds,
-        loader=shown,
+        loader=loader,
         metrics=("loss",),
-        batchnorm=batchnorm,
         paths=paths,
         store=store,
         progress=progress,
+        options=how,
     )
     every = surface.rows_of(loader).held()
     assert every.items is not None  # held

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Unpack
 
 from torch import Tensor
 
-from lowland.core import LossSurface
+from lowland.core import EvalOptions, LossSurface
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError
 from lowland.evaluate.conditions import conditions
+from lowland.evaluate.engine import rows_for
 from lowland.evaluate.likelihood import LogLikelihood
 from lowland.evaluate.statistics import require_statistics
 from lowland.geometry import Affine, Shape
@@ -24,10 +27,8 @@ def log_density(
     prior_scale: float | None = 1.0,
     temperature: float = 1.0,
     loader: Iterable[Any] | None = None,
-    batchnorm: str = "refresh",
-    strategy: str | None = None,
-    chunk: int | None = None,
     seed: int = 0,
+    **options: Unpack[EvalKeywords],
 ) -> Density:
     r"""\(\log p(z | D) = \tfrac1T \sum_i \log p(y_i | x_i, \hat w + z B) + \log N(z; 0, s^2 I)\).
 
@@ -38,9 +39,9 @@ def log_density(
         sub: a `Subspace` or a `Plane`. surface: model, task and data.
         prior_scale: s, a standard deviation in units of the directions' lengths; None: flat.
         temperature: T, by which the log-likelihood is divided.
-        loader: other rows than the surface's. batchnorm: "refresh" or "frozen".
-        strategy, chunk: how many points go together, see `ll.predict`; None: what is fastest.
-        seed: of the order of minibatches.
+        loader: other rows than the surface's. seed: of the order of minibatches.
+        options: `batchnorm`, `strategy` and others: how weights are evaluated, see
+            `ll.EvalOptions`.
 
     Raises:
         ConfigError: a shape that is not flat, a scale or a temperature that is not positive.
@@ -62,10 +63,9 @@ def log_density(
             "a Gaussian prior; take Subspace.from_curve(curve), or a Subspace."
         )
     surface.layout.check(sub.center, flat=True)
-    require_statistics(sub, surface, batchnorm)
-    likelihood = LogLikelihood(
-        surface, loader=loader, batchnorm=batchnorm, strategy=strategy, chunk=chunk
-    )
+    how = surface.options.override(**options)
+    require_statistics(sub, surface, how)
+    likelihood = LogLikelihood(surface, loader=loader, options=how)
 
     def value_and_grad(z: Tensor) -> tuple[Tensor, Tensor]:
         return likelihood.value_and_grad(sub, z)
@@ -73,15 +73,7 @@ def log_density(
     def value(z: Tensor) -> Tensor:
         return likelihood.along(sub, z)
 
-    minibatches = Minibatches(
-        sub,
-        surface,
-        loader,
-        batchnorm=batchnorm,
-        seed=seed,
-        strategy=strategy,
-        chunk=chunk,
-    )
+    minibatches = Minibatches(sub, surface, loader, options=how, seed=seed)
     return Density(
         value,
         sub.k,
@@ -111,9 +103,10 @@ class _Memory:
 
 
 def settings(
-    sub: Shape, surface: LossSurface, *, loader: Iterable[Any] | None, batchnorm: str
+    sub: Shape, surface: LossSurface, *, loader: Iterable[Any] | None, options: EvalOptions
 ) -> dict[str, Any]:
-    """What must be the same for chains to go on: subspace, model and data."""
-    rows = surface.rows_of(loader).held()
-    known = conditions(sub, surface, batchnorm=batchnorm, strategy=None, chunk=None)
+    """What must be the same for chains to go on: subspace, model and data. The plan may differ:
+    what was timed is kept with the chains."""
+    rows = rows_for(surface, loader, count=options.count).held()
+    known = conditions(sub, surface, replace(options, strategy=None, chunk=None, threads=None))
     return {"rows": f"{rows.rows} {rows.checksum}"} | known

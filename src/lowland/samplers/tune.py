@@ -7,15 +7,17 @@ import statistics
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import product
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from lowland import checks
 from lowland.artifacts import Checkpoint
-from lowland.core import LossSurface, Regression
+from lowland.core import EvalOptions, LossSurface, Regression
+from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate import predict
 from lowland.files import PathLike
@@ -61,11 +63,9 @@ def tune_temperature(
     draws: int | None = None,
     seed: int = 0,
     loader: Iterable[Any] | None = None,
-    batchnorm: str = "refresh",
-    strategy: str | None = None,
-    chunk: int | None = None,
     checkpoint: Checkpoint | PathLike | None = None,
     progress: Progress = False,
+    **options: Unpack[EvalKeywords],
 ) -> TemperingResult:
     r"""NLL of the model average on validation rows, for each temperature and prior scale.
 
@@ -88,6 +88,7 @@ def tune_temperature(
             of the mean over chains, by chain. Of a grid's points 100.
         checkpoint: a file: a stopped run goes on from it after the pairs that were tried, and one
             that ended gives what it found.
+        options: as for `ll.infer`; `strategy`, `chunk` and `threads` hold for predictions, too.
 
     Raises:
         ConfigError: nothing to try, or a checkpoint of other settings. DataError: validation rows
@@ -99,6 +100,7 @@ def tune_temperature(
     chains = checks.whole("chains", chains, least=1)
     samples = checks.whole("samples", samples, least=1)
     draws = None if draws is None else checks.whole("draws", draws, least=1)
+    how = surface.options.override(**options)
     held = surface.rows_of(validation).held()
     checkpoint = Checkpoint.of(checkpoint)
     same: dict[str, Any] = {}
@@ -113,11 +115,9 @@ def tune_temperature(
             "draws": draws,
             "seed": seed,
         }
-        same |= method.settings() | settings(sub, surface, loader=loader, batchnorm=batchnorm)
+        same |= method.settings() | settings(sub, surface, loader=loader, options=how)
     # read and planned once, for all of them
-    likelihood = log_density(
-        sub, surface, loader=loader, batchnorm=batchnorm, strategy=strategy, chunk=chunk, seed=seed
-    )
+    likelihood = log_density(sub, surface, loader=loader, seed=seed, options=how)
     state = checkpoint.load(kind=KIND, same=same, form=Saved)
     if state is None:
         state = {"rows": [], "start": None, "evaluations": 0, "count": 0, "seconds": 0.0}
@@ -154,10 +154,10 @@ def tune_temperature(
                 state["start"] = chain.coords[:, -1]
             state["evaluations"] += chain.evaluations
             state["count"] = count
-            found = _figures(surface, chain.within(sub).posterior(), held, count, seed, batchnorm)
+            found = _figures(surface, chain.within(sub).posterior(), held, count, seed, how)
             if draws is None and chain.log_weights is None:
                 each = (
-                    _figures(surface, Pushforward(sub, z), held, samples, seed, batchnorm)
+                    _figures(surface, Pushforward(sub, z), held, samples, seed, how)
                     for z in chain.coords
                 )
                 found["nll_se"] = _error([one["nll"] for one in each])
@@ -190,11 +190,17 @@ def tune_temperature(
 
 
 def _figures(
-    surface: LossSurface, post: Any, rows: Any, draws: int, seed: int, batchnorm: str
+    surface: LossSurface, post: Any, rows: Any, draws: int, seed: int, options: EvalOptions
 ) -> dict[str, float]:
     try:
         pred = predict(
-            surface, post, rows, samples=draws, seed=seed, keep="none", batchnorm=batchnorm
+            surface,
+            post,
+            rows,
+            samples=draws,
+            seed=seed,
+            keep="none",
+            options=replace(options, count=None),  # that is of the training examples
         )
     except NonFiniteError:  # too wide for the network to survive
         return {"nll": math.inf}

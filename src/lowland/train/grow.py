@@ -24,7 +24,7 @@ from lowland.geometry.volume import height
 from lowland.keywords import hinted
 from lowland.posteriors import Uniform
 from lowland.progress import Progress, reporting
-from lowland.records import GrowthResult
+from lowland.records import GrowthResult, TrainingLog
 from lowland.train.fit import fit
 from lowland.train.options import described, plain_sgd
 from lowland.train.state import digest
@@ -299,6 +299,7 @@ class _Growth:
             progress=report,
         )
         row = self._judged(fitted, number=number + 1 - self.begun)
+        assert isinstance(fitted.log, TrainingLog)
         row |= {"log_volume_weight": weight, "seconds": fitted.log.seconds}
         before = height(grown.seen())
         name = f"{'vertex' if self.counted == 'vertices' else 'connector'} {row['number']:.0f}"

@@ -1,0 +1,140 @@
+"""The weight vectors that a call is about: as posteriors, as points, one by one or in blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from torch import Tensor, nn
+
+from lowland import checks
+from lowland.core import LossSurface, Point
+from lowland.errors import DataError, NonFiniteError
+from lowland.evaluate.statistics import warn_of_frozen
+from lowland.posteriors import Ensemble, PointMass, Posterior
+from lowland.posteriors.base import SAMPLES
+
+
+def as_posterior(weights: Any) -> Posterior | None:
+    """Posteriors, moments, one vector or a stack as a posterior; None for other iterables."""
+    if isinstance(weights, Posterior):
+        return weights
+    if isinstance(weights, Point):
+        return PointMass(weights)
+    if isinstance(weights, Tensor):
+        return PointMass(weights) if weights.ndim == 1 else Ensemble(weights)
+    if hasattr(weights, "posterior"):
+        made = weights.posterior()
+        return made if isinstance(made, Posterior) else None
+    return None
+
+
+def iter_weights(
+    surface: LossSurface, weights: Any, samples: int | None, seed: int
+) -> tuple[Iterable[Point | Tensor], int | None]:
+    """The weight vectors that are meant, and how many, if that is known.
+
+    A finite support is gone through once; other posteriors are drawn from `samples` times.
+    """
+    if samples is not None:
+        samples = checks.whole("samples", samples, least=1)
+    if isinstance(weights, nn.Module):
+        weights = surface.point(weights)
+    posterior = as_posterior(weights)
+    if posterior is not None:
+        warn_of_frozen(surface, posterior)
+        n = SAMPLES if samples is None else samples
+        if posterior.support is not None:
+            n = posterior.support if samples is None else min(samples, posterior.support)
+        return Repeatable(lambda: posterior.points(n, seed=seed)), n
+    if not hasattr(weights, "__iter__"):
+        raise DataError(
+            f"weights: expected (P,), (n, P), a posterior or an iterable of (P,), got "
+            f"{type(weights).__name__}."
+        )
+    total = len(weights) if hasattr(weights, "__len__") else None
+    if samples is None:
+        return weights, total
+    total = None if total is None else min(samples, total)
+    if isinstance(weights, Iterator):
+        return islice(weights, samples), total
+    return Repeatable(lambda: islice(weights, samples)), total
+
+
+class Repeatable(Iterable[Any]):
+    """An iterable that a function begins anew each time.
+
+    >>> squares = Repeatable(lambda: (i * i for i in range(3)))
+    >>> list(squares), list(squares)
+    ([0, 1, 4], [0, 1, 4])
+    """
+
+    def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._start()
+
+
+class Block(Sequence[Point]):
+    """A chunk of points that are the rows of one tensor: no work a point until one is asked for.
+
+    Args:
+        weights: (n, P). buffers: (n, ...) by name, where the points have their own.
+
+    >>> import torch
+    >>> block = Block(torch.zeros(4, 3))
+    >>> len(block), block[0].weights
+    (4, tensor([0., 0., 0.]))
+    """
+
+    def __init__(self, weights: Tensor, buffers: Mapping[str, Tensor] | None = None) -> None:
+        self.weights = weights
+        self.buffers = buffers
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, index: Any) -> Any:
+        if self.buffers is None:
+            return Point(self.weights[index])
+        return Point(self.weights[index], {name: b[index] for name, b in self.buffers.items()})
+
+
+def checked(
+    points: Iterable[Point | Tensor | Block], surface: LossSurface
+) -> Iterator[Point | Block]:
+    """Points on the device of the surface; one that is not finite is named by its number."""
+    draw = 0
+    for point in points:
+        if isinstance(point, Block):
+            yield _checked_block(point, surface, draw)
+            draw += len(point)
+            continue
+        try:
+            yield surface.point(point)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"draw {draw}: {error}") from None
+        draw += 1
+
+
+def _checked_block(block: Block, surface: LossSurface, draw: int) -> Block:
+    surface.layout.check(block.weights)
+    weights = block.weights.to(surface.device)
+    if not math.isfinite(weights.sum().item()):  # one read of all; then which of them
+        for _ in checked(weights, surface):
+            pass
+    return Block(weights, None if block.buffers is None else surface.own_buffers(block.buffers))
+
+
+def chunks(points: Iterator[Point | Block], size: int) -> Iterator[Sequence[Point]]:
+    for point in points:
+        if isinstance(point, Block):
+            yield point
+            continue
+        group: list[Any] = [point, *islice(points, size - 1)]
+        del point
+        yield group
+        del group  # before the next are made

@@ -1,0 +1,174 @@
+"""What is drawn over the picture of a scan: points, curves, iterates, projected onto its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.core.layout import inner
+from lowland.core.point import Point
+from lowland.errors import ConfigError
+from lowland.geometry import Affine, Curve, Shape
+from lowland.records import SurfaceResult
+
+CURVE_POINTS = 201
+
+
+def overlay(
+    result: SurfaceResult,
+    shape: Shape,
+    *,
+    marks: Mapping[str, Any] | None = None,
+    curves: Mapping[str, Curve] | None = None,
+    paths: Mapping[str, Any] | None = None,
+) -> SurfaceResult:
+    r"""A scan's record with more drawn over it; nothing is evaluated.
+
+    Weights w are drawn at the coordinates of the nearest point of the shape, of a plane
+    \(z = (B B^T)^{-1} B (w - w_0)\), and are added to what the record has, by name.
+
+    Args:
+        result: what `scan` gave. shape: what was scanned.
+        marks: weights (P,) by name. curves: curves by name, for planes and subspaces.
+        paths: iterates by name, such as a `Trajectory`, or an iterable of (P,).
+
+    Raises:
+        ConfigError: curves on a shape that is not flat, no iterates. LayoutError: weights of
+            another model.
+
+    >>> from lowland.geometry import Plane
+    >>> plane, x = Plane(torch.zeros(3), *torch.eye(3)[:2]), torch.linspace(-1, 1, 3)
+    >>> result = SurfaceResult(x, x, {"loss": torch.zeros(3, 3)})
+    >>> overlay(result, plane, marks={"SWA": torch.tensor([0.5, -1.0, 7.0])}).marks
+    {'SWA': tensor([ 0.5000, -1.0000], dtype=torch.float64)}
+    """
+    return Overlays.on(shape, marks or {}, curves, paths).over(result)
+
+
+@dataclass(frozen=True)
+class Overlays:
+    """Points, curves and iterates in coordinates of a shape (k,).
+
+    Attributes:
+        marks: {name: (k,)}. curves: {name: (q, k)}. off: how far each curve leaves the shape.
+        paths: {name: {"coords": (K, k), "residual": (K,)}}. explained: (k,), see `explained_by`.
+    """
+
+    marks: dict[str, Tensor]
+    curves: dict[str, Tensor]
+    off: dict[str, float]
+    paths: dict[str, dict[str, Tensor]]
+    explained: Tensor | None
+
+    @classmethod
+    def on(
+        cls,
+        shape: Shape,
+        marks: Sequence[str] | Mapping[str, Any] | None,
+        curves: Mapping[str, Curve] | None,
+        paths: Mapping[str, Any] | None,
+    ) -> Overlays:
+        """Projected onto a shape; marks of None, or names alone, are those of the shape itself."""
+        if curves and not isinstance(shape, Affine):
+            raise ConfigError("curves: they are drawn on planes and subspaces, not along a curve.")
+        iterates = {name: path_on(shape, path) for name, path in (paths or {}).items()}
+        lines = {name: curve_on(shape, curve) for name, curve in (curves or {}).items()}
+        shares = (explained_by(shape, path) for path in iterates.values())
+        return cls(
+            marks_of(shape, marks),
+            {name: z for name, (z, _) in lines.items()},
+            {name: far for name, (_, far) in lines.items()},
+            iterates,
+            next((share for share in shares if share is not None), None),
+        )
+
+    def over(self, result: SurfaceResult) -> SurfaceResult:
+        """The record of a scan with these, too."""
+        about = dict(result.about)
+        if self.off:
+            about["off"] = about.get("off", {}) | self.off
+        return replace(
+            result,
+            marks=result.marks | self.marks,
+            curves=result.curves | self.curves,
+            paths=result.paths | self.paths,
+            explained=result.explained if self.explained is None else self.explained,
+            about=about,
+        )
+
+
+def marks_of(shape: Shape, names: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Tensor]:
+    """Points to draw, {name: (k,)}: the shape's own, or weights that are projected onto it."""
+    if isinstance(names, Mapping):
+        return {name: shape.coords_of(w)[0].cpu() for name, w in names.items()}
+    if isinstance(shape, Curve):
+        found = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    else:
+        found = getattr(shape, "marks", torch.zeros(0, shape.k))
+    if names is None:
+        names = [f"w{i}" for i in range(len(found))]
+    if len(names) != len(found):
+        raise ConfigError(
+            f"marks: expected {len(found)} names, one a mark of the shape, or weights by name; got "
+            f"{', '.join(names)}."
+        )
+    return dict(zip(names, found.cpu(), strict=True))
+
+
+def curve_on(shape: Shape, curve: Curve, *, points: int = CURVE_POINTS) -> tuple[Tensor, float]:
+    r"""A curve projected onto a flat shape, (points or more, k), and how far it leaves it at most.
+
+    Projection is affine and a curve's coefficients sum to one, so those of its anchors are enough:
+    \(z(t) = c(t) \cdot z(A)\), whatever the number of points. Knots are points of their own, so
+    that no corner is cut.
+    """
+    coords, rest = [], []
+    for anchor in curve.anchors:
+        z, _ = shape.coords_of(anchor)
+        coords.append(z.cpu())
+        rest.append(anchor - shape(z[None])[0])
+    t = torch.linspace(0, 1, points, dtype=torch.float64)
+    t = torch.cat([t, torch.tensor(curve.breaks, dtype=torch.float64)]).unique()[:, None]
+    c = curve.coefficients(t.to(curve.device)).cpu()  # (points, A)
+    apart = torch.stack(rest)
+    gram = inner(apart, apart).cpu()
+    far = torch.einsum("na,ab,nb->n", c, gram, c).clamp_min(0).sqrt()
+    return c @ torch.stack(coords), float(far.max())
+
+
+def path_on(shape: Shape, iterates: Any) -> dict[str, Tensor]:
+    """Iterates projected onto a shape, one at a time: "coords" (K, k) and "residual" (K,)."""
+    found = [shape.coords_of(w.weights if isinstance(w, Point) else w) for w in _in_turn(iterates)]
+    if not found:
+        raise ConfigError("paths: expected iterates to project, got none.")
+    coords, far = zip(*found, strict=True)
+    return {"coords": torch.stack(coords).cpu(), "residual": torch.stack(far).cpu()}
+
+
+def _in_turn(iterates: Any) -> Iterable[Any]:
+    if hasattr(iterates, "__getitem__") and hasattr(iterates, "__len__"):
+        return (iterates[i] for i in range(len(iterates)))
+    return iter(iterates)
+
+
+def explained_by(shape: Shape, path: dict[str, Tensor]) -> Tensor | None:
+    """The share of a path's variance along each axis, (k,); None unless the centre is its mean.
+
+    The squared distance from the centre is that in the shape, for directions at right angles a sum
+    over them, and the square of the residual.
+    """
+    if not isinstance(shape, Affine) or len(path["coords"]) < 2:
+        return None
+    z, gram = path["coords"], inner(shape.basis, shape.basis).cpu()
+    spread = z.std(0)
+    norms = gram.diagonal().sqrt()
+    if bool((z.mean(0).abs() > 1e-2 * spread).any()) or bool(
+        ((gram / norms / norms[:, None]).fill_diagonal_(0).abs() > 1e-3).any()
+    ):
+        return None
+    along = z.square().sum(0) * gram.diagonal()
+    return along / (along.sum() + path["residual"].square().sum())
