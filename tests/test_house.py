@@ -58,6 +58,8 @@ BELOW: dict[str, set[str]] = {
     "plots": BASE - {"progress"},
     "report": BASE | {"plots"},
 }
+BELOW["runs"] = set(BELOW)  # all but the commands
+
 #: they see all; "" is lowland/__init__.py, and __main__ is the command line
 EVERYTHING = {"cli", "integrations", "__main__", ""}
 UNSEEN = {"cli", "integrations"}  # nobody imports them

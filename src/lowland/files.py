@@ -143,7 +143,22 @@ def write_tensors(path: PathLike, tensors: dict[str, Tensor], metadata: dict[str
     both is added to the metadata."""
     stored = _storable(tensors)
     with replacing(path) as temporary:
-        save_file(stored, temporary, metadata=metadata | {CHECKSUM: _checksum(stored, metadata)})
+        save_sorted(stored, temporary, metadata | {CHECKSUM: _checksum(stored, metadata)})
+
+
+def save_sorted(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Writes a safetensors file whose bytes are a function of its content: the order of metadata,
+    which the library draws anew each time, is by name."""
+    save_file(tensors, path, metadata=metadata)
+    with open(path, "rb+") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:  # another way to write the same: as it was
+            return
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -36,12 +36,15 @@ def built(graph, *targets):
     return names
 
 
+APART = {"timing.json", "events.jsonl"}
+
+
 def files_of(folder):
     """All files that two equal runs must share, byte by byte."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "timing.json" and ".leases" not in path.parts
+        if path.is_file() and path.name not in APART and ".leases" not in path.parts
     }
 
 

@@ -70,5 +70,5 @@ class Count(Number):
                 write_text(lines, "\n".join(done) + "\n")  # whole, whenever it is killed
                 checkpoint.save({"i": i + 1}, kind="count", same={"upto": upto})
             progress(i + 1, upto)
-        lines.write_text("\n".join(done) + "\n")
+        write_text(lines, "\n".join(done) + "\n")
         return upto

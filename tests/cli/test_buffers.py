@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 import lowland as ll
-from lowland.cli.config import read_config
 from lowland.cli.connection import Connection
-from lowland.cli.setup import Setup
 from lowland.cli.simplexes import Simplexes
 from lowland.cli.subspaces import Subspaces
 from lowland.records import GrowthResult, PathResult, Table
+from lowland.runs.config import read_config
+from lowland.runs.setup import Setup
 from tests.cli.inside import lowland
 
 OWN = """

@@ -10,12 +10,14 @@ import torch
 import yaml
 
 import lowland as ll
-from lowland.cli.methods import Methods
-from lowland.cli.modes import Modes
+from lowland.artifacts.graph import manifests
 from lowland.cli.opened import open_runs
-from lowland.cli.setup import Setup
 from lowland.evaluate.corruption import STRENGTHS, Normalise
 from lowland.records import Predictive, ShiftCurves, Table
+from lowland.runs.methods import method_named
+from lowland.runs.results import Results
+from lowland.runs.run import Run
+from lowland.runs.setup import Setup
 from tests.cli.inside import lowland
 
 CONFIG = {
@@ -109,10 +111,10 @@ def compared(folder):
 
 
 def opened(path):
-    """A run's surface, its methods, and its test rows."""
+    """A run's surface, its results, and its test examples."""
     (run,) = open_runs([path])
     setup = Setup(run.config)
-    return setup, Methods(Modes(setup, run.folder)), setup.data["test"]
+    return setup, Results(Run(run.config, setup), path), setup.data["test"]
 
 
 def row(table, method):
@@ -158,8 +160,8 @@ def test_corrupted_figures_against_predicting_one_corruption_at_a_time(folder, c
     comparison = Table.load(compared[0] / "records" / "comparison.json")
     each = {}
     for name in ("r0", "r1"):
-        setup, methods, (x, y) = opened(folder / name)
-        post, _ = methods.judged("swag")
+        setup, results, (x, y) = opened(folder / name)
+        post, _ = results.posterior(method_named("swag"))
         seed = setup.config.seed
         for kind, strength in [("gaussian_noise", 5), ("pixelate", 2)]:
             rows = [(ll.corrupt(x[:60], kind, strength), y[:60])]
@@ -189,10 +191,10 @@ def test_strange_rows_against_predicting_them(folder, compared):
     found = {(r["method"], r["set"], r["score"]): r for r in table.rows()}
     expected = []
     for name in ("r0", "r1"):
-        setup, methods, (x, _) = opened(folder / name)
-        post, _ = methods.judged("swag")
+        setup, results, (x, _) = opened(folder / name)
+        post, _ = results.posterior(method_named("swag"))
         options = {"samples": 3, "seed": setup.config.seed}
-        inside = methods.predictive("swag")
+        inside = results.prediction(method_named("swag"))
         noise = ll.noise_like(x[:60])
         outside = ll.predict(setup.surface, post, [(noise,)], **options)
         expected.append(ll.ood(inside, outside).auroc.tolist())
@@ -210,9 +212,9 @@ def test_rows_that_join_runs(folder, compared):
     table = Table.load(compared[0] / "records" / "comparison.json")
     points, swags = [], []
     for name in ("r0", "r1"):
-        setup, methods, _ = opened(folder / name)
-        points.append(methods.judged("sgd")[0].point(0))
-        swags.append(methods.predictive("swag"))
+        setup, results, _ = opened(folder / name)
+        points.append(results.posterior(method_named("sgd"))[0].point(0))
+        swags.append(results.prediction(method_named("swag")))
     pred = ll.predict(setup.surface, ll.Ensemble(points), setup.test)
     found = row(table, "Deep ensemble of 2 runs")
     for metric in METRICS:
@@ -307,10 +309,10 @@ def test_dropout_and_normalised_images(folder, dropped):
     )  # fmt: skip
     assert code == 0, err
     out = dropped / "compare" / "records"
-    setup, methods, (z, y) = opened(dropped)
+    setup, results, (z, y) = opened(dropped)
     table = Table.load(out / "comparison.json")
     assert table.method == ["SGD", "SGD, tempered", "MC dropout"]
-    point = methods.judged("sgd")[0].point(0)
+    point = results.posterior(method_named("sgd"))[0].point(0)
     pred = ll.mc_dropout(setup.surface, point, setup.test, samples=3, seed=0)
     assert row(table, "MC dropout")["nll"] == pytest.approx(pred.metrics()["nll"])
     # corrupted as pixels, shown to the network as it was trained
@@ -328,7 +330,7 @@ def test_dropout_and_normalised_images(folder, dropped):
     # a data set with a split of its own is normalised as the run's
     raw = by.done(torch.full((40, 1, 8, 8), 0.25))
     outside = ll.predict(setup.surface, point, [(raw,)])
-    auroc = ll.ood(methods.predictive("sgd"), outside).auroc[0]
+    auroc = ll.ood(results.prediction(method_named("sgd")), outside).auroc[0]
     assert row(table, "SGD")["auroc_raw"] == pytest.approx(float(auroc), abs=1e-5)
 
 
@@ -354,8 +356,8 @@ def test_regression(folder):
     assert "No corrupted rows: corruptions are for classification" in stdout
     sgd, preds = [], []
     for path in runs:
-        _, methods, _ = opened(path)
-        preds.append(methods.predictive("sgd"))
+        _, results, _ = opened(path)
+        preds.append(results.prediction(method_named("sgd")))
         sgd.append(ll.scores(preds[-1]))
     found = row(table, "SGD")
     for name in ("crps", "coverage_50", "coverage_90", "coverage_95", "width_90"):
@@ -474,14 +476,12 @@ def test_data_that_cannot_be_corrupted(folder):
 def test_a_run_without_its_weights_or_records(folder, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(folder / "r0", copy)
-    weights = copy / "weights" / "sgd-0.safetensors"
-    kept = weights.read_bytes()
-    weights.unlink()
+    (network,) = [m.folder for m in manifests(copy) if m.body["name"] == "train/sgd-0"]
+    shutil.move(network, tmp_path / "elsewhere")
     code, _, err = lowland("compare", copy, "--out", tmp_path / "out")
     assert code == 2
-    assert "sgd-0.safetensors" in err
-    assert "needed for SGD; run the `lowland run` command that made" in err
-    weights.write_bytes(kept)
+    assert "train/sgd-0 is missing; run the `lowland run` command that made" in err
+    shutil.move(tmp_path / "elsewhere", network)
     (copy / "records" / "swag.json").unlink()
     code, _, err = lowland("compare", copy, "--out", tmp_path / "out")
     assert code == 2

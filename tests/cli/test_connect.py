@@ -8,8 +8,8 @@ import yaml
 
 import lowland as ll
 from lowland.cli.connection import Connection
-from lowland.cli.folder import RunFolder
 from lowland.records import PathResult, SurfaceResult, Table, TrainingLog
+from lowland.runs.folder import RunFolder
 from tests.cli.inside import lowland
 
 CONFIG = {

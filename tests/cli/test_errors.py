@@ -7,13 +7,16 @@ import sys
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 import lowland as ll
+from lowland.artifacts.graph import leases_of, manifests
 from lowland.cli import main
-from lowland.cli.config import read_config
-from lowland.cli.folder import locked
-from lowland.files import same_tree
+from lowland.cli.opened import open_runs
+from lowland.runs.config import read_config
+from lowland.runs.methods import method_named
+from lowland.runs.results import Results
+from lowland.runs.run import Run
+from lowland.runs.setup import Setup
 from tests.cli.test_run import CONFIG
 
 
@@ -199,7 +202,7 @@ def test_an_error_of_the_users_own_code_in_mid_run_is_told_with_its_place(run, t
 def test_an_error_of_ours_is_none_of_the_users(run, monkeypatch):
     from lowland.zoo.splits import shares
 
-    monkeypatch.setattr("lowland.cli.run.draw_all", lambda _: shares("a", "b"))  # called wrongly
+    monkeypatch.setattr("lowland.cli.run.show", lambda *_: shares("a", "b"))  # called wrongly
     with pytest.raises(TypeError):
         run("out=r", "methods=[sgd]", "train.epochs=1")
 
@@ -238,14 +241,14 @@ def test_a_folder_with_something_else_is_left_alone(run, tmp_path):
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_a_run_of_other_settings_is_not_gone_on_with(run, tmp_path):
-    assert run("out=r", "methods=[sgd]", "train.epochs=1")[0] == 0
-    before = {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()}
-    code, err = run("out=r", "methods=[sgd]", "train.epochs=2")
+def test_a_folder_of_an_earlier_format_is_refused_and_left_as_it_is(run, tmp_path):
+    (tmp_path / "r").mkdir()
+    file = tmp_path / "r" / "config.yaml"
+    file.write_text("format: lowland-run-1\nsettings: {}\nran_with: {threads: 1}\n")
+    code, err = run("out=r", "methods=[sgd]")
     assert code == 2
-    assert "other settings" in err
-    assert "epochs" in err
-    assert {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()} == before
+    assert "its format is 'lowland-run-1'" in err
+    assert [p.name for p in (tmp_path / "r").iterdir()] == ["config.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -268,8 +271,8 @@ def again(whole, tmp_path, monkeypatch, capsys):
     out = tmp_path / "r"
     shutil.copytree(whole[1], out)
 
-    def call():
-        monkeypatch.setattr(sys, "argv", ["lowland", "run", str(whole[0]), f"out={out}"])
+    def call(config=whole[0]):
+        monkeypatch.setattr(sys, "argv", ["lowland", "run", str(config), f"out={out}"])
         with pytest.raises(SystemExit) as stop:
             main()
         return stop.value.code, "".join(capsys.readouterr())
@@ -296,63 +299,89 @@ def unlink(file):
     file.unlink()
 
 
-HEALS = [
-    ("records/swag.json", half),
-    ("records/swag.npz", half),
-    ("records/curves.json", half),
-    ("records/training-swa-0.json", half),
-    ("weights/swa-0.safetensors", half),
-    ("weights/ema-0.safetensors", unlink),
-    ("weights/average-0.safetensors", flip),
-    ("weights/fge-0.safetensors", flip),
-    ("checkpoints/swa-0.safetensors", unlink),  # people tidy up
-    ("checkpoints/fge-0.safetensors", half),
+def place_of(out, name):
+    """The folder of an artifact."""
+    (manifest,) = [m for m in manifests(out) if m.body["name"] == name]
+    return manifest.folder
+
+
+def shown(out):
+    """All that people see in a run folder: its files by name."""
+    folders = ("weights", "records", "trajectory", "pictures")
+    return {
+        p.relative_to(out).as_posix(): p.read_bytes()
+        for folder in folders
+        for p in (out / folder).rglob("*")
+        if p.is_file()
+    }
+
+
+DAMAGED = [
+    ("rows/swag", "record.json", half),
+    ("predictions/swag", "record.npz", half),
+    ("tuning/swag", "tuned.json", unlink),
+    ("tables/comparison", "record.json", flip),
+    ("curves", "record.json", half),
+    ("weights/average-0", "weights.safetensors", half),
+    ("weights/ema-0", "weights.safetensors", unlink),
+    ("weights/ema-0", "manifest.json", half),
 ]
 
 
-@pytest.mark.parametrize(("name", "damage"), HEALS)
-def test_what_can_be_made_again_is(whole, again, name, damage):
+@pytest.mark.parametrize(("name", "file", "damage"), DAMAGED)
+def test_a_damaged_artifact_is_told_and_built_again(whole, again, name, file, damage):
+    out, call = again
+    damage(place_of(out, name) / file)
+    code, text = call()
+    assert code == 0, text
+    assert f"{name} is built again (" in text
+    assert shown(out) == shown(whole[1])
+
+
+@pytest.mark.parametrize("damage", [half, unlink, flip])
+@pytest.mark.parametrize(
+    "name",
+    ["records/swag.npz", "weights/ema-0.safetensors", "trajectory/swa-0/000001.safetensors"],
+)
+def test_what_people_see_is_restored(whole, again, name, damage):
     out, call = again
     damage(out / name)
-    if name.startswith("weights"):  # so that it is needed
-        for record in out.glob("records/[!t]*"):
-            record.unlink()
-    iterates = {p: p.read_bytes() for p in (out / "trajectory").rglob("*.safetensors")}
-    code, err = call()
-    assert code == 0, err
-    assert figures(out) == figures(whole[1])
-    assert iterates == {p: p.read_bytes() for p in (out / "trajectory").rglob("*.safetensors")}
+    code, text = call()
+    assert code == 0, text
+    assert "built again" not in text
+    assert shown(out) == shown(whole[1])
 
 
-LOST = [
-    (["trajectory"], ["swa-0", "fge-0"]),
-    (["trajectory/swa-0"], ["swa-0"]),
-    (["trajectory/fge-0", "checkpoints"], ["fge-0"]),
-]
-
-
-@pytest.mark.parametrize(("deleted", "told"), LOST)
-def test_iterates_that_were_deleted_are_told_and_made_again(whole, again, deleted, told):
+def test_iterates_that_were_deleted_are_trained_again_only_where_they_are_needed(whole, again):
     out, call = again
-    iterates = {p: load_file(p) for p in out.rglob("trajectory/*/*.safetensors")}
-    tables = {p: p.read_bytes() for p in out.glob("records/*.npz")}
-    for name in deleted:
-        shutil.rmtree(out / name)
-    code, said = call()
-    assert code == 0, said
-    for name in ("swa-0", "fge-0"):
-        assert (f"trajectory/{name} is gone: training {name} again" in said) == (name in told)
-    assert same_tree([load_file(p) for p in iterates], list(iterates.values()))
-    assert {p: p.read_bytes() for p in tables} == tables
-    assert figures(out) == figures(whole[1])
-    assert "is gone" not in call()[1]
+    shutil.rmtree(place_of(out, "train/swa-0"))
+    code, text = call()
+    assert code == 0, text
+    assert "SWA trajectory" not in text
+    shutil.rmtree(place_of(out, "predictions/swag"))
+    code, text = call()
+    assert code == 0, text
+    assert "SWA trajectory" in text
+    assert shown(out) == shown(whole[1])
+
+
+@pytest.mark.parametrize("file", ["iterates/000001.safetensors", "iterates/journal.jsonl"])
+def test_iterates_that_were_changed_are_not_used(whole, again, file):
+    """A file with another content and the same size: only its checksum says it."""
+    out, call = again
+    flip(place_of(out, "train/swa-0") / file)
+    shutil.rmtree(place_of(out, "predictions/swag"))
+    code, text = call()
+    assert code == 0, text
+    assert f"{file} is not what was written" in text
+    assert shown(out) == shown(whole[1])
 
 
 @pytest.mark.parametrize("stop", [2, 20])  # of 24 steps
-def test_making_iterates_again_may_be_stopped(whole, again, monkeypatch, stop):
+def test_training_again_may_be_stopped(whole, again, monkeypatch, stop):
     out, call = again
-    iterates = {p: load_file(p) for p in out.rglob("trajectory/*/*.safetensors")}
-    shutil.rmtree(out / "trajectory/swa-0")
+    for name in ("train/swa-0", "predictions/swag"):
+        shutil.rmtree(place_of(out, name))
     step, count = torch.optim.SGD.step, 0
 
     def stepping(*args, **kwargs):
@@ -365,55 +394,93 @@ def test_making_iterates_again_may_be_stopped(whole, again, monkeypatch, stop):
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", stepping)
         assert call()[0] == 130
-    code, said = call()
-    assert code == 0, said
-    assert same_tree([load_file(p) for p in iterates], list(iterates.values()))
+    code, text = call()
+    assert code == 0, text
+    assert shown(out) == shown(whole[1])
 
 
-@pytest.mark.parametrize("damage", [half, unlink])
-def test_iterates_that_are_damaged_are_told_by_a_run_that_is_done(again, damage):
+def test_a_damaged_configuration_is_told(again):
     out, call = again
-    damage(out / "trajectory/swa-0/journal.jsonl")
+    half(out / "config.yaml")
     code, err = call()
     assert code == 2
-    assert "journal.jsonl" in err
-    assert "to train swa-0 again" in err
+    assert "config.yaml" in err
+    unlink(out / "config.yaml")
+    assert call()[0] == 0
 
 
-NAMED = [
-    ("config.yaml", half, "config.yaml"),
-    ("config.yaml", unlink, "config.yaml"),
-    ("trajectory/swa-0/journal.jsonl", half, "journal.jsonl"),
-    ("trajectory/swa-0/journal.jsonl", flip, "journal.jsonl"),
-    ("trajectory/swa-0/000001.safetensors", half, "000001.safetensors"),
-    ("trajectory/swa-0/000001.safetensors", flip, "000001.safetensors"),
-    ("checkpoints/swa-0.safetensors", half, "checkpoints/swa-0.safetensors"),
-    ("checkpoints/swa-0.safetensors", unlink, "checkpoints/swa-0.safetensors"),
-]
-
-
-@pytest.mark.parametrize(("name", "damage", "told"), NAMED)
-def test_what_cannot_be_made_again_is_named_and_nothing_is_lost(again, name, damage, told):
+def test_what_another_process_builds_is_told(whole, again):
     out, call = again
-    for file in [*out.glob("records/*"), *out.glob("weights/*")]:
-        file.unlink()
-    damage(out / name)
-    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.suffix != ".jsonl"}
-    code, err = call()
-    assert code == 2, err
-    assert "Traceback" not in err
-    assert told in err
-    after = {p: p.read_bytes() for p in before if p.is_file()}
-    assert after == before
-
-
-def test_two_processes_do_not_work_in_one_folder(whole, again):
-    out, call = again
-    with locked(out):
+    place = place_of(out, "predictions/swag")
+    shutil.rmtree(place)
+    with leases_of(out).hold(place.name, "predictions/swag"):
         code, err = call()
     assert code == 2
-    assert "another process works in" in err
+    assert "predictions/swag is under way in process" in err
     assert call()[0] == 0
+    assert shown(out) == shown(whole[1])
+
+
+def test_a_change_builds_what_depends_on_it_and_says_why(whole, again, tmp_path):
+    out, call = again
+    changed = yaml.safe_load(whole[0].read_text())
+    changed["average"]["scales"] = [0.25]
+    other = tmp_path / "changed.yaml"
+    other.write_text(yaml.safe_dump(changed))
+    (out / "events.jsonl").unlink()
+    code, text = call(other)
+    assert code == 0, text
+    assert "tuning/swag is built again (scales: [0.5, 1.0] there, [0.25] now" in text
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    built = [event["artifact"] for event in events if event["event"] == "built"]
+    assert [*built[:3], *sorted(built[3:])] == [
+        "tuning/swag",
+        "predictions/swag",
+        "rows/swag",
+        "pictures/nll-by-samples",
+        "pictures/reliability",
+        "tables/comparison",
+    ]
+    assert "built again" not in call()[1].replace("tuning/swag is built again", "")
+    assert shown(out) == shown(whole[1])  # what was there before is there still
+
+
+OTHER = """
+from lowland.zoo import digits
+def data(**args):
+    splits = digits(train=0.1, shift=1)
+    x, y = splits["test"]
+    return splits | {"test": (x[:200], y[:200])}
+"""
+
+
+def test_other_examples_are_told_by_the_split(whole, again, tmp_path, monkeypatch):
+    """A run whose data function returned other examples showed its old table."""
+    out, call = again
+    (tmp_path / "other_examples.py").write_text(OTHER)
+    monkeypatch.syspath_prepend(tmp_path)
+    changed = yaml.safe_load(whole[0].read_text()) | {"data": {"name": "other_examples:data"}}
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
+    code, text = call(tmp_path / "changed.yaml")
+    assert code == 0, text
+    assert "predictions/swag is built again (other data/test" in text
+    assert "SWA trajectory" not in text
+    assert figures(out) != figures(whole[1])
+
+
+def test_an_edited_choice_is_no_result(whole, again):
+    """A scale that was written into a record was shown, and sampled with."""
+    out, call = again
+    file = place_of(out, "tuning/swag") / "tuned.json"
+    body = json.loads(file.read_text())
+    file.write_text(json.dumps(body | {"scale": 9.0}, indent=1) + "\n")
+    code, text = call()
+    assert code == 0, text
+    assert shown(out) == shown(whole[1])
+    (run,) = open_runs([out])
+    results = Results(Run(run.config, Setup(run.config)), out)
+    _, tuned = results.posterior(method_named("swag"))
+    assert tuned == body
 
 
 def test_another_version_of_torch_is_told(again):

@@ -7,9 +7,9 @@ import torch
 import yaml
 
 import lowland as ll
-from lowland.cli.folder import RunFolder
 from lowland.cli.simplexes import Simplexes
 from lowland.records import GrowthResult, Predictive, SurfaceResult, Table, TernaryResult
+from lowland.runs.folder import RunFolder
 from tests.cli.inside import lowland
 
 CONFIG = {
@@ -65,7 +65,6 @@ def test_espro_is_the_average_over_the_simplexes(run):
     rows = {row["method"]: row for row in Table.load(run / "records/comparison.json").rows()}
     row = rows["ESPRO of 2"]
     assert row["epochs"] == 2 * 12 + 2 * 2 * 2 * 2  # networks; simplexes, vertices, epochs, points
-    assert row["train_seconds"] > rows["Deep ensemble of 2"]["train_seconds"]
     assert row["samples"] == 4
     assert (run / "pictures/growth.png").stat().st_size > 10_000
 

@@ -71,7 +71,6 @@ def test_the_method_averages_over_the_chains_of_a_run(run):
     torch.testing.assert_close(found.probs, expected.probs, rtol=1e-4, atol=1e-5)
     rows = {row["method"]: row for row in Table.load(run / "records/comparison.json").rows()}
     assert rows["PCA + ESS"]["epochs"] == pytest.approx(12 + chain.evaluations / 3)
-    assert rows["PCA + ESS"]["train_seconds"] > rows["SWA"]["train_seconds"]
 
 
 def test_a_subspace_of_a_finished_run(run):

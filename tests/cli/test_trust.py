@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from lowland.cli.config import check_config
 from lowland.cli.trust import fingerprint, remember, state_file
+from lowland.runs.config import check_config
 from tests.cli.inside import lowland
 from tests.cli.test_connect import CONFIG
 
@@ -197,7 +197,7 @@ BOMB = "a: &a [1, 2]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nd: [*c, *c, *c]\n"
         ("settings: {}\nran_with: {threads: 1, gpus: 3}", "unknown field 'gpus'"),
         ("settings: {}\nran_with: [1]", "ran_with: expected fields by name, got [1]"),
         ("settings: [1]\nran_with: {threads: 1}", "settings: expected dict"),
-        ("format: lowland-run-2\nsettings: {}", "its format is 'lowland-run-2'"),
+        ("format: lowland-run-3\nsettings: {}", "its format is 'lowland-run-3'"),
         ("format: [1]\nsettings: {}", "its format is [1]"),
         ("a: !!python/object:os.system {}", "damaged"),
         ("a: 1\nb: \x07", "damaged"),

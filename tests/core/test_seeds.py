@@ -20,7 +20,7 @@ OWN = {
     "core/seeds.py",
     "core/data.py",  # `seeded`: with what it is given
     "train/state.py",  # `seed_all`: likewise
-    "cli/setup.py",  # a model's first weights come from the global generator
+    "runs/setup.py",  # a model's first weights come from the global generator
     "posteriors/noise.py",  # a bijection of (draw, chunk) for each seed
     "train/batches.py",  # (seed, epoch, batch) through NumPy's SeedSequence
     # which rows of a data set are which: the data are what they were under a bare seed
@@ -87,7 +87,7 @@ def test_generators_are_seeded_in_few_places():
                 raise AssertionError(f"{module}:{node.lineno}: {name}; take lowland.core.seeds")
     for name, node in calls(TREES["train/run.py"]):
         if name in MAKERS:
-            assert ast.unparse(node).startswith("disk.seed_all(seed_for(")
+            assert ast.unparse(node).startswith("seed_all(seed_for(")
 
 
 def correlation(make, pairs=60, size=200):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lowland.cli.config import read_config
+from lowland.runs.config import read_config
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [ROOT / "configs" / "cifar10.yaml", ROOT / "studies" / "cifar10" / "full_size.yaml"]

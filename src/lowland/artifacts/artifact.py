@@ -76,18 +76,25 @@ class Artifact(ABC):
     Attributes:
         kind: what it is, in a word. version: raised when the numbers of a kind change.
         intermediate: whether `lowland clean` may remove it where all that needs it is done.
+        quick: whether it takes a moment and needs no progress bar.
     """
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
     intermediate: ClassVar[bool] = False
+    quick: ClassVar[bool] = False
 
     def __init__(
         self, name: str, inputs: Sequence[Artifact] = (), settings: Settings | None = None
     ) -> None:
         self.name = name
-        self.inputs = tuple(inputs)
+        self.inputs = tuple({each.name: each for each in inputs}.values())
         self.settings = settings
+
+    @property
+    def title(self) -> str:
+        """What a progress bar calls it."""
+        return self.name
 
     @abstractmethod
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -182,9 +182,13 @@ def require_same(
 
 
 def differences(
-    there: Mapping[str, Any], now: Mapping[str, Any], words: tuple[str, str] = ("there", "now")
+    there: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    but: Collection[str] = (),
+    words: tuple[str, str] = ("there", "now"),
 ) -> list[str]:
-    """What differs between nested settings, key by key.
+    """What differs between nested settings, key by key; `but`: sections that may differ.
 
     >>> differences({"train": {"lr": 0.1, "epochs": 5}}, {"train": {"lr": 0.2, "epochs": 5}})
     ['train.lr: 0.1 there, 0.2 now']
@@ -195,7 +199,8 @@ def differences(
         f"{key}: {_short(theirs.get(key, absent))} {words[0]}, "
         f"{_short(ours.get(key, absent))} {words[1]}"
         for key in ours | theirs
-        if key not in theirs or key not in ours or theirs[key] != ours[key]
+        if key.partition(".")[0] not in but
+        and (key not in theirs or key not in ours or theirs[key] != ours[key])
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
@@ -25,8 +26,10 @@ from lowland.schema import parse_json, require
 FORMAT = "lowland-graph-1"
 GRAPH = "graph.json"
 ARTIFACTS = "artifacts"
+EVENTS = "events.jsonl"
 WORK = ".work"  # below artifacts/: what is under way
 _LEASES = ".leases"
+SMALL = 16 << 20  # bytes of an artifact whose content is compared whenever it is looked at
 _TIMER = "seconds.txt"  # in the checkpoint's folder
 
 Bar = Callable[[Artifact], Report]
@@ -78,7 +81,7 @@ class Graph:
         return self.folder / ARTIFACTS / WORK / folder_name(artifact.name, artifact.fingerprint)
 
     def is_done(self, artifact: Artifact) -> bool:
-        """Whether an artifact is there, its files of the right sizes."""
+        """Whether an artifact is there and whole: of large files the size alone is compared."""
         return isinstance(artifact, Source) or self._manifest(artifact) is not None
 
     def seconds(self, artifact: Artifact) -> float:
@@ -104,8 +107,7 @@ class Graph:
             manifest = Manifest.read(place)
             damage = manifest.damage(content=True)
             if damage is not None:
-                self.tell(f"{artifact.name} is built again: {place / damage}.")
-                self._forget(place)
+                self._forget(artifact, damage)
                 self._ensure(artifact)
                 manifest = Manifest.read(place)
             self._verified[place] = manifest
@@ -141,7 +143,9 @@ class Graph:
         """
         write_graph(self.folder, targets)
         held: dict[str, HeldError] = {}
-        for artifact in self.needed(targets):
+        needed = self.needed(targets)
+        self._announce(needed)
+        for artifact in needed:
             if any(each.name in held for each in artifact.inputs):
                 held[artifact.name] = held[next(e.name for e in artifact.inputs if e.name in held)]
                 continue
@@ -157,7 +161,9 @@ class Graph:
 
     def _ensure(self, artifact: Artifact) -> None:
         """Builds one artifact, with what it needs, unless it is done."""
-        for each in self.needed([artifact]):
+        needed = self.needed([artifact])
+        self._announce(needed)
+        for each in needed:
             self._build(each, None)
 
     def _build(self, artifact: Artifact, bar: Bar | None) -> None:
@@ -176,8 +182,10 @@ class Graph:
 
                 def progress(done: int, total: int | None) -> None:
                     watch.look()
+                    lease.done, lease.total = done, total
                     report(done, total)
 
+                log_event(self.folder, "building", artifact=artifact.name)
                 inputs = Inputs(artifact.inputs, self.load, self.load)
                 result = artifact.build(inputs, checkpoint, progress)
                 artifact.save(result, work)
@@ -188,16 +196,27 @@ class Graph:
                 report(1, 1)
             lease.require_mine(artifact.name)
             publish(work, place)
+            show(self.folder, Manifest.read(place))
             self._verified.pop(place, None)
+            seconds = round(self.seconds(artifact), 2)
+            log_event(self.folder, "built", artifact=artifact.name, seconds=seconds)
 
     def _manifest(self, artifact: Artifact) -> Manifest | None:
-        """The manifest of an artifact that is there with files of the right sizes."""
+        """The manifest of an artifact that is there and whole."""
         try:
             manifest = Manifest.read(self.place(artifact))
         except StoreError:
             return None
-        whole = manifest.body["fingerprint"] == artifact.fingerprint
-        return manifest if whole and manifest.damage(content=False) is None else None
+        if manifest.body["fingerprint"] != artifact.fingerprint:
+            return None
+        if manifest.folder in self._verified:
+            return manifest
+        small = manifest.size <= SMALL
+        if manifest.damage(content=small) is not None:
+            return None
+        if small:
+            self._verified[manifest.folder] = manifest
+        return manifest
 
     def _is_whole(self, work: Path, artifact: Artifact) -> bool:
         """Whether a build was stopped between its last file and its publication."""
@@ -208,10 +227,21 @@ class Graph:
         whole = manifest.body["fingerprint"] == artifact.fingerprint
         return whole and manifest.damage(content=True) is None
 
-    def _forget(self, place: Path) -> None:
+    def _announce(self, needed: Iterable[Artifact]) -> None:
+        """Says which artifacts are built again since they were damaged, and removes these."""
+        for artifact in needed:
+            if self.place(artifact).exists():
+                try:
+                    damage = Manifest.read(self.place(artifact)).damage(content=True)
+                except StoreError:
+                    damage = "its manifest is damaged"
+                self._forget(artifact, damage or "it is another one")
+
+    def _forget(self, artifact: Artifact, damage: str) -> None:
         """Removes a damaged artifact."""
-        shutil.rmtree(place)
-        self._verified.pop(place, None)
+        self.tell(f"{artifact.name} is built again ({damage}).")
+        shutil.rmtree(self.place(artifact))
+        self._verified.pop(self.place(artifact), None)
 
 
 def publish(work: Path, place: Path) -> None:
@@ -220,6 +250,7 @@ def publish(work: Path, place: Path) -> None:
         if path.is_file():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
+            path.chmod(0o444)  # links to it are what people see, and may write to
     if place.exists():  # damaged: its manifest did not fit
         shutil.rmtree(place)
     os.replace(work, place)
@@ -305,6 +336,13 @@ def read_graph(folder: Path) -> list[Node]:
     return list(body["artifacts"])
 
 
+def log_event(folder: Path, what: str, **details: Any) -> None:
+    """Adds a line to events.jsonl of a run folder."""
+    line = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "event": what, **details}
+    with open(folder / EVENTS, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 def leases_of(folder: Path) -> Leases:
     """The leases of a run folder."""
     return Leases(folder / ARTIFACTS / _LEASES)
@@ -342,7 +380,7 @@ def _status(
         return replace(status, state="under way", owner=owner)
     try:
         manifest = Manifest.read(place)
-        damage = manifest.damage(content=False)
+        damage = manifest.damage(content=manifest.size <= SMALL)
     except StoreError as error:
         manifest, damage = None, str(error)
     if manifest is not None and damage is None:

@@ -29,7 +29,11 @@ SILENCE = 4 * BEAT  # after so long without one the owner is taken for dead
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that builds an artifact."""
+    """The process that builds an artifact.
+
+    Attributes:
+        token: of this lease alone. beat: heartbeats so far. done, total: its progress.
+    """
 
     host: str
     pid: int
@@ -37,6 +41,8 @@ class Owner:
     started: str
     token: str
     beat: int = 0
+    done: int = 0
+    total: int | None = None
 
     @classmethod
     def here(cls) -> Owner:
@@ -122,7 +128,7 @@ class Leases:
             now = self.owner(name)
             if now is None:
                 return
-            if now != first:  # it beats, or another has it
+            if (now.token, now.beat) != (first.token, first.beat):  # it beats, or another has it
                 raise self._held(name, what)
 
 
@@ -132,12 +138,15 @@ class Lease:
     def __init__(self, file: Path, owner: Owner, beat: float) -> None:
         self.file = file
         self.owner = owner
+        self.done = 0  # how far the build is, as `status` shows it
+        self.total: int | None = None
+        self._beats = 0
         self._every = beat
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def begin(self) -> None:
-        self._write(0)
+        self.write()
         self._thread.start()
 
     def end(self) -> None:
@@ -161,15 +170,16 @@ class Lease:
             )
 
     def _beat(self) -> None:
-        number = 0
         while not self._stop.wait(self._every):
-            number += 1
+            self._beats += 1
             with suppress(OSError):
                 if self.is_mine():
-                    self._write(number)
+                    self.write()
 
-    def _write(self, beat: int) -> None:
-        write_text(self.file, json.dumps(asdict(self.owner) | {"beat": beat}))
+    def write(self) -> None:
+        """Writes down who holds the lease, and how far the build is."""
+        progress = {"beat": self._beats, "done": self.done, "total": self.total}
+        write_text(self.file, json.dumps(asdict(self.owner) | progress))
 
 
 def read_owner(file: Path) -> Owner | None:

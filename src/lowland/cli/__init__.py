@@ -41,7 +41,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         stopped()
     except Exception as error:
-        from lowland.cli.config import told, users_own
+        from lowland.runs.config import told, users_own
 
         show = getattr(error, "show", None)  # usage errors print themselves
         if show is not None:

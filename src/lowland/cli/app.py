@@ -8,6 +8,7 @@ import typer
 
 from lowland import __version__
 from lowland.cli.average import average
+from lowland.cli.clean import clean
 from lowland.cli.compare import compare
 from lowland.cli.connect import connect
 from lowland.cli.convert import convert
@@ -15,6 +16,7 @@ from lowland.cli.demo import demo
 from lowland.cli.run import run
 from lowland.cli.scan import scan
 from lowland.cli.simplex import simplex
+from lowland.cli.status import status
 from lowland.cli.subspace import subspace
 
 app = typer.Typer(
@@ -51,3 +53,5 @@ app.command()(connect)
 app.command()(scan)
 app.command()(simplex)
 app.command()(subspace)
+app.command()(status)
+app.command()(clean)

@@ -18,7 +18,6 @@ from lowland.cli.checkpoints import (
     merged,
     tensors_of,
 )
-from lowland.cli.config import read_config
 from lowland.cli.console import Terminal, say
 from lowland.cli.contents import report
 from lowland.cli.judge import Judge
@@ -27,6 +26,7 @@ from lowland.cli.trust import Trust, require_trusted
 from lowland.core import ParamLayout
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, LowlandError
+from lowland.runs.config import read_config
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import layout_of
 from lowland.trajectory.kinds import require_whole

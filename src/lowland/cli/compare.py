@@ -10,11 +10,9 @@ from rich.console import Console
 
 from lowland import plots
 from lowland.cli.console import Terminal, say
-from lowland.cli.folder import locked, versions
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
 from lowland.cli.show import Bars, show_figures
-from lowland.cli.stored import write_yaml
 from lowland.cli.strange import NOISE, Asked
 from lowland.cli.summary import Summary
 from lowland.cli.trust import Trust
@@ -22,6 +20,8 @@ from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS
 from lowland.records import Table
+from lowland.runs.folder import locked, versions
+from lowland.runs.stored import write_yaml
 
 _RECORD = "compare.yaml"
 _JOINED = {"sgd": "Deep ensemble of {} runs", "swag": "MultiSWAG of {} runs"}

@@ -12,7 +12,6 @@ import typer
 from lowland import checks, plots
 from lowland.cli.connection import KINDS, TITLES, Connection, Joining
 from lowland.cli.console import Terminal, say
-from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.stage import names_in
@@ -22,6 +21,7 @@ from lowland.errors import ConfigError, StoreError
 from lowland.geometry import Curve, Line
 from lowland.landscape import path as along
 from lowland.records import PathResult, Table
+from lowland.runs.folder import locked
 from lowland.train import fit
 from lowland.trajectory import DecaySchedule
 

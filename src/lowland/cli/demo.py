@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lowland.cli.config import read_config
 from lowland.cli.run import execute
+from lowland.runs.config import read_config
 
 
 def demo(

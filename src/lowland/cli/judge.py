@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowland.cli.config import Config
-from lowland.cli.setup import Setup
 from lowland.cli.show import Bars
 from lowland.core import ParamLayout
 from lowland.core.layout import clean
@@ -18,6 +16,8 @@ from lowland.metrics import metric_names
 from lowland.posteriors import PointMass
 from lowland.progress import Report
 from lowland.records import Table
+from lowland.runs.config import Config
+from lowland.runs.setup import Setup
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import fitted
 

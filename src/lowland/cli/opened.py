@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lowland.cli.config import Config, check_config, importable
-from lowland.cli.folder import CONFIG, RunFolder, differences
+from lowland.artifacts.checkpoint import differences
 from lowland.cli.trust import require_trusted
 from lowland.errors import ConfigError
 from lowland.files import require_no_way_out
+from lowland.runs.config import Config, check_config, importable
+from lowland.runs.folder import CONFIG, RunFolder
 
 FREE = {
     "out",

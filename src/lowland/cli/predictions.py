@@ -14,10 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.cli.methods import Methods
-from lowland.cli.modes import Modes
 from lowland.cli.opened import Opened
-from lowland.cli.setup import Setup
 from lowland.cli.show import Bars
 from lowland.cli.strange import Asked, Strange
 from lowland.core import Classification, Point, Regression, Task
@@ -30,6 +27,10 @@ from lowland.evaluate.scores import components
 from lowland.posteriors import PointMass, Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive
+from lowland.runs.methods import Method
+from lowland.runs.results import Results
+from lowland.runs.run import Run
+from lowland.runs.setup import Setup
 
 BASELINES = ("temperature", "dropout", "laplace")
 MOST = 20_000_000  # numbers of a mixture's components that are held for its exact CRPS
@@ -71,7 +72,7 @@ class Predictions:
         self.asked = asked
         self.cache = cache
         self.setup = Setup(run.config)
-        self.methods = Methods(Modes(self.setup, run.folder))
+        self.results = Results(Run(run.config, self.setup), run.folder.path)
         self.task = self.setup.task
         self.strange = Strange(self.setup, asked)
         self.notes = self.strange.notes
@@ -80,13 +81,15 @@ class Predictions:
         """Every method, then the baselines."""
         self.bars = bars
         wanted = [one for one in BASELINES if self._wants(one)]  # refused before it costs time
-        for method in self.run.config.methods:
+        for method in self.results.run.methods:
+            if method.name in BASELINES:  # a row of the run, which is asked for anew here
+                continue
             found = self._method(method)
-            yield method, found
-            if method == "sgd" and "temperature" in wanted:
-                _, row = self.methods.judged("sgd")
+            yield method.name, found
+            if method.name == "sgd" and "temperature" in wanted:
+                _, tuned = self.results.posterior(method)
                 title = "SGD, tempered"
-                yield "temperature", found.tempered(row["temperature"], self.task, title)
+                yield "temperature", found.tempered(tuned["temperature"], self.task, title)
         if "dropout" in wanted:
             yield "dropout", self._dropout(self._point())
         if "laplace" in wanted:
@@ -94,14 +97,8 @@ class Predictions:
             if made is not None:
                 yield "laplace", made
 
-    def _method(self, method: str) -> Judged:
-        try:
-            post, row = self.methods.judged(method)
-        except StoreError as error:
-            raise StoreError(
-                f"{str(error).rstrip('.')}: needed for {self.methods.title(method)}; run the "
-                f"`lowland run` command that made {self.run.folder.path} again, to make it anew."
-            ) from error
+    def _method(self, method: Method) -> Judged:
+        post, _ = self.results.posterior(method)
         config = self.run.config
         options: dict[str, Any] = {"samples": config.samples, "seed": config.seed}
         if post.support is not None:
@@ -110,10 +107,11 @@ class Predictions:
         def ask(loader: Any, progress: Progress) -> Predictive:
             return predict(self.setup.surface, post, loader, progress=progress, **options)
 
-        test = self.methods.predictive(method)
-        key = [method, repr(row["nll"]), repr(row["scale"])]
+        test = self.results.prediction(method)
+        key = [method.name, self.results.run.prediction(method).fingerprint]
         mixture = self._mixture(post, test, options)
-        return self._ask(method, self.methods.title(method), key, ask, test, mixture)
+        title = method.label(self.results.run)
+        return self._ask(method.name, title, key, ask, test, mixture)
 
     def _ask(
         self,

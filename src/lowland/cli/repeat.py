@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lowland.cli.config import Config, check_config
 from lowland.cli.console import Terminal, say
 from lowland.cli.over_runs import Figures, averaged, differences
 from lowland.cli.show import show_figures
 from lowland.errors import ConfigError
 from lowland.records import Table
+from lowland.runs.config import Config, check_config
 
 
 def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:

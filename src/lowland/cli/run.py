@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
-from lowland.cli import subspaces
-from lowland.cli.config import Config, Connect, read_config
+from lowland.artifacts import Artifact, Graph, Inputs
 from lowland.cli.connect import execute as join_networks
 from lowland.cli.connection import Connection, Joining
 from lowland.cli.console import Terminal, say
-from lowland.cli.folder import RunFolder, versions
-from lowland.cli.methods import Methods
-from lowland.cli.modes import Modes
 from lowland.cli.opened import Opened
-from lowland.cli.pictures import draw_all
 from lowland.cli.repeat import repeated
 from lowland.cli.scan import View
 from lowland.cli.scan import execute as draw_plane
-from lowland.cli.setup import Setup
 from lowland.cli.show import Bars, show
 from lowland.cli.trust import remember
 from lowland.core.threads import using_threads
 from lowland.records import Table
+from lowland.runs.chains import missing_diagnostics
+from lowland.runs.config import Config, Connect, read_config
+from lowland.runs.folder import CONFIG, RunFolder, versions
+from lowland.runs.plan import Planned
+from lowland.runs.run import Run
+from lowland.runs.setup import Setup
 
 
 def run(
@@ -37,13 +40,14 @@ def run(
 ) -> None:
     """Train, average and compare: every method of the configuration, in one run folder.
 
-    Stop it at any moment; the same command goes on where it stopped.
+    Stop it at any moment; the same command goes on where it stopped. With other settings in the
+    same folder, what depends on them is built again, and the rest is kept.
     """
-    found = read_config(config, overrides or [])
-    if found.repeat is not None and found.repeat.each():
-        repeated(found, execute)
+    settings = read_config(config, overrides or [])
+    if settings.repeat is not None and settings.repeat.each():
+        repeated(settings, execute)
     else:
-        execute(found.model_copy(update={"repeat": None}))
+        execute(settings.model_copy(update={"repeat": None}))
 
 
 def execute(config: Config) -> Table:
@@ -51,78 +55,98 @@ def execute(config: Config) -> Table:
     console = Terminal()
     folder = RunFolder(Path(config.out).expanduser())
     remember(config)
-    setup = Setup(config)
-    methods = Methods(Modes(setup, folder))
-    methods.check()
-    if "subspace" in config.methods and (told := subspaces.undiagnosed(config.subspace)):
-        say(console, f"Note: {told}")
-    with folder.claimed():
-        ran = folder.found(config) or folder.begin(config, setup.threads())
-        # as many threads as it started with, so that it ends with the same bits
-        with using_threads(int(ran["threads"])):
-            if ran.get("versions") != versions():
-                began = ", ".join(f"{k} {v}" for k, v in ran.get("versions", {}).items())
-                say(console, f"Began with {began}: its last bits may differ from here on.")
-            _work(methods, console)
-            table = methods.comparison()
-            table.save(folder.record("comparison.json"))
-            with console.status("pictures"):
-                pictures = draw_all(methods)
-            show(table, console)
-            _left_out(methods, console)
-            folder.event("done")
-            say(console, f"Results: {folder.path}/")
-            say(console, f"Pictures: {', '.join(pictures)}")
-        if config.connect is not None and "ensemble" not in config.methods:
-            say(console, "No curve: connect joins two networks of the method ensemble.")
-        elif config.connect is not None:
-            _join(setup, config.connect, folder, int(ran["threads"]))
-        return table
+    run = Run(config, Setup(config))
+    run.check()
+    if "subspace" in config.methods and (note := missing_diagnostics(config.subspace)):
+        say(console, f"Note: {note}")
+    folder.prepare()
+    graph = Graph(folder.path, tell=lambda line: say(console, line))
+    planned = Planned(run.setup)
+    graph.build([planned])
+    threads = graph.load(planned).threads
+    _say_versions(folder, console)
+    folder.write(config, threads)
+    targets = [planned, *run.targets()]
+    # as many threads as it started with, so that it ends with the same bits
+    with using_threads(threads):
+        _outline(graph, targets, console)
+        with Bars(console) as bars:
+            graph.build(targets, bar=bars.of)
+        table: Table = graph.load(run.comparison())
+        tuned = [name for method in run.methods for name in method.tuned]
+        show(_with_seconds(table, run, graph), console, tuned=tuned)
+        for method in run.methods:
+            inputs = Inputs(method.needs(run), graph.load, graph.load)
+            for note in method.notes(run, inputs):
+                say(console, note)
+    folder.event("done")
+    say(console, f"Results: {folder.path}/")
+    say(console, f"Pictures: {', '.join(_pictures(graph, targets))}")
+    if config.connect is not None and "ensemble" not in config.methods:
+        say(console, "No curve: connect joins two networks of the method ensemble.")
+    elif config.connect is not None:
+        _join(run.setup, config.connect, folder, threads)
+    return table
 
 
-def _join(setup: Setup, asked: Connect, folder: RunFolder, threads: int) -> None:
+def _outline(graph: Graph, targets: Sequence[Artifact], console: Console) -> None:
+    """Says what is built again, and why, and what is kept; nothing in a new folder."""
+    statuses = {status.name: status for status in graph.status(targets)}
+    needed = [each.name for each in graph.needed(targets)]
+    built = [name for name, status in statuses.items() if status.state == "done"]
+    if len(built) < 2:  # the plan is always there
+        return
+    changed = {name for name in needed if statuses[name].state == "stale"}
+    for name in needed:
+        status = statuses[name]
+        # what follows from an input is said where that stands
+        causes = [each for each in status.inputs if each in changed]
+        if name in changed and not causes:
+            took = f"; it took {status.seconds:.0f} s" if status.seconds else ""
+            say(console, f"{name} is built again ({status.reason}{took}).")
+    if needed:
+        total = sum(status.state != "given" for status in statuses.values())
+        say(console, f"{len(needed)} artifacts to build; {len(built)} of {total} are kept.")
+
+
+def _with_seconds(table: Table, run: Run, graph: Graph) -> Table:
+    """The table with the time that building took, which is no part of the stored one."""
+    trained, predicted = [], []
+    for method in run.methods:
+        parts = method.parts(run)
+        trained.append(sum(part.share * graph.seconds(part.artifact) for part in parts))
+        predicted.append(graph.seconds(run.prediction(method)))
+    columns = {
+        "train_seconds": torch.tensor(trained, dtype=torch.float64),
+        "predict_seconds": torch.tensor(predicted, dtype=torch.float64),
+    }
+    return replace(table, columns=table.columns | columns)
+
+
+def _pictures(graph: Graph, targets: Sequence[Artifact]) -> list[str]:
+    """The names of the pictures that were drawn."""
+    drawn = [graph.load(each) for each in targets if each.kind == "picture"]
+    return [path.name for path in drawn if path is not None]
+
+
+def _say_versions(folder: RunFolder, console: Console) -> None:
+    """Says it where what is there was begun by other versions."""
+    if not (folder.path / CONFIG).is_file():
+        return
+    _, ran = folder.ran()
+    if ran.get("versions") != versions():
+        began = ", ".join(f"{k} {v}" for k, v in ran.get("versions", {}).items())
+        say(console, f"Began with {began}: its last bits may differ from here on.")
+
+
+def _join(setup: Setup, settings: Connect, folder: RunFolder, threads: int) -> None:
     """Joins the first two annealed networks, and draws the plane of the first curve."""
     run = Opened(folder.path.name, folder, setup.config, threads)
     joined = Connection(folder.path / "connect", [run], ("sgd-0", "sgd-1"), setup=setup)
-    settings = asked.model_dump(exclude={"resolution"})
-    settings |= {"kinds": tuple(asked.kinds), "epochs": asked.epochs or 0}
-    join_networks(joined, Joining(**settings, seed=setup.config.seed))
-    if asked.resolution:
-        options = {"resolution": asked.resolution, "refine": 0.02, "count": asked.rows}
+    options = settings.model_dump(exclude={"resolution"})
+    options |= {"kinds": tuple(settings.kinds), "epochs": settings.epochs or 0}
+    join_networks(joined, Joining(**options, seed=setup.config.seed))
+    if settings.resolution:
+        scan = {"resolution": settings.resolution, "refine": 0.02, "count": settings.rows}
         place = joined.path / "plane"
-        draw_plane(View.through(joined, joined.runs, None), options, "train", place)
-
-
-def _left_out(methods: Methods, console: Console) -> None:
-    """Says which simplexes have fewer vertices than were asked for, and what chains warned of."""
-    if "subspace" in methods.config.methods:
-        told = methods.modes.chain().about.get("told")
-        if told:
-            say(console, f"{methods.title('subspace')}: {told}")
-    for i in range(max(methods.needs(method).simplexes for method in methods.config.methods)):
-        if stopped := methods.modes.growth(i).stopped:
-            say(console, f"Simplex {i + 1}: {stopped}")
-
-
-def _work(methods: Methods, console: Console) -> None:
-    """Trains and judges, with bars."""
-    config, modes = methods.config, methods.modes
-    needs = [methods.needs(method) for method in config.methods]
-    walks, cycles = max(n.walks for n in needs), max(n.cycles for n in needs)
-    for name in [f"swa-{i}" for i in range(walks)] + ["fge-0"] * cycles:
-        if modes.lost(name):
-            say(console, f"trajectory/{name} is gone: training {name} again.")
-    with Bars(console) as bars:
-        for i in range(max(n.annealed for n in needs)):
-            modes.annealed(i, bars.add(f"SGD {i + 1}"))
-        for i in range(walks):
-            modes.walking(i, bars.add(f"SWA walk {i + 1}"))
-        if cycles:
-            modes.cyclical(bars.add("FGE cycles"))
-        for i in range(max(n.simplexes for n in needs)):
-            modes.simplex(i, bars.add(f"Simplex {i + 1}"))
-        if any(n.chains for n in needs):
-            modes.subspace(bars.add(f"sample: {methods.title('subspace')}"))
-            modes.plane(bars.add("plane of the posterior"))
-        for method in config.methods:
-            methods.judge(method, bars.add(f"predict: {methods.title(method)}"))
+        draw_plane(View.through(joined, joined.runs, None), scan, "train", place)

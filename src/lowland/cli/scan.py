@@ -11,9 +11,7 @@ import typer
 from lowland import plots
 from lowland.cli.connection import Connection
 from lowland.cli.console import Terminal, say
-from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
-from lowland.cli.setup import Setup
 from lowland.cli.show import Bars
 from lowland.cli.simplexes import Simplexes
 from lowland.cli.stage import Stage, load, names_in
@@ -26,6 +24,8 @@ from lowland.geometry import Line, Plane, Shape
 from lowland.landscape import directions, forecast
 from lowland.landscape import scan as scanned
 from lowland.records import SurfaceResult
+from lowland.runs.folder import locked
+from lowland.runs.setup import Setup
 from lowland.trajectory import Trajectory
 
 _SURFACE = "surface.npz"

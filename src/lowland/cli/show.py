@@ -22,6 +22,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from torch import Tensor
 
+from lowland.artifacts import Artifact
 from lowland.cli.console import say, visible
 from lowland.metrics import metric_names, metric_of
 from lowland.records import Table
@@ -116,6 +117,10 @@ class Bars:
         task = self._bars.add_task(visible(label), total=None)
         return lambda done, total: self._bars.update(task, completed=done, total=total)
 
+    def of(self, artifact: Artifact) -> Callable[[int, int | None], None]:
+        """A bar for an artifact; none is shown for what takes a moment."""
+        return (lambda done, total: None) if artifact.quick else self.add(artifact.title)
+
     def _lines(self, label: str) -> Callable[[int, int | None], None]:
         began = told = time.monotonic()
         last = 0
@@ -131,11 +136,15 @@ class Bars:
         return report
 
 
-def show(table: Table, console: Console) -> None:
-    """Prints a comparison: how good on test data, the best of a column bold, and what it cost."""
+def show(table: Table, console: Console, *, tuned: Sequence[str] = ()) -> None:
+    """Prints a comparison: how good on test data, the best of a column bold, and what it cost.
+
+    `tuned`: columns of what methods chose on validation data, beside scale and temperature.
+    """
     chosen = "scale and T" if "temperature" in table.columns else "scale"
     _show(table, _columns("run", ""), f"Test data ({chosen} chosen on validation data)", console)
-    _show(table, _COST, "Cost (networks: forward passes a prediction)", console)
+    forms = {name: (name, "{:.4g}") for name in tuned} | _COST
+    _show(table, forms, "Cost (networks: forward passes a prediction)", console)
 
 
 def show_figures(

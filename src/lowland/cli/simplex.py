@@ -13,12 +13,10 @@ from torch import Tensor
 
 from lowland import plots
 from lowland.cli.averages import predicted, row
-from lowland.cli.config import Growing, check_growing
 from lowland.cli.console import Terminal, say
-from lowland.cli.folder import locked
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.show import Bars, show_figures
-from lowland.cli.simplexes import COMPLEX, Simplexes, grown, kept
+from lowland.cli.simplexes import COMPLEX, Simplexes, save_grown
 from lowland.cli.trust import Trust
 from lowland.core import Point
 from lowland.core.seeds import seed_for
@@ -28,6 +26,9 @@ from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.landscape import ternary
 from lowland.posteriors import Ensemble, Mixture, PointMass, Posterior, Uniform
 from lowland.records import GrowthResult, Predictive, Table, TernaryResult
+from lowland.runs.config import Growing, check_growing
+from lowland.runs.folder import locked
+from lowland.runs.growth import grow
 
 _SIDE = 15  # points a side of the picture of a triangle
 _SHOWN = 2000  # training rows of it
@@ -234,7 +235,7 @@ def _grown(
                 found[f"test_{metric}_max"] = float(values.max())
         return found
 
-    shape, growth = grown(
+    shape, growth = grow(
         setup,
         modes,
         asked,
@@ -244,7 +245,7 @@ def _grown(
         validate=validate,
         progress=progress,
     )
-    kept(shape, growth, stage.shape(name), record)
+    save_grown(shape, growth, stage.shape(name), record)
     return shape, growth
 
 

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from lowland.cli.config import Growing
-from lowland.cli.setup import Setup
 from lowland.cli.stage import Stage
 from lowland.core import Point
 from lowland.geometry import Barycentric, Curve, PolyChain, Shape
-from lowland.progress import Progress
 from lowland.records import GrowthResult
-from lowland.train import connect_modes, spro
-from lowland.trajectory import DecaySchedule
 
 COMPLEX = "complex"
 _WORD = re.compile(r"(s\d+\.)?v\d+")
@@ -95,59 +86,7 @@ def _place(word: str) -> tuple[int, int] | None:
     return int(first[1:] or 0) if first else 0, int(last[1:])
 
 
-def grown(
-    setup: Setup,
-    modes: Sequence[Point],
-    asked: Growing,
-    *,
-    connectors: int = 0,
-    seed: int,
-    checkpoint: Path,
-    validate: Callable[[Any], Mapping[str, float]] | None = None,
-    progress: Progress = False,
-) -> tuple[Barycentric, GrowthResult]:
-    """A simplex around a mode, or with connectors the volume between several, trained as the
-    networks were but for the learning rate."""
-    train = setup.config.train
-    total = asked.epochs * -(-setup.length() // train.accumulate)
-
-    def optimizer(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=asked.lr, momentum=train.momentum, fused=True)
-
-    options: dict[str, Any] = {
-        "epochs": asked.epochs,
-        "samples": asked.samples,
-        "loader": setup.batches(seed),
-        "optimizer": optimizer,
-        "schedule": lambda made: DecaySchedule(made, total=total),
-        "weight_decay": train.weight_decay,
-        "compile": setup.config.compile,
-        "accumulate": train.accumulate,
-        "clip": train.clip,
-        "jitter": asked.jitter,
-        "rise": asked.rise,
-        "points": asked.points,
-        "count": asked.rows,
-        "validate": validate,
-        "seed": seed,
-        "checkpoint": checkpoint,
-        "progress": progress,
-    }
-    if asked.strength is not None:
-        options["strength"] = asked.strength
-    with warnings.catch_warnings():
-        # why one was left out stands in the record, for whoever shows it
-        warnings.filterwarnings("ignore", ".* was left out: ")
-        shape: Barycentric
-        if connectors:
-            shape = connect_modes(setup.surface, modes, connectors=connectors, **options)
-        else:
-            shape = spro(setup.surface, modes[0], vertices=asked.vertices, **options)
-    assert isinstance(shape.log, GrowthResult)
-    return shape, shape.log
-
-
-def kept(shape: Shape, growth: GrowthResult, place: Path, record: Path) -> None:
+def save_grown(shape: Shape, growth: GrowthResult, place: Path, record: Path) -> None:
     """Writes a simplex, and how it grew."""
     growth.save(record)
     place.parent.mkdir(parents=True, exist_ok=True)

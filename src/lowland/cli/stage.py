@@ -9,16 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
-from lowland.cli.folder import CONFIG, RunFolder, differences, versions
+from lowland.artifacts.checkpoint import differences
 from lowland.cli.opened import Opened, open_runs
-from lowland.cli.setup import Setup
-from lowland.cli.stored import read_yaml, write_yaml
 from lowland.cli.trust import UntrustedError
 from lowland.core import Point
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.conditions import print_of
 from lowland.files import require_no_way_out
 from lowland.geometry import Curve
+from lowland.runs.folder import CONFIG, RunFolder, versions
+from lowland.runs.setup import Setup
+from lowland.runs.stored import read_yaml, write_yaml
 from lowland.schema import require
 
 FORMAT = "lowland-stage-1"

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.cli.config import Named, check_named, read_value, told
-from lowland.cli.setup import Setup, is_loader
 from lowland.core import Classification
 from lowland.core.data import row_hashes
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS, Corrupted, Normalise, one_input
 from lowland.evaluate.ood import noise_like
+from lowland.runs.config import Named, check_named, read_value, told
+from lowland.runs.setup import Setup, is_loader
 from lowland.train import Batches
 
 NOISE = {"noise": "gaussian", "uniform": "uniform"}  # sets that are made here

@@ -14,10 +14,8 @@ from rich.console import Console
 from lowland import plots
 from lowland.cli import subspaces
 from lowland.cli.averages import predicted, row
-from lowland.cli.config import Inference, check_inference, read_value
 from lowland.cli.connection import Connection
 from lowland.cli.console import Terminal, say
-from lowland.cli.folder import locked
 from lowland.cli.opened import open_runs
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.subspaces import Subspaces
@@ -27,7 +25,11 @@ from lowland.errors import ConfigError, LowlandError, StoreError
 from lowland.evaluate.conditions import print_of
 from lowland.geometry import Curve
 from lowland.posteriors import PointMass, Posterior
+from lowland.progress import Report
 from lowland.records import Chain, Predictive, SurfaceResult, Table
+from lowland.runs import chains as posteriors
+from lowland.runs.config import Inference, check_inference, read_value
+from lowland.runs.folder import locked
 from lowland.trajectory import Trajectory
 
 
@@ -136,14 +138,14 @@ def execute(
     store = _walk(stage, walk) if asked.kind == "pca" else None
     weights = stage.weights()
     # before the folder is taken: nothing else would fit it then
-    subspaces.require(stage.setup, asked, walk=store, curve=curve)
+    posteriors.require(stage.setup, asked, iterates=store, curve=curve)
     own = {"walk": walk, "seed": seed}
     if store is not None:
         own["iterates"] = f"{len(store)} {print_of(store.swa())}"
     if curve is not None:
         own["curve"] = print_of(curve.anchors)
-    if told := subspaces.undiagnosed(asked):
-        say(console, f"Note: {told}")
+    if note := posteriors.missing_diagnostics(asked):
+        say(console, f"Note: {note}")
     stage.path.mkdir(parents=True, exist_ok=True)
     with locked(stage.path), using_threads(stage.runs[0].threads):
         stage.claim(asked.model_dump() | own)
@@ -151,20 +153,24 @@ def execute(
             place, record = stage.shape("subspace"), stage.record("chain.npz")
             chain = subspaces.found(place, record)
             curving = chain is None and asked.kind == "hessian" and bars.add("curvature")
-            progress = bars.add(f"sample: {subspaces.title(asked)}")
+            progress = bars.add(f"sample: {posteriors.posterior_title(asked)}")
             if chain is None:
                 center = weights[0] if weights else None
-                sub = subspaces.spanned(
-                    stage.setup,
-                    asked,
-                    place,
-                    center,
-                    walk=store,
-                    curve=curve,
-                    seed=seed,
-                    progress=curving,
-                )
-                chain = subspaces.sampled(
+                try:
+                    sub = stage.subspace()
+                except StoreError:  # not there yet, or damaged
+                    sub = posteriors.span(
+                        stage.setup,
+                        asked,
+                        center,
+                        iterates=store,
+                        curve=curve,
+                        seed=seed,
+                        progress=curving,
+                    )
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    sub.save(place)
+                chain = posteriors.sample(
                     stage.setup,
                     sub,
                     asked,
@@ -177,7 +183,7 @@ def execute(
             sub = stage.subspace()
             posts: dict[str, tuple[str, Posterior]] = {
                 "Centre": ("center", PointMass(sub.point(torch.zeros(sub.k)))),
-                subspaces.title(asked): ("posterior", chain.posterior()),
+                posteriors.posterior_title(asked): ("posterior", chain.posterior()),
             }
             preds = {
                 title: predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
@@ -186,15 +192,7 @@ def execute(
             surface = None
             if plane and sub.k > 1:
                 progress = bars.add("plane")
-                surface = subspaces.plane(
-                    stage.setup,
-                    chain.within(sub),
-                    asked,
-                    stage.record("plane.npz"),
-                    journal=stage.path / "checkpoints" / "plane.journal",
-                    walk=store,
-                    progress=progress,
-                )
+                surface = _plane(stage, chain.within(sub), asked, store, progress)
         if chain.about.get("told"):
             say(console, f"Note: {chain.about['told']}")
         _say_chain(chain, console)
@@ -205,6 +203,24 @@ def execute(
     say(console, f"Results: {stage.path}/")
     say(console, f"Pictures: {', '.join(pictures)}")
     return chain
+
+
+def _plane(
+    stage: Subspaces, chain: Chain, asked: Inference, store: Trajectory | None, progress: Report
+) -> SurfaceResult:
+    file = stage.record("plane.npz")
+    with suppress(StoreError):  # not there yet, or damaged
+        return SurfaceResult.load(file)
+    result = posteriors.plane(
+        stage.setup,
+        chain,
+        asked,
+        journal=stage.path / "checkpoints" / "plane.journal",
+        iterates=store,
+        progress=progress,
+    )
+    result.save(file)
+    return result
 
 
 def _walk(stage: Subspaces, name: str) -> Trajectory:
@@ -232,7 +248,7 @@ def _curve(joined: Path, *, trust: bool) -> Curve:
 
 def _say_chain(chain: Chain, console: Console) -> None:
     temperature = f"T = {chain.temperature:g}, prior scale {chain.prior_scale:g}"
-    how = f"{subspaces.evaluations(chain):,} log densities in {subspaces.seconds(chain):.1f} s"
+    how = f"{posteriors.evaluations(chain):,} log densities in {posteriors.seconds(chain):.1f} s"
     say(console, f"{temperature}; {how}.")
     if chain.log_evidence_bound is not None:  # of a fitted density, whose draws are independent
         khat = chain.about.get("khat")

@@ -12,8 +12,8 @@ import platformdirs
 import typer
 import yaml
 
-from lowland.cli.config import Config, Named, is_project
 from lowland.errors import ConfigError
+from lowland.runs.config import Config, Named, is_project
 
 Trust = Annotated[
     bool,
@@ -37,6 +37,7 @@ def require_trusted(config: Config, *, file: Path, trust: bool) -> None:
     if trust or fingerprint(config) in _listed():
         return
     names = dict.fromkeys(one.name for one in _named(config))
+    names |= dict.fromkeys(name for name in config.methods if ":" in name)
     raise UntrustedError(
         f"{file} names code that was not run here before ({', '.join(names)}), and that can be any "
         "code; read the file, and add --trust to call it."
@@ -66,6 +67,7 @@ def fingerprint(config: Config) -> str:
     What else it says, such as learning rates, names no code.
     """
     body = [[one.name, one.args, _place(one.name)] for one in _named(config)]
+    body += [[name, {}, _place(name)] for name in config.methods if ":" in name]
     return hashlib.sha256(yaml.safe_dump(body, sort_keys=False).encode()).hexdigest()
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lowland import checks
@@ -32,6 +31,7 @@ from lowland.files import (
     read_tensors,
     replacing,
     require_inside,
+    save_sorted,
     sync,
     sync_folder,
     temporary_name,
@@ -230,7 +230,7 @@ class Trajectory:
         file = iterate_name(len(self.iterates))
         self._name_last()
         with written(temporary_name(self.path / file)) as temporary:
-            save_file(tensors, temporary, metadata={"format": FORMAT, "step": str(step)})
+            save_sorted(tensors, temporary, {"format": FORMAT, "step": str(step)})
             sync(temporary)
             size, crc = temporary.stat().st_size, checksum(temporary)
         sync_folder(self.path)

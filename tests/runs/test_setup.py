@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from lowland.cli.config import check_config
-from lowland.cli.folder import RunFolder
 from lowland.cli.repeat import one_of
-from lowland.cli.setup import Setup
 from lowland.errors import DataError
+from lowland.runs.config import check_config
+from lowland.runs.folder import RunFolder
+from lowland.runs.setup import Setup
 
 OWN = """
 import pytest
@@ -124,7 +124,7 @@ def test_a_run_folder_gives_back_what_the_configuration_said(tmp_path, monkeypat
     config = check_config(values, where="here")
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    folder.begin(config, 1)
+    folder.write(config, 1)
     settings, _ = folder.ran()
     again = check_config(settings, where="there")
     assert again == config

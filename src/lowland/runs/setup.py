@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowland.cli.config import Config, told
 from lowland.core import Classification, LanguageModeling, LossSurface, Point, Regression, Task
 from lowland.core.autograd import value_of
 from lowland.core.batchnorm import refuse_one_example
@@ -18,6 +17,7 @@ from lowland.core.layout import Where
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.landscape import align
+from lowland.runs.config import Config, told
 from lowland.train import Batches, best_threads
 from lowland.train.batches import without_last
 from lowland.train.state import seeded

@@ -29,19 +29,6 @@ from lowland.errors import ConfigError, LowlandError
 
 _S = TypeVar("_S", bound="Section")
 
-Method = Literal[
-    "sgd",
-    "ema",
-    "swa",
-    "swag-diagonal",
-    "swag",
-    "fge",
-    "ensemble",
-    "multiswag",
-    "espro",
-    "subspace",
-]
-BY_REQUEST = ("espro", "subspace")  # cost several times what the others do
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
 
@@ -79,7 +66,8 @@ class Named(Section):
             ) from error
         if not callable(found):
             raise ConfigError(f"{self.name}: expected a callable, got {type(found).__name__}.")
-        return found
+        function: Callable[..., Any] = found
+        return function
 
     def call(self, **more: Any) -> Any:
         """Calls it with its arguments, over `more`; an error of its own is told with its place."""
@@ -232,6 +220,13 @@ class Repeat(Section):
         return list(range(self.values)) if isinstance(self.values, int) else self.values or []
 
 
+def default_methods() -> list[str]:
+    """Those that run where a configuration names none."""
+    from lowland.runs.methods import METHODS
+
+    return [name for name, method in METHODS.items() if not method.by_request]
+
+
 class Config(Section):
     """A run: see `configs/digits.yaml`."""
 
@@ -239,7 +234,7 @@ class Config(Section):
     data: Named
     task: Literal["classification", "regression", "language"] | Named = "classification"
     out: str = Field(default="runs/run", coerce_numbers_to_str=True)
-    methods: list[Method] = [m for m in get_args(Method) if m not in BY_REQUEST]
+    methods: list[str] = Field(default_factory=default_methods)
     ensemble: int = Field(default=3, ge=2)
     samples: int = Field(default=30, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -261,9 +256,16 @@ class Config(Section):
 
     @field_validator("methods")
     @classmethod
-    def _once(cls, methods: list[Method]) -> list[Method]:
+    def _once(cls, methods: list[str]) -> list[str]:
+        from lowland.runs.methods import method_named
+
         if not methods or len(set(methods)) < len(methods):
             raise ValueError("expected at least one method, each of them once")
+        for name in methods:
+            try:
+                method_named(name)
+            except ConfigError as error:
+                raise ValueError(str(error).removeprefix("methods: ").rstrip(".")) from None
         return methods
 
 

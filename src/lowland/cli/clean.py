@@ -1,0 +1,61 @@
+"""`lowland clean`: how much disk a run folder takes, and what of it can go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lowland.artifacts.clean import Usage, remove, usage
+from lowland.cli.console import Terminal, say
+from lowland.cli.show import print_table
+from lowland.cli.status import size_text
+from lowland.errors import ConfigError
+
+_REMOVABLE = {
+    "stale": "of settings that are no longer those of the run",
+    "unfinished": "stopped builds of such settings, with the states of their optimizers",
+    "intermediate": "iterates from which all that needs them was built",
+}
+
+
+def clean(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")],
+    remove_: Annotated[
+        str | None,
+        typer.Option(
+            "--remove",
+            metavar="WHAT,...",
+            help="What to remove, some of stale (of settings that are no longer those of the run), "
+            "unfinished (stopped builds of such settings) and intermediate (iterates from which "
+            "all that needs them was built; other methods would train them again).",
+        ),
+    ] = None,
+) -> None:
+    """Show what takes how much disk in a run folder; with --remove, remove some of it."""
+    run = run.expanduser()
+    chosen = [word.strip() for word in (remove_ or "").split(",") if word.strip()]
+    for word in chosen:
+        if word not in _REMOVABLE:
+            raise ConfigError(f"--remove: expected some of {', '.join(_REMOVABLE)}, got {word!r}.")
+    console = Terminal()
+    entries = usage(run)
+    print_table(
+        {"use": [each.use for each in entries], "size": [size_text(each.size) for each in entries]},
+        console,
+        rows="artifact",
+        labels=[each.name for each in entries],
+    )
+    if chosen:
+        freed = remove(run, [each for each in entries if each.use in chosen])
+        say(console, f"{size_text(freed)} removed.")
+        return
+    for use, text in _REMOVABLE.items():
+        total = _total(entries, use)
+        if total:
+            say(console, f"{size_text(total)} {use}: {text}; `--remove {use}` removes them.")
+
+
+def _total(entries: list[Usage], use: str) -> int:
+    return sum(each.size for each in entries if each.use == use)

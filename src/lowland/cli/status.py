@@ -1,0 +1,92 @@
+"""`lowland status`: the artifacts of a run folder, and how far each is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+from rich.tree import Tree
+
+from lowland.artifacts import Status
+from lowland.artifacts.graph import read_graph, statuses
+from lowland.cli.console import Terminal, say, visible
+
+_WIDTH = 300  # characters of a line in a file
+_STYLES = {"done": "green", "under way": "yellow", "stale": "red", "damaged": "red"}
+
+
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")],
+) -> None:
+    """Show what a run folder holds: what is done, under way, missing or stale, and why.
+
+    It reads the folder alone, and calls nothing that the configuration names.
+    """
+    run = run.expanduser()
+    states = statuses(run, read_graph(run))
+    console = Terminal()
+    given = [each for each in states if each.state == "given"]
+    built = {each.name: each for each in states if each.state != "given"}
+    for each in given:
+        say(console, f"{each.name}: {each.reason}")
+    inputs = {name for each in built.values() for name in each.inputs}
+    shown: set[str] = set()
+    tree = Tree(visible(str(run)))
+    for each in built.values():
+        if each.name not in inputs:
+            _add(tree, each, built, shown)
+    # a file takes lines of any length, and a terminal wraps them
+    (console if console.is_terminal else Terminal(width=_WIDTH)).print(tree)
+    counts = {state: sum(each.state == state for each in built.values()) for state in _ORDER}
+    total = sum(each.size for each in built.values())
+    parts = [f"{count} {state}" for state, count in counts.items() if count]
+    say(console, f"{', '.join(parts)}; {size_text(total)}.")
+
+
+_ORDER = ("done", "under way", "started", "missing", "stale", "damaged")
+
+
+def _add(tree: Tree, each: Status, built: dict[str, Status], shown: set[str]) -> None:
+    """A branch for an artifact, and below it what it was built from, each once."""
+    repeated = each.name in shown
+    text = Text(each.name)
+    if repeated:
+        text.append(" (above)", style="dim")
+    else:
+        text.append(f"  {each.state}", style=_STYLES.get(each.state, ""))
+        text.append(_details(each))
+    branch = tree.add(text)
+    if not repeated:
+        shown.add(each.name)
+        for name in each.inputs:
+            if name in built:
+                _add(branch, built[name], built, shown)
+
+
+def _details(each: Status) -> str:
+    """Size and time of what is done; who builds it, and how far; why it is stale."""
+    if each.state == "done":
+        took = "" if each.seconds is None else f", {each.seconds:.1f} s"
+        return f", {size_text(each.size)}{took}"
+    if each.owner is not None:
+        total = "" if each.owner.total is None else f" of {each.owner.total}"
+        return f" in {each.owner}: {each.owner.done}{total}"
+    if each.state == "started":
+        return ": it goes on from its checkpoint"
+    return f": {visible(each.reason)}" if each.reason else ""
+
+
+def size_text(size: int) -> str:
+    """Bytes in the largest unit that gives a number above one.
+
+    >>> size_text(1536), size_text(3 << 30)
+    ('1.5 KB', '3.0 GB')
+    """
+    value = float(size)
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TB"

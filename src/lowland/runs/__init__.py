@@ -1,0 +1,1 @@
+"""From a configuration to artifacts: what `lowland run` builds."""

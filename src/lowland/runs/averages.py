@@ -1,0 +1,67 @@
+"""Artifacts of averages: SWA and EMA of a trajectory, with statistics of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lowland.artifacts import Artifact, Checkpoint, Inputs
+from lowland.core import Point
+from lowland.progress import Report
+from lowland.runs.training import BUFFERS, WEIGHTS
+from lowland.runs.weights import load_point, save_point
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+
+@dataclass(frozen=True)
+class AverageSettings:
+    """Which average, and how its BatchNorm statistics are estimated."""
+
+    of: str
+    evaluation: Mapping[str, Any]
+
+
+class Average(Artifact):
+    """The SWA or EMA weights of a trajectory, ready to be served."""
+
+    kind = "average"
+
+    def __init__(self, run: Run, network: int, of: Literal["swa", "ema"]) -> None:
+        self.run = run
+        self.trajectory = run.averaged(network)
+        self.of = of
+        super().__init__(
+            f"weights/{'average' if of == 'swa' else of}-{network}",
+            [*run.given("model", "task"), *run.statistics(), self.trajectory],
+            AverageSettings(of, run.evaluation()),
+        )
+
+    @property
+    def title(self) -> str:
+        return f"{self.of.upper()} {self.trajectory.network + 1}"
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Point:
+        trained, surface = inputs[self.trajectory.name], self.run.setup.surface
+        mean = trained.ema.point if self.of == "ema" else trained.iterates.average()
+        model = self.run.setup.model(self.trajectory.network)  # for what is frozen in it
+        buffers = (mean.buffers or {}) | surface.frozen_of(model)
+        return surface.estimated(Point(mean.weights, buffers))
+
+    def save(self, result: Point, folder: Path) -> None:
+        setup = self.run.setup
+        model = setup.model(self.trajectory.network)
+        save_point(folder / WEIGHTS, folder / BUFFERS, model, setup.layout, result)
+
+    def load(self, folder: Path) -> Point:
+        return load_point(folder / WEIGHTS, folder / BUFFERS, self.run.setup.layout)
+
+    def view(self) -> Mapping[str, str]:
+        name = self.name.partition("/")[2]
+        return {
+            WEIGHTS: f"weights/{name}.safetensors",
+            BUFFERS: f"weights/buffers/{name}.safetensors",
+        }

@@ -1,0 +1,114 @@
+"""The run folder: plain files, each whole or absent."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from lowland.artifacts.graph import ARTIFACTS, GRAPH, log_event
+from lowland.core import ParamLayout, Point
+from lowland.errors import ConfigError, StoreError
+from lowland.files import require_no_way_out
+from lowland.runs.config import Config
+from lowland.runs.stored import read_yaml, write_yaml
+from lowland.runs.weights import load_point
+
+CONFIG = "config.yaml"
+FORMAT = "lowland-run-2"
+
+
+class RanWith(TypedDict):
+    """What a run ran with."""
+
+    threads: int
+    versions: NotRequired[dict[str, str]]
+    python: NotRequired[str]
+
+
+class Stored(TypedDict):
+    """What config.yaml holds."""
+
+    settings: dict[str, Any]
+    ran_with: RanWith
+
+
+class RunFolder:
+    """config.yaml, artifacts/, and for people trajectory/, weights/, records/, pictures/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare(self) -> None:
+        """Makes the folder; raises `StoreError` where it holds something else."""
+        holds = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
+        strange = bool(holds - {f".{CONFIG}.tmp"}) and not holds & {CONFIG, GRAPH, ARTIFACTS}
+        if strange or (self.path.exists() and not self.path.is_dir()):
+            raise StoreError(
+                f"{self.path} is not empty and not a run folder: it holds no {CONFIG}; put that "
+                "back, or name another folder with out=FOLDER."
+            )
+        if CONFIG in holds:
+            self.ran()  # one of another version is refused
+        self.path.mkdir(parents=True, exist_ok=True)
+        require_no_way_out(self.path)
+
+    def ran(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of the run that is there, and what it ran with."""
+        file = self.path / CONFIG
+        advice = "put it back, or name another folder with out=FOLDER"
+        body = read_yaml(file, Stored, form=FORMAT, advice=advice)
+        return body["settings"], body["ran_with"]
+
+    def write(self, config: Config, threads: int) -> None:
+        """Records the settings, and what the run runs with."""
+        ran = {"threads": threads, "versions": versions(), "python": platform.python_version()}
+        # as Python has it: JSON would make words of keys and nothing of infinity
+        body = {"settings": config.model_dump(), "ran_with": ran}
+        write_yaml(self.path / CONFIG, body, form=FORMAT)
+
+    def event(self, what: str, **details: Any) -> None:
+        """Adds a line to events.jsonl."""
+        log_event(self.path, what, **details)
+
+    def record(self, name: str) -> Path:
+        """Where a record lies."""
+        return self.path / "records" / name
+
+    def load_weights(self, name: str, layout: ParamLayout) -> Point:
+        """Reads weights of this model, with the buffers that were saved with them."""
+        folder = self.path / "weights"
+        file = f"{name}.safetensors"
+        return load_point(folder / file, folder / "buffers" / file, layout)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the one lock of a folder, which ends with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # not every network file system locks folders
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another process works in {folder}; wait for its end, or name another folder "
+                    "with out=FOLDER."
+                ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def versions() -> dict[str, str]:
+    """Of what the last bits of a run depend on."""
+    return {name: version(name) for name in ("lowland", "torch", "numpy")}

@@ -1,0 +1,140 @@
+"""The contract of a method of `lowland run`: what it needs, what it predicts, what it costs."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from lowland.artifacts import Artifact, Inputs
+from lowland.errors import ConfigError
+from lowland.evaluate import predict, tune_scale
+from lowland.posteriors import Posterior
+from lowland.progress import Progress
+from lowland.records import Predictive, Table
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+Tuned = Mapping[str, float]  # what was chosen on validation examples, by name
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a method chose on validation examples.
+
+    Attributes:
+        values: by name; they are columns of the table. tried: all that was tried, for its record.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    tried: Table | None = None
+
+
+class Trained(Protocol):
+    """An artifact of training, which knows what it costs."""
+
+    name: str
+
+    def passes(self, inputs: Inputs) -> float:
+        """Epochs of training."""
+        ...
+
+
+class Part(NamedTuple):
+    """An artifact that a method alone would have to train, and how much of it."""
+
+    artifact: Any  # a Trained artifact
+    share: float = 1.0
+
+
+class Method(ABC):
+    """A row of the comparison.
+
+    A method is one file: it names the artifacts that it needs and makes a posterior of them, or
+    predicts by itself.
+
+    Attributes:
+        name: in a configuration's `methods`. title: in tables. by_request: whether it runs only
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    by_request: ClassVar[bool] = False
+    tunes_scale: ClassVar[bool] = False
+    tuned: ClassVar[tuple[str, ...]] = ()
+
+    def label(self, run: Run) -> str:
+        """The name of its row."""
+        return self.title
+
+    def check(self, run: Run) -> None:  # noqa: B027 - most methods run with any budget
+        """Raises `ConfigError` where the configuration gives it too little, before any is spent."""
+
+    def parts(self, run: Run) -> Sequence[Part]:
+        """What it trains, alone: epochs and seconds of the table are those of these."""
+        return ()
+
+    def needs(self, run: Run) -> Sequence[Artifact]:
+        """The artifacts that its posterior is made of."""
+        return [part.artifact for part in self.parts(run)]
+
+    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
+        """Its posterior over weights, at the paper's scale."""
+        raise NotImplementedError(f"{type(self).__name__} has no posterior")
+
+    def tune(self, run: Run, inputs: Inputs) -> Choice:
+        """Chooses values on validation examples; the temperature is fitted behind it."""
+        if not self.tunes_scale:
+            return Choice()
+        post: Any = self.posterior(run, inputs)
+        config = run.config
+        _, tried = tune_scale(
+            run.setup.surface,
+            post,
+            run.setup.validation,
+            scales=config.average.scales,
+            samples=config.samples,
+            seed=config.seed,
+        )
+        return Choice({"scale": float(tried.scale[tried.nll.argmin()])}, tried)
+
+    def predict(
+        self, run: Run, inputs: Inputs, tuned: Tuned, loader: Iterable[Any], progress: Progress
+    ) -> Predictive:
+        """Its prediction for a loader, with what was chosen on validation examples."""
+        post = self.scaled(run, inputs, tuned)
+        samples = None if post.support is not None else run.config.samples
+        return predict(
+            run.setup.surface,
+            post,
+            loader,
+            samples=samples,
+            seed=run.config.seed,
+            progress=progress,
+        )
+
+    def scaled(self, run: Run, inputs: Inputs, tuned: Tuned) -> Posterior:
+        """Its posterior at the scale that was chosen."""
+        post: Any = self.posterior(run, inputs)
+        scaled: Posterior = post.with_scale(tuned["scale"]) if self.tunes_scale else post
+        return scaled
+
+    def pictures(self, run: Run) -> Sequence[Artifact]:
+        """Pictures of its own."""
+        return ()
+
+    def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
+        """What a reader of the table should know, a line each."""
+        return ()
+
+
+def require_iterates(run: Run, title: str, stored: int, least: int, settings: str) -> None:
+    """Raises `ConfigError` where a trajectory stores fewer iterates than a method needs."""
+    if stored < least:
+        raise ConfigError(
+            f"{title} needs {least} iterates or more, and gets {stored} of "
+            f"{run.config.train.epochs} epochs with {settings}: collect earlier or more often, or "
+            "train longer."
+        )

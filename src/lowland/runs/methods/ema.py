@@ -1,0 +1,29 @@
+"""The exponential moving average of all iterates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lowland.artifacts import Artifact, Inputs
+from lowland.posteriors import PointMass, Posterior
+from lowland.runs.methods.base import Method, Part
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+
+class EMA(Method):
+    """The moving average of the trajectory that SWA averages."""
+
+    name = "ema"
+    title = "EMA"
+
+    def parts(self, run: Run) -> Sequence[Part]:
+        return [Part(run.averaged(0))]
+
+    def needs(self, run: Run) -> Sequence[Artifact]:
+        return [run.average(0, "ema")]
+
+    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
+        return PointMass(inputs[run.average(0, "ema").name])

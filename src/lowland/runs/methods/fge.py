@@ -1,0 +1,39 @@
+"""Fast geometric ensembling (Garipov et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lowland.artifacts import Artifact, Inputs
+from lowland.posteriors import Posterior
+from lowland.runs.methods.base import Method, Part, require_iterates
+from lowland.trajectory import MidCycle
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+
+class FGE(Method):
+    """The iterates in the middle of each cycle of a cyclical learning rate."""
+
+    name = "fge"
+    title = "FGE ensemble"
+
+    def check(self, run: Run) -> None:
+        budget, config = run.budget, run.config
+        require_iterates(run, self.title, run.stored_iterates(), 1, run.collection())
+        stored = MidCycle(budget.cycle).count(budget.epoch * budget.cycle_epochs)
+        settings = f"start {config.average.start}, cycle {config.fge.cycle} epochs"
+        require_iterates(run, self.title, stored, 1, settings)
+
+    def parts(self, run: Run) -> Sequence[Part]:
+        # it branches off where iterates begin to be averaged
+        return [Part(run.averaged(0), run.budget.before_averaging()), Part(run.cycles(0))]
+
+    def needs(self, run: Run) -> Sequence[Artifact]:
+        return [run.cycles(0)]
+
+    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
+        post: Posterior = inputs[run.cycles(0).name].iterates.ensemble()
+        return post

@@ -1,0 +1,64 @@
+"""Subspace inference (Izmailov et al. 2019): the posterior in a few dimensions, sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lowland.artifacts import Artifact, Inputs
+from lowland.errors import ConfigError
+from lowland.posteriors import Posterior
+from lowland.runs import chains
+from lowland.runs.methods.base import Method, Part, require_iterates
+from lowland.runs.pictures import PosteriorPicture, RankPicture, TracePicture
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+
+class SubspaceInference(Method):
+    """Chains in the subspace of a trajectory."""
+
+    name = "subspace"
+    title = "Subspace inference"
+    by_request = True  # it costs several times what the others do
+
+    def label(self, run: Run) -> str:
+        return chains.posterior_title(run.config.subspace)
+
+    def check(self, run: Run) -> None:
+        settings = run.config.subspace
+        if settings.kind == "curve":
+            raise ConfigError(
+                "subspace.kind: a run has no curve yet; run `lowland connect`, then "
+                "`lowland subspace --kind curve`."
+            )
+        chains.require(run.setup, settings)
+        least = settings.rank + 1 if settings.kind == "pca" else 1
+        collection = f"{run.collection()}, rank {settings.rank}"
+        require_iterates(run, self.label(run), run.stored_iterates(), least, collection)
+
+    def parts(self, run: Run) -> Sequence[Part]:
+        return [Part(run.averaged(0)), Part(run.chain())]
+
+    def needs(self, run: Run) -> Sequence[Artifact]:
+        return [run.chain(), run.subspace()]
+
+    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
+        chain = inputs[run.chain().name].within(inputs[run.subspace().name])
+        post: Posterior = chain.posterior()
+        return post
+
+    def pictures(self, run: Run) -> Sequence[Artifact]:
+        drawn: list[Artifact] = []
+        if min(run.config.subspace.rank, run.setup.layout.size) > 1:
+            drawn.append(PosteriorPicture(run))
+        if run.config.subspace.sampler != "grid":
+            drawn.append(TracePicture(run))
+            if run.config.subspace.chains > 1:
+                drawn.append(RankPicture(run))
+        return drawn
+
+    def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
+        told = inputs[run.chain().name].about.get("told")
+        return [f"{self.label(run)}: {told}"] if told else []

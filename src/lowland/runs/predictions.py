@@ -1,0 +1,130 @@
+"""Artifacts of predictions: a method's model average on the test examples, and its row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lowland.artifacts import Checkpoint, Inputs
+from lowland.evaluate import temper
+from lowland.metrics import metric_names
+from lowland.progress import Report
+from lowland.records import Predictive, Table
+from lowland.runs.methods import Method
+from lowland.runs.records import RecordArtifact
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """What changes a prediction, but for weights and examples."""
+
+    method: str
+    samples: int
+    seed: int
+    evaluation: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What changes a row, but for its prediction."""
+
+    label: str
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """The order of a table's rows."""
+
+    rows: tuple[str, ...]
+
+
+class Prediction(RecordArtifact):
+    """The model average of a method on the test examples."""
+
+    kind = "prediction"
+    record = Predictive
+
+    def __init__(self, run: Run, method: Method) -> None:
+        self.run = run
+        self.method = method
+        self.tuning = run.tuning(method)
+        config = run.config
+        super().__init__(
+            f"predictions/{method.name}",
+            [
+                *run.given("model", "task", "data/test"),
+                *run.statistics(),
+                *method.needs(run),
+                self.tuning,
+            ],
+            PredictionSettings(method.name, config.samples, config.seed, run.evaluation()),
+            file=f"{method.name}.npz",
+        )
+
+    @property
+    def title(self) -> str:
+        return f"predict: {self.method.label(self.run)}"
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
+        tuned = inputs[self.tuning.name]
+        return self.method.predict(self.run, inputs, tuned, self.run.setup.test, progress)
+
+
+class Row(RecordArtifact):
+    """A method's row of the comparison: metrics, what was tuned, and epochs of training."""
+
+    kind = "row"
+    quick = True
+    record = Table
+
+    def __init__(self, run: Run, method: Method) -> None:
+        self.run = run
+        self.method = method
+        self.prediction = run.prediction(method)
+        parts = [part.artifact for part in method.parts(run)]
+        super().__init__(
+            f"rows/{method.name}",
+            [self.prediction, self.prediction.tuning, *parts],
+            RowSettings(method.label(run)),
+            file=f"{method.name}.json",
+        )
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
+        pred = inputs[self.prediction.name]
+        tuned = inputs[self.prediction.tuning.name]
+        metrics = pred.metrics()
+        row: dict[str, Any] = {"method": self.method.label(self.run)}
+        row |= {name: metrics[name] for name in metric_names() if name in metrics}
+        if "temperature" in tuned:
+            tempered = temper(pred, tuned["temperature"], task=self.run.setup.task).metrics()
+            row |= {"temperature": tuned["temperature"], "nll_tempered": tempered["nll"]}
+            row["ece_tempered"] = tempered["ece"]
+        row |= {"scale": math.nan} | {k: v for k, v in tuned.items() if k != "temperature"}
+        row["samples"] = float(pred.samples)
+        parts = self.method.parts(self.run)
+        row["epochs"] = sum(part.share * part.artifact.passes(inputs) for part in parts)
+        return Table.from_rows([row])
+
+
+class Comparison(RecordArtifact):
+    """The table of all methods."""
+
+    kind = "table"
+    quick = True
+    record = Table
+
+    def __init__(self, run: Run) -> None:
+        self.rows = [run.row(method) for method in run.methods]
+        names = tuple(row.name for row in self.rows)
+        super().__init__(
+            "tables/comparison", self.rows, TableSettings(names), file="comparison.json"
+        )
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
+        tables = [inputs[row.name] for row in self.rows]
+        return Table.from_rows(row for table in tables for row in table.rows())

@@ -1,0 +1,166 @@
+"""A configuration as a graph: each thing that its methods need is one artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+from lowland.artifacts import Artifact, Source
+from lowland.artifacts.graph import ordered
+from lowland.runs.averages import Average
+from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
+from lowland.runs.config import Config
+from lowland.runs.growth import GrownSimplex
+from lowland.runs.methods import Method, method_named
+from lowland.runs.pictures import ReliabilityPicture, SamplesPicture, TrainingPicture
+from lowland.runs.predictions import Comparison, Prediction, Row
+from lowland.runs.setup import Setup
+from lowland.runs.sources import sources_of
+from lowland.runs.training import Annealed, AveragedTrajectory, Budget, Cycles
+from lowland.runs.tuning import Tuning
+
+_A = TypeVar("_A", bound=Artifact)
+
+
+class Run:
+    """The artifacts of a configuration, each made once.
+
+    Attributes:
+        methods: those that the configuration names, in its order.
+    """
+
+    def __init__(self, config: Config, setup: Setup) -> None:
+        self.config = config
+        self.setup = setup
+        self.methods: list[Method] = [method_named(name) for name in config.methods]
+        self._artifacts: dict[Any, Artifact] = {}
+
+    def check(self) -> None:
+        """Refuses a budget in which a method would have too few iterates, before it is spent."""
+        for method in self.methods:
+            method.check(self)
+
+    def targets(self) -> list[Artifact]:
+        """The table, pictures, averages, and what they stand on that is not intermediate."""
+        drawn: list[Artifact] = []
+        if self.trains_trajectory():
+            drawn.append(TrainingPicture(self))
+        drawn += [each for each in (SamplesPicture(self), ReliabilityPicture(self)) if each.inputs]
+        for method in self.methods:
+            drawn += method.pictures(self)
+        for part in [part for method in self.methods for part in method.parts(self)]:
+            if isinstance(part.artifact, AveragedTrajectory):
+                drawn += self.averages(part.artifact.network)
+        every = ordered([self.comparison(), *drawn])
+        return [each for each in every if not isinstance(each, Source) and not each.intermediate]
+
+    # -- what it is given ------------------------------------------------------------------------
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """Fingerprints of model, task and data, by name."""
+        return sources_of(self.setup)
+
+    def given(self, *names: str) -> list[Artifact]:
+        """Sources by name."""
+        return [self.sources[name] for name in names]
+
+    def statistics(self) -> list[Artifact]:
+        """The examples of BatchNorm statistics, and of losses on the training examples."""
+        names = [n for n in ("data/clean", "data/batchnorm") if n in self.sources]
+        return self.given(*(names if "data/clean" in names else ["data/train", *names]))
+
+    def evaluation(self) -> dict[str, Any]:
+        """The settings of all evaluations."""
+        keys = ("bn_rows", "reestimate", "eval_batch_size", "autocast", "channels_last")
+        return {key: getattr(self.config, key) for key in keys}
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Steps of its training runs."""
+        return Budget.of(self)
+
+    def stored_iterates(self) -> int:
+        """How many iterates an SWA trajectory stores."""
+        return self.budget.iterates.count(self.budget.total)
+
+    def collection(self) -> str:
+        """When iterates are stored, in words."""
+        average = self.config.average
+        return f"start {average.start}, every {average.every} epochs"
+
+    # -- artifacts -------------------------------------------------------------------------------
+
+    def annealed(self, network: int) -> Annealed:
+        """A network trained by annealed SGD."""
+        return self._once(("sgd", network), lambda: Annealed(self, network))
+
+    def averaged(self, network: int) -> AveragedTrajectory:
+        """A trajectory whose iterates are averaged."""
+        return self._once(("swa", network), lambda: AveragedTrajectory(self, network))
+
+    def cycles(self, network: int) -> Cycles:
+        """FGE's cycles from a trajectory."""
+        return self._once(("fge", network), lambda: Cycles(self, network))
+
+    def average(self, network: int, of: Literal["swa", "ema"]) -> Average:
+        """The SWA or EMA weights of a trajectory."""
+        return self._once((of, network, "average"), lambda: Average(self, network, of))
+
+    def averages(self, network: int) -> list[Artifact]:
+        """All averages of a trajectory, ready to be served; without iterates the EMA alone."""
+        averages: list[Artifact] = [self.average(network, "ema")]
+        if self.stored_iterates():
+            averages.append(self.average(network, "swa"))
+        return averages
+
+    def simplex(self, network: int) -> GrownSimplex:
+        """The simplex around an annealed network."""
+        return self._once(("simplex", network), lambda: GrownSimplex(self, network))
+
+    def subspace(self) -> SpannedSubspace:
+        """The subspace about the first trajectory."""
+        return self._once("subspace", lambda: SpannedSubspace(self))
+
+    def chain(self) -> SampledChain:
+        """The chains in it."""
+        return self._once("chain", lambda: SampledChain(self))
+
+    def posterior_plane(self) -> PosteriorPlane:
+        """The log posterior over its first two coordinates."""
+        return self._once("plane", lambda: PosteriorPlane(self))
+
+    def tuning(self, method: Method) -> Tuning:
+        """What a method chooses on validation examples."""
+        return self._once(("tuning", method.name), lambda: Tuning(self, method))
+
+    def prediction(self, method: Method) -> Prediction:
+        """What a method predicts for the test examples."""
+        return self._once(("prediction", method.name), lambda: Prediction(self, method))
+
+    def row(self, method: Method) -> Row:
+        """A method's row of the table."""
+        return self._once(("row", method.name), lambda: Row(self, method))
+
+    def comparison(self) -> Comparison:
+        """The table."""
+        return self._once("comparison", lambda: Comparison(self))
+
+    def trains_annealed(self) -> bool:
+        """Whether a method needs the first annealed network."""
+        return self._needs("sgd-0")
+
+    def trains_trajectory(self) -> bool:
+        """Whether a method needs the first SWA trajectory."""
+        return self._needs("swa-0")
+
+    def _needs(self, network: str) -> bool:
+        parts: Sequence[Any] = [part for method in self.methods for part in method.parts(self)]
+        return any(part.artifact.name == f"train/{network}" for part in parts)
+
+    def _once(self, key: Any, make: Callable[[], _A]) -> _A:
+        if key not in self._artifacts:
+            self._artifacts[key] = make()
+        artifact: _A = self._artifacts[key]  # type: ignore[assignment]
+        return artifact

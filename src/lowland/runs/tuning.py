@@ -1,0 +1,91 @@
+"""Artifacts of what is chosen on validation examples: a method's values, and a temperature."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowland.artifacts import Artifact, Checkpoint, Inputs
+from lowland.core import Classification
+from lowland.evaluate import fit_temperature
+from lowland.files import write_text
+from lowland.progress import Report
+from lowland.runs.methods.base import Choice, Method
+from lowland.schema import parse_json, require
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+FILE, TRIED = "tuned.json", "tried.json"
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """What changes the choice."""
+
+    method: str
+    scales: tuple[float, ...]
+    samples: int
+    seed: int
+    evaluation: Mapping[str, Any]
+
+
+class Tuning(Artifact):
+    """What a method chooses on validation examples."""
+
+    kind = "tuning"
+
+    def __init__(self, run: Run, method: Method) -> None:
+        self.run = run
+        self.method = method
+        config = run.config
+        super().__init__(
+            f"tuning/{method.name}",
+            [
+                *run.given("model", "task", "data/validation"),
+                *run.statistics(),
+                *method.needs(run),
+            ],
+            TuningSettings(
+                method.name,
+                tuple(config.average.scales) if method.tunes_scale else (),
+                config.samples,
+                config.seed,
+                run.evaluation(),
+            ),
+        )
+
+    @property
+    def title(self) -> str:
+        return f"tune: {self.method.label(self.run)}"
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Choice:
+        run, setup = self.run, self.run.setup
+        choice = self.method.tune(run, inputs)
+        if isinstance(setup.task, Classification):
+            pred = self.method.predict(run, inputs, choice.values, setup.validation, progress)
+            with warnings.catch_warnings():
+                # where no example is wrong it stays 1, which the table shows
+                warnings.simplefilter("ignore")
+                choice.values["temperature"] = fit_temperature(pred, task=setup.task)
+        return choice
+
+    def save(self, result: Choice, folder: Path) -> None:
+        write_text(folder / FILE, json.dumps(result.values, indent=1) + "\n")
+        if result.tried is not None:
+            result.tried.save(folder / TRIED)
+
+    def load(self, folder: Path) -> dict[str, float]:
+        body = parse_json((folder / FILE).read_bytes(), source=folder / FILE)
+        require(body, dict[str, float], source=folder / FILE)
+        return dict(body)
+
+    def view(self) -> Mapping[str, str]:
+        return {
+            FILE: f"records/tuned-{self.method.name}.json",
+            TRIED: f"records/tried-{self.method.name}.json",
+        }
