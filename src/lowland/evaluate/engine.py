@@ -64,13 +64,14 @@ class Examples:
     def feed(self, outputs: Networks, first: int, n: int, *, check: bool) -> None:
         """Gives the outputs of points first to first + n for every batch to the sink.
 
-        `check`: whether to look at the labels first, as in the first pass.
+        `check`: whether to look at the inputs and labels, as in the first pass.
         """
         ordered = getattr(self.sink, "ordered", True)
         batches = self.data.batches(ordered=ordered) if self.resident is None else self.resident
         for index, batch in enumerate(batches):
-            args, kwargs, target = self.surface.task.parts(batch)
-            self.surface.template.require_replayable(args, kwargs)
+            args, kwargs, target = batch
+            if check:
+                self.surface.template.require_replayable(args, kwargs)
             output = outputs(args, kwargs)
             if check:
                 check_batch(self.surface.task, (args, kwargs), output[0], target)

@@ -36,15 +36,6 @@ def default_metrics(task: Task) -> Metrics:
     return ("loss", "rmse") if isinstance(task, Regression) else ("loss",)
 
 
-def asked_for(task: Task, metrics: Metrics | Function | None) -> tuple[list[str], list[Function]]:
-    """The figures that are meant, by name, and the functions that make others."""
-    asked: Any = default_metrics(task) if metrics is None else metrics
-    if isinstance(asked, str) or callable(asked):
-        asked = (asked,)
-    names = [name for name in asked if isinstance(name, str)]
-    return names, [function for function in asked if not isinstance(function, str)]
-
-
 class Likelihood:
     """loss, nll, and error or rmse, of each point: sums alone, nothing is held of a row."""
 
@@ -198,7 +189,7 @@ def _misses(task: Classification, scores: Tensor, target: Tensor, total: int) ->
     return wrong if mask is None else wrong[:, mask]
 
 
-class Joined:
+class JointSink:
     """A sink that joins the rows of several sinks of the same outputs."""
 
     def __init__(self, parts: Sequence[Figures]) -> None:
@@ -218,18 +209,26 @@ class Joined:
                 row |= more
 
 
-class Asked:
-    """The figures that are asked for: of a network's outputs, of its gradient, by functions.
+class PointMetrics:
+    """The metrics of a scan: of a network's outputs, of its gradient, by functions.
 
     Args:
         metrics: see `scan`. options: those that points are evaluated with.
+
+    Attributes:
+        names: of all metrics; of functions from the first point on. functions: those that make
+            metrics of (surface, point).
     """
 
     def __init__(
         self, surface: LossSurface, metrics: Metrics | Function | None, options: EvalOptions
     ) -> None:
         self.surface, self.options = surface, options
-        self.names, self.functions = asked_for(surface.task, metrics)
+        chosen: Any = default_metrics(surface.task) if metrics is None else metrics
+        if isinstance(chosen, str) or callable(chosen):
+            chosen = (chosen,)
+        self.names = [metric for metric in chosen if isinstance(metric, str)]
+        self.functions = [metric for metric in chosen if not isinstance(metric, str)]
 
     def sink(self) -> Figures:
         """What makes those of outputs: sums alone where these are enough."""
@@ -237,7 +236,7 @@ class Asked:
         return Likelihood(task, names) if Likelihood.covers(task, names) else Whole(task)
 
     def __call__(self, row: Row, point: Callable[[], Point]) -> Row:
-        """The figures of one point: `row` of its outputs; `point` gives its weights again."""
+        """The metrics of one point: `row` of its outputs; `point` gives its weights again."""
         if GRADIENT in self.names or self.functions:
             row = row | self._of_weights(self.surface.point(point()))
         for name in self.names:

@@ -22,10 +22,10 @@ from lowland.geometry import Affine, Curve, Shape
 from lowland.landscape import refine as refinement
 from lowland.landscape.figures import (
     TOGETHER,
-    Asked,
     Figures,
-    Joined,
+    JointSink,
     Metrics,
+    PointMetrics,
     Row,
     Together,
     name_of,
@@ -72,25 +72,25 @@ class Job:
             around=[path["coords"] for path in self.overlays.paths.values()],
         )
         self.together = [surface.point(w) for w in what.together or ()]
-        self.asked = Asked(surface, what.metrics, options)
-        self.metrics = [*self.asked.names, *map(name_of, self.asked.functions)]
-        if not (self.metrics or self.together):
+        self.metrics = metrics = PointMetrics(surface, what.metrics, options)
+        self.metric_names = [*metrics.names, *map(name_of, metrics.functions)]
+        if not (self.metric_names or self.together):
             raise ConfigError("metrics: expected at least one figure, got none.")
-        self.refined = self.asked.names[0] if self.asked.names else ""  # whose colours are
+        self.colours = metrics.names[0] if metrics.names else ""  # what refinement looks at
         self.rows = rows_for(surface, what.loader, count=options.count).held()
-        sinks: list[Figures] = [self.asked.sink()]
+        sinks: list[Figures] = [metrics.sink()]
         self.average = Together(surface.task)
         if self.together:
             sinks.append(self.average)
             several = isinstance(surface.task, Classification)
-            self.asked.names += TOGETHER if several else TOGETHER[:1]
+            metrics.names += TOGETHER if several else TOGETHER[:1]
         self.scan = PointScan(
             shape,
             surface,
             self.grid.coords,
-            [(self.rows, Joined(sinks))],
+            [(self.rows, JointSink(sinks))],
             options,
-            row=lambda parts, point: self.asked(parts[0], point),
+            row=lambda parts, point: metrics(parts[0], point),
             begin=self._fix,
         )
 
@@ -136,30 +136,30 @@ class Job:
         plan = ledger.plan or self.plan()
         steps = None if self.tolerance is None else self._refine
         self.scan.run(ledger, plan, steps=steps, progress=progress, label="scan")
-        return self.overlays.over(self._record(self.scan.found, plan))
+        return self.overlays.over(self._record(self.scan.rows, plan))
 
     def _refine(self, measure: Measure) -> None:
         assert self.tolerance is not None
 
         def evaluate(points: list[int]) -> Tensor:
             measure(points)
-            rows = [self.scan.found[i] for i in points]
+            rows = [self.scan.rows[i] for i in points]
             return torch.tensor([next(iter(row.values())) for row in rows], dtype=torch.float64)
 
         refinement.refined(
-            self.refined, self.grid.shape, self._steps(), evaluate, tolerance=self.tolerance
+            self.colours, self.grid.shape, self._steps(), evaluate, tolerance=self.tolerance
         )
 
-    def _record(self, found: dict[int, Row], plan: Plan) -> SurfaceResult:
+    def _record(self, rows: dict[int, Row], plan: Plan) -> SurfaceResult:
         known = torch.zeros(self.points, dtype=torch.bool)
-        known[list(found)] = True
-        names = list(next(iter(found.values())))
+        known[list(rows)] = True
+        names = list(next(iter(rows.values())))
         figures = {}
         places = None if self.tolerance is None else refinement.lattice(self.grid.shape)
         for name in names:
             values = torch.full((self.points,), float("nan"), dtype=torch.float64)
-            values[list(found)] = torch.tensor(
-                [row[name] for row in found.values()], dtype=torch.float64
+            values[list(rows)] = torch.tensor(
+                [row[name] for row in rows.values()], dtype=torch.float64
             )
             values[values.isnan()] = torch.nan  # a file does not hold the sign of one
             if places is not None:
@@ -167,11 +167,11 @@ class Job:
             figures[name] = values.reshape(self.grid.shape)
         if not any(bool(torch.isfinite(values).any()) for values in figures.values()):
             raise NonFiniteError(
-                f"none of the {len(found)} points has a finite {names[0]}; scan nearer to the "
+                f"none of the {len(rows)} points has a finite {names[0]}; scan nearer to the "
                 "weights with bounds= or a smaller margin=, or look at the training run."
             )
         about: dict[str, Any] = {
-            "points": len(found),
+            "points": len(rows),
             "most": self.points,
             "plan": f"{plan.strategy}, {plan.chunk} at once, threads: {plan.threads}",
         }
@@ -197,7 +197,7 @@ class Job:
             "x": self.grid.x.tolist(),
             "y": None if y is None else y.tolist(),
             "rows": f"{self.rows.rows} {self.rows.checksum}",
-            "metrics": self.metrics,
+            "metrics": self.metric_names,
             "together": print_of(*(p.weights for p in self.together)),
             "refine": self.tolerance,
             **conditions(self.shape, self.surface, self.options),

@@ -93,12 +93,12 @@ def path(
         at[:, None],
         passes,
         how,
-        row=lambda parts, _: _joined(parts),
+        row=lambda parts, _: _with_test(parts),
         blocks=False,  # the rounding of a point's weights does not depend on the chunk
     )
     ledger = Ledger(store, settings)
     scan.run(ledger, ledger.plan or scan.plan(), progress=progress, label="path")
-    columns = Table.from_rows([scan.found[i] for i in range(len(at))]).columns
+    columns = Table.from_rows([scan.rows[i] for i in range(len(at))]).columns
     if not bool(torch.isfinite(columns["loss"]).any()):
         raise NonFiniteError(
             f"the loss is NaN or infinite at all {len(at)} points of the curve; evaluate its ends "
@@ -121,7 +121,8 @@ def path(
     )
 
 
-def _joined(parts: Sequence[Row]) -> Row:
+def _with_test(parts: Sequence[Row]) -> Row:
+    """One row: the metrics of further examples are named test_."""
     rest = {f"test_{name}": value for part in parts[1:] for name, value in part.items()}
     return {**parts[0], **rest}
 

@@ -36,7 +36,7 @@ class PointScan:
             which may round the last bit of a weight otherwise than one at a time.
 
     Attributes:
-        found: the rows by the numbers of their points.
+        rows: the rows of figures by the numbers of their points.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PointScan:
         self.row, self.begin, self.blocks = row, begin, blocks
         self.sinks = [sink for _, sink in passes]
         self.evaluation = Evaluation(surface, passes, options, total=len(coords))
-        self.found: dict[int, Row] = {}
+        self.rows: dict[int, Row] = {}
 
     def plan(self) -> Plan:
         """How points are evaluated, unless a file says it."""
@@ -96,14 +96,14 @@ class PointScan:
         with reporting(progress, label) as report:
 
             def take(points: Sequence[int], rows: list[Row]) -> None:
-                self.found.update(zip(points, rows, strict=True))
+                self.rows.update(zip(points, rows, strict=True))
                 ledger.write(points, rows)
-                report(len(self.found), most)
+                report(len(self.rows), most)
 
             def measure(points: list[int]) -> None:
                 rows = ledger.replay(points)
-                self.found.update(zip(points, rows, strict=False))
-                report(len(self.found), most)
+                self.rows.update(zip(points, rows, strict=False))
+                report(len(self.rows), most)
                 if rest := points[len(rows) :]:
                     self.evaluate(rest, plan, take)
 
@@ -112,7 +112,7 @@ class PointScan:
                     measure(list(range(most)))
                 else:
                     steps(measure)
-                    report(len(self.found), len(self.found))
+                    report(len(self.rows), len(self.rows))
             finally:
                 ledger.close()
 

@@ -16,7 +16,7 @@ from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.engine import rows_for
 from lowland.evaluate.statistics import require_statistics
 from lowland.geometry import Barycentric, Shape
-from lowland.landscape.figures import Asked, Metrics
+from lowland.landscape.figures import Metrics, PointMetrics
 from lowland.landscape.ledger import Ledger
 from lowland.landscape.points import PointScan
 from lowland.progress import Progress
@@ -68,8 +68,8 @@ def ternary(
     surface.layout.check(simplex.anchors)
     how = surface.options.override(**options)
     require_statistics(simplex, surface, how)
-    asked = Asked(surface, metrics, how)
-    if not (asked.names or asked.functions):
+    measured = PointMetrics(surface, metrics, how)
+    if not (measured.names or measured.functions):
         raise ConfigError("metrics: expected at least one figure, got none.")
     coords = barycentric_grid(resolution)
     data = rows_for(surface, loader, count=how.count).held()
@@ -77,12 +77,12 @@ def ternary(
         simplex,
         surface,
         coords,
-        [(data, asked.sink())],
+        [(data, measured.sink())],
         how,
-        row=lambda parts, point: asked(parts[0], point),
+        row=lambda parts, point: measured(parts[0], point),
     )
     scan.run(Ledger(None, {}), scan.plan(), progress=progress, label="ternary")
-    figures = Table.from_rows([scan.found[i] for i in range(len(coords))]).columns
+    figures = Table.from_rows([scan.rows[i] for i in range(len(coords))]).columns
     if not any(bool(torch.isfinite(values).any()) for values in figures.values()):
         raise NonFiniteError(
             f"none of the {len(coords)} points has a finite {next(iter(figures))}; look at the "
