@@ -14,7 +14,7 @@ from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.geometry import Bezier, Curve, Line, PolyChain
 from lowland.landscape import path as losses_along
 from lowland.progress import Report
-from lowland.records import PathResult, Table
+from lowland.records import PathResult, Table, TrainingLog
 from lowland.runs.pictures import Picture
 from lowland.runs.records import RecordArtifact
 from lowland.train import fit
@@ -155,7 +155,7 @@ class FittedCurve(JoiningCurve):
     def save(self, result: Curve, folder: Path) -> None:
         super().save(result, folder)
         log = result.log
-        assert log is not None
+        assert isinstance(log, TrainingLog)
         columns = {name: values for name, values in log.columns.items() if name != "seconds"}
         replace(log, columns=columns).save(folder / "log.json")
 
