@@ -15,7 +15,8 @@ from torch import nn
 import lowland as ll
 from lowland import zoo
 from lowland.train.along import Along
-from lowland.train.options import Options
+from lowland.train.objective import Objective
+from lowland.train.options import TrainOptions
 
 BATCH, DECAY = 128, 3e-4
 SAMPLES = 5  # points of a simplex a step
@@ -69,17 +70,14 @@ def case(
         plain.step()
 
     plainly = False
-    options = Options(1, optimizer=optimizer, autocast=autocast, channels_last=channels_last)
-    run = Along(
-        shape,
-        surface,
-        [(x, y)],
-        options,
+    objective = Objective(
         samples=samples,
         strategy="accumulate",
         weight_decay=DECAY,
         log_volume=1e-6 if simplex else 0.0,
     )
+    # its precision and memory format are the surface's
+    run = Along(shape, surface, [(x, y)], objective, TrainOptions(optimizer=optimizer), epochs=1)
     run.epoch = 1  # labels are checked in the first
 
     def along() -> None:

@@ -118,6 +118,15 @@ NORMED_POSTERIORS = {
 
 #: what is called: the public callable, and the same with all that it needs filled in
 CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
+    "TrainOptions": (ll.TrainOptions, ll.TrainOptions),
+    "TrainOptions.override": (
+        ll.TrainOptions.override,
+        lambda **o: ll.TrainOptions().override(**o),
+    ),
+    "schedule_named": (
+        ll.schedule_named,
+        lambda **o: ll.schedule_named("cosine", **{"total": 9, **o}),
+    ),
     "EvalOptions": (ll.EvalOptions, ll.EvalOptions),
     "EvalOptions.override": (ll.EvalOptions.override, lambda **o: ll.EvalOptions().override(**o)),
     "EMA": (ll.EMA, lambda **o: ll.EMA(ll.ParamLayout(_net()), **o)),
@@ -327,6 +336,8 @@ MEANT: dict[str, Any] = {
     "Regression target_mean": -1,
     "Trajectory.rewind step": -1,
     "scan refine": True,
+    "spro rise": math.inf,
+    "connect_modes rise": math.inf,
 }
 #: of what is no number, such as tensors, or several of them
 SKIPPED = re.compile(r"Tensor \||Callable|Mapping|Any|Metrics|Rank|Sequence\[(int|Sequence)")

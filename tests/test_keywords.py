@@ -48,7 +48,7 @@ WRONG = {
         ll.Plane(W, torch.eye(6)[0], torch.eye(6)[1]), surface(), grid_size=3
     ),
     "write batchnorm= instead": lambda: surface()(W, batchnrom="frozen"),
-    "Growth: there is no argument n_samples=; write samples=": lambda: ll.spro(
+    "spro: there is no argument n_samples=; write samples=": lambda: ll.spro(
         surface(), W, n_samples=2
     ),
     "write warmup= instead": lambda: ll.infer(ll.Subspace.random(W, rank=2), surface(), burn_in=3),

@@ -127,6 +127,10 @@ def test_differences_are_of_nested_keys_and_short():
     assert one.startswith("a: xxx")
     assert one.endswith("... in r0, 1 in r1")
     assert len(one) < 100
+    (one,) = differences({"a": "x" * 500 + "8" + "y" * 99}, {"a": "x" * 500 + "9" + "y" * 99})
+    assert "x8y" in one  # what differs is in it, however far behind
+    assert "x9y" in one
+    assert len(one) < 150
 
 
 def test_require_same_says_where_and_what_to_do():

@@ -5,13 +5,14 @@ from torch import nn
 
 import lowland as ll
 from lowland.train.along import Along
-from lowland.train.options import Options
+from lowland.train.objective import Objective
+from lowland.train.options import TrainOptions
 
 
 def run_of(shape, surface, *, seed=0, strategy="accumulate", **options):
     """The state of a fit before its first step."""
-    data, common = surface.data.loader, Options(1, seed=seed)
-    return Along(shape, surface, data, common, strategy=strategy, **options)
+    data, objective = surface.data.loader, Objective(strategy=strategy, **options)
+    return Along(shape, surface, data, objective, TrainOptions(seed=seed), epochs=1)
 
 
 def losses_in_turn(surface, weights, batch):

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -194,14 +195,14 @@ def differences(
     ['train.lr: 0.1 there, 0.2 now']
     """
     theirs, ours = flat(there), flat(now)
-    absent = "absent"
-    return [
-        f"{key}: {_short(theirs.get(key, absent))} {words[0]}, "
-        f"{_short(ours.get(key, absent))} {words[1]}"
-        for key in ours | theirs
-        if key.partition(".")[0] not in but
-        and (key not in theirs or key not in ours or theirs[key] != ours[key])
-    ]
+    found = []
+    for key in ours | theirs:
+        if key.partition(".")[0] in but:
+            continue
+        if key not in theirs or key not in ours or theirs[key] != ours[key]:
+            old, new = _short(*(str(settings.get(key, "absent")) for settings in (theirs, ours)))
+            found.append(f"{key}: {old} {words[0]}, {new} {words[1]}")
+    return found
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -219,6 +220,10 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _short(value: Any, most: int = 60) -> str:
-    text = str(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+def _short(*texts: str, most: int = 60) -> list[str]:
+    """Long texts around the place where they begin to differ."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    start = sum(1 for _ in alike)
+    start = start - most // 3 if start > most // 2 and max(map(len, texts)) > most else 0
+    cut = [f"...{text[start:]}" if start else text for text in texts]
+    return [text if len(text) <= most else f"{text[: most - 3]}..." for text in cut]

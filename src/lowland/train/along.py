@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
 from lowland.geometry.base import combined, rounds
 from lowland.train.flat import FlatModel
-from lowland.train.options import Options
+from lowland.train.objective import Objective
+from lowland.train.options import TrainOptions
 from lowland.train.run import Run
 from lowland.train.state import digest
 
@@ -102,24 +104,28 @@ class Along(Run):
         shape: Shape,
         surface: LossSurface,
         data: Iterable[Any],
-        options: Options,
+        objective: Objective,
+        options: TrainOptions,
         *,
-        measure: str = "coords",
-        samples: int = 1,
-        strategy: str | None = None,
-        weight_decay: float = 0.0,
-        log_volume: float = 0.0,
-        compile: bool = False,
+        epochs: int,
+        validate: Callable[[Any], Mapping[str, float]] | None = None,
     ) -> None:
         self.shape = shape
         self.surface = surface
-        self.measure = measure
-        self.log_volume = log_volume
-        self.density = _density(shape, measure)
-        self.samples = samples
-        self.strategy = "accumulate" if samples == 1 else strategy
-        self.weight_decay = weight_decay
-        super().__init__(Anchors(shape), surface.task, data, options)
+        self.objective = objective
+        self.density = _density(shape, objective.measure)
+        self.samples = objective.samples
+        self.strategy = "accumulate" if self.samples == 1 else objective.strategy
+        self.weight_decay, self.log_volume = objective.weight_decay, objective.log_volume
+        compile = options.compile
+        options = replace(
+            options,
+            autocast=surface.template.autocast,
+            channels_last=surface.channels_last,
+            compile=False,  # of the anchors: the model that they are points of is
+        )
+        model = Anchors(shape)
+        super().__init__(model, surface.task, data, options, epochs=epochs, validate=validate)
         self.flat = FlatModel(surface, compile=compile)
         if shape.buffers is not None:  # training begins with the mean of the anchors'
             mean = restack_buffers(torch.ones(1, len(shape.anchors)), shape.buffers)
@@ -386,7 +392,7 @@ class Along(Run):
             "task": repr(surface.task),
             "autocast": str(surface.template.autocast),
             "channels_last": surface.channels_last,
-            "measure": self.measure,
+            "measure": self.objective.measure,
             "samples": self.samples,
             "weight_decay": self.weight_decay,
             "log_volume": self.log_volume,

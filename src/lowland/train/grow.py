@@ -5,28 +5,31 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lowland import checks
 from lowland.artifacts import Checkpoint
 from lowland.core import LossSurface, Point
 from lowland.core.seeds import seed_for, stream
 from lowland.errors import ConfigError
-from lowland.files import PathLike
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.geometry.volume import height
-from lowland.keywords import hinted
 from lowland.posteriors import Uniform
-from lowland.progress import Progress, reporting
+from lowland.progress import reporting
 from lowland.records import GrowthResult, TrainingLog
 from lowland.train.fit import fit
-from lowland.train.options import described, plain_sgd
+from lowland.train.growth import GrowthKeywords, GrowthRules, growth_options
+from lowland.train.options import (
+    TrainOptions,
+    described,
+    plain_sgd,
+    require_surface_decides,
+)
 from lowland.train.state import digest
 
 KIND = "growth of simplexes 2"
@@ -41,7 +44,7 @@ def spro(
     vertices: int = 4,
     epochs: int = 10,
     strength: float = 1e-6,
-    **options: Any,
+    **options: Unpack[GrowthKeywords],
 ) -> Simplex:
     r"""A simplex of low loss around a mode: simplicial pointwise random optimisation.
 
@@ -64,15 +67,14 @@ def spro(
         log_volume: λ_j by hand, in place of the rule.
         samples: points of the simplex a step, 5 as in the paper; see `fit`.
         strategy: "accumulate", or "vmap", which is faster for small networks; see `fit`.
-        loader, optimizer, schedule, weight_decay, compile, accumulate, clip, drop_last: see
-            `fit`.
+        loader, weight_decay: see `fit`.
         jitter: see `Simplex.grow`.
         rise: in nats an item. points: see above. count: rows of the surface's loader that these
             losses are of; None: all.
         validate: gives further figures of the shape after each vertex, for the log.
-        seed: of everything. checkpoint: a file; the same call goes on where it was stopped, and
-            with more vertices where it ended. The fit under way has a file beside it.
-        progress: True for a bar, or a callable (done, total).
+        options: `TrainOptions`, or keyword arguments with the names of its fields, see `fit`. The
+            seed is of everything. From its checkpoint the same call goes on where it was stopped,
+            and with more vertices where it ended; the fit under way has a file beside it.
 
     Returns:
         The simplex, whose `log` is a `GrowthResult`: volume and losses at each number of vertices,
@@ -90,7 +92,8 @@ def spro(
     ([1, 2, 3], True)
     """
     vertices = checks.whole("vertices", vertices, least=2)  # the mode included
-    return _Growth(surface, Simplex([w]), "vertices", epochs, strength, **options).to(vertices)
+    growth = growth_options(epochs, strength, options)
+    return _Growth(surface, Simplex([w]), "vertices", *growth).to(vertices)
 
 
 def connect_modes(
@@ -100,7 +103,7 @@ def connect_modes(
     connectors: int = 2,
     epochs: int = 10,
     strength: float = 0.1,
-    **options: Any,
+    **options: Unpack[GrowthKeywords],
 ) -> SimplicialComplex:
     r"""A volume of low loss that joins modes: each spans a simplex with the connectors they share.
 
@@ -128,7 +131,8 @@ def connect_modes(
     """
     connectors = checks.whole("connectors", connectors, least=1)
     start = SimplicialComplex.connecting(modes)
-    return _Growth(surface, start, "connectors", epochs, strength, **options).to(connectors)
+    growth = growth_options(epochs, strength, options)
+    return _Growth(surface, start, "connectors", *growth).to(connectors)
 
 
 def paper_weight(shape: Barycentric, strength: float, *, seed: int = 0) -> float:
@@ -163,91 +167,47 @@ class Saved(TypedDict):
 class _Growth:
     """A shape that grows, what was found at each step, and its file."""
 
-    @hinted
     def __init__(
         self,
         surface: LossSurface,
         start: Any,
         counted: str,
-        epochs: int,
-        strength: float,
-        *,
-        log_volume: float | None = None,
-        samples: int = 5,
-        loader: Iterable[Any] | None = None,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
-        schedule: Callable[[Optimizer], LRScheduler] | None = None,
-        weight_decay: float = 0.0,
-        strategy: str = "accumulate",  # by the clock, no two runs would end with the same bits
-        compile: bool = False,
-        accumulate: int = 1,
-        clip: float | None = None,
-        drop_last: bool = False,
-        jitter: float = 1e-2,
-        rise: float = 0.1,
-        points: int = 20,
-        count: int | None = None,
-        validate: Callable[[Any], Mapping[str, float]] | None = None,
-        seed: int = 0,
-        checkpoint: Checkpoint | PathLike | None = None,
-        progress: Progress = False,
+        rules: GrowthRules,
+        options: TrainOptions,
     ) -> None:
-        epochs = checks.whole("epochs", epochs, least=1)
-        samples = checks.whole("samples", samples, least=1)
-        strength = checks.number("strength", strength, least=0)
-        jitter = checks.number("jitter", jitter, above=0)
-        rise = rise if rise == math.inf else checks.number("rise", rise, least=0)
-        points = checks.whole("points", points, least=1)
-        seed = checks.seed(seed)
         surface.layout.check(start.anchors)
+        require_surface_decides(options)
         self.surface, self.shape, self.counted = surface, start, counted
         self.begun = 0 if counted == "vertices" else len(start.anchors)  # what is not counted
-        self.strength, self.log_volume = strength, log_volume
-        self.jitter, self.rise, self.points = jitter, rise, points
+        self.rules, self.options = rules, options
+        self.checkpoint = Checkpoint.of(options.checkpoint)
         self.data = surface.data
-        if count is not None:
-            few = min(count, self.data.count or count)
+        if rules.count is not None:
+            few = min(rules.count, self.data.count or rules.count)
             self.data = surface.rows_of(self.data.loader, count=few)
         self.read = 0  # rows of it
-        self.validate, self.seed, self.progress = validate, seed, progress
         self.rows: list[dict[str, float]] = []
         self.stopped = ""
-        self.checkpoint = Checkpoint.of(checkpoint)
-        self.fitting: dict[str, Any] = {
-            "epochs": epochs,
-            "samples": samples,
-            "loader": loader,
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "weight_decay": weight_decay,
-            "strategy": strategy,
-            "compile": compile,
-            "accumulate": accumulate,
-            "clip": clip,
-            "drop_last": drop_last,
-        }
-        kept = ("epochs", "samples", "weight_decay", "strategy", "accumulate", "clip", "drop_last")
-        one = [nn.Parameter(torch.zeros(1))]
-        rule = (optimizer or plain_sgd)(one)
-        self.settings = {
+        self.settings = self._settings()
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same for a growth to continue."""
+        options, rules, surface, start = self.options, self.rules, self.surface, self.shape
+        rule = (options.optimizer or plain_sgd)([nn.Parameter(torch.zeros(1))])
+        free = ("loader", "validate")  # the first is described, the second moves nothing
+        return {
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
             "start": digest(start.anchors, *(start.buffers or {}).values()),
-            "counted": counted,
-            "strength": strength,
-            "log_volume": log_volume,
-            "jitter": jitter,
-            "rise": rise,
-            "points": points,
-            "count": count,
-            "seed": seed,
+            "counted": self.counted,
             "autocast": str(surface.template.autocast),
             **described(
-                surface.data.loader if loader is None else loader,
+                surface.data.loader if rules.loader is None else rules.loader,
                 rule,
-                None if schedule is None else schedule(rule),
+                None if options.schedule is None else options.schedule(rule),
             ),
-            **{name: self.fitting[name] for name in kept},
+            **{f.name: getattr(rules, f.name) for f in fields(rules) if f.name not in free},
+            **{n: getattr(options, n) for n in ("accumulate", "clip", "drop_last", "seed")},
         }
 
     def to(self, wanted: int) -> Any:
@@ -258,7 +218,7 @@ class _Growth:
                 f"{self.shape.size} dimensions; ask for fewer."
             )
         self._resume(wanted)
-        with reporting(self.progress, self.counted) as report:
+        with reporting(self.options.progress, self.counted) as report:
             if not self.rows:
                 self._keep(self._judged(self.shape, number=0))
             elif self._reached() < wanted and not self.stopped:
@@ -283,20 +243,23 @@ class _Growth:
 
     def _one_more(self, report: Callable[[int, int | None], None]) -> None:
         number = len(self.shape.anchors)
-        seed = seed_for("grow", self.seed, number)
-        grown = self.shape.grow(jitter=self.jitter, seed=seed)
-        weight = self.log_volume
+        seed = seed_for("grow", self.options.seed, number)
+        grown = self.shape.grow(jitter=self.rules.jitter, seed=seed)
+        rules = self.rules
+        weight = rules.log_volume
         if weight is None:
-            weight = paper_weight(grown, self.strength, seed=seed)
+            weight = paper_weight(grown, rules.strength, seed=seed)
         fitting = self.checkpoint.part(f"fit-{number}")
         fitted = fit(
             grown,
             self.surface,
-            **self.fitting,
+            epochs=rules.epochs,
+            loader=rules.loader,
+            weight_decay=rules.weight_decay,
+            samples=rules.samples,
+            strategy=rules.strategy,
             log_volume=weight,
-            seed=seed,
-            checkpoint=fitting,
-            progress=report,
+            options=replace(self.options, seed=seed, checkpoint=fitting, progress=report),
         )
         row = self._judged(fitted, number=number + 1 - self.begun)
         assert isinstance(fitted.log, TrainingLog)
@@ -306,7 +269,7 @@ class _Growth:
         if not row["loss_max"] <= self._bound():
             self.stopped = (
                 f"{name} was left out: with it the loss comes up to "
-                f"{row['loss_max']:.4g}, more than {self.rise:g} above the start's "
+                f"{row['loss_max']:.4g}, more than {self.rules.rise:g} above the start's "
                 f"{self.rows[0]['loss_max']:.4g}. Fit for longer or at a lower rate, or allow a "
                 "higher rise."
             )
@@ -327,7 +290,9 @@ class _Growth:
             each = map(shape.anchor, range(len(shape.anchors)))
             table = self.surface.evaluate(each, self.data)
         else:
-            drawn = Uniform(shape).points(self.points, seed=seed_for("growth points", self.seed))
+            drawn = Uniform(shape).points(
+                self.rules.points, seed=seed_for("growth points", self.options.seed)
+            )
             points = itertools.chain([shape.anchor(-1)] if grown else (), drawn)
             table = self.surface.evaluate(points, self.data)
         self.read = self.data.rows or 0
@@ -340,7 +305,7 @@ class _Growth:
             "loss_max": float(loss.max()),
             "kept": 1.0,
         }
-        more = {k: float(v) for k, v in (self.validate or _nothing)(shape).items()}
+        more = {k: float(v) for k, v in (self.rules.validate or _nothing)(shape).items()}
         if taken := sorted(more.keys() & found.keys()):
             raise ConfigError(
                 f"validate: {', '.join(taken)} would stand in the place of what is found here; "
@@ -349,7 +314,7 @@ class _Growth:
         return found | more
 
     def _bound(self) -> float:
-        return self.rows[0]["loss_max"] + self.rise
+        return self.rows[0]["loss_max"] + self.rules.rise
 
     def _record(self) -> GrowthResult:
         names = ["number", "log_volume", "height", "loss_mean", "loss_max", "kept"]
@@ -366,7 +331,7 @@ class _Growth:
             loss_max=column("loss_max"),
             kept=column("kept").bool(),
             counted=self.counted,
-            samples=self.points,
+            samples=self.rules.points,
             rows=self.read,
             batchnorm="refresh" if self.surface.has_batchnorm else "none",
             stopped=self.stopped,
@@ -398,7 +363,7 @@ class _Growth:
             self.stopped = state["stopped"] if len(self.rows) == len(state["rows"]) else ""
             anchors = state["anchors"].to(self.shape.anchors)[: self.begun + wanted]
             while len(self.shape.anchors) < len(anchors):  # the structure; the vertices come after
-                self.shape = self.shape.grow(jitter=self.jitter)
+                self.shape = self.shape.grow(jitter=self.rules.jitter)
             self.shape = self.shape.with_anchors(anchors)
             buffers = state["buffers"]
             if buffers is not None:

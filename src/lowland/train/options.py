@@ -1,10 +1,10 @@
-"""What the three kinds of training have in common: how long, by which rule, and what is kept."""
+"""How training goes: one value, taken at the door and passed on as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -13,7 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lowland import checks
 from lowland.artifacts import Checkpoint
+from lowland.errors import ConfigError
 from lowland.files import PathLike
+from lowland.progress import Progress
 from lowland.train.batches import Batches, length
 
 
@@ -27,32 +29,77 @@ class Collects(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+class TrainKeywords(TypedDict, total=False):
+    """The keyword arguments that stand for `TrainOptions`; None: as in `options`."""
+
+    options: TrainOptions | None
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None
+    schedule: Callable[[Optimizer], LRScheduler] | None
+    accumulate: int | None
+    clip: float | None
+    drop_last: bool | None
+    autocast: bool | str | torch.dtype | None
+    channels_last: bool | None
+    compile: bool | None
+    seed: int | None
+    checkpoint: Checkpoint | PathLike | None
+    checkpoint_steps: int | None
+    progress: Progress | None
+
+
 @dataclass(frozen=True)
-class Options:
-    """How a run trains: see `sgd`.
+class TrainOptions:
+    """How `sgd`, `fit`, `sgd_members`, `spro` and `connect_modes` train.
+
+    Each of them takes `options=`, or keyword arguments with the names of the fields, or both; of
+    the keyword arguments those that are None change nothing.
+
+    Args:
+        optimizer: made from the parameters; None: SGD, learning rate 0.05, momentum 0.9. See
+            `optimizer_named`. One whose step needs a closure, such as SAM or LBFGS, gets one: the
+            loss of the same batches at the weights of then, whose passes leave BatchNorm statistics
+            and other buffers alone.
+        schedule: made from the optimizer, and stepped once an optimizer step; None: constant, and
+            of shapes `DecaySchedule` where no optimizer is given either. See `schedule_named`.
+        accumulate: batches per optimizer step, whose gradient is the mean of theirs.
+        clip: the largest norm of the gradient of what is optimised.
+        drop_last: leaves out a last batch that is smaller than the first: of one example, BatchNorm
+            can make nothing.
+        autocast: True, a dtype or its name for `torch.autocast`; float16 on a GPU scales the loss.
+            Of shapes it is the surface's.
+        channels_last: memory format of images and convolutions. Of shapes it is the surface's.
+        compile: the model by `torch.compile`.
+        seed: of dropout and other noise; the caller's random state is left as it was.
+        checkpoint: a file to write the whole state to, before the first step, every 20 seconds (or
+            every `checkpoint_steps` steps) and at the end, and to continue from if it is there.
+        progress: True for a bar, or a callable of (done, total).
 
     Raises:
-        ConfigError: a number of epochs, batches or steps that is less than one.
+        ConfigError: numbers of batches or steps below 1, a norm that is not positive.
+
+    >>> options = TrainOptions(clip=1.0)
+    >>> options.override(seed=3, clip=None).clip
+    1.0
+    >>> TrainOptions(accumulate=0)
+    Traceback (most recent call last):
+    lowland.errors.ConfigError: accumulate: expected a whole number of at least 1, got 0.
     """
 
-    epochs: int
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
     schedule: Callable[[Optimizer], LRScheduler] | None = None
-    collectors: Sequence[Collects] = ()
-    validate: Callable[[Any], Mapping[str, float]] | None = None
-    device: torch.device | str | None = None
-    autocast: bool | str | torch.dtype | None = None
-    channels_last: bool = False
     accumulate: int = 1
     clip: float | None = None
     drop_last: bool = False
+    autocast: bool | str | torch.dtype | None = None
+    channels_last: bool = False
+    compile: bool = False
     seed: int = 0
     checkpoint: Checkpoint | PathLike | None = None
     checkpoint_steps: int | None = None
+    progress: Progress = False
 
     def __post_init__(self) -> None:
         values: dict[str, float] = {
-            "epochs": checks.whole("epochs", self.epochs, least=1),
             "accumulate": checks.whole("accumulate", self.accumulate, least=1),
             "seed": checks.seed(self.seed),
         }
@@ -63,6 +110,33 @@ class Options:
             values["checkpoint_steps"] = every
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def override(self, **keywords: Unpack[TrainKeywords]) -> TrainOptions:
+        """The options of a call: `options=` in place of these, and each keyword that is not None
+        in place of the field of its name."""
+        base = keywords.pop("options", None) or self
+        if not isinstance(base, TrainOptions):
+            raise ConfigError(f"options: expected TrainOptions, got {type(base).__name__}.")
+        given = {name: value for name, value in keywords.items() if value is not None}
+        return replace(base, **given) if given else base  # type: ignore[arg-type]
+
+    def require_default(self, *names: str, instead: str) -> None:
+        """Raises `ConfigError` for an option that does not go with a function."""
+        for name in names:
+            if getattr(self, name) != getattr(_DEFAULT, name):
+                raise ConfigError(f"{name}: got {getattr(self, name)!r}; {instead}.")
+
+
+_DEFAULT = TrainOptions()
+
+
+def require_surface_decides(options: TrainOptions) -> None:
+    """Raises `ConfigError` for precision and memory format, which of shapes are the surface's."""
+    options.require_default(
+        "autocast",
+        "channels_last",
+        instead="the surface decides it: give it to LossSurface",
+    )
 
 
 def described(data: Any, optimizer: Optimizer, schedule: LRScheduler | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypedDict, get_type_hints
 
@@ -22,12 +22,12 @@ from lowland.core.data import move
 from lowland.core.seeds import seed_for
 from lowland.core.template import autocast_dtype
 from lowland.errors import ConfigError, DataError, NonFiniteError
-from lowland.progress import Progress, reporting
+from lowland.progress import reporting
 from lowland.records import TrainingLog
 from lowland.schema import require
 from lowland.train.batches import Batches, length, without_last
 from lowland.train.closure import requires_closure, take_step
-from lowland.train.options import Options, described, plain_sgd
+from lowland.train.options import Collects, TrainOptions, described, plain_sgd
 from lowland.train.state import restore, rng_state, seed_all, seeded, set_rng_state, tensors_of
 
 KIND = "training checkpoint 2"
@@ -46,20 +46,34 @@ class Done(TypedDict):
 
 
 class Run:
-    """The state of a run and its steps."""
+    """The state of a run and its steps; see `sgd`."""
 
-    def __init__(self, model: nn.Module, task: Task, data: Iterable[Any], options: Options) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        data: Iterable[Any],
+        options: TrainOptions,
+        *,
+        epochs: int,
+        collectors: Sequence[Collects] = (),
+        validate: Callable[[Any], Mapping[str, float]] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.epochs = checks.whole("epochs", epochs, least=1)
         self.model = checks.module("model", model)
         self.task = task.for_model(model)
         self.data = without_last(data, self.task) if options.drop_last else data
         self.options = options
         self.checkpoint = Checkpoint.of(options.checkpoint)
-        device = options.device
+        self.collectors, self.validate = collectors, validate
         self.device = checks.device(next(model.parameters()).device if device is None else device)
         self.channels_last = options.channels_last
         model.to(self.device)
         if self.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # what is called: training state and names are those of the model itself
+        self.network: Any = torch.compile(model) if options.compile else model
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer: Optimizer = (options.optimizer or plain_sgd)(trainable)
         self.needs_closure = requires_closure(self.optimizer)
@@ -97,13 +111,13 @@ class Run:
 
     # -- the loop --------------------------------------------------------------------------------
 
-    def to_the_end(self, progress: Progress) -> None:
+    def to_the_end(self) -> None:
         """All epochs, from where a checkpoint stands; the model's modes are left as they were."""
         modes = {module: module.training for module in self.model.modules()}
-        with seeded(self.options.seed), reporting(progress, "train") as report:
+        with seeded(self.options.seed), reporting(self.options.progress, "train") as report:
             try:
                 self.resume()
-                while self.epoch < self.options.epochs:
+                while self.epoch < self.epochs:
                     self.one_epoch(report)
             finally:
                 for module, training in modes.items():
@@ -116,7 +130,7 @@ class Run:
         started = time.perf_counter()
         total = length(self.data)
         if total is not None:
-            total = math.ceil(total / self.options.accumulate) * self.options.epochs
+            total = math.ceil(total / self.options.accumulate) * self.epochs
         waiting = 0  # batches whose gradient is not applied yet
         for batch in self._batches():
             if waiting == 0:
@@ -141,7 +155,7 @@ class Run:
         self._look()
         self.partial["seconds"] += time.perf_counter() - started
         self._close_epoch()
-        last = self.epoch == self.options.epochs
+        last = self.epoch == self.epochs
         # an epoch of a small network may be over in less time than a checkpoint takes
         if self.checkpoint.path is not None and (last or self._due()):
             self.save()
@@ -164,7 +178,7 @@ class Run:
         """Adds the gradient of the batch's mean loss to what is optimised; gives the loss."""
         args, kwargs, target = batch
         with self._precision():
-            output = self.task.output(call(self.model, args, kwargs))
+            output = self.task.output(call(self.network, args, kwargs))
         if self.epoch == 0:
             self.task.check(output, target)
         loss = self.task.items_nll(output, target).sum() / max(items, 1)
@@ -182,7 +196,7 @@ class Run:
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
-        for collector in self.options.collectors:
+        for collector in self.collectors:
             collector.step(self.model)
 
     def _finish_gradient(self, waiting: int) -> None:
@@ -256,7 +270,7 @@ class Run:
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": self.partial["seconds"],
         }
-        validate = self.options.validate
+        validate = self.validate
         if validate is not None:
             self.model.eval()
             row |= {k: float(v) for k, v in value_of(lambda: validate(self.model)).items()}
@@ -296,11 +310,12 @@ class Run:
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a run to continue: taken before its first step."""
-        keys = ("epochs", "accumulate", "clip", "seed")
+        keys = ("accumulate", "clip", "seed")
         return {
             "model": self.layout.fingerprint,
             "task": repr(self.task),
             **described(self.data, self.optimizer, self.schedule),
+            "epochs": self.epochs,
             **{key: getattr(self.options, key) for key in keys},
         }
 
@@ -325,7 +340,7 @@ class Run:
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "needs_closure": self.needs_closure,
-            "collectors": [collector.state_dict() for collector in self.options.collectors],
+            "collectors": [collector.state_dict() for collector in self.collectors],
         }
 
     def resume(self) -> None:
@@ -343,7 +358,7 @@ class Run:
             self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.needs_closure = state["needs_closure"]
-        for collector, saved in zip(self.options.collectors, state["collectors"], strict=True):
+        for collector, saved in zip(self.collectors, state["collectors"], strict=True):
             collector.load_state_dict(saved)
         done = {name: state[name] for name in get_type_hints(Done)}
         require(done, Done, source=self.checkpoint.path)

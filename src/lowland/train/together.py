@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from lowland.artifacts import Checkpoint
 from lowland.core import Task
 from lowland.core.data import map_tensors, move, nbytes, tensors
 from lowland.errors import ConfigError, DataError, NonFiniteError
-from lowland.files import PathLike
-from lowland.progress import Progress
 from lowland.records import TrainingLog
 from lowland.train.batches import Batches
 from lowland.train.members import Members
-from lowland.train.options import Collects, Options
+from lowland.train.options import Collects, TrainKeywords, TrainOptions
 from lowland.train.run import Run
 
 _BLOCK = 1 << 23  # bytes of rows that are gathered at once: several batches, and still in cache
@@ -34,16 +30,9 @@ def sgd_members(
     data: Sequence[Batches],
     *,
     epochs: int,
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
-    schedule: Callable[[Optimizer], LRScheduler] | None = None,
     collectors: Sequence[Collects] = (),
-    clip: float | None = None,
-    drop_last: bool = False,
     diverged: str = "stop",
-    seed: int = 0,
-    checkpoint: Checkpoint | PathLike | None = None,
-    checkpoint_steps: int | None = None,
-    progress: Progress = False,
+    **options: Unpack[TrainKeywords],
 ) -> list[TrainingLog]:
     r"""What `sgd` does for one network, for M at once: \(\nabla_W \sum_m L_m(w_m)\) in one pass.
 
@@ -60,15 +49,14 @@ def sgd_members(
             as those of cross-validation may, they are filled up with rows that do not count.
             Those that share one object of data share its memory.
         epochs: passes over the data.
-        optimizer: made from the one parameter (M, P); its rule must act on each weight alone, as
-            SGD's and Adam's do. None: SGD, learning rate 0.05, momentum 0.9.
-        schedule: made from the optimizer, and stepped once a step; None: constant.
         collectors: see `Collector`, with targets of `ParamLayout(members)`; `members.split` gives
             each network its part.
-        clip: the largest norm of a network's gradient. drop_last: as in `sgd`.
         diverged: "stop" raises where a network's loss is NaN or infinite; "drop" sets its weights
             to 0, holds them, and goes on with the others: its losses are NaN from then on.
-        seed: of dropout. checkpoint, checkpoint_steps, progress: as in `sgd`.
+        options: `TrainOptions`, or keyword arguments with the names of its fields, precision,
+            memory format and compilation apart. The optimizer is made from the one parameter (M,
+            P); its rule must act on each weight alone, as SGD's and Adam's do. The norm that is
+            clipped is that of each network's gradient.
 
     Returns:
         A log a network, with its share of the time.
@@ -85,21 +73,18 @@ def sgd_members(
     >>> members.weights[:, 0].detach().round(decimals=2), len(logs)
     (tensor([ 2., -3.]), 2)
     """
-    options = Options(
-        epochs,
-        optimizer=optimizer,
-        schedule=schedule,
-        collectors=collectors,
-        clip=clip,
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_steps=checkpoint_steps,
+    train = TrainOptions().override(**options)
+    train.require_default(
+        "autocast",
+        "channels_last",
+        "compile",
+        instead="networks side by side are trained without; train them one by one, with ll.sgd",
     )
     if diverged not in ("stop", "drop"):
         raise ConfigError(f"diverged: expected 'stop' or 'drop', got {diverged!r}.")
     if len(data) != len(members):
         raise DataError(f"expected a Batches for each of {len(members)} networks, got {len(data)}.")
-    if drop_last:
+    if train.drop_last:
         data = [one.whole() if isinstance(one, Batches) else one for one in data]
     stack = _Stack(data, device=members.weights.device)
     if stack.ragged and any(isinstance(m, _BatchNorm) for m in members.template.module.modules()):
@@ -109,8 +94,16 @@ def sgd_members(
         )
     task = task.for_model(members.template.module)
     members.require_no_state(task, next(iter(data[0].epoch(0))))
-    run = _Together(members, task, stack, options, diverged=diverged)
-    run.to_the_end(progress)
+    run = _Together(
+        members,
+        task,
+        stack,
+        replace(train, drop_last=False),  # done above, split by split
+        epochs=epochs,
+        collectors=collectors,
+        diverged=diverged,
+    )
+    run.to_the_end()
     return run.logs()
 
 
@@ -120,9 +113,9 @@ class _Together(Run):
     model: Members
     data: Any
 
-    def __init__(self, *rest: Any, diverged: str) -> None:
+    def __init__(self, *rest: Any, diverged: str, **more: Any) -> None:
         self.diverged = diverged
-        super().__init__(*rest)
+        super().__init__(*rest, **more)
         if self.needs_closure:
             raise self._closure_refused()
         many = len(self.model)
@@ -152,7 +145,7 @@ class _Together(Run):
         self.partial["loss"] += (found.double() * items).cpu()
         self.partial["items"] = self.partial["items"] + items.cpu().double()
         # a NaN stays in its row: nothing that follows mixes rows
-        losses.sum().backward()
+        (losses.sum() / self.options.accumulate).backward()
 
     def _check(self, batch: Any, outputs: Tensor) -> None:
         alive = torch.isfinite(outputs).flatten(1).all(1) & ~self.dead.to(outputs.device)
@@ -175,6 +168,8 @@ class _Together(Run):
     @torch.no_grad()
     def _apply(self, waiting: int) -> None:
         weights = self.model.weights
+        if waiting < self.options.accumulate and weights.grad is not None:
+            weights.grad.mul_(self.options.accumulate / waiting)  # the last batches of an epoch
         if self.options.clip is not None and weights.grad is not None:
             norms = weights.grad.norm(dim=1, keepdim=True)  # (M, 1)
             weights.grad.mul_((self.options.clip / (norms + 1e-6)).clamp_max(1.0))
@@ -196,7 +191,7 @@ class _Together(Run):
                 self._lose(lost, "weights are NaN or infinite")
                 self._bury(weights)
         self.step += 1
-        for collector in self.options.collectors:
+        for collector in self.collectors:
             collector.step(self.model)
 
     def _bury(self, weights: Tensor) -> None:
