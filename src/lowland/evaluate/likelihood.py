@@ -11,7 +11,7 @@ from typing import Any, NotRequired, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from lowland.core import LossSurface, Task
+from lowland.core import LossSurface
 from lowland.core.call import check_batch
 from lowland.core.data import free_memory
 from lowland.core.layout import inner
@@ -21,7 +21,7 @@ from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.batched import vmapped
 from lowland.evaluate.engine import Examples
 from lowland.evaluate.networks import networks, stacked
-from lowland.evaluate.nll import likelihoods, settled
+from lowland.evaluate.nll import LogLikelihoodSums, log_likelihoods, settled
 from lowland.evaluate.pieces import pieces
 from lowland.evaluate.planner import SMALL, Work, own_point, plan, time_plan
 from lowland.evaluate.traced import traced
@@ -79,7 +79,7 @@ class LogLikelihood:
     ) -> None:
         self.surface, self.trace = surface, trace
         self.options = surface.options.override(**options)
-        self.sink = LogDensities(surface.task)
+        self.sink = LogLikelihoodSums(surface.task)
         self.examples = Examples(surface, loader, self.sink, self.options.count)
         self.rows = self.examples.data
         if self.examples.resident is not None:
@@ -216,7 +216,7 @@ class LogLikelihood:
         else:
             one, own = ({name: t[0] for name, t in part.items()} for part in (leaves, buffers))
             outputs = self.surface.forward(one, own, args, kwargs).unsqueeze(0)
-        return _log_density(self.sink.task, outputs, target, alone=n == 1)
+        return log_likelihoods(self.sink.task, outputs, target, alone=n == 1)
 
     def _whole_gradient(self, shape: Shape, block: Block, like: Tensor) -> tuple[Tensor, Tensor]:
         """Through refreshed statistics, or rows that are read again: one by one."""
@@ -325,33 +325,6 @@ class LogLikelihood:
         """Whether anything is computed in half precision."""
         narrow = any(entry.dtype.itemsize < 4 for entry in self.surface.layout.entries)
         return narrow or bool(self.surface.template.autocast)
-
-
-class LogDensities:
-    """A `Sink` of the log-likelihood of each point of the last chunk, (n,) float64.
-
-    `alone`: points come one at a time, and are computed as the surface itself computes them.
-    """
-
-    whole = False
-    ordered = False
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.alone = False
-        self.values = torch.zeros(0, dtype=torch.float64)
-
-    def add(self, index: int, outputs: Tensor, target: Any) -> None:
-        part = _log_density(self.task, outputs, target, alone=self.alone)
-        self.values = part if index == 0 else self.values + part
-
-    def end(self, first: int, n: int) -> None:
-        pass
-
-
-def _log_density(task: Task, outputs: Tensor, target: Any, *, alone: bool) -> Tensor:  # (n,)
-    nll = task.items_nll(outputs[0], target)[None] if alone else likelihoods(task, outputs, target)
-    return -nll.sum(1, dtype=torch.float64)
 
 
 def _parts(n: int, size: int) -> Iterator[slice]:

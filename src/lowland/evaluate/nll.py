@@ -1,4 +1,4 @@
-"""Negative log-likelihoods of the outputs of many points, and the form of their task."""
+"""Likelihoods of the outputs of many points, and the form of their task."""
 
 from __future__ import annotations
 
@@ -80,3 +80,31 @@ def over_points(function: Callable[[Tensor], Any], outputs: Tensor) -> Any:
     if isinstance(each[0], Tensor):
         return torch.stack(each)
     return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+
+
+def log_likelihoods(task: Task, outputs: Tensor, target: Any, *, alone: bool) -> Tensor:  # (n,)
+    """Log-likelihoods of a batch for outputs (n, B, ...), float64; `alone`: n is 1."""
+    nll = task.items_nll(outputs[0], target)[None] if alone else likelihoods(task, outputs, target)
+    return -nll.sum(1, dtype=torch.float64)
+
+
+class LogLikelihoodSums:
+    """A `Sink` of the log-likelihood of each point of the last chunk, (n,) float64.
+
+    `alone`: points come one at a time, and are computed as the surface itself computes them.
+    """
+
+    whole = False
+    ordered = False
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.alone = False
+        self.values = torch.zeros(0, dtype=torch.float64)
+
+    def add(self, index: int, outputs: Tensor, target: Any) -> None:
+        part = log_likelihoods(self.task, outputs, target, alone=self.alone)
+        self.values = part if index == 0 else self.values + part
+
+    def end(self, first: int, n: int) -> None:
+        pass

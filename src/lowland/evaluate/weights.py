@@ -104,10 +104,11 @@ class Block(Sequence[Point]):
 
 
 def checked(
-    points: Iterable[Point | Tensor | Block], surface: LossSurface
+    points: Iterable[Point | Tensor | Block], surface: LossSurface, *, first: int = 0
 ) -> Iterator[Point | Block]:
-    """Points on the device of the surface; one that is not finite is named by its number."""
-    draw = 0
+    """Points on the device of the surface; one that is not finite is named by its number, from
+    `first` on."""
+    draw = first
     for point in points:
         if isinstance(point, Block):
             yield _checked_block(point, surface, draw)
@@ -124,7 +125,7 @@ def _checked_block(block: Block, surface: LossSurface, draw: int) -> Block:
     surface.layout.check(block.weights)
     weights = block.weights.to(surface.device)
     if not math.isfinite(weights.sum().item()):  # one read of all; then which of them
-        for _ in checked(weights, surface):
+        for _ in checked(weights, surface, first=draw):
             pass
     return Block(weights, None if block.buffers is None else surface.own_buffers(block.buffers))
 

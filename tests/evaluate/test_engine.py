@@ -1,0 +1,119 @@
+"""The loop that evaluations share: every sink sees every point on every batch, once."""
+
+import pytest
+import torch
+
+import lowland as ll
+from lowland.core.options import STRATEGIES, Plan
+from lowland.evaluate.engine import Evaluation, rows_for
+from lowland.evaluate.weights import Block
+from tests.models import CASES, Case, blobs, every_case
+
+N = 5
+
+
+class Outputs:
+    """A sink that keeps what it is given."""
+
+    whole = False
+
+    def __init__(self):
+        self.chunks = []
+        self.parts = []
+        self.ends = []
+
+    def add(self, index, outputs, target):
+        assert index == len(self.parts)
+        self.parts.append(outputs)
+
+    def end(self, first, n):
+        self.ends.append((first, n))
+        self.chunks.append([part.clone() for part in self.parts])
+        self.parts = []
+
+    def batch(self, index):
+        return torch.cat([chunk[index] for chunk in self.chunks])
+
+
+def setting(case):
+    surface = case.surface()
+    w = surface.layout.flatten(case.model())
+    noise = torch.randn(N, len(w), generator=torch.Generator().manual_seed(1))
+    return surface, w + 0.05 * noise.to(w)
+
+
+@pytest.mark.filterwarnings("ignore:.*batching rule")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("batchnorm", ["refresh", "frozen"])
+@every_case
+def test_outputs_are_those_of_each_network_alone(case: Case, batchnorm: str, strategy: str) -> None:
+    if strategy == "vmap" and not case.maps:
+        return
+    surface, weights = setting(case)
+    options = ll.EvalOptions(strategy=strategy, chunk=2, batchnorm=batchnorm, threads=1)
+    sink = Outputs()
+    Evaluation(surface, [(None, sink)], options, total=N).run(weights)
+    assert sink.ends == [(0, 2), (2, 2), (4, 1)]
+    for index, batch in enumerate(surface.data):
+        args, kwargs, _ = batch
+        with torch.no_grad():
+            expected = [
+                surface.forward(
+                    surface.layout.materialise(w),
+                    surface.buffers_for(ll.Point(w), options),
+                    args,
+                    kwargs,
+                )
+                for w in weights
+            ]
+        found = sink.batch(index)
+        tolerance = 2e-2 if case.name == "mixed" else 1e-4  # of bfloat16
+        torch.testing.assert_close(found, torch.stack(expected), rtol=tolerance, atol=tolerance)
+
+
+MLP = next(case for case in CASES if case.name == "mlp")
+
+
+def test_several_loaders_share_a_chunk():
+    """Statistics and weights are made once, and each chunk is told of when all sinks have it."""
+    surface, weights = setting(MLP)
+    sinks = [Outputs(), Outputs()]
+    seen = []
+    options = ll.EvalOptions(strategy="batches", chunk=3)
+    evaluation = Evaluation(surface, [(None, sinks[0]), (blobs((4,)), sinks[1])], options)
+    rows = evaluation.run(
+        weights, after=lambda first, n: seen.append((first, n, len(sinks[1].chunks)))
+    )
+    assert seen == [(0, 3, 1), (3, 2, 2)]
+    assert rows is surface.data
+    assert [len(sink.chunks[0]) for sink in sinks] == [3, 1]
+
+
+def test_blocks_are_chunks_whatever_the_plan_says():
+    surface, weights = setting(MLP)
+    sink = Outputs()
+    blocks = [Block(weights[:4]), Block(weights[4:])]
+    Evaluation(surface, [(None, sink)], ll.EvalOptions()).run(blocks, plan=Plan("vmap", 2, 1))
+    assert sink.ends == [(0, 4), (4, 1)]
+
+
+def test_the_number_of_examples():
+    surface, _ = setting(MLP)
+    assert rows_for(surface, None, count=None) is surface.data
+    few = rows_for(surface, None, count=9)
+    assert sum(len(batch.target) for batch in few) == 9
+    assert rows_for(surface, few, count=9) is few  # what is held stays held
+    assert rows_for(surface, few, count=10) is few
+    assert sum(len(batch.target) for batch in rows_for(surface, few, count=2)) == 2
+    assert sum(len(batch.target) for batch in rows_for(surface, blobs((30,)), count=7)) == 7
+
+
+def test_what_is_not_finite_is_named_by_its_number():
+    surface, weights = setting(MLP)
+    weights[3, 1] = torch.nan
+    options = ll.EvalOptions(strategy="points")
+    for points in (weights, [Block(weights[:2]), Block(weights[2:])]):
+        with pytest.raises(ll.NonFiniteError, match="draw 3"):
+            Evaluation(surface, [(None, Outputs())], options).run(points)
+    with pytest.raises(ll.DataError, match="no weight vector"):
+        Evaluation(surface, [(None, Outputs())], options).run([])
