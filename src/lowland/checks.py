@@ -148,6 +148,8 @@ def device(value: Any) -> torch.device:
         raise ConfigError(
             f"device: expected 'cpu', 'cuda' or another device of torch's, got {_shown(value)}."
         ) from error
+    if found.type == "meta":
+        raise ConfigError("device: nothing can be computed on 'meta'; take 'cpu'.")
     try:
         torch.empty(1, device=found)
     except Exception as error:  # torch has as many kinds as reasons
@@ -165,6 +167,18 @@ def module(name: str, value: Any) -> nn.Module:
         kind = value.__name__
         raise ConfigError(f"{name}: got the class {kind}; make a model of it: {kind}(...).")
     raise ConfigError(f"{name}: expected an nn.Module, got {_shown(value)}.")
+
+
+def function(name: str, value: Any, *, example: str) -> None:
+    """Raises `ConfigError` unless the value is a function, or None; the `example` is one.
+
+    >>> function("optimizer", "adam", example="lambda params: torch.optim.Adam(params)")
+    Traceback (most recent call last):
+    lowland.errors.ConfigError: optimizer: expected a function, got 'adam'; write
+    optimizer=lambda params: torch.optim.Adam(params).
+    """
+    if value is not None and not callable(value):
+        raise ConfigError(_text(name, "a function", value, f"write {name}={example}"))
 
 
 def _text(name: str, expected: str, value: Any, hint: str) -> str:

@@ -1,6 +1,7 @@
 """Buffers travel with the weights that they belong to: moments, shapes, posteriors, files."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -50,8 +51,39 @@ def test_moments_carry_the_buffers_of_their_iterates(kind, tmp_path):
         moments.update(varied_by(net, bias))
     for one in (moments, kind.load(moments.save(tmp_path / "m.safetensors"))):
         assert ll.predict(surface, one).metrics()["rmse"] < 0.02  # it was 100
-    # a vector alone has none: the surface's own stand in, as before
+    # a vector alone has none: the surface's own stand in
     assert ll.predict(surface, moments.mean).metrics()["rmse"] > 90
+
+
+@pytest.mark.parametrize("kind", ["buffer", "mask"])
+def test_a_flat_vector_says_what_the_model_had_when_the_surface_was_made(kind):
+    """What `swa.mean`, `traj.swa()` and `layout.flatten(model)` lack."""
+    net = nn.Sequential(Normaliser(1), nn.Linear(1, 1))
+    net.register_buffer("mask", torch.tensor([True]))
+    surface = ll.LossSurface(net, ll.Regression(noise_variance=1.0), [shifted()])
+    w = surface.layout.flatten(net)
+    name, tensor = ("0.mean", net[0].mean) if kind == "buffer" else ("mask", net.mask)
+    surface(w)  # all as it was
+    net[0].passes += 1  # a counter
+    surface(w)
+    tensor.copy_(tensor.logical_not() if kind == "mask" else tensor + 1)
+    says = rf"{name} of the model changed after the surface was made.*surface.point\(model\)"
+    for take in (
+        lambda: surface(w),
+        lambda: ll.predict(surface, w),
+        lambda: ll.predict(surface, ll.Gaussian(w, w.abs()), samples=2),
+        lambda: surface.evaluate([w] * 8, strategy="vmap"),
+        lambda: surface.value_and_grad(w),
+        lambda: ll.path(ll.Line(w, w + 1), surface, points=3),
+    ):
+        with pytest.warns(UserWarning, match=says):
+            take()
+    surface(surface.point(net))  # brings its own
+    copied = copy.deepcopy(surface)
+    del net, tensor
+    gc.collect()
+    for one in (surface, copied):  # a model that is gone has no other state now
+        one(w)
 
 
 @pytest.mark.parametrize("source", ["model", "state_dict", "point", "trajectory"])

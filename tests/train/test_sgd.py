@@ -320,6 +320,24 @@ def test_settings_that_make_no_sense():
             ll.sgd(network(), TASK, batches(), **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimizer": torch.optim.SGD([torch.zeros(1)], lr=1.0)}, r"optimizer: .*lambda params"),
+        ({"optimizer": "adam"}, r"optimizer: expected a function, got 'adam'; write optimizer="),
+        ({"schedule": 5}, r"schedule: expected a function, got 5; write schedule=lambda"),
+        ({"validate": {}}, r"validate: expected a function"),
+        ({"collectors": [ll.SWA(ll.ParamLayout(nn.Linear(2, 1)))]}, r"list of .*, got SWA; write"),
+        ({"collectors": ll.Collector(when=ll.Every(1))}, r"list of ll.Collector, got Collector"),
+        ({"device": "meta"}, r"device: nothing can be computed on 'meta'"),
+    ],
+)
+def test_what_is_no_function_or_collector_is_said(options, words):
+    data = [(torch.ones(2, 2), torch.ones(2, 1))]
+    with pytest.raises(ll.ConfigError, match=words):
+        ll.sgd(nn.Linear(2, 1), ll.Regression(1.0), data, epochs=1, **options)
+
+
 def test_masked_tokens_do_not_count():
     """The loss of a batch is the mean over its items, however many there are."""
     from tests.models import TiedLM, tokens

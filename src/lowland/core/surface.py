@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -250,8 +251,22 @@ class LossSurface:
         weights = point.weights.to(self.device)
         self.layout.require_finite(weights)
         if point.buffers is None:
+            self._warn_of_outdated()
             return Point(weights)
         return type(point)(weights, self.own_buffers(point.buffers))
+
+    def _warn_of_outdated(self) -> None:
+        """Warns where a flat vector takes buffers that the model no longer has."""
+        own = {n: t for n, t in self.buffers.items() if n not in self.statistics.names}
+        names = self.template.outdated(own)
+        if names:
+            warnings.warn(
+                f"{listed(names)} of the model changed after the surface was made, and a flat "
+                "vector of weights takes what was there then: give surface.point(model), swa.point "
+                "or a posterior, which bring theirs, or make the surface of the model as it is "
+                "now.",
+                stacklevel=4,
+            )
 
     def frozen_of(self, model: nn.Module) -> Buffers:
         """Copies of the frozen parameters in which a model differs from the surface's, by name:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -99,6 +100,8 @@ class Template:
         self.buffers: Buffers = {n: b.detach() for n, b in named_buffers(self.module).items()}
         self.module.requires_grad_(False)
         self.forward = ForwardPass(self.module)
+        self._source: Callable[[], nn.Module | None] = weakref.ref(model)
+        self._marks: dict[str, tuple[int, int]] = {}  # of the source's tensors that are as ours
 
     def __call__(
         self,
@@ -173,6 +176,30 @@ class Template:
     def own_state(self) -> list[str]:
         """The buffers that are no layer's statistics."""
         return [name for name in self.buffers if name not in self._read_only]
+
+    def outdated(self, buffers: Buffers) -> list[str]:
+        """Which of these buffers, ours, are others now in the model that the template was made of,
+        but for counters and what follows from the weights or is estimated for them."""
+        source = self._source()
+        if source is None:
+            return []
+        vectors = {name for site in self._sites for name in (site.u, site.v)}
+        left = vectors | self._read_only
+        names = [n for n, t in buffers.items() if n not in left and _may_matter(t)]
+        theirs = named_buffers(source) if names else {}
+        changed = []
+        for name in names:
+            tensor, ours = theirs.get(name), buffers[name]
+            if tensor is None or tensor.is_inference():  # torch does not count their changes
+                continue
+            mark = (id(tensor), tensor._version)
+            if self._marks.get(name) == mark:
+                continue
+            if tensor.shape == ours.shape and torch.equal(tensor.detach().to(ours), ours):
+                self._marks[name] = mark
+            else:
+                changed.append(name)
+        return changed
 
     @property
     def spectral(self) -> bool:
@@ -274,7 +301,7 @@ class Template:
         self._replayable = True
 
     def __getstate__(self) -> dict[str, Any]:
-        left = ("lock", "_slots", "_sites", "_computed")
+        left = ("lock", "_slots", "_sites", "_computed", "_source", "_marks")
         return {name: value for name, value in vars(self).items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -283,6 +310,8 @@ class Template:
         self._slots = _slots(self.module)
         self._computed = _computed(self.module)
         self._sites = spectral.sites(self.module)
+        self._source = lambda: None
+        self._marks = {}
 
     def _by_input(self, mode: str) -> Mapping[str, nn.Module]:
         """The layers with statistics that normalise by what enters them in a mode."""
@@ -317,6 +346,11 @@ class Template:
         if not self.autocast:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
+
+
+def _may_matter(tensor: Tensor) -> bool:
+    """Counters do not."""
+    return tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex()
 
 
 def unwrap(model: nn.Module) -> nn.Module:

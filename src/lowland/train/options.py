@@ -108,6 +108,14 @@ class TrainOptions:
         if self.checkpoint_steps is not None:
             every = checks.whole("checkpoint_steps", self.checkpoint_steps, least=1)
             values["checkpoint_steps"] = every
+        checks.function(
+            "optimizer", self.optimizer, example="lambda params: torch.optim.SGD(params, lr=0.1)"
+        )
+        checks.function(
+            "schedule", self.schedule, example="lambda optimizer: ll.DecaySchedule(optimizer, ...)"
+        )
+        checks.function("validate", self.validate, example="lambda model: {...}")
+        _require_collectors(self.collectors)
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -137,6 +145,17 @@ def require_surface_decides(options: TrainOptions) -> None:
         "channels_last",
         instead="the surface decides it: give it to LossSurface",
     )
+
+
+def _require_collectors(collectors: Any) -> None:
+    """Raises `ConfigError` unless these are objects with `step`, in a sequence."""
+    listed = isinstance(collectors, Sequence)
+    wrong = [c for c in collectors if not hasattr(c, "step")] if listed else [collectors]
+    if wrong:
+        raise ConfigError(
+            f"collectors: expected a list of ll.Collector, got {type(wrong[0]).__name__}; write "
+            "collectors=[ll.Collector(swa, when=ll.Every(steps))]."
+        )
 
 
 def described(data: Any, optimizer: Optimizer, schedule: LRScheduler | None) -> dict[str, Any]:
