@@ -199,7 +199,7 @@ def test_images_and_tokens_that_are_saturated():
     assert ll.temper(pred, 30.0).metrics()["nll"] == pytest.approx(float(mine), rel=1e-6)
 
     ragged = ll.LossSurface(
-        nn.Conv2d(2, 4, 3, padding=1), ll.Classification(), dense(((4, 4), (4, 6), (5, 4)))
+        nn.Conv2d(2, 4, 3, padding=1), ll.Classification(), dense(((4, 5), (4, 6), (5, 4)))
     )
     pred = ll.predict(ragged, weights)
     assert pred.log_probs.shape == pred.probs.shape

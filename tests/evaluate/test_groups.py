@@ -32,7 +32,7 @@ def multilabel():
     return ll.LossSurface(mlp(), ll.Classification(), rows)
 
 
-def pixels(sizes=((4, 4), (4, 6), (5, 4))):
+def pixels(sizes=((4, 5), (4, 6), (5, 4))):
     return ll.LossSurface(nn.Conv2d(2, 4, 3, padding=1), ll.Classification(), dense(sizes))
 
 

@@ -382,7 +382,7 @@ def test_multilabel(form):
     assert table.brier.item() == pytest.approx(((s[0] - y) ** 2).sum(1).mean().item(), abs=1e-5)
 
 
-def dense(sizes=((4, 4), (4, 4), (4, 4))):
+def dense(sizes=((4, 5), (4, 5), (4, 5))):
     g = torch.Generator().manual_seed(2)
     out = []
     for n, (h, w) in zip((3, 3, 2), sizes, strict=True):
@@ -392,7 +392,7 @@ def dense(sizes=((4, 4), (4, 4), (4, 4))):
     return out
 
 
-@pytest.mark.parametrize("sizes", [((4, 4),) * 3, ((4, 4), (4, 6), (5, 4))], ids=["even", "ragged"])
+@pytest.mark.parametrize("sizes", [((4, 5),) * 3, ((4, 5), (4, 6), (5, 4))], ids=["even", "ragged"])
 @pytest.mark.parametrize("strategy", ["points", "vmap"])
 def test_dense_with_positions_that_do_not_count(sizes, strategy):
     net = nn.Conv2d(2, 4, 3, padding=1)
@@ -418,11 +418,11 @@ def test_dense_with_positions_that_do_not_count(sizes, strategy):
     hot = nn.functional.one_hot(y, 4)
     assert pred.metrics()["brier"] == pytest.approx(((p - hot) ** 2).sum(1).mean().item(), abs=1e-5)
     if len(set(sizes)) == 1:
-        assert pred.probs.shape == (8, 4, 4, 4)
-        assert pred.entropy.shape == (8, 4, 4)
-        assert pred.targets.shape == (8, 4, 4)
+        assert pred.probs.shape == (8, 4, 4, 5)
+        assert pred.entropy.shape == (8, 4, 5)
+        assert pred.targets.shape == (8, 4, 5)
     else:
-        assert pred.probs.shape == (3 * 16 + 3 * 24 + 2 * 20, 4)
+        assert pred.probs.shape == (3 * 20 + 3 * 24 + 2 * 20, 4)
         assert pred.entropy.shape == pred.targets.shape == pred.probs.shape[:1]
 
 
