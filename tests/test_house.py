@@ -31,12 +31,14 @@ BASE = {
     "progress",
     "memory",
     "metrics",
+    "warn",
 }
 #: room -> the rooms that its modules may import when they are imported
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "keywords": {"errors"},
     "memory": set(),
+    "warn": set(),
     "checks": {"errors"},
     "metrics": {"errors"},  # declared below all: plots read them, evaluate computes them
     "progress": {"errors"},

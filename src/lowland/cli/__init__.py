@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 from safetensors import SafetensorError
 
@@ -22,6 +23,7 @@ def main() -> None:
     except ImportError as error:
         sys.exit(f'lowland: the command line needs {error.name}: pip install "lowland[cli]"')
     keep_freed_memory()
+    warnings.formatwarning = _warning
     try:
         code = typer.main.get_command(app).main(prog_name="lowland", standalone_mode=False) or 0
         if code == STOPPED:  # what typer makes of Ctrl-C
@@ -53,3 +55,21 @@ def main() -> None:
         else:
             raise
     sys.exit(code)
+
+
+_format = warnings.formatwarning
+
+
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning in the terminal: its text, where it is meant for users and not for programmers."""
+    if not issubclass(category, UserWarning):
+        return _format(message, category, filename, lineno, line)
+    from lowland.cli.console import visible
+
+    return f"lowland: {visible(str(message))}\n"

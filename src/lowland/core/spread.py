@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
+
+from lowland.warn import warn
 
 # Of the weights' norm. On a network for digits the NLL of SWAG at scales 0 and 2 differs by 2% at
 # a ratio of 8e-3 (the last quarter of a cosine), 0.5% at 5e-4 (AdamW at 2e-5), 0.01% at 9e-5 (the
@@ -22,12 +23,11 @@ def relative_spread(spread: float, norm: float) -> float:
     return math.inf if spread else 0.0
 
 
-def warn_if_still(ratio: float, *, so: str, stacklevel: int = 3) -> None:
+def warn_if_still(ratio: float, *, so: str) -> None:
     """Warns where iterates differ by next to nothing; `so` is what follows from that."""
     if ratio < LEAST:
-        warnings.warn(
+        warn(
             f"the iterates hardly differ: their spread is {ratio:.1g} of the norm of their mean, "
             f"{so}. Collect while the learning rate is still high, as with ll.SWASchedule, or over "
             "more of the training.",
-            stacklevel=stacklevel,
         )

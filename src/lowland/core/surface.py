@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from lowland.core.statistics import Statistics
 from lowland.core.task import Task
 from lowland.core.template import Template
 from lowland.errors import ConfigError, DataError, LayoutError
+from lowland.warn import warn
 
 if TYPE_CHECKING:
     from lowland.records import Table
@@ -260,12 +260,11 @@ class LossSurface:
         own = {n: t for n, t in self.buffers.items() if n not in self.statistics.names}
         names = self.template.outdated(own)
         if names:
-            warnings.warn(
+            warn(
                 f"{listed(names)} of the model changed after the surface was made, and a flat "
                 "vector of weights takes what was there then: give surface.point(model), swa.point "
                 "or a posterior, which bring theirs, or make the surface of the model as it is "
                 "now.",
-                stacklevel=4,
             )
 
     def frozen_of(self, model: nn.Module) -> Buffers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from lowland.evaluate.items import is_multilabel, items, labelled_items, task_of
 from lowland.evaluate.logarithms import LEAST, log_probs_of, needs_log_probs
 from lowland.evaluate.metrics import labelled_fields
 from lowland.records import Predictive
+from lowland.warn import warn
 
 _LIMITS = (1e-6, 1e6)  # of a temperature
 _HALVINGS = 60  # of their logarithms' distance, which leave the digits of float64
@@ -47,18 +47,16 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
     """
     probs, labels = labelled_items(pred, task)
     if bool((probs.argmax(1) == labels).all()):
-        warnings.warn(
+        warn(
             f"all {len(labels)} validation rows are right, and no temperature fits them best: it "
             "stays 1; give more rows.",
-            stacklevel=2,
         )
         return 1.0
     zeros = int((probs.gather(1, labels[:, None]) == 0).sum()) if pred.log_probs is None else 0
     if zeros:
-        warnings.warn(
+        warn(
             f"{zeros} of {len(labels)} labels have a probability of 0, and the prediction does not "
             "hold logarithms: the temperature may be far too low; predict again.",
-            stacklevel=2,
         )
     log_probs, labels = _log_items(pred, task_of(pred, task))
     target_logs = log_probs.gather(1, labels[:, None])[:, 0]
@@ -71,10 +69,9 @@ def fit_temperature(pred: Predictive, *, task: Task | None = None) -> float:
     low, high = map(math.log, _LIMITS)
     for log_t, falls in ((high, slope(high) >= 0), (low, slope(low) <= 0)):
         if falls:
-            warnings.warn(
+            warn(
                 f"no temperature fits best: the NLL still falls at T = {math.exp(log_t):g}, where "
                 "the search ends; look at the accuracy on these rows before you temper by it.",
-                stacklevel=2,
             )
             return math.exp(log_t)
     for _ in range(_HALVINGS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from lowland.core.layout import listed
 from lowland.errors import ConfigError, DataError
 from lowland.geometry import Shape
 from lowland.posteriors import Posterior
+from lowland.warn import warn
 
 
 def require_statistics(shape: Shape, surface: LossSurface, options: EvalOptions) -> None:
@@ -94,9 +94,8 @@ def warn_of_frozen(surface: LossSurface, posterior: Posterior) -> None:
     frozen = {n: sample for n, sample in posterior.frozen.items() if n in names}
     other = [n for n, sample in frozen.items() if sample_of(ours[n]) != sample]
     if other:
-        warnings.warn(
+        warn(
             f"frozen parameters of the averaged networks are not the surface's: {listed(other)}. "
             "Weights hold trainable parameters alone, so that the surface's are used; make the "
             "surface of the model after its frozen parameters were loaded.",
-            stacklevel=4,
         )

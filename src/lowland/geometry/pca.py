@@ -86,7 +86,6 @@ def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
     warn_if_still(
         relative_spread(spread, float(out[0].norm())),
         so="so that their principal components are noise",
-        stacklevel=4,
     )
     return out, spectrum[:k] / total
 

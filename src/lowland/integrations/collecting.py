@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lowland.core.layout import Where
 from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.trajectory import SWAG, Collector, Every, Trajectory
+from lowland.warn import warn
 
 _ROUNDING = 1e-9  # of shares of the budget
 Target = Callable[[ParamLayout], Any] | PathLike
@@ -115,10 +115,9 @@ class Collecting:
             collector.count, self._iterates = done, done
             due = (done if self._in_steps else epoch) >= self._interval and share >= self._start
             if state is None and done and due:
-                warnings.warn(
+                warn(
                     f"training goes on after step {done} from a checkpoint without what was "
                     "collected before: the averages begin anew.",
-                    stacklevel=3,
                 )
         if state is not None:
             collector.load_state_dict(state)
@@ -169,10 +168,10 @@ class Collecting:
             text = f"No iterate was collected: {self._reason()}."
         held = min(_held(target) for target in self.targets)  # of an earlier fit, too
         if held == 0:
-            warnings.warn(text, stacklevel=3)
+            warn(text)
         elif held == 1 and any(isinstance(target, SWAG) for target in self.targets):
             advice = "SWAG needs two: start earlier, or collect more often."
-            warnings.warn(f"{text} {advice}", stacklevel=3)
+            warn(f"{text} {advice}")
         return text
 
     def _reason(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ except ImportError as error:
 from lowland.core.layout import Where
 from lowland.files import load_tree, restoring, save_tree
 from lowland.integrations.collecting import Collecting, Target
+from lowland.warn import warn
 
 FILE = "lowland.safetensors"  # in each checkpoint folder
 _KIND = "trainer callback"
@@ -112,10 +112,9 @@ class CollectorCallback(TrainerCallback):
         if folder.is_dir():
             save_tree(folder / FILE, self._collecting.state_dict(), kind=_KIND)
         else:  # a search over hyperparameters has folders of its own
-            warnings.warn(
+            warn(
                 f"{folder} is not there, so that what was collected is not saved: a run that goes "
                 "on from this checkpoint begins to collect anew.",
-                stacklevel=2,
             )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from lowland.progress import Progress, reporting
 from lowland.records import Chain
 from lowland.samplers.density import Density
 from lowland.schema import require
+from lowland.warn import warn
 
 KIND = "chains under way 2"
 RHAT = 1.05  # above it chains disagree
@@ -303,12 +303,11 @@ def warn_unless_agreed(chain: Chain) -> None:
     try:
         worst = float(chain.rhat.max())
     except LowlandError as error:  # of a missing package: no reason to lose the draws
-        warnings.warn(f"whether the chains agree is not known: {error}", stacklevel=3)
+        warn(f"whether the chains agree is not known: {error}")
         return
     if not worst <= RHAT:  # NaN too
-        warnings.warn(
+        warn(
             f"the chains disagree: R-hat is {worst:.3f} (at most {RHAT} is fine), with "
             f"{float(chain.ess.min()):.0f} effective samples; look at chain.plot(), take more "
             "samples or warm-up, or a higher temperature or smaller prior_scale.",
-            stacklevel=3,
         )

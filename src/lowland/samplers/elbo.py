@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from lowland.records import Chain
 from lowland.samplers import base
 from lowland.samplers.density import Density
 from lowland.samplers.misfit import warn_unless_near
+from lowland.warn import warn
 
 Evaluate = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # (n, k), step -> (n,), (n, k)
 
@@ -174,11 +174,10 @@ def _judge(now: Climb, ascent: Ascent) -> None:
 def warn_unless_converged(now: Climb, ascent: Ascent, name: str) -> None:
     """Warns where the steps ran out, and says what to do."""
     if not now.converged:
-        warnings.warn(
+        warn(
             f"{name}: the ELBO was still rising after {len(now.curve)} steps, or its rate had not "
             f"fallen; raise steps={ascent.steps}, or draws={ascent.draws} where the curve in "
             'chain.about["elbo"] is rough.',
-            stacklevel=3,
         )
 
 

@@ -23,6 +23,7 @@ from lowland.samplers.density import Density
 from lowland.samplers.elliptical import EllipticalSlice
 from lowland.samplers.quadrature import Grid
 from lowland.samplers.subspace import log_density
+from lowland.warn import warn
 
 METHODS = ("grid", "tempering")
 _GRID = 3  # coordinates up to which a grid is exact and cheap
@@ -143,11 +144,10 @@ def tempered(
     log = total.logsumexp(0) - math.log(repeats)
     spread = max((total - log).exp().std(), total.std()) / math.sqrt(repeats)
     if spread > _FAR:
-        warnings.warn(
+        warn(
             f"evidence: the {repeats} repeats lie {float(total.std()):.2g} nats apart (standard "
             f"deviation), and their mean is then too small rather than too large; raise "
             f"particles={particles} or moves= (at most {most} were made a step).",
-            stacklevel=2,
         )
     about = {"power_steps": steps, "repeats": total, "moves": most}
     return Evidence(float(log), float(spread), "tempering", density.evaluations, about)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from lowland.samplers import adaptation
 from lowland.samplers.adaptation import Array
 from lowland.samplers.base import Job, MarkovChain
 from lowland.samplers.density import Density
+from lowland.warn import warn
 
 DIVERGED = 1000.0  # an energy error above it: the integrator has left the trajectory
 MANY = 0.01  # a share of divergent transitions that is warned of
@@ -70,12 +70,11 @@ class NUTS(MarkovChain):
         chain = super().run(density, job)
         share = float(self.state["told"][:, 3].sum() / self.state["told"][:, 0].sum())
         if share > MANY:
-            warnings.warn(
+            warn(
                 f"{share:.1%} of the transitions diverged: where the density is narrow, or not a "
                 "number, chains do not get, and draws are biased away from there; raise "
                 f"target_accept (now {self.target_accept}), take a longer warm-up or a smaller "
                 "prior_scale, or the sampler 'slice'.",
-                stacklevel=2,
             )
         return chain
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
+
+from lowland.warn import warn
 
 KHAT = 0.7  # above it ratios are too heavy-tailed for weights to correct q (Vehtari et al. 2024)
 _EFFECTIVE = 0.5  # share of the draws: where only the tails are too light, more are
@@ -60,8 +60,7 @@ def warn_unless_near(z: Tensor, log_ratios: Tensor, khat: float | None, name: st
                 f"{'standard deviations' if what == 'mean' else 'variances'}"
             )
     if reasons:
-        warnings.warn(
+        warn(
             f"{name}: the fitted density is not near the posterior ({'; '.join(reasons)}); compare "
             "with sampler='nuts', fit a 'flow' of more layers, or change the coordinates.",
-            stacklevel=4,
         )

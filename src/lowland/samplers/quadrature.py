@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
 
@@ -19,6 +18,7 @@ from lowland.samplers import base
 from lowland.samplers.base import Job, Sampler
 from lowland.samplers.density import Density
 from lowland.samplers.lattice import Lattice, difference, missing
+from lowland.warn import warn
 
 WIDE = 6.0  # prior standard deviations from its middle to the box's sides, to begin with
 COARSE = {1: 256, 2: 64, 3: 32}  # intervals a side
@@ -245,21 +245,19 @@ class Grid(Sampler):
             by = (
                 "there is one level only" if moved is None else f"moments still move by {moved:.3g}"
             )
-            warnings.warn(
+            warn(
                 f"grid: not converged after {density.evaluations} evaluations at spacing "
                 f"{float(grid.spacing.max()):.3g}: {by} (tolerance {self.tolerance}) and "
                 f"neighbours differ by a factor of e^{steep:.2g}; raise max_evaluations=, give "
                 "narrower bounds=, or raise the temperature.",
-                stacklevel=3,
             )
         logs = values + grid.log_weights(keys)
         outside = last is not None and last["outside"]
         if outside:
             far = float(grid.high[0]) / (density.prior_scale or 1)
-            warnings.warn(
+            warn(
                 f"grid: the posterior leads beyond {far:.3g} prior standard deviations, where the "
                 "grid ends; take a larger prior_scale, a higher temperature, or another centre.",
-                stacklevel=3,
             )
         alive = logs > -math.inf
         keys, values, logs = keys[alive], values[alive], logs[alive]

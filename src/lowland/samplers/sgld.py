@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +13,7 @@ from lowland.errors import ConfigError
 from lowland.records import Chain
 from lowland.samplers.base import Job, MarkovChain
 from lowland.samplers.density import Density
+from lowland.warn import warn
 
 REFUSED = 0.01  # a share of steps to where the density is not finite that is warned of
 
@@ -108,10 +108,9 @@ class SGLD(MarkovChain):
         chain = super().run(density, job)
         share = 1 - float(self.acceptance().mean())
         if share > REFUSED:
-            warnings.warn(
+            warn(
                 f"{share:.1%} of the steps led to where the log density is not finite and were not "
                 f"taken; take a smaller step (now {self.step}).",
-                stacklevel=2,
             )
         return chain
 

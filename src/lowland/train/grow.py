@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -31,6 +30,7 @@ from lowland.train.options import (
     require_surface_decides,
 )
 from lowland.train.state import digest
+from lowland.warn import warn
 
 KIND = "growth of simplexes 2"
 B = TypeVar("B", bound=Barycentric)
@@ -233,7 +233,7 @@ class _Growth:
 
                 self._one_more(inside)
         if self.stopped:
-            warnings.warn(self.stopped, stacklevel=3)
+            warn(self.stopped)
         self.shape = self.shape.with_anchors(self.shape.anchors)
         self.shape.log = self._record()
         return self.shape

@@ -114,8 +114,6 @@ class TrainOptions:
         checks.function(
             "schedule", self.schedule, example="lambda optimizer: ll.DecaySchedule(optimizer, ...)"
         )
-        checks.function("validate", self.validate, example="lambda model: {...}")
-        _require_collectors(self.collectors)
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -147,9 +145,9 @@ def require_surface_decides(options: TrainOptions) -> None:
     )
 
 
-def _require_collectors(collectors: Any) -> None:
+def require_collectors(collectors: Any) -> None:
     """Raises `ConfigError` unless these are objects with `step`, in a sequence."""
-    listed = isinstance(collectors, Sequence)
+    listed = isinstance(collectors, list | tuple)
     wrong = [c for c in collectors if not hasattr(c, "step")] if listed else [collectors]
     if wrong:
         raise ConfigError(

@@ -27,7 +27,13 @@ from lowland.records import TrainingLog
 from lowland.schema import require
 from lowland.train.batches import Batches, length, without_last
 from lowland.train.closure import requires_closure, take_step
-from lowland.train.options import Collects, TrainOptions, described, plain_sgd
+from lowland.train.options import (
+    Collects,
+    TrainOptions,
+    described,
+    plain_sgd,
+    require_collectors,
+)
 from lowland.train.state import restore, rng_state, seed_all, seeded, set_rng_state, tensors_of
 
 KIND = "training checkpoint 2"
@@ -66,6 +72,8 @@ class Run:
         self.data = without_last(data, self.task) if options.drop_last else data
         self.options = options
         self.checkpoint = Checkpoint.of(options.checkpoint)
+        require_collectors(collectors)
+        checks.function("validate", validate, example="lambda model: {'error': ...}")
         self.collectors, self.validate = collectors, validate
         self.device = checks.device(next(model.parameters()).device if device is None else device)
         self.channels_last = options.channels_last

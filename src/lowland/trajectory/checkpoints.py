@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from lowland.files import PathLike
 from lowland.trajectory.formats import INDEX
 from lowland.trajectory.journal import JOURNAL
 from lowland.trajectory.torch_files import read_without_code
+from lowland.warn import warn
 
 # what transformers calls the weights in a folder, best first
 WEIGHTS = (
@@ -204,10 +204,9 @@ def _plain(folder: Path) -> list[Checkpoint]:
     ]
     copies = [p for p in files if _COPY.fullmatch(stem(p))]
     if copies and len(files) - len(copies) > 1 and any(re.search(r"\d", p.name) for p in files):
-        warnings.warn(
+        warn(
             f"{', '.join(p.name for p in sorted(copies))}: taken for copies or averages of the "
             "numbered files, and left out; name the files to average where they are not.",
-            stacklevel=2,
         )
         files = [p for p in files if p not in copies]
     return [_checkpoint(p) for p in sorted(files, key=lambda p: natural(p.name))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lowland.trajectory.checkpoints import Checkpoint, find_checkpoints, in_orde
 from lowland.trajectory.formats import read_stored
 from lowland.trajectory.quantized import dequantize
 from lowland.trajectory.torch_files import read_without_code
+from lowland.warn import warn
 
 
 def convert_checkpoints(
@@ -64,7 +64,7 @@ def convert_checkpoints(
             read = _unpickle if run_pickled_code else read_without_code
             stored = read_stored(one.path, key=key, prefix=prefix, read=read)
             if stored.choice is not None and i == 1:
-                warnings.warn(stored.choice, stacklevel=2)
+                warn(stored.choice)
             notes = {"format": "pt", "source": one.path.name}
             write_tensors(out / name, dequantize(stored.tensors, source=one.path), notes)
             converted.append(Checkpoint(out / name, one.step))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lowland.trajectory.kinds import Kind, kinds_of, require_whole
 from lowland.trajectory.quantized import dequantize
 from lowland.trajectory.spectral import axis_of, spectral_norms
 from lowland.trajectory.torch_files import Stored, read_torch, state_dict_of
+from lowland.warn import warn
 
 INDEX = ".index.json"
 _STAYS = (Kind.INTEGER, Kind.MASK, Kind.CONSTANT)  # buffers that hold for any weights
@@ -56,7 +56,7 @@ def read_checkpoint(
     """
     stored = read_stored(path, key=key, prefix=prefix)
     if stored.choice is not None:
-        warnings.warn(stored.choice, stacklevel=2)
+        warn(stored.choice)
     return dequantize(stored.tensors, source=path)
 
 

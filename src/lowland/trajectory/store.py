@@ -13,7 +13,6 @@ import itertools
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +55,7 @@ from lowland.trajectory.journal import (
 )
 from lowland.trajectory.moments import SWA, Moments
 from lowland.trajectory.swag import SWAG
+from lowland.warn import warn
 
 _BUFFER = "buffer/"
 
@@ -151,11 +151,10 @@ class Trajectory:
         if recover and (trouble is not None or stray):
             store._set_aside()
         elif stray:
-            warnings.warn(
+            warn(
                 f"{journal} has no line for {stray[0]}{', ...' if len(stray) > 1 else ''}: its end "
                 "was lost, and the next append writes over that file. "
                 f"Trajectory.open({str(path)!r}, recover=True) moves such files out of the way.",
-                stacklevel=2,
             )
         return store
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +17,7 @@ from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.posteriors import Gaussian
 from lowland.trajectory.moments import Moments, move
+from lowland.warn import warn
 
 
 class SWAG(Moments):
@@ -129,10 +129,9 @@ class SWAG(Moments):
         """
         self._require(2)
         if self.count < self.rank:
-            warnings.warn(
+            warn(
                 f"SWAG of rank {self.rank} holds {self.count} iterates, so its covariance has "
                 f"{self.count} columns; collect more, or ask for a lower rank.",
-                stacklevel=2,
             )
         # the variance alone: one pass over it, where the deviations may be a file
         ratio = Gaussian(self.mean, self.variance).relative_spread

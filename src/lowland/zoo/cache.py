@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lowland.errors import StoreError
 from lowland.files import PathLike, read_tensors, write_tensors
+from lowland.warn import warn
 from lowland.zoo.images import Labelled
 
 _FORMAT = "lowland-images-2"
@@ -42,10 +42,9 @@ def cached(
         notes = {"format": _FORMAT, "source": made_of}
         write_tensors(path, {"images": images, "labels": labels}, notes)
     except OSError as error:
-        warnings.warn(
+        warn(
             f"{path} cannot be written ({error}), so the images will be decoded each time; set "
             "cache= or $LOWLAND_CACHE to a folder that can.",
-            stacklevel=2,
         )
     return images, labels
 
