@@ -19,6 +19,7 @@ from lowland.cli.trust import Trust
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS
+from lowland.metrics import metric_names
 from lowland.records import Table
 from lowland.runs.folder import locked, versions
 from lowland.runs.stored import write_yaml
@@ -186,7 +187,8 @@ def _draw(summary: Summary, folder: Path) -> list[str]:
     if risks:
         plots.save(plots.risk_coverage(risks), folder / "selective.png")
         done.append("selective.png")
-    for metric in ("nll", "accuracy", "ece") if curves else ():
+    held = {name for one in curves.values() for kind in one.curves.values() for name in kind}
+    for metric in (name for name in metric_names(table="difference") if name in held):
         plots.save(plots.shift(curves, metric=metric), folder / f"shift-{metric}.png")
         done.append(f"shift-{metric}.png")
     return done
