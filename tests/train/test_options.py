@@ -133,3 +133,19 @@ def test_the_keyword_arguments_are_the_fields():
 def test_numbers_are_checked_at_the_door(wrong, message):
     with pytest.raises(ll.ConfigError, match=message):
         TrainOptions(**wrong)
+
+
+def test_a_compiled_model_is_trained_in_place(monkeypatch, tmp_path):
+    expected = sgd()
+    calls = []
+    compile = torch.compile
+
+    def eager(model):  # without a C++ compiler's minute
+        calls.append(model)
+        return compile(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", eager)
+    assert torch.allclose(sgd(compile=True, checkpoint=tmp_path / "c"), expected, atol=1e-6)
+    assert len(calls) == 1
+    # compiled or not, it is one run
+    assert torch.allclose(sgd(checkpoint=tmp_path / "c"), expected, atol=1e-6)
