@@ -16,9 +16,12 @@ ARGS ?=
 # The torch that `make lock` resolves for.
 TORCH ?= 2.13.0
 
+# Workers of `make test`: as many as there are cores; 0: in this process, as a debugger needs it.
+WORKERS ?= logical
+
 # Small tensors are slower on many threads; timings and tests want the same number everywhere.
-test soak bench: export OMP_NUM_THREADS ?= 2
-integrations: export OMP_NUM_THREADS ?= 1
+soak bench: export OMP_NUM_THREADS ?= 2
+test integrations: export OMP_NUM_THREADS ?= 1
 test soak integrations: export MPLBACKEND ?= Agg
 
 # laplace-torch and its backpack ask for torchvision, whose package does not import beside the CPU build
@@ -56,9 +59,11 @@ $(MORE): $(STAMP)
 demo: setup ## run the demonstration on scikit-learn's digits
 	$(BIN)/lowland run configs/digits.yaml $(ARGS)
 
+# Each worker begins with a part of the files in their order, so that what a file's tests share is
+# made once, and takes tests from the end of another's part when its own is done.
 # Both streams in one, so that their order holds when they go to a file.
 test: setup ## run the tests and the doctests
-	@$(BIN)/python -m pytest $(ARGS) 2>&1
+	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(ARGS) 2>&1
 
 soak: setup ## run the hours-long tests that `make test` leaves out
 	@$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS) 2>&1
