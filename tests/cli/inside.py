@@ -6,14 +6,29 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
+from lowland import plots
 from lowland.cli import main
+from lowland.files import replacing
 
 
-def lowland(*args):
-    """Its exit code, what it printed, and its errors."""
+def lowland(*args, pictures=False):
+    """Its exit code, what it printed, and its errors.
+
+    `pictures`: drawn, which takes most of a short command's time; without, their files are empty.
+    """
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["lowland", *map(str, args)])
+        if not pictures:
+            for name in plots.FIGURES:
+                patch.setattr(plots, name, lambda *_, **__: None)
+            patch.setattr(plots, "save", _save_nothing)
         with pytest.raises(SystemExit) as stop:
             main()
     return stop.value.code, out.getvalue(), err.getvalue()
+
+
+def _save_nothing(_, path):
+    with replacing(path) as temporary:
+        temporary.touch()
+    return path

@@ -104,7 +104,7 @@ def compared(folder):
     out = folder / "both"
     code, stdout, err = lowland(
         "compare", folder / "r0", folder / "r1", "--out", out, "--rows", 60, "--ood", "noise",
-        "--ood", "own:strange",
+        "--ood", "own:strange", pictures=True,
     )  # fmt: skip
     assert code == 0, err
     return out, stdout
@@ -348,7 +348,7 @@ def test_regression(folder):
         for seed in (0, 1)
     ]
     out = folder / "lines"
-    code, stdout, err = lowland("compare", *runs, "--out", out, "--ood", "own:far")
+    code, stdout, err = lowland("compare", *runs, "--out", out, "--ood", "own:far", pictures=True)
     assert code == 0, err
     table = Table.load(out / "records" / "comparison.json")
     assert table.method == ["SGD", "SWAG", "Deep ensemble of 2 runs", "MultiSWAG of 2 runs"]

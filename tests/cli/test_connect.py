@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 def run(folder):
     """A run of two annealed networks and a walk, joined by both curves."""
     path, _ = made(folder, "one")
-    code, out, err = lowland("connect", path, *ASKED)
+    code, out, err = lowland("connect", path, *ASKED, pictures=True)
     assert code == 0, err
     assert "Polygonal chain" in out
     return path
@@ -97,7 +97,7 @@ def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
 
 
 def test_a_plane_through_the_ends_and_the_bend(run):
-    code, out, err = lowland("scan", run, "--resolution", 9, "--refine", 0)
+    code, out, err = lowland("scan", run, "--resolution", 9, "--refine", 0, pictures=True)
     assert code == 0, err
     assert "81 of 81 points evaluated" in out
     found = SurfaceResult.load(run / "scan/w0-w1-bend/records/surface.npz")
@@ -111,7 +111,8 @@ def test_a_plane_through_the_ends_and_the_bend(run):
     assert set(found.marks) == {"w0", "w1", "bend"}
     assert set(found.curves) == {"Bezier curve", "line"}
     assert found.about["split"] == "training"
-    assert (run / "scan/w0-w1-bend/pictures/loss-3d.png").is_file()
+    for name in ("loss", "error", "loss-3d"):
+        assert (run / f"scan/w0-w1-bend/pictures/{name}.png").stat().st_size > 10_000
     # on to the end at once: everything is in the file
     _, out, _ = lowland("scan", run, "--resolution", 9, "--refine", 0)
     assert "at most" not in out
@@ -129,7 +130,9 @@ def test_a_plane_through_the_ends_and_the_bend(run):
 )
 def test_other_planes(run, plane, figures, extra):
     place = run.parent / plane.replace(",", "-")
-    code, _, err = lowland("scan", run, "--plane", plane, "--resolution", 5, "--out", place, *extra)
+    words = ["--plane", plane, "--resolution", 5, "--out", place, *extra]
+    drawn = plane in ("pca", "sgd-0,average-0")  # a path on a plane, a line
+    code, _, err = lowland("scan", run, *words, pictures=drawn)
     assert code == 0, err
     found = SurfaceResult.load(place / "records/surface.npz")
     assert set(found.figures) == figures

@@ -17,21 +17,20 @@ from lowland.runs.methods import method_named
 from lowland.runs.results import Results
 from lowland.runs.run import Run
 from lowland.runs.setup import Setup
+from tests.cli.inside import lowland
 from tests.cli.test_run import CONFIG
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch):
     """Calls the command line in this process; gives exit code and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def call(*args, **changes):
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(CONFIG | changes))
-        monkeypatch.setattr(sys, "argv", ["lowland", "run", str(path), *args])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, capsys.readouterr().err
+        code, _, err = lowland("run", path, *args)
+        return code, err
 
     return call
 
@@ -257,25 +256,20 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(CONFIG | {"methods": ["ema", "swa", "swag", "fge"]}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["lowland", "run", str(path), f"out={folder / 'r'}"])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    assert stop.value.code == 0
+    code, _, err = lowland("run", path, f"out={folder / 'r'}")
+    assert code == 0, err
     return path, folder / "r"
 
 
 @pytest.fixture
-def again(whole, tmp_path, monkeypatch, capsys):
+def again(whole, tmp_path):
     """A copy of the finished run, and what the same command does to it."""
     out = tmp_path / "r"
     shutil.copytree(whole[1], out)
 
     def call(config=whole[0]):
-        monkeypatch.setattr(sys, "argv", ["lowland", "run", str(config), f"out={out}"])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, "".join(capsys.readouterr())
+        code, printed, err = lowland("run", config, f"out={out}")
+        return code, printed + err
 
     return out, call
 

@@ -215,8 +215,9 @@ def test_the_comparison_of_weights_can_fail(finished, config, tmp_path):
 
 def test_the_demo_takes_settings_too(tmp_path):
     code, stdout, stderr = inside(
-        "demo", f"out={tmp_path / 'demo'}", "methods=[sgd]", "train.epochs=2", "threads=1"
-    )
+        "demo", f"out={tmp_path / 'demo'}", "methods=[sgd]", "train.epochs=2", "threads=1",
+        pictures=True,
+    )  # fmt: skip
     assert code == 0, stderr
     assert "Test data" in stdout
 

@@ -25,10 +25,10 @@ CONFIG = {
 SHORT = ["--epochs", 2, "--samples", 2, "--points", 4, "--draws", 5, "--rise", 1]
 
 
-def made(folder, name, *overrides, **changes):
+def made(folder, name, *overrides, pictures=False, **changes):
     config = folder / f"{name}.yaml"
     config.write_text(yaml.safe_dump(CONFIG | changes))
-    code, out, err = lowland("run", config, f"out={folder / name}", *overrides)
+    code, out, err = lowland("run", config, f"out={folder / name}", *overrides, pictures=pictures)
     assert code == 0, err
     return folder / name, out
 
@@ -41,9 +41,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder):
     """A run with ESPRO, and a simplex around its first network."""
-    path, out = made(folder, "one")
+    path, out = made(folder, "one", pictures=True)
     assert "ESPRO of 2" in out
-    code, out, err = lowland("simplex", path, "--vertices", 3, *SHORT)
+    code, out, err = lowland("simplex", path, "--vertices", 3, *SHORT, pictures=True)
     assert code == 0, err
     assert "3 vertices" in out
     return path
@@ -115,7 +115,8 @@ def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
 
 
 def test_a_plane_through_the_vertices_shows_the_triangle(run):
-    code, _, err = lowland("scan", run, "--plane", "v0,v1,v2", "--resolution", 5, "--refine", 0)
+    words = ["--plane", "v0,v1,v2", "--resolution", 5, "--refine", 0]
+    code, _, err = lowland("scan", run, *words, pictures=True)
     assert code == 0, err
     found = SurfaceResult.load(run / "scan/v0-v1-v2/records/surface.npz")
     assert set(found.marks) == {"v0", "v1", "v2"}
@@ -130,7 +131,8 @@ def test_a_plane_through_the_vertices_shows_the_triangle(run):
 
 def test_a_volume_between_the_networks_of_a_run(run, folder):
     out = folder / "joined"
-    code, said, err = lowland("simplex", run, "--connectors", 2, *SHORT, "--rise", 9, "--out", out)
+    words = ["--connectors", 2, *SHORT, "--rise", 9, "--out", out]
+    code, said, err = lowland("simplex", run, *words, pictures=True)
     assert code == 0, err
     assert "2 connectors" in said
     assert "Complex" in said

@@ -35,16 +35,10 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     config = folder / "one.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
-    code, out, err = lowland("run", config, f"out={folder / 'one'}")
+    code, out, err = lowland("run", config, f"out={folder / 'one'}", pictures=True)
     assert code == 0, err
     assert "PCA + ESS" in out
     return folder / "one"
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Without pictures, which take most of a short command's time."""
-    monkeypatch.setattr("lowland.cli.subspace._draw", lambda *_: [])
 
 
 @pytest.fixture
@@ -54,8 +48,8 @@ def twin(run, tmp_path):
     return shutil.copytree(run, tmp_path / "twin", ignore=made)
 
 
-def subspace(run, *options, fails=False):
-    code, out, err = lowland("subspace", run, *SHORT, *options)
+def subspace(run, *options, fails=False, pictures=False):
+    code, out, err = lowland("subspace", run, *SHORT, *options, pictures=pictures)
     assert (code != 0) is fails, err
     return err if fails else out
 
@@ -74,7 +68,7 @@ def test_the_method_averages_over_the_chains_of_a_run(run):
 
 
 def test_a_subspace_of_a_finished_run(run):
-    out = subspace(run, "--temperature", "[1, 30]", "--kind", "random")
+    out = subspace(run, "--temperature", "[1, 30]", "--kind", "random", pictures=True)
     assert "log densities in" in out
     place = run / "subspace" / "random-ess"
     stage = Subspaces.open(place)
@@ -118,7 +112,6 @@ def test_a_curve_and_a_grid(run):
     assert "other settings" in err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_fit_says_how_close_it_is(run, tmp_path, monkeypatch):
     short = {"steps": 20, "draws": 4, "evidence_draws": 50}
     monkeypatch.setitem(registry.SAMPLERS, "vi", partial(registry.Variational, **short))
@@ -131,12 +124,12 @@ def test_a_fit_says_how_close_it_is(run, tmp_path, monkeypatch):
 
 def test_a_plane_of_the_subspace(run):
     subspace(run, "--temperature", "20", "--out", run / "there")
-    code, out, err = lowland("scan", run / "there", "--resolution", 3, "--rows", 30, "--refine", 0)
+    words = ["--resolution", 3, "--rows", 30, "--refine", 0]
+    code, out, err = lowland("scan", run / "there", *words, pictures=True)
     assert code == 0, err
     assert (run / "there/scan/center-z1-z2/pictures/loss.png").exists() or "Pictures" in out
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_plane_of_a_run_takes_the_only_subspace(twin):
     def scan():
         line = ["--plane", "center,z1", "--resolution", 2, "--rows", 30, "--refine", 0]
@@ -155,7 +148,6 @@ def test_a_plane_of_a_run_takes_the_only_subspace(twin):
     assert f"{twin / 'subspace/random-ess'}, {twin / 'subspace/random-sgld'}" in err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_an_average(twin):
     for name in ("average-0", "swa-0", "ema-0"):
         (twin / f"weights/{name}.safetensors").unlink()
@@ -170,7 +162,6 @@ def test_a_run_without_an_average(twin):
     torch.testing.assert_close(stage.subspace().center, stage.weights()[0].weights)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_other_iterates_are_other_settings(twin):
     options = ["--temperature", "20", "--rank", 1]
     subspace(twin, *options)
@@ -191,7 +182,6 @@ def whole(run):
 
 # once the settings, the subspace, the first temperature, the chains so far are on the disk
 @pytest.mark.parametrize("event", [1, 2, 3, 5])
-@pytest.mark.usefixtures("undrawn")
 def test_a_subspace_that_is_stopped_goes_on(run, whole, tmp_path, monkeypatch, event):
     replace, hessian = os.replace, ll.Subspace.hessian
     files, looked = [], []
@@ -244,7 +234,6 @@ def test_a_package_that_is_missing_is_told_at_once(
     assert message in err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_without_arviz_stats_chains_are_sampled_and_that_is_told(run, tmp_path, monkeypatch):
     for name in ("arviz_stats", "arviz_stats.base"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -253,7 +242,6 @@ def test_without_arviz_stats_chains_are_sampled_and_that_is_told(run, tmp_path, 
     assert "PCA + ESS" in out
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_of_too_few_samples_r_hat_is_not_known(run, tmp_path):
     few = ["--samples", 1, "--rank", 2, "--temperature", "20", "--no-plane"]
     out = subspace(run, *few, "--out", tmp_path / "out")

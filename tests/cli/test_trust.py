@@ -17,9 +17,10 @@ COMMANDS = {
     "scan": ["--plane", "sgd-0,sgd-1", "--resolution", 2, "--rows", 20],
     "connect": ["--epochs", 1, "--points", 3, "--rows", 20],
     "compare": ["--kinds", "none", "--ood", "none", "--baselines", "none"],
-    "subspace": ["--kind", "random", "--rank", 1, "--chains", 2, "--samples", 2, "--rows", 20],
-    "simplex": ["--vertices", 2, "--epochs", 1, "--rows", 20, "--points", 2],
-}
+    "subspace": ["--kind", "random", "--rank", 1, "--chains", 2, "--samples", 2, "--rows", 20,
+                 "--temperature", 1],
+    "simplex": ["--vertices", 2, "--epochs", 1, "--rows", 20, "--points", 2, "--draws", 2],
+}  # fmt: skip
 OWN = """
 from pathlib import Path
 
