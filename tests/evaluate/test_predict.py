@@ -143,6 +143,7 @@ def live_bytes():
     return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
+@pytest.mark.usefixtures("new_objects")
 def test_memory_does_not_grow_with_samples(monkeypatch):
     _, surface = small([(torch.randn(200, 6), torch.randint(3, (200,)))])
 

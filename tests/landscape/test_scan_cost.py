@@ -24,6 +24,7 @@ def storages():
     return sum(found.values())
 
 
+@pytest.mark.usefixtures("new_objects")
 @pytest.mark.parametrize("strategy", [None, "points"])
 def test_memory_does_not_grow_with_the_grid(strategy):
     held = []

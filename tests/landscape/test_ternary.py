@@ -153,6 +153,7 @@ def test_a_loss_that_is_not_finite_stays_so():
         ll.ternary(shape.with_anchors(anchors[:1].repeat(3, 1)), surface, resolution=3)
 
 
+@pytest.mark.usefixtures("new_objects")
 def test_weights_are_not_held_for_the_grid():
     size = 50_000
     net = nn.Linear(size, 1, bias=False)
