@@ -38,7 +38,7 @@ class Metropolis(MarkovChain):
 
 
 class TestMetropolis(SamplerContract):
-    samples = 4000
+    chains, samples = 32, 1000
     dimensions = (1, 2)
 
     def make(self):
@@ -48,7 +48,7 @@ class TestMetropolis(SamplerContract):
 @short
 def test_the_oracle_fails_on_a_walk_that_accepts_too_little():
     density, mean, covariance, _ = linear(2, 1.0)
-    chain = Metropolis(broken=True).run(density, Job(chains=8, samples=4000))
+    chain = Metropolis(broken=True).run(density, Job(chains=32, samples=1000))
     first, second = errors_of(chain, mean, covariance)
     assert max(first.abs().max(), second.abs().max()) > 4.5
 

@@ -74,9 +74,9 @@ def test_particles_that_are_not_moved_far_enough_are_told():
 def test_more_moves_are_made_where_particles_remember():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        few = tempered(gaussian(2, 1.0, 0.5)[0], particles=16)
-        many = tempered(gaussian(25, 0.5, 0.1)[0], particles=16)
-        said = tempered(gaussian(25, 0.5, 0.1)[0], particles=16, moves=3)
+        few = tempered(gaussian(2, 1.0, 0.5)[0], particles=16, repeats=2)
+        many = tempered(gaussian(15, 0.5, 0.1)[0], particles=16, repeats=2)
+        said = tempered(gaussian(15, 0.5, 0.1)[0], particles=16, repeats=2, moves=3)
     assert few.about["moves"] < many.about["moves"]
     assert said.about["moves"] == 3
 

@@ -21,7 +21,7 @@ class OneSided(Slice):
 
 
 class TestInTurn(SamplerContract):
-    samples = 400
+    chains, samples = 32, 100
     dimensions = (1, 2, 5)  # and 20 below
 
     def make(self):
@@ -29,7 +29,7 @@ class TestInTurn(SamplerContract):
 
 
 class TestRandom(SamplerContract):
-    samples = 400
+    chains, samples = 32, 100
     dimensions = (1, 2)
 
     def make(self):
