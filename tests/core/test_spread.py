@@ -101,7 +101,7 @@ def test_the_spread_is_that_of_draws():
     mean, variance = torch.randn(30, generator=g), torch.rand(30, generator=g)
     deviations = torch.randn(5, 30, generator=g)
     for post in (Gaussian(mean, variance, deviations, scale=0.7), Gaussian(mean, variance)):
-        draws = post.sample(20_000) - mean
+        draws = post.sample(6_000) - mean
         expected = draws.double().square().sum(1).mean().sqrt() / mean.double().norm()
         assert post.relative_spread == pytest.approx(float(expected), rel=0.01)
     assert Gaussian(torch.zeros(2), torch.ones(2)).relative_spread == math.inf

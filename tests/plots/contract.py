@@ -87,7 +87,7 @@ def settings() -> dict[str, Any]:
 
 def assert_readable(ax: Axes) -> None:
     """No text of the axes leaves the figure, and no two overlap."""
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
     whole = ax.figure.bbox
     for text, box in boxes.items():

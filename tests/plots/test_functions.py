@@ -68,7 +68,7 @@ class TestRow(FigureContract):
         for name, record in (self.odd_records() | {"": self.record()}).items():
             for options in ({}, {"sigmas": 3, "noise": False}):
                 ax = self.draw(record, **options)
-                ax.figure.canvas.draw()
+                ax.figure.draw_without_rendering()
                 box, whole = ax.get_tightbbox(), ax.figure.bbox
                 assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
                 assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
@@ -95,7 +95,7 @@ class TestDecisions(FigureContract):
         for name, record in (self.odd_records() | {"": self.record()}).items():
             for drawn in (0, 1, 3):
                 ax = self.draw(record, drawn=drawn)
-                ax.figure.canvas.draw()
+                ax.figure.draw_without_rendering()
                 box, whole = ax.get_tightbbox(), ax.figure.bbox
                 assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
                 assert -1 < box.y0 < box.y1 < whole.y1 + 1, name

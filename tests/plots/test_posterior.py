@@ -52,7 +52,7 @@ class TestPosterior(FigureContract):
         for name, record in (self.odd_records() | {"": self.record()}).items():
             for options in ({}, everything):
                 ax = self.draw(record, **options)
-                ax.figure.canvas.draw()
+                ax.figure.draw_without_rendering()
                 box, whole = ax.get_tightbbox(), ax.figure.bbox
                 assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
                 assert -1 < box.y0 < box.y1 < whole.y1 + 1, name

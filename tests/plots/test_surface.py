@@ -74,7 +74,7 @@ class TestSurface(FigureContract):
     def test_nothing_of_it_is_cut_off(self):
         for name, record in (self.odd_records() | {"": self.record()}).items():
             ax = self.draw(record)
-            ax.figure.canvas.draw()
+            ax.figure.draw_without_rendering()
             box, whole = ax.get_tightbbox(), ax.figure.bbox
             assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
             assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
