@@ -14,14 +14,14 @@ from lowland.files import replacing
 def lowland(*args, pictures=False):
     """Its exit code, what it printed, and its errors.
 
-    `pictures`: drawn, which takes most of a short command's time; without, their files are empty.
+    `pictures`: drawn, which takes most of a short command's time; else their files hold none.
     """
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["lowland", *map(str, args)])
         if not pictures:
             for name in plots.FIGURES:
-                patch.setattr(plots, name, lambda *_, **__: None)
+                patch.setattr(plots, name, lambda *_, **__: "no axes")
             patch.setattr(plots, "save", _save_nothing)
         with pytest.raises(SystemExit) as stop:
             main()
@@ -30,5 +30,5 @@ def lowland(*args, pictures=False):
 
 def _save_nothing(_, path):
     with replacing(path) as temporary:
-        temporary.touch()
+        temporary.write_bytes(b"no picture")
     return path
