@@ -78,6 +78,7 @@ def register_metric(metric: Metric) -> Metric:
 
     >>> import torch, lowland.metrics
     >>> from lowland.core import Classification, LossSurface
+    >>> from lowland.metrics import register_metric
     >>> taken = dict(lowland.metrics._METRICS)  # for this example alone
     >>> error2 = lambda probs, labels: (1 - probs.gather(1, labels[:, None])[:, 0]) ** 2
     >>> _ = register_metric(Metric("error2", "squared error", function=error2))
