@@ -104,7 +104,7 @@ def test_what_a_function_gives_is_checked(registry):
         (lambda: ll.Metric("a", "a", best="lowest"), "best: expected 'min', 'max' or None"),
         (lambda: ll.Metric("a", "a", tasks=("images",)), "tasks: expected some of classification"),
         (lambda: ll.Metric("a", "a", tables=("all",)), "tables: expected some of run, test"),
-        (lambda: ll.register_metric(ll.Metric("nll", "NLL")), "'nll' is there already"),
+        (lambda: ll.register_metric(ll.Metric("nll", "NLL")), "'nll' is one of the library's own"),
     ],
 )
 def test_declarations_that_cannot_be(make, message):
@@ -123,6 +123,15 @@ def test_every_figure_of_a_prediction_is_declared():
     given = ll.predict(surface, ll.PointMass(surface.layout.flatten(net)), surface.data).metrics()
     units = {name for name in given if not name.endswith("_normalised")}
     assert units == set(metrics.metric_names("regression"))
+
+
+def test_a_cell_may_be_run_again(registry):
+    for value in (1.0, 2.0):
+        ll.register_metric(
+            ll.Metric("same", "same", function=lambda p, y, value=value: torch.full_like(y, value))
+        )
+    surface, w, *_ = classifier()
+    assert float(surface.evaluate(w).same) == 2.0
 
 
 def test_columns_are_known_by_their_metric():

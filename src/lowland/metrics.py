@@ -67,29 +67,25 @@ class Metric:
 
 
 _REGRESSION = ("regression",)
-_METRICS: dict[str, Metric] = {}
 
 
 def register_metric(metric: Metric) -> Metric:
     """Adds a metric: predictions, tables, the command line and plots then have it.
 
-    Raises:
-        ConfigError: a name that is taken.
+    One of the same name that was registered before is replaced, as when a notebook's cell is run
+    again.
 
-    >>> import torch, lowland.metrics
-    >>> from lowland.core import Classification, LossSurface
-    >>> from lowland.metrics import register_metric
-    >>> taken = dict(lowland.metrics._METRICS)  # for this example alone
-    >>> error2 = lambda probs, labels: (1 - probs.gather(1, labels[:, None])[:, 0]) ** 2
-    >>> _ = register_metric(Metric("error2", "squared error", function=error2))
-    >>> rows = [(torch.ones(1, 1), torch.tensor([0]))]
-    >>> net = torch.nn.Linear(1, 2, bias=False)
-    >>> LossSurface(net, Classification(), rows).evaluate(torch.zeros(1, 2)).error2
-    tensor([0.2500], dtype=torch.float64)
-    >>> lowland.metrics._METRICS = taken
+    Raises:
+        ConfigError: the name of one of the library's own.
+
+    >>> register_metric(Metric("nll", "log loss"))
+    Traceback (most recent call last):
+    lowland.errors.ConfigError: metric: 'nll' is one of the library's own; take another name.
     """
-    if metric.name in _METRICS:
-        raise ConfigError(f"metric: {metric.name!r} is there already; take another name.")
+    if metric.name in _OWN:
+        raise ConfigError(
+            f"metric: {metric.name!r} is one of the library's own; take another name."
+        )
     _METRICS[metric.name] = metric
     return metric
 
@@ -148,7 +144,7 @@ def _coverage(name: str, level: int, table: str) -> Metric:
     )
 
 
-for _metric in (
+_OWN_METRICS = (
     Metric("accuracy", "accuracy", unit="fraction", best="max"),
     Metric("rmse", "RMSE", "root mean squared error", form="{:.4g}", tasks=_REGRESSION),
     Metric("nll", "NLL", "negative log-likelihood", "nats", tasks=KINDS),
@@ -187,5 +183,6 @@ for _metric in (
     Metric("fpr95", "FPR95", "false positive rate at 95% recall", "fraction", tables=()),
     Metric("loss", "loss", unit="nats", tasks=KINDS, tables=()),
     Metric("error", "error", unit="fraction", tables=()),
-):
-    register_metric(_metric)
+)
+_METRICS: dict[str, Metric] = {metric.name: metric for metric in _OWN_METRICS}
+_OWN = frozenset(_METRICS)
