@@ -14,7 +14,10 @@ from tests.cli.inside import lowland
 
 CONFIG = {
     "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [6], "classes": 10}},
-    "data": {"name": "lowland.zoo:digits", "args": {"train": 0.15, "shift": 1}},
+    "data": {
+        "name": "lowland.zoo:digits",
+        "args": {"train": 0.15, "validation": 0.7, "shift": 1},  # few test rows
+    },
     "methods": ["sgd", "ensemble", "espro"],
     "ensemble": 2,
     "samples": 4,
