@@ -29,49 +29,6 @@ def test_a_quadratic_row_by_row():
     assert not torch.allclose(found.loss, found.loss.reshape(5, 3).T.contiguous())
 
 
-def test_the_grid_is_the_box_with_its_margin():
-    surface, _ = quadratic()
-    plane = plane_of(surface)
-    found = ll.scan(plane, surface, resolution=3, margin=0.5)
-    (x0, x1), (y0, y1) = plane.box(0.5)
-    assert found.x.tolist() == pytest.approx([x0, (x0 + x1) / 2, x1])
-    assert found.y.tolist() == pytest.approx([y0, (y0 + y1) / 2, y1])
-    given = ll.scan(plane, surface, resolution=2, bounds=((-1, 2), (3, 4)))
-    assert (given.x.tolist(), given.y.tolist()) == ([-1, 2], [3, 4])
-    w = torch.zeros(3)
-    bare = ll.scan(ll.Plane(w, *torch.eye(3)[:2]), surface, resolution=3)
-    assert bare.x.tolist() == bare.y.tolist() == [-1, 0, 1]
-
-
-def test_the_centre_and_the_marks_are_hit_exactly():
-    """t = 0 is evaluated, and with the weights themselves."""
-    surface = net_surface()
-    plane = plane_of(surface)
-    seen = []
-
-    def note(surface, point):
-        seen.append(point.weights.clone())
-        return {"number": len(seen)}
-
-    end = float(plane.marks[1, 0])
-    # steps whose sums do not come out even: 0 and the mark are points 3 and 10
-    bounds = ((-3 / 7 * end, 13 / 7 * end), (-0.3, 0.6))
-    found = ll.scan(
-        plane, surface, resolution=(17, 4), bounds=bounds, metrics=("loss", note), strategy="vmap"
-    )
-    assert found.x[3] == 0
-    assert found.y[1] == 0
-    assert found.x[10] == plane.marks[1, 0]
-    at = int(found.number[1, 3]) - 1
-    assert torch.equal(seen[at], plane.center)
-    torch.testing.assert_close(found.loss[1, 3], surface(plane.center))
-    line = ll.Line(*plane.anchors[:2])
-    seen.clear()
-    ll.scan(line, surface, resolution=3, metrics=note)
-    assert torch.equal(seen[0], line.anchors[0])
-    assert torch.equal(seen[2], line.anchors[1])
-
-
 def test_lines_and_rays():
     surface, oracle = quadratic()
     w0, w1 = torch.zeros(3), torch.tensor([1.0, -2.0, 0.5])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import ClassVar
 
@@ -92,26 +91,6 @@ def test_without_arviz_the_draws_are_not_lost(monkeypatch):
     assert chain.coords.shape == (2, 20, 1)
 
 
-def test_a_density_without_gradients():
-    density = Density(lambda z: torch.from_numpy(-(z.detach().numpy()[:, 0] ** 2)), 1)
-    with pytest.raises(ConfigError, match="give gradient="):
-        density.value_and_grad(torch.zeros(2, 1))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"prior_scale": 0.0}, "prior_scale"),
-        ({"prior_scale": -1.0}, "prior_scale"),
-        ({"temperature": 0.0}, "temperature"),
-        ({"temperature": math.inf}, "temperature"),
-    ],
-)
-def test_a_density_that_makes_no_sense(options, message):
-    with pytest.raises(ConfigError, match=message):
-        Density(lambda z: z.sum(1), 2, **options)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -150,17 +129,3 @@ def test_another_start_is_another_run(tmp_path):
 def test_a_start_of_another_shape():
     with pytest.raises(ConfigError, match="start"):
         Metropolis().run(linear(2, 1.0)[0], Job(chains=4, start=torch.zeros(3, 2)))
-
-
-def test_gradients_of_a_density():
-    density, mean, covariance, _ = linear(3, 2.0)
-    z = torch.randn(5, 3, dtype=torch.float64)
-    value, gradient = density.value_and_grad(z)
-    assert torch.allclose(value, density(z))
-    exact = -(z - mean) @ torch.linalg.inv(covariance)
-    assert torch.allclose(gradient, exact, atol=1e-9)
-
-
-def test_a_density_that_mixes_points_up():
-    with pytest.raises(ConfigError, match="many points"):
-        Density(lambda z: z.sum(), 2)(torch.zeros(3, 2))

@@ -6,39 +6,11 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 import lowland as ll
 from lowland import samplers
 from tests.samplers.contract import errors_of, short
-
-
-def problem(rank=2, *, rows=40, inputs=4, noise=0.3, batch_size=40, seed=0):
-    """A surface, a subspace, and the posterior's mean, covariance and log evidence at T."""
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, inputs, generator=g)
-    y = x @ torch.randn(inputs, 1, generator=g) + noise**0.5 * torch.randn(rows, 1, generator=g)
-    net = nn.Linear(inputs, 1, bias=False)
-    batches = [(a, b) for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True)]
-    surface = ll.LossSurface(net, ll.Regression(noise_variance=noise), batches)
-    sub = ll.Subspace(
-        torch.randn(inputs, generator=g), 0.7 * torch.randn(rank, inputs, generator=g)
-    )
-
-    def truth(temperature, scale):
-        design = x.double() @ sub.basis.double().T  # (rows, k)
-        rest = (y[:, 0] - x @ sub.center).double()
-        k = sub.k
-        precision = design.T @ design / (noise * temperature) + torch.eye(k) / scale**2
-        covariance = torch.linalg.inv(precision)
-        mean = covariance @ design.T @ rest / (noise * temperature)
-        # the integral of N(rest; design z, noise)^(1/T) N(z; 0, scale²)
-        gap = rest @ rest / (noise * temperature) - mean @ precision @ mean
-        log = -0.5 * gap - rows / temperature * 0.5 * math.log(2 * math.pi * noise)
-        log += 0.5 * torch.logdet(covariance) - k * math.log(scale)
-        return mean, covariance, float(log)
-
-    return surface, sub, truth
+from tests.samplers.linear_network import problem
 
 
 @pytest.mark.parametrize("sampler", ["ess", "slice", "nuts", "vi", "grid"])
@@ -166,92 +138,6 @@ def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path, monkeypa
         ll.infer(sub, others, **options, checkpoint=file)
 
 
-@short
-def test_what_was_tuned_is_kept_for_a_run_that_goes_on(tmp_path, monkeypatch):
-    surface, sub, _ = problem(rows=12, batch_size=12)
-    other, _, _ = problem(seed=5)
-    tried = []
-
-    class Quick(samplers.Slice):
-        warmup = 4
-
-        def run(self, density, job):
-            if job.checkpoint is None:  # not the chains themselves
-                tried.append(density.temperature)
-            return super().run(density, job)
-
-    def run(temperature=(1.0, 30.0), **options):
-        return ll.infer(
-            sub,
-            surface,
-            sampler=Quick(max_steps=8),
-            temperature=temperature,
-            prior_scale=None,
-            validation=[(b.args[0], b.target) for b in other.data],
-            chains=2,
-            samples=10,
-            warmup=5,
-            strategy="points",
-            **{"checkpoint": tmp_path / "chains.safetensors"} | options,
-        )
-
-    def stop_at(done):
-        def stop(now, total):
-            if now >= done:
-                raise KeyboardInterrupt
-
-        return stop
-
-    for done in (1, 21):  # after the first temperature, and among the chains' transitions
-        with pytest.raises(KeyboardInterrupt):
-            run(progress=stop_at(done))
-    first, again = run(), run(torch.tensor([1.0, 30.0]))
-    assert tried == [30.0, 1.0]
-    whole = run(checkpoint=None)
-    assert torch.equal(first.about["tuning"]["nll"], whole.about["tuning"]["nll"])
-    assert torch.equal(first.coords, whole.coords)
-    assert first.about["tuning"]["evaluations"] == whole.about["tuning"]["evaluations"]
-    assert first.prior_scale is None  # flat
-    assert first.about["tuning"]["prior_scales"].tolist() == [math.inf] * 2
-    assert torch.equal(first.coords, again.coords)
-    assert torch.equal(first.about["tuning"]["nll"], again.about["tuning"]["nll"])
-    with pytest.raises(ll.ConfigError, match=r"tuning: .*other settings \(temperatures: .*there"):
-        run((first.temperature,))  # another question
-
-
-def test_batches_and_their_order_do_not_matter():
-    surface, sub, _ = problem(rows=41, batch_size=41)
-    z = torch.randn(6, sub.k, dtype=torch.float64)
-    whole = samplers.log_density(sub, surface)(z)
-    for size in (1, 7, 40):
-        parts, _, _ = problem(rows=41, batch_size=size)
-        found = samplers.log_density(sub, parts)(z)
-        assert ((found - whole) / whole).abs().max() < 1e-6
-        back = ll.LossSurface(
-            nn.Linear(4, 1, bias=False),
-            ll.Regression(noise_variance=0.3),
-            [(b.args[0], b.target) for b in reversed(list(parts.data))],
-        )
-        assert ((samplers.log_density(sub, back)(z) - whole) / whole).abs().max() < 1e-6
-
-
-def test_minibatches_are_unbiased():
-    surface, sub, _ = problem(batch_size=10)
-    density = samplers.log_density(sub, surface, temperature=2.0, prior_scale=1.5)
-    z = torch.randn(3, sub.k, dtype=torch.float64)
-    value, gradient = density.value_and_grad(z)
-    each = [density.minibatch(z, step) for step in range(400)]
-    assert len({float(v[0]) for v, _ in each}) == 4  # of the four batches
-    distinct = {float(v[0]): (v, g) for v, g in each}
-    assert torch.allclose(torch.stack([v for v, _ in distinct.values()]).mean(0), value, rtol=1e-6)
-    assert torch.allclose(
-        torch.stack([g for _, g in distinct.values()]).mean(0), gradient, rtol=1e-4, atol=1e-5
-    )
-    other = samplers.log_density(sub, surface, temperature=2.0, prior_scale=1.5, seed=1)
-    again = [float(other.minibatch(z, step)[0][0]) for step in range(20)]
-    assert again != [float(v[0]) for v, _ in each[:20]]  # another seed, another order
-
-
 @pytest.mark.parametrize(
     "sampler",
     [
@@ -283,61 +169,6 @@ def test_every_sampler_goes_on_where_it_was_stopped(sampler, tmp_path, monkeypat
     again = ll.infer(sub, surface, **options, checkpoint=file)
     assert torch.equal(whole.coords, again.coords)
     assert again.evaluations == whole.evaluations
-
-
-@short
-def test_a_temperature_is_chosen_on_validation_rows():
-    surface, sub, _ = problem(rows=12, batch_size=12, noise=1.0)
-    other, _, _ = problem(rows=200, batch_size=200, noise=1.0, seed=5)
-    validation = [(b.args[0], b.target) for b in other.data]
-    tuned = ll.tune_temperature(
-        sub, surface, validation, temperatures=[0.01, 1.0, 100.0], chains=4, samples=20
-    )
-    assert tuned.nll.shape == (3,)
-    assert tuned.evaluations > 3 * 4 * 20
-    assert tuned.temperature == tuned.temperatures[tuned.nll.argmin()]
-    chain = ll.infer(
-        sub,
-        surface,
-        temperature=[0.01, 1.0, 100.0],
-        validation=validation,
-        chains=4,
-        samples=50,
-    )
-    assert chain.temperature in (0.01, 1.0, 100.0)
-    assert chain.about["tuning"]["evaluations"] > 0
-
-
-@short
-def test_the_error_of_a_tuned_nll_is_what_other_seeds_are_off_by():
-    surface, sub, _ = problem(rows=12, batch_size=12, noise=1.0)
-    other, _, _ = problem(rows=200, batch_size=200, noise=1.0, seed=5)
-    rows = [(b.args[0], b.target) for b in other.data]
-    options = {"temperatures": [3.0], "chains": 8, "samples": 10, "warmup": 20}
-    found = [ll.tune_temperature(sub, surface, rows, **options, seed=seed) for seed in range(12)]
-    assert all(one.samples == 80 for one in found)
-    between = torch.cat([one.nll for one in found]).std()
-    told = torch.cat([one.nll_se for one in found]).mean()
-    assert 0.4 < told / between < 2.5
-    few = ll.tune_temperature(sub, surface, rows, **options, draws=5)
-    assert few.samples == 5
-    assert few.nll_se is None
-    options |= {"chains": 1}
-    assert ll.tune_temperature(sub, surface, rows, **options).nll_se is None
-
-
-@short
-def test_the_log_posterior_on_a_plane():
-    surface, sub, _ = problem(rank=3)
-    chain = ll.infer(sub, surface, temperature=2.0, prior_scale=1.5, chains=4, samples=200)
-    found = ll.posterior_plane(sub, surface, chain, coordinates=(0, 2), resolution=5)
-    density = samplers.log_density(sub, surface, temperature=2.0, prior_scale=1.5)
-    z = chain.mean.repeat(25, 1)
-    z[:, 0], z[:, 2] = found.x.repeat(5), found.y.repeat_interleave(5)
-    assert torch.allclose(found.log_density.flatten(), density(z), rtol=1e-5)
-    single = ll.infer(sub, surface, prior_scale=1.5, chains=1, samples=1)
-    found = ll.posterior_plane(sub, surface, single, resolution=3)
-    assert (found.x.diff() - 1.5).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(

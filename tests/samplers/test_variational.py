@@ -10,8 +10,6 @@ import torch
 
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.samplers import Density, Job, Variational
-from lowland.samplers.curvature import peak
-from lowland.samplers.elbo import khat_of
 from lowland.samplers.variational import Normal
 from tests.samplers.contract import SamplerContract, errors_of, linear
 
@@ -116,32 +114,6 @@ def test_a_narrow_ridge():
     assert math.isclose(chain.log_evidence_bound, evidence, abs_tol=1e-3)
 
 
-def test_a_peak_from_afar():
-    """Not quadratic: log p is bounded in curvature, and concave."""
-    density = Density(lambda z: -torch.cosh(z - 5.0).log().sum(1) * 1000, 2, prior_scale=None)
-    mode, root = peak(density, torch.zeros(2).double(), 0.1)
-    assert torch.allclose(mode, torch.full((2,), 5.0).double(), atol=1e-3)
-    assert torch.allclose(root.diagonal(), torch.full((2,), 1000**-0.5).double(), rtol=0.01)
-
-
-def test_a_kink_is_no_peak():
-    """ReLUs in float32, from the origin, where the gradient is 0 by convention."""
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(30, 5, generator=generator)
-    x = torch.randn(100, 30, generator=generator)
-    y = torch.sin(x[:, 0])
-    function = lambda z: -5 * (y - torch.relu(z.float() @ weights.T) @ x.T / 9).square().sum(1)  # noqa: E731
-    density = Density(function, 5)
-    assert not density.value_and_grad(torch.zeros(1, 5).double())[1].any()
-    bounds = [
-        Variational(whiten=whiten).run(Density(function, 5), Job(chains=1, samples=2))
-        for whiten in (True, False)
-    ]
-    whitened, plain = (chain.log_evidence_bound for chain in bounds)
-    assert whitened > plain - 0.2
-    assert whitened > density(torch.zeros(1, 5).double()).item() + 5
-
-
 def test_the_gradient_of_a_gaussian_is_that_of_autograd():
     """Sticking the landing is total minus score, whose mean is 0: on antithetic draws with unit
     moments both are equal. Here, of a linear log p and by autograd with a stopped log q."""
@@ -212,30 +184,6 @@ def test_only_the_start_is_finite():
     lonely = Density(value, 1, gradient=lambda z: (value(z), 0 * z))
     with pytest.raises(NonFiniteError, match="none of"):
         Variational().run(lonely, Job(chains=1, samples=2))
-
-
-def test_khat_tells_heavy_tails_from_light_ones():
-    density = Density(lambda z: -1.5 * (1 + z[:, 0] ** 2 / 2).log(), 1, prior_scale=None)
-    with pytest.warns(UserWarning, match="not near the posterior"):
-        heavy = Variational().run(density, Job(chains=1, samples=2)).about["khat"]
-    exact = Variational().run(linear(1, 1.0)[0], Job(chains=1, samples=2)).about["khat"]
-    assert heavy > 0.7 > exact
-    assert khat_of(torch.zeros(10)) == 0.0
-
-
-def test_steps_that_run_out_warn():
-    with pytest.warns(UserWarning, match="raise steps=20"):
-        chain = Variational(steps=20).run(linear(2, 1.0)[0], Job(chains=1, samples=2))
-    assert chain.about["steps"] == len(chain.about["elbo"]) == 20
-
-
-def test_more_draws_of_a_finished_fit(tmp_path):
-    path = tmp_path / "vi.safetensors"
-    first = Variational().run(linear(2, 1.0)[0], Job(chains=1, samples=2, checkpoint=path))
-    density = linear(2, 1.0)[0]
-    more = Variational().run(density, Job(chains=2, samples=50, checkpoint=path))
-    assert torch.equal(more.about["scale"], first.about["scale"])
-    assert more.evaluations == first.evaluations + 98
 
 
 @pytest.mark.parametrize(
