@@ -7,6 +7,7 @@ import torch
 import yaml
 
 import lowland as ll
+from lowland.artifacts.graph import manifests
 from lowland.cli.connection import Connection
 from lowland.records import PathResult, SurfaceResult, Table, TrainingLog
 from lowland.runs.folder import RunFolder
@@ -79,21 +80,26 @@ def test_what_it_leaves_is_what_the_library_finds(run):
 
 def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
     there = shutil.copytree(run / "connect", tmp_path / "again")
-    body = yaml.safe_load((there / "connect.yaml").read_text())
-    (there / "records/path-chain.json").unlink()
-    (there / "shapes/bezier.safetensors").write_bytes(b"damaged")
-    before = (there / "shapes/chain.safetensors").stat().st_mtime_ns
+    places = {manifest.body["name"]: manifest.folder for manifest in manifests(there)}
+    shutil.rmtree(places["path/chain"])
+    (places["curve/bezier"] / "curve.safetensors").chmod(0o644)
+    (places["curve/bezier"] / "curve.safetensors").write_bytes(b"damaged")
+    before = (places["curve/chain"] / "curve.safetensors").stat().st_mtime_ns
     again = ["connect", run, *ASKED]
-    code, _, err = lowland(*again, "--out", there)
+    code, out, err = lowland(*again, "--out", there)
     assert code == 0, err
-    assert (there / "shapes/chain.safetensors").stat().st_mtime_ns == before
+    assert "curve/bezier is built again (curve.safetensors has 7 bytes" in out
+    assert (places["curve/chain"] / "curve.safetensors").stat().st_mtime_ns == before
     old, new = (ll.Shape.load(p / "shapes/bezier.safetensors") for p in (run / "connect", there))
-    assert torch.equal(old.anchors, new.anchors)  # from its checkpoint
+    assert torch.equal(old.anchors, new.anchors)
     assert (there / "records/path-chain.json").is_file()
-    assert body["asked"]["bends"] == 1
-    code, _, err = lowland(*again, "--bends", 2, "--out", there)
-    assert code == 2
-    assert "asked.bends: 1 there, 2 now" in err
+    code, out, err = lowland(
+        *again[:3], "bezier", *again[4:], "--epochs", 1, "--bends", 2, "--out", there
+    )
+    assert code == 0, err
+    assert (
+        "curve/bezier is built again (fit.epochs: 60 there, 1 now; fit.bends: 1 there, 2 now" in out
+    )
 
 
 def test_a_plane_through_the_ends_and_the_bend(run):
@@ -268,18 +274,26 @@ def test_curves_of_networks_that_are_gone_are_no_results(folder):
     shutil.rmtree(path)
     made(folder, "again", "train.lr=0.05", methods=["ensemble"])
     shutil.move(keep, path / "connect")
-    code, _, err = lowland("connect", path, *options)
-    assert code == 2
-    assert "other settings (weights" in err
+    code, out, err = lowland("connect", path, *options)
+    assert code == 0, err
+    assert "curve/bezier is built again (" in out
+    assert "other" in out
     code, _, err = lowland("connect", path, *options, "--lr", -1, "--out", folder / "negative")
     assert code == 2
     assert "expected a number above 0, got -1" in err
     assert not (folder / "negative").exists()
 
 
-def test_another_scan_in_the_same_folder_is_told_in_words(run):
+def test_another_scan_in_the_same_folder_says_what_changed(run):
     code, _, err = lowland("scan", run, "--plane", "random", "--resolution", 5)
     assert code == 0, err
-    code, _, err = lowland("scan", run, "--plane", "random", "--resolution", 7)
-    assert code == 2
-    assert "another --resolution" in err
+    code, out, err = lowland("scan", run, "--plane", "random", "--resolution", 7)
+    assert code == 0, err
+    assert "scan/random/train is built again (grid.resolution: 5 there, 7 now" in out
+
+
+def test_status_shows_what_was_made_of_a_run(run):
+    code, out, err = lowland("status", run)
+    assert code == 0, err
+    assert "curve/bezier  done" in out
+    assert str(run / "connect") in out

@@ -287,6 +287,12 @@ def ordered(targets: Sequence[Artifact]) -> list[Artifact]:
         raise StoreError(f"artifacts need one another in a circle: {error.args[1]}.") from None
 
 
+def complete(targets: Sequence[Artifact]) -> list[Artifact]:
+    """Targets with all that they stand on, but for sources and what is intermediate."""
+    every = ordered(targets)
+    return [each for each in every if not isinstance(each, Source) and not each.intermediate]
+
+
 # -- graph.json: what status, clean and report read, without any code of the user's ---------------
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from lowland.artifacts.clean import Usage, remove, usage
 from lowland.cli.console import Terminal, say
 from lowland.cli.show import print_table
-from lowland.cli.status import size_text
+from lowland.cli.status import folders, size_text
 from lowland.errors import ConfigError
 
 _REMOVABLE = {
@@ -40,17 +42,22 @@ def clean(
         if word not in _REMOVABLE:
             raise ConfigError(f"--remove: expected some of {', '.join(_REMOVABLE)}, got {word!r}.")
     console = Terminal()
-    entries = usage(run)
-    print_table(
-        {"use": [each.use for each in entries], "size": [size_text(each.size) for each in entries]},
-        console,
-        rows="artifact",
-        labels=[each.name for each in entries],
-    )
+    usages = {folder: usage(folder) for folder in folders(run)}
+    for folder, entries in usages.items():
+        columns: dict[str, list[str | Text]] = {
+            "use": [each.use for each in entries],
+            "size": [size_text(each.size) for each in entries],
+        }
+        names = [each.name for each in entries]
+        print_table(columns, console, rows="artifact", labels=names, title=str(folder))
     if chosen:
-        freed = remove(run, [each for each in entries if each.use in chosen])
+        freed = sum(
+            remove(folder, [each for each in entries if each.use in chosen])
+            for folder, entries in usages.items()
+        )
         say(console, f"{size_text(freed)} removed.")
         return
+    entries = list(itertools.chain(*usages.values()))
     for use, text in _REMOVABLE.items():
         total = _total(entries, use)
         if total:

@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lowland.cli.stage import Stage
 from lowland.core import Point
-from lowland.geometry import Bezier, Curve, Line, PolyChain
+from lowland.geometry import Curve, Line
+from lowland.runs.curves import KINDS, TITLES
 
-KINDS: dict[str, type[Curve]] = {"line": Line, "bezier": Bezier, "chain": PolyChain}
-TITLES = {
-    "line": "Line",
-    "aligned": "Line, aligned",
-    "bezier": "Bezier curve",
-    "chain": "Polygonal chain",
-}
 _WORD = re.compile(r"w0|w1|(\w+\.)?bend\d*")
-
-
-@dataclass(frozen=True)
-class Joining:
-    """How two networks are joined, and where the curves are looked at."""
-
-    kinds: tuple[str, ...] = ("bezier",)
-    bends: int = 1
-    epochs: int = 0  # 0: as long as the networks were trained
-    lr: float = 0.05
-    points: int = 61
-    rows: int = 10_000  # of the training rows, for loss and error along the curves
-    align: bool = False  # a line to the second network with its units in the first one's order
-    seed: int = 0
 
 
 class Connection(Stage):

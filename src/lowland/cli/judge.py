@@ -12,10 +12,10 @@ from lowland.core import ParamLayout
 from lowland.core.layout import clean
 from lowland.errors import LayoutError
 from lowland.evaluate import predict, tune_scale
-from lowland.metrics import metric_names
 from lowland.posteriors import PointMass
 from lowland.progress import Report
 from lowland.records import Table
+from lowland.runs.averaging import metrics_row
 from lowland.runs.config import Config
 from lowland.runs.setup import Setup
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
@@ -70,9 +70,7 @@ class Judge:
         pred = predict(
             self.surface, post, self.setup.test, progress=bars.add(f"predict: {name}"), **options
         )
-        figures = pred.metrics()
-        row = {"method": name} | {m: figures[m] for m in metric_names() if m in figures}
-        return row | {"samples": float(pred.samples)}
+        return metrics_row(name, pred)
 
 
 def _joined(report: Report, times: int) -> Report:

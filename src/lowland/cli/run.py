@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +10,10 @@ import torch
 import typer
 from rich.console import Console
 
-from lowland.artifacts import Artifact, Graph, Inputs
+from lowland.artifacts import Graph, Inputs
+from lowland.cli.building import drawn, outline
 from lowland.cli.connect import execute as join_networks
-from lowland.cli.connection import Connection, Joining
+from lowland.cli.connection import Connection
 from lowland.cli.console import Terminal, say
 from lowland.cli.opened import Opened
 from lowland.cli.repeat import repeated
@@ -25,9 +25,11 @@ from lowland.core.threads import using_threads
 from lowland.records import Table
 from lowland.runs.chains import missing_diagnostics
 from lowland.runs.config import Config, Connect, read_config
+from lowland.runs.curves import Joining
 from lowland.runs.folder import CONFIG, RunFolder, versions
 from lowland.runs.plan import Planned
 from lowland.runs.run import Run
+from lowland.runs.scans import Grid
 from lowland.runs.setup import Setup
 
 
@@ -69,7 +71,7 @@ def execute(config: Config) -> Table:
     targets = [planned, *run.targets()]
     # as many threads as it started with, so that it ends with the same bits
     with using_threads(threads):
-        _outline(graph, targets, console)
+        outline(graph, targets, console)
         with Bars(console) as bars:
             graph.build(targets, bar=bars.of)
         table: Table = graph.load(run.comparison())
@@ -81,32 +83,12 @@ def execute(config: Config) -> Table:
                 say(console, note)
     folder.event("done")
     say(console, f"Results: {folder.path}/")
-    say(console, f"Pictures: {', '.join(_pictures(graph, targets))}")
+    say(console, f"Pictures: {', '.join(drawn(graph, targets))}")
     if config.connect is not None and "ensemble" not in config.methods:
         say(console, "No curve: connect joins two networks of the method ensemble.")
     elif config.connect is not None:
         _join(run.setup, config.connect, folder, threads)
     return table
-
-
-def _outline(graph: Graph, targets: Sequence[Artifact], console: Console) -> None:
-    """Says what is built again, and why, and what is kept; nothing in a new folder."""
-    statuses = {status.name: status for status in graph.status(targets)}
-    needed = [each.name for each in graph.needed(targets)]
-    built = [name for name, status in statuses.items() if status.state == "done"]
-    if len(built) < 2:  # the plan is always there
-        return
-    changed = {name for name in needed if statuses[name].state == "stale"}
-    for name in needed:
-        status = statuses[name]
-        # what follows from an input is said where that stands
-        causes = [each for each in status.inputs if each in changed]
-        if name in changed and not causes:
-            took = f"; it took {status.seconds:.0f} s" if status.seconds else ""
-            say(console, f"{name} is built again ({status.reason}{took}).")
-    if needed:
-        total = sum(status.state != "given" for status in statuses.values())
-        say(console, f"{len(needed)} artifacts to build; {len(built)} of {total} are kept.")
 
 
 def _with_seconds(table: Table, run: Run, graph: Graph) -> Table:
@@ -121,12 +103,6 @@ def _with_seconds(table: Table, run: Run, graph: Graph) -> Table:
         "predict_seconds": torch.tensor(predicted, dtype=torch.float64),
     }
     return replace(table, columns=table.columns | columns)
-
-
-def _pictures(graph: Graph, targets: Sequence[Artifact]) -> list[str]:
-    """The names of the pictures that were drawn."""
-    drawn = [graph.load(each) for each in targets if each.kind == "picture"]
-    return [path.name for path in drawn if path is not None]
 
 
 def _say_versions(folder: RunFolder, console: Console) -> None:
@@ -147,6 +123,5 @@ def _join(setup: Setup, settings: Connect, folder: RunFolder, threads: int) -> N
     options |= {"kinds": tuple(settings.kinds), "epochs": settings.epochs or 0}
     join_networks(joined, Joining(**options, seed=setup.config.seed))
     if settings.resolution:
-        scan = {"resolution": settings.resolution, "refine": 0.02, "count": settings.rows}
-        place = joined.path / "plane"
-        draw_plane(View.through(joined, joined.runs, None), scan, "train", place)
+        grid = Grid(settings.resolution, rows=settings.rows)
+        draw_plane(View.through(joined, joined.runs, None), grid, joined.path / "plane")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lowland import plots
+from lowland.artifacts import Graph
+from lowland.artifacts.graph import GRAPH
+from lowland.cli.building import outline
 from lowland.cli.connection import Connection
 from lowland.cli.console import Terminal, say
 from lowland.cli.opened import Opened, open_runs
@@ -21,14 +23,13 @@ from lowland.core import Point
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.geometry import Line, Plane, Shape
-from lowland.landscape import directions, forecast
-from lowland.landscape import scan as scanned
+from lowland.landscape import directions
 from lowland.records import SurfaceResult
-from lowland.runs.folder import locked
+from lowland.runs.run import Run
+from lowland.runs.scans import Grid, ScanPictures, SurfaceScan
 from lowland.runs.setup import Setup
 from lowland.trajectory import Trajectory
 
-_SURFACE = "surface.npz"
 # what may be named by words of its own
 STAGES: tuple[type[Stage], ...] = (Connection, Simplexes, Subspaces)
 
@@ -92,14 +93,7 @@ def scan(
     view = View.of(runs, plane, trust=trust, around=around, walk=walk, seed=seed)
     name = f"{view.name}{'-test' if split == 'test' else ''}"
     place = out.expanduser() if out else runs[0].expanduser() / "scan" / name
-    options = {
-        "resolution": resolution,
-        "margin": margin,
-        "refine": refine or None,
-        "count": rows,
-        "loader": view.setup.test if split == "test" else None,
-    }
-    execute(view, options, split, place)
+    execute(view, Grid(resolution, margin, refine or None, rows, split), place)
 
 
 @dataclass(frozen=True)
@@ -142,56 +136,37 @@ class View:
         return cls("-".join(words), setup, opened[0].threads, shape, overlays)
 
 
-def execute(view: View, options: dict[str, Any], split: str, place: Path) -> SurfaceResult:
+def execute(view: View, grid: Grid, place: Path) -> SurfaceResult:
     """Does what `lowland scan` does."""
     console = Terminal()
-    surface = view.setup.surface
-    file = place / "records" / _SURFACE
+    _require_ours(place)
+    run = Run(view.setup.config, view.setup)
+    surface = SurfaceScan(run, view.name, view.shape, view.overlays, grid)
+    pictures = ScanPictures(surface)
+    graph = Graph(place, tell=lambda line: say(console, line))
     place.mkdir(parents=True, exist_ok=True)
-    with locked(place), using_threads(view.threads):
-        if not file.is_file():
-            expected = forecast(view.shape, surface, **options, **view.overlays)
+    with using_threads(view.threads):
+        outline(graph, [pictures], console)
+        if not graph.is_done(surface):
+            expected = surface.forecast()
             say(console, f"{expected} at most; the same command goes on when it is stopped.")
         with Bars(console) as bars:
-            try:
-                found = scanned(
-                    view.shape,
-                    surface,
-                    **options,
-                    **view.overlays,
-                    store=place / "scan.journal",
-                    progress=bars.add(f"scan: {view.name}"),
-                )
-            except ConfigError as error:
-                if "other settings" not in str(error):
-                    raise
-                raise ConfigError(
-                    f"{place} is of other weights, or of another --resolution, --margin, --rows, "
-                    "--refine or --seed; name another folder with --out, or delete it."
-                ) from error
-        found = replace(
-            found, about=found.about | {"split": "training" if split == "train" else split}
-        )
-        found.save(file)
-        with console.status("pictures"):
-            pictures = draw(found, place / "pictures")
-    total = found.x.numel() * (1 if found.y is None else found.y.numel())
-    say(console, f"{found.evaluated} of {total} points evaluated, {found.rows:,} rows each.")
+            graph.build([surface, pictures], bar=bars.of)
+    result: SurfaceResult = graph.load(surface)
+    total = result.x.numel() * (1 if result.y is None else result.y.numel())
+    say(console, f"{result.evaluated} of {total} points evaluated, {result.rows:,} rows each.")
     say(console, f"Results: {place}/")
-    say(console, f"Pictures: {', '.join(pictures)}")
-    return found
+    say(console, f"Pictures: {', '.join(path.name for path in graph.load(pictures))}")
+    return result
 
 
-def draw(found: SurfaceResult, folder: Path) -> list[str]:
-    """Writes pictures/*.png; gives their names."""
-    done = []
-    for figure in found.figures:
-        plots.save(plots.surface(found, figure=figure), folder / f"{figure}.png")
-        done.append(f"{figure}.png")
-    if found.y is not None:
-        plots.save(plots.surface3d(found), folder / "loss-3d.png")
-        done.append("loss-3d.png")
-    return done
+def _require_ours(place: Path) -> None:
+    """Raises `StoreError` where the folder holds anything but scans."""
+    holds = {path.name for path in place.iterdir()} if place.is_dir() else set()
+    if holds and GRAPH not in holds:
+        raise StoreError(
+            f"{place} is not empty, and no folder of a scan; name another with --out, or delete it."
+        )
 
 
 def _stage(runs: list[Path], plane: str | None, *, trust: bool) -> Stage | None:

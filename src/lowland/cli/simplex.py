@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,27 +10,26 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from lowland import plots
-from lowland.cli.averages import predicted, row
+from lowland.artifacts import Artifact, Graph, Inputs, Source
+from lowland.artifacts.graph import complete
+from lowland.cli.building import drawn, outline
 from lowland.cli.console import Terminal, say
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.show import Bars, show_figures
-from lowland.cli.simplexes import COMPLEX, Simplexes, save_grown
+from lowland.cli.simplexes import COMPLEX, Simplexes
 from lowland.cli.trust import Trust
-from lowland.core import Point
 from lowland.core.seeds import seed_for
 from lowland.core.threads import using_threads
-from lowland.errors import ConfigError, StoreError
+from lowland.errors import ConfigError
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
-from lowland.landscape import ternary
 from lowland.posteriors import Ensemble, Mixture, PointMass, Posterior, Uniform
-from lowland.records import GrowthResult, Predictive, Table, TernaryResult
+from lowland.records import GrowthResult, Table
+from lowland.runs.averaging import AveragesTable, PosteriorPrediction
 from lowland.runs.config import Growing, check_growing
-from lowland.runs.folder import locked
-from lowland.runs.growth import grow
-
-_SIDE = 15  # points a side of the picture of a triangle
-_SHOWN = 2000  # training rows of it
+from lowland.runs.growth import Grown, GrownSimplex
+from lowland.runs.pictures import GrowthPicture, SamplesPicture
+from lowland.runs.run import Run
+from lowland.runs.triangles import Triangle, TrianglePicture
 
 
 def simplex(
@@ -110,7 +108,7 @@ def simplex(
         raise ConfigError("give --vertices or --connectors: simplexes around networks, or between.")
     if align and connectors is None:
         raise ConfigError("--align orders the units of networks that --connectors joins; add that.")
-    asked = check_growing(
+    growing = check_growing(
         {
             "vertices": vertices or 4,
             "epochs": epochs,
@@ -128,12 +126,12 @@ def simplex(
     place = out or (first / "simplex" if len(runs) == 1 else first.parent / "simplex")
     names = _names(opened, around, joined=connectors is not None)
     stage = Simplexes(place.expanduser(), opened, names)
-    execute(stage, asked, connectors=connectors or 0, align=align, draws=draws, seed=seed)
+    execute(stage, growing, connectors=connectors or 0, align=align, draws=draws, seed=seed)
 
 
 def execute(
     stage: Simplexes,
-    asked: Growing,
+    growing: Growing,
     *,
     connectors: int,
     draws: int,
@@ -146,42 +144,40 @@ def execute(
         SimplicialComplex.connecting(stage.weights())
     for mode in stage.weights():
         Simplex([mode])
-    modes = stage.weights()
-    if align:
-        modes = (modes[0], *(stage.setup.aligned(modes[0], mode) for mode in modes[1:]))
-    stage.path.mkdir(parents=True, exist_ok=True)
-    with locked(stage.path), using_threads(stage.runs[0].threads):
-        own = {"connectors": connectors, "seed": seed}
-        stage.claim(asked.model_dump() | own | ({"align": True} if align else {}))
-        with Bars(console) as bars:
-            shapes: dict[str, Barycentric] = {}
-            growths: dict[str, GrowthResult] = {}
-            names = [COMPLEX] if connectors else [f"simplex-{i}" for i in range(len(stage.names))]
-            for i, name in enumerate(names):
-                progress = bars.add(f"grow: {name}")
-                shapes[name], growths[name] = _grown(
-                    stage,
-                    name,
-                    modes if connectors else modes[i : i + 1],
-                    asked,
-                    connectors=connectors,
-                    seed=seed_for("simplex", seed, i),
-                    progress=progress,
-                )
-            preds = {
-                title: predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
-                for title, (file, post) in _posteriors(stage, shapes).items()
-            }
-            triangle = _triangle(stage, shapes, bars)
-        for name, growth in growths.items():
-            _steps(growth, name, console)
-        table = Table.from_rows(row(title, pred) for title, pred in preds.items())
-        table.save(stage.record("averages.json"))
-        show_figures(table, "test", "Test data", console)
-        pictures = _draw(stage, growths, preds, triangle)
+    own = {"connectors": connectors, "seed": seed}
+    stage.claim(growing.model_dump() | own | ({"align": True} if align else {}))
+    run = Run(stage.setup.config, stage.setup)
+    modes = stage.sources()
+    names = [COMPLEX] if connectors else [f"simplex-{i}" for i in range(len(modes))]
+    simplexes = {
+        name: GrownSimplex(
+            run,
+            name,
+            modes if connectors else modes[i : i + 1],
+            growing,
+            seed=seed_for("simplex", seed, i),
+            connectors=connectors,
+            align=align,
+            validate=True,
+        )
+        for i, name in enumerate(names)
+    }
+    graph = Graph(stage.path, tell=lambda line: say(console, line))
+    with using_threads(stage.runs[0].threads), Bars(console) as bars:
+        outline(graph, list(simplexes.values()), console)
+        graph.build(list(simplexes.values()), bar=bars.of)
+        grown = {name: graph.load(each) for name, each in simplexes.items()}
+        predictions = _predictions(run, modes, simplexes, grown, draws=draws, seed=seed)
+        averages = AveragesTable(predictions)
+        pictures = _pictures(run, simplexes, grown, predictions)
+        targets = complete([*simplexes.values(), averages, *pictures])
+        graph.build(targets, bar=bars.of)
+    for name, each in grown.items():
+        _steps(each.growth, name, console)
+    show_figures(graph.load(averages), "test", "Test data", console)
     say(console, f"Results: {stage.path}/")
-    say(console, f"Pictures: {', '.join(pictures)}")
-    return shapes
+    say(console, f"Pictures: {', '.join(drawn(graph, targets))}")
+    return {name: each.simplex for name, each in grown.items()}
 
 
 def _names(runs: list[Opened], around: str | None, *, joined: bool) -> list[str]:
@@ -204,89 +200,65 @@ def _names(runs: list[Opened], around: str | None, *, joined: bool) -> list[str]
     return words
 
 
-def _grown(
-    stage: Simplexes,
-    name: str,
-    modes: Sequence[Point],
-    asked: Growing,
+def _predictions(
+    run: Run,
+    modes: Sequence[Source],
+    simplexes: dict[str, GrownSimplex],
+    grown: dict[str, Grown],
     *,
-    connectors: int,
+    draws: int,
     seed: int,
-    progress: Any,
-) -> tuple[Barycentric, GrowthResult]:
-    record = stage.record(f"growth-{name}.json")
-    with suppress(StoreError):  # not there yet, or damaged
-        found = Barycentric.load(stage.shape(name)), GrowthResult.load(record)
-        progress(1, 1)
-        return found
-    setup = stage.setup
+) -> list[PosteriorPrediction]:
+    """What is averaged: the network, the networks, and one simplex after the other."""
+    parts = list(simplexes.values())
 
-    def validate(shape: Barycentric) -> dict[str, float]:
-        """Figures of the test rows at random points of the simplex."""
-        points: Any = Uniform(shape).points(asked.points)
-        if all(len(cell) == 1 for cell in shape.cells):
-            points = map(shape.anchor, range(len(shape.anchors)))
-        table = setup.surface.evaluate(points, setup.test)
-        found = {}
-        for metric in ("nll", "error", "rmse"):
-            if metric in table.columns:
-                values = table.columns[metric]
-                found[f"test_{metric}_mean"] = float(values.mean())
-                found[f"test_{metric}_max"] = float(values.max())
-        return found
+    def ensemble(inputs: Inputs) -> Posterior:
+        return Ensemble([inputs[mode.name] for mode in modes])
 
-    shape, growth = grow(
-        setup,
-        modes,
-        asked,
-        connectors=connectors,
-        seed=seed,
-        checkpoint=stage.path / "checkpoints" / name,
-        validate=validate,
-        progress=progress,
-    )
-    save_grown(shape, growth, stage.shape(name), record)
-    return shape, growth
+    def first(number: int) -> Callable[[Inputs], Posterior]:
+        def mixture(inputs: Inputs) -> Posterior:
+            each = [Uniform(inputs[part.name].simplex) for part in parts[:number]]
+            return Mixture(each) if number > 1 else each[0]
 
+        return mixture
 
-def _posteriors(
-    stage: Simplexes, shapes: dict[str, Barycentric]
-) -> dict[str, tuple[str, Posterior]]:
-    """What is averaged, by title: the file of its predictions, and the posterior."""
-    modes = stage.weights()
-    found: dict[str, tuple[str, Posterior]] = {"Network": ("network", PointMass(modes[0]))}
+    def network(inputs: Inputs) -> Posterior:
+        return PointMass(inputs[modes[0].name])
+
+    options: dict[str, Any] = {"draws": draws, "seed": seed}
+    predictions = [PosteriorPrediction(run, "network", "Network", modes[:1], network, **options)]
     if len(modes) > 1:
-        found[f"Ensemble of {len(modes)}"] = ("ensemble", Ensemble(modes))
-    each = list(map(Uniform, shapes.values()))
-    if not any(cell[1:] for shape in shapes.values() for cell in shape.cells):
-        return found  # no new vertex was kept
-    if COMPLEX in shapes:
-        return found | {"Complex": (COMPLEX, each[0])}
-    for m in range(1, len(each) + 1):
-        title = "Simplex" if m == 1 else f"ESPRO of {m}"
-        found[title] = (f"espro-{m}", Mixture(each[:m]) if m > 1 else each[0])
-    return found
+        label = f"Ensemble of {len(modes)}"
+        predictions.append(PosteriorPrediction(run, "ensemble", label, modes, ensemble, **options))
+    if not any(cell[1:] for each in grown.values() for cell in each.simplex.cells):
+        return predictions  # no new vertex was kept
+    for number in range(1, len(parts) + 1):
+        label = "Simplex" if number == 1 else f"ESPRO of {number}"
+        file = f"espro-{number}"
+        if COMPLEX in simplexes:
+            label, file = "Complex", COMPLEX
+        predictions.append(
+            PosteriorPrediction(run, file, label, parts[:number], first(number), **options)
+        )
+    return predictions
 
 
-def _triangle(stage: Simplexes, shapes: dict[str, Barycentric], bars: Bars) -> TernaryResult | None:
-    """The loss on the triangle of a simplex's first three vertices, where it has them."""
-    shape = next(iter(shapes.values()))
-    if len(shape.cells[0]) < 3:
-        return None
-    file = stage.record("triangle.json")
-    with suppress(StoreError):  # not there yet, or damaged
-        return TernaryResult.load(file)
-    found = ternary(
-        Simplex([shape.anchor(i) for i in shape.cells[0][:3]]),
-        stage.setup.surface,
-        resolution=_SIDE,
-        count=_SHOWN,
-        names=[f"v{i}" for i in shape.cells[0][:3]],
-        split="training",
-        progress=bars.add("triangle"),
-    )
-    found.save(file)
-    return found
+def _pictures(
+    run: Run,
+    simplexes: dict[str, GrownSimplex],
+    grown: dict[str, Grown],
+    predictions: Sequence[PosteriorPrediction],
+) -> list[Artifact]:
+    """How simplexes grew, metrics by samples, and the first triangle."""
+    pictures: list[Artifact] = [
+        GrowthPicture(f"growth-{name}", {name: each}) for name, each in simplexes.items()
+    ]
+    several = {each.label: each for each in predictions}
+    pictures += [SamplesPicture(several), SamplesPicture(several, "error")]
+    name, first = next(iter(grown.items()))
+    if len(first.simplex.cells[0]) >= 3:
+        pictures.append(TrianglePicture(Triangle(run, simplexes[name])))
+    return pictures
 
 
 def _steps(growth: GrowthResult, name: str, console: Console) -> None:
@@ -304,26 +276,3 @@ def _steps(growth: GrowthResult, name: str, console: Console) -> None:
 
 
 ONE = {"vertices": "vertex", "connectors": "connector"}
-
-
-def _draw(
-    stage: Simplexes,
-    growths: dict[str, GrowthResult],
-    preds: dict[str, Predictive],
-    triangle: TernaryResult | None,
-) -> list[str]:
-    """Writes pictures/*.png; gives their names."""
-    drawn: dict[str, Any] = {
-        f"growth-{name}": plots.growth(growth) for name, growth in growths.items()
-    }
-    many = {t: p for t, p in preds.items() if p.samples > 1 and p.nll_by_samples is not None}
-    if many:
-        drawn["nll-by-samples"] = plots.samples(many)
-    wrong = {t: p for t, p in many.items() if p.error_by_samples is not None}
-    if wrong:
-        drawn["error-by-samples"] = plots.samples(wrong, metric="error")
-    if triangle is not None:
-        drawn["triangle"] = plots.ternary(triangle)
-    for name, axes in drawn.items():
-        plots.save(axes, stage.path / "pictures" / f"{name}.png")
-    return [f"{name}.png" for name in drawn]

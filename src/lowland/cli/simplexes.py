@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 
 from lowland.cli.stage import Stage
 from lowland.core import Point
-from lowland.geometry import Barycentric, Curve, PolyChain, Shape
-from lowland.records import GrowthResult
+from lowland.geometry import Barycentric, Curve, PolyChain
 
 COMPLEX = "complex"
 _WORD = re.compile(r"(s\d+\.)?v\d+")
@@ -84,10 +82,3 @@ def _place(word: str) -> tuple[int, int] | None:
         return None
     first, _, last = word.rpartition(".")
     return int(first[1:] or 0) if first else 0, int(last[1:])
-
-
-def save_grown(shape: Shape, growth: GrowthResult, place: Path, record: Path) -> None:
-    """Writes a simplex, and how it grew."""
-    growth.save(record)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shape.save(place)

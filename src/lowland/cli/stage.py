@@ -9,20 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
-from lowland.artifacts.checkpoint import differences
+from lowland.artifacts import Source
+from lowland.artifacts.graph import ARTIFACTS, GRAPH
 from lowland.cli.opened import Opened, open_runs
 from lowland.cli.trust import UntrustedError
 from lowland.core import Point
 from lowland.errors import ConfigError, StoreError
-from lowland.evaluate.conditions import print_of
 from lowland.files import require_no_way_out
 from lowland.geometry import Curve
 from lowland.runs.folder import CONFIG, RunFolder, versions
 from lowland.runs.setup import Setup
+from lowland.runs.sources import hash_of
 from lowland.runs.stored import read_yaml, write_yaml
 from lowland.schema import require
 
-FORMAT = "lowland-stage-1"
+FORMAT = "lowland-stage-2"
 _NAMES = "names"
 
 
@@ -32,7 +33,6 @@ class Stored(TypedDict):
     runs: list[str]
     names: list[str]
     asked: dict[str, Any]
-    weights: NotRequired[list[Any]]
     versions: NotRequired[dict[str, str]]
 
 
@@ -104,33 +104,34 @@ class Stage(ABC):
         body[cls.key] = body.pop(_NAMES)
         return body
 
-    def claim(self, asked: dict[str, Any]) -> None:
-        """Writes the settings; raises `ConfigError` where others are there."""
+    def claim(self, settings: dict[str, Any]) -> None:
+        """Makes the folder, and writes down what it is of; raises `StoreError` where it holds
+        something else."""
         file = self.file(self.path)
+        if file.is_file():
+            self.read(self.path)  # of another version: refused
+        elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - {GRAPH, ARTIFACTS}:
+            raise StoreError(
+                f"{self.path} is not empty, and no folder of {self.makes}; name another with --out."
+            )
         body = {
             # from here, so that runs and what is made of them can be moved together
             "runs": [os.path.relpath(run.folder.path, self.path) for run in self.runs],
             self.key: list(self.names),
-            "weights": [print_of(point.weights) for point in self.weights()],
-            "asked": asked,
+            "asked": settings,
+            "versions": versions(),
         }
-        if not file.is_file():
-            if self.path.is_dir() and any(self.path.iterdir()):
-                raise StoreError(
-                    f"{self.path} is not empty, and no folder of {self.makes}; name another with "
-                    "--out."
-                )
-            write_yaml(file, body | {"versions": versions()}, form=FORMAT)
-            return
-        there = self.read(self.path)
-        body = {k: v for k, v in body.items() if k != "weights" or k in there}
-        # weights say more than where their runs are
-        changed = differences(there, body, but={"versions", "runs"})
-        if changed:
-            raise ConfigError(
-                f"{file} is of {self.makes} with other settings ({'; '.join(changed)}); name "
-                "another folder with --out, or delete this one."
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_yaml(file, body, form=FORMAT)
+
+    def sources(self) -> list[Source]:
+        """The networks as what artifacts are built from."""
+        return [
+            Source(
+                f"weights/{title}", point, {"hash": hash_of([point.weights, point.buffers or {}])}
             )
+            for title, point in zip(self.titles(), self.weights(), strict=True)
+        ]
 
     def weights(self) -> tuple[Point, ...]:
         """The networks, read once."""

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
 from lowland.artifacts import Status
-from lowland.artifacts.graph import read_graph, statuses
+from lowland.artifacts.graph import GRAPH, read_graph, statuses
 from lowland.cli.console import Terminal, say, visible
 
+#: where commands put what they make of a run
+_INSIDE = ("connect", "connect/plane", "simplex", "subspace/*", "scan/*")
 _WIDTH = 300  # characters of a line in a file
 _STYLES = {"done": "green", "under way": "yellow", "stale": "red", "damaged": "red"}
 
@@ -25,15 +28,27 @@ def status(
     It reads the folder alone, and calls nothing that the configuration names.
     """
     run = run.expanduser()
-    states = statuses(run, read_graph(run))
     console = Terminal()
+    for folder in folders(run):
+        _show(folder, console)
+
+
+def folders(run: Path) -> list[Path]:
+    """A run folder, and those inside that `connect`, `simplex`, `subspace` and `scan` made."""
+    nodes = read_graph(run)  # raises where it is no run folder
+    inside = sorted(file.parent for pattern in _INSIDE for file in run.glob(f"{pattern}/{GRAPH}"))
+    return [run, *inside] if nodes else inside
+
+
+def _show(folder: Path, console: Console) -> None:
+    states = statuses(folder, read_graph(folder))
     given = [each for each in states if each.state == "given"]
     built = {each.name: each for each in states if each.state != "given"}
     for each in given:
         say(console, f"{each.name}: {each.reason}")
     inputs = {name for each in built.values() for name in each.inputs}
     shown: set[str] = set()
-    tree = Tree(visible(str(run)))
+    tree = Tree(visible(str(folder)))
     for each in built.values():
         if each.name not in inputs:
             _add(tree, each, built, shown)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
 
-from lowland import plots
+from lowland.artifacts import Artifact, Graph, Inputs, Source
+from lowland.artifacts.graph import complete
 from lowland.cli import subspaces
-from lowland.cli.averages import predicted, row
+from lowland.cli.building import drawn, outline
 from lowland.cli.connection import Connection
 from lowland.cli.console import Terminal, say
 from lowland.cli.opened import open_runs
@@ -22,14 +23,16 @@ from lowland.cli.subspaces import Subspaces
 from lowland.cli.trust import Trust
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, LowlandError, StoreError
-from lowland.evaluate.conditions import print_of
 from lowland.geometry import Curve
 from lowland.posteriors import PointMass, Posterior
-from lowland.progress import Report
-from lowland.records import Chain, Predictive, SurfaceResult, Table
+from lowland.records import Chain
 from lowland.runs import chains as posteriors
+from lowland.runs.averaging import AveragesTable, PosteriorPrediction
+from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
 from lowland.runs.config import Inference, check_inference, read_value
-from lowland.runs.folder import locked
+from lowland.runs.pictures import SamplesPicture, chain_pictures
+from lowland.runs.run import Run
+from lowland.runs.sources import hash_of
 from lowland.trajectory import Trajectory
 
 
@@ -100,7 +103,7 @@ def subspace(
 
     Stop it at any moment; the same command goes on where it stopped.
     """
-    asked = check_inference(
+    inference = check_inference(
         {
             "kind": kind,
             "rank": rank,
@@ -116,16 +119,16 @@ def subspace(
     )
     (opened,) = open_runs([run], trust=trust)
     place = out or opened.folder.path / "subspace" / f"{kind}-{sampler}"
-    names = subspaces.middle(opened.folder, asked.kind, around)
+    names = subspaces.middle(opened.folder, inference.kind, around)
     stage = Subspaces(place.expanduser(), [opened], names)
     joined = (curve or opened.folder.path / "connect").expanduser()
-    bend = _curve(joined, trust=trust) if asked.kind == "curve" else None
-    execute(stage, asked, walk=walk, curve=bend, draws=draws, plane=plane, seed=seed)
+    bend = _curve(joined, trust=trust) if inference.kind == "curve" else None
+    execute(stage, inference, walk=walk, curve=bend, draws=draws, plane=plane, seed=seed)
 
 
 def execute(
     stage: Subspaces,
-    asked: Inference,
+    inference: Inference,
     *,
     walk: str,
     curve: Curve | None,
@@ -135,92 +138,57 @@ def execute(
 ) -> Chain:
     """Does what `lowland subspace` does."""
     console = Terminal()
-    store = _walk(stage, walk) if asked.kind == "pca" else None
-    weights = stage.weights()
+    store = _walk(stage, walk) if inference.kind == "pca" else None
     # before the folder is taken: nothing else would fit it then
-    posteriors.require(stage.setup, asked, iterates=store, curve=curve)
-    own = {"walk": walk, "seed": seed}
-    if store is not None:
-        own["iterates"] = f"{len(store)} {print_of(store.swa())}"
-    if curve is not None:
-        own["curve"] = print_of(curve.anchors)
-    if note := posteriors.missing_diagnostics(asked):
+    posteriors.require(stage.setup, inference, iterates=store, curve=curve)
+    if note := posteriors.missing_diagnostics(inference):
         say(console, f"Note: {note}")
-    stage.path.mkdir(parents=True, exist_ok=True)
-    with locked(stage.path), using_threads(stage.runs[0].threads):
-        stage.claim(asked.model_dump() | own)
+    stage.claim(inference.model_dump() | {"walk": walk, "seed": seed})
+    run = Run(stage.setup.config, stage.setup)
+    subspace = SpannedSubspace(run, inference, _basis(stage, store, curve), seed=seed)
+    chain = SampledChain(run, subspace)
+    dimensions = len(curve.anchors) - 1 if curve is not None else inference.rank
+    surface = PosteriorPlane(run, chain, file="plane.npz") if plane and dimensions > 1 else None
+
+    def center(inputs: Inputs) -> Posterior:
+        sub = inputs[subspace.name]
+        return PointMass(sub.point(torch.zeros(sub.k)))
+
+    def posterior(inputs: Inputs) -> Posterior:
+        return chain.within(inputs).posterior()
+
+    label = posteriors.posterior_title(inference)
+    options: dict[str, Any] = {"draws": draws, "seed": seed}
+    predictions = [
+        PosteriorPrediction(run, "center", "Centre", [subspace], center, **options),
+        PosteriorPrediction(run, "posterior", label, [subspace, chain], posterior, **options),
+    ]
+    averages = AveragesTable(predictions)
+    pictures = chain_pictures(chain, surface)
+    pictures.append(SamplesPicture({each.label: each for each in predictions}))
+    graph = Graph(stage.path, tell=lambda line: say(console, line))
+    targets = complete([averages, *pictures])
+    with using_threads(stage.runs[0].threads):
+        outline(graph, targets, console)
         with Bars(console) as bars:
-            place, record = stage.shape("subspace"), stage.record("chain.npz")
-            chain = subspaces.found(place, record)
-            curving = chain is None and asked.kind == "hessian" and bars.add("curvature")
-            progress = bars.add(f"sample: {posteriors.posterior_title(asked)}")
-            if chain is None:
-                center = weights[0] if weights else None
-                try:
-                    sub = stage.subspace()
-                except StoreError:  # not there yet, or damaged
-                    sub = posteriors.span(
-                        stage.setup,
-                        asked,
-                        center,
-                        iterates=store,
-                        curve=curve,
-                        seed=seed,
-                        progress=curving,
-                    )
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    sub.save(place)
-                chain = posteriors.sample(
-                    stage.setup,
-                    sub,
-                    asked,
-                    seed=seed,
-                    checkpoint=stage.path / "checkpoints" / "chains.safetensors",
-                    progress=progress,
-                )
-                chain.save(record)
-            progress(1, 1)
-            sub = stage.subspace()
-            posts: dict[str, tuple[str, Posterior]] = {
-                "Centre": ("center", PointMass(sub.point(torch.zeros(sub.k)))),
-                posteriors.posterior_title(asked): ("posterior", chain.posterior()),
-            }
-            preds = {
-                title: predicted(stage, file, post, draws, seed, bars.add(f"predict: {title}"))
-                for title, (file, post) in posts.items()
-            }
-            surface = None
-            if plane and sub.k > 1:
-                progress = bars.add("plane")
-                surface = _plane(stage, chain.within(sub), asked, store, progress)
-        if chain.about.get("told"):
-            say(console, f"Note: {chain.about['told']}")
-        _say_chain(chain, console)
-        table = Table.from_rows(row(title, pred) for title, pred in preds.items())
-        table.save(stage.record("averages.json"))
-        show_figures(table, "test", "Test data", console)
-        pictures = _draw(stage, chain, preds, surface)
+            graph.build(targets, bar=bars.of)
+    result: Chain = graph.load(chain)
+    if result.about.get("told"):
+        say(console, f"Note: {result.about['told']}")
+    _say_chain(result, graph.seconds(chain), console)
+    show_figures(graph.load(averages), "test", "Test data", console)
     say(console, f"Results: {stage.path}/")
-    say(console, f"Pictures: {', '.join(pictures)}")
-    return chain
-
-
-def _plane(
-    stage: Subspaces, chain: Chain, asked: Inference, store: Trajectory | None, progress: Report
-) -> SurfaceResult:
-    file = stage.record("plane.npz")
-    with suppress(StoreError):  # not there yet, or damaged
-        return SurfaceResult.load(file)
-    result = posteriors.plane(
-        stage.setup,
-        chain,
-        asked,
-        journal=stage.path / "checkpoints" / "plane.journal",
-        iterates=store,
-        progress=progress,
-    )
-    result.save(file)
+    say(console, f"Pictures: {', '.join(drawn(graph, targets))}")
     return result
+
+
+def _basis(stage: Subspaces, store: Trajectory | None, curve: Curve | None) -> Artifact:
+    """What the subspace is spanned by or lies about."""
+    if store is not None:
+        return Source("iterates", store, {"hash": hash_of([len(store), store.swa()])})
+    if curve is not None:
+        return Source("curve", curve, {"hash": hash_of(curve.anchors)})
+    return stage.sources()[0]
 
 
 def _walk(stage: Subspaces, name: str) -> Trajectory:
@@ -246,9 +214,9 @@ def _curve(joined: Path, *, trust: bool) -> Curve:
     return fitted[0]
 
 
-def _say_chain(chain: Chain, console: Console) -> None:
+def _say_chain(chain: Chain, seconds: float, console: Console) -> None:
     temperature = f"T = {chain.temperature:g}, prior scale {chain.prior_scale:g}"
-    how = f"{posteriors.evaluations(chain):,} log densities in {posteriors.seconds(chain):.1f} s"
+    how = f"{posteriors.evaluations(chain):,} log densities in {seconds:.1f} s"
     say(console, f"{temperature}; {how}.")
     if chain.log_evidence_bound is not None:  # of a fitted density, whose draws are independent
         khat = chain.about.get("khat")
@@ -263,16 +231,3 @@ def _say_chain(chain: Chain, console: Console) -> None:
             if math.isnan(worst) or math.isnan(least):
                 told = "R-hat is not known: too few samples, or chains that never moved."
             say(console, told)
-
-
-def _draw(
-    stage: Subspaces, chain: Chain, preds: dict[str, Predictive], plane: SurfaceResult | None
-) -> list[str]:
-    """Writes pictures/*.png; gives their names."""
-    drawn = subspaces.drawn(chain, plane)
-    many = {t: p for t, p in preds.items() if p.samples > 1 and p.nll_by_samples is not None}
-    if many:
-        drawn["nll-by-samples"] = plots.samples(many)
-    for name, axes in drawn.items():
-        plots.save(axes, stage.path / "pictures" / f"{name}.png")
-    return [f"{name}.png" for name in drawn]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from lowland import plots
 from lowland.cli.stage import Stage, names_in
 from lowland.core import Point
-from lowland.errors import ConfigError, StoreError
+from lowland.errors import ConfigError
 from lowland.geometry import Curve, Subspace
-from lowland.records import Chain, SurfaceResult
 from lowland.runs.folder import RunFolder
 
 _AXES = ("center", "z1", "z2")
@@ -66,22 +62,3 @@ def middle(folder: RunFolder, kind: str, around: str | None) -> list[str]:
     if around is None:
         around = "average-0" if "average-0" in names_in(folder) else "sgd-0"
     return [around]
-
-
-def found(place: Path, record: Path) -> Chain | None:
-    """Chains that are there, with their subspace; None where they are not, or damaged."""
-    with suppress(StoreError):
-        return Chain.load(record).within(Subspace.load(place))
-    return None
-
-
-def drawn(chain: Chain, plane: SurfaceResult | None) -> dict[str, Any]:
-    """Pictures of chains, by name."""
-    found: dict[str, Any] = {}
-    if plane is not None:
-        found["posterior"] = plots.posterior(plane, chain=chain)
-    if chain.log_weights is None:
-        found["trace"] = plots.trace(chain)
-        if len(chain.coords) > 1:
-            found["rank"] = plots.rank(chain, bins=min(20, chain.coords.shape[1]))
-    return found

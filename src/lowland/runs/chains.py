@@ -9,22 +9,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from lowland.artifacts import Artifact, Checkpoint, Inputs
-from lowland.core import Point
 from lowland.errors import ConfigError
 from lowland.evaluate.engine import rows_for
 from lowland.geometry import Curve, Subspace
 from lowland.geometry.curvature import need_scipy
-from lowland.progress import Progress, Report
+from lowland.progress import Report
 from lowland.records import Chain, SurfaceResult
 from lowland.runs.config import Inference
 from lowland.runs.records import RecordArtifact
 from lowland.runs.setup import Setup
+from lowland.runs.training import TrainedNetwork
 from lowland.samplers import infer, posterior_plane
 from lowland.samplers.base import MarkovChain
 from lowland.samplers.registry import sampler_of
+from lowland.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -65,34 +64,49 @@ class ChainSettings:
 
 
 class SpannedSubspace(Artifact):
-    """The subspace of a run's configuration, about the average of its first SWA trajectory."""
+    """The subspace of some settings.
+
+    Args:
+        basis: what it is spanned by or lies about: a trained trajectory or its iterates for "pca",
+            a curve for "curve", weights or a trained trajectory, for their average, for others.
+    """
 
     kind = "subspace"
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, settings: Inference, basis: Artifact, *, seed: int) -> None:
         self.run = run
-        self.trajectory = run.averaged(0)
-        settings, config = run.config.subspace, run.config
+        self.inference = settings
+        self.basis = basis
+        self.seed = seed
         rows = settings.rows if settings.kind == "hessian" else None
         super().__init__(
             "subspace",
-            [*run.given("model", "task"), *run.statistics(), self.trajectory],
-            SpanSettings(settings.kind, settings.rank, config.seed, rows, run.evaluation()),
+            [*run.given("model", "task"), *run.statistics(), basis],
+            SpanSettings(settings.kind, settings.rank, seed, rows, run.evaluation()),
         )
 
     @property
     def title(self) -> str:
-        return f"{KINDS[self.run.config.subspace.kind]} subspace"
+        return f"{KINDS[self.inference.kind]} subspace"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Subspace:
-        iterates = inputs[self.trajectory.name].iterates
-        config = self.run.config
-        return span(
-            self.run.setup,
-            config.subspace,
-            iterates.average(),
-            iterates=iterates,
-            seed=config.seed,
+        value, settings = inputs[self.basis.name], self.inference
+        if isinstance(value, TrainedNetwork):
+            value = value.iterates
+        if settings.kind == "pca":
+            return Subspace.pca(value, rank=settings.rank)
+        if settings.kind == "curve":
+            return Subspace.from_curve(value)
+        center = value.average() if isinstance(value, Trajectory) else value
+        if settings.kind == "random":
+            return Subspace.random(center, rank=settings.rank, seed=self.seed)
+        surface = self.run.setup.surface
+        return Subspace.hessian(
+            surface,
+            center,
+            rank=settings.rank,
+            seed=self.seed,
+            loader=rows_for(surface, None, count=settings.rows),
             progress=progress,
         )
 
@@ -107,64 +121,80 @@ class SpannedSubspace(Artifact):
 
 
 class SampledChain(RecordArtifact):
-    """Chains in the subspace of a run."""
+    """Chains in a subspace, on the training examples without augmentation."""
 
     kind = "chain"
     record = Chain
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, subspace: SpannedSubspace) -> None:
         self.run = run
-        self.subspace = run.subspace()
+        self.subspace = subspace
         super().__init__(
             "chain",
-            [
-                *run.given("model", "task", "data/validation"),
-                *run.statistics(),
-                self.subspace,
-            ],
-            ChainSettings(run.config.seed, run.config.subspace.model_dump(), run.evaluation()),
+            [*run.given("model", "task", "data/validation"), *run.statistics(), subspace],
+            ChainSettings(subspace.seed, subspace.inference.model_dump(), run.evaluation()),
             file="chain.npz",
         )
 
     @property
     def title(self) -> str:
-        return f"sample: {posterior_title(self.run.config.subspace)}"
+        return f"sample: {posterior_title(self.subspace.inference)}"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Chain:
-        state = checkpoint.file("chains.safetensors")
-        assert state is not None
-        chain = sample(
-            self.run.setup,
-            inputs[self.subspace.name],
-            self.run.config.subspace,
-            seed=self.run.config.seed,
-            checkpoint=state,
-            progress=progress,
-        )
-        return chain_without_seconds(chain)
+        setup, settings = self.run.setup, self.subspace.inference
+        with warnings.catch_warnings(record=True) as messages:
+            warnings.simplefilter("always")
+            chain = infer(
+                inputs[self.subspace.name],
+                setup.surface,
+                sampler=settings.sampler,
+                prior_scale=settings.prior_scale,
+                temperature=settings.temperature,
+                validation=setup.validation,
+                chains=settings.chains,
+                samples=settings.samples,
+                warmup=settings.warmup,
+                loader=rows_for(setup.surface, None, count=settings.rows),
+                seed=self.subspace.seed,
+                checkpoint=checkpoint.file("chains.safetensors"),
+                progress=progress,
+            )
+        # what the sampler warned of, for whoever shows the chains
+        chain.about["told"] = " ".join(dict.fromkeys(str(one.message) for one in messages))
+        return _without_seconds(chain)
+
+    def within(self, inputs: Inputs) -> Chain:
+        """The chains, which know their subspace."""
+        chain: Chain = inputs[self.name]
+        return chain.within(inputs[self.subspace.name])
 
     def passes(self, inputs: Inputs) -> float:
         """Epochs of training: a log density is a forward pass, a third of what training takes."""
-        share = self.run.setup.share_of(self.run.config.subspace.rows)
+        share = self.run.setup.share_of(self.subspace.inference.rows)
         return share * evaluations(inputs[self.name]) / 3
 
 
 class PosteriorPlane(RecordArtifact):
-    """The log posterior over the first two coordinates of the chains."""
+    """The log posterior over the first two coordinates of chains, with iterates projected on it.
+
+    Args:
+        file: of the record.
+    """
 
     kind = "posterior-plane"
     record = SurfaceResult
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, chain: SampledChain, *, file: str) -> None:
         self.run = run
-        self.chain = run.chain()
-        self.trajectory = run.averaged(0) if run.config.subspace.kind == "pca" else None
-        inputs = [*run.given("model", "task"), *run.statistics(), self.chain, self.chain.subspace]
+        self.chain = chain
+        subspace = chain.subspace
+        self.trajectory = subspace.basis if subspace.inference.kind == "pca" else None
+        inputs = [*run.given("model", "task"), *run.statistics(), chain, subspace]
         super().__init__(
             "scan/posterior",
             [*inputs, *([self.trajectory] if self.trajectory else [])],
-            ChainSettings(run.config.seed, {"side": _SIDE, "rows": _SHOWN}, run.evaluation()),
-            file="posterior-plane.npz",
+            ChainSettings(subspace.seed, {"side": _SIDE, "rows": _SHOWN}, run.evaluation()),
+            file=file,
         )
 
     @property
@@ -172,12 +202,19 @@ class PosteriorPlane(RecordArtifact):
         return "plane of the posterior"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SurfaceResult:
-        return plane(
-            self.run.setup,
-            inputs[self.chain.name].within(inputs[self.chain.subspace.name]),
-            self.run.config.subspace,
-            journal=checkpoint.file("plane.journal"),
-            iterates=inputs[self.trajectory.name].iterates if self.trajectory else None,
+        chain = self.chain.within(inputs)
+        paths: dict[str, Any] = {}
+        if self.trajectory:
+            value = inputs[self.trajectory.name]
+            paths = {"SGD": value.iterates if isinstance(value, TrainedNetwork) else value}
+        return posterior_plane(
+            inputs[self.chain.subspace.name],
+            self.run.setup.surface,
+            chain,
+            resolution=_SIDE,
+            count=min(_SHOWN, self.chain.subspace.inference.rows or _SHOWN),
+            paths=paths or None,
+            store=checkpoint.file("plane.journal"),
             progress=progress,
         )
 
@@ -228,111 +265,12 @@ def missing_diagnostics(settings: Inference) -> str | None:
     )
 
 
-def span(
-    setup: Setup,
-    settings: Inference,
-    center: Tensor | Point | None = None,
-    *,
-    iterates: Any = None,
-    curve: Curve | None = None,
-    seed: int,
-    progress: Progress = False,
-) -> Subspace:
-    """The subspace of the settings.
-
-    `center`: what "random" and "hessian" lie about. `iterates`: those of "pca". `curve`: that of
-    "curve".
-    """
-    if settings.kind == "pca":
-        return Subspace.pca(iterates, rank=settings.rank)
-    if settings.kind == "curve":
-        assert curve is not None
-        return Subspace.from_curve(curve)
-    assert center is not None
-    if settings.kind == "random":
-        return Subspace.random(center, rank=settings.rank, seed=seed)
-    return Subspace.hessian(
-        setup.surface,
-        center,
-        rank=settings.rank,
-        seed=seed,
-        loader=rows_for(setup.surface, None, count=settings.rows),
-        progress=progress,
-    )
-
-
-def sample(
-    setup: Setup,
-    sub: Subspace,
-    settings: Inference,
-    *,
-    seed: int,
-    checkpoint: Path,
-    progress: Progress = False,
-) -> Chain:
-    """Chains in a subspace, on the training examples without augmentation.
-
-    What the sampler warned of stands in `about["told"]`, for whoever shows them.
-    """
-    with warnings.catch_warnings(record=True) as messages:
-        warnings.simplefilter("always")
-        chain = infer(
-            sub,
-            setup.surface,
-            sampler=settings.sampler,
-            prior_scale=settings.prior_scale,
-            temperature=settings.temperature,
-            validation=setup.validation,
-            chains=settings.chains,
-            samples=settings.samples,
-            warmup=settings.warmup,
-            loader=rows_for(setup.surface, None, count=settings.rows),
-            seed=seed,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-    chain.about["told"] = " ".join(dict.fromkeys(str(one.message) for one in messages))
-    return chain
-
-
-def chain_without_seconds(chain: Chain) -> Chain:
+def _without_seconds(chain: Chain) -> Chain:
     """The chain without how long it took: two equal runs have equal files."""
     about = {key: value for key, value in chain.about.items() if key != "seconds"}
     if "tuning" in about:
         about["tuning"] = {k: v for k, v in about["tuning"].items() if k != "seconds"}
     return replace(chain, about=about)
-
-
-def plane(
-    setup: Setup,
-    chain: Chain,
-    settings: Inference,
-    *,
-    journal: Path | None,
-    iterates: Any = None,
-    progress: Progress = False,
-) -> SurfaceResult:
-    """The log posterior over the first two coordinates of a chain that knows its subspace.
-
-    `journal`: a file that a stopped scan goes on from.
-    """
-    sub = chain.posterior().shape
-    assert isinstance(sub, Subspace)
-    return posterior_plane(
-        sub,
-        setup.surface,
-        chain,
-        resolution=_SIDE,
-        count=min(_SHOWN, settings.rows or _SHOWN),
-        paths=None if iterates is None else {"SGD": iterates},
-        store=journal,
-        progress=progress,
-    )
-
-
-def seconds(chain: Chain) -> float:
-    """What sampling took, with finding the temperature."""
-    return float(chain.about["seconds"]) + float(chain.about.get("tuning", {}).get("seconds", 0))
 
 
 def evaluations(chain: Chain) -> int:

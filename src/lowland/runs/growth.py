@@ -12,13 +12,13 @@ import torch
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.core import Point
-from lowland.core.seeds import seed_for
-from lowland.geometry import Barycentric, Simplex
+from lowland.geometry import Barycentric
+from lowland.posteriors import Uniform
 from lowland.progress import Progress, Report
 from lowland.records import GrowthResult
 from lowland.runs.config import Growing
 from lowland.runs.setup import Setup
-from lowland.runs.training import Annealed
+from lowland.runs.training import TrainedNetwork
 from lowland.train import connect_modes, spro
 from lowland.trajectory import DecaySchedule
 
@@ -30,13 +30,13 @@ SHAPE, GROWTH = "simplex.safetensors", "growth.json"
 
 @dataclass(frozen=True)
 class GrowthSettings:
-    """What changes a simplex, but for the network that it grows around."""
+    """What changes a simplex, but for the networks that it grows around."""
 
-    network: int
     seed: int
+    connectors: int
+    align: bool
     growing: Mapping[str, Any]
     train: Mapping[str, Any]
-    compile: bool
     evaluation: Mapping[str, Any]
 
 
@@ -44,49 +44,79 @@ class GrowthSettings:
 class Grown:
     """A simplex, and how it grew."""
 
-    simplex: Simplex
+    simplex: Barycentric
     growth: GrowthResult
 
 
 class GrownSimplex(Artifact):
-    """The simplex around an annealed network."""
+    """The simplex around a network, or the volume that joins several.
+
+    Args:
+        name: of its file. modes: the networks, weights or trained ones. connectors: vertices that
+            several networks share; 0: a simplex around one. align: bring the units of all networks
+            into the order of the first. validate: measure test examples inside.
+    """
 
     kind = "simplex"
 
-    def __init__(self, run: Run, network: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        modes: Sequence[Artifact],
+        growing: Growing,
+        *,
+        seed: int,
+        connectors: int = 0,
+        align: bool = False,
+        validate: bool = False,
+    ) -> None:
         self.run = run
-        self.annealed: Annealed = run.annealed(network)
+        self.file = name
+        self.modes = tuple(modes)
+        self.growing = growing
+        self.seed = seed
+        self.connectors = connectors
+        self.align = align
+        self.validate = validate
         config = run.config
-        train = config.train.model_dump(exclude={"epochs", "lr"})
+        train = config.train.model_dump(exclude={"epochs", "lr"}) | {"compile": config.compile}
+        data = ["data/train", *(["data/test"] if validate else [])]
         super().__init__(
-            f"simplex/{network}",
-            [*run.given("model", "task", "data/train"), *run.statistics(), self.annealed],
+            f"simplex/{name}",
+            [*run.given("model", "task", *data), *run.statistics(), *modes],
             GrowthSettings(
-                network,
-                config.seed,
-                config.simplex.model_dump(exclude={"components"}),
+                seed,
+                connectors,
+                align,
+                growing.model_dump(exclude={"components"}),
                 train,
-                config.compile,
                 run.evaluation(),
             ),
         )
 
     @property
     def title(self) -> str:
-        return f"Simplex {self.annealed.network + 1}"
+        return f"grow: {self.file}"
 
     def build(
         self, inputs: Inputs, checkpoint: Checkpoint, progress: Report
     ) -> tuple[Barycentric, GrowthResult]:
-        config = self.run.config
+        points = [inputs[mode.name] for mode in self.modes]
+        points = [each.point if isinstance(each, TrainedNetwork) else each for each in points]
+        if self.align:
+            first = points[0]
+            points = [first, *(self.run.setup.aligned(first, other) for other in points[1:])]
         state = checkpoint.file("growth")
         assert state is not None
         return grow(
             self.run.setup,
-            [inputs[self.annealed.name].point],
-            config.simplex,
-            seed=seed_for("simplex of a network", config.seed, self.annealed.network),
+            points,
+            self.growing,
+            connectors=self.connectors,
+            seed=self.seed,
             checkpoint=state,
+            validate=self._metrics if self.validate else None,
             progress=progress,
         )
 
@@ -96,20 +126,32 @@ class GrownSimplex(Artifact):
         shape.save(folder / SHAPE)
 
     def load(self, folder: Path) -> Grown:
-        return Grown(Simplex.load(folder / SHAPE), GrowthResult.load(folder / GROWTH))
+        return Grown(Barycentric.load(folder / SHAPE), GrowthResult.load(folder / GROWTH))
 
     def view(self) -> Mapping[str, str]:
-        name = f"simplex-{self.annealed.network}"
         return {
-            SHAPE: f"shapes/{name}.safetensors",
-            GROWTH: f"records/growth-{name}.json",
+            SHAPE: f"shapes/{self.file}.safetensors",
+            GROWTH: f"records/growth-{self.file}.json",
         }
 
     def passes(self, inputs: Inputs) -> float:
         """Epochs of training: a step on a simplex is as many passes as it takes samples."""
-        settings = self.run.config.simplex
         fitted = int((inputs[self.name].growth.vertices > 1).sum())
-        return float(fitted * settings.epochs * settings.samples)
+        return float(fitted * self.growing.epochs * self.growing.samples)
+
+    def _metrics(self, shape: Barycentric) -> dict[str, float]:
+        """Metrics of the test examples at random points of the simplex."""
+        points: Any = Uniform(shape).points(self.growing.points)
+        if all(len(cell) == 1 for cell in shape.cells):
+            points = map(shape.anchor, range(len(shape.anchors)))
+        table = self.run.setup.surface.evaluate(points, self.run.setup.test)
+        metrics = {}
+        for metric in ("nll", "error", "rmse"):
+            if metric in table.columns:
+                values = table.columns[metric]
+                metrics[f"test_{metric}_mean"] = float(values.mean())
+                metrics[f"test_{metric}_max"] = float(values.max())
+        return metrics
 
 
 def without_seconds(growth: GrowthResult) -> GrowthResult:

@@ -15,6 +15,7 @@ from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.evaluate import reliability
 from lowland.progress import Report
 from lowland.records import TrainingLog
+from lowland.runs.chains import PosteriorPlane, SampledChain
 from lowland.runs.records import RecordArtifact
 from lowland.trajectory import SWA
 
@@ -113,37 +114,37 @@ class TrainingPicture(Picture):
         return plots.training(inputs[self.curves.name])
 
 
-class _OfMethods(Picture):
-    """A picture of several methods' predictions."""
+class SamplesPicture(Picture):
+    """A metric by the number of samples.
 
-    def __init__(self, run: Run, name: str, chosen: Sequence[str]) -> None:
-        self.run = run
-        methods = [method for method in run.methods if method.name in chosen]
-        self.predictions = {method.label(run): run.prediction(method) for method in methods}
-        super().__init__(name, list(self.predictions.values()), list(self.predictions))
+    Args:
+        predictions: artifacts of predictions, by the labels of their lines. metric: "nll", or
+            "error" of a classifier.
+    """
 
-
-class SamplesPicture(_OfMethods):
-    """NLL by the number of samples."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(run, "nll-by-samples", [method.name for method in run.methods])
+    def __init__(self, predictions: Mapping[str, Artifact], metric: str = "nll") -> None:
+        self.predictions = dict(predictions)
+        self.metric = metric
+        super().__init__(f"{metric}-by-samples", list(predictions.values()), list(predictions))
 
     def draw(self, inputs: Inputs) -> Any:
         preds = {label: inputs[each.name] for label, each in self.predictions.items()}
         several = {
             label: pred
             for label, pred in preds.items()
-            if pred.nll_by_samples is not None and pred.samples > 1
+            if getattr(pred, f"{self.metric}_by_samples") is not None and pred.samples > 1
         }
-        return plots.samples(several) if several else None
+        return plots.samples(several, metric=self.metric) if several else None
 
 
-class ReliabilityPicture(_OfMethods):
+class ReliabilityPicture(Picture):
     """Confidence against accuracy in ten bins of equally many examples."""
 
     def __init__(self, run: Run) -> None:
-        super().__init__(run, "reliability", COMPARED)
+        self.run = run
+        methods = [method for method in run.methods if method.name in COMPARED]
+        self.predictions = {method.label(run): run.prediction(method) for method in methods}
+        super().__init__("reliability", list(self.predictions.values()), list(self.predictions))
 
     def draw(self, inputs: Inputs) -> Any:
         preds = {label: inputs[each.name] for label, each in self.predictions.items()}
@@ -159,22 +160,26 @@ class ReliabilityPicture(_OfMethods):
 
 
 class GrowthPicture(Picture):
-    """How simplexes grew."""
+    """How simplexes grew.
 
-    def __init__(self, run: Run) -> None:
-        self.simplexes = [run.simplex(i) for i in range(run.config.simplex.components)]
-        super().__init__("growth", self.simplexes)
+    Args:
+        simplexes: artifacts of grown simplexes, by the labels of their lines.
+    """
+
+    def __init__(self, name: str, simplexes: Mapping[str, Artifact]) -> None:
+        self.simplexes = dict(simplexes)
+        super().__init__(name, list(simplexes.values()), list(simplexes))
 
     def draw(self, inputs: Inputs) -> Any:
-        growths = [inputs[each.name].growth for each in self.simplexes]
-        return plots.growth({f"simplex {i + 1}": each for i, each in enumerate(growths)})
+        growths = {label: inputs[each.name].growth for label, each in self.simplexes.items()}
+        return plots.growth(growths)
 
 
 class PosteriorPicture(Picture):
     """The log posterior over a plane, with the chains on it."""
 
-    def __init__(self, run: Run) -> None:
-        self.plane, self.chain = run.posterior_plane(), run.chain()
+    def __init__(self, plane: PosteriorPlane) -> None:
+        self.plane, self.chain = plane, plane.chain
         super().__init__("posterior", [self.plane, self.chain])
 
     def draw(self, inputs: Inputs) -> Any:
@@ -182,23 +187,32 @@ class PosteriorPicture(Picture):
 
 
 class TracePicture(Picture):
-    """The chains over their draws."""
+    """The chains over their draws; nothing of a grid, which has none."""
 
-    def __init__(self, run: Run) -> None:
-        self.chain = run.chain()
-        super().__init__("trace", [self.chain])
-
-    def draw(self, inputs: Inputs) -> Any:
-        return plots.trace(inputs[self.chain.name])
-
-
-class RankPicture(TracePicture):
-    """Rank histograms of the chains."""
-
-    def __init__(self, run: Run) -> None:
-        self.chain = run.chain()
-        Picture.__init__(self, "rank", [self.chain])
+    def __init__(self, chain: SampledChain) -> None:
+        self.chain = chain
+        super().__init__("trace", [chain])
 
     def draw(self, inputs: Inputs) -> Any:
         chain = inputs[self.chain.name]
+        return plots.trace(chain) if chain.log_weights is None else None
+
+
+class RankPicture(Picture):
+    """Rank histograms of the chains; nothing of one chain."""
+
+    def __init__(self, chain: SampledChain) -> None:
+        self.chain = chain
+        super().__init__("rank", [chain])
+
+    def draw(self, inputs: Inputs) -> Any:
+        chain = inputs[self.chain.name]
+        if chain.log_weights is not None or len(chain.coords) < 2:
+            return None
         return plots.rank(chain, bins=min(20, chain.coords.shape[1]))
+
+
+def chain_pictures(chain: SampledChain, plane: PosteriorPlane | None) -> list[Artifact]:
+    """All pictures of chains."""
+    pictures: list[Artifact] = [] if plane is None else [PosteriorPicture(plane)]
+    return [*pictures, TracePicture(chain), RankPicture(chain)]

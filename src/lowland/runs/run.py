@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from lowland.artifacts import Artifact, Source
-from lowland.artifacts.graph import ordered
+from lowland.artifacts.graph import complete
+from lowland.core.seeds import seed_for
 from lowland.runs.averages import Average
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
 from lowland.runs.config import Config
@@ -44,16 +45,18 @@ class Run:
     def targets(self) -> list[Artifact]:
         """The table, pictures, averages, and what they stand on that is not intermediate."""
         drawn: list[Artifact] = []
+        predictions = {method.label(self): self.prediction(method) for method in self.methods}
         if self.trains_trajectory():
             drawn.append(TrainingPicture(self))
-        drawn += [each for each in (SamplesPicture(self), ReliabilityPicture(self)) if each.inputs]
+        drawn += [
+            each for each in (SamplesPicture(predictions), ReliabilityPicture(self)) if each.inputs
+        ]
         for method in self.methods:
             drawn += method.pictures(self)
         for part in [part for method in self.methods for part in method.parts(self)]:
             if isinstance(part.artifact, AveragedTrajectory):
                 drawn += self.averages(part.artifact.network)
-        every = ordered([self.comparison(), *drawn])
-        return [each for each in every if not isinstance(each, Source) and not each.intermediate]
+        return complete([self.comparison(), *drawn])
 
     # -- what it is given ------------------------------------------------------------------------
 
@@ -117,19 +120,31 @@ class Run:
 
     def simplex(self, network: int) -> GrownSimplex:
         """The simplex around an annealed network."""
-        return self._once(("simplex", network), lambda: GrownSimplex(self, network))
+        return self._once(("simplex", network), lambda: self._grown(network))
+
+    def _grown(self, network: int) -> GrownSimplex:
+        seed = seed_for("simplex of a network", self.config.seed, network)
+        return GrownSimplex(
+            self, f"simplex-{network}", [self.annealed(network)], self.config.simplex, seed=seed
+        )
 
     def subspace(self) -> SpannedSubspace:
         """The subspace about the first trajectory."""
-        return self._once("subspace", lambda: SpannedSubspace(self))
+        return self._once("subspace", lambda: self._spanned())
+
+    def _spanned(self) -> SpannedSubspace:
+        config = self.config
+        return SpannedSubspace(self, config.subspace, self.averaged(0), seed=config.seed)
 
     def chain(self) -> SampledChain:
         """The chains in it."""
-        return self._once("chain", lambda: SampledChain(self))
+        return self._once("chain", lambda: SampledChain(self, self.subspace()))
 
     def posterior_plane(self) -> PosteriorPlane:
         """The log posterior over its first two coordinates."""
-        return self._once("plane", lambda: PosteriorPlane(self))
+        return self._once(
+            "plane", lambda: PosteriorPlane(self, self.chain(), file="posterior-plane.npz")
+        )
 
     def tuning(self, method: Method) -> Tuning:
         """What a method chooses on validation examples."""

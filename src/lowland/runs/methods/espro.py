@@ -38,7 +38,8 @@ class ESPRO(Method):
         return each[0] if len(each) == 1 else Mixture(each)
 
     def pictures(self, run: Run) -> Sequence[Artifact]:
-        return [GrowthPicture(run)]
+        simplexes = {f"simplex {i + 1}": each for i, each in enumerate(self.needs(run))}
+        return [GrowthPicture("growth", simplexes)]
 
     def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
         stopped = [inputs[artifact.name].growth.stopped for artifact in self.needs(run)]

@@ -10,7 +10,7 @@ from lowland.errors import ConfigError
 from lowland.posteriors import Posterior
 from lowland.runs import chains
 from lowland.runs.methods.base import Method, Part, require_iterates
-from lowland.runs.pictures import PosteriorPicture, RankPicture, TracePicture
+from lowland.runs.pictures import chain_pictures
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -45,19 +45,12 @@ class SubspaceInference(Method):
         return [run.chain(), run.subspace()]
 
     def posterior(self, run: Run, inputs: Inputs) -> Posterior:
-        chain = inputs[run.chain().name].within(inputs[run.subspace().name])
-        post: Posterior = chain.posterior()
+        post: Posterior = run.chain().within(inputs).posterior()
         return post
 
     def pictures(self, run: Run) -> Sequence[Artifact]:
-        drawn: list[Artifact] = []
-        if min(run.config.subspace.rank, run.setup.layout.size) > 1:
-            drawn.append(PosteriorPicture(run))
-        if run.config.subspace.sampler != "grid":
-            drawn.append(TracePicture(run))
-            if run.config.subspace.chains > 1:
-                drawn.append(RankPicture(run))
-        return drawn
+        several = min(run.config.subspace.rank, run.setup.layout.size) > 1
+        return chain_pictures(run.chain(), run.posterior_plane() if several else None)
 
     def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
         told = inputs[run.chain().name].about.get("told")

@@ -1,0 +1,96 @@
+"""Artifacts of model averages over posteriors that a command made, and their table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lowland.artifacts import Artifact, Checkpoint, Inputs
+from lowland.evaluate import predict
+from lowland.metrics import metric_names
+from lowland.posteriors import Posterior
+from lowland.progress import Report
+from lowland.records import Predictive, Table
+from lowland.runs.predictions import PredictionSettings, TableSettings
+from lowland.runs.records import RecordArtifact
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+
+class PosteriorPrediction(RecordArtifact):
+    """The model average of a posterior on the test examples.
+
+    Args:
+        file: of its record. label: of its row. parts: the artifacts of the posterior, which
+            `posterior` makes of them. draws, seed: of a posterior that has no fixed number.
+    """
+
+    kind = "posterior-prediction"
+    record = Predictive
+
+    def __init__(
+        self,
+        run: Run,
+        file: str,
+        label: str,
+        parts: Sequence[Artifact],
+        posterior: Callable[[Inputs], Posterior],
+        *,
+        draws: int,
+        seed: int,
+    ) -> None:
+        self.run = run
+        self.label = label
+        self.posterior = posterior
+        self.draws = draws
+        self.seed = seed
+        super().__init__(
+            f"predictions/{file}",
+            [*run.given("model", "task", "data/test"), *run.statistics(), *parts],
+            PredictionSettings(label, draws, seed, run.evaluation()),
+            file=f"{file}.npz",
+        )
+
+    @property
+    def title(self) -> str:
+        return f"predict: {self.label}"
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
+        post, setup = self.posterior(inputs), self.run.setup
+        return predict(
+            setup.surface,
+            post,
+            setup.test,
+            samples=None if post.support is not None else self.draws,
+            seed=self.seed,
+            progress=progress,
+        )
+
+
+class AveragesTable(RecordArtifact):
+    """A row of metrics for each prediction."""
+
+    kind = "averages-table"
+    quick = True
+    record = Table
+
+    def __init__(self, predictions: Sequence[PosteriorPrediction]) -> None:
+        self.predictions = tuple(predictions)
+        labels = tuple(each.label for each in predictions)
+        super().__init__(
+            "tables/averages", self.predictions, TableSettings(labels), file="averages.json"
+        )
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
+        return Table.from_rows(
+            metrics_row(each.label, inputs[each.name]) for each in self.predictions
+        )
+
+
+def metrics_row(label: str, pred: Predictive) -> dict[str, Any]:
+    """A row of a table: its label, its metrics, and how many networks it is of."""
+    metrics: Mapping[str, float] = pred.metrics()
+    row: dict[str, Any] = {"method": label}
+    row |= {name: metrics[name] for name in metric_names() if name in metrics}
+    return row | {"samples": float(pred.samples)}

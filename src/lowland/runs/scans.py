@@ -1,0 +1,138 @@
+"""Artifacts of scans: the loss surface on a plane or along a line, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowland import plots
+from lowland.artifacts import Artifact, Checkpoint, Inputs, Source
+from lowland.core import Point
+from lowland.geometry import Shape
+from lowland.landscape import forecast, scan
+from lowland.progress import Report
+from lowland.records import SurfaceResult
+from lowland.runs.records import RecordArtifact
+from lowland.runs.sources import hash_of
+from lowland.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a surface is evaluated, and on what."""
+
+    resolution: int
+    margin: float = 0.2
+    refine: float | None = 0.02
+    rows: int = 2000
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What changes a scan, but for its shape and examples."""
+
+    grid: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+
+
+class SurfaceScan(RecordArtifact):
+    """The losses on a shape.
+
+    Args:
+        name: of the plane. shape: to look at. overlays: `marks`, `curves` and `paths`, as for
+            `lowland.scan`.
+    """
+
+    kind = "scan"
+    record = SurfaceResult
+
+    def __init__(
+        self, run: Run, name: str, shape: Shape, overlays: Mapping[str, Any], grid: Grid
+    ) -> None:
+        self.run = run
+        self.grid = grid
+        self.shape = Source("shape", shape, {"hash": hash_of([shape.anchors, _plain(overlays)])})
+        self.overlays = overlays
+        data = run.given("data/test") if grid.split == "test" else []
+        super().__init__(
+            f"scan/{name}/{grid.split}",
+            [*run.given("model", "task"), *data, *run.statistics(), self.shape],
+            ScanSettings(asdict(grid), run.evaluation()),
+            file="surface.npz",
+        )
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("scan/", "scan: ", 1)
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SurfaceResult:
+        result = scan(
+            self.shape.value,
+            self.run.setup.surface,
+            **self._arguments(),
+            store=checkpoint.file("scan.journal"),
+            progress=progress,
+        )
+        split = "training" if self.grid.split == "train" else self.grid.split
+        return replace(result, about=result.about | {"split": split})
+
+    def forecast(self) -> str:
+        """How long it will take, in words."""
+        return str(forecast(self.shape.value, self.run.setup.surface, **self._arguments()))
+
+    def _arguments(self) -> dict[str, Any]:
+        grid = self.grid
+        return {
+            "resolution": grid.resolution,
+            "margin": grid.margin,
+            "refine": grid.refine,
+            "count": grid.rows,
+            "loader": self.run.setup.test if grid.split == "test" else None,
+            **self.overlays,
+        }
+
+
+class ScanPictures(Artifact):
+    """A picture of each metric of a scan, and the loss in three dimensions."""
+
+    kind = "pictures"
+    quick = True
+
+    def __init__(self, surface: SurfaceScan) -> None:
+        self.surface = surface
+        super().__init__(f"pictures/{surface.name}", [surface])
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SurfaceResult:
+        result: SurfaceResult = inputs[self.surface.name]
+        return result
+
+    def save(self, result: SurfaceResult, folder: Path) -> None:
+        for figure in result.figures:
+            plots.save(plots.surface(result, figure=figure), folder / "pictures" / f"{figure}.png")
+        if result.y is not None:
+            plots.save(plots.surface3d(result), folder / "pictures" / "loss-3d.png")
+
+    def load(self, folder: Path) -> list[Path]:
+        return sorted((folder / "pictures").iterdir())
+
+    def view(self) -> Mapping[str, str]:
+        return {"pictures": "pictures"}
+
+
+def _plain(value: Any) -> Any:
+    """What overlays are told apart by: weights, anchors, and the iterates' number and mean."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, Point):
+        return value.weights
+    if isinstance(value, Shape):
+        return value.anchors
+    if isinstance(value, Trajectory):
+        return [len(value), value.swa()]
+    return value
