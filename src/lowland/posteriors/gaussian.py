@@ -27,10 +27,10 @@ class Gaussian(Posterior):
     \(w = \bar w + \sqrt{s}\,\sigma \odot z_1\). s = 1 is the paper's covariance in both cases.
 
     Args:
-        mean, variance: (P,), \(\sigma^2\) the variance of the iterates.
+        mean, variance: (P,), \(\sigma^2\) the variance of the iterates; the mean may be a `Point`.
         deviations: (K, P), the rows of D, or None.
         scale: s, multiplies the covariance; 0 draws the mean.
-        buffers: those of the mean, by name, which every draw has too.
+        buffers: of the mean, by name, which every draw has too; None: those of the point.
 
     Raises:
         LayoutError: shapes that do not fit together. ConfigError: a negative scale, K = 1.

@@ -403,7 +403,8 @@ class EMA(Moments):
     Update it after every step of the optimizer. Of n iterates the first keeps a share of
     \(\beta^{n - 1}\), most of the average where n is not large beside \(1 / (1 - \beta)\). `warmup`
     takes \(\min(\beta, (1 + t) / (10 + t))\) at iterate t + 1 (TensorFlow's `num_updates`), so that
-    about the last ninth of the iterates is averaged over until \(\beta\) is reached.
+    about the last ninth of the iterates is averaged over until \(\beta\) is reached. Buffers are
+    those of the last iterate.
 
     Args:
         layout: of the model whose iterates come.
