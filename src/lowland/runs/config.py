@@ -118,8 +118,13 @@ def _ours(file: str) -> bool:
 
 
 class Train(Section):
-    """SGD, for every network."""
+    """How every network is trained."""
 
+    optimizer: str = "SGD"  # of torch.optim
+    optimizer_args: dict[str, Any] = {}  # besides lr, weight_decay, and momentum of SGD
+    schedule: str | None = None  # of the annealed networks; None: lowland's DecaySchedule
+    schedule_args: dict[str, Any] = {}
+    warmup: float = Field(default=0, ge=0, allow_inf_nan=False)  # steps; below 1 a share of all
     epochs: int = Field(default=50, ge=1)
     batch_size: int = Field(default=64, ge=1)
     lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
@@ -209,6 +214,14 @@ class Inference(Section):
         return sampler
 
 
+class Validation(Section):
+    """Validation examples taken from the training examples, where the data give none."""
+
+    share: float = Field(default=0.1, gt=0, lt=1)
+    by: Literal["random", "stratified", "group"] = "random"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+
 class Repeat(Section):
     """The same run for many values of one key, and one table of them all."""
 
@@ -246,6 +259,7 @@ class Config(Section):
     bn_rows: int = Field(default=4096, ge=2)
     reestimate: str | None = None  # buffers of a layer's own that are statistics
     eval_batch_size: int = Field(default=512, ge=1)
+    validation: Validation | None = None  # None: the data give them
     train: Train = Train()
     average: Average = Average()
     fge: FGE = FGE()

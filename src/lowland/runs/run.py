@@ -18,7 +18,14 @@ from lowland.runs.pictures import ReliabilityPicture, SamplesPicture, TrainingPi
 from lowland.runs.predictions import Comparison, Prediction, Row
 from lowland.runs.setup import Setup
 from lowland.runs.sources import sources_of
-from lowland.runs.training import Annealed, AveragedTrajectory, Budget, Cycles
+from lowland.runs.training import (
+    Annealed,
+    AveragedTrajectory,
+    Budget,
+    Cycles,
+    optimizer_of,
+    schedule_of,
+)
 from lowland.runs.tuning import Tuning
 
 _A = TypeVar("_A", bound=Artifact)
@@ -39,6 +46,8 @@ class Run:
 
     def check(self) -> None:
         """Refuses a budget in which a method would have too few iterates, before it is spent."""
+        optimizer_of(self.config.train)
+        schedule_of(self.config.train, self.budget.total)
         for method in self.methods:
             method.check(self)
 

@@ -18,6 +18,7 @@ from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.landscape import align
 from lowland.runs.config import Config, told
+from lowland.runs.validation import with_validation
 from lowland.train import Batches, best_threads
 from lowland.train.batches import without_last
 from lowland.train.state import seeded
@@ -49,6 +50,8 @@ class Setup:
         self.config = config
         self.device = self._device()
         found = config.data.call()
+        if isinstance(found, Mapping) and config.validation is not None and "train" in found:
+            found = with_validation(found, config.validation)
         if not isinstance(found, Mapping) or any(name not in found for name in SPLITS):
             keys = sorted(found) if isinstance(found, Mapping) else type(found).__name__
             raise ConfigError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
@@ -23,16 +23,15 @@ from lowland.core.buffers import load_buffers
 from lowland.errors import StoreError
 from lowland.progress import Report
 from lowland.records import TrainingLog
+from lowland.runs.config import Train
 from lowland.runs.weights import load_point, save_point
-from lowland.train import sgd
+from lowland.train import optimizer_named, schedule_named, sgd
 from lowland.trajectory import (
     EMA,
     Collector,
     CyclicalSchedule,
-    DecaySchedule,
     Every,
     MidCycle,
-    SWASchedule,
     Trajectory,
 )
 
@@ -183,21 +182,12 @@ class Training(Artifact):
         collectors = self.collectors(checkpoint)
         emas = [t for c in collectors for t in c.targets if isinstance(t, EMA)]
 
-        def optimizer(parameters: Any) -> Optimizer:
-            return SGD(
-                parameters,
-                lr=train.lr,
-                momentum=train.momentum,
-                weight_decay=train.weight_decay,
-                fused=True,  # one pass over weights, gradients and momenta: 2.6x on a CPU
-            )
-
         log = sgd(
             _compiled(model) if run.config.compile else model,
             setup.task,
             setup.batches(setup.seed(self.network)),
             epochs=self.epochs(),
-            optimizer=optimizer,
+            optimizer=optimizer_of(train),
             schedule=self.schedule,
             collectors=collectors,
             validate=_validation(run, emas[0] if emas else None),
@@ -245,7 +235,7 @@ class Annealed(Training):
     method = "sgd"
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        return DecaySchedule(optimizer, total=self.run.budget.total)
+        return schedule_of(self.run.config.train, self.run.budget.total)(optimizer)
 
     @property
     def title(self) -> str:
@@ -265,9 +255,10 @@ class AveragedTrajectory(Training):
         super().__init__(run, network, average=average.model_dump(include=keys))
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        average = self.run.config.average
+        average, warmup = self.run.config.average, self.run.config.train.warmup
+        settings = {"swa_lr": average.lr, "start": average.start}
         total = self.run.budget.total
-        return SWASchedule(optimizer, total=total, swa_lr=average.lr, start=average.start)
+        return schedule_named("SWASchedule", total=total, warmup=warmup, **settings)(optimizer)
 
     def collectors(self, checkpoint: Checkpoint) -> list[Collector]:
         average, layout = self.run.config.average, self.run.setup.layout
@@ -309,6 +300,21 @@ class Cycles(Training):
     @property
     def title(self) -> str:
         return "FGE cycles"
+
+
+def optimizer_of(train: Train) -> Callable[[Any], Optimizer]:
+    """The optimizer of a configuration, as a function of parameters."""
+    arguments = {"lr": train.lr, "weight_decay": train.weight_decay}
+    if train.optimizer.lower() == "sgd":
+        # one pass over weights, gradients and momenta: 2.6x on a CPU
+        arguments |= {"momentum": train.momentum, "fused": True}
+    return optimizer_named(train.optimizer, **{**arguments, **train.optimizer_args})
+
+
+def schedule_of(train: Train, total: int) -> Callable[[Optimizer], LRScheduler]:
+    """The schedule of annealed networks, as a function of their optimizer."""
+    name = train.schedule or "DecaySchedule"
+    return schedule_named(name, total=total, warmup=train.warmup, **train.schedule_args)
 
 
 def _store(checkpoint: Checkpoint, layout: ParamLayout) -> Trajectory:

@@ -1,0 +1,127 @@
+"""Validation examples taken from the training examples: at random, by class or by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from lowland.core.seeds import stream
+from lowland.errors import ConfigError, DataError
+from lowland.runs.config import Validation
+
+SHARED = ("clean", "batchnorm")  # splits that have the rows of the training split, in their order
+
+
+def with_validation(data: Mapping[str, Any], settings: Validation) -> dict[str, Any]:
+    """The splits of data with "validation" taken from "train", and from splits like it.
+
+    Args:
+        data: "train" is a tuple or dict of tensors, or a map-style data set. "groups" names the
+            group of each example, for `by: group`.
+
+    Raises:
+        ConfigError: data that have validation examples already. DataError: examples that cannot be
+            indexed, or without labels or groups.
+
+    >>> x, y = torch.arange(10.0)[:, None], torch.arange(10) % 2
+    >>> splits = with_validation({"train": (x, y)}, Validation(share=0.4, by="stratified"))
+    >>> sorted(splits["validation"][1].tolist()), len(splits["train"][1])
+    ([0, 0, 1, 1], 6)
+    """
+    if "validation" in data:
+        raise ConfigError(
+            "validation: the data give validation examples already; leave the section out, or have "
+            "them give train and test alone."
+        )
+    train = data["train"]
+    size = _length(train)
+    held = _held(train, data, size, settings)
+    rest = np.setdiff1d(np.arange(size), held)
+    splits = dict(data)
+    for name in ("train", *SHARED):
+        if name in data and _length(data[name]) == size:
+            splits[name] = _take(data[name], rest)
+    splits["validation"] = _take(data.get("clean", train), held)
+    splits.pop("groups", None)
+    return splits
+
+
+def _held(train: Any, data: Mapping[str, Any], size: int, settings: Validation) -> np.ndarray:
+    """The rows that are held out, in order."""
+    generator = stream("validation examples", settings.seed)
+
+    def shuffled(values: np.ndarray) -> np.ndarray:
+        return values[torch.randperm(len(values), generator=generator).numpy()]
+
+    wanted = round(settings.share * size)
+    if not 0 < wanted < size:
+        raise DataError(
+            f"validation: a share of {settings.share} of {size} examples leaves none on one side; "
+            "take another."
+        )
+    if settings.by == "random":
+        return np.sort(shuffled(np.arange(size))[:wanted])
+    values = _groups(data, size) if settings.by == "group" else _labels(train, size)
+    kinds = np.unique(values)
+    if settings.by == "group":
+        chosen: list[Any] = []
+        for kind in shuffled(kinds):
+            if np.isin(values, chosen).sum() >= wanted:
+                break
+            chosen.append(kind)
+        if len(chosen) == len(kinds):
+            raise DataError("validation: one group holds nearly all examples; split otherwise.")
+        return np.flatnonzero(np.isin(values, chosen))
+    each = [shuffled(np.flatnonzero(values == kind)) for kind in kinds]
+    return np.sort(np.concatenate([rows[: round(settings.share * len(rows))] for rows in each]))
+
+
+def _labels(train: Any, size: int) -> np.ndarray:
+    labels = getattr(train, "targets", None)
+    if labels is None and isinstance(train, tuple):
+        labels = train[-1]
+    if labels is None or len(labels) != size or np.asarray(labels).ndim != 1:
+        raise DataError(
+            "validation: `by: stratified` needs a class for each example: give (inputs, labels), "
+            "or a data set with `targets`."
+        )
+    return np.asarray(labels)
+
+
+def _groups(data: Mapping[str, Any], size: int) -> np.ndarray:
+    groups = data.get("groups")
+    if groups is None or len(groups) != size:
+        raise DataError(
+            f"validation: `by: group` needs 'groups' in the data, the group of each of {size} "
+            "training examples."
+        )
+    return np.asarray(groups)
+
+
+def _length(data: Any) -> int:
+    if isinstance(data, tuple | Mapping):
+        tensors = data.values() if isinstance(data, Mapping) else data
+        return len(next(iter(tensors)))
+    if isinstance(data, Tensor) or (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        return len(data)
+    raise DataError(
+        "validation: examples of a loader cannot be split; give tensors or a data set, or a "
+        "validation split of your own."
+    )
+
+
+def _take(data: Any, rows: np.ndarray) -> Any:
+    index = torch.from_numpy(rows)
+    if isinstance(data, tuple):
+        return tuple(each[index] for each in data)
+    if isinstance(data, Mapping):
+        return {name: each[index] for name, each in data.items()}
+    if isinstance(data, Tensor):
+        return data[index]
+    source: Dataset[Any] = data
+    return Subset(source, rows.tolist())

@@ -1,0 +1,78 @@
+"""Optimizers and schedules of a configuration, by name."""
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from lowland.errors import ConfigError
+from lowland.runs.config import Train
+from lowland.runs.training import optimizer_of, schedule_of
+from tests.cli.inside import lowland
+from tests.runs.test_methods import CONFIG
+
+
+def test_the_default_is_sgd_with_its_momentum():
+    (group,) = optimizer_of(Train(lr=0.2, momentum=0.7))(
+        [nn.Parameter(torch.zeros(2))]
+    ).param_groups
+    assert (group["lr"], group["momentum"], group["fused"]) == (0.2, 0.7, True)
+
+
+def test_another_optimizer_and_schedule_are_taken_by_name():
+    train = Train(
+        optimizer="AdamW",
+        optimizer_args={"betas": [0.8, 0.9]},
+        lr=0.01,
+        schedule="cosine",
+        warmup=0.2,
+    )
+    optimizer = optimizer_of(train)([nn.Parameter(torch.zeros(2))])
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert tuple(optimizer.param_groups[0]["betas"]) == (0.8, 0.9)
+    schedule = schedule_of(train, 100)(optimizer)
+    rates = []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.01 / 21)  # a warm-up of 20 steps
+    assert max(rates) == pytest.approx(0.01)
+    assert rates[-1] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer": "AdamV"}, "did you mean"),
+        ({"optimizer": "AdamW", "optimizer_args": {"beta": 1}}, "beta"),
+        ({"schedule": "cosin"}, "did you mean"),
+    ],
+)
+def test_other_names_are_refused(changes, words):
+    make = schedule_of if "schedule" in changes else optimizer_of
+    arguments = (Train(**changes), 10) if "schedule" in changes else (Train(**changes),)
+    with pytest.raises(ConfigError, match=words):
+        make(*arguments)
+
+
+def test_a_run_with_adamw(tmp_path):
+    own = CONFIG | {
+        "methods": ["sgd", "swa"],
+        "train": {
+            "epochs": 4,
+            "batch_size": 60,
+            "optimizer": "AdamW",
+            "lr": 0.01,
+            "schedule": "cosine",
+            "warmup": 0.1,
+        },
+        "average": {"lr": 0.005, "start": 0.5},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(own))
+    code, out, err = lowland("run", tmp_path / "config.yaml", f"out={tmp_path / 'r'}")
+    assert code == 0, err
+    code, out, err = lowland(
+        "run", tmp_path / "config.yaml", f"out={tmp_path / 'r'}", "train.optimizer=Adam"
+    )
+    assert "train/sgd-0 is built again (train.optimizer: AdamW there, Adam now" in out
