@@ -330,9 +330,14 @@ def test_statistics_never_come_from_what_is_predicted():
     _, swag = trained_bn()
     request = [(torch.randn(8, 2, 5, 5), torch.zeros(8).long())]
     surface = ll.LossSurface(conv_bn(), ll.Classification(), request)
-    for loader in (request, list(request), [request[0][0]]):
+    copied = [(request[0][0].clone(), request[0][1])]  # as a server's parser makes anew
+    for loader in (request, list(request), [request[0][0]], copied):
         with pytest.raises(ll.DataError, match=r"examples that are being predicted.*freeze"):
             ll.predict(surface, swag.posterior(), loader, samples=2)
+    by_name = [{"input": request[0][0], "labels": request[0][1]}]
+    surface_by_name = ll.LossSurface(conv_bn(), ll.Classification(), by_name)
+    with pytest.raises(ll.DataError, match="examples that are being predicted"):
+        ll.predict(surface_by_name, swag.posterior(), [dict(by_name[0])], samples=2)
     named = ll.LossSurface(conv_bn(), ll.Classification(), request, bn_loader=request)
     assert ll.predict(named, swag.posterior(), request, samples=2).probs.shape == (8, 3)
     assert ll.predict(surface, swag.posterior(), samples=2).probs.shape == (8, 3)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lowland.core import EvalOptions, LossSurface, Point
@@ -66,7 +67,7 @@ def require_training_statistics(
 
 def _same_examples(surface: LossSurface, loader: Iterable[Any] | None) -> bool:
     """Whether a loader gives the examples that statistics come from, which nobody named: the same
-    loader, or batches of the same tensors. Nothing is read for it."""
+    loader, or lists of batches that begin with the same inputs. No loader is read for it."""
     named = surface.statistics.source is not None or not surface.template.layers
     if loader is None or not surface.has_data or named:
         return False
@@ -78,11 +79,12 @@ def _same_examples(surface: LossSurface, loader: Iterable[Any] | None) -> bool:
     mine, theirs = _first_input(surface, loader), _first_input(surface, ours)
     if mine is None or theirs is None or mine.shape != theirs.shape:
         return False
-    return mine.data_ptr() == theirs.data_ptr()
+    return mine.data_ptr() == theirs.data_ptr() or torch.equal(mine, theirs.to(mine))
 
 
 def _first_input(surface: LossSurface, batches: Sequence[Any]) -> Tensor | None:
-    return next((t for batch in batches[:1] for t in tensors(surface.task.parts(batch).args)), None)
+    inputs = (surface.task.parts(batch)[:2] for batch in batches[:1])
+    return next((t for one in inputs for t in tensors(one)), None)
 
 
 def warn_of_frozen(surface: LossSurface, posterior: Posterior) -> None:
