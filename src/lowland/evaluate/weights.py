@@ -102,6 +102,10 @@ class Block(Sequence[Point]):
             return Point(self.weights[index])
         return Point(self.weights[index], {name: b[index] for name, b in self.buffers.items()})
 
+    def __iter__(self) -> Iterator[Point]:
+        # sequences go on until an index is missing, which torch takes long to say
+        return map(self.__getitem__, range(len(self)))
+
 
 def checked(
     points: Iterable[Point | Tensor | Block], surface: LossSurface, *, first: int = 0
