@@ -19,6 +19,7 @@ import lowland as ll
 from lowland import SWAG, ParamLayout
 from lowland.cli.average import average as command
 from lowland.records import Table
+from lowland.runs.folder import locked
 from tests.cli import inside
 
 OWN = """
@@ -535,3 +536,17 @@ def test_the_five_lines_of_the_page_do_the_same(own, monkeypatch):
         assert torch.equal(model.state_dict()[name], swa[name])
     torch.testing.assert_close(model.state_dict()["1.running_var"], swa["1.running_var"])
     assert given["pred"].probs.shape == (20, 3)
+
+
+def test_two_averages_do_not_share_a_folder(tmp_path):
+    for step in (1, 2):
+        torch.save({"w.weight": torch.full((2,), float(step))}, tmp_path / f"checkpoint-{step}.pt")
+    files = sorted(tmp_path.glob("*.pt"))
+    out = tmp_path / "out"
+    out.mkdir()
+    with locked(out):
+        code, _, err = inside.lowland("average", *files, "--out", out)
+    assert code == 2
+    assert "another process works in" in err
+    assert not list(out.iterdir())
+    assert inside.lowland("average", *files, "--out", out)[0] == 0

@@ -27,6 +27,7 @@ from lowland.core import ParamLayout
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, LowlandError
 from lowland.runs.config import read_config
+from lowland.runs.folder import locked
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import layout_of
 from lowland.trajectory.kinds import require_whole
@@ -171,11 +172,19 @@ def average(
     if each and where is not None:
         raise ConfigError("--each judges whole checkpoints; leave out --where.")
     output = Output(out.expanduser(), chosen)
+    what = Averages(rank, swag, ema, where, config, each, trust)
+    fresh = not output.path.exists()
+    output.path.mkdir(parents=True, exist_ok=True)
     try:
-        with using_threads(torch.get_num_threads()):  # a configuration chooses its own inside
-            _average(chosen, Averages(rank, swag, ema, where, config, each, trust), output, console)
+        # a configuration chooses its own threads inside
+        with locked(output.path), using_threads(torch.get_num_threads()):
+            try:
+                _average(chosen, what, output, console)
+            finally:
+                _scratch(output).unlink(missing_ok=True)
     finally:
-        _scratch(output).unlink(missing_ok=True)
+        if fresh and not any(output.path.iterdir()):  # refused before anything was written
+            output.path.rmdir()
 
 
 def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -> None:

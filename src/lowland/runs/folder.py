@@ -102,7 +102,7 @@ def locked(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 raise ConfigError(
                     f"another process works in {folder}; wait for its end, or name another folder "
-                    "with out=FOLDER."
+                    "with --out."
                 ) from None
         yield
     finally:

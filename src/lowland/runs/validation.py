@@ -56,7 +56,8 @@ def _held(train: Any, data: Mapping[str, Any], size: int, settings: Validation) 
     generator = stream("validation examples", settings.seed)
 
     def shuffled(values: np.ndarray) -> np.ndarray:
-        return values[torch.randperm(len(values), generator=generator).numpy()]
+        order: np.ndarray = torch.randperm(len(values), generator=generator).numpy()
+        return np.take(values, order)
 
     wanted = round(settings.share * size)
     if not 0 < wanted < size:

@@ -1,0 +1,40 @@
+"""A run that is killed at random moments of each kind of artifact ends with the same bytes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+CONFIG = {
+    "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
+    "data": {"name": "lowland.zoo:digits", "args": {"train": 0.1, "shift": 1}},
+    "methods": ["sgd", "temperature", "ema", "swa", "swag", "fge", "espro", "subspace"],
+    "samples": 3,
+    "threads": 1,
+    "train": {"epochs": 3, "batch_size": 60, "lr": 0.1},
+    "average": {"lr": 0.1, "start": 0.3, "every": 0.5, "rank": 2, "scales": [0.5]},
+    "fge": {"cycle": 1.0},
+    "simplex": {"vertices": 2, "epochs": 1, "samples": 2, "points": 2},
+    "subspace": {"rank": 2, "chains": 2, "samples": 5, "warmup": 3, "temperature": 10},
+}
+
+
+@pytest.mark.soak
+def test_kills_at_random_moments_of_every_kind_change_no_byte(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    script = Path(__file__).with_name("kills.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "config.yaml", tmp_path / "run", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    print(result)
+    assert result["different"] == []
+    assert sum(result["kills"].values()) >= 60
+    assert min(result["kills"].values()) >= 1
