@@ -122,7 +122,7 @@ def test_another_start_is_another_run(tmp_path):
     first = run(torch.zeros(2))
     assert torch.equal(run(torch.zeros(2)).coords, first.coords)
     for other in (torch.ones(2), None):
-        with pytest.raises(ConfigError, match="start="):
+        with pytest.raises(ConfigError, match="start: "):
             run(other)
 
 
