@@ -136,8 +136,8 @@ def memory(name: str, value: int) -> Iterator[None]:
         ) from error
 
 
-def device(value: Any) -> torch.device:
-    """A device that tensors can be put on here.
+def device(value: Any, *, meta: bool = False) -> torch.device:
+    """A device that tensors can be put on here; `meta`: or torch's device of shapes alone.
 
     >>> device("cpu")
     device(type='cpu')
@@ -148,7 +148,7 @@ def device(value: Any) -> torch.device:
         raise ConfigError(
             f"device: expected 'cpu', 'cuda' or another device of torch's, got {_shown(value)}."
         ) from error
-    if found.type == "meta":
+    if found.type == "meta" and not meta:
         raise ConfigError("device: nothing can be computed on 'meta'; take 'cpu'.")
     try:
         torch.empty(1, device=found)

@@ -171,7 +171,7 @@ def test_other_iterates_are_other_settings(twin):
     setup = Subspaces.open(twin / "subspace/pca-ess").setup
     store = ll.Trajectory.open(twin / "trajectory/swa-0", layout=setup.layout)
     store.append(store[0], step=10_000)
-    assert "asked.iterates" in subspace(twin, *options, fails=True)
+    assert "subspace is built again (other iterates" in subspace(twin, *options)
 
 
 STOPPED = ["--kind", "hessian", "--rank", 1, "--temperature", "[1, 30]"]

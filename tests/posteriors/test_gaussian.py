@@ -212,7 +212,7 @@ def test_draws_are_the_callers_own():
     ("arguments", "scale", "error", "text"),
     [
         ((torch.zeros(3), torch.ones(2)), 1.0, LayoutError, r"\(3,\) and \(2,\)"),
-        ((torch.zeros(2, 3), torch.ones(2, 3)), 1.0, LayoutError, r"expected mean and variance"),
+        ((torch.zeros(2, 3), torch.ones(2, 3)), 1.0, LayoutError, r"expected weights \(P,\)"),
         ((torch.zeros(3), torch.ones(3), torch.ones(2, 4)), 1.0, LayoutError, r"expected \(K, 3\)"),
         ((torch.zeros(3), torch.ones(3), torch.ones(3)), 1.0, LayoutError, r"expected \(K, 3\)"),
         ((torch.zeros(3), torch.ones(3), torch.ones(1, 3)), 1.0, ConfigError, "at least 2 rows"),

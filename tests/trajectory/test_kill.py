@@ -175,7 +175,7 @@ def run(path, deadly):
             return out
         return call
 
-    for module, name in [(os, "replace"), (os, "fsync"), (os, "unlink"), (store, "save_file"),
+    for module, name in [(os, "replace"), (os, "fsync"), (os, "unlink"), (store, "save_sorted"),
                          (store, "checksum"), (Path, "unlink")]:
         setattr(module, name, deadly_at(getattr(module, name)))
     done = open(str(path) + ".done", "w")

@@ -141,6 +141,7 @@ def execute(
     store = _walk(stage, walk) if inference.kind == "pca" else None
     # before the folder is taken: nothing else would fit it then
     posteriors.require(stage.setup, inference, iterates=store, curve=curve)
+    stage.weights()
     if note := posteriors.missing_diagnostics(inference):
         say(console, f"Note: {note}")
     stage.claim(inference.model_dump() | {"walk": walk, "seed": seed})

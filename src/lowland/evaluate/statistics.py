@@ -67,7 +67,7 @@ def require_training_statistics(
 
 def _same_examples(surface: LossSurface, loader: Iterable[Any] | None) -> bool:
     """Whether a loader gives the examples that statistics come from, which nobody named: the same
-    loader, or lists of batches that begin with the same inputs. No loader is read for it."""
+    loader, lists that begin with the same tensor, or a copy of one batch. No loader is read."""
     named = surface.statistics.source is not None or not surface.template.layers
     if loader is None or not surface.has_data or named:
         return False
@@ -79,7 +79,10 @@ def _same_examples(surface: LossSurface, loader: Iterable[Any] | None) -> bool:
     mine, theirs = _first_input(surface, loader), _first_input(surface, ours)
     if mine is None or theirs is None or mine.shape != theirs.shape:
         return False
-    return mine.data_ptr() == theirs.data_ptr() or torch.equal(mine, theirs.to(mine))
+    if mine.data_ptr() == theirs.data_ptr():
+        return True
+    # a request is one batch; several that are equal are the training examples, read once more
+    return len(loader) == len(ours) == 1 and torch.equal(mine, theirs.to(mine))
 
 
 def _first_input(surface: LossSurface, batches: Sequence[Any]) -> Tensor | None:

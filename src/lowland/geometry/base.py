@@ -198,7 +198,7 @@ class Shape(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """The same shape on another device."""
-        device = checks.device(device)
+        device = checks.device(device, meta=True)
         made = self.with_anchors(self.anchors)
         moved: dict[str, Any] = {
             k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)

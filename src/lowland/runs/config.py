@@ -36,7 +36,8 @@ Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
 class Section(BaseModel):
     """Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    # defaults too: 0 and 0.0 would be other settings
+    model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
 class Named(Section):
