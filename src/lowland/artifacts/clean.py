@@ -50,11 +50,11 @@ def usage(folder: Path) -> list[Usage]:
         elif body["intermediate"] and users[body["name"]] and all(users[body["name"]]):
             use = "intermediate"
         entries.append(Usage(body["name"], use, size_of(manifest.folder), manifest.folder))
-    wanted = {node["name"]: node["fingerprint"][:12] for node in nodes}
+    prefixes = {node["fingerprint"][:12] for node in nodes}
     work = folder / ARTIFACTS / WORK
     for place in sorted(work.iterdir()) if work.is_dir() else ():
         under_way = leases_of(folder).owner(place.name) is not None
-        if not under_way and place.name.rpartition("-")[2] not in wanted.values():
+        if not under_way and place.name.rpartition("-")[2] not in prefixes:
             entries.append(Usage(place.name, "unfinished", size_of(place), place))
     return sorted(entries, key=lambda entry: -entry.size)
 

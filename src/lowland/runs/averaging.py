@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.evaluate import predict
-from lowland.metrics import metric_names
 from lowland.posteriors import Posterior
 from lowland.progress import Report
 from lowland.records import Predictive, Table
-from lowland.runs.predictions import PredictionSettings, TableSettings
+from lowland.runs.predictions import PredictionSettings, TableSettings, table_metrics
 from lowland.runs.records import RecordArtifact
 
 if TYPE_CHECKING:
@@ -90,7 +89,4 @@ class AveragesTable(RecordArtifact):
 
 def metrics_row(label: str, pred: Predictive) -> dict[str, Any]:
     """A row of a table: its label, its metrics, and how many networks it is of."""
-    metrics: Mapping[str, float] = pred.metrics()
-    row: dict[str, Any] = {"method": label}
-    row |= {name: metrics[name] for name in metric_names() if name in metrics}
-    return row | {"samples": float(pred.samples)}
+    return {"method": label, **table_metrics(pred), "samples": float(pred.samples)}

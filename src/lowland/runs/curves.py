@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from lowland.progress import Report
 from lowland.records import PathResult, Table, TrainingLog
 from lowland.runs.pictures import Picture
 from lowland.runs.records import RecordArtifact
+from lowland.runs.training import log_without_seconds
 from lowland.train import fit
 from lowland.trajectory import DecaySchedule
 
@@ -156,8 +157,7 @@ class FittedCurve(JoiningCurve):
         super().save(result, folder)
         log = result.log
         assert isinstance(log, TrainingLog)
-        columns = {name: values for name, values in log.columns.items() if name != "seconds"}
-        replace(log, columns=columns).save(folder / "log.json")
+        log_without_seconds(log).save(folder / "log.json")
 
     def view(self) -> Mapping[str, str]:
         return {

@@ -97,9 +97,7 @@ class Row(RecordArtifact):
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
         pred = inputs[self.prediction.name]
         tuned = inputs[self.prediction.tuning.name]
-        metrics = pred.metrics()
-        row: dict[str, Any] = {"method": self.method.label(self.run)}
-        row |= {name: metrics[name] for name in metric_names() if name in metrics}
+        row: dict[str, Any] = {"method": self.method.label(self.run), **table_metrics(pred)}
         if "temperature" in tuned:
             tempered = temper(pred, tuned["temperature"], task=self.run.setup.task).metrics()
             row |= {"temperature": tuned["temperature"], "nll_tempered": tempered["nll"]}
@@ -109,6 +107,12 @@ class Row(RecordArtifact):
         parts = self.method.parts(self.run)
         row["epochs"] = sum(part.share * part.artifact.passes(inputs) for part in parts)
         return Table.from_rows([row])
+
+
+def table_metrics(pred: Predictive) -> dict[str, float]:
+    """The metrics of a prediction that tables of runs have, in their order."""
+    metrics = pred.metrics()
+    return {name: metrics[name] for name in metric_names() if name in metrics}
 
 
 class Comparison(RecordArtifact):

@@ -211,9 +211,7 @@ class Training(Artifact):
         return log
 
     def save(self, result: TrainingLog, folder: Path) -> None:
-        # how long an epoch took is no result: two equal runs have equal files
-        columns = {name: values for name, values in result.columns.items() if name != "seconds"}
-        replace(result, columns=columns).save(folder / LOG)
+        log_without_seconds(result).save(folder / LOG)
 
     def load(self, folder: Path) -> TrainedNetwork:
         return TrainedNetwork(folder, self.run.setup.layout)
@@ -300,6 +298,13 @@ class Cycles(Training):
     @property
     def title(self) -> str:
         return "FGE cycles"
+
+
+def log_without_seconds(log: TrainingLog) -> TrainingLog:
+    """The log without how long its epochs took: two equal runs have equal files."""
+    columns = {name: values for name, values in log.columns.items() if name != "seconds"}
+    stored: TrainingLog = replace(log, columns=columns)
+    return stored
 
 
 def optimizer_of(train: Train) -> Callable[[Any], Optimizer]:
