@@ -28,14 +28,14 @@ def optimizer(parameters: object) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=0.1)
 
 
-def rows_of(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def examples_of(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(ROWS, FEATURES, generator=g)
     return x, x[:, :1] + 0.1 * torch.randn(ROWS, 1, generator=g)
 
 
 def measure(batch_size: int) -> tuple[list[float], list[float], list[float]]:
-    data = [ll.Batches(rows_of(m), batch_size=batch_size, seed=m) for m in range(NETWORKS)]
+    data = [ll.Batches(examples_of(m), batch_size=batch_size, seed=m) for m in range(NETWORKS)]
     networks = [network(m) for m in range(NETWORKS)]
     layout = ll.ParamLayout(networks[0])
     once_an_epoch = ll.Every(len(data[0]))

@@ -422,7 +422,7 @@ def spectral() -> nn.Module:
 
 
 @torch.no_grad()
-def settled(model: nn.Module) -> nn.Module:
+def resolve_task(model: nn.Module) -> nn.Module:
     """The same model, its vectors of spectral norm brought to convergence by torch itself."""
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():

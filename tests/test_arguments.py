@@ -140,7 +140,10 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
         ll.LossSurface,
         lambda **o: ll.LossSurface(NORMED, ll.Classification(), DATA, **o)(torch.ones(10)),
     ),
-    "LossSurface.rows_of": (ll.LossSurface.rows_of, lambda **o: surface().rows_of(DATA, **o)),
+    "LossSurface.replayable": (
+        ll.LossSurface.replayable,
+        lambda **o: surface().replayable(DATA, **o),
+    ),
     "Batches": (ll.Batches, lambda **o: ll.Batches((X, Y), **{"batch_size": 4, **o})),
     "Batches.epoch": (
         ll.Batches.epoch,

@@ -424,12 +424,12 @@ def test_classes_that_a_run_has_not_seen(folder):
     def data(*classes):
         return {"data": "lowland.zoo:digits", "classes": list(classes)}
 
-    seen = {"name": "lowland.zoo:only", "args": data(*range(8))}
+    seen = {"name": "lowland.zoo:class_subset", "args": data(*range(8))}
     model = {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 8}}
     made(folder, "eight", "methods=[sgd]", model=model, data=seen)
     sets = [
-        {"name": "lowland.zoo:only", "args": data(8, 9)},
-        {"name": "lowland.zoo:fitted", "args": {"data": "lowland.zoo:digits", "size": 8,
+        {"name": "lowland.zoo:class_subset", "args": data(8, 9)},
+        {"name": "lowland.zoo:resize_to_match", "args": {"data": "lowland.zoo:digits", "size": 8,
                                                 "channels": 1}},
     ]  # fmt: skip
     asked = [

@@ -77,7 +77,7 @@ def test_what_it_leaves_is_what_the_library_finds(run):
     simplex = stage.shapes()["simplex-0"]
     growth = GrowthResult.load(run / "simplex/records/growth-simplex-0.json")
     assert growth.vertices.tolist() == [1, 2, 3]
-    assert growth.rows == 270
+    assert growth.examples == 270
     assert float(growth.log_volume[-1]) == pytest.approx(float(simplex.log_volume()))
     points = stage.setup.surface.evaluate(ll.Uniform(simplex).points(4), stage.setup.test)
     found = float(growth.figures["test_error_max"][-1])

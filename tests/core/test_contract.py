@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import lowland as ll
-from tests.models import CASES, Case, every_case, nearby, settled
+from tests.models import CASES, Case, every_case, nearby, resolve_task
 
 
 def frozen_in_time(model: nn.Module) -> dict:
@@ -69,7 +69,7 @@ class Pure(nn.Module):
 def users_copy(case: Case, w: Tensor, layout: ll.ParamLayout) -> nn.Module:
     model = case.plain(case.model())
     layout.load_(model, w)
-    return settled(model)
+    return resolve_task(model)
 
 
 def mapped(case: Case, function, stack: Tensor) -> Tensor:

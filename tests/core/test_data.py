@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lowland as ll
-from lowland.core.data import Rows, concatenate, row_hashes, seeded, take
+from lowland.core.data import ReplayableLoader, concatenate, example_hashes, seeded, take
 from tests.models import generator, mlp
 
 
@@ -15,8 +15,8 @@ def dataset(n: int = 100) -> TensorDataset:
     return TensorDataset(torch.randn(n, 6, generator=g), torch.randint(3, (n,), generator=g))
 
 
-def rows(loader, **options) -> Rows:
-    return Rows(loader, ll.Classification(), device="cpu", **options)
+def rows(loader, **options) -> ReplayableLoader:
+    return ReplayableLoader(loader, ll.Classification(), device="cpu", **options)
 
 
 class Augmented(TensorDataset):
@@ -41,7 +41,7 @@ def test_the_same_rows_in_another_order_are_accepted() -> None:
     data = rows(DataLoader(dataset(), batch_size=16, shuffle=True))
     for _ in range(20):
         seen = torch.cat([x for (x,), _, _ in data])
-        assert len(seen) == data.rows == data.items == 100
+        assert len(seen) == data.num_examples == data.items == 100
 
 
 def test_the_same_rows_in_other_batches_are_accepted() -> None:
@@ -54,7 +54,11 @@ def test_the_same_rows_in_other_batches_are_accepted() -> None:
 
     data = rows(Ragged())
     for _ in range(10):
-        assert sum(len(batch.target) for batch in data.batches(ordered=True)) == data.rows == 100
+        assert (
+            sum(len(batch.target) for batch in data.batches(ordered=True))
+            == data.num_examples
+            == 100
+        )
 
 
 def test_another_order_is_refused_where_order_matters() -> None:
@@ -97,7 +101,9 @@ def test_changed_rows_are_refused(change) -> None:
     list(data)
     list(data)
     change(x, y)
-    with pytest.raises(ll.DataError, match=r"changed: 10 rows now, 10 before, and not the same"):
+    with pytest.raises(
+        ll.DataError, match=r"changed: 10 examples now, 10 before, and not the same"
+    ):
         list(data)
 
 
@@ -106,8 +112,8 @@ def test_a_sum_of_values_would_not_have_seen_it() -> None:
     x, y = dataset(10).tensors
     swapped = (x[[1, 0, *range(2, 10)]], y)
     assert torch.isclose(x.sum() + y.sum(), swapped[0].sum() + y.sum())
-    assert row_hashes((x, y), 10).sum() != row_hashes(swapped, 10).sum() or y[0] == y[1]
-    assert row_hashes((x.flip(1), y), 10).sum() != row_hashes((x, y), 10).sum()
+    assert example_hashes((x, y), 10).sum() != example_hashes(swapped, 10).sum() or y[0] == y[1]
+    assert example_hashes((x.flip(1), y), 10).sum() != example_hashes((x, y), 10).sum()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +124,7 @@ def test_a_sum_of_values_would_not_have_seen_it() -> None:
 def test_rows_of_every_dtype_are_hashed_apart(dtype) -> None:
     x = torch.arange(48).reshape(24, 2)
     x = torch.stack([x // 2**i % 2 for i in range(6)], -1) if dtype == torch.bool else x
-    hashes = row_hashes(x.to(dtype), 24)
+    hashes = example_hashes(x.to(dtype), 24)
     assert len(set(hashes.tolist())) == 24
 
 
@@ -132,7 +138,7 @@ def test_rows_that_went_missing() -> None:
 
     data = rows(Shrinking())
     list(data)
-    with pytest.raises(ll.DataError, match="98 rows now, 99 before"):
+    with pytest.raises(ll.DataError, match="98 examples now, 99 before"):
         list(data)
 
 
@@ -165,7 +171,7 @@ def test_an_endless_loader_is_read_as_far_as_count() -> None:
     data = rows(DataLoader(Endless(), batch_size=8), count=20)
     for _ in range(2):
         assert [len(x) for (x,), _, _ in data] == [8, 8, 4]
-    assert data.rows == 20
+    assert data.num_examples == 20
     surface = ll.LossSurface(
         mlp(), ll.Classification(), DataLoader(Endless(), batch_size=8), count=20
     )
@@ -192,7 +198,7 @@ def test_dicts_and_tensors_without_rows() -> None:
         {"x": torch.randn(n, 5), "grid": shared, "scale": torch.tensor(2.0), "y": torch.zeros(n)}
         for n in (4, 3)
     ]
-    data = Rows(batches, ll.Regression(1.0), device="cpu", count=6)
+    data = ReplayableLoader(batches, ll.Regression(1.0), device="cpu", count=6)
     out = list(data)
     assert [len(batch.kwargs["x"]) for batch in out] == [4, 2]
     assert out[1].target.shape == (2,)
@@ -226,7 +232,7 @@ def test_channels_last_is_a_format_not_a_value() -> None:
     (batch,) = rows([(x, torch.zeros(4).long())], channels_last=True)
     assert batch.args[0].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(batch.args[0], x)
-    assert torch.equal(row_hashes(batch, 4), row_hashes((x, batch.target), 4))
+    assert torch.equal(example_hashes(batch, 4), example_hashes((x, batch.target), 4))
 
 
 class Graph:
@@ -260,7 +266,7 @@ def test_batches_may_be_objects_that_only_unpack_knows():
     outputs = torch.cat([model(b.to(torch.device("cpu"))) for b in batches])
     expected = torch.nn.functional.cross_entropy(outputs, torch.cat([b.labels for b in batches]))
     assert float(surface(w)) == pytest.approx(expected.item(), rel=1e-6)
-    assert surface.data.rows == 6
+    assert surface.data.num_examples == 6
     value, gradient = surface.value_and_grad(w, batches[0])
     assert gradient.shape == w.shape
     assert torch.isfinite(value)
@@ -301,10 +307,10 @@ def test_rows_that_do_not_fit_are_not_read_again_to_find_that_out(monkeypatch):
             passes.append(1)
             yield torch.zeros(4, 2), torch.zeros(4, 1)
 
-    rows = Rows(Counted(), ll.Regression(noise_variance=1.0), device="cpu")
+    rows = ReplayableLoader(Counted(), ll.Regression(noise_variance=1.0), device="cpu")
     monkeypatch.setattr("lowland.core.data.free_memory", lambda device: 0)
     kept = rows.held()
     assert kept.resident() is None
-    assert (len(passes), kept.rows, rows.rows) == (1, 4, 4)
+    assert (len(passes), kept.num_examples, rows.num_examples) == (1, 4, 4)
     assert len(list(kept)) == 1  # still a pass
     assert len(passes) == 2

@@ -8,7 +8,7 @@ import lowland as ll
 from lowland.core.spectral import leading_vectors
 from tests.models import (
     images,
-    settled,
+    resolve_task,
     spectral,
     spectral_by_hook,
 )
@@ -36,7 +36,7 @@ def test_spectral_norm_divides_by_the_norm_of_each_w(build, strategy):
     stack = torch.stack([w, other, (w + other) / 2])
     expected = []
     for row in stack:
-        twin = settled(surface.layout.load_(build(), row))
+        twin = resolve_task(surface.layout.load_(build(), row))
         twin.load_state_dict(surface.refresh(row), strict=False)
         twin.eval()
         weight = twin[4].weight if build is spectral else twin[4].weight_orig

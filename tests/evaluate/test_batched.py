@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lowland as ll
-from lowland.evaluate.batched import FewerPasses, linear
+from lowland.evaluate.batched import BatchedLinearMode, linear
 
 
 def values(rows, weights, bias=True):
@@ -25,7 +25,7 @@ def test_each_is_torchs_own(rows, bias, inputs, grad):
     expected = torch.stack(
         [F.linear(x[i] if inputs == 0 else x, w[i], b[i] if bias else None) for i in range(7)]
     )
-    with torch.set_grad_enabled(grad), FewerPasses():
+    with torch.set_grad_enabled(grad), BatchedLinearMode():
         if bias:
             found = torch.func.vmap(F.linear, (inputs, 0, 0))(x, w, b)
         else:
@@ -36,7 +36,7 @@ def test_each_is_torchs_own(rows, bias, inputs, grad):
 def test_a_bias_alone_that_is_mapped_over():
     x, w, _ = values((5,), ())
     b = torch.randn(7, 4)
-    with torch.no_grad(), FewerPasses():
+    with torch.no_grad(), BatchedLinearMode():
         found = torch.func.vmap(lambda b: F.linear(x, w, b))(b)
     torch.testing.assert_close(found, torch.stack([F.linear(x, w, one) for one in b]))
 
@@ -49,7 +49,7 @@ def test_gradients_flow_under_vmap(rows):
         return torch.relu(F.linear(x, w, b)).square().sum()
 
     mapped = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)))
-    with FewerPasses():
+    with BatchedLinearMode():
         found = mapped(w, b)
     for one, expected in zip(found, mapped(w, b), strict=True):
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-4)
@@ -57,7 +57,7 @@ def test_gradients_flow_under_vmap(rows):
 
 def test_autocast_computes_in_its_own_type():
     x, w, b = values((5,), ())
-    with FewerPasses(), torch.autocast("cpu", torch.bfloat16):
+    with BatchedLinearMode(), torch.autocast("cpu", torch.bfloat16):
         assert F.linear(x, w, b).dtype == torch.bfloat16
     assert linear(x, w, b).dtype == torch.float32
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.core.data import concatenate, joinable
-from lowland.evaluate.conditions import conditions
+from lowland.evaluate.fingerprint import evaluation_fingerprint
 from lowland.records import Predictive
 
 
@@ -101,7 +101,7 @@ def test_conditions_are_the_same_in_every_process():
     surface = ll.LossSurface(nn.Linear(2, 2), task, [(torch.zeros(2, 2), torch.zeros(2).long())])
     w = torch.zeros(6)
     options = ll.EvalOptions()
-    found = conditions(ll.Line(w, w + 1), surface, options)
+    found = evaluation_fingerprint(ll.Line(w, w + 1), surface, options)
     assert " at 0x" not in str(found)
     assert "ignore_index=-100" in found["task"]
 

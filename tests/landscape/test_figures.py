@@ -74,7 +74,7 @@ def test_other_rows_and_fewer_of_them():
     found = ll.scan(plane, surface, resolution=2, loader=test)
     torch.testing.assert_close(found.loss, one_by_one(plane, surface, found, loader=test))
     few = ll.scan(plane, surface, resolution=2, count=5)
-    assert few.rows == 5
+    assert few.examples == 5
     torch.testing.assert_close(few.loss, one_by_one(plane, surface, few, loader=[(x[:5], y[:5])]))
 
 

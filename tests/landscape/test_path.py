@@ -50,7 +50,7 @@ def test_a_quadratic_surface_in_closed_form(kind):
     assert found.length[-1].item() == pytest.approx(curve.length())
     assert found.t.tolist() == pytest.approx(np.linspace(0, 1, 41))
     assert found.error.isnan().all()  # a regression has none
-    assert (found.rows, found.outside, found.batchnorm) == (21, False, "none")
+    assert (found.examples, found.outside, found.batchnorm) == (21, False, "none")
     if kind == "line":  # a bowl has no barrier
         assert found.barrier == 0
 

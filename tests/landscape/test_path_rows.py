@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lowland as ll
-from lowland.core.data import Rows
+from lowland.core.data import ReplayableLoader
 from tests.landscape.surfaces import STRATEGIES, network, normed
 from tests.models import images, mlp
 
@@ -24,7 +24,7 @@ def test_test_rows_are_seen_with_the_statistics_of_the_surface(strategy):
         assert found.figures["test_ece"][i].item() == pytest.approx(other.ece.item(), abs=1e-5)
     own = {"nll", "ece", "brier"}
     assert set(found.figures) == own | {f"test_{name}" for name in own}
-    assert found.rows == 21
+    assert found.examples == 21
     # the broken twin: statistics of the test rows themselves
     twin = ll.LossSurface(network(), ll.Classification(), test)
     assert abs(float(twin(line(0.5))) - float(found.test_loss[2])) > 1e-3
@@ -58,14 +58,14 @@ def test_rows_that_do_not_fit_in_memory_are_read_again_and_give_the_same(monkeyp
     test = [(x**3, y) for x, y in images((6, 7))]
     surface, line = normed()
     expected = ll.path(line, surface, points=5, loader=test)
-    resident = Rows.resident
+    resident = ReplayableLoader.resident
 
     def fits(rows):
         mine = "own" if rows.loader is surface.data.loader else "test"
         found = resident(rows)  # a pass, as it is where rows turn out too many
         return found if mine == kept else None
 
-    monkeypatch.setattr(Rows, "resident", fits)
+    monkeypatch.setattr(ReplayableLoader, "resident", fits)
     for strategy in (None, "batches"):
         found = ll.path(line, surface, points=5, loader=test, strategy=strategy, chunk=2)
         torch.testing.assert_close(found.loss, expected.loss, rtol=1e-5, atol=0)
@@ -75,7 +75,7 @@ def test_rows_that_do_not_fit_in_memory_are_read_again_and_give_the_same(monkeyp
 def test_fewer_rows():
     surface, line = normed()
     found = ll.path(line, surface, points=2, loader=images((9,)), count=8)
-    assert found.rows == 8
+    assert found.examples == 8
     assert found.loss[0].item() == pytest.approx(
         float(surface(line(0.0), loader=images()[:1])), rel=1e-5
     )
@@ -106,7 +106,7 @@ def test_test_rows_are_not_cut_with_the_others():
     whole = ll.path(line, surface, points=3, loader=rows)
     some = ll.path(line, surface, points=3, loader=rows, count=3)
     assert torch.allclose(some.test_loss, whole.test_loss)
-    assert some.rows == 3
+    assert some.examples == 3
     assert not torch.allclose(some.loss, whole.loss)
     fewer = ll.path(line, surface, points=3, loader=rows, test_count=3)
     assert torch.allclose(fewer.test_loss, some.loss)

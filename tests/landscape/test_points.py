@@ -64,7 +64,7 @@ def test_two_loaders_give_two_parts_of_a_row():
     surface = net_surface()
     plane = plane_of(surface)
     batches = list(surface.data)
-    some = surface.rows_of(batches[:1])
+    some = surface.replayable(batches[:1])
     passes = [(rows, Whole(surface.task)) for rows in (surface.data, some)]
     scan = PointScan(
         plane,

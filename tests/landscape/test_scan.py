@@ -18,7 +18,7 @@ def test_a_quadratic_row_by_row():
     assert isinstance(found, SurfaceResult)
     assert (found.x.shape, found.y.shape, found.loss.shape) == ((5,), (3,), (3, 5))
     assert list(found.figures) == ["loss", "rmse"]
-    assert found.rows == 20
+    assert found.examples == 20
     for j, y in enumerate(found.y):
         for i, x in enumerate(found.x):
             w = plane.center.double() + x * plane.basis[0].double() + y * plane.basis[1].double()

@@ -44,7 +44,7 @@ def test_matrices_by_hand(strategy):
     expected = (chosen[:, None] != chosen).double().mean(2)
     torch.testing.assert_close(found.disagreement, expected)
     assert expected.max() > 0.2
-    assert found.rows == 21
+    assert found.examples == 21
     assert found.names is None
 
 

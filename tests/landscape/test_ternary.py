@@ -34,7 +34,7 @@ def test_a_quadratic_at_every_point(strategy):
     side = found.loss[found.coords[:, 2] == 0]
     curvature = side.diff().diff()
     torch.testing.assert_close(curvature, curvature.mean().expand(5), rtol=1e-3, atol=1e-6)
-    assert found.rows == 20
+    assert found.examples == 20
     assert found.batchnorm == "none"
 
 

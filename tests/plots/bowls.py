@@ -17,7 +17,7 @@ def drawn_over():
     t = torch.linspace(0, 1, 40).double()
     path = torch.stack([3 - 3 * t, 2 * (1 - t) ** 2], 1)
     return bowl(
-        rows=4096,
+        examples=4096,
         marks={"SGD 1": path[0] / 2, "SGD 2": torch.zeros(2), "bend": torch.tensor([-1.0, 1.0])},
         curves={"chord": torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), "Bezier": path},
         paths={"SGD": {"coords": path, "residual": 3.2 + 1.9 * t}},

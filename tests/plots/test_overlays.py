@@ -20,7 +20,7 @@ def test_overlays_are_drawn_and_named():
         "SGD, off the plane by 3.2 to 5.1",
     ]
     texts = {text.get_text(): text for text in ax.texts}
-    caption = "BatchNorm statistics recomputed at each point; 4,096 training rows"
+    caption = "BatchNorm statistics recomputed at each point; 4,096 training examples"
     assert set(texts) == {caption, "SGD 1", "SGD 2", "bend"}
     assert texts["bend"].xy == (-1, 1)
     at = {tuple(np.ravel(line.get_xydata())): line.get_marker() for line in ax.lines}
@@ -76,7 +76,9 @@ def test_batchnorm_and_rows_are_told():
     def words(**options):
         return [t.get_text().replace("\n", " ") for t in surface(bowl(**options)).texts]
 
-    assert words(batchnorm="frozen", rows=12) == ["BatchNorm statistics frozen; 12 training rows"]
+    assert words(batchnorm="frozen", examples=12) == [
+        "BatchNorm statistics frozen; 12 training examples"
+    ]
     assert words(batchnorm="none") == []
     (text,) = words(known=BOWL < 1)
     assert text.endswith(f"; {int((BOWL < 1).sum())} of 425 points evaluated, others interpolated")

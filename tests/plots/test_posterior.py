@@ -23,14 +23,14 @@ def plane(density=None, **options):
 
 
 def banana():
-    return plane(lambda x, y: -(x**2) / 2 - ((y + 3 - x**2) / 0.15) ** 2 / 2, rows=405)
+    return plane(lambda x, y: -(x**2) / 2 - ((y + 3 - x**2) / 0.15) ** 2 / 2, examples=405)
 
 
 class TestPosterior(FigureContract):
     figure = "posterior"
 
     def record(self):
-        return plane(marks={"MAP": torch.zeros(2)}, rows=405, about={"split": "training"})
+        return plane(marks={"MAP": torch.zeros(2)}, examples=405, about={"split": "training"})
 
     def odd_records(self):
         holes = plane()

@@ -68,7 +68,7 @@ class TestSurface(FigureContract):
             ),
             "the smallest": SurfaceResult(two, two, {"loss": torch.eye(2)}),
             "high and narrow": SurfaceResult(two, 9 * Y, {"loss": BOWL[:, :2]}),
-            "long words": bowl(rows=123456, known=BOWL < 3, batchnorm="frozen"),
+            "long words": bowl(examples=123456, known=BOWL < 3, batchnorm="frozen"),
         }
 
     def test_nothing_of_it_is_cut_off(self):
@@ -84,7 +84,7 @@ class TestLine(FigureContract):
     figure = "surface"
 
     def record(self):
-        return along(marks={"SGD": torch.tensor([0.0]), "SWA": torch.tensor([1.0])}, rows=10)
+        return along(marks={"SGD": torch.tensor([0.0]), "SWA": torch.tensor([1.0])}, examples=10)
 
     def odd_records(self):
         loss = (X**2).clone()

@@ -34,7 +34,7 @@ class TestTernary(FigureContract):
     figure = "ternary"
 
     def record(self):
-        return over(names=["SGD", "SWA", "annealed"], split="test", rows=4096)
+        return over(names=["SGD", "SWA", "annealed"], split="test", examples=4096)
 
     def odd_records(self):
         long = [f"a network of the seed {i}" for i in range(3)]
@@ -43,7 +43,7 @@ class TestTernary(FigureContract):
             "flat": over(torch.ones(len(GRID))),
             "one number": over(BOWL.masked_fill(BOWL.min() < BOWL, math.nan)),
             "far above the scale": over(1e6 * BOWL),
-            "a right angle": over(lengths=(3.0, 5.0, 4.0), names=long, rows=123456),
+            "a right angle": over(lengths=(3.0, 5.0, 4.0), names=long, examples=123456),
             "long and narrow": over(lengths=(10.0, 9.0, 2.0)),
             "nearly a line": over(lengths=(1.0, 2.0, 3.0)),
             "one point": over(lengths=(0.0, 0.0, 0.0)),

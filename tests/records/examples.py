@@ -80,14 +80,14 @@ EXAMPLES: dict[str, list[Record]] = {
             *[torch.linspace(0, 1, 3)] * 6,
             test_loss=torch.tensor([1.0, math.nan, 2.0]),
             figures={"rmse": torch.rand(3)},
-            rows=10,
+            examples=10,
             outside=True,
         ),
         PathResult(*[torch.linspace(0, 1, 3)] * 6),
     ],
     "BarrierResult": [
         BarrierResult(
-            *[torch.linspace(0, 1, 3)] * 3, distance=2.5, test_loss=torch.rand(3), rows=10
+            *[torch.linspace(0, 1, 3)] * 3, distance=2.5, test_loss=torch.rand(3), examples=10
         ),
         BarrierResult(*[torch.linspace(0, 1, 3)] * 3, distance=2.5),
     ],

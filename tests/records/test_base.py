@@ -41,7 +41,7 @@ EXAMPLES |= {
             names=["SGD", "SWA", "w2"],
             lengths=torch.tensor([3.0, 5.0, 4.0]),
             split="test",
-            rows=10,
+            examples=10,
         ),
         TernaryResult(torch.eye(3), {}),
     ],

@@ -93,5 +93,5 @@ def test_a_configuration_splits_what_its_data_give(tmp_path, monkeypatch):
         "threads": 1,
     }
     setup = Setup(check_config(values, where="here"))
-    assert setup.validation.rows == 12
-    assert setup.batches(0).rows == 36
+    assert setup.validation.num_examples == 12
+    assert setup.batches(0).num_examples == 36

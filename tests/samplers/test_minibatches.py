@@ -6,7 +6,7 @@ from torch import nn
 
 import lowland as ll
 from lowland import samplers
-from lowland.core.data import Rows
+from lowland.core.data import ReplayableLoader
 from lowland.samplers.minibatches import Stream
 
 
@@ -37,7 +37,7 @@ def loader():
 @pytest.fixture
 def too_large(monkeypatch):
     """No memory for rows, which are read as they are asked for."""
-    monkeypatch.setattr(Rows, "resident", lambda self, **_: None)
+    monkeypatch.setattr(ReplayableLoader, "resident", lambda self, **_: None)
 
 
 @pytest.mark.usefixtures("too_large")
@@ -57,7 +57,7 @@ def test_a_pass_is_unbiased(data):
 
 
 def test_passes_are_in_orders_of_their_own():
-    stream = Stream(Rows(shuffled(), ll.Regression(noise_variance=1.0), device="cpu"))
+    stream = Stream(ReplayableLoader(shuffled(), ll.Regression(noise_variance=1.0), device="cpu"))
     first, second = ([stream.at(t).target for t in range(e, e + 4)] for e in (0, 4))
     assert not torch.equal(torch.cat(first), torch.cat(second))
     assert torch.equal(torch.cat(first).sort(0).values, torch.cat(second).sort(0).values)
@@ -78,7 +78,7 @@ def test_sgld_goes_on_where_it_was_stopped(tmp_path):
 
 def test_a_limit_counts_rows_and_short_passes_are_told():
     task = ll.Regression(noise_variance=1.0)
-    limited = Stream(Rows(loader(), task, device="cpu", count=25))
+    limited = Stream(ReplayableLoader(loader(), task, device="cpu", count=25))
     assert len(limited) == 3
     assert len(limited.at(2).target) == 5
 
@@ -87,6 +87,6 @@ def test_a_limit_counts_rows_and_short_passes_are_told():
             return 9
 
     x, y = rows()
-    stream = Stream(Rows(Short([(x, y)]), task, device="cpu"))
+    stream = Stream(ReplayableLoader(Short([(x, y)]), task, device="cpu"))
     with pytest.raises(ll.DataError, match="fewer than the 9 batches"):
         stream.at(1)

@@ -57,7 +57,7 @@ def test_a_simplex_of_low_loss_around_a_mode():
     assert float(drawn.max()) < growth.bound
     assert float(growth.log_volume[-1]) == pytest.approx(float(simplex.log_volume()))
     assert float(growth.height[-1]) == pytest.approx(height(simplex.seen()))
-    assert growth.rows == 120
+    assert growth.examples == 120
     # it has width: far more than where its vertices began
     start = height(ll.Simplex(simplex.anchors[:3]).grow().seen())
     assert float(growth.height[-1]) > 3 * start
@@ -210,7 +210,7 @@ def test_what_stands_in_the_checkpoint_must_be_of_this_training(tmp_path):
 def test_a_finished_checkpoint_goes_on_with_more_vertices_or_gives_fewer(tmp_path):
     three = grown(tmp_path / "a", vertices=3)
     four = grown(tmp_path / "a", vertices=4, count=None)
-    assert four.log.rows == grown(tmp_path / "a", vertices=4).log.rows > 0
+    assert four.log.examples == grown(tmp_path / "a", vertices=4).log.rows > 0
     assert torch.equal(four.anchors[:3], three.anchors)
     assert torch.equal(four.anchors, grown(tmp_path / "b", vertices=4).anchors)
     assert torch.equal(grown(tmp_path / "a", vertices=3).anchors, three.anchors)

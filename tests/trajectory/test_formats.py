@@ -17,7 +17,7 @@ from lowland import (
     Trajectory,
 )
 from lowland.trajectory import read_checkpoint
-from lowland.trajectory.formats import fitted, layout_of, require_alike
+from lowland.trajectory.formats import layout_of, match_layout, require_alike
 from tests.trajectory.files import lightning_file, sharded
 from tests.trajectory.nets import Net, stepped
 
@@ -71,7 +71,7 @@ def test_tied_weights_that_a_file_has_once_still_fit():
 
     layout = ParamLayout(Tied())
     once = {"net.head.weight": torch.ones(4, 3)}
-    assert torch.equal(layout.flatten(fitted(once, layout)), torch.ones(12))
+    assert torch.equal(layout.flatten(match_layout(once, layout)), torch.ones(12))
 
 
 def test_a_layout_from_a_file_has_everything_but_statistics(tmp_path):

@@ -11,7 +11,7 @@ from lowland import LayoutError
 from lowland.trajectory.spectral import axis_of, singular_vectors, spectral_norms
 
 
-def settled(layer):
+def resolve_task(layer):
     """After many power iterations: u and v are the weight's own."""
     torch.manual_seed(0)
     for parameter in layer.parameters():
@@ -35,7 +35,7 @@ LAYERS = {
 def test_vectors_of_its_own_weight_are_those_of_power_iteration(norm, name):
     make, axis = LAYERS[name]
     torch.manual_seed(0)
-    state = settled(norm(make())).state_dict()
+    state = resolve_task(norm(make())).state_dict()
     (found,) = spectral_norms(state)
     assert axis_of(found, state) == axis
     vectors = singular_vectors(found, state[found.weight], state)

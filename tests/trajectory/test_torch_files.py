@@ -13,7 +13,7 @@ from lowland import (
     Trajectory,
 )
 from lowland.trajectory import read_checkpoint
-from lowland.trajectory.formats import fitted
+from lowland.trajectory.formats import match_layout
 from tests.trajectory.nets import Net, stepped
 
 
@@ -39,14 +39,14 @@ def test_a_part_of_a_word_makes_no_copy(tmp_path):
         for n, t in stepped(Net(), seed).state_dict().items()
     }
     with pytest.raises(LayoutError, match=r"semantic\., instance\. fit alike"):
-        fitted(branches, ParamLayout(Net()))
+        match_layout(branches, ParamLayout(Net()))
     for copy in ("ema_net", "netEMA_", "net_ema", "EMA", "averaged", "swa_model", "model.teacher"):
         both = {n.replace("semantic", copy): t for n, t in branches.items()}
         if copy == "netEMA_":  # who knows
             with pytest.raises(LayoutError, match="fit alike"):
-                fitted(both, ParamLayout(Net()))
+                match_layout(both, ParamLayout(Net()))
         else:
-            found = fitted(both, ParamLayout(Net()))
+            found = match_layout(both, ParamLayout(Net()))
             assert all(torch.equal(found[n], both[f"instance.{n}"]) for n in found)
 
 

@@ -26,7 +26,7 @@ def write(path: Path, images: list, labels, **columns) -> None:
     pq.write_table(pa.table(table), path)
 
 
-def rows_of(loader) -> list[bytes]:
+def images_of(loader) -> list[bytes]:
     """The bytes of a loader's images."""
     return [row.numpy().tobytes() for row in loader.images[loader.index]]
 

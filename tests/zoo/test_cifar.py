@@ -10,7 +10,7 @@ import torch
 
 from lowland import ConfigError, DataError
 from lowland.zoo import cifar, cifar10, sources
-from tests.zoo.pictures import pixels, png, raw, rows_of, write
+from tests.zoo.pictures import images_of, pixels, png, raw, write
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 
@@ -36,33 +36,33 @@ def test_pixels_and_labels_come_back(root):
     labels = dict(zip(raw(60, 0), np.arange(60) % 10, strict=True))
     assert all(labels[i.numpy().tobytes()] == int(c) for i, c in zip(x, y, strict=True))
     train = [i.numpy().tobytes() for i in x]
-    assert sorted(train + rows_of(data["validation"])) == sorted(raw(60, 0))
-    assert sorted(rows_of(data["clean"])) == sorted(train)
-    assert rows_of(data["clean"]) != train  # BatchNorm reads the first of them: not in file order
-    assert rows_of(data["batchnorm"]) == rows_of(data["clean"])
+    assert sorted(train + images_of(data["validation"])) == sorted(raw(60, 0))
+    assert sorted(images_of(data["clean"])) == sorted(train)
+    assert images_of(data["clean"]) != train  # BatchNorm reads the first of them: not in file order
+    assert images_of(data["batchnorm"]) == images_of(data["clean"])
     assert data["batchnorm"].prepare == data["transform"]
     assert data["clean"].prepare != data["transform"]
-    assert sorted(rows_of(data["test"])) == sorted(raw(40, 1))
+    assert sorted(images_of(data["test"])) == sorted(raw(40, 1))
     images, targets = next(iter(data["test"]))
     mean, std = torch.tensor(cifar._MEAN), torch.tensor(cifar._STD)
     assert data["normalise"] == (cifar._MEAN, cifar._STD)
     assert cifar10(root, validation=10, normalise=False)["normalise"] == ((0, 0, 0), (1, 1, 1))
     back = (images.permute(0, 2, 3, 1) * std + mean) * 255
-    assert [i.round().byte().numpy().tobytes() for i in back] == rows_of(data["test"])
+    assert [i.round().byte().numpy().tobytes() for i in back] == images_of(data["test"])
     assert targets.shape == (40,)
 
 
 def test_validation_from_the_test_file(root):
     data = cifar10(root, validation=15, validation_from="test")
     assert len(data["train"][1]) == 60
-    held, test = rows_of(data["validation"]), rows_of(data["test"])
+    held, test = images_of(data["validation"]), images_of(data["test"])
     assert (len(held), len(test)) == (15, 25)
     assert sorted(held + test) == sorted(raw(40, 1))
     other = cifar10(root, validation=15, validation_from="test", seed=1)
     again = cifar10(root, validation=15, validation_from="test", train=20)
-    assert rows_of(other["validation"]) != held
-    assert rows_of(again["validation"]) == held
-    assert rows_of(again["test"]) == test
+    assert images_of(other["validation"]) != held
+    assert images_of(again["validation"]) == held
+    assert images_of(again["test"]) == test
     assert len(again["train"][1]) == 20
     with_none = cifar10(root, validation=0)
     assert "validation" not in with_none
@@ -93,7 +93,7 @@ def test_decoded_once(root, reads, own_cache):
     write(root / "test.parquet", [png(i) for i in pixels(40, 7)], np.arange(40) % 10)
     changed = cifar10(root, validation=5)
     assert reads[2:] == [root / "test.parquet"]
-    assert sorted(rows_of(changed["test"])) == sorted(raw(40, 7))
+    assert sorted(images_of(changed["test"])) == sorted(raw(40, 7))
     cifar10(root, validation=5, cache=root / "elsewhere")
     assert len(reads) == 5
 
@@ -116,7 +116,7 @@ def test_a_damaged_cache_is_made_anew(root, reads, own_cache, damage):
         path.write_bytes(content)
     data = cifar10(root, validation=5)
     assert len(reads) == 4
-    assert sorted(rows_of(data["test"])) == sorted(raw(40, 1))
+    assert sorted(images_of(data["test"])) == sorted(raw(40, 1))
     cifar10(root, validation=5)
     assert len(reads) == 4  # and whole again
 

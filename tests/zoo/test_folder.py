@@ -45,7 +45,11 @@ def test_folders_of_parts(tmp_path):
     for name, n in (("train", 8), ("val", 3), ("test", 2)):
         fill(tmp_path / name, n)
     data = image_folder(tmp_path)
-    assert [len(data["train"][1]), data["validation"].rows, data["test"].rows] == [24, 9, 6]
+    assert [len(data["train"][1]), data["validation"].num_examples, data["test"].num_examples] == [
+        24,
+        9,
+        6,
+    ]
     assert data["transform"].pad == 1
     # without a test folder the training images give one
     for path in (tmp_path / "test").rglob("*.png"):
@@ -54,7 +58,11 @@ def test_folders_of_parts(tmp_path):
         path.rmdir()
     (tmp_path / "test").rmdir()
     data = image_folder(tmp_path, test=4)
-    assert [len(data["train"][1]), data["validation"].rows, data["test"].rows] == [20, 9, 4]
+    assert [len(data["train"][1]), data["validation"].num_examples, data["test"].num_examples] == [
+        20,
+        9,
+        4,
+    ]
 
 
 def test_normalised_over_the_training_images(tmp_path):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lowland import ConfigError
 from lowland.core import Classification
-from lowland.core.data import Rows
+from lowland.core.data import ReplayableLoader
 from lowland.core.seeds import stream
 from lowland.train import Batches
 from lowland.zoo import ImageLoader, Prepare
@@ -143,12 +143,12 @@ def test_a_loader_replays_its_rows():
     index = torch.tensor([7, 3, 19, 0, 1])
     prepare = Prepare(MEAN, STD)
     loader = ImageLoader(data, prepare, index=index, batch_size=2)
-    assert (len(loader), loader.rows) == (3, 5)
+    assert (len(loader), loader.num_examples) == (3, 5)
     assert [y.tolist() for _, y in loader] == [[7, 3], [19, 0], [1]]
     x = torch.cat([x for x, _ in loader])
     expected = slowly(data[0][index], prepare, 0)
     torch.testing.assert_close(x.double(), expected, rtol=0, atol=2e-6)
-    rows = Rows(loader, Classification(), device="cpu")
+    rows = ReplayableLoader(loader, Classification(), device="cpu")
     assert sum(len(batch.target) for batch in rows) == 5
     assert sum(len(batch.target) for batch in rows.batches(ordered=True)) == 5
     assert sum(len(y) for _, y in ImageLoader(data, prepare)) == 20

@@ -13,7 +13,7 @@ import torch
 from lowland import DataError
 from lowland.zoo import cifar10, cifar100
 from lowland.zoo.sources import decode
-from tests.zoo.pictures import pixels, png, raw, rows_of
+from tests.zoo.pictures import images_of, pixels, png, raw
 
 
 class Python2(pickle._Pickler):
@@ -49,9 +49,9 @@ def test_python_version(tmp_path):
     for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
         data = cifar10(root, validation=10)
         assert len(data["train"][1]) == 50
-        x = [i.numpy().tobytes() for i in data["train"][0]] + rows_of(data["validation"])
+        x = [i.numpy().tobytes() for i in data["train"][0]] + images_of(data["validation"])
         assert sorted(x) == sorted(row for i in range(5) for row in raw(12, i))
-        assert sorted(rows_of(data["test"])) == sorted(raw(12, 5))
+        assert sorted(images_of(data["test"])) == sorted(raw(12, 5))
 
 
 def test_cifar100(tmp_path):

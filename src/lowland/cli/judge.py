@@ -19,7 +19,7 @@ from lowland.runs.averaging import metrics_row
 from lowland.runs.config import Config
 from lowland.runs.setup import Setup
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
-from lowland.trajectory.formats import fitted
+from lowland.trajectory.formats import match_layout
 
 
 class Judge:
@@ -90,7 +90,7 @@ def _load(model: nn.Module, last: dict[str, Tensor]) -> dict[str, Tensor]:
     """Puts a checkpoint into the model, and gives the tensors that are the model's."""
     layout = ParamLayout(model)
     try:
-        tensors = fitted(last, layout)
+        tensors = match_layout(last, layout)
         layout.load_(model, layout.flatten(tensors))
     except LayoutError as error:
         raise LayoutError(f"the checkpoints and the configuration's model: {error}") from None

@@ -18,7 +18,7 @@ from lowland.cli.opened import Opened
 from lowland.cli.show import Bars
 from lowland.cli.strange import Asked, Strange
 from lowland.core import Classification, Point, Regression, Task
-from lowland.core.data import row_hashes
+from lowland.core.data import example_hashes
 from lowland.errors import ConfigError, DataError, LowlandError, StoreError
 from lowland.evaluate import LastLayerLaplace, mc_dropout, pool, predict, temper
 from lowland.evaluate.dropout import has_dropout
@@ -224,7 +224,7 @@ class Predictions:
 
     def _weights(self) -> list[str]:
         weights = self._point().weights
-        return [str(int(row_hashes(weights.unsqueeze(0), 1)))]
+        return [str(int(example_hashes(weights.unsqueeze(0), 1)))]
 
     # -- regression ------------------------------------------------------------------------------
 

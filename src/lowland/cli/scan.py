@@ -154,7 +154,10 @@ def execute(view: View, grid: Grid, place: Path) -> SurfaceResult:
             graph.build([surface, pictures], bar=bars.of)
     result: SurfaceResult = graph.load(surface)
     total = result.x.numel() * (1 if result.y is None else result.y.numel())
-    say(console, f"{result.evaluated} of {total} points evaluated, {result.rows:,} rows each.")
+    say(
+        console,
+        f"{result.evaluated} of {total} points evaluated, {result.examples:,} examples each.",
+    )
     say(console, f"Results: {place}/")
     say(console, f"Pictures: {', '.join(path.name for path in graph.load(pictures))}")
     return result

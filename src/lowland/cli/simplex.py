@@ -268,7 +268,7 @@ def _steps(growth: GrowthResult, name: str, console: Console) -> None:
     several: Tensor = growth.vertices
     titles = [f"{n} {counted if n != 1 else ONE[counted]}" for n in several.tolist()]
     rest = {k: v for k, v in table.columns.items() if k not in (counted, "kept")}
-    where = f"{growth.samples} points, {growth.rows:,} training rows"
+    where = f"{growth.samples} points, {growth.examples:,} training examples"
     steps = Table({"method": titles} | rest)
     show_figures(steps, "growth", f"{name} ({where})", console, rows="")
     if growth.stopped:

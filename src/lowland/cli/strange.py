@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import Classification
-from lowland.core.data import row_hashes
+from lowland.core.data import example_hashes
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS, Corrupted, Normalise, one_input
 from lowland.evaluate.ood import noise_like
@@ -71,7 +71,7 @@ class Strange:
     def fingerprint(self, name: str) -> int:
         """A number that changes with the rows of an out-of-distribution set."""
         inputs = self.sets[name]
-        return int(row_hashes(inputs, len(inputs)).sum())
+        return int(example_hashes(inputs, len(inputs)).sum())
 
     def _inputs(self, asked: Asked) -> Tensor | None:
         """The first inputs of the test split; None where they are no rows of one tensor."""
@@ -147,7 +147,7 @@ class Strange:
             raise DataError(
                 f"--ood {named.name}: expected rows of shape {expected}, as the run's, got "
                 f"{tuple(inputs.shape[1:])} of {inputs.dtype}; bring images to that shape with "
-                "lowland.zoo:fitted, or other rows in a callable of your own."
+                "lowland.zoo:resize_to_match, or other rows in a callable of your own."
             )
         if not bool(torch.isfinite(inputs).all()):
             raise DataError(f"--ood {named.name}: its rows hold NaN or infinity; leave those out.")

@@ -19,7 +19,7 @@ from lowland.errors import DataError
 RESIDENT_SHARE = 0.25  # of the memory that is free: what resident rows may take
 
 
-class Rows:
+class ReplayableLoader:
     """The batches of a replayable loader, taken apart (`Batch`), on a device.
 
     The first complete pass records a checksum of every row; a later pass with other rows (random
@@ -35,8 +35,8 @@ class Rows:
         name: what errors call this loader.
 
     >>> from lowland.core import Regression
-    >>> data = Rows([torch.zeros(3, 2), torch.ones(1, 2)], Regression(), device="cpu")
-    >>> [len(batch.args[0]) for batch in data], data.rows
+    >>> data = ReplayableLoader([torch.zeros(3, 2), torch.ones(1, 2)], Regression(), device="cpu")
+    >>> [len(batch.args[0]) for batch in data], data.num_examples
     ([3, 1], 4)
     """
 
@@ -61,7 +61,7 @@ class Rows:
         self.count = None if count is None else checks.whole("count", count, least=1)
         self.channels_last = channels_last
         self.name = name
-        self.rows: int | None = None  # known after the first pass
+        self.num_examples: int | None = None  # known after the first pass
         self.items: int | None = None
         self._sum: tuple[int, int] | None = None
         self._resident: list[Any] | None = None
@@ -85,7 +85,7 @@ class Rows:
                 batch = take(batch, size)
             if size == 0:
                 continue
-            hashes = row_hashes(batch, size)
+            hashes = example_hashes(batch, size)
             places = torch.arange(seen, seen + size) * _PRIME
             # modulo 2^64, as the sums within a batch are: how rows fall into batches is no matter
             unordered = (unordered + int(hashes.sum())) % _MODULUS
@@ -112,12 +112,12 @@ class Rows:
         if items == 0:
             raise DataError(f"{self.name} has no item that counts: every label is ignored.")
         if self._sum is None:
-            self.rows, self.items, self._sum = seen, items, found
-        elif self.rows != seen or self._sum[0] != found[0]:
+            self.num_examples, self.items, self._sum = seen, items, found
+        elif self.num_examples != seen or self._sum[0] != found[0]:
             raise DataError(
-                f"{self.name} changed: {seen} rows now, {self.rows} before, and not the same ones; "
-                "turn random augmentation and drop_last off, and pass a loader that replays its "
-                "rows."
+                f"{self.name} changed: {seen} examples now, {self.num_examples} before, and not "
+                "the same ones; turn random augmentation and drop_last off, and pass a loader that "
+                "replays its examples."
             )
         elif ordered and self._sum[1] != found[1]:
             raise DataError(
@@ -149,21 +149,21 @@ class Rows:
         """Bytes that batches may take in memory."""
         return share * free_memory(self.device)
 
-    def held(self) -> Rows:
+    def held(self) -> ReplayableLoader:
         """The same rows, held in memory where they fit for as long as the copy lives.
 
         What the first pass over the copy finds, passes over these rows are compared with.
         """
         kept = copy.copy(self)
         kept._streamed = not kept.keep()
-        self.rows, self.items, self._sum = kept.rows, kept.items, kept._sum
+        self.num_examples, self.items, self._sum = kept.num_examples, kept.items, kept._sum
         return kept
 
-    def holding(self, batches: list[Any]) -> Rows:
+    def holding(self, batches: list[Any]) -> ReplayableLoader:
         """Some of these batches as rows of their own, in memory."""
         part = copy.copy(self)
         part._resident, part._sum = batches, None
-        part.rows = sum(rows(batch) for batch in batches)
+        part.num_examples = sum(rows(batch) for batch in batches)
         part.items = sum(self.task.count(batch) for batch in batches)
         return part
 
@@ -314,11 +314,11 @@ _MODULUS = 1 << 64
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def row_hashes(batch: Any, size: int) -> Tensor:  # (size,) int64
+def example_hashes(batch: Any, size: int) -> Tensor:  # (size,) int64
     """One hash for each row of a batch, over all its tensors that have these rows.
 
-    >>> a = row_hashes((torch.eye(3), torch.arange(3)), 3)
-    >>> b = row_hashes((torch.eye(3).flip(0), torch.arange(3).flip(0)), 3)
+    >>> a = example_hashes((torch.eye(3), torch.arange(3)), 3)
+    >>> b = example_hashes((torch.eye(3).flip(0), torch.arange(3).flip(0)), 3)
     >>> bool((a == b.flip(0)).all()), len(set(a.tolist()))
     (True, 3)
     """

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from lowland.core import batchnorm as bn
 from lowland.core.buffers import Buffers
-from lowland.core.data import Rows, concatenate, free_memory, joinable, move, seeded, take
+from lowland.core.data import (
+    ReplayableLoader,
+    concatenate,
+    free_memory,
+    joinable,
+    move,
+    seeded,
+    take,
+)
 from lowland.core.task import rows
 from lowland.core.template import Template
 from lowland.errors import DataError
@@ -32,7 +40,7 @@ class Statistics:
     def __init__(
         self,
         template: Template,
-        data: Rows,
+        data: ReplayableLoader,
         source: Iterable[Any] | None,
         *,
         most: int,

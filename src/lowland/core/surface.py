@@ -12,7 +12,7 @@ from lowland import checks
 from lowland.core import batchnorm as bn
 from lowland.core.buffers import Buffers, buffers_of
 from lowland.core.call import check_batch
-from lowland.core.data import Rows, move
+from lowland.core.data import ReplayableLoader, move
 from lowland.core.layout import ParamLayout, Where, listed, predicate
 from lowland.core.options import EvalOptions
 from lowland.core.point import EstimatedPoint, Point
@@ -107,7 +107,7 @@ class LossSurface:
         # what is no part of w: buffers, and frozen parameters
         self.state = self.layout.state_of(self.template.module) | self.buffers
         self.has_data = loader is not None
-        self.data = Rows(
+        self.data = ReplayableLoader(
             [] if loader is None else loader,
             task,
             device=self.device,
@@ -135,7 +135,7 @@ class LossSurface:
         None: what the surface's options say.
         """
         point = self.point(w)
-        data = self.rows_of(loader)
+        data = self.replayable(loader)
         buffers = self.buffers_for(point, self.options.override(batchnorm=batchnorm))
         parameters = self.layout.materialise(point.weights)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -186,7 +186,7 @@ class LossSurface:
         point = self.point(w)
         if batch is None:
             options = self.options.override(batchnorm=batchnorm)
-            return self._full_gradient(point, self.rows_of(loader), options)
+            return self._full_gradient(point, self.replayable(loader), options)
         with torch.enable_grad():
             leaf = point.weights.detach().clone().requires_grad_()
             value = self.loss(leaf, batch, point.buffers, train=True)
@@ -201,7 +201,7 @@ class LossSurface:
         batchnorm: str | None = None,
     ) -> Tensor:
         """log p(targets | inputs, w) = -n L(w), a float64 scalar."""
-        data = self.rows_of(loader)
+        data = self.replayable(loader)
         value = self(w, loader=None if data is self.data else data, batchnorm=batchnorm)
         assert data.items is not None  # set by the pass
         return -value * data.items
@@ -297,13 +297,15 @@ class LossSurface:
         """Gives a labelled batch, which shows the form of targets; None where there is none."""
         return self.data.first if self.has_data else None
 
-    def rows_of(self, loader: Iterable[Any] | None, *, count: int | None = None) -> Rows:
+    def replayable(
+        self, loader: Iterable[Any] | None, *, count: int | None = None
+    ) -> ReplayableLoader:
         """The surface's own rows, or those of another loader."""
         if loader is None:
             return self.data
-        if isinstance(loader, Rows):
+        if isinstance(loader, ReplayableLoader):
             return loader
-        return Rows(
+        return ReplayableLoader(
             loader,
             self.task,
             device=self.device,
@@ -394,7 +396,7 @@ class LossSurface:
 
     @torch.enable_grad()
     def _full_gradient(
-        self, point: Point, data: Rows, options: EvalOptions
+        self, point: Point, data: ReplayableLoader, options: EvalOptions
     ) -> tuple[Tensor, Tensor]:
         leaf = point.weights.detach().clone().requires_grad_()
         stats: Buffers = {}

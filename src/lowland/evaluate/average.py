@@ -18,7 +18,7 @@ from lowland.evaluate.logarithms import needs_log_probs
 from lowland.evaluate.metrics import (
     scatter,
 )
-from lowland.evaluate.nll import likelihoods, over_points, settled
+from lowland.evaluate.nll import likelihoods, resolve_task, vmap_points
 
 KEEPS = ("probs", "target", "none", "nll")
 
@@ -80,11 +80,11 @@ class Average:
         self._unlabelled: Tensor | None = None  # (n,): a sum that shows what is not finite
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
-        self.task = settled(self.task, outputs, target, self.example)
+        self.task = resolve_task(self.task, outputs, target, self.example)
         log_probs = None if target is None else -likelihoods(self.task, outputs, target)
         # a regression's moments are small, and say how many targets there are
         bare = self.keep == "nll" and not isinstance(self.task, Regression)
-        statistics = {} if bare else over_points(self.task.statistics, outputs)
+        statistics = {} if bare else vmap_points(self.task.statistics, outputs)
         self.take(index, statistics, log_probs, target)
         if self.keep == "probs" and "probs" in statistics:
             self._add_all_log_probs(self.batches[index], outputs)
@@ -153,7 +153,7 @@ class Average:
         if before is None and (self.samples or not needs_log_probs(self.task, batch.sums["probs"])):
             return  # what is not small in the first samples is not small on average
         task: Any = self.task
-        log_probs = over_points(task.log_probs, outputs).logsumexp(0)
+        log_probs = vmap_points(task.log_probs, outputs).logsumexp(0)
         batch.log_probs = log_probs if before is None else torch.logaddexp(before, log_probs)
 
     def end(self, first: int, n: int) -> None:

@@ -38,15 +38,15 @@ def vmapped(
         return surface.forward(parameters, buffers, args, kwargs)
 
     instead = "leave strategy= out, or take 'points'"
-    with mapping(surface.template.module, instead=instead), FewerPasses():
+    with mapping(surface.template.module, instead=instead), BatchedLinearMode():
         return torch.func.vmap(one)(parameters, buffers)
 
 
-class FewerPasses(TorchFunctionMode):
+class BatchedLinearMode(TorchFunctionMode):
     """Computes `F.linear` as `linear` does, whoever calls it, while it is entered.
 
     >>> x, w = torch.ones(5, 3), torch.ones(4, 2, 3)
-    >>> with FewerPasses():
+    >>> with BatchedLinearMode():
     ...     torch.func.vmap(F.linear, (None, 0))(x, w).shape
     torch.Size([4, 5, 2])
     """

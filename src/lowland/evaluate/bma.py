@@ -10,7 +10,7 @@ from lowland.core import LossSurface
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError
 from lowland.evaluate.average import KEEPS, Average
-from lowland.evaluate.engine import Evaluation, rows_for
+from lowland.evaluate.engine import Evaluation, replayable_loader
 from lowland.evaluate.groups import Replay, groups
 from lowland.evaluate.planner import own_point
 from lowland.evaluate.statistics import require_training_statistics
@@ -73,7 +73,7 @@ def predict(
     how = surface.options.override(**options)
     points, total = iter_weights(surface, post, samples, seed)
     points = require_training_statistics(points, surface, loader, how)
-    rows = rows_for(surface, loader, count=how.count)
+    rows = replayable_loader(surface, loader, count=how.count)
     # what can be gone through once is, with all averages held
     grouped = [(rows, True)] if isinstance(points, Iterator) else groups(surface, rows, keep)
     summary, task, done = Summary(keep), surface.task, 0

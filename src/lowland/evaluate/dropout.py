@@ -63,7 +63,7 @@ def mc_dropout(
             "the network has no dropout: two passes in training mode are equal; average over "
             "weights with predict instead."
         )
-    data = surface.rows_of(loader)
+    data = surface.replayable(loader)
     summary, task, first = Summary(keep), surface.task, 0
     with torch.no_grad(), reporting(progress, "MC dropout") as report:
         for group, last in groups(surface, data, keep):

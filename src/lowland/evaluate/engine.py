@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lowland.core import LossSurface, Point
 from lowland.core.call import check_batch
-from lowland.core.data import Rows
+from lowland.core.data import ReplayableLoader
 from lowland.core.options import EvalOptions, Plan
 from lowland.errors import DataError
 from lowland.evaluate.networks import Networks, networks
@@ -53,7 +53,7 @@ class Examples:
         self, surface: LossSurface, loader: Iterable[Any] | None, sink: Sink, count: int | None
     ) -> None:
         self.surface = surface
-        self.data = rows_for(surface, loader, count=count)
+        self.data = replayable_loader(surface, loader, count=count)
         self.resident = self.data.resident()
         self.sink = sink
 
@@ -111,7 +111,8 @@ class Evaluation:
             batch,
             batches=sum(held) if len(held) == len(self.passes) else None,
             points=self.total,
-            held_rows=sum(one.data.rows or 0 for one in self.passes if one.sink.whole) or None,
+            held_rows=sum(one.data.num_examples or 0 for one in self.passes if one.sink.whole)
+            or None,
         )
         return plan(self.surface, point, work, self.options)
 
@@ -123,7 +124,7 @@ class Evaluation:
         after: Callable[[int, int], None] | None = None,
         progress: Progress = False,
         label: str = "evaluate",
-    ) -> Rows:
+    ) -> ReplayableLoader:
         """Gives the outputs of every point for every batch to the sinks.
 
         Args:
@@ -158,11 +159,13 @@ class Evaluation:
         return self.passes[0].data
 
 
-def rows_for(surface: LossSurface, loader: Iterable[Any] | None, *, count: int | None) -> Rows:
+def replayable_loader(
+    surface: LossSurface, loader: Iterable[Any] | None, *, count: int | None
+) -> ReplayableLoader:
     """The surface's examples, or a loader's; with `count=` fewer of the same."""
     known = surface.data if loader is None else loader
-    if count is None or not isinstance(known, Rows):
-        return surface.rows_of(loader, count=count)
+    if count is None or not isinstance(known, ReplayableLoader):
+        return surface.replayable(loader, count=count)
     if known.count is not None and known.count <= count:
         return known
-    return surface.rows_of(known.loader, count=count)
+    return surface.replayable(known.loader, count=count)

@@ -14,7 +14,7 @@ from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.metrics import mixture_moments
-from lowland.evaluate.nll import over_points, settled
+from lowland.evaluate.nll import resolve_task, vmap_points
 from lowland.evaluate.weights import iter_weights
 from lowland.progress import Progress
 from lowland.records import FunctionsResult
@@ -128,12 +128,12 @@ class _Draws:
         self._chunks: list[dict[str, Tensor]] = []  # (n, N, ...) each
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
-        self.task = settled(self.task, outputs, target, self.example)
+        self.task = resolve_task(self.task, outputs, target, self.example)
         if getattr(self.task, "form", None) == "multilabel":
             raise ConfigError(
                 "functions: independent labels have no one decision; take ll.predict for them."
             )
-        statistics = over_points(self.task.statistics, outputs)
+        statistics = vmap_points(self.task.statistics, outputs)
         values = statistics["mean" if isinstance(self.task, Regression) else "probs"]
         if values.ndim != 3:
             raise ConfigError(

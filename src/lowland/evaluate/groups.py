@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lowland.core import EvalOptions, LossSurface, Point
-from lowland.core.data import Rows, nbytes
+from lowland.core.data import ReplayableLoader, nbytes
 from lowland.errors import ConfigError
 from lowland.evaluate.planner import output_bytes, own_point
 from lowland.evaluate.summary import by_items
@@ -47,7 +47,9 @@ class Replay(Iterable[Point]):
             yield Point(point.weights, buffers)
 
 
-def groups(surface: LossSurface, rows: Rows, keep: str) -> Iterator[tuple[Rows, bool]]:
+def groups(
+    surface: LossSurface, rows: ReplayableLoader, keep: str
+) -> Iterator[tuple[ReplayableLoader, bool]]:
     """Rows in the parts whose averages are held together, and whether each is the last.
 
     Where nothing is kept of them but what each item gives, averages of probabilities are held for

@@ -15,7 +15,7 @@ from lowland import checks
 from lowland.core import Classification, EvalOptions, LossSurface, Point, Regression, Task
 from lowland.core.buffers import load_buffers
 from lowland.core.call import check_batch
-from lowland.core.data import Rows, seeded
+from lowland.core.data import ReplayableLoader, seeded
 from lowland.core.seeds import seed_for
 from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
@@ -87,7 +87,7 @@ class LastLayerLaplace:
                     if validation is None:
                         self.laplace.optimize_prior_precision(method="marglik")
                 if validation is not None:
-                    self._tune(surface.rows_of(validation))
+                    self._tune(surface.replayable(validation))
         except LowlandError:
             raise
         except Exception as error:
@@ -116,7 +116,7 @@ class LastLayerLaplace:
         if link not in ("probit", "mc"):
             raise ConfigError(f"link: expected 'probit' or 'mc', got {link!r}.")
         samples, seed = checks.whole("samples", samples, least=1), checks.seed(seed)
-        data = self.surface.rows_of(loader)
+        data = self.surface.replayable(loader)
         summary, task, done = Summary(keep), self.task, 0
         with (
             torch.no_grad(),
@@ -131,13 +131,13 @@ class LastLayerLaplace:
                     check_batch(self.task, inputs, output, target)
                     average.add(index, output.unsqueeze(0), target)
                     done += len(inputs)
-                    report(done, data.rows)
+                    report(done, data.num_examples)
                 average.end(0, 1)
                 summary.add(average)
                 task = average.task
         return summary.predictive()
 
-    def _tune(self, validation: Rows) -> None:
+    def _tune(self, validation: ReplayableLoader) -> None:
         """Takes the prior precision whose predictive has the lowest NLL."""
         validation.keep()
         found = []
@@ -205,15 +205,15 @@ class _Network(nn.Module):
 class _Loader:
     """Rows as laplace-torch reads them: (inputs, target), and `len(loader.dataset)`."""
 
-    def __init__(self, data: Rows) -> None:
+    def __init__(self, data: ReplayableLoader) -> None:
         self.data = data
-        if data.rows is None:
+        if data.num_examples is None:
             for _ in data:  # counted in a pass
                 pass
 
     @property
     def dataset(self) -> range:
-        return range(self.data.rows or 0)
+        return range(self.data.num_examples or 0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.data:

@@ -21,13 +21,13 @@ from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.batched import vmapped
 from lowland.evaluate.engine import Examples
 from lowland.evaluate.networks import networks, stacked
-from lowland.evaluate.nll import LogLikelihoodSums, log_likelihoods, settled
+from lowland.evaluate.nll import LogLikelihoodSums, log_likelihoods, resolve_task
 from lowland.evaluate.pieces import pieces
 from lowland.evaluate.planner import SMALL, Work, own_point, plan, time_plan
 from lowland.evaluate.traced import traced
 from lowland.evaluate.weights import Block
 from lowland.geometry import Shape
-from lowland.geometry.base import combined
+from lowland.geometry.base import linear_combination
 from lowland.schema import require
 
 _STREAMED = 32  # points that see the rows together as they are read
@@ -238,7 +238,7 @@ class LogLikelihood:
 
     def _block(self, shape: Shape, z: Tensor, *, buffered: bool) -> Block:  # z: (n, k)
         # a subspace may be held in another precision than the model
-        weights = combined(shape.coefficients(z), shape.anchors)
+        weights = linear_combination(shape.coefficients(z), shape.anchors)
         weights = weights.to(self.surface.device, self.surface.layout.dtype)
         buffers = shape.buffers_at(z) if buffered else None
         return Block(weights, None if buffers is None else self.surface.own_buffers(buffers))
@@ -258,7 +258,7 @@ class LogLikelihood:
                 args, kwargs, target = self.surface.labelled(batch)
                 output = self.surface.forward({}, {}, args, kwargs)
                 if index == 0:
-                    self.sink.task = settled(self.sink.task, output[None], target)
+                    self.sink.task = resolve_task(self.sink.task, output[None], target)
                 check_batch(self.sink.task, (args, kwargs), output, target)
 
     def _planned(self, n: int) -> Plan:

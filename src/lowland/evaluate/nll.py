@@ -17,7 +17,7 @@ from lowland.core.task import wide
 _NARROW = 32  # classes up to which rows go last
 
 
-def settled(
+def resolve_task(
     task: Task, outputs: Tensor, target: Any, example: Callable[[], Any] | None = None
 ) -> Task:
     """The task with the form that the targets show: probabilities alone cannot tell labels that
@@ -52,7 +52,7 @@ def likelihoods(task: Task, outputs: Tensor, target: Any) -> Tensor:
     plain = type(task) is Classification and task.form == "multiclass" and outputs.ndim == 3
     if plain and outputs.shape[2] <= _NARROW and not outputs.is_cuda:
         return _narrow(task, outputs, target)  # type: ignore[arg-type]
-    found: Tensor = over_points(lambda output: task.items_nll(output, target), outputs)
+    found: Tensor = vmap_points(lambda output: task.items_nll(output, target), outputs)
     return found
 
 
@@ -71,7 +71,7 @@ def _narrow(task: Classification, outputs: Tensor, target: Tensor) -> Tensor:
     return found
 
 
-def over_points(function: Callable[[Tensor], Any], outputs: Tensor) -> Any:
+def vmap_points(function: Callable[[Tensor], Any], outputs: Tensor) -> Any:
     """A tensor, or tensors by name, for each of n outputs: stacked, (n, ...)."""
     if len(outputs) > 1:
         with contextlib.suppress(RuntimeError):  # a task of the user's may look at values

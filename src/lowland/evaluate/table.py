@@ -15,7 +15,7 @@ from lowland.errors import DataError
 from lowland.evaluate.average import Average
 from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.groups import MOST
-from lowland.evaluate.nll import likelihoods, over_points, settled
+from lowland.evaluate.nll import likelihoods, resolve_task, vmap_points
 from lowland.evaluate.summary import Summary, by_items
 from lowland.evaluate.weights import iter_weights
 from lowland.keywords import hinted
@@ -77,12 +77,12 @@ class EachPoint:
         if target is None:
             raise DataError("the rows have no targets to evaluate with; predict takes such rows.")
         if index == 0:
-            self.task = settled(self.task, outputs, target)
+            self.task = resolve_task(self.task, outputs, target)
             self._summaries = [Summary() for _ in outputs]
         if not self._averages:
             self._averages, self._first = [Average(self.task) for _ in outputs], index
         log_probs = -likelihoods(self.task, outputs, target)
-        statistics = over_points(self.task.statistics, outputs)
+        statistics = vmap_points(self.task.statistics, outputs)
         for i, average in enumerate(self._averages):
             one = slice(i, i + 1)
             mine = {name: values[one] for name, values in statistics.items()}

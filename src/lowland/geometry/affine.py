@@ -11,7 +11,13 @@ from lowland.core.buffers import Buffers
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, checked, combined, gathered, gathered_buffers
+from lowland.geometry.base import (
+    Shape,
+    checked,
+    linear_combination,
+    stack_weight_buffers,
+    stack_weights,
+)
 
 _WHAT = "the center and the directions"
 _CHUNK = 1 << 20  # values turned to float64 at a time
@@ -22,8 +28,8 @@ class Affine(Shape):
     r"""\(w(z) = \hat w + z\, B\): the anchors are a centre and k directions, none free."""
 
     def __init__(self, center: Tensor | Point, directions: Tensor) -> None:
-        anchors = gathered([center, *directions], what=_WHAT)
-        self._hold(anchors, buffers=gathered_buffers([center]))
+        anchors = stack_weights([center, *directions], what=_WHAT)
+        self._hold(anchors, buffers=stack_weight_buffers([center]))
 
     @classmethod
     def _of(cls, anchors: Tensor, *, buffers: Buffers | None = None) -> Self:  # (1 + k, P)
@@ -68,7 +74,7 @@ class Affine(Shape):
             rest = row - self(z[None])[0]
             # once more on what is left: float32 sums of large directions leave a little of them
             more = torch.linalg.solve(gram, inner(self.basis, rest))
-            rest = rest - combined(more[None], self.basis)[0]
+            rest = rest - linear_combination(more[None], self.basis)[0]
             coords.append(z + more)
             far.append(inner(rest, rest).sqrt())
         if w.ndim == 1:

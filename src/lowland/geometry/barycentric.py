@@ -15,7 +15,7 @@ from lowland.core.point import Point
 from lowland.core.seeds import stream
 from lowland.errors import ConfigError, LayoutError
 from lowland.geometry.affine import rounding
-from lowland.geometry.base import Shape, combined
+from lowland.geometry.base import Shape, linear_combination
 from lowland.geometry.nearest import nearest
 from lowland.geometry.volume import edges_of, log_volume, mean_edge, require_volume
 
@@ -192,7 +192,7 @@ class Barycentric(Shape):
             system = edges_of(gram).cpu()
             share = torch.linalg.lstsq(system, along[:, None], driver="gelsd").solution
             share = torch.cat([-share.sum(0, keepdim=True), share])[:, 0].to(self.device)
-            away = away - combined(share[None], self.anchors)[0].double()
+            away = away - linear_combination(share[None], self.anchors)[0].double()
             away = away / away.norm()
         unit: Tensor = away / away.norm()
         return unit

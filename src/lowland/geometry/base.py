@@ -92,7 +92,7 @@ class Shape(ABC):
         """
 
     @property
-    def drifts(self) -> bool:
+    def measure_depends_on_anchors(self) -> bool:
         """Whether the shape's own distribution moves with its anchors."""
         return False
 
@@ -117,7 +117,7 @@ class Shape(ABC):
         coords = torch.as_tensor(coords)
         rows = self._rows(coords)
         one = coords.ndim == 0 or (coords.ndim == 1 and self.k > 1)
-        w = combined(self.coefficients(rows), self.anchors)
+        w = linear_combination(self.coefficients(rows), self.anchors)
         return w[0] if one else w
 
     def point(self, coords: Any) -> Point:
@@ -166,7 +166,9 @@ class Shape(ABC):
     def derivative(self, coords: Any) -> Tensor:  # (n, k) -> (n, k, P)
         r"""\(\partial w / \partial t\) at coordinates (n, k): (n, k, P)."""
         slopes = self.slopes(coords)
-        return combined(slopes.flatten(0, 1), self.anchors).reshape(*slopes.shape[:2], self.size)
+        return linear_combination(slopes.flatten(0, 1), self.anchors).reshape(
+            *slopes.shape[:2], self.size
+        )
 
     def length(self) -> float:
         """The length of a curve; other shapes have none."""
@@ -271,24 +273,24 @@ class Shape(ABC):
         return f"{type(self).__name__}(anchors={len(self.anchors)}, free={moving}, P={self.size})"
 
 
-def gathered(weights: Iterable[Any], *, what: str) -> Tensor:
+def stack_weights(weights: Iterable[Any], *, what: str) -> Tensor:
     """Weight vectors of one model as (A, P): checked, and apart from what they came from.
 
     Raises:
         LayoutError: of different models. NonFiniteError: NaN or infinity.
     """
     rows = checked(weights, what=what)
-    return torch.stack([row.detach().to(rows[0].device, kept_in(rows)) for row in rows])
+    return torch.stack([row.detach().to(rows[0].device, common_dtype(rows)) for row in rows])
 
 
-def kept_in(weights: Iterable[Tensor]) -> torch.dtype:
+def common_dtype(weights: Iterable[Tensor]) -> torch.dtype:
     """The precision of anchors made of these: float64 where one of them has it, else float32."""
     wide = any(row.dtype == torch.float64 for row in weights)
     return torch.float64 if wide else torch.float32
 
 
 def checked(weights: Iterable[Any], *, what: str) -> list[Tensor]:
-    """Weight vectors of one model, themselves; raises what `gathered` does."""
+    """Weight vectors of one model, themselves; raises what `stack_weights` does."""
     rows = [as_point(w, what=f"{what} {i}").weights for i, w in enumerate(weights)]
     for i, row in enumerate(rows):
         if row.shape != rows[0].shape:
@@ -303,12 +305,12 @@ def checked(weights: Iterable[Any], *, what: str) -> list[Tensor]:
     return rows
 
 
-def gathered_buffers(weights: Iterable[Any]) -> Buffers | None:
+def stack_weight_buffers(weights: Iterable[Any]) -> Buffers | None:
     """The buffers of those that are a `Point` with some: see `stack_buffers`."""
     return stack_buffers(w.buffers if isinstance(w, Point) else None for w in weights)
 
 
-def combined(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, A), (A, P) -> (n, P)
+def linear_combination(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, A), (A, P) -> (n, P)
     """Their product in the anchors' own precision, whatever matrix products may be rounded to.
 
     Under `torch.set_float32_matmul_precision("high")` a product on a GPU keeps ten bits of each

@@ -11,7 +11,7 @@ from lowland.core.buffers import Buffers, stack_buffers
 from lowland.core.point import Point, as_point
 from lowland.errors import ConfigError, LayoutError
 from lowland.geometry.barycentric import Barycentric, Drawn
-from lowland.geometry.base import gathered, gathered_buffers
+from lowland.geometry.base import stack_weight_buffers, stack_weights
 from lowland.geometry.simplex import Simplex
 
 WEIGHTS = ("volume", "equal")
@@ -100,17 +100,17 @@ class SimplicialComplex(Barycentric):
                 )
             apart.append(w)
         made = cls.__new__(cls)
-        rows = gathered([*modes, *connectors], what="the modes and connectors")
+        rows = stack_weights([*modes, *connectors], what="the modes and connectors")
         shared = range(len(modes), len(rows))
         free = [i in shared for i in range(len(rows))]
         made._fill(rows, free, [(i, *shared) for i in range(len(modes))])
-        made.buffers = gathered_buffers([*modes, *connectors])
+        made.buffers = stack_weight_buffers([*modes, *connectors])
         return made
 
     # -- its own distribution --------------------------------------------------------------------
 
     @property
-    def drifts(self) -> bool:
+    def measure_depends_on_anchors(self) -> bool:
         return self.weights == "volume" and len(self.cells) > 1
 
     def density(self, coords: Tensor, gram: Tensor) -> Tensor:  # (S, A), (A, A) -> (S,)

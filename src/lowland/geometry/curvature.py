@@ -54,7 +54,7 @@ def leading(
         "rank", rank, least=1, most=size - 1, hint="Lanczos' method gives no full spectrum"
     )
     seed = checks.seed(seed)
-    rows = surface.rows_of(loader)
+    rows = surface.replayable(loader)
     times = curvature(surface, point, kind=kind, loader=rows)
     done = 0
     with reporting(progress, f"{kind} products") as report:
@@ -98,7 +98,7 @@ def curvature(
         raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}.")
     point = surface.point(w)
     buffers = surface.buffers_for(point)
-    rows = surface.rows_of(loader)
+    rows = surface.replayable(loader)
     data = rows.held()
     value = float(surface(Point(point.weights, buffers), loader=data, batchnorm="frozen"))
     if not math.isfinite(value):
@@ -108,7 +108,7 @@ def curvature(
         )
     assert data.items is not None  # set by the pass
     items = data.items
-    rows.rows, rows.items = data.rows, items
+    rows.num_examples, rows.items = data.num_examples, items
     product = _hessian if kind == "hessian" else _gauss_newton
 
     def times(v: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from lowland.core.buffers import restack_buffers
 from lowland.core.layout import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, gathered, gathered_buffers, stratified
+from lowland.geometry.base import Shape, stack_weight_buffers, stack_weights, stratified
 
 _NODES, _PANELS = 16, 16  # of Gauss and Legendre, and parts, a smooth piece: where a curve turns
 # sharply its speed is nearly a kink
@@ -42,14 +42,14 @@ class Curve(Shape):
         bends = checks.whole(
             "bends", bends, least=1, most=10_000, hint="a line without bends is ll.Line(w0, w1)"
         )
-        ends = gathered([w0, w1], what="the ends")
+        ends = stack_weights([w0, w1], what="the ends")
         require_apart(ends)
         share = torch.linspace(0, 1, bends + 2, dtype=torch.float64, device=ends.device)[1:-1, None]
         inside = torch.lerp(ends[:1], ends[1:], share.to(ends.dtype))
         made = cls.__new__(cls)
         free = [False, *[True] * bends, False]
         Shape.__init__(made, torch.cat([ends[:1], inside, ends[1:]]), free=free)
-        buffers = gathered_buffers([w0, w1])
+        buffers = stack_weight_buffers([w0, w1])
         if buffers is not None:
             at = torch.linspace(0, 1, bends + 2, dtype=torch.float64)
             made.buffers = restack_buffers(torch.stack([1 - at, at], dim=1), buffers)

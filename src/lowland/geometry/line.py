@@ -8,7 +8,7 @@ from torch import Tensor
 from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import gathered, gathered_buffers
+from lowland.geometry.base import stack_weight_buffers, stack_weights
 from lowland.geometry.curve import Curve, require_apart
 
 
@@ -25,10 +25,10 @@ class Line(Curve):
     """
 
     def __init__(self, w0: Tensor | Point, w1: Tensor | Point) -> None:
-        ends = gathered([w0, w1], what="the ends")
+        ends = stack_weights([w0, w1], what="the ends")
         require_apart(ends)
         super().__init__(ends, free=[False, False])
-        self.buffers = gathered_buffers([w0, w1])
+        self.buffers = stack_weight_buffers([w0, w1])
 
     @classmethod
     def between(cls, w0: Tensor | Point, w1: Tensor | Point, *, bends: int = 0) -> Line:

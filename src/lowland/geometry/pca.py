@@ -15,7 +15,7 @@ from lowland.core.point import Point
 from lowland.core.spread import relative_spread, warn_if_still
 from lowland.core.threads import using_threads
 from lowland.errors import DataError, NonFiniteError
-from lowland.geometry.base import kept_in
+from lowland.geometry.base import common_dtype
 from lowland.geometry.rank import ROUNDING, Rank, chosen, span_of
 
 # values that are widened to float64 at a time: few enough that a block stays in a core's cache
@@ -75,7 +75,7 @@ def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
     )
     spread = math.sqrt(total / (samples - 1))
     like = rows[0] if mean is None else mean
-    out = torch.empty(1 + k, len(like), dtype=kept_in([like]), device=like.device)
+    out = torch.empty(1 + k, len(like), dtype=common_dtype([like]), device=like.device)
     if mean is not None:
         out[0] = mean.detach()
     turn = vectors[:, :k].T / (samples - 1) ** 0.5

@@ -9,7 +9,7 @@ from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
-from lowland.geometry.base import gathered, gathered_buffers
+from lowland.geometry.base import stack_weight_buffers, stack_weights
 
 _SQUARISH = 2 / 3  # of a box's longer side: what the shorter one is at least
 
@@ -35,7 +35,7 @@ class Plane(Affine):
     marks: Tensor
 
     def __init__(self, center: Tensor | Point, u: Tensor, v: Tensor) -> None:
-        super().__init__(center, gathered([u, v], what="the directions"))
+        super().__init__(center, stack_weights([u, v], what="the directions"))
         self.marks = torch.zeros(1, 2, dtype=torch.float64)
 
     @classmethod
@@ -45,7 +45,7 @@ class Plane(Affine):
         Raises:
             ConfigError: three points on a line. LayoutError: weights of different models.
         """
-        points = gathered([a, b, c], what="the points")
+        points = stack_weights([a, b, c], what="the points")
         directions = points[1:] - points[0]
         try:
             require_independent(directions, noise=rounding(points))
@@ -57,7 +57,7 @@ class Plane(Affine):
         plane = cls(points[0], *orthonormal(directions))
         plane.marks, _ = plane.coords_of(points)
         plane.marks[0] = 0.0
-        plane.buffers = gathered_buffers([a, b, c])
+        plane.buffers = stack_weight_buffers([a, b, c])
         return plane
 
     def anchor_shares(self, coords: Tensor) -> Tensor:  # (n, 2) -> (n, 3)

@@ -9,7 +9,7 @@ from torch import Tensor
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.barycentric import Barycentric
-from lowland.geometry.base import gathered, gathered_buffers
+from lowland.geometry.base import stack_weight_buffers, stack_weights
 
 
 class Simplex(Barycentric):
@@ -48,6 +48,6 @@ class Simplex(Barycentric):
             )
         if len(anchors) == 0:
             raise ConfigError("a simplex needs at least one vertex.")
-        rows = gathered(anchors, what="the vertices")
-        self.buffers = gathered_buffers(anchors)
+        rows = stack_weights(anchors, what="the vertices")
+        self.buffers = stack_weight_buffers(anchors)
         self._fill(rows, [False] * len(rows) if free is None else free, [range(len(rows))])

@@ -20,7 +20,7 @@ from lowland.geometry.affine import (
     require_independent,
     rounding,
 )
-from lowland.geometry.base import Shape, checked, gathered_buffers, kept_in
+from lowland.geometry.base import Shape, checked, common_dtype, stack_weight_buffers
 from lowland.geometry.curvature import leading
 from lowland.geometry.pca import mean_buffers, principal
 from lowland.geometry.rank import Rank
@@ -70,10 +70,10 @@ class Subspace(Affine):
         with checks.memory("rank", rank):
             anchors = torch.empty(1 + rank, len(center))
         anchors[1:].normal_(generator=generator)
-        anchors = anchors.to(center.device, kept_in([center]))
+        anchors = anchors.to(center.device, common_dtype([center]))
         orthonormalise_(anchors[1:])
         anchors[0] = center.detach()  # last: memory that nobody wrote to yet is not taken
-        return cls._of(anchors, buffers=gathered_buffers([w]))
+        return cls._of(anchors, buffers=stack_weight_buffers([w]))
 
     @classmethod
     def pca(cls, source: Any, *, rank: Rank = 5) -> Subspace:
@@ -98,7 +98,9 @@ class Subspace(Affine):
         (1, tensor([0.8000], dtype=torch.float64))
         """
         anchors, explained = principal(source, rank)
-        sub = cls._of(anchors, buffers=gathered_buffers([Point(anchors[0], mean_buffers(source))]))
+        sub = cls._of(
+            anchors, buffers=stack_weight_buffers([Point(anchors[0], mean_buffers(source))])
+        )
         sub.explained = explained
         return sub
 

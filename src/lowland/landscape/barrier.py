@@ -60,5 +60,5 @@ def barrier(
         test_loss=found.test_loss,
         test_error=found.test_error,
         batchnorm=found.batchnorm,
-        rows=found.rows,
+        examples=found.examples,
     )

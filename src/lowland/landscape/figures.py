@@ -13,7 +13,7 @@ from lowland.core import Classification, EvalOptions, LossSurface, Point, Regres
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.engine import Sink
-from lowland.evaluate.nll import likelihoods, over_points, settled
+from lowland.evaluate.nll import likelihoods, resolve_task, vmap_points
 from lowland.evaluate.table import EachPoint
 
 Row = dict[str, float]
@@ -59,7 +59,7 @@ class Likelihood:
         if target is None:
             raise DataError("the rows have no targets: a surface is drawn of labelled rows.")
         if index == 0:
-            self.task = settled(self.task, outputs, target)
+            self.task = resolve_task(self.task, outputs, target)
             self._items = self._places = 0
             self._loss = self._wrong = torch.zeros(
                 len(outputs), dtype=torch.float64, device=outputs.device
@@ -74,7 +74,7 @@ class Likelihood:
             self._wrong = self._wrong + wrong.sum(1)
         elif self.second == "rmse":
             assert isinstance(self.task, Regression)
-            errors = over_points(lambda out: self.task.moments(out)[0] - target, outputs)  # type: ignore[attr-defined]
+            errors = vmap_points(lambda out: self.task.moments(out)[0] - target, outputs)  # type: ignore[attr-defined]
             errors = errors.double() * self.task.units(target)[1]
             self._places += errors[0].numel()
             self._wrong = self._wrong + errors.square().flatten(1).sum(1)
@@ -125,11 +125,11 @@ class Together:
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         if target is None:
             raise DataError("the rows have no targets: a surface is drawn of labelled rows.")
-        self.task = settled(self.task, outputs, target)
+        self.task = resolve_task(self.task, outputs, target)
         logs = -likelihoods(self.task, outputs, target)  # (n, items)
         probs = None
         if isinstance(self.task, Classification):
-            probs = over_points(self.task.probs, outputs)  # (n, B, C, ...)
+            probs = vmap_points(self.task.probs, outputs)  # (n, B, C, ...)
         if self._fixing:
             self._take(index, logs.logsumexp(0), None if probs is None else probs.sum(0))
             return
@@ -176,8 +176,8 @@ def misses(task: Task, outputs: Tensor, target: Tensor) -> Tensor:
     """Which items are wrong, (n, items), for logits (n, B, ...) of a classifier."""
     assert isinstance(task, Classification)
     if task.form == "multiclass":
-        return _misses(task, over_points(task.logits, outputs), target, 1)
-    return _misses(task, over_points(task.probs, outputs), target, 1)
+        return _misses(task, vmap_points(task.logits, outputs), target, 1)
+    return _misses(task, vmap_points(task.probs, outputs), target, 1)
 
 
 def _misses(task: Classification, scores: Tensor, target: Tensor, total: int) -> Tensor:

@@ -14,8 +14,8 @@ from lowland.core import Classification, EvalOptions, LossSurface, Point
 from lowland.core.layout import inner
 from lowland.core.options import Plan
 from lowland.errors import ConfigError, NonFiniteError
-from lowland.evaluate.conditions import conditions, print_of
-from lowland.evaluate.engine import Evaluation, rows_for
+from lowland.evaluate.engine import Evaluation, replayable_loader
+from lowland.evaluate.fingerprint import evaluation_fingerprint, tensor_checksum
 from lowland.evaluate.statistics import require_statistics
 from lowland.files import PathLike
 from lowland.geometry import Affine, Curve, Shape
@@ -77,7 +77,7 @@ class Job:
         if not (self.metric_names or self.together):
             raise ConfigError("metrics: expected at least one figure, got none.")
         self.colours = metrics.names[0] if metrics.names else ""  # what refinement looks at
-        self.rows = rows_for(surface, what.loader, count=options.count).held()
+        self.data = replayable_loader(surface, what.loader, count=options.count).held()
         sinks: list[Figures] = [metrics.sink()]
         self.average = Together(surface.task)
         if self.together:
@@ -88,7 +88,7 @@ class Job:
             shape,
             surface,
             self.grid.coords,
-            [(self.rows, JointSink(sinks))],
+            [(self.data, JointSink(sinks))],
             options,
             row=lambda parts, point: metrics(parts[0], point),
             begin=self._fix,
@@ -126,7 +126,7 @@ class Job:
     def _fix(self, plan: Plan) -> None:
         """Once, the predictions of the networks that each point is averaged with."""
         if self.together and not self.average.fixed:
-            evaluation = Evaluation(self.surface, [(self.rows, self.average)], self.options)
+            evaluation = Evaluation(self.surface, [(self.data, self.average)], self.options)
             evaluation.run(self.together, plan=plan)
             self.average.fix()
 
@@ -186,7 +186,7 @@ class Job:
             figures=figures,
             known=None if self.tolerance is None else known.reshape(self.grid.shape),
             batchnorm=self.options.batchnorm if self.surface.has_batchnorm else "none",
-            rows=self.rows.rows or 0,
+            examples=self.data.num_examples or 0,
             about=about,
         )
 
@@ -196,11 +196,11 @@ class Job:
         return {
             "x": self.grid.x.tolist(),
             "y": None if y is None else y.tolist(),
-            "rows": f"{self.rows.rows} {self.rows.checksum}",
+            "rows": f"{self.data.num_examples} {self.data.checksum}",
             "metrics": self.metric_names,
-            "together": print_of(*(p.weights for p in self.together)),
+            "together": tensor_checksum(*(p.weights for p in self.together)),
             "refine": self.tolerance,
-            **conditions(self.shape, self.surface, self.options),
+            **evaluation_fingerprint(self.shape, self.surface, self.options),
         }
 
 

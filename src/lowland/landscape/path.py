@@ -13,8 +13,8 @@ from lowland import checks
 from lowland.core import LossSurface
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, NonFiniteError
-from lowland.evaluate.conditions import conditions
-from lowland.evaluate.engine import rows_for
+from lowland.evaluate.engine import replayable_loader
+from lowland.evaluate.fingerprint import evaluation_fingerprint
 from lowland.evaluate.statistics import require_statistics
 from lowland.files import PathLike
 from lowland.geometry import Curve
@@ -78,13 +78,16 @@ def path(
     at = _coordinates(points, t)
     if test_count is not None:
         test_count = checks.whole("test_count", test_count, least=1)
-    data = [rows_for(surface, None, count=how.count).held()]
+    data = [replayable_loader(surface, None, count=how.count).held()]
     if loader is not None:
-        data.append(rows_for(surface, loader, count=test_count).held())
+        data.append(replayable_loader(surface, loader, count=test_count).held())
     settings: dict[str, Any] = {}
     if store is not None:
-        settings = {"t": at.tolist(), "rows": [f"{one.rows} {one.checksum}" for one in data]}
-        settings |= conditions(curve, surface, how)
+        settings = {
+            "t": at.tolist(),
+            "rows": [f"{one.num_examples} {one.checksum}" for one in data],
+        }
+        settings |= evaluation_fingerprint(curve, surface, how)
     passes = [(rows, Whole(surface.task)) for rows in data]
     how = replace(how, count=None)  # counted above, a loader at a time
     scan = PointScan(
@@ -116,7 +119,7 @@ def path(
         test_error=columns.get("test_error", None if loader is None else nothing),
         figures={k: v for k, v in columns.items() if k.removeprefix("test_") not in kept},
         batchnorm=how.batchnorm if surface.has_batchnorm else "none",
-        rows=data[0].rows or 0,
+        examples=data[0].num_examples or 0,
         outside=bool((at < 0).any() or (at > 1).any()),
     )
 

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from lowland.core import EvalOptions, LossSurface, Point
-from lowland.core.data import Rows
+from lowland.core.data import ReplayableLoader
 from lowland.core.options import Plan
 from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.weights import Block
@@ -44,7 +44,7 @@ class PointScan:
         shape: Shape,
         surface: LossSurface,
         coords: Tensor,
-        passes: Sequence[tuple[Rows, Figures]],
+        passes: Sequence[tuple[ReplayableLoader, Figures]],
         options: EvalOptions,
         *,
         row: Callable[[Sequence[Row], Callable[[], Point]], Row],

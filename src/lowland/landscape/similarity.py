@@ -13,7 +13,7 @@ from lowland.core.layout import inner
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.engine import Evaluation
-from lowland.evaluate.nll import over_points, settled
+from lowland.evaluate.nll import resolve_task, vmap_points
 from lowland.evaluate.weights import as_posterior
 from lowland.progress import Progress
 from lowland.records import SimilarityResult
@@ -56,11 +56,13 @@ def similarity(
     vectors = _vectors(surface, weights)
     cosine, distance = _geometry(surface, vectors, origin, names)
     classes = _Classes(surface.task, surface.example)
-    rows = 0
+    examples = 0
     if surface.task.kind != "regression":
         evaluation = Evaluation(surface, [(loader, classes)], how, total=len(vectors))
-        rows = evaluation.run(vectors, progress=progress, label="similarity").rows or 0
-    return SimilarityResult(cosine, distance, classes.disagreement(), names, how.batchnorm, rows)
+        examples = evaluation.run(vectors, progress=progress, label="similarity").num_examples or 0
+    return SimilarityResult(
+        cosine, distance, classes.disagreement(), names, how.batchnorm, examples
+    )
 
 
 def _vectors(surface: LossSurface, weights: Any) -> list[Point | Tensor]:
@@ -132,8 +134,8 @@ class _Classes:
         self._parts: list[Tensor] = []  # (n, items) a batch, of the chunk under way
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
-        task = self.task = settled(self.task, outputs, target, self.example)
-        probs = over_points(task.statistics, outputs).get("probs")  # (n, B, C, ...)
+        task = self.task = resolve_task(self.task, outputs, target, self.example)
+        probs = vmap_points(task.statistics, outputs).get("probs")  # (n, B, C, ...)
         if probs is None:
             return
         if getattr(task, "form", None) == "multilabel":

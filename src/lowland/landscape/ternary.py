@@ -13,7 +13,7 @@ from lowland.core import LossSurface
 from lowland.core.layout import inner
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, NonFiniteError
-from lowland.evaluate.engine import rows_for
+from lowland.evaluate.engine import replayable_loader
 from lowland.evaluate.statistics import require_statistics
 from lowland.geometry import Barycentric, Shape
 from lowland.landscape.figures import Metrics, PointMetrics
@@ -72,7 +72,7 @@ def ternary(
     if not (measured.names or measured.functions):
         raise ConfigError("metrics: expected at least one figure, got none.")
     coords = barycentric_grid(resolution)
-    data = rows_for(surface, loader, count=how.count).held()
+    data = replayable_loader(surface, loader, count=how.count).held()
     scan = PointScan(
         simplex,
         surface,
@@ -95,7 +95,7 @@ def ternary(
         names=[f"w{i}" for i in range(3)] if names is None else list(map(str, names)),
         lengths=inner(around, around).diagonal().clamp_min(0).sqrt().cpu(),
         split=split,
-        rows=data.rows or 0,
+        examples=data.num_examples or 0,
         batchnorm=how.batchnorm if surface.has_batchnorm else "none",
     )
 

@@ -198,8 +198,8 @@ def make_room(ax: Axes, *, below: float = 0.08, beside: float = 0.16) -> None:
 def caption(record: SurfaceResult | TernaryResult, missing: int, total: int) -> str:
     """How the figures were found: BatchNorm, rows, and what was not evaluated or not finite."""
     parts = [BATCHNORM.get(record.batchnorm, "")]
-    if record.rows:
-        parts.append(f"{record.rows:,} {record.split} rows".replace("  ", " "))
+    if record.examples:
+        parts.append(f"{record.examples:,} {record.split} examples".replace("  ", " "))
     if record.evaluated < total:
         parts.append(f"{record.evaluated:,} of {total:,} points evaluated, others interpolated")
     if missing:

@@ -62,10 +62,14 @@ def surface(
     >>> import torch
     >>> x = torch.linspace(-1, 1, 5)
     >>> about = {"orthonormal": True, "split": "training"}
-    >>> record = SurfaceResult(x, x, {"loss": x**2 + 4 * x[:, None] ** 2}, rows=100, about=about)
+    >>> record = SurfaceResult(
+    ...     x, x, {"loss": x**2 + 4 * x[:, None] ** 2}, examples=100, about=about
+    ... )
     >>> axes = surface(record)
-    >>> axes.get_xlabel(), axes.texts[0].get_text()
-    ('distance in weight space', 'BatchNorm statistics recomputed at each point; 100 training rows')
+    >>> axes.get_xlabel()
+    'distance in weight space'
+    >>> axes.texts[0].get_text()
+    'BatchNorm statistics recomputed at each point; 100 training examples'
     """
     require_scale(scale)
     values = figure_of(record, figure)

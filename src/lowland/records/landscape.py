@@ -22,8 +22,8 @@ class PathResult(Record):
         l2: (n,), |w(t)|. distance: (n,), |w(t) - w(0)|. length: (n,), of the curve up to t.
         test_loss, test_error: (n,), of the loader's rows where one was given.
         figures: what else was measured, by name, such as "rmse", "test_nll".
-        batchnorm: how the statistics were found, "none" for models that have none. rows: how many
-            rows `loss` is of.
+        batchnorm: how the statistics were found, "none" for models that have none. examples: how
+            many examples `loss` is over.
 
     >>> t = torch.linspace(0, 1, 3)
     >>> path = PathResult(t, torch.tensor([1.0, 4.0, 2.0]), *[torch.zeros(3)] * 3, length=2 * t)
@@ -42,7 +42,7 @@ class PathResult(Record):
     test_error: Tensor | None = None
     figures: dict[str, Tensor] = field(default_factory=dict)
     batchnorm: str = "refresh"
-    rows: int = 0
+    examples: int = 0
     outside: bool = False
 
     @property
@@ -94,8 +94,8 @@ class BarrierResult(Record):
         loss, error: (n,), of the surface's own rows; `error` is a fraction, NaN for regression.
         distance: |w1 - w0|.
         test_loss, test_error: (n,), of the loader's rows where one was given.
-        batchnorm: how the statistics were found, "none" for models that have none. rows: how many
-            rows `loss` is of.
+        batchnorm: how the statistics were found, "none" for models that have none. examples: how
+            many examples `loss` is over.
 
     >>> loss = torch.tensor([1.0, 4.0, 2.0])
     >>> barrier = BarrierResult(torch.linspace(0, 1, 3), loss, loss / 10, distance=1.0)
@@ -111,7 +111,7 @@ class BarrierResult(Record):
     test_loss: Tensor | None = None
     test_error: Tensor | None = None
     batchnorm: str = "refresh"
-    rows: int = 0
+    examples: int = 0
 
     @property
     def height(self) -> float:
@@ -149,7 +149,7 @@ class SimilarityResult(Record):
         disagreement: the share of rows for which the predicted classes differ; None where nothing
             is classified.
         names: of the vectors, where they have some.
-        rows: how many rows were predicted.
+        examples: how many rows were predicted.
     """
 
     figure = "similarity"
@@ -158,7 +158,7 @@ class SimilarityResult(Record):
     disagreement: Tensor | None = None
     names: list[str] | None = None
     batchnorm: str = "refresh"
-    rows: int = 0
+    examples: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +174,7 @@ class SurfaceResult(Record):
             the distance from the plane.
         explained: (2,), the share of the variance along each axis, for a plane of components.
         batchnorm: how the statistics were found, "none" for models that have none.
-        rows: how many rows the figures are of.
+        examples: how many examples the figures are of.
         about: other words and numbers to keep. Pictures read "split" (such as "test"),
             "orthonormal" (whether coordinates are distances) and "labels" (names of the axes).
     """
@@ -189,7 +189,7 @@ class SurfaceResult(Record):
     paths: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     explained: Tensor | None = None
     batchnorm: str = "refresh"
-    rows: int = 0
+    examples: int = 0
     about: dict[str, Any] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:

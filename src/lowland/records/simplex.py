@@ -28,8 +28,8 @@ class GrowthResult(Record):
             the first row of the start alone.
         kept: (n,) bool, whether the new vertex was accepted; only the last may be False.
         counted: "vertices", or "connectors" where a complex grew.
-        rows: how many rows the losses are of. batchnorm: how the statistics were found, "none" for
-            models that have none.
+        examples: how many examples the losses are over. batchnorm: how the statistics were found,
+            "none" for models that have none.
         stopped: why it ended, in words; "" where it reached what was asked.
         bound: the loss above which a vertex is refused; NaN: none.
         figures: other columns by name, such as "test_error_mean", "seconds"; (n,) each.
@@ -60,7 +60,7 @@ class GrowthResult(Record):
     kept: Tensor
     counted: str = "vertices"
     samples: int = 0
-    rows: int = 0
+    examples: int = 0
     batchnorm: str = "refresh"
     stopped: str = ""
     bound: float = math.nan
@@ -89,7 +89,7 @@ class TernaryResult(Record):
         figures: {name: (n,)}: "loss", "error", ...; NaN stays NaN.
         names: of the vertices.
         lengths: (3,), distances of the vertices 0 and 1, 1 and 2, 2 and 0.
-        split: of which rows the figures are, such as "test". rows: how many.
+        split: of which rows the figures are, such as "test". examples: how many.
         batchnorm: how the statistics were found, "none" for models that have none.
 
     >>> record = TernaryResult(
@@ -107,7 +107,7 @@ class TernaryResult(Record):
     names: list[str] = field(default_factory=lambda: ["w0", "w1", "w2"])
     lengths: Tensor = field(default_factory=lambda: torch.ones(3, dtype=torch.float64))
     split: str = ""
-    rows: int = 0
+    examples: int = 0
     batchnorm: str = "refresh"
 
     def __getattr__(self, name: str) -> Any:

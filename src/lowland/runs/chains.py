@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.errors import ConfigError
-from lowland.evaluate.engine import rows_for
+from lowland.evaluate.engine import replayable_loader
 from lowland.geometry import Curve, Subspace
 from lowland.geometry.curvature import need_scipy
 from lowland.progress import Report
@@ -106,7 +106,7 @@ class SpannedSubspace(Artifact):
             center,
             rank=settings.rank,
             seed=self.seed,
-            loader=rows_for(surface, None, count=settings.rows),
+            loader=replayable_loader(surface, None, count=settings.rows),
             progress=progress,
         )
 
@@ -154,7 +154,7 @@ class SampledChain(RecordArtifact):
                 chains=settings.chains,
                 samples=settings.samples,
                 warmup=settings.warmup,
-                loader=rows_for(setup.surface, None, count=settings.rows),
+                loader=replayable_loader(setup.surface, None, count=settings.rows),
                 seed=self.subspace.seed,
                 checkpoint=checkpoint.file("chains.safetensors"),
                 progress=progress,

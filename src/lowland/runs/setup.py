@@ -189,7 +189,7 @@ class Setup:
         """The training rows without augmentation, in a random order: BatchNorm statistics, and
         losses of fewer rows, are of the first ones, which may come class by class."""
         loader = self._loader(split)
-        if not isinstance(loader, Batches) or loader.rows <= _SMALL:
+        if not isinstance(loader, Batches) or loader.num_examples <= _SMALL:
             return loader
         size = self.config.eval_batch_size
         return self._batches(split, batch_size=size, shuffle=True, fixed=True)
@@ -209,7 +209,7 @@ class Setup:
             self.task = self.task.for_model(model)
             for split, loader in loaders.items():
                 self._try_split(model.train(split == "train"), split, loader)
-            rest = train.rows % train.batch_size if isinstance(train, Batches) else 0
+            rest = train.num_examples % train.batch_size if isinstance(train, Batches) else 0
             if rest and not train.drop_last:  # the last batch
                 self._try_split(model.train(), "train", train, rest)
 

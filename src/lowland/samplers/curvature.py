@@ -54,8 +54,8 @@ def peak(density: Density, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
         moved = bool(found[best] > value[0])
         if moved:
             z = trial[best]
-        settled = bool((eigenvalues.log().abs() < 0.5).all())
-        if settled and (gain < _ENOUGH or not moved):
+        resolve_task = bool((eigenvalues.log().abs() < 0.5).all())
+        if resolve_task and (gain < _ENOUGH or not moved):
             break
     return z, root
 

@@ -175,8 +175,8 @@ class NUTS(MarkovChain):
         state["accepted"][rows] = state["leaves"][rows] = 0.0
         state["fresh"][rows] = False
         if not warm.all():
-            settled = rows[~warm & (state["search"][rows] == 0)]
-            state["step"][settled] = np.exp(state["log_step"][settled])
+            resolve_task = rows[~warm & (state["search"][rows] == 0)]
+            state["step"][resolve_task] = np.exp(state["log_step"][resolve_task])
         self._begin_subtrees(rows)
 
     def _begin_subtrees(self, rows: Array) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from lowland.core import EvalOptions, LossSurface
-from lowland.core.data import Rows, move
+from lowland.core.data import ReplayableLoader, move
 from lowland.core.seeds import seed_for
 from lowland.errors import DataError
-from lowland.evaluate.engine import rows_for
+from lowland.evaluate.engine import replayable_loader
 from lowland.evaluate.likelihood import LogLikelihood
 from lowland.geometry import Shape
 
@@ -35,7 +35,7 @@ class Minibatches:
         seed: int,
     ) -> None:
         self.sub, self.surface, self.seed = sub, surface, seed
-        self.rows = rows_for(surface, loader, count=options.count)
+        self.rows = replayable_loader(surface, loader, count=options.count)
         self.options = options
         self._held: list[LogLikelihood] | None = None
         self._stream: Stream | None = None
@@ -91,13 +91,13 @@ class Stream:
 
     >>> import torch
     >>> from lowland.core import Regression
-    >>> rows = Rows([[i, i] for i in torch.eye(3).split(1)], Regression(), device="cpu")
+    >>> rows = ReplayableLoader([[i, i] for i in torch.eye(3).split(1)], Regression(), device="cpu")
     >>> stream = Stream(rows)
     >>> len(stream), [stream.at(step).target.argmax().item() for step in (0, 1, 2, 3, 2)]
     (3, [0, 1, 2, 0, 2])
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: ReplayableLoader) -> None:
         self.rows = rows
         known = rows.count is None and hasattr(rows.loader, "__len__")
         self.batches = len(rows.loader) if known else sum(1 for _ in rows.batches())  # type: ignore[arg-type]

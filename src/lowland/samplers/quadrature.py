@@ -38,7 +38,7 @@ class State(TypedDict):
     wanted: Tensor
     found: Tensor  # of the first of those wanted
     complete: dict[str, Any] | None  # the last level that was gone through
-    settled: bool
+    resolve_task: bool
     seconds: float
 
 

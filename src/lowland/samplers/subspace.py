@@ -11,8 +11,8 @@ from torch import Tensor
 from lowland.core import EvalOptions, LossSurface
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError
-from lowland.evaluate.conditions import conditions
-from lowland.evaluate.engine import rows_for
+from lowland.evaluate.engine import replayable_loader
+from lowland.evaluate.fingerprint import evaluation_fingerprint
 from lowland.evaluate.likelihood import LogLikelihood
 from lowland.evaluate.statistics import require_statistics
 from lowland.geometry import Affine, Shape
@@ -107,6 +107,8 @@ def settings(
 ) -> dict[str, Any]:
     """What must be the same for chains to go on: subspace, model and data. The plan may differ:
     what was timed is kept with the chains."""
-    rows = rows_for(surface, loader, count=options.count).held()
-    known = conditions(sub, surface, replace(options, strategy=None, chunk=None, threads=None))
-    return {"rows": f"{rows.rows} {rows.checksum}"} | known
+    rows = replayable_loader(surface, loader, count=options.count).held()
+    known = evaluation_fingerprint(
+        sub, surface, replace(options, strategy=None, chunk=None, threads=None)
+    )
+    return {"rows": f"{rows.num_examples} {rows.checksum}"} | known

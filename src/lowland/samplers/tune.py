@@ -101,14 +101,14 @@ def tune_temperature(
     samples = checks.whole("samples", samples, least=1)
     draws = None if draws is None else checks.whole("draws", draws, least=1)
     how = surface.options.override(**options)
-    held = surface.rows_of(validation).held()
+    held = surface.replayable(validation).held()
     checkpoint = Checkpoint.of(checkpoint)
     same: dict[str, Any] = {}
     if checkpoint.path is not None:  # else no pass over the rows is needed
         same = {
             "temperatures": hot,
             "prior_scales": scales,
-            "validation": f"{held.rows} {held.checksum}",
+            "validation": f"{held.num_examples} {held.checksum}",
             "chains": chains,
             "samples": samples,
             "warmup": warmup,

@@ -19,7 +19,7 @@ from lowland.core.seeds import stream
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
-from lowland.geometry.base import combined, rounds
+from lowland.geometry.base import linear_combination, rounds
 from lowland.train.flat import FlatModel
 from lowland.train.objective import Objective
 from lowland.train.options import TrainOptions
@@ -64,7 +64,7 @@ def _density(shape: Shape, measure: str) -> Callable[[Tensor, Tensor], Tensor] |
     if measure == "arc":
         assert isinstance(shape, Curve)
         return lambda coords, gram: shape.speed(coords, gram) / shape.arc(gram)
-    if not shape.drifts:
+    if not shape.measure_depends_on_anchors:
         return None
     start = _seen(shape.anchors, shape)  # where coordinates are drawn for, to the end
     return lambda coords, gram: shape.density(coords, gram) / shape.density(coords, start)
@@ -322,7 +322,7 @@ class Along(Run):
         def loss(w: Tensor) -> Tensor:
             return self.surface.loss(w, batch, train=True)
 
-        weights = combined(coefficients, self.model.matrix)  # (S, P)
+        weights = linear_combination(coefficients, self.model.matrix)  # (S, P)
         if self.epoch == 0:  # labels cannot be looked at within vmap
             parts = self.surface.labelled(batch)
             named = self.surface.layout.materialise(weights[0])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lowland import checks
-from lowland.core.data import map_tensors, row_hashes, tensors
+from lowland.core.data import example_hashes, map_tensors, tensors
 from lowland.core.task import Task, rows
 from lowland.core.threads import using_threads
 from lowland.errors import DataError
@@ -70,12 +70,12 @@ class Batches:
         self.workers = checks.whole("workers", workers, least=0)
         self.fixed = fixed
         self.resident = isinstance(data, Tensor | Mapping | tuple | list)
-        self.rows = self._count()
+        self.num_examples = self._count()
         self.drop_last = drop_last
         if len(self) == 0:
             raise DataError(
-                f"the data set has {self.rows} rows, which make no batch of {batch_size}; check "
-                "the data, or drop_last."
+                f"the data set has {self.num_examples} examples, which make no batch of "
+                f"{batch_size}; check the data, or drop_last."
             )
         self._next = 0
 
@@ -107,7 +107,7 @@ class Batches:
         return rows(self.data)
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.rows, self.batch_size)
+        whole, rest = divmod(self.num_examples, self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
 
     def __iter__(self) -> Iterator[Any]:
@@ -128,7 +128,7 @@ class Batches:
     def whole(self) -> Batches:
         """The same batches, but for a last one that is smaller than the first."""
         made = copy(self)
-        made.drop_last = self.rows >= self.batch_size  # the only batch is not a last one
+        made.drop_last = self.num_examples >= self.batch_size  # the only batch is not a last one
         return made
 
     def content(self) -> str | None:
@@ -137,14 +137,14 @@ class Batches:
         if not self.resident:
             return None
         first = map_tensors(self.data, lambda tensor: tensor[:1])
-        return f"{int(row_hashes(first, 1)) % 2**64:016x}"
+        return f"{int(example_hashes(first, 1)) % 2**64:016x}"
 
     def order(self, number: int) -> Tensor:
         """The rows of an epoch in their order, (rows,)."""
         if not self.shuffle:
-            return torch.arange(self.rows)
+            return torch.arange(self.num_examples)
         number = checks.whole("number", number, least=0)
-        return torch.randperm(self.rows, generator=self._generator(number, 0))
+        return torch.randperm(self.num_examples, generator=self._generator(number, 0))
 
     def _read(self, parts: list[Tensor], number: int) -> Iterator[Any]:
         if self.resident:

@@ -184,7 +184,7 @@ class _Growth:
         self.data = surface.data
         if rules.count is not None:
             few = min(rules.count, self.data.count or rules.count)
-            self.data = surface.rows_of(self.data.loader, count=few)
+            self.data = surface.replayable(self.data.loader, count=few)
         self.read = 0  # rows of it
         self.rows: list[dict[str, float]] = []
         self.stopped = ""
@@ -295,7 +295,7 @@ class _Growth:
             )
             points = itertools.chain([shape.anchor(-1)] if grown else (), drawn)
             table = self.surface.evaluate(points, self.data)
-        self.read = self.data.rows or 0
+        self.read = self.data.num_examples or 0
         loss = table.loss.double()
         found = {
             "number": float(number or (1 if self.counted == "vertices" else 0)),
@@ -332,7 +332,7 @@ class _Growth:
             kept=column("kept").bool(),
             counted=self.counted,
             samples=self.rules.points,
-            rows=self.read,
+            examples=self.read,
             batchnorm="refresh" if self.surface.has_batchnorm else "none",
             stopped=self.stopped,
             bound=self._bound(),

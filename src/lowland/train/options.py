@@ -162,11 +162,11 @@ def described(data: Any, optimizer: Optimizer, schedule: LRScheduler | None) -> 
         ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
         for group in optimizer.param_groups
     ]
-    own = ("rows", "batch_size", "shuffle", "seed", "drop_last")
+    own = ("num_examples", "batch_size", "shuffle", "seed", "drop_last")
     return {
         "batches": length(data),
         "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
-        "rows": data.content() if isinstance(data, Batches) else None,
+        "examples": data.content() if isinstance(data, Batches) else None,
         "optimizer": f"{type(optimizer).__name__}({'; '.join(groups)})",
         "schedule": f"{type(schedule).__name__}{_plain(schedule)}",
     }

@@ -251,15 +251,17 @@ class _Stack:
                 raise DataError(f"network {m}: expected a Batches, got {type(one).__name__}.")
             if one.batch_size != data[0].batch_size or len(one) != len(data[0]):
                 raise DataError(
-                    f"network {m} has {one.rows} rows in {len(one)} batches of {one.batch_size}, "
-                    f"network 0 {data[0].rows} in {len(data[0])} of {data[0].batch_size}: side by "
-                    "side they must have as many batches of one size; use drop_last=True, or "
-                    "splits of as many rows."
+                    f"network {m} has {one.num_examples} examples in {len(one)} batches of "
+                    f"{one.batch_size}, network 0 {data[0].num_examples} in {len(data[0])} of "
+                    f"{data[0].batch_size}: side by side, all need as many batches of one size; "
+                    "use drop_last=True, or splits of as many examples."
                 )
         self.data = list(data)
         self.device = device
         self.size = data[0].batch_size
-        self.used = [min(len(one) * one.batch_size, one.rows) for one in data]  # rows an epoch
+        self.used = [
+            min(len(one) * one.batch_size, one.num_examples) for one in data
+        ]  # rows an epoch
         self.ragged = len(set(self.used)) > 1
         self.resident = all(one.resident and one.transform is None for one in data)
         if self.ragged and not self.resident:
@@ -277,7 +279,11 @@ class _Stack:
         if len({tuple((c.shape[1:], c.dtype) for c in column) for column in columns}) != 1:
             raise DataError("side by side all rows must have the same shapes and dtypes.")
         starts = dict(
-            zip(unique, accumulate((u.rows for u in unique.values()), initial=0), strict=False)
+            zip(
+                unique,
+                accumulate((u.num_examples for u in unique.values()), initial=0),
+                strict=False,
+            )
         )
         self.offsets = torch.tensor([starts[id(one.data)] for one in self.data])[:, None]  # (M, 1)
         self.columns = [
@@ -332,7 +338,7 @@ class _Stack:
             "networks": len(self.data),
             "batch_size": self.size,
             "drop_last": first.drop_last,
-            "rows": [one.rows for one in self.data],
+            "rows": [one.num_examples for one in self.data],
             "content": [one.content() for one in self.data],
             "shuffle": [one.shuffle for one in self.data],
             "seeds": [one.seed for one in self.data],

@@ -122,7 +122,7 @@ def _under(tensors: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, 
     return inside
 
 
-def fitted(tensors: dict[str, Tensor], layout: ParamLayout) -> dict[str, Tensor]:
+def match_layout(tensors: dict[str, Tensor], layout: ParamLayout) -> dict[str, Tensor]:
     """The tensors under the names of `layout`: without the prefix that a trainer put before them.
 
     Lightning's files have `model.` or `net.` before each name, after the attribute that the network
@@ -135,7 +135,7 @@ def fitted(tensors: dict[str, Tensor], layout: ParamLayout) -> dict[str, Tensor]
     >>> layout = ParamLayout(torch.nn.Linear(1, 1))
     >>> weights = {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
     >>> held = {f"net.{n}": t for n, t in weights.items()} | {"scale": torch.ones(1)}
-    >>> list(fitted(held, layout))
+    >>> list(match_layout(held, layout))
     ['weight', 'bias']
     """
     forms = {name: {name} for name in layout.names}

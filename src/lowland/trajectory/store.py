@@ -41,7 +41,7 @@ from lowland.geometry.rank import Rank
 from lowland.posteriors import Ensemble
 from lowland.progress import Progress, reporting
 from lowland.trajectory.checkpoints import find_checkpoints
-from lowland.trajectory.formats import fitted, read_checkpoint
+from lowland.trajectory.formats import match_layout, read_checkpoint
 from lowland.trajectory.journal import (
     FORMAT,
     JOURNAL,
@@ -412,7 +412,7 @@ class Trajectory:
         """A checkpoint under the layout's names, mapped into memory."""
         tensors = read_checkpoint(iterate.file, **self._options)
         try:
-            return fitted(tensors, self.layout)
+            return match_layout(tensors, self.layout)
         except LayoutError as error:
             raise LayoutError(f"{iterate.file}: {error}") from None
 

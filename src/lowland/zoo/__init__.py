@@ -1,16 +1,16 @@
 """Networks and data for studies, examples and the demo."""
 
 from lowland.zoo.cifar import cifar10, cifar100
+from lowland.zoo.class_subset import class_subset
 from lowland.zoo.convfc import ConvFC
 from lowland.zoo.convnet import ConvNet
 from lowland.zoo.digits import digits
-from lowland.zoo.fitted import fitted
 from lowland.zoo.folder import image_folder
 from lowland.zoo.images import ImageLoader, Prepare
 from lowland.zoo.mlp import MLP
-from lowland.zoo.only import only
 from lowland.zoo.preresnet import PreResNet
 from lowland.zoo.regression1d import Regression1dNet, regression1d
+from lowland.zoo.resize_to_match import resize_to_match
 from lowland.zoo.spirals import spirals
 from lowland.zoo.tensors import tensors
 from lowland.zoo.uci import uci, uci_net
@@ -29,11 +29,11 @@ __all__ = [
     "WideResNet",
     "cifar10",
     "cifar100",
+    "class_subset",
     "digits",
-    "fitted",
     "image_folder",
-    "only",
     "regression1d",
+    "resize_to_match",
     "spirals",
     "tensors",
     "uci",

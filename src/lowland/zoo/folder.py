@@ -61,7 +61,7 @@ def image_folder(
     ...     path.parent.mkdir(exist_ok=True)
     ...     Image.new("RGB", (10 + i, 12), (i, 0, 0)).save(path)
     >>> data = image_folder(root, size=8, cache=root / "cache")
-    >>> tuple(data["train"][0].shape), data["validation"].rows, data["test"].rows
+    >>> tuple(data["train"][0].shape), data["validation"].num_examples, data["test"].num_examples
     ((14, 8, 8, 3), 2, 4)
     """
     folder = Path(root)

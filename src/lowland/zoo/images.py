@@ -90,12 +90,12 @@ class ImageLoader:
     Args:
         data: images (N, H, W, C) and labels (N,). prepare: without `pad` and `flip`, or with a
             `seed`: each row then has one crop and mirroring, in every pass.
-        index: the rows that are meant, in their order; None: all.
-        batch_size: rows a batch.
+        index: the examples to read, in their order; None: all.
+        batch_size: examples a batch.
 
     >>> data = torch.zeros(5, 2, 2, 1, dtype=torch.uint8), torch.arange(5)
     >>> loader = ImageLoader(data, Prepare((0.5,), (1.0,)), index=torch.tensor([4, 0]))
-    >>> [(tuple(x.shape), y.tolist()) for x, y in loader], loader.rows
+    >>> [(tuple(x.shape), y.tolist()) for x, y in loader], loader.num_examples
     ([((2, 1, 2, 2), [4, 0])], 2)
     """
 
@@ -110,7 +110,8 @@ class ImageLoader:
     ) -> None:
         if seed is None and (prepare.pad or prepare.flip):
             raise ConfigError(
-                "an ImageLoader replays its rows: give a Prepare without pad and flip, or a seed."
+                "an ImageLoader replays its examples: give a seed, or a Prepare without "
+                "pad and flip."
             )
         self.images, self.labels = data
         self.prepare = prepare
@@ -119,12 +120,12 @@ class ImageLoader:
         self.seed = seed
 
     @property
-    def rows(self) -> int:
+    def num_examples(self) -> int:
         """Images in a pass."""
         return len(self.index)
 
     def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
+        return -(-self.num_examples // self.batch_size)
 
     def __iter__(self) -> Iterator[Labelled]:
         generator = None if self.seed is None else stream("augmentation", self.seed)

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from lowland.core import EvalOptions, LossSurface
-from lowland.core.data import row_hashes
+from lowland.core.data import example_hashes
 from lowland.core.task import rows as rows_in
 from lowland.geometry import Shape
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def conditions(shape: Shape, surface: LossSurface, options: EvalOptions) -> dict[str, Any]:
+def evaluation_fingerprint(
+    shape: Shape, surface: LossSurface, options: EvalOptions
+) -> dict[str, Any]:
     """What values at points of a shape depend on, but for the points, the rows and the figures."""
     buffers = (shape.buffers or {}).values()
     threads = {} if options.threads is None else {"threads": options.threads}
     return {
-        "shape": f"{type(shape).__name__} {print_of(shape.anchors, *buffers)}",
+        "shape": f"{type(shape).__name__} {tensor_checksum(shape.anchors, *buffers)}",
         "model": model_of(surface),
         "task": repr(surface.task),
         "batchnorm": options.batchnorm,
@@ -39,10 +41,13 @@ def conditions(shape: Shape, surface: LossSurface, options: EvalOptions) -> dict
 # -- fingerprints ----------------------------------------------------------------------------------
 
 
-def print_of(*tensors: Tensor) -> str:
+def tensor_checksum(*tensors: Tensor) -> str:
     """A checksum of tensors' bytes.
 
-    >>> print_of(torch.zeros(2)) == print_of(torch.zeros(2)), print_of(torch.ones(2))
+    >>> (
+    ...     tensor_checksum(torch.zeros(2)) == tensor_checksum(torch.zeros(2)),
+    ...     tensor_checksum(torch.ones(2)),
+    ... )
     (True, 'd5065190')
     """
     crc = 0
@@ -64,7 +69,7 @@ def model_of(surface: LossSurface) -> str:
     mine = {place for name in surface.layout.names for place in template.places[name]}
     named = dict(template.module.named_parameters(remove_duplicate=False))
     others = [parameter for name, parameter in named.items() if name not in mine]
-    held = print_of(*surface.buffers.values(), *others)
+    held = tensor_checksum(*surface.buffers.values(), *others)
     return f"{surface.layout.fingerprint} {zlib.crc32(layers):08x} {held}"
 
 
@@ -73,4 +78,4 @@ def statistics_of(surface: LossSurface) -> str | None:
     if not surface.has_batchnorm:
         return None
     batches = surface.statistics.batches()
-    return print_of(torch.cat([row_hashes(batch, rows_in(batch)) for batch in batches]))
+    return tensor_checksum(torch.cat([example_hashes(batch, rows_in(batch)) for batch in batches]))

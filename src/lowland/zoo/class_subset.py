@@ -13,7 +13,7 @@ from lowland.zoo.images import ImageLoader
 from lowland.zoo.named import called
 
 
-def only(data: str | Mapping[str, Any], *, classes: Sequence[int]) -> dict[str, Any]:
+def class_subset(data: str | Mapping[str, Any], *, classes: Sequence[int]) -> dict[str, Any]:
     """The rows of some classes, in every split; the labels are 0, 1, ... in the order of `classes`.
 
     A run on a data set's first classes may be asked by `lowland compare --ood` about the others,
@@ -28,7 +28,7 @@ def only(data: str | Mapping[str, Any], *, classes: Sequence[int]) -> dict[str, 
         ConfigError: a class that comes twice, or has no row in a split.
         DataError: splits of another form.
 
-    >>> seen, strange = (only("lowland.zoo:digits", classes=c) for c in (range(8), [8, 9]))
+    >>> seen, strange = (class_subset("lowland.zoo:digits", classes=c) for c in (range(8), [8, 9]))
     >>> seen["test"][1].unique().tolist(), strange["test"][1].unique().tolist()
     ([0, 1, 2, 3, 4, 5, 6, 7], [0, 1])
     """

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from lowland import ConfigError, DataError
-from lowland.zoo import ImageLoader, Prepare, digits, only
+from lowland.zoo import ImageLoader, Prepare, class_subset, digits
 
 
 def test_only_keeps_the_rows_of_its_classes_and_numbers_them():
     data = digits(shift=1)
-    found = only(data, classes=[3, 1])
+    found = class_subset(data, classes=[3, 1])
     for name in ("train", "validation", "test"):
         (x, y), (images, labels) = found[name], data[name]
         rows = [(i, [3, 1].index(int(c))) for i, c in enumerate(labels) if int(c) in (3, 1)]
@@ -24,7 +24,7 @@ def test_only_of_a_loader_leaves_the_file_as_it_is():
     loader = ImageLoader(
         (images, labels), Prepare((0.0,), (1 / 255,)), index=torch.tensor([5, 4, 0])
     )
-    ((x, y),) = only({"test": loader}, classes=[2, 0])["test"]
+    ((x, y),) = class_subset({"test": loader}, classes=[2, 0])["test"]
     assert (x.flatten().tolist(), y.tolist()) == ([5.0, 0.0], [0, 1])
     assert labels.tolist() == [0, 1, 2, 0, 1, 2]
 
@@ -32,12 +32,12 @@ def test_only_of_a_loader_leaves_the_file_as_it_is():
 def test_what_only_cannot_do_is_told():
     for classes in ([], [1, 1], ["a"]):
         with pytest.raises(ConfigError, match="each of them once"):
-            only("lowland.zoo:digits", classes=classes)
+            class_subset("lowland.zoo:digits", classes=classes)
     with pytest.raises(ConfigError, match="no row of 10; it has 0, 1"):
-        only("lowland.zoo:digits", classes=[0, 10])
+        class_subset("lowland.zoo:digits", classes=[0, 10])
     with pytest.raises(DataError, match="test: expected"):
-        only({"test": [1, 2]}, classes=[0])
+        class_subset({"test": [1, 2]}, classes=[0])
     with pytest.raises(ConfigError, match="cannot be imported"):
-        only("lowland.zoo:digit", classes=[0])
+        class_subset("lowland.zoo:digit", classes=[0])
     with pytest.raises(ConfigError, match="data: expected package"):
-        only({"nam": "lowland.zoo:digits"}, classes=[0])
+        class_subset({"nam": "lowland.zoo:digits"}, classes=[0])

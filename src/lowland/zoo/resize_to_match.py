@@ -15,7 +15,7 @@ from lowland.zoo.named import called
 _LUMA = (0.299, 0.587, 0.114)  # what grey is made of: ITU-R BT.601, as Pillow's
 
 
-def fitted(
+def resize_to_match(
     data: str | Mapping[str, Any], *, size: int | tuple[int, int], channels: int = 3
 ) -> dict[str, Any]:
     """The test images of a data set in [0, 1], scaled, and made grey or coloured.
@@ -29,7 +29,7 @@ def fitted(
         channels: 1 (grey) or 3.
 
     >>> from lowland.zoo import digits
-    >>> fitted(digits(), size=32)["test"][0].shape
+    >>> resize_to_match(digits(), size=32)["test"][0].shape
     torch.Size([539, 3, 32, 32])
     """
     height_width = (size, size) if isinstance(size, int) else tuple(size)
