@@ -85,7 +85,7 @@ def test_transforms_of_two_batches_and_two_epochs_differ():
     [
         ((X, Y[:5]), {}, r"equal first dimensions, got \[5, 11\]"),
         ((X, torch.tensor(1.0)), {}, "equal first dimensions"),
-        ((X[:0], Y[:0]), {}, "0 rows"),
+        ((X[:0], Y[:0]), {}, "0 examples"),
         ((X, Y), {"batch_size": 12, "drop_last": True}, "no batch of 12"),
         (iter([1]), {}, "map-style"),
         ((X, Y), {"batch_size": 0}, "batch_size"),

@@ -484,7 +484,9 @@ def test_what_cannot_be_stacked():
     run = lambda data, **o: ll.sgd_members(members, REGRESSION, data, epochs=1, **o)  # noqa: E731
     with pytest.raises(ll.DataError, match="for each of 4 networks, got 3"):
         run(data[:3])
-    with pytest.raises(ll.DataError, match=r"network 1 has 20 rows in 4 batches of 5, network 0 2"):
+    with pytest.raises(
+        ll.DataError, match=r"network 1 has 20 examples in 4 batches of 5, network 0 2"
+    ):
         run([data[0], ll.Batches(table(1, rows=20), batch_size=5), *data[2:]])
     held = torch.utils.data.TensorDataset(*table(1, rows=21))
     with pytest.raises(ll.DataError, match="splits of 21 to 22 rows"):

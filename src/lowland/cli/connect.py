@@ -115,9 +115,9 @@ def execute(joined: Connection, joining: Joining) -> Table:
         with Bars(console) as bars:
             graph.build(targets, bar=bars.of)
     curves: Table = graph.load(table)
-    rows = graph.load(table.inputs[0]).rows
+    rows = graph.load(table.inputs[0]).examples
     names = " and ".join(joined.titles())
-    title = f"Between {names} ({rows:,} training rows)"
+    title = f"Between {names} ({rows:,} training examples)"
     show_figures(curves, "curve", title, console, rows="curve")
     say(console, f"Results: {joined.path}/")
     say(console, f"Pictures: {', '.join(drawn(graph, targets))}")
