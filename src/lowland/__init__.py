@@ -22,25 +22,7 @@ from lowland.errors import (
     NonFiniteError,
     StoreError,
 )
-from lowland.evaluate import (
-    LastLayerLaplace,
-    LogLikelihood,
-    corrupt,
-    crps,
-    fit_temperature,
-    functions,
-    mc_dropout,
-    noise_like,
-    ood,
-    pool,
-    predict,
-    reliability,
-    scores,
-    selective,
-    temper,
-    tune_scale,
-    uncertainties,
-)
+from lowland.evaluate import LogLikelihood, functions, pool, predict
 from lowland.geometry import (
     Affine,
     Barycentric,
@@ -79,6 +61,7 @@ from lowland.posteriors import (
     Uniform,
 )
 from lowland.samplers import evidence, infer, posterior_plane, tune_temperature
+from lowland.scoring import crps, reliability, scores
 from lowland.train import (
     Batches,
     Members,
@@ -105,6 +88,18 @@ from lowland.trajectory import (
     MidCycle,
     SWASchedule,
     Trajectory,
+)
+from lowland.uncertainty import (
+    LastLayerLaplace,
+    corrupt,
+    fit_temperature,
+    mc_dropout,
+    noise_like,
+    ood,
+    selective,
+    temper,
+    tune_scale,
+    uncertainties,
 )
 
 __version__ = _version("lowland")

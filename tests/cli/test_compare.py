@@ -12,12 +12,12 @@ import yaml
 import lowland as ll
 from lowland.artifacts.graph import manifests
 from lowland.cli.opened import open_runs
-from lowland.evaluate.corruption import STRENGTHS, Normalise
 from lowland.records import Predictive, ShiftCurves, Table
 from lowland.runs.methods import method_named
 from lowland.runs.results import Results
 from lowland.runs.run import Run
 from lowland.runs.setup import Setup
+from lowland.uncertainty.corruption import STRENGTHS, Normalise
 from tests.cli.inside import lowland
 
 CONFIG = {

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import lowland as ll
-from lowland.evaluate.dropout import has_dropout
-from lowland.evaluate.laplace import _Network
+from lowland.uncertainty.dropout import has_dropout
+from lowland.uncertainty.laplace import _Network
 from tests.models import Case, every_case, with_other_buffers
 
 RANDOM = {"conv_dropout", "transformer"}

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.evaluate.parts import part
+from lowland.evaluate.slicing import part
 from lowland.records import Predictive
 
 C = 4

@@ -7,8 +7,8 @@ from torch import nn
 
 import lowland as ll
 from lowland.evaluate import LogLikelihood
-from lowland.evaluate.dropout import mc_dropout
 from lowland.train import best_threads
+from lowland.uncertainty.dropout import mc_dropout
 from tests.models import generator
 
 T = 6

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 import lowland as ll
 from lowland.evaluate import LogLikelihood
-from lowland.evaluate.scores import components
+from lowland.evaluate.mixture_components import components
 from lowland.records import Predictive
 from tests.models import generator
 

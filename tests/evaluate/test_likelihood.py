@@ -112,7 +112,7 @@ def test_many_rows_are_taken_in_pieces(monkeypatch):
     surface = regression(rows=(100, 30))
     weights = weights_of(surface)
     expected = one_by_one(surface, weights)
-    monkeypatch.setattr("lowland.evaluate.pieces._PIECE", 40)
+    monkeypatch.setattr("lowland.evaluate.rebatch._PIECE", 40)
     function = ll.LogLikelihood(surface)
     assert [len(batch.target) for batch in function.batches] == [40, 40, 20, 30]
     torch.testing.assert_close(function(weights), expected, rtol=1e-6, atol=0)

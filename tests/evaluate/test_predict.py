@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lowland as ll
-from lowland.evaluate import average
+from lowland.evaluate import model_average
 from lowland.files import same_tree
 from tests.models import (
     TiedLM,
@@ -149,17 +149,17 @@ def test_memory_does_not_grow_with_samples(monkeypatch):
 
     def peak(samples):
         seen = []
-        end = average.Average.end
+        end = model_average.Average.end
 
         def watched(self, first, n):
             end(self, first, n)
             if first == samples - 1:
                 seen.append(live_bytes())
 
-        monkeypatch.setattr(average.Average, "end", watched)
+        monkeypatch.setattr(model_average.Average, "end", watched)
         post = ll.Gaussian(torch.zeros(surface.layout.size), torch.ones(surface.layout.size))
         ll.predict(surface, post, samples=samples, strategy="points")
-        monkeypatch.setattr(average.Average, "end", end)
+        monkeypatch.setattr(model_average.Average, "end", end)
         return seen[0]
 
     peaks = {s: peak(s) for s in (5, 50)}

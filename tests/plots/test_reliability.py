@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate import reliability as equal_bins
 from lowland.plots import reliability
 from lowland.plots.scales import TICKS, stretch, unstretch
 from lowland.records import Predictive, Reliability
+from lowland.scoring import reliability as equal_bins
 from tests.plots.contract import FigureContract
 
 NAN = torch.nan

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from lowland.errors import DataError
-from lowland.evaluate.selective import risk_coverage as computed
 from lowland.plots import risk_coverage
 from lowland.records import RiskCoverage
+from lowland.uncertainty.selective import risk_coverage as computed
 from tests.plots.contract import FigureContract
 
 

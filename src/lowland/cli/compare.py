@@ -18,11 +18,11 @@ from lowland.cli.summary import Summary
 from lowland.cli.trust import Trust
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
-from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS
 from lowland.metrics import metric_names
 from lowland.records import Table
 from lowland.runs.folder import locked, versions
 from lowland.runs.stored import write_yaml
+from lowland.uncertainty.corruption import CORRUPTIONS, STRENGTHS
 
 _RECORD = "compare.yaml"
 _JOINED = {"sgd": "Deep ensemble of {} runs", "swag": "MultiSWAG of {} runs"}

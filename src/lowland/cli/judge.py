@@ -11,7 +11,7 @@ from lowland.cli.show import Bars
 from lowland.core import ParamLayout
 from lowland.core.layout import clean
 from lowland.errors import LayoutError
-from lowland.evaluate import predict, tune_scale
+from lowland.evaluate import predict
 from lowland.posteriors import PointMass
 from lowland.progress import Report
 from lowland.records import Table
@@ -20,6 +20,7 @@ from lowland.runs.config import Config
 from lowland.runs.setup import Setup
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import match_layout
+from lowland.uncertainty import tune_scale
 
 
 class Judge:

@@ -20,10 +20,9 @@ from lowland.cli.strange import Asked, Strange
 from lowland.core import Classification, Point, Regression, Task
 from lowland.core.data import example_hashes
 from lowland.errors import ConfigError, DataError, LowlandError, StoreError
-from lowland.evaluate import LastLayerLaplace, mc_dropout, pool, predict, temper
-from lowland.evaluate.dropout import has_dropout
-from lowland.evaluate.parts import part
-from lowland.evaluate.scores import components
+from lowland.evaluate import pool, predict
+from lowland.evaluate.mixture_components import components
+from lowland.evaluate.slicing import part
 from lowland.posteriors import PointMass, Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive
@@ -31,6 +30,8 @@ from lowland.runs.methods import Method
 from lowland.runs.results import Results
 from lowland.runs.run import Run
 from lowland.runs.setup import Setup
+from lowland.uncertainty import LastLayerLaplace, mc_dropout, temper
+from lowland.uncertainty.dropout import has_dropout
 
 BASELINES = ("temperature", "dropout", "laplace")
 MOST = 20_000_000  # numbers of a mixture's components that are held for its exact CRPS

@@ -12,11 +12,11 @@ from torch import Tensor
 from lowland.core import Classification
 from lowland.core.data import example_hashes
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.evaluate.corruption import CORRUPTIONS, STRENGTHS, Corrupted, Normalise, one_input
-from lowland.evaluate.ood import noise_like
 from lowland.runs.config import Named, check_named, read_value, told
 from lowland.runs.setup import Setup, is_loader
 from lowland.train import Batches
+from lowland.uncertainty.corruption import CORRUPTIONS, STRENGTHS, Corrupted, Normalise, one_input
+from lowland.uncertainty.ood import noise_like
 
 NOISE = {"noise": "gaussian", "uniform": "uniform"}  # sets that are made here
 

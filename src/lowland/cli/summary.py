@@ -11,9 +11,10 @@ from torch import Tensor
 from lowland.cli.over_runs import SE, Figures, averaged, differences
 from lowland.cli.predictions import Judged
 from lowland.core import Classification, Regression, Task
-from lowland.evaluate import crps, ood, scores, selective
 from lowland.metrics import metric_names
 from lowland.records import Predictive, RiskCoverage, ShiftCurves, Table
+from lowland.scoring import crps, scores
+from lowland.uncertainty import ood, selective
 
 
 class Summary:

@@ -1,7 +1,7 @@
 """Many weight vectors over examples, into sinks: the loop that every evaluation shares.
 
 A sink takes outputs batch by batch: metrics of each weight vector (`table`), a model average
-(`average`), a log density (`likelihood`), the points of a scan (`landscape.metrics`).
+(`model_average`), a log density (`likelihood`), the points of a scan (`landscape.metrics`).
 """
 
 from __future__ import annotations

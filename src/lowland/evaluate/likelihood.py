@@ -22,8 +22,8 @@ from lowland.evaluate.batched import vmapped
 from lowland.evaluate.engine import Examples
 from lowland.evaluate.networks import networks, stacked
 from lowland.evaluate.nll import LogLikelihoodSums, log_likelihoods, resolve_task
-from lowland.evaluate.pieces import pieces
 from lowland.evaluate.planner import SMALL, Work, own_point, plan, time_plan
+from lowland.evaluate.rebatch import pieces
 from lowland.evaluate.traced import traced
 from lowland.evaluate.weights import Block
 from lowland.geometry import Shape

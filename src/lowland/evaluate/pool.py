@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lowland.core import Regression, Task
 from lowland.errors import ConfigError, DataError
-from lowland.evaluate.items import task_of
-from lowland.evaluate.logarithms import pool_log_probs
-from lowland.evaluate.metrics import labelled_fields, mixture_moments
 from lowland.records import Predictive
+from lowland.scoring.labels import task_of
+from lowland.scoring.log_probs import pool_log_probs
+from lowland.scoring.metric_sums import labelled_fields, mixture_moments
 
 
 def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive:

@@ -12,11 +12,11 @@ from torch import Tensor
 from lowland.core import LossSurface, Task
 from lowland.core.options import EvalKeywords
 from lowland.errors import DataError
-from lowland.evaluate.average import Average
+from lowland.evaluate.batch_groups import MOST
 from lowland.evaluate.engine import Evaluation
-from lowland.evaluate.groups import MOST
+from lowland.evaluate.model_average import Average
 from lowland.evaluate.nll import likelihoods, resolve_task, vmap_points
-from lowland.evaluate.summary import Summary, by_items
+from lowland.evaluate.predictive_builder import Summary, by_items
 from lowland.evaluate.weights import iter_weights
 from lowland.keywords import hinted
 from lowland.metrics import metric_names

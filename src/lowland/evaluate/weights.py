@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lowland import checks
 from lowland.core import LossSurface, Point
 from lowland.errors import DataError, NonFiniteError
-from lowland.evaluate.statistics import warn_of_frozen
+from lowland.evaluate.batchnorm_statistics import warn_of_frozen
 from lowland.posteriors import Ensemble, PointMass, Posterior
 from lowland.posteriors.base import SAMPLES
 

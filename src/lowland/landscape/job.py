@@ -14,9 +14,9 @@ from lowland.core import Classification, EvalOptions, LossSurface, Point
 from lowland.core.layout import inner
 from lowland.core.options import Plan
 from lowland.errors import ConfigError, NonFiniteError
+from lowland.evaluate.batchnorm_statistics import require_statistics
 from lowland.evaluate.engine import Evaluation, replayable_loader
 from lowland.evaluate.fingerprint import evaluation_fingerprint, tensor_checksum
-from lowland.evaluate.statistics import require_statistics
 from lowland.files import PathLike
 from lowland.geometry import Affine, Curve, Shape
 from lowland.landscape import refine as refinement

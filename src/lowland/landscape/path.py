@@ -13,9 +13,9 @@ from lowland import checks
 from lowland.core import LossSurface
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, NonFiniteError
+from lowland.evaluate.batchnorm_statistics import require_statistics
 from lowland.evaluate.engine import replayable_loader
 from lowland.evaluate.fingerprint import evaluation_fingerprint
-from lowland.evaluate.statistics import require_statistics
 from lowland.files import PathLike
 from lowland.geometry import Curve
 from lowland.landscape.figures import Row, Whole

@@ -13,8 +13,8 @@ from lowland.core import LossSurface
 from lowland.core.layout import inner
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, NonFiniteError
+from lowland.evaluate.batchnorm_statistics import require_statistics
 from lowland.evaluate.engine import replayable_loader
-from lowland.evaluate.statistics import require_statistics
 from lowland.geometry import Barycentric, Shape
 from lowland.landscape.figures import Metrics, PointMetrics
 from lowland.landscape.ledger import Ledger

@@ -12,11 +12,11 @@ import torch
 
 from lowland import plots
 from lowland.artifacts import Artifact, Checkpoint, Inputs
-from lowland.evaluate import reliability
 from lowland.progress import Report
 from lowland.records import TrainingLog
 from lowland.runs.chains import PosteriorPlane, SampledChain
 from lowland.runs.records import RecordArtifact
+from lowland.scoring import reliability
 from lowland.trajectory import SWA
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Checkpoint, Inputs
-from lowland.evaluate import temper
 from lowland.metrics import metric_names
 from lowland.progress import Report
 from lowland.records import Predictive, Table
 from lowland.runs.methods import Method
 from lowland.runs.records import RecordArtifact
+from lowland.uncertainty import temper
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run

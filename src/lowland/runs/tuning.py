@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.core import Classification
-from lowland.evaluate import fit_temperature
 from lowland.files import write_text
 from lowland.progress import Report
 from lowland.runs.methods.base import Choice, Method
 from lowland.schema import parse_json, require
+from lowland.uncertainty import fit_temperature
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run

@@ -11,10 +11,10 @@ from torch import Tensor
 from lowland.core import EvalOptions, LossSurface
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError
+from lowland.evaluate.batchnorm_statistics import require_statistics
 from lowland.evaluate.engine import replayable_loader
 from lowland.evaluate.fingerprint import evaluation_fingerprint
 from lowland.evaluate.likelihood import LogLikelihood
-from lowland.evaluate.statistics import require_statistics
 from lowland.geometry import Affine, Shape
 from lowland.samplers.density import Density
 from lowland.samplers.minibatches import Minibatches

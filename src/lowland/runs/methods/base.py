@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from lowland.artifacts import Artifact, Inputs
 from lowland.errors import ConfigError
-from lowland.evaluate import predict, tune_scale
+from lowland.evaluate import predict
 from lowland.posteriors import Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
+from lowland.uncertainty import tune_scale
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run

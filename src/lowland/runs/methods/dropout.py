@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Inputs
 from lowland.errors import ConfigError
-from lowland.evaluate import mc_dropout
-from lowland.evaluate.dropout import has_dropout
 from lowland.progress import Progress
 from lowland.records import Predictive
 from lowland.runs.methods.base import Method, Part, Tuned
+from lowland.uncertainty import mc_dropout
+from lowland.uncertainty.dropout import has_dropout
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run

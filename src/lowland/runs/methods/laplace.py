@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Inputs
 from lowland.errors import ConfigError
-from lowland.evaluate import LastLayerLaplace
 from lowland.progress import Progress
 from lowland.records import Predictive
 from lowland.runs.methods.base import Method, Part, Tuned
+from lowland.uncertainty import LastLayerLaplace
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run

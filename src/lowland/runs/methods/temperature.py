@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from lowland.artifacts import Inputs
 from lowland.core import Classification
 from lowland.errors import ConfigError
-from lowland.evaluate import temper
 from lowland.posteriors import PointMass, Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive
 from lowland.runs.methods.base import Method, Part, Tuned
+from lowland.uncertainty import temper
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run

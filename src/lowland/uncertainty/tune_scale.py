@@ -1,0 +1,107 @@
+"""What is chosen on validation data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lowland import checks
+from lowland.core import LossSurface
+from lowland.core.spread import warn_if_still
+from lowland.errors import ConfigError, DataError, NonFiniteError
+from lowland.evaluate.predict import predict
+from lowland.evaluate.weights import as_posterior
+from lowland.posteriors import Gaussian, Mixture
+from lowland.records import Table
+
+SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
+
+
+def tune_scale(
+    surface: LossSurface,
+    post: Any,
+    loader: Iterable[Any],
+    *,
+    scales: Sequence[float] = SCALES,
+    samples: int = 10,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[Gaussian | Mixture, Table]:
+    """The posterior with the covariance scale whose model average has the lowest NLL on `loader`.
+
+    Warns where the posterior is so narrow that every scale predicts alike.
+
+    Give it validation data, never test data. The same noise is used for every scale, so that they
+    differ by the scale alone. `options` go to `predict`.
+
+    Args:
+        surface: model, task and the rows for BatchNorm statistics.
+        post: a `Gaussian`, a `Mixture` of them, or `SWAG` itself.
+        loader: validation rows. scales: to try; 0 is the mean alone, as SWA.
+        samples: draws for each scale. seed: of the draws.
+
+    Returns:
+        The posterior, and a table of scale and nll, infinite where a draw's loss was not finite.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from lowland.core import Regression
+    >>> surface = LossSurface(
+    ...     nn.Linear(1, 1, bias=False),
+    ...     Regression(noise_variance=0.01),
+    ...     [(torch.ones(2, 1), torch.tensor([[-1.0], [1.0]]))],
+    ... )
+    >>> post, table = tune_scale(surface, Gaussian(torch.zeros(1), torch.ones(1)), surface.data)
+    >>> post.scale > 0  # the targets scatter far more than the noise of one model allows
+    True
+    """
+    scales = checks.numbers("scales", scales, least=0)
+    if not scales:
+        raise ConfigError("scales: expected at least one number to try.")
+    samples = checks.whole("samples", samples, least=1)
+    scaled = as_posterior(post)
+    if not isinstance(scaled, Gaussian | Mixture):
+        raise ConfigError(
+            f"expected a posterior with a scale, such as SWAG's, got {type(post).__name__}."
+        )
+    found = []
+    for scale in scales:
+        try:
+            pred = predict(
+                surface,
+                scaled.with_scale(scale),
+                loader,
+                samples=samples,
+                seed=seed,
+                keep="nll",
+                **options,
+            )
+        except NonFiniteError:  # too wide for the network to survive
+            found.append(math.inf)
+            continue
+        if pred.nll_by_samples is None:
+            raise DataError("a scale is chosen by its NLL: give rows with targets.")
+        found.append(pred.metrics()["nll"])
+    if not any(map(math.isfinite, found)):
+        raise NonFiniteError(
+            "no scale gives a finite NLL on the validation rows; look at the mean's loss, and "
+            "leave out iterates of a run that diverged."
+        )
+    best = min(range(len(found)), key=found.__getitem__)
+    if max(scales) > 0:
+        widest = scaled.with_scale(max(scales))
+        finite = [nll for nll in found if math.isfinite(nll)]
+        warn_if_still(
+            _relative_spread(widest),
+            so=f"so that all scales predict alike (NLL {min(finite):.6g} to {max(finite):.6g})",
+        )
+    rows = [{"scale": s, "nll": nll} for s, nll in zip(scales, found, strict=True)]
+    return scaled.with_scale(scales[best]), Table.from_rows(rows)
+
+
+def _relative_spread(post: Gaussian | Mixture) -> float:
+    """Of the widest component: a mixture is spread between its components too, at any scale."""
+    if isinstance(post, Gaussian):
+        return post.relative_spread
+    return max(_relative_spread(c) for c in post.components)  # type: ignore[arg-type]

@@ -1,0 +1,50 @@
+"""Rows of a prediction against a prediction of these rows."""
+
+import pytest
+import torch
+from torch import nn
+
+import lowland as ll
+from lowland.evaluate.slicing import part
+from tests.evaluate.test_predict import scattered, small
+
+FIELDS = ("probs", "entropy", "mutual_information", "targets", "target_log_prob")
+
+
+def data(form):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 6, generator=g)
+    y = torch.randint(3, (20,), generator=g)
+    if form == "multilabel":
+        return x, torch.randint(2, (20, 3), generator=g).float()
+    if form == "ignored":
+        y[[0, 3, 8, 9, 15]] = -100
+    return x, y
+
+
+@pytest.mark.parametrize("form", ["multiclass", "multilabel", "ignored"])
+@pytest.mark.parametrize(("start", "stop"), [(0, 20), (4, 13), (13, 20)])
+def test_a_part_is_the_prediction_of_these_rows(form, start, stop):
+    x, y = data(form)
+    task = ll.Classification("multilabel" if form == "multilabel" else None)
+    _, surface = small([(x, y)], task, nn.Linear(6, 3))
+    weights = scattered(surface.layout, 4)
+    found = part(ll.predict(surface, weights), start, stop, task=task)
+    expected = ll.predict(surface, weights, [(x[start:stop], y[start:stop])])
+    for name in FIELDS:
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
+    assert found.metrics() == pytest.approx(expected.metrics(), rel=1e-5)
+    torch.testing.assert_close(
+        found.reliability["count"], expected.reliability["count"], equal_nan=True
+    )
+
+
+def test_rows_without_targets():
+    x, _ = data("multiclass")
+    _, surface = small()
+    pred = ll.predict(surface, scattered(surface.layout, 2), [x])
+    found = part(pred, 2, 5)
+    assert torch.equal(found.entropy, pred.entropy[2:5])
+    assert found.metrics() == {}
+    with pytest.raises(ll.DataError, match="keep='probs'"):
+        part(ll.predict(surface, scattered(surface.layout, 2), [x], keep="none"), 0, 1)
