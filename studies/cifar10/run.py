@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10-study"))
     parser.add_argument("--seeds", type=int, default=3, help="runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, on a thread each")
-    parser.add_argument("--rows", type=int, default=500, help="test rows that are corrupted")
+    parser.add_argument("--examples", type=int, default=500, help="test rows that are corrupted")
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything; no result")
     asked = parser.parse_args()
     runs = [asked.out / f"seed{seed}" for seed in range(asked.seeds)]
@@ -67,7 +67,7 @@ def main() -> int:
         print(f"runs of seeds {failed} failed: see {asked.out}/seed*.log", file=sys.stderr)
         return 1
     place = asked.out / "compare"
-    options = ["--out", str(place), "--rows", str(asked.rows)]
+    options = ["--out", str(place), "--examples", str(asked.examples)]
     if lowland("compare", *map(str, runs), *options):
         return 1
     text = tables(Table.load(place / "records" / "comparison.json"), asked)
@@ -94,15 +94,15 @@ def tables(found: Table, asked: argparse.Namespace) -> str:
     rows = list(found.rows())
     lines = [
         f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
-        f"`python studies/cifar10/run.py --rows {asked.rows}`.",
+        f"`python studies/cifar10/run.py --examples {asked.examples}`.",
         "",
         "Test data, 8,000 images (mean ± standard error over "
         f"{asked.seeds} runs; rows that join runs are one value):",
         "",
         *table(rows, COLUMNS),
         "",
-        f"The first {asked.rows} of them corrupted, mean over kinds and strengths; and told from "
-        "Gaussian noise by entropy:",
+        f"The first {asked.examples} of them corrupted, mean over kinds and strengths; and told "
+        "from Gaussian noise by entropy:",
         "",
         *table(rows, SHIFTED),
     ]

@@ -50,15 +50,19 @@ def main() -> int:
     )
     parser.add_argument("--epochs", type=int, default=20, help="of fitting a curve")
     parser.add_argument("--points", type=int, default=61, help="along a curve")
-    parser.add_argument("--rows", type=int, default=10_000, help="training rows along curves")
-    parser.add_argument("--plane-rows", type=int, default=2_000, help="training rows on planes")
+    parser.add_argument(
+        "--examples", type=int, default=10_000, help="training examples along curves"
+    )
+    parser.add_argument(
+        "--plane-examples", type=int, default=2_000, help="training examples on planes"
+    )
     parser.add_argument("--resolution", type=int, default=41, help="of a plane's side")
     parser.add_argument("--jobs", type=int, default=2, help="side by side, on a thread each")
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything; no result")
     asked = parser.parse_args()
     if asked.smoke:
-        asked.epochs, asked.points, asked.rows = 1, 5, 500
-        asked.plane_rows, asked.resolution = 200, 9
+        asked.epochs, asked.points, asked.examples = 1, 5, 500
+        asked.plane_examples, asked.resolution = 200, 9
     asked.out.mkdir(parents=True, exist_ok=True)
     runs = asked.runs or [asked.out / f"seed{seed}" for seed in range(3)]
     stages = [
@@ -90,14 +94,21 @@ def curve(kind: str, runs: list[Path], asked: argparse.Namespace) -> list[str]:
     return [
         *("connect", str(runs[0]), str(runs[1]), "--kind", kind),
         *("--epochs", str(asked.epochs), "--points", str(asked.points)),
-        *("--rows", str(asked.rows), "--out", str(asked.out / kind)),
+        *("--examples", str(asked.examples), "--out", str(asked.out / kind)),
     ]
 
 
 def plane(name: str, runs: list[Path], asked: argparse.Namespace) -> list[str]:
     of = map(str, runs) if name == "optima" else [str(asked.out / name)]
     return [
-        *("scan", *of, "--resolution", str(asked.resolution), "--rows", str(asked.plane_rows)),
+        *(
+            "scan",
+            *of,
+            "--resolution",
+            str(asked.resolution),
+            "--examples",
+            str(asked.plane_examples),
+        ),
         *("--refine", "0.02", "--out", str(asked.out / f"plane-{name}")),
     ]
 
@@ -114,7 +125,7 @@ def results(asked: argparse.Namespace) -> str:
         f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
         f"`python studies/mode-connectivity/run.py --epochs {asked.epochs}`.",
         "",
-        f"Along the curves, {asked.points} points, {asked.rows:,} training images and the "
+        f"Along the curves, {asked.points} points, {asked.examples:,} training images and the "
         "test images at each point, BatchNorm statistics recomputed:",
         "",
         "| curve | " + " | ".join(COLUMNS[name][0] for name in names) + " |",
@@ -128,7 +139,7 @@ def results(asked: argparse.Namespace) -> str:
         if title != "Line":
             share = row["barrier"] / line
             lines += ["", f"{title}: {share:.1%} of the line's barrier."]
-    lines += ["", f"The planes, {asked.plane_rows:,} training images:", ""]
+    lines += ["", f"The planes, {asked.plane_examples:,} training images:", ""]
     for name in (*KINDS, "optima"):
         found = SurfaceResult.load(next((asked.out / f"plane-{name}" / "records").glob("*.npz")))
         grid = len(found.x) * len(found.y)

@@ -45,7 +45,7 @@ def main() -> int:
     train += ["methods=[ensemble]", "ensemble=2"]
     fit = ["simplex", str(run), "--connectors", str(CONNECTORS), "--epochs", str(EPOCHS)]
     fit += ["--samples", str(SAMPLES), "--strength", str(STRENGTH), "--rise", "0.2"]
-    fit += ["--points", "20", "--rows", "5000"]
+    fit += ["--points", "20", "--examples", "5000"]
     jobs = {"run": train} | {
         name: [*fit, *more, "--out", str(run / name)] for name, (_, more) in VOLUMES.items()
     }

@@ -29,7 +29,7 @@ POINTS = 200  # of the volume between two modes
 SMOKE = [
     *("train.epochs=2", "bn_rows=256", "compile=false", "samples=3", "fge.cycle=1"),
     *("data.args.train=1280", "data.args.validation=200", "data.args.test=400"),
-    *("simplex.epochs=1", "simplex.points=3", "simplex.rows=256", "average.every=0.25"),
+    *("simplex.epochs=1", "simplex.points=3", "simplex.examples=256", "average.every=0.25"),
 ]
 COMPARED = {
     "accuracy": "{:.4f}",
@@ -62,9 +62,11 @@ def main() -> int:
     run = asked.out / "run"
     one, two = run / "simplex", run / "joined"
     look = (
-        ["--points", "3", "--rows", "256"] if asked.smoke else ["--points", "20", "--rows", "5000"]
+        ["--points", "3", "--examples", "256"]
+        if asked.smoke
+        else ["--points", "20", "--examples", "5000"]
     )
-    fine = ["--resolution", "5"] if asked.smoke else ["--resolution", "31", "--rows", "2000"]
+    fine = ["--resolution", "5"] if asked.smoke else ["--resolution", "31", "--examples", "2000"]
     epochs = ("1", "1") if asked.smoke else ("2", "8")
     stages = [
         {"run": ["run", str(HERE / "cifar10.yaml"), f"out={run}", *(SMOKE if asked.smoke else [])]},

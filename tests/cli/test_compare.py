@@ -103,7 +103,7 @@ def compared(folder):
     """What comparing both left, and said."""
     out = folder / "both"
     code, stdout, err = lowland(
-        "compare", folder / "r0", folder / "r1", "--out", out, "--rows", 60, "--ood", "noise",
+        "compare", folder / "r0", folder / "r1", "--out", out, "--examples", 60, "--ood", "noise",
         "--ood", "own:strange", pictures=True,
     )  # fmt: skip
     assert code == 0, err
@@ -250,7 +250,17 @@ def test_baselines_and_pictures(compared):
 
 def test_again_it_predicts_nothing_and_a_damaged_prediction_anew(folder, compared, monkeypatch):
     out, stdout = compared
-    args = ["compare", folder / "r0", folder / "r1", "--out", out, "--rows", 60, "--ood", "noise"]
+    args = [
+        "compare",
+        folder / "r0",
+        folder / "r1",
+        "--out",
+        out,
+        "--examples",
+        60,
+        "--ood",
+        "noise",
+    ]
     args += ["--ood", "own:strange"]
     asked = []
     from lowland.cli import predictions
@@ -304,7 +314,7 @@ def dropped(folder):
 
 def test_dropout_and_normalised_images(folder, dropped):
     code, _, err = lowland(
-        "compare", dropped, "--rows", 50, "--kinds", "contrast", "--ood", "own:raw",
+        "compare", dropped, "--examples", 50, "--kinds", "contrast", "--ood", "own:raw",
         "--baselines", "temperature,dropout",
     )  # fmt: skip
     assert code == 0, err
@@ -399,7 +409,7 @@ def test_one_sentence_and_exit_code_2(folder, dropped, args, words, monkeypatch,
     if args[0] == "line0" and not (folder / "line0").exists():
         pytest.skip("runs after test_regression")
     monkeypatch.chdir(folder)
-    code, _, err = lowland("compare", *args, "--out", tmp_path / "out", "--rows", 20)
+    code, _, err = lowland("compare", *args, "--out", tmp_path / "out", "--examples", 20)
     assert code == 2, err
     assert "Traceback" not in err
     for word in words:
@@ -458,17 +468,17 @@ def test_data_that_cannot_be_corrupted(folder):
     vectors = made(
         folder, "unsaid", "methods=[sgd]", model={"name": "own:model"}, data={"name": "own:unsaid"}
     )
-    code, stdout, err = lowland("compare", vectors, "--rows", 20)
+    code, stdout, err = lowland("compare", vectors, "--examples", 20)
     assert code == 0, err
     assert "No corrupted rows" in stdout
     assert "normalise" in stdout
-    code, _, err = lowland("compare", vectors, "--rows", 20, "--kinds", "contrast")
+    code, _, err = lowland("compare", vectors, "--examples", 20, "--kinds", "contrast")
     assert code == 2
     assert "in [0, 1]" in err
     wrong = made(
         folder, "misnamed", "methods=[sgd]", model={"name": "own:model"}, data={"name": "own:wrong"}
     )
-    code, _, err = lowland("compare", wrong, "--rows", 20)
+    code, _, err = lowland("compare", wrong, "--examples", 20)
     assert code == 2
     assert "normalise: expected (means, deviations)" in err
 

@@ -127,7 +127,7 @@ def test_a_fit_says_how_close_it_is(run, tmp_path, monkeypatch):
 
 def test_a_plane_of_the_subspace(run):
     subspace(run, "--temperature", "20", "--out", run / "there")
-    words = ["--resolution", 3, "--rows", 30, "--refine", 0]
+    words = ["--resolution", 3, "--examples", 30, "--refine", 0]
     code, out, err = lowland("scan", run / "there", *words, pictures=True)
     assert code == 0, err
     assert (run / "there/scan/center-z1-z2/pictures/loss.png").exists() or "Pictures" in out
@@ -135,7 +135,7 @@ def test_a_plane_of_the_subspace(run):
 
 def test_a_plane_of_a_run_takes_the_only_subspace(twin):
     def scan():
-        line = ["--plane", "center,z1", "--resolution", 2, "--rows", 30, "--refine", 0]
+        line = ["--plane", "center,z1", "--resolution", 2, "--examples", 30, "--refine", 0]
         return lowland("scan", twin, *line)
 
     options = ["--temperature", "20", "--kind", "random", "--rank", 1]

@@ -14,12 +14,12 @@ from tests.cli.test_connect import CONFIG
 
 SMALL = CONFIG | {"methods": ["sgd", "ensemble"], "train": {"epochs": 1, "batch_size": 200}}
 COMMANDS = {
-    "scan": ["--plane", "sgd-0,sgd-1", "--resolution", 2, "--rows", 20],
-    "connect": ["--epochs", 1, "--points", 3, "--rows", 20],
+    "scan": ["--plane", "sgd-0,sgd-1", "--resolution", 2, "--examples", 20],
+    "connect": ["--epochs", 1, "--points", 3, "--examples", 20],
     "compare": ["--kinds", "none", "--ood", "none", "--baselines", "none"],
-    "subspace": ["--kind", "random", "--rank", 1, "--chains", 2, "--samples", 2, "--rows", 20,
+    "subspace": ["--kind", "random", "--rank", 1, "--chains", 2, "--samples", 2, "--examples", 20,
                  "--temperature", 1],
-    "simplex": ["--vertices", 2, "--epochs", 1, "--rows", 20, "--points", 2, "--draws", 2],
+    "simplex": ["--vertices", 2, "--epochs", 1, "--examples", 20, "--points", 2, "--draws", 2],
 }  # fmt: skip
 OWN = """
 from pathlib import Path
@@ -117,9 +117,9 @@ def test_a_folder_of_curves_asks_for_the_runs_that_it_names(run, tmp_path, elsew
     code, _, err = lowland("connect", twin, *COMMANDS["connect"], "--trust")
     assert code == 0, err
     state_file().unlink()
-    code, _, err = lowland("scan", twin / "connect", "--resolution", 2, "--rows", 20)
+    code, _, err = lowland("scan", twin / "connect", "--resolution", 2, "--examples", 20)
     assert (code, "names code that was not run here" in err) == (2, True)
-    code, _, err = lowland("scan", twin / "connect", "--resolution", 2, "--rows", 20, "--trust")
+    code, _, err = lowland("scan", twin / "connect", "--resolution", 2, "--examples", 20, "--trust")
     assert code == 0, err
 
 

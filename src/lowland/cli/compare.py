@@ -45,8 +45,9 @@ def compare(
             "the first of several.",
         ),
     ] = None,
-    rows: Annotated[
-        int, typer.Option(min=2, help="Rows of the test split that are corrupted; of strange sets.")
+    examples: Annotated[
+        int,
+        typer.Option(min=2, help="Examples of the test split that are corrupted; of strange sets."),
     ] = 2000,
     kinds: Annotated[
         str | None,
@@ -88,7 +89,7 @@ def compare(
         strengths=_strengths(strengths),
         ood=[] if ood == ["none"] else ood or None,
         baselines=_baselines(baselines),
-        rows=rows,
+        examples=examples,
         seed=seed,
     )
     execute(open_runs(runs, trust=trust), asked, None if out is None else out.expanduser())

@@ -54,8 +54,8 @@ def connect(
         0.05
     ),
     points: Annotated[int, typer.Option(min=3, help="Where curves are looked at.")] = 61,
-    rows: Annotated[
-        int, typer.Option(min=2, help="Training rows for the losses along the curves.")
+    examples: Annotated[
+        int, typer.Option(min=2, help="Training examples for the losses along the curves.")
     ] = 10_000,
     align: Annotated[
         bool,
@@ -85,7 +85,7 @@ def connect(
         if word not in KINDS or word == "line":
             raise ConfigError(f"--kind: expected some of bezier, chain, got {word!r}.")
     lr = checks.number("--lr", lr, above=0)
-    joining = Joining(kinds, bends, epochs or 0, lr, points, rows, align, seed)
+    joining = Joining(kinds, bends, epochs or 0, lr, points, examples, align, seed)
     execute(join(runs, ends, out, trust=trust), joining)
 
 

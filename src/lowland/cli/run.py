@@ -123,5 +123,5 @@ def _join(setup: Setup, settings: Connect, folder: RunFolder, threads: int) -> N
     options |= {"kinds": tuple(settings.kinds), "epochs": settings.epochs or 0}
     join_networks(joined, Joining(**options, seed=setup.config.seed))
     if settings.resolution:
-        grid = Grid(settings.resolution, rows=settings.rows)
+        grid = Grid(settings.resolution, examples=settings.examples)
         draw_plane(View.through(joined, joined.runs, None), grid, joined.path / "plane")

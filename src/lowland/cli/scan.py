@@ -62,8 +62,8 @@ def scan(
     walk: Annotated[
         str, typer.Option(metavar="NAME", help="The iterates of --plane pca, in trajectory/.")
     ] = "swa-0",
-    split: Annotated[str, typer.Option(help="The rows: train or test.")] = "train",
-    rows: Annotated[int, typer.Option(min=2, help="How many of them.")] = 2000,
+    split: Annotated[str, typer.Option(help="The examples: train or test.")] = "train",
+    examples: Annotated[int, typer.Option(min=2, help="How many of them.")] = 2000,
     resolution: Annotated[int, typer.Option(min=2, help="Points along each axis.")] = 41,
     margin: Annotated[
         float, typer.Option(min=0, help="Around the weights, as a share of their extent.")
@@ -93,7 +93,7 @@ def scan(
     view = View.of(runs, plane, trust=trust, around=around, walk=walk, seed=seed)
     name = f"{view.name}{'-test' if split == 'test' else ''}"
     place = out.expanduser() if out else runs[0].expanduser() / "scan" / name
-    execute(view, Grid(resolution, margin, refine or None, rows, split), place)
+    execute(view, Grid(resolution, margin, refine or None, examples, split), place)
 
 
 @dataclass(frozen=True)

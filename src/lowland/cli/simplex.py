@@ -84,7 +84,9 @@ def simplex(
     points: Annotated[
         int, typer.Option(min=1, help="Random points at which a simplex is looked at.")
     ] = 20,
-    rows: Annotated[int, typer.Option(min=2, help="Training rows for the losses there.")] = 10_000,
+    examples: Annotated[
+        int, typer.Option(min=2, help="Training examples for the losses there.")
+    ] = 10_000,
     draws: Annotated[
         int, typer.Option(min=1, help="Networks in the average over the simplexes.")
     ] = 25,
@@ -117,7 +119,7 @@ def simplex(
             "strength": strength,
             "rise": rise,
             "points": points,
-            "rows": rows,
+            "examples": examples,
         },
         where="the options",
     )

@@ -29,7 +29,7 @@ class Asked:
     strengths: tuple[int, ...] = STRENGTHS
     ood: list[str] | None = None
     baselines: list[str] | None = None
-    rows: int = 2000
+    examples: int = 2000
     seed: int = 0
 
 
@@ -76,7 +76,7 @@ class Strange:
     def _inputs(self, asked: Asked) -> Tensor | None:
         """The first inputs of the test split; None where they are no rows of one tensor."""
         try:
-            inputs = _first(self.setup.test, self.setup, asked.rows)
+            inputs = _first(self.setup.test, self.setup, asked.examples)
             if inputs.ndim < 2 or not inputs.is_floating_point():
                 raise DataError(
                     f"expected floating-point inputs (N, C, ...), got {tuple(inputs.shape)} of "
@@ -122,7 +122,7 @@ class Strange:
             if text in NOISE:
                 name, inputs = text, noise_like(self.inputs, kind=NOISE[text], seed=asked.seed)
             else:
-                name, inputs = self._named(text, asked.rows)
+                name, inputs = self._named(text, asked.examples)
             sets[name if name not in sets else text] = inputs
         return sets
 

@@ -66,8 +66,8 @@ def subspace(
     warmup: Annotated[
         int | None, typer.Option(min=0, help="Transitions before them: what suits the sampler.")
     ] = None,
-    rows: Annotated[
-        int | None, typer.Option(min=2, help="Training rows of the likelihood: all without it.")
+    examples: Annotated[
+        int | None, typer.Option(min=2, help="Training examples of the likelihood: all without it.")
     ] = None,
     around: Annotated[
         str | None,
@@ -113,7 +113,7 @@ def subspace(
             "chains": chains,
             "samples": samples,
             "warmup": warmup,
-            "rows": rows,
+            "examples": examples,
         },
         where="the options",
     )

@@ -50,7 +50,7 @@ class SpanSettings:
     kind: str
     rank: int
     seed: int
-    rows: int | None
+    examples: int | None
     evaluation: Mapping[str, Any]
 
 
@@ -78,11 +78,11 @@ class SpannedSubspace(Artifact):
         self.inference = settings
         self.basis = basis
         self.seed = seed
-        rows = settings.rows if settings.kind == "hessian" else None
+        examples = settings.examples if settings.kind == "hessian" else None
         super().__init__(
             "subspace",
             [*run.given("model", "task"), *run.statistics(), basis],
-            SpanSettings(settings.kind, settings.rank, seed, rows, run.evaluation()),
+            SpanSettings(settings.kind, settings.rank, seed, examples, run.evaluation()),
         )
 
     @property
@@ -106,7 +106,7 @@ class SpannedSubspace(Artifact):
             center,
             rank=settings.rank,
             seed=self.seed,
-            loader=replayable_loader(surface, None, count=settings.rows),
+            loader=replayable_loader(surface, None, count=settings.examples),
             progress=progress,
         )
 
@@ -154,7 +154,7 @@ class SampledChain(RecordArtifact):
                 chains=settings.chains,
                 samples=settings.samples,
                 warmup=settings.warmup,
-                loader=replayable_loader(setup.surface, None, count=settings.rows),
+                loader=replayable_loader(setup.surface, None, count=settings.examples),
                 seed=self.subspace.seed,
                 checkpoint=checkpoint.file("chains.safetensors"),
                 progress=progress,
@@ -170,7 +170,7 @@ class SampledChain(RecordArtifact):
 
     def passes(self, inputs: Inputs) -> float:
         """Epochs of training: a log density is a forward pass, a third of what training takes."""
-        share = self.run.setup.share_of(self.subspace.inference.rows)
+        share = self.run.setup.share_of(self.subspace.inference.examples)
         return share * evaluations(inputs[self.name]) / 3
 
 
@@ -193,7 +193,7 @@ class PosteriorPlane(RecordArtifact):
         super().__init__(
             "scan/posterior",
             [*inputs, *([self.trajectory] if self.trajectory else [])],
-            ChainSettings(subspace.seed, {"side": _SIDE, "rows": _SHOWN}, run.evaluation()),
+            ChainSettings(subspace.seed, {"side": _SIDE, "examples": _SHOWN}, run.evaluation()),
             file=file,
         )
 
@@ -212,7 +212,7 @@ class PosteriorPlane(RecordArtifact):
             self.run.setup.surface,
             chain,
             resolution=_SIDE,
-            count=min(_SHOWN, self.chain.subspace.inference.rows or _SHOWN),
+            count=min(_SHOWN, self.chain.subspace.inference.examples or _SHOWN),
             paths=paths or None,
             store=checkpoint.file("plane.journal"),
             progress=progress,

@@ -170,7 +170,7 @@ class Connect(Section):
     epochs: int | None = Field(default=None, ge=1)  # None: as many as the networks'
     lr: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     points: int = Field(default=61, ge=3)
-    rows: int = Field(default=10_000, ge=2)  # of the training rows
+    examples: int = Field(default=10_000, ge=2)  # of the training examples
     resolution: int = Field(default=41, ge=0)  # of the plane; 0: none
 
 
@@ -186,7 +186,7 @@ class Growing(Section):
     jitter: float = Field(default=1e-2, gt=0, allow_inf_nan=False)
     rise: float = Field(default=0.1, ge=0)  # nats an item above the network's loss
     points: int = Field(default=20, ge=1)  # where a new vertex is judged
-    rows: int = Field(default=10_000, ge=2)  # of the training rows, for that
+    examples: int = Field(default=10_000, ge=2)  # of the training examples, for that
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -204,7 +204,7 @@ class Inference(Section):
     chains: int = Field(default=16, ge=1)
     samples: int = Field(default=50, ge=1)  # of each chain, after warming up
     warmup: int | None = Field(default=None, ge=0)  # None: what suits the sampler
-    rows: int | None = Field(default=None, ge=2)  # of the training rows; None: all
+    examples: int | None = Field(default=None, ge=2)  # of the training examples; None: all
 
     @field_validator("sampler")
     @classmethod

@@ -42,7 +42,7 @@ class Joining:
     epochs: int = 0  # 0: as long as the networks were trained
     lr: float = 0.05
     points: int = 61
-    rows: int = 10_000  # of the training examples, for loss and error along the curves
+    examples: int = 10_000  # of the training examples, for loss and error along the curves
     align: bool = False  # a line to the second network with its units in the first one's order
     seed: int = 0
 
@@ -62,7 +62,7 @@ class PathSettings:
     """Where losses along a curve are taken."""
 
     points: int
-    rows: int
+    examples: int
     evaluation: Mapping[str, Any]
 
 
@@ -179,7 +179,7 @@ class CurvePath(RecordArtifact):
         super().__init__(
             f"path/{curve.curve_kind}",
             [*given, *run.statistics(), curve],
-            PathSettings(curve.joining.points, curve.joining.rows, run.evaluation()),
+            PathSettings(curve.joining.points, curve.joining.examples, run.evaluation()),
             file=f"path-{curve.curve_kind}.json",
         )
 
@@ -193,7 +193,7 @@ class CurvePath(RecordArtifact):
             self.run.setup.surface,
             points=self.curve.joining.points,
             loader=self.run.setup.test,
-            count=self.curve.joining.rows,
+            count=self.curve.joining.examples,
             store=checkpoint.file("path.journal"),
             progress=progress,
         )

@@ -192,7 +192,7 @@ def grow(
         "jitter": settings.jitter,
         "rise": settings.rise,
         "points": settings.points,
-        "count": settings.rows,
+        "count": settings.examples,
         "validate": validate,
         "seed": seed,
         "checkpoint": checkpoint,

@@ -29,7 +29,7 @@ class Grid:
     resolution: int
     margin: float = 0.2
     refine: float | None = 0.02
-    rows: int = 2000
+    examples: int = 2000
     split: str = "train"
 
 
@@ -92,7 +92,7 @@ class SurfaceScan(RecordArtifact):
             "resolution": grid.resolution,
             "margin": grid.margin,
             "refine": grid.refine,
-            "count": grid.rows,
+            "count": grid.examples,
             "loader": self.run.setup.test if grid.split == "test" else None,
             **self.overlays,
         }

@@ -28,7 +28,7 @@ class TriangleSettings:
     """Where the triangle is evaluated."""
 
     side: int
-    rows: int
+    examples: int
     evaluation: Mapping[str, Any]
 
 
