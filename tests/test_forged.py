@@ -164,7 +164,7 @@ def entry(**changes):
 
 
 def surfaces(**changes):
-    body = {"record": "SurfaceResult", "x": [0.0, 1.0], "y": None, "figures": {"loss": [1.0, 2.0]}}
+    body = {"record": "SurfaceResult", "x": [0.0, 1.0], "y": None, "metrics": {"loss": [1.0, 2.0]}}
     return text(body | changes)
 
 
@@ -252,12 +252,12 @@ FORGED = {
     "surface.json": {
         "x that is text": surfaces(x="0 to 1"),
         "x that is a number": surfaces(x=3),
-        "figures that are a list": surfaces(figures=[1.0]),
-        "figures of text": surfaces(figures={"loss": "low"}),
+        "metrics that are a list": surfaces(metrics=[1.0]),
+        "metrics of text": surfaces(metrics={"loss": "low"}),
         "rows that are text": surfaces(rows="many"),
         "marks that are text": surfaces(marks={"w0": "here"}),
         "about that is a list": surfaces(about=[1]),
-        "a flag that is a number": surfaces(known=7),
+        "a flag that is a number": surfaces(evaluated_mask=7),
     },
     "record.npz": {
         "a list": arrays([1, 2]),

@@ -143,7 +143,7 @@ def results(asked: argparse.Namespace) -> str:
     for name in (*KINDS, "optima"):
         found = SurfaceResult.load(next((asked.out / f"plane-{name}" / "records").glob("*.npz")))
         grid = len(found.x) * len(found.y)
-        lines.append(f"- {name}: {found.evaluated} of {grid} points evaluated.")
+        lines.append(f"- {name}: {found.evaluations} of {grid} points evaluated.")
     return "\n".join(lines)
 
 

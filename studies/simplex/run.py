@@ -127,7 +127,7 @@ def results(run: Path, one: Path, two: Path, points: Table) -> str:
     for name, path in (("one mode", one), ("two modes", two)):
         found = SurfaceResult.load(path / "scan" / "v0-v1-v2" / "records" / "surface.npz")
         lines.append(
-            f"- {name}: {found.evaluated} of {len(found.x) * len(found.y)} points evaluated."
+            f"- {name}: {found.evaluations} of {len(found.x) * len(found.y)} points evaluated."
         )
     return "\n".join(lines)
 

@@ -35,14 +35,14 @@ def sampled(path: Path, points: int) -> Table:
 def growth(found: GrowthResult) -> list[str]:
     table = found.table()
     names = [name for name in COLUMNS if name in table.columns]
-    lines = head([found.counted, *(COLUMNS[name][0] for name in names)])
+    lines = head([found.unit, *(COLUMNS[name][0] for name in names)])
     for row in table.rows():
         cells = [
             "-" if row[name] != row[name] else COLUMNS[name][1].format(row[name]) for name in names
         ]
         left = "" if row["kept"] else " (left out)"
-        lines.append(f"| {row[found.counted]:.0f}{left} | " + " | ".join(cells) + " |")
-    return [*lines, "", found.stopped] if found.stopped else lines
+        lines.append(f"| {row[found.unit]:.0f}{left} | " + " | ".join(cells) + " |")
+    return [*lines, "", found.stop_reason] if found.stop_reason else lines
 
 
 def head(cells: list[str]) -> list[str]:

@@ -116,7 +116,7 @@ def test_stages_name_weights_with_their_own_buffers(run):
     surface = joined.setup.surface
     curve = joined.curves()["bezier"]
     growth = GrowthResult.load(folder / "run/simplex/records/growth-simplex-0.json")
-    assert float(growth.figures["test_nll_mean"][0]) < 1  # of the network alone
+    assert float(growth.metrics["test_nll_mean"][0]) < 1  # of the network alone
     path = PathResult.load(folder / "run/connect/records/path-bezier.json")
     for i in (0, 2):
         end = joined.ends()[i // 2]

@@ -141,11 +141,11 @@ def test_other_planes(run, plane, figures, extra):
     code, _, err = lowland("scan", run, *words, pictures=drawn)
     assert code == 0, err
     found = SurfaceResult.load(place / "records/surface.npz")
-    assert set(found.figures) == figures
+    assert set(found.metrics) == figures
     assert (found.y is None) == (plane.count(",") == 1)
     if plane == "pca":
         assert found.paths["SGD"]["coords"].shape == (11, 2)
-        assert 0 < float(found.explained.sum()) <= 1
+        assert 0 < float(found.explained_variance_ratio.sum()) <= 1
     if plane == "random":
         centre = RunFolder(run).load_weights(
             "average-0", Connection.open(run / "connect").setup.layout

@@ -80,7 +80,7 @@ def test_what_it_leaves_is_what_the_library_finds(run):
     assert growth.examples == 270
     assert float(growth.log_volume[-1]) == pytest.approx(float(simplex.log_volume()))
     points = stage.setup.surface.evaluate(ll.Uniform(simplex).points(4), stage.setup.test)
-    found = float(growth.figures["test_error_max"][-1])
+    found = float(growth.metrics["test_error_max"][-1])
     assert found == pytest.approx(float(points.error.max()), abs=1e-6)
     rows = {r["method"]: r for r in Table.load(run / "simplex/records/averages.json").rows()}
     assert set(rows) == {"Network", "Simplex"}

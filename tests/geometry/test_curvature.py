@@ -223,7 +223,7 @@ def test_it_is_seeded_and_saved(tmp_path):
     sub.save(tmp_path / "sub.safetensors")
     again = ll.Shape.load(tmp_path / "sub.safetensors")
     assert torch.equal(again.eigenvalues, sub.eigenvalues)
-    assert again.explained is None
+    assert again.explained_variance_ratio is None
 
 
 def test_what_has_no_leading_directions_is_refused():

@@ -38,7 +38,9 @@ def test_the_evidence_picks_what_scikit_learn_does(rank, size, seed):
     theirs = PCA(n_components="mle", svd_solver="full").fit(spanned)
     sub = ll.Subspace.pca(iterates, rank="evidence")
     assert sub.k == theirs.n_components_
-    np.testing.assert_allclose(sub.explained.numpy(), theirs.explained_variance_ratio_, rtol=1e-7)
+    np.testing.assert_allclose(
+        sub.explained_variance_ratio.numpy(), theirs.explained_variance_ratio_, rtol=1e-7
+    )
     if size == 12:
         assert sub.k == rank
     else:  # what the docstring says: noise in more dimensions than iterates counts as directions
@@ -69,7 +71,9 @@ def test_a_share_of_the_variance_is_explained_by_as_few_as_can(share):
     shares = np.cumsum(values) / values.sum()
     sub = ll.Subspace.pca(iterates, rank=share)
     assert sub.k == int(np.argmax(shares >= share)) + 1
-    np.testing.assert_allclose(sub.explained.cumsum(0).numpy(), shares[: sub.k], rtol=1e-10)
+    np.testing.assert_allclose(
+        sub.explained_variance_ratio.cumsum(0).numpy(), shares[: sub.k], rtol=1e-10
+    )
 
 
 def test_a_share_that_is_met_exactly_takes_no_more():
@@ -81,16 +85,21 @@ def test_a_share_that_is_met_exactly_takes_no_more():
 def test_what_is_explained_travels_with_the_shape(tmp_path):
     iterates = vectors(6)
     sub = ll.Subspace.pca(iterates, rank=3)
-    assert sub.explained.shape == (3,)
-    assert sub.explained.dtype == torch.float64
+    assert sub.explained_variance_ratio.shape == (3,)
+    assert sub.explained_variance_ratio.dtype == torch.float64
     assert sub.eigenvalues is None
     sub.save(tmp_path / "sub.safetensors")
-    assert torch.equal(ll.Subspace.load(tmp_path / "sub.safetensors").explained, sub.explained)
-    assert sub.to("meta").explained.device == torch.device("meta")
-    assert ll.Subspace.random(iterates[0]).explained is None
+    assert torch.equal(
+        ll.Subspace.load(tmp_path / "sub.safetensors").explained_variance_ratio,
+        sub.explained_variance_ratio,
+    )
+    assert sub.to("meta").explained_variance_ratio.device == torch.device("meta")
+    assert ll.Subspace.random(iterates[0]).explained_variance_ratio is None
     # a direction's length is the standard deviation along it
     total = iterates.double().var(0).sum()
-    torch.testing.assert_close((sub.basis.double() ** 2).sum(1) / total, sub.explained)
+    torch.testing.assert_close(
+        (sub.basis.double() ** 2).sum(1) / total, sub.explained_variance_ratio
+    )
 
 
 @pytest.mark.parametrize("rank", [0.0, 1.0, -0.5, 1.5, math.nan, math.inf])
@@ -147,7 +156,7 @@ def test_what_a_subspace_knows_of_its_directions_is_in_its_file(tmp_path):
     surface = ll.LossSurface(model, ll.Regression(noise_variance=1.0), data)
     w = surface.layout.flatten(model)
     for name, sub in (
-        ("explained", ll.Subspace.pca(torch.randn(5, 8), rank=2)),
+        ("explained_variance_ratio", ll.Subspace.pca(torch.randn(5, 8), rank=2)),
         ("eigenvalues", ll.Subspace.hessian(surface, w, rank=2)),
     ):
         sub.save(tmp_path / name)

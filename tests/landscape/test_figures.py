@@ -16,11 +16,11 @@ def test_figures_are_those_of_evaluate(strategy):
     names = ("error", "loss", "nll", "ece", "brier")
     options = {"resolution": (4, 3), "strategy": strategy, "chunk": 5 if strategy else None}
     found = ll.scan(plane, surface, metrics=names, **options)
-    assert tuple(found.figures) == names
+    assert tuple(found.metrics) == names
     table = surface.evaluate(plane.points(_coords(found)), strategy="points")
     for name in names:
         torch.testing.assert_close(
-            found.figures[name].reshape(-1), getattr(table, name), rtol=1e-5, atol=1e-6
+            found.metrics[name].reshape(-1), getattr(table, name), rtol=1e-5, atol=1e-6
         )
     quick = ll.scan(plane, surface, **options)  # loss and error alone go another way
     torch.testing.assert_close(quick.error.reshape(-1), table.error, rtol=0, atol=1e-6)
@@ -86,7 +86,7 @@ def test_gradient_norms_and_figures_of_ones_own():
         return {"length": point.weights.norm(), "twice": 2 * float(surface(point))}
 
     found = ll.scan(plane, surface, resolution=(3, 2), metrics=("gradient_norm", length))
-    assert list(found.figures) == ["gradient_norm", "length", "twice"]
+    assert list(found.metrics) == ["gradient_norm", "length", "twice"]
     for (j, i), norm in zip(
         torch.cartesian_prod(*map(torch.arange, (2, 3))).tolist(),
         found.gradient_norm.reshape(-1),
@@ -121,7 +121,7 @@ def test_together_is_the_average_of_probabilities(task):
         if task == "classification":
             error = found.error_together.reshape(-1)[i]
             assert error == pytest.approx(1 - metrics["accuracy"], abs=1e-6)
-    assert ("error_together" in found.figures) == (task == "classification")
+    assert ("error_together" in found.metrics) == (task == "classification")
     assert not torch.allclose(found.nll_together, found.loss)
 
 

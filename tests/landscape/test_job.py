@@ -67,4 +67,4 @@ def test_what_a_scan_will_take_is_told_beforehand():
     found = ll.scan(plane, surface, resolution=(12, 9), progress=lambda *a: seen.append(a))
     assert seen[0] == (0, 108)
     assert seen[-1] == (108, 108)
-    assert found.about["points"] == found.evaluated == 108
+    assert found.about["points"] == found.evaluations == 108

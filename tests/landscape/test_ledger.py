@@ -36,10 +36,12 @@ def stopping(after):
 
 
 def same(a, b):
-    for name, values in a.figures.items():
-        assert values.numpy().tobytes() == b.figures[name].numpy().tobytes(), name
+    for name, values in a.metrics.items():
+        assert values.numpy().tobytes() == b.metrics[name].numpy().tobytes(), name
     assert torch.equal(a.x, b.x)
-    assert (a.known is None and b.known is None) or torch.equal(a.known, b.known)
+    assert (a.evaluated_mask is None and b.evaluated_mask is None) or torch.equal(
+        a.evaluated_mask, b.evaluated_mask
+    )
     assert a.about == b.about
 
 

@@ -68,14 +68,18 @@ def test_planes_of_principal_components_are_as_wide_as_the_path():
     assert float(found.y[-1] - found.y[0]) == pytest.approx(1.2 * extent, rel=1e-6)
     centred = path.double() - path.double().mean(0)
     s = torch.linalg.svdvals(centred).square()
-    torch.testing.assert_close(found.explained, s[:2] / s.sum(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.explained_variance_ratio, s[:2] / s.sum(), rtol=1e-4, atol=1e-5
+    )
     rest = centred - coords @ sub.basis.double()
     torch.testing.assert_close(residual, rest.norm(dim=1), rtol=1e-4, atol=1e-5)
     w = sub([found.x[1], found.y[2]])
     assert found.loss[2, 1] == pytest.approx(float(oracle(w)), rel=1e-5)
     # around weights that are not the path's mean there is no variance to explain
     other = ll.Subspace(path[0], sub.basis)
-    assert ll.scan(other, surface, resolution=2, paths={"SGD": path}).explained is None
+    assert (
+        ll.scan(other, surface, resolution=2, paths={"SGD": path}).explained_variance_ratio is None
+    )
 
 
 def test_the_path_of_a_trajectory(tmp_path):
@@ -86,7 +90,7 @@ def test_the_path_of_a_trajectory(tmp_path):
         traj.append(w, step=i)
     found = ll.scan(ll.Subspace.pca(traj, rank=2), surface, resolution=2, paths={"SGD": traj})
     assert found.paths["SGD"]["coords"].shape == (5, 2)
-    assert 0 < found.explained.sum() < 1
+    assert 0 < found.explained_variance_ratio.sum() < 1
 
 
 def test_the_record_goes_to_disk_and_back(tmp_path):
@@ -98,7 +102,7 @@ def test_the_record_goes_to_disk_and_back(tmp_path):
     assert torch.equal(back.loss, found.loss)
     assert torch.equal(back.marks["w1"], found.marks["w1"])
     assert back.about == found.about
-    assert back.evaluated == 9
+    assert back.evaluations == 9
 
 
 def test_more_is_drawn_over_a_finished_scan(monkeypatch):

@@ -120,10 +120,10 @@ def test_regressions_have_an_rmse_and_no_error():
     test = targets((5,), features=FEATURES)
     found = ll.path(ll.Line(w0, w1), surface, points=3, loader=test)
     mse = 2 * (loss(ll.Line(w0, w1)(found.t).double()) - 0.5 * math.log(2 * math.pi))
-    torch.testing.assert_close(found.figures["rmse"], mse.sqrt(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.metrics["rmse"], mse.sqrt(), rtol=1e-5, atol=1e-6)
     assert found.test_error.isnan().all()
     assert found.test_loss.isfinite().all()
-    assert "test_rmse" in found.figures
+    assert "test_rmse" in found.metrics
 
 
 def test_coordinates_of_your_own_extend_the_curve():

@@ -38,8 +38,8 @@ def test_a_path_that_was_stopped_goes_on_to_the_same_bits(tmp_path, options):
         again = ll.path(curve, surface, **stored)
         assert torch.equal(again.loss, whole.loss)
         assert torch.equal(again.test_loss, whole.test_loss)
-        assert again.figures.keys() == whole.figures.keys()
-        assert torch.equal(again.figures["test_ece"], whole.figures["test_ece"])
+        assert again.metrics.keys() == whole.metrics.keys()
+        assert torch.equal(again.metrics["test_ece"], whole.metrics["test_ece"])
     seen = []
     ll.path(curve, surface, progress=lambda done, total: seen.append(done), **stored)
     assert seen[0] == 7  # nothing is left to do

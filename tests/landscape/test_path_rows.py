@@ -20,10 +20,10 @@ def test_test_rows_are_seen_with_the_statistics_of_the_surface(strategy):
         assert found.error[i].item() == pytest.approx(own.error.item())
         assert found.test_loss[i].item() == pytest.approx(other.loss.item(), rel=1e-5)
         assert found.test_error[i].item() == pytest.approx(other.error.item())
-        assert found.figures["ece"][i].item() == pytest.approx(own.ece.item(), abs=1e-5)
-        assert found.figures["test_ece"][i].item() == pytest.approx(other.ece.item(), abs=1e-5)
+        assert found.metrics["ece"][i].item() == pytest.approx(own.ece.item(), abs=1e-5)
+        assert found.metrics["test_ece"][i].item() == pytest.approx(other.ece.item(), abs=1e-5)
     own = {"nll", "ece", "brier"}
-    assert set(found.figures) == own | {f"test_{name}" for name in own}
+    assert set(found.metrics) == own | {f"test_{name}" for name in own}
     assert found.examples == 21
     # the broken twin: statistics of the test rows themselves
     twin = ll.LossSurface(network(), ll.Classification(), test)

@@ -160,13 +160,15 @@ def test_a_refined_scan_says_where_networks_were_evaluated():
     )
     full = ll.scan(line, surface, resolution=33)
     found = ll.scan(line, surface, resolution=33, refine=True)
-    assert found.known.shape == found.loss.shape == (33, 33)
-    assert found.evaluated == int(found.known.sum()) == found.about["points"] < 33 * 33 / 3
-    torch.testing.assert_close(found.loss[found.known], full.loss[found.known])
+    assert found.evaluated_mask.shape == found.loss.shape == (33, 33)
+    assert (
+        found.evaluations == int(found.evaluated_mask.sum()) == found.about["points"] < 33 * 33 / 3
+    )
+    torch.testing.assert_close(found.loss[found.evaluated_mask], full.loss[found.evaluated_mask])
     assert colours_off(found.loss, full.loss).max() < 0.02
     told = ll.forecast(line, surface, resolution=33, refine=True)
-    assert told.least < found.evaluated <= told.points == 33 * 33
-    assert full.known is None
+    assert told.least < found.evaluations <= told.points == 33 * 33
+    assert full.evaluated_mask is None
 
 
 def test_lines_are_refined_too():
@@ -174,7 +176,7 @@ def test_lines_are_refined_too():
     w = [3 * torch.randn(surface.layout.size, generator=generator(i)) for i in range(2)]
     full = ll.scan(ll.Line(*w), surface, resolution=201)
     found = ll.scan(ll.Line(*w), surface, resolution=201, refine=True)
-    assert found.evaluated < 80
+    assert found.evaluations < 80
     assert colours_off(found.loss, full.loss).max() < 0.02
 
 
@@ -193,7 +195,7 @@ def test_small_grids_are_evaluated_whole():
     surface = net_surface()
     w = torch.zeros(surface.layout.size)
     found = ll.scan(ll.Plane(w, *ll.directions(surface, w + 1)), surface, resolution=5, refine=True)
-    assert found.evaluated == 25
+    assert found.evaluations == 25
 
 
 def test_losses_above_the_classic_scale_are_refined_as_they_are_drawn():
@@ -216,4 +218,4 @@ def test_losses_above_the_classic_scale_are_refined_as_they_are_drawn():
         resolution=21,
         refine=0.02,
     ).least
-    assert high.evaluated > coarse
+    assert high.evaluations > coarse

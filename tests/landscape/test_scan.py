@@ -17,7 +17,7 @@ def test_a_quadratic_row_by_row():
     found = ll.scan(plane, surface, resolution=(5, 3))
     assert isinstance(found, SurfaceResult)
     assert (found.x.shape, found.y.shape, found.loss.shape) == ((5,), (3,), (3, 5))
-    assert list(found.figures) == ["loss", "rmse"]
+    assert list(found.metrics) == ["loss", "rmse"]
     assert found.examples == 20
     for j, y in enumerate(found.y):
         for i, x in enumerate(found.x):

@@ -63,7 +63,7 @@ def test_vertices_are_the_surfaces_own_values_and_lengths_the_distances():
     torch.testing.assert_close(found.lengths, expected, rtol=1e-6, atol=0)
     assert found.names == ["SGD", "SWA", "third"]
     assert found.split == "train"
-    assert list(found.figures) == ["loss", "error"]
+    assert list(found.metrics) == ["loss", "error"]
 
 
 def test_corners_are_as_far_apart_as_the_vertices():

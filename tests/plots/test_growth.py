@@ -22,7 +22,7 @@ def grown(n=4, *, refused=False, scale=1.0, bound=0.5, **options):
         height=torch.cat([none, 9 - count[1:]]),
         loss_mean=scale * (0.2 + 0.02 * count),
         loss_max=scale * (0.3 + 0.05 * count),
-        kept=kept,
+        accepted=kept,
         samples=20,
         bound=bound,
         **options,
@@ -33,22 +33,24 @@ class TestGrowth(FigureContract):
     figure = "growth"
 
     def record(self):
-        return grown(refused=True, stopped="the loss at the highest point, 0.7, is above the bound")
+        return grown(
+            refused=True, stop_reason="the loss at the highest point, 0.7, is above the bound"
+        )
 
     def odd_records(self):
         endless = grown()
         endless.loss_max[-1] = math.inf
         return {
             "one vertex": grown(1),
-            "no bound": grown(bound=math.nan, counted="connectors"),
+            "no bound": grown(bound=math.nan, unit="connectors"),
             "several": {
                 "seed 0": grown(),
-                "seed 1": grown(5, refused=True, scale=40, stopped="no room left"),
+                "seed 1": grown(5, refused=True, scale=40, stop_reason="no room left"),
                 "seed 2": grown(3, bound=2.0),
             },
             "a loss without end": endless,
             "nothing finite": grown(2, scale=math.nan, bound=math.nan),
-            "many words": grown(stopped="words " * 60),
+            "many words": grown(stop_reason="words " * 60),
         }
 
     def test_nothing_of_it_is_cut_off(self):
@@ -100,9 +102,9 @@ def test_a_vertex_that_was_refused_is_hollow():
 
 
 def test_words_say_why_it_stopped():
-    texts = [text.get_text() for text in growth(grown(stopped="it is full.")).texts]
+    texts = [text.get_text() for text in growth(grown(stop_reason="it is full.")).texts]
     assert texts == ["stopped: it is full; losses of 20 random points a step"]
-    both = growth({"a": grown(stopped="full"), "b": grown()})
+    both = growth({"a": grown(stop_reason="full"), "b": grown()})
     assert both.texts[0].get_text().startswith("a: full")
     assert [t.get_text() for t in both.child_axes[0].get_legend().get_texts()] == ["a", "b"]
 
@@ -128,12 +130,12 @@ def test_without_steps_it_is_refused():
 
 
 def test_the_table_and_what_was_reached():
-    record = grown(refused=True, figures={"test_error_mean": torch.arange(4) / 8})
-    assert record.reached == 3
-    assert grown(1).reached == 1
-    assert GrowthResult(*[torch.zeros(0)] * 6).reached == 0
+    record = grown(refused=True, metrics={"test_error_mean": torch.arange(4) / 8})
+    assert record.final_count == 3
+    assert grown(1).final_count == 1
+    assert GrowthResult(*[torch.zeros(0)] * 6).final_count == 0
     rows = list(record.table().rows())
-    assert rows[3]["kept"] is False
+    assert rows[3]["accepted"] is False
     assert rows[3] == pytest.approx(
         {
             "vertices": 4,
@@ -141,7 +143,7 @@ def test_the_table_and_what_was_reached():
             "height": 6.0,
             "loss_mean": 0.26,
             "loss_max": 0.45,
-            "kept": False,
+            "accepted": False,
             "test_error_mean": 0.375,
         }
     )

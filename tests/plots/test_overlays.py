@@ -80,5 +80,5 @@ def test_batchnorm_and_rows_are_told():
         "BatchNorm statistics frozen; 12 training examples"
     ]
     assert words(batchnorm="none") == []
-    (text,) = words(known=BOWL < 1)
+    (text,) = words(evaluated_mask=BOWL < 1)
     assert text.endswith(f"; {int((BOWL < 1).sum())} of 425 points evaluated, others interpolated")

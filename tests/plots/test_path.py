@@ -66,14 +66,14 @@ def test_the_ends_are_marked_and_nothing_outside():
 
 
 def test_metrics_and_units():
-    one = record(figures={"ece": T / 10, "test_ece": T / 5})
+    one = record(metrics={"ece": T / 10, "test_ece": T / 5})
     assert path(one, metric="error").get_ylabel() == "error (fraction)"
     ax = path(one, metric="ece")
     np.testing.assert_allclose(ax.lines[0].get_ydata(), T / 10)
     assert len([one for one in ax.lines if one.get_label() == "_test"]) == 1
     with pytest.raises(ConfigError, match="expected one of loss, error, ece, got 'rmse'"):
         path(one, metric="rmse")
-    regression = record(test=False, error=torch.full_like(T, torch.nan), figures={"rmse": T})
+    regression = record(test=False, error=torch.full_like(T, torch.nan), metrics={"rmse": T})
     with pytest.raises(ConfigError, match="expected one of loss, rmse, got 'error'"):
         path(regression, metric="error")
 

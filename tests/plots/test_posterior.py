@@ -38,8 +38,8 @@ class TestPosterior(FigureContract):
         holes.log_density[5:9] = -math.inf
         flat = plane(lambda x, y: 0 * (x + y))
         ridge = plane(lambda x, y: -((x - y) ** 2) / 0.02)
-        wide = SurfaceResult(X, X / 4, plane().figures)
-        thin = SurfaceResult(X, X / 100, plane().figures)
+        wide = SurfaceResult(X, X / 4, plane().metrics)
+        thin = SurfaceResult(X, X / 100, plane().metrics)
         records = {"holes": holes, "flat": flat, "ridge": ridge, "wide": wide, "thin": thin}
         return records | {"banana": banana()}
 

@@ -33,7 +33,7 @@ class TestRegression(FigureContract):
         zeros = torch.zeros(3, 1)
         return {
             "one row": regression(1, 1),
-            "many rows": regression(1000),
+            "many examples": regression(1000),
             "constant": Predictive("regression", 1, mean=zeros, variance=zeros, targets=zeros),
             "a target without a dimension": Predictive(
                 "regression", 1, mean=zeros, variance=zeros, targets=zeros.squeeze()
@@ -62,10 +62,10 @@ def test_means_bars_and_misses():
     ]
 
 
-def test_many_rows_are_thinned_and_it_says_so():
-    ax = predictive(regression(1000), rows=100)
+def test_many_examples_are_thinned_and_it_says_so():
+    ax = predictive(regression(1000), examples=100)
     assert sum(len(bars[0].get_xdata()) for bars in ax.containers) == 100
-    assert [text.get_text() for text in ax.texts] == ["100 of 1000 rows"]
+    assert [text.get_text() for text in ax.texts] == ["100 of 1000 examples"]
 
 
 def test_a_classifier_gives_its_reliability_diagram():
@@ -77,5 +77,5 @@ def test_a_classifier_gives_its_reliability_diagram():
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(DataError, match="targets"):
         predictive(Predictive("regression", 1, mean=torch.ones(2, 1), variance=torch.ones(2, 1)))
-    with pytest.raises(DataError, match="no rows"):
+    with pytest.raises(DataError, match="no examples"):
         predictive(regression(0))

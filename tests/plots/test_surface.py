@@ -68,7 +68,7 @@ class TestSurface(FigureContract):
             ),
             "the smallest": SurfaceResult(two, two, {"loss": torch.eye(2)}),
             "high and narrow": SurfaceResult(two, 9 * Y, {"loss": BOWL[:, :2]}),
-            "long words": bowl(examples=123456, known=BOWL < 3, batchnorm="frozen"),
+            "long words": bowl(examples=123456, evaluated_mask=BOWL < 3, batchnorm="frozen"),
         }
 
     def test_nothing_of_it_is_cut_off(self):
@@ -110,7 +110,7 @@ def test_the_bands_are_the_papers():
 
 def test_errors_are_in_percent_with_their_own_scale():
     record = SurfaceResult(X, Y, {"test_error": 0.04 * BOWL})  # 0.4% to 52%
-    ax = surface(record, figure="test_error")
+    ax = surface(record, metric="test_error")
     gamma = (math.log(40 - 0.4) + 1) / 7  # alpha = -1, in percent
     expected = [0.4, *(0.4 + np.exp(-1 + gamma * np.arange(1, 8)))]
     assert ticks(ax) == [*(f"{level:.2g}" for level in expected), "> 40"]
@@ -180,7 +180,7 @@ def test_axes_are_named_by_what_the_record_knows():
         return ax.get_xlabel(), ax.get_ylabel(), ax.get_aspect()
 
     components = ("component 1 (62%)", "component 2 (21%)", 1)
-    assert names(explained=torch.tensor([0.62, 0.21])) == components
+    assert names(explained_variance_ratio=torch.tensor([0.62, 0.21])) == components
     assert names(about={"orthonormal": True})[0] == "distance in weight space"
     assert names() == ("first direction", "second direction", 1)
     assert names(about={"orthonormal": False})[2] == "auto"
@@ -189,7 +189,7 @@ def test_axes_are_named_by_what_the_record_knows():
 
 def test_points_that_were_evaluated_are_shown():
     known = BOWL < 1
-    (dots,) = surface(bowl(known=known), show_points=True).lines
+    (dots,) = surface(bowl(evaluated_mask=known), show_points=True).lines
     i, j = np.nonzero(known.numpy())
     np.testing.assert_allclose(dots.get_xydata(), np.stack([X.numpy()[j], Y.numpy()[i]], 1))
     (dots,) = surface(bowl(), show_points=True).lines
@@ -203,7 +203,7 @@ def test_on_axes_of_yours_beside_others_all_of_it_is_in_the_picture(tmp_path, la
     axes = figure.subplots(1, 2)
     for ax, name in zip(axes, ("loss", "error"), strict=True):
         ax.set_title("mine")
-        assert surface(drawn_over(), ax=ax, figure=name) is ax
+        assert surface(drawn_over(), ax=ax, metric=name) is ax
     figure.canvas.draw()
     left, right = axes
     assert figure.axes == list(axes)
@@ -250,12 +250,12 @@ def test_a_line_is_drawn_over_x_with_gaps():
     assert span.get_x() == pytest.approx(float(X[2] + X[3]) / 2)
     assert span.get_width() == pytest.approx(float(X[1] - X[0]))
     assert surface(along(), scale="linear", vmax=2.0).get_ylim() == (0, 2)
-    assert surface(along(), figure="test_error").get_ylabel() == "test error (%)"
+    assert surface(along(), metric="test_error").get_ylabel() == "test error (%)"
 
 
 def test_what_cannot_be_drawn_is_refused():
-    with pytest.raises(ConfigError, match="figure: expected one of loss, error, got 'nll'"):
-        surface(bowl(), figure="nll")
+    with pytest.raises(ConfigError, match="metric: expected one of loss, error, got 'nll'"):
+        surface(bowl(), metric="nll")
     for record in (bowl(), along()):
         with pytest.raises(ConfigError, match="scale: expected one of classic, log, linear"):
             surface(record, scale="cubic")

@@ -16,7 +16,7 @@ def tried(scales=(0.1, 1.0, math.inf), *, height=1.0, second=True, **options):
     s = torch.tensor(scales).repeat_interleave(4)
     shift = torch.arange(len(scales)).repeat_interleave(4) - 1.0
     nll = height * (0.25 + 0.1 * (T.log10() - 2) ** 2 + 0.05 * shift.abs())
-    rows = {"second": nll / 2, "second_name": "error"} if second else {}
+    rows = {"second_metric": nll / 2, "second_metric_name": "error"} if second else {}
     return TemperingResult(T, s, nll, **rows, best=int(nll.argmin()), **options)
 
 

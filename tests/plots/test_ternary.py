@@ -117,7 +117,7 @@ def test_bands_are_those_of_a_plane():
     assert labels == shaded.labels()
     over_it = ternary(over(20 * BOWL), bands=5)
     assert over_it.child_axes[0].get_yticklabels()[-1].get_text() == "> 5"
-    assert ternary(over(), figure="error").child_axes[0].get_ylabel() == "error (%)"
+    assert ternary(over(), metric="error").child_axes[0].get_ylabel() == "error (%)"
     assert ternary(over(split="train")).child_axes[0].get_ylabel() == "train loss (nats)"
 
 
@@ -160,7 +160,7 @@ def test_the_users_axes_keep_their_neighbours():
 
 def test_what_cannot_be_drawn():
     with pytest.raises(ConfigError, match="expected one of loss, error, got 'nll'"):
-        ternary(over(), figure="nll")
+        ternary(over(), metric="nll")
     with pytest.raises(ConfigError, match="scale"):
         ternary(over(), scale="cubic")
     with pytest.raises(DataError, match=r"expected \(n,\) values at \(n, 3\)"):

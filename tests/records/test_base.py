@@ -26,13 +26,13 @@ EXAMPLES |= {
             torch.tensor([1, 2]),
             torch.tensor([math.nan, 1.5]),
             *[torch.tensor([0.25, 0.5])] * 3,
-            kept=torch.tensor([1, 0]),
-            counted="connectors",
-            stopped="it is full",
+            accepted=torch.tensor([1, 0]),
+            unit="connectors",
+            stop_reason="it is full",
             bound=2.5,
-            figures={"test_error_mean": torch.rand(2)},
+            metrics={"test_error_mean": torch.rand(2)},
         ),
-        GrowthResult(torch.tensor([1]), *[torch.rand(1)] * 4, kept=torch.tensor([1])),
+        GrowthResult(torch.tensor([1]), *[torch.rand(1)] * 4, accepted=torch.tensor([1])),
     ],
     "TernaryResult": [
         TernaryResult(

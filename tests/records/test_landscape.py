@@ -37,7 +37,7 @@ def test_points_beyond_the_ends_are_no_part_of_a_barrier():
 
 
 def test_means_are_over_t_and_integrals_over_the_length():
-    found = path(figures={"rmse": 2 * LOSS}).summary()
+    found = path(metrics={"rmse": 2 * LOSS}).summary()
     t, loss = T.double().numpy(), LOSS.double().numpy()
     assert found["loss"]["mean"] == pytest.approx(np.trapezoid(loss, t))
     assert found["loss"]["integral"] == pytest.approx(np.trapezoid(loss, t**2))
@@ -45,7 +45,7 @@ def test_means_are_over_t_and_integrals_over_the_length():
     assert found["loss"]["at"] == pytest.approx(0.1)
     assert found["rmse"]["mean"] == pytest.approx(2 * found["loss"]["mean"])
     assert "test_loss" not in found
-    nothing = path(figures={"rmse": torch.full((4,), math.nan)}).summary()
+    nothing = path(metrics={"rmse": torch.full((4,), math.nan)}).summary()
     assert "rmse" not in nothing
 
 
@@ -53,8 +53,8 @@ def test_figures_of_a_plane_are_attributes():
     loss = torch.rand(2, 3)
     plane = SurfaceResult(torch.arange(3), torch.arange(2), {"loss": loss})
     assert plane.loss is loss
-    with pytest.raises(AttributeError, match="no figure 'nll'; there are loss"):
+    with pytest.raises(AttributeError, match="no metric 'nll'; there are loss"):
         _ = plane.nll
-    assert plane.evaluated == 6
+    assert plane.evaluations == 6
     known = torch.tensor([[True, False, True], [False] * 3])
-    assert SurfaceResult(plane.x, plane.y, {"loss": loss}, known=known).evaluated == 2
+    assert SurfaceResult(plane.x, plane.y, {"loss": loss}, evaluated_mask=known).evaluations == 2

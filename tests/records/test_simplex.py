@@ -10,8 +10,8 @@ from tests.records.examples import EXAMPLES
 def test_a_figure_of_a_triangle_is_an_attribute() -> None:
     triangle = EXAMPLES["TernaryResult"][0]
     assert triangle.loss[0] == 1
-    assert triangle.evaluated == 3
-    with pytest.raises(AttributeError, match="no figure 'acc'; there are loss"):
+    assert triangle.evaluations == 3
+    with pytest.raises(AttributeError, match="no metric 'acc'; there are loss"):
         _ = triangle.acc
 
 
@@ -25,7 +25,10 @@ def test_corners_are_apart_as_the_vertices_are(lengths) -> None:
 
 def test_what_growth_reached_and_its_table() -> None:
     growth = EXAMPLES["GrowthResult"][0]
-    assert growth.reached == 1
+    assert growth.final_count == 1
     assert list(growth.table().columns)[:2] == ["connectors", "log_volume"]
     assert list(growth.table().columns)[-1] == "test_error_mean"
-    assert GrowthResult(torch.tensor([2]), *[torch.rand(1)] * 4, kept=torch.zeros(1)).reached == 0
+    assert (
+        GrowthResult(torch.tensor([2]), *[torch.rand(1)] * 4, accepted=torch.zeros(1)).final_count
+        == 0
+    )

@@ -19,10 +19,14 @@ def test_the_best_of_temperatures_and_priors() -> None:
     assert list(EXAMPLES["TemperingResult"][1].to_pandas().columns)[-1] == "nll"
     one, two = torch.ones(1), torch.ones(2)
     for columns, options, said in [
-        ((two, two, two), {"second": one}, "rmse: expected 2 values, one for each nll, got 1"),
+        (
+            (two, two, two),
+            {"second_metric": one},
+            "rmse: expected 2 values, one for each nll, got 1",
+        ),
         ((one, two, two), {}, "temperature: expected 2 values"),
         ((two, two, two), {"best": 2}, "best: expected a row, 0 to 1, got 2"),
-        ((two, two, two), {"second_name": "ece"}, "expected 'rmse' or 'error', got 'ece'"),
+        ((two, two, two), {"second_metric_name": "ece"}, "expected 'rmse' or 'error', got 'ece'"),
     ]:
         with pytest.raises(DataError, match=said):
             TemperingResult(*columns, **options)

@@ -13,7 +13,7 @@ TASK = ll.Classification()
 
 
 def figures(*args):
-    return labelled_fields(*args)["figures"]
+    return labelled_fields(*args)["metric_values"]
 
 
 def drawn(n=500, classes=4, seed=0, sharp=2.0):

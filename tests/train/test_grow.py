@@ -45,8 +45,8 @@ def test_a_simplex_of_low_loss_around_a_mode():
     simplex = ll.spro(surface, w, vertices=4, epochs=15, rise=0.2, points=50, **ADAM)
     growth = simplex.log
     assert growth.vertices.tolist() == [1, 2, 3, 4]
-    assert growth.reached == 4
-    assert growth.stopped == ""
+    assert growth.final_count == 4
+    assert growth.stop_reason == ""
     assert torch.equal(simplex.anchors[0], w)
     base = float(surface(w))
     assert float(growth.loss_mean[0]) == pytest.approx(base, rel=1e-6)
@@ -71,7 +71,7 @@ def test_a_volume_of_low_loss_between_two_modes():
     )
     assert line > 0.5  # there is something to go around
     assert volume.cells == ((0, 2, 3), (1, 2, 3))
-    assert volume.log.counted == "connectors"
+    assert volume.log.unit == "connectors"
     assert volume.log.vertices.tolist() == [0, 1, 2]
     assert torch.equal(volume.anchors[:2], torch.stack(modes))
     drawn = surface.evaluate(ll.Uniform(volume).points(100, seed=5)).loss
@@ -86,9 +86,9 @@ def test_a_vertex_of_high_loss_is_left_out_and_said():
     with pytest.warns(UserWarning, match=r"vertex 2 was left out: .* more than 0\.01 above"):
         simplex = ll.spro(surface, w, vertices=4, rise=0.01, **options)
     assert len(simplex.anchors) == 1
-    assert simplex.log.kept.tolist() == [True, False]
-    assert simplex.log.reached == 1
-    assert "left out" in simplex.log.stopped
+    assert simplex.log.accepted.tolist() == [True, False]
+    assert simplex.log.final_count == 1
+    assert "left out" in simplex.log.stop_reason
     assert len(ll.spro(surface, w, vertices=2, rise=100.0, **options).anchors) == 2
 
 
@@ -100,7 +100,7 @@ def test_a_vertex_that_falls_back_adds_no_volume():
     with pytest.warns(UserWarning, match=r"vertex 3 was left out: it stands .* adds no volume"):
         simplex = ll.spro(surface, w, vertices=4, epochs=200, log_volume=0.0, jitter=0.3)
     assert len(simplex.anchors) == 2
-    assert simplex.log.kept.tolist() == [True, True, False]
+    assert simplex.log.accepted.tolist() == [True, True, False]
 
 
 def test_the_papers_rule_for_the_weight_of_the_volume():
@@ -156,9 +156,9 @@ def test_bit_equal_wherever_it_was_stopped(tmp_path):
         again = grown(tmp_path / str(at))
         assert torch.equal(again.anchors, whole.anchors), f"stopped at {at} of {event.count}"
         assert torch.equal(again.log.log_volume[1:], whole.log.log_volume[1:])
-        assert torch.equal(again.log.figures["norm"], whole.log.figures["norm"])
-        seconds = again.log.figures["seconds"][1:]
-        assert bool((seconds > 0.1 * whole.log.figures["seconds"][1:]).all())
+        assert torch.equal(again.log.metrics["norm"], whole.log.metrics["norm"])
+        seconds = again.log.metrics["seconds"][1:]
+        assert bool((seconds > 0.1 * whole.log.metrics["seconds"][1:]).all())
 
 
 def test_a_volume_between_modes_goes_on_too(tmp_path):
@@ -210,7 +210,7 @@ def test_what_stands_in_the_checkpoint_must_be_of_this_training(tmp_path):
 def test_a_finished_checkpoint_goes_on_with_more_vertices_or_gives_fewer(tmp_path):
     three = grown(tmp_path / "a", vertices=3)
     four = grown(tmp_path / "a", vertices=4, count=None)
-    assert four.log.examples == grown(tmp_path / "a", vertices=4).log.rows > 0
+    assert four.log.examples == grown(tmp_path / "a", vertices=4).log.examples > 0
     assert torch.equal(four.anchors[:3], three.anchors)
     assert torch.equal(four.anchors, grown(tmp_path / "b", vertices=4).anchors)
     assert torch.equal(grown(tmp_path / "a", vertices=3).anchors, three.anchors)

@@ -156,7 +156,7 @@ def execute(view: View, grid: Grid, place: Path) -> SurfaceResult:
     total = result.x.numel() * (1 if result.y is None else result.y.numel())
     say(
         console,
-        f"{result.evaluated} of {total} points evaluated, {result.examples:,} examples each.",
+        f"{result.evaluations} of {total} points evaluated, {result.examples:,} examples each.",
     )
     say(console, f"Results: {place}/")
     say(console, f"Pictures: {', '.join(path.name for path in graph.load(pictures))}")

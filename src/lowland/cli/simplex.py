@@ -266,15 +266,15 @@ def _pictures(
 def _steps(growth: GrowthResult, name: str, console: Console) -> None:
     """Prints how a simplex grew."""
     table = growth.table()
-    counted = growth.counted
+    counted = growth.unit
     several: Tensor = growth.vertices
     titles = [f"{n} {counted if n != 1 else ONE[counted]}" for n in several.tolist()]
-    rest = {k: v for k, v in table.columns.items() if k not in (counted, "kept")}
+    rest = {k: v for k, v in table.columns.items() if k not in (counted, "accepted")}
     where = f"{growth.samples} points, {growth.examples:,} training examples"
     steps = Table({"method": titles} | rest)
     show_figures(steps, "growth", f"{name} ({where})", console, rows="")
-    if growth.stopped:
-        say(console, growth.stopped)
+    if growth.stop_reason:
+        say(console, growth.stop_reason)
 
 
 ONE = {"vertices": "vertex", "connectors": "connector"}

@@ -64,8 +64,8 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
         raise DataError("the predictions hold no probabilities: predict with keep='probs'.")
     if log_prob is not None and first.targets is not None:
         found |= labelled_fields(task, averages, log_prob, first.targets)
-        every = found["figures"]
-        found["figures"] = {n: v for n, v in every.items() if not n.endswith("_normalised")}
+        every = found["metric_values"]
+        found["metric_values"] = {n: v for n, v in every.items() if not n.endswith("_normalised")}
     return Predictive(first.kind, sum(p.samples for p in preds), **found)
 
 

@@ -111,7 +111,7 @@ class Summary:
             if by_items(task) or (means and target is not None):
                 fields |= labelled_fields(task, means, log_prob, target, self._sums)
             else:
-                fields["figures"] = of_likelihood(task, log_prob)
+                fields["metric_values"] = of_likelihood(task, log_prob)
             if self.keep in ("probs", "target"):
                 fields["target_log_prob"] = log_prob - shift
         if self.keep == "probs":

@@ -30,7 +30,7 @@ def part(pred: Predictive, start: int, stop: int, *, task: Task | None = None) -
         raise DataError("the prediction holds no probabilities: predict with keep='probs'.")
     task = task_of(pred, task)
     rows = slice(start, stop)
-    found: dict[str, Any] = {"probs": pred.probs[rows], "figures": {}, "task": task.to_dict()}
+    found: dict[str, Any] = {"probs": pred.probs[rows], "metric_values": {}, "task": task.to_dict()}
     found |= {"nll_by_samples": None, "error_by_samples": None}
     for name in ("entropy", "mutual_information", "targets", "log_probs"):
         values = getattr(pred, name)

@@ -108,7 +108,7 @@ class EachPoint:
             row["nll"] = row["loss"]
             found = {n: math.nan for n in metric_names(self.task.kind) if n != "nll"}
             if math.isfinite(row["loss"]):
-                found |= summary.fields()["figures"]
+                found |= summary.fields()["metric_values"]
             if "accuracy" in found:
                 found["error"] = 1 - found["accuracy"]
             self.rows.append(row | found)

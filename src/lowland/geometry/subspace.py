@@ -38,7 +38,8 @@ class Subspace(Affine):
             weights of a small network are `Subspace(w, torch.eye(len(w)))`.
 
     Attributes:
-        explained: (k,) float64, the share of the variance along each direction of `pca`, else None.
+        explained_variance_ratio: (k,) float64, the share of the variance along each direction of
+            `pca`, else None.
         eigenvalues: (k,) float64, the curvature along each direction of `hessian`, else None.
 
     Raises:
@@ -50,7 +51,7 @@ class Subspace(Affine):
     tensor([[1., 2., 1.]])
     """
 
-    explained: Tensor | None = None
+    explained_variance_ratio: Tensor | None = None
     eigenvalues: Tensor | None = None
 
     def __init__(self, center: Tensor | Point, basis: Tensor) -> None:
@@ -94,14 +95,14 @@ class Subspace(Affine):
 
         >>> iterates = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0], [0, 0.5, 0], [0, -0.5, 0]])
         >>> sub = Subspace.pca(iterates, rank=0.5)
-        >>> sub.k, sub.explained
+        >>> sub.k, sub.explained_variance_ratio
         (1, tensor([0.8000], dtype=torch.float64))
         """
-        anchors, explained = principal(source, rank)
+        anchors, ratio = principal(source, rank)
         sub = cls._of(
             anchors, buffers=stack_weight_buffers([Point(anchors[0], mean_buffers(source))])
         )
-        sub.explained = explained
+        sub.explained_variance_ratio = ratio
         return sub
 
     @classmethod

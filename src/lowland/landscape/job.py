@@ -154,7 +154,7 @@ class Job:
         known = torch.zeros(self.points, dtype=torch.bool)
         known[list(rows)] = True
         names = list(next(iter(rows.values())))
-        figures = {}
+        metrics = {}
         places = None if self.tolerance is None else refinement.lattice(self.grid.shape)
         for name in names:
             values = torch.full((self.points,), float("nan"), dtype=torch.float64)
@@ -164,8 +164,8 @@ class Job:
             values[values.isnan()] = torch.nan  # a file does not hold the sign of one
             if places is not None:
                 values = refinement.filled(name, places, values, known)
-            figures[name] = values.reshape(self.grid.shape)
-        if not any(bool(torch.isfinite(values).any()) for values in figures.values()):
+            metrics[name] = values.reshape(self.grid.shape)
+        if not any(bool(torch.isfinite(values).any()) for values in metrics.values()):
             raise NonFiniteError(
                 f"none of the {len(rows)} points has a finite {names[0]}; scan nearer to the "
                 "weights with bounds= or a smaller margin=, or look at the training run."
@@ -183,8 +183,8 @@ class Job:
         return SurfaceResult(
             x=self.grid.x,
             y=self.grid.y,
-            figures=figures,
-            known=None if self.tolerance is None else known.reshape(self.grid.shape),
+            metrics=metrics,
+            evaluated_mask=None if self.tolerance is None else known.reshape(self.grid.shape),
             batchnorm=self.options.batchnorm if self.surface.has_batchnorm else "none",
             examples=self.data.num_examples or 0,
             about=about,

@@ -55,14 +55,15 @@ class Overlays:
 
     Attributes:
         marks: {name: (k,)}. curves: {name: (q, k)}. off: how far each curve leaves the shape.
-        paths: {name: {"coords": (K, k), "residual": (K,)}}. explained: (k,), see `explained_by`.
+        paths: {name: {"coords": (K, k), "residual": (K,)}}.
+        explained_variance_ratio: (k,), see `explained_by`.
     """
 
     marks: dict[str, Tensor]
     curves: dict[str, Tensor]
     off: dict[str, float]
     paths: dict[str, dict[str, Tensor]]
-    explained: Tensor | None
+    explained_variance_ratio: Tensor | None
 
     @classmethod
     def on(
@@ -91,12 +92,15 @@ class Overlays:
         about = dict(result.about)
         if self.off:
             about["off"] = about.get("off", {}) | self.off
+        ratio = self.explained_variance_ratio
+        if ratio is None:
+            ratio = result.explained_variance_ratio
         return replace(
             result,
             marks=result.marks | self.marks,
             curves=result.curves | self.curves,
             paths=result.paths | self.paths,
-            explained=result.explained if self.explained is None else self.explained,
+            explained_variance_ratio=ratio,
             about=about,
         )
 

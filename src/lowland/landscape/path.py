@@ -117,7 +117,7 @@ def path(
         length=curve.length_to(at),
         test_loss=columns.get("test_loss"),
         test_error=columns.get("test_error", None if loader is None else nothing),
-        figures={k: v for k, v in columns.items() if k.removeprefix("test_") not in kept},
+        metrics={k: v for k, v in columns.items() if k.removeprefix("test_") not in kept},
         batchnorm=how.batchnorm if surface.has_batchnorm else "none",
         examples=data[0].num_examples or 0,
         outside=bool((at < 0).any() or (at > 1).any()),

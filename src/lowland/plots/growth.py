@@ -28,7 +28,9 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
 
     >>> import torch
     >>> column = torch.tensor([0.5, 0.75])
-    >>> record = GrowthResult(torch.tensor([2, 3]), *[column] * 4, kept=torch.tensor([True, False]))
+    >>> record = GrowthResult(
+    ...     torch.tensor([2, 3]), *[column] * 4, accepted=torch.tensor([True, False])
+    ... )
     >>> axes = growth(record)
     >>> axes.get_xlabel(), axes.child_axes[0].get_ylabel()
     ('vertices', 'log volume')
@@ -47,7 +49,7 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
         above.set_axisbelow(True)
         above.tick_params(labelbottom=False, color=MUTED, labelsize=_size(below))
         for i, (name, one) in enumerate(records.items()):
-            x, kept = numbers(one.vertices), numbers(one.kept) > 0
+            x, accepted = numbers(one.vertices), numbers(one.accepted) > 0
             ink = colour(i)
             drawn = (
                 (above, one.log_volume, "-", "o", name),
@@ -58,7 +60,7 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
                 y = numbers(values)
                 y = np.where(np.isfinite(y), y, np.nan)
                 axes.plot(x, y, dash, color=ink, linewidth=2, label=label or "_volume")
-                for there, face in ((kept, ink), (~kept, "white")):
+                for there, face in ((accepted, ink), (~accepted, "white")):
                     style: dict[str, Any] = {"color": ink, "markersize": 6, "zorder": 3}
                     axes.plot(x[there], y[there], marker, **style, markerfacecolor=face)
             if np.isfinite(one.bound):
@@ -71,14 +73,14 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
         if any(records):
             below.plot([], [], "-o", color=MUTED, label="mean")
             below.plot([], [], ":^", color=MUTED, label="highest")
-        if not all(bool(one.kept.all()) for one in records.values()):
+        if not all(bool(one.accepted.all()) for one in records.values()):
             below.plot([], [], "o", color=MUTED, markerfacecolor="white", label="refused")
         if len(shown) and 0 < 20 * shown.min() < shown.max():
             log_ticks(below, "y", shown)
         below.locator_params(axis="x", integer=True, min_n_ticks=1)
         below.margins(x=0.05)
-        counted = list(dict.fromkeys(one.counted for one in records.values()))
-        below.set(xlabel=" or ".join(counted), ylabel="loss (nats)")
+        units = list(dict.fromkeys(one.unit for one in records.values()))
+        below.set(xlabel=" or ".join(units), ylabel="loss (nats)")
         above.set_ylabel("log volume")
         if any(records):
             above.legend(loc="best")
@@ -104,8 +106,8 @@ def _caption(records: Mapping[str, GrowthResult]) -> str:
     """How losses were found, and why growth stopped."""
     parts = []
     for name, one in records.items():
-        if one.stopped:
-            parts.append(f"{name or 'stopped'}: {one.stopped.rstrip('.')}")
+        if one.stop_reason:
+            parts.append(f"{name or 'stopped'}: {one.stop_reason.rstrip('.')}")
     samples = sorted({one.samples for one in records.values() if one.samples})
     if len(samples) == 1:
         parts.append(f"losses of {samples[0]:,} random points a step")

@@ -27,13 +27,13 @@ BATCHNORM = {
 }
 
 
-def title(record: SurfaceResult | TernaryResult, figure: str) -> str:
-    """What a figure is, with its unit, and of which split where the record says."""
-    before, _, last = figure.rpartition("_")
+def title(record: SurfaceResult | TernaryResult, metric: str) -> str:
+    """What a metric is, with its unit, and of which split where the record says."""
+    before, _, last = metric.rpartition("_")
     if metric_of(last) is not None:
         name = f"{before.replace('_', ' ')} {axis_of(last, percent=percent(last))}".strip()
     else:
-        name = figure.replace("_", " ") + (" (%)" if percent(figure) else "")
+        name = metric.replace("_", " ") + (" (%)" if percent(metric) else "")
     split = "" if before == "test" else record.split
     return f"{split} {name}".strip()
 
@@ -200,8 +200,8 @@ def caption(record: SurfaceResult | TernaryResult, missing: int, total: int) -> 
     parts = [BATCHNORM.get(record.batchnorm, "")]
     if record.examples:
         parts.append(f"{record.examples:,} {record.split} examples".replace("  ", " "))
-    if record.evaluated < total:
-        parts.append(f"{record.evaluated:,} of {total:,} points evaluated, others interpolated")
+    if record.evaluations < total:
+        parts.append(f"{record.evaluations:,} of {total:,} points evaluated, others interpolated")
     if missing:
         parts.append(f"grey: NaN or infinite, {missing:,} of {total:,} points")
     return "; ".join(part for part in parts if part)

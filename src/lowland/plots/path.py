@@ -63,7 +63,7 @@ def path(
 
 def _values(record: PathResult, metric: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Of the own rows, and of the loader's where there are some."""
-    held: dict[str, Tensor | None] = {"loss": record.loss, "error": record.error, **record.figures}
+    held: dict[str, Tensor | None] = {"loss": record.loss, "error": record.error, **record.metrics}
     held |= {"test_loss": record.test_loss, "test_error": record.test_error}
     own = held.get(metric)
     # a regression has no error: its column is all NaN

@@ -24,7 +24,14 @@ from lowland.plots.overlays import (
 )
 from lowland.plots.shading import PERCEPTUAL, Shading
 from lowland.plots.style import INK, canvas, colours_of, named, numbers
-from lowland.plots.surface import axis_labels, contoured, figure_of, inner_edges, masked, size_of
+from lowland.plots.surface import (
+    axis_labels,
+    contoured,
+    inner_edges,
+    masked,
+    metric_values,
+    size_of,
+)
 from lowland.records import Chain, SurfaceResult
 
 if TYPE_CHECKING:
@@ -43,7 +50,7 @@ def posterior(
     record: SurfaceResult,
     *,
     ax: Axes | None = None,
-    figure: str = "log_density",
+    metric: str = "log_density",
     temperature: float = 1.0,
     chain: Chain | Mapping[str, Chain] | None = None,
     gaussians: Gaussians | None = None,
@@ -60,7 +67,7 @@ def posterior(
     (2019) draw their subspaces so.
 
     Args:
-        figure: which of the record's is the log density, in nats.
+        metric: which of the record's is the log density, in nats.
         temperature: what to divide it by, where that was not done: a `Chain`'s was.
         chain: draws to show as dots, or several by name. Draws with weights are resampled, and a
             dot's area is as often as its draw came.
@@ -84,13 +91,13 @@ def posterior(
     >>> [text.get_text() for text in axes.get_legend().get_texts()]
     ['VI, 3 sd']
     """
-    values = figure_of(record, figure)
+    values = metric_values(record, metric)
     if record.y is None:
         raise ConfigError("posterior: expected a plane, got a line; draw it with record.plot().")
     temperature = checks.number("temperature", temperature, above=0)
     sigmas = checks.number("sigmas", sigmas, above=0)
     i, j = _pair(record, coordinates)
-    shaded, drop = _shading(values / temperature, figure, cmap)
+    shaded, drop = _shading(values / temperature, metric, cmap)
     shades = masked(drop, shaded)
     chains = {} if chain is None else named(chain)
     drawn = {name: _dots(name, one, (i, j), dots) for name, one in chains.items()}
@@ -127,7 +134,7 @@ def posterior(
         narrow = 0.05 * np.clip(high / wide, 0.7, 4)
         place = (1 + narrow / 2, 0, narrow, 1)
         comma = ", " if high > 3 else ",\n"  # as long as the bar, or nearly
-        name = f"{record.split} {figure.replace('_', ' ')}{comma}nats below its maximum".strip()
+        name = f"{record.split} {metric.replace('_', ' ')}{comma}nats below its maximum".strip()
         bar = colour_bar(ax, shaded, name, place=place)
         words_below(
             ax, _words(record, shades, [*chains.values()], dots), width=int(15 * (wide + 1))
@@ -162,11 +169,11 @@ def _require(name: str, k: int, pair: tuple[int, int]) -> None:
         )
 
 
-def _shading(values: np.ndarray, figure: str, cmap: str) -> tuple[Shading, np.ndarray]:
+def _shading(values: np.ndarray, metric: str, cmap: str) -> tuple[Shading, np.ndarray]:
     """Bands, and how far below the maximum the values are."""
     finite = values[np.isfinite(values)]
     if not len(finite):
-        raise DataError(f"{figure}: no finite values; scan where the density is.")
+        raise DataError(f"{metric}: no finite values; scan where the density is.")
     values = np.where(np.isposinf(values), np.nan, values)
     drop = finite.max() - values  # inf where the density is zero
     deepest = finite.max() - finite.min()
@@ -213,7 +220,7 @@ def _dots(
 
 def _labels(record: SurfaceResult, i: int, j: int) -> dict[str, str]:
     """Of the axes: the record's, else the coordinates' numbers."""
-    if "labels" in record.about or record.explained is not None:
+    if "labels" in record.about or record.explained_variance_ratio is not None:
         return axis_labels(record)
     return {"xlabel": f"coordinate {i}", "ylabel": f"coordinate {j}"}
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def predictive(
-    record: Predictive, *, ax: Axes | None = None, dimension: int = 0, rows: int = 300
+    record: Predictive, *, ax: Axes | None = None, dimension: int = 0, examples: int = 300
 ) -> Axes:
     """Draws a classifier's reliability diagram, or a regression's predictions against targets.
 
     Regression, in the target's units: the predictive mean ± 2 standard deviations (total) of one
-    target `dimension` of every item, with the diagonal of perfect prediction. Of more than `rows`
-    items, that many are drawn, evenly spaced through the record. Items whose bar misses the target,
-    which a Gaussian of the right width does for 5%, have their own colour.
+    target `dimension` of every item, with the diagonal of perfect prediction. Of more than
+    `examples` items, that many are drawn, evenly spaced through the record. Items whose bar misses
+    the target, which a Gaussian of the right width does for 5%, have their own colour.
 
     >>> import torch
     >>> mean, target = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5], [9.0]])
@@ -36,17 +36,17 @@ def predictive(
     if record.mean is None or record.variance is None or record.targets is None:
         raise DataError(
             "the record holds neither reliability nor mean, variance and targets; "
-            "predict with keep='probs' on rows that have targets."
+            "predict with keep='probs' on examples that have targets."
         )
     if not len(record.mean):
-        raise DataError("the record holds no rows; predict on a loader that has some.")
+        raise DataError("the record holds no examples; predict on a loader that has some.")
     mean, variance, target = (
         numbers(tensor if tensor.ndim < 2 else record.by_item(tensor)[:, dimension])
         for tensor in (record.mean, record.variance, record.targets)
     )
     deviation = 2 * np.sqrt(variance)
     within = np.abs(target - mean) <= deviation
-    drawn = np.unique(np.linspace(0, len(mean) - 1, min(rows, len(mean))).astype(int))
+    drawn = np.unique(np.linspace(0, len(mean) - 1, min(examples, len(mean))).astype(int))
     with canvas(ax, size=(5.4, 4.6)) as ax:
         for i, (name, there) in enumerate({"within ± 2 sd": within, "beyond": ~within}.items()):
             chosen = drawn[there[drawn]]
@@ -70,7 +70,7 @@ def predictive(
             ax.text(
                 0.99,
                 0.01,
-                f"{len(drawn)} of {len(mean)} rows",
+                f"{len(drawn)} of {len(mean)} examples",
                 transform=ax.transAxes,
                 ha="right",
                 va="bottom",

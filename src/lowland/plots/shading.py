@@ -48,9 +48,9 @@ class Shading(NamedTuple):
         return texts
 
 
-def percent(figure: str) -> bool:
-    """Whether a figure is a share of the rows, which pictures give in percent."""
-    return "error" in figure.split("_")
+def percent(metric: str) -> bool:
+    """Whether a metric is a share of the rows, which pictures give in percent."""
+    return "error" in metric.split("_")
 
 
 def require_scale(scale: str) -> None:
@@ -61,7 +61,7 @@ def require_scale(scale: str) -> None:
 
 def shading(
     values: np.ndarray,
-    figure: str,
+    metric: str,
     *,
     scale: str = "classic",
     vmax: float | None = None,
@@ -69,7 +69,7 @@ def shading(
     bands: int = BANDS,
     cmap: str = PERCEPTUAL,
 ) -> Shading:
-    r"""Levels and colours for values, in percent where the figure is an error.
+    r"""Levels and colours for values, in percent where the metric is an error.
 
     With m and M the extremes of min(v, vmax), level k of "classic" is
     \(m + \exp(\alpha + k \gamma)\), \(\gamma = (\ln(M - m) - \alpha) / N\), but for the first,
@@ -84,9 +84,9 @@ def shading(
     bands = checks.whole("bands", bands, least=1)
     finite = values[np.isfinite(values)]
     if not len(finite):
-        raise DataError(f"{figure}: all values are NaN or infinite; scan closer to the networks.")
-    usual = classic_of(figure)
-    unit = 100.0 if percent(figure) else 1.0
+        raise DataError(f"{metric}: all values are NaN or infinite; scan closer to the networks.")
+    usual = classic_of(metric)
+    unit = 100.0 if percent(metric) else 1.0
     least = float(finite.min())
     if vmax is None:
         vmax = usual[0] * unit if usual and usual[0] * unit > least else math.inf

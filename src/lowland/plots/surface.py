@@ -32,7 +32,7 @@ def surface(
     record: SurfaceResult,
     *,
     ax: Axes | None = None,
-    figure: str = "loss",
+    metric: str = "loss",
     scale: str = "classic",
     vmax: float | None = None,
     alpha: float | None = None,
@@ -41,10 +41,10 @@ def surface(
     contours: bool = True,
     show_points: bool = False,
 ) -> Axes:
-    r"""Draws one figure over a plane, in bands of colour with contours between them.
+    r"""Draws one metric over a plane, in bands of colour with contours between them.
 
     Args:
-        figure: "loss", "test_error" or another that the record holds; errors are in percent.
+        metric: "loss", "test_error" or another that the record holds; errors are in percent.
         scale: "classic", logarithmic in the distance from the least value, see `shading`; "log",
             "linear".
         vmax: the last level; what is over it has the map's last colour. None: 5 for losses and 40
@@ -72,10 +72,10 @@ def surface(
     'BatchNorm statistics recomputed at each point; 100 training examples'
     """
     require_scale(scale)
-    values = figure_of(record, figure)
+    values = metric_values(record, metric)
     if record.y is None:
-        return _line(record, values, figure, ax=ax, scale=scale, vmax=vmax, show_points=show_points)
-    shaded = shading(values, figure, scale=scale, vmax=vmax, alpha=alpha, bands=bands, cmap=cmap)
+        return _line(record, values, metric, ax=ax, scale=scale, vmax=vmax, show_points=show_points)
+    shaded = shading(values, metric, scale=scale, vmax=vmax, alpha=alpha, bands=bands, cmap=cmap)
     shades = masked(values, shaded)
     x, y = numbers(record.x), numbers(record.y)
     same, ratio = record.about.get("orthonormal", True), np.ptp(x) / np.ptp(y)
@@ -95,7 +95,7 @@ def surface(
             ax.plot(x[j], y[i], ".", color=INK, markersize=2, zorder=3)
         labels, seen = overlay(ax, record)
         narrow = 0.05 * np.clip(high / wide, 0.7, 4)
-        bar = colour_bar(ax, shaded, title(record, figure), place=(1 + narrow / 2, 0, narrow, 1))
+        bar = colour_bar(ax, shaded, title(record, metric), place=(1 + narrow / 2, 0, narrow, 1))
         text = caption(record, int(shades.mask.sum()), shades.size)
         words_below(ax, text, width=int(15 * (wide + 1)))
         settle(ax)
@@ -145,19 +145,23 @@ def size_of(ratio: float) -> tuple[float, float]:
 
 def _known(record: SurfaceResult, values: np.ndarray) -> np.ndarray:
     """Where a network was evaluated."""
-    return np.ones(values.shape, bool) if record.known is None else record.known.cpu().numpy()
+    return (
+        np.ones(values.shape, bool)
+        if record.evaluated_mask is None
+        else record.evaluated_mask.cpu().numpy()
+    )
 
 
-def figure_of(record: SurfaceResult, figure: str) -> np.ndarray:
-    """The values of a figure, errors in percent."""
-    if figure not in record.figures:
-        names = ", ".join(record.figures) or "none"
-        raise ConfigError(f"figure: expected one of {names}, got {figure!r}.")
-    values = numbers(record.figures[figure]) * (100 if percent(figure) else 1)
+def metric_values(record: SurfaceResult, metric: str) -> np.ndarray:
+    """The values of a metric, errors in percent."""
+    if metric not in record.metrics:
+        names = ", ".join(record.metrics) or "none"
+        raise ConfigError(f"metric: expected one of {names}, got {metric!r}.")
+    values = numbers(record.metrics[metric]) * (100 if percent(metric) else 1)
     shape = (len(record.x),) if record.y is None else (len(record.y), len(record.x))
     if values.shape != shape or min(shape) < 2:
         raise DataError(
-            f"{figure}: expected {shape} values with at least 2 a side, got {values.shape}."
+            f"{metric}: expected {shape} values with at least 2 a side, got {values.shape}."
         )
     for name, ticks in {"x": record.x, "y": record.y}.items():
         if ticks is not None and not bool((ticks.diff() > 0).all()):
@@ -172,8 +176,8 @@ def axis_labels(record: SurfaceResult) -> dict[str, str]:
     """
     if "labels" in record.about:
         names = [str(name) for name in record.about["labels"]]
-    elif record.explained is not None:
-        shares = record.explained.tolist()
+    elif record.explained_variance_ratio is not None:
+        shares = record.explained_variance_ratio.tolist()
         names = [f"component {i + 1} ({share:.0%})" for i, share in enumerate(shares)]
     elif record.about.get("orthonormal"):
         names = ["distance in weight space"] * 2
@@ -185,17 +189,17 @@ def axis_labels(record: SurfaceResult) -> dict[str, str]:
 def _line(
     record: SurfaceResult,
     values: np.ndarray,
-    figure: str,
+    metric: str,
     *,
     ax: Axes | None,
     scale: str,
     vmax: float | None,
     show_points: bool,
 ) -> Axes:
-    """A figure along a line; logarithmic where positive values span more than a factor of 20."""
+    """A metric along a line; logarithmic where positive values span more than a factor of 20."""
     x, finite = numbers(record.x), np.isfinite(values)
     if not finite.any():
-        raise DataError(f"{figure}: all values are NaN or infinite; scan closer to the networks.")
+        raise DataError(f"{metric}: all values are NaN or infinite; scan closer to the networks.")
     shown: np.ndarray = values[finite]
     with canvas(ax) as ax:
         y = np.where(finite, values, np.nan)
@@ -203,7 +207,7 @@ def _line(
         for i in np.flatnonzero(~finite).tolist():  # each half-way to its neighbours
             left, right = x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)]
             ax.axvspan((left + x[i]) / 2, (right + x[i]) / 2, color=MISSING, linewidth=0, zorder=1)
-        ax.set(xlim=(x[0], x[-1]), ylabel=title(record, figure), xlabel=_along(record))
+        ax.set(xlim=(x[0], x[-1]), ylabel=title(record, metric), xlabel=_along(record))
         if scale != "linear" and 0 < 20 * shown.min() < shown.max():
             log_ticks(ax, "y", shown)
         else:

@@ -21,7 +21,7 @@ from lowland.plots.overlays import (
 )
 from lowland.plots.shading import BANDS, PERCEPTUAL, Shading, shading
 from lowland.plots.style import SMALL, canvas, numbers
-from lowland.plots.surface import axis_labels, contoured, figure_of, masked
+from lowland.plots.surface import axis_labels, contoured, masked, metric_values
 from lowland.records import SurfaceResult
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def surface3d(
     record: SurfaceResult,
     *,
     ax: Axes | None = None,
-    figure: str = "loss",
+    metric: str = "loss",
     height: str = "log",
     scale: str = "classic",
     vmax: float | None = None,
@@ -46,12 +46,12 @@ def surface3d(
     elevation: float = 40.0,
     azimuth: float = -62.0,
 ) -> Axes:
-    """Draws one figure over a plane as a landscape in three dimensions, cut off at `vmax`.
+    """Draws one metric over a plane as a landscape in three dimensions, cut off at `vmax`.
 
     Args:
         height: "log" gives each band of colour the same height, so that valleys are seen beside
             mountains; "linear": heights are values.
-        figure, scale, vmax, alpha, bands, cmap: as for `surface`.
+        metric, scale, vmax, alpha, bands, cmap: as for `surface`.
         contours: the flat picture on the floor.
         elevation, azimuth: where it is seen from, in degrees.
 
@@ -70,8 +70,8 @@ def surface3d(
         raise ConfigError('ax: expected axes of three dimensions; make them with projection="3d".')
     if record.y is None:
         raise DataError("a scan of a line has no landscape; draw it with record.plot().")
-    values = figure_of(record, figure)
-    shaded = shading(values, figure, scale=scale, vmax=vmax, alpha=alpha, bands=bands, cmap=cmap)
+    values = metric_values(record, metric)
+    shaded = shading(values, metric, scale=scale, vmax=vmax, alpha=alpha, bands=bands, cmap=cmap)
     x, y = numbers(record.x), numbers(record.y)
     shades = masked(values, shaded).filled(np.nan)
     finite = np.isfinite(values)
@@ -117,7 +117,7 @@ def surface3d(
             axis.pane.set(facecolor="white", edgecolor="#dddddd")
             axis._axinfo["grid"].update(color="#e8e8e8", linewidth=0.8)
         axes.tick_params(labelsize=SMALL, pad=1)
-        bar = colour_bar(ax, shaded, title(record, figure), place=(1.1, 0.3, 0.035, 0.55))
+        bar = colour_bar(ax, shaded, title(record, metric), place=(1.1, 0.3, 0.035, 0.55))
         text = caption(record, int((~finite).sum()), finite.size)
         words_below(ax, text, width=85, offset=4)
         landscape.set_visible(False)  # the layout does not need its many facets

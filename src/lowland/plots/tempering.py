@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = "nll") -> Axes:
-    """Draws a figure of validation rows against the temperature, a line a prior scale.
+    """Draws a metric of validation examples against the temperature, a line a prior scale.
 
     The pair that was chosen has a ring, and the words below name it. Bars are standard errors,
     where the record has them. Both axes are logarithmic where values span more than a factor of 20.
 
     Args:
-        metric: "nll", or the record's second figure: "rmse" or "error", in percent.
+        metric: "nll", or the record's second metric: "rmse" or "error", in percent.
 
     >>> import torch
     >>> columns = torch.tensor([1.0, 10.0, 100.0]), torch.ones(3), torch.tensor([0.5, 0.25, 0.75])
@@ -33,10 +33,10 @@ def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = 
     >>> axes.texts[0].get_text()
     'chosen: temperature 10, prior sd 1 (0.25 nats)'
     """
-    there = ["nll"] if record.second is None else ["nll", record.second_name]
+    there = ["nll"] if record.second_metric is None else ["nll", record.second_metric_name]
     if metric not in there:
         raise ConfigError(f"metric: expected one of {', '.join(there)}, got {metric!r}.")
-    found = record.nll if metric == "nll" or record.second is None else record.second
+    found = record.nll if metric == "nll" or record.second_metric is None else record.second_metric
     unit = 100 if metric == "error" else 1
     y, x, scales = (numbers(v) for v in (found, record.temperatures, record.prior_scales))
     y = np.where(np.isfinite(y), unit * y, np.nan)

@@ -35,7 +35,7 @@ def ternary(
     record: TernaryResult,
     *,
     ax: Axes | None = None,
-    figure: str = "loss",
+    metric: str = "loss",
     scale: str = "classic",
     vmax: float | None = None,
     alpha: float | None = None,
@@ -44,13 +44,13 @@ def ternary(
     contours: bool = True,
     show_points: bool = False,
 ) -> Axes:
-    """Draws one figure over the triangle of three vertices, in its true proportions.
+    """Draws one metric over the triangle of three vertices, in its true proportions.
 
     Sides are as long as the vertices are apart, and the words below say how far. A triangle that is
     nearly a line is drawn with equal sides.
 
     Args:
-        figure, scale, vmax, alpha, bands, cmap, contours: as for `surface`.
+        metric, scale, vmax, alpha, bands, cmap, contours: as for `surface`.
         show_points: dots where networks were evaluated.
 
     Triangles between points of which one is NaN or infinite are grey.
@@ -62,8 +62,8 @@ def ternary(
     >>> [text.get_text() for text in axes.texts][:3]
     ['SGD', 'SWA', 'w2']
     """
-    values = _values(record, figure)
-    shaded = shading(values, figure, scale=scale, vmax=vmax, alpha=alpha, bands=bands, cmap=cmap)
+    values = _values(record, metric)
+    shaded = shading(values, metric, scale=scale, vmax=vmax, alpha=alpha, bands=bands, cmap=cmap)
     shades = masked(values, shaded)
     corners, true = _corners(record)
     mesh = _mesh(numbers(record.coords), corners)
@@ -92,7 +92,7 @@ def ternary(
             ax.plot(mesh.x, mesh.y, ".", color=INK, markersize=2, zorder=4)
         _vertices(ax, corners, record.names)
         place = (1.06, 0.08, 0.045, 0.84)
-        bar = colour_bar(ax, shaded, title(record, figure), place=place)
+        bar = colour_bar(ax, shaded, title(record, metric), place=place)
         words = caption(record, int(shades.mask.sum()), shades.size)
         words_below(ax, words, width=85)
         settle(ax)
@@ -100,16 +100,16 @@ def ternary(
     return ax
 
 
-def _values(record: TernaryResult, figure: str) -> np.ndarray:
-    """The values of a figure, errors in percent."""
-    if figure not in record.figures:
-        names = ", ".join(record.figures) or "none"
-        raise ConfigError(f"figure: expected one of {names}, got {figure!r}.")
-    values = numbers(record.figures[figure]) * (100 if percent(figure) else 1)
+def _values(record: TernaryResult, metric: str) -> np.ndarray:
+    """The values of a metric, errors in percent."""
+    if metric not in record.metrics:
+        names = ", ".join(record.metrics) or "none"
+        raise ConfigError(f"metric: expected one of {names}, got {metric!r}.")
+    values = numbers(record.metrics[metric]) * (100 if percent(metric) else 1)
     coords = tuple(record.coords.shape)
     if values.shape != coords[:1] or coords[1:] != (3,) or len(values) < 3:
         raise DataError(
-            f"{figure}: expected (n,) values at (n, 3) coordinates, 3 at least, got "
+            f"{metric}: expected (n,) values at (n, 3) coordinates, 3 at least, got "
             f"{values.shape} at {coords}."
         )
     return values

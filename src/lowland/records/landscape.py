@@ -21,7 +21,7 @@ class PathResult(Record):
         loss, error: (n,), of the surface's own rows; `error` is a fraction, NaN for regression.
         l2: (n,), |w(t)|. distance: (n,), |w(t) - w(0)|. length: (n,), of the curve up to t.
         test_loss, test_error: (n,), of the loader's rows where one was given.
-        figures: what else was measured, by name, such as "rmse", "test_nll".
+        metrics: what else was measured, by name, such as "rmse", "test_nll".
         batchnorm: how the statistics were found, "none" for models that have none. examples: how
             many examples `loss` is over.
 
@@ -40,7 +40,7 @@ class PathResult(Record):
     length: Tensor
     test_loss: Tensor | None = None
     test_error: Tensor | None = None
-    figures: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
     batchnorm: str = "refresh"
     examples: int = 0
     outside: bool = False
@@ -66,7 +66,7 @@ class PathResult(Record):
         """
         found: dict[str, Tensor | None] = {"loss": self.loss, "error": self.error}
         found |= {"test_loss": self.test_loss, "test_error": self.test_error}
-        found |= dict(self.figures)
+        found |= dict(self.metrics)
         out = {}
         for name, values in found.items():
             if values is None or not bool(torch.isfinite(values).any()):
@@ -163,18 +163,20 @@ class SimilarityResult(Record):
 
 @dataclass(frozen=True, eq=False)
 class SurfaceResult(Record):
-    """Figures on a grid of a plane, or of a line where `y` is None; `result.loss` is one of them.
+    """Metrics on a grid of a plane, or of a line where `y` is None; `result.loss` is one of them.
 
     Attributes:
         x: (n,). y: (m,), or None. Coordinates of the shape that was scanned.
-        figures: {name: (m, n)}, or (n,): "loss", "error", ...; NaN stays NaN.
-        known: (m, n) bool: where a network was evaluated; the rest is interpolated. None: all.
+        metrics: {name: (m, n)}, or (n,): "loss", "error", ...; NaN stays NaN.
+        evaluated_mask: (m, n) bool, where a network was evaluated; other points are interpolated.
+            None: all were.
         marks: points to draw, {name: (2,)} in coordinates. curves: lines, {name: (q, 2)}.
         paths: projected iterates, {name: {"coords": (K, 2), "residual": (K,)}}, the residual being
             the distance from the plane.
-        explained: (2,), the share of the variance along each axis, for a plane of components.
+        explained_variance_ratio: (2,), the share of the variance along each axis, for a plane of
+            principal components.
         batchnorm: how the statistics were found, "none" for models that have none.
-        examples: how many examples the figures are of.
+        examples: how many examples the metrics are of.
         about: other words and numbers to keep. Pictures read "split" (such as "test"),
             "orthonormal" (whether coordinates are distances) and "labels" (names of the axes).
     """
@@ -182,30 +184,30 @@ class SurfaceResult(Record):
     figure = "surface"
     x: Tensor
     y: Tensor | None
-    figures: dict[str, Tensor]
-    known: Tensor | None = None
+    metrics: dict[str, Tensor]
+    evaluated_mask: Tensor | None = None
     marks: dict[str, Tensor] = field(default_factory=dict)
     curves: dict[str, Tensor] = field(default_factory=dict)
     paths: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    explained: Tensor | None = None
+    explained_variance_ratio: Tensor | None = None
     batchnorm: str = "refresh"
     examples: int = 0
     about: dict[str, Any] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
-        figures = self.__dict__.get("figures", {})
-        if name in figures:
-            return figures[name]
-        raise AttributeError(f"no figure {name!r}; there are {', '.join(figures)}.")
+        metrics = self.__dict__.get("metrics", {})
+        if name in metrics:
+            return metrics[name]
+        raise AttributeError(f"no metric {name!r}; there are {', '.join(metrics)}.")
 
     @property
     def split(self) -> str:
-        """Of which rows the figures are, where that was said."""
+        """Of which rows the metrics are, where that was said."""
         return str(self.about.get("split", ""))
 
     @property
-    def evaluated(self) -> int:
+    def evaluations(self) -> int:
         """At how many points a network was evaluated."""
-        if self.known is not None:
-            return int(self.known.sum())
+        if self.evaluated_mask is not None:
+            return int(self.evaluated_mask.sum())
         return len(self.x) * (1 if self.y is None else len(self.y))

@@ -40,7 +40,7 @@ class Predictive(Record):
         target_log_prob: (items,), log of the mean likelihood over samples.
         nll_by_samples: (S,), the NLL of the average of the first s samples.
         error_by_samples: (S,), its error, a fraction, of a classifier; None in older files.
-        figures: what `metrics()` gives.
+        metric_values: what `metrics()` returns.
         task: the likelihood, as `Task.to_dict` gives it: which items count, what labels mean. A
             record that is made by hand has that of its `kind` in its default settings.
     """
@@ -57,7 +57,7 @@ class Predictive(Record):
     target_log_prob: Tensor | None = None
     nll_by_samples: Tensor | None = None
     reliability: dict[str, Tensor] | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    metric_values: dict[str, float] = field(default_factory=dict)
     error_by_samples: Tensor | None = None
     task: dict[str, Any] | None = None
     log_probs: Tensor | None = None
@@ -88,4 +88,4 @@ class Predictive(Record):
 
     def metrics(self) -> dict[str, float]:
         """accuracy, nll, ece, brier | rmse, nll, nll_gaussian, coverage; {} without targets."""
-        return dict(self.figures)
+        return dict(self.metric_values)

@@ -10,7 +10,7 @@ import numpy as np
 BANDS = 7
 _SPAN = 6.6  # e-folds of a scale that nobody has given: those of the classic one of the loss
 
-#: figure -> (vmax, alpha) of Garipov et al. 2018, whose error is in per cent and ours a fraction
+#: metric -> (vmax, alpha) of Garipov et al. 2018, whose error is in per cent and ours a fraction
 CLASSIC: dict[str, tuple[float, float]] = {
     "loss": (5.0, -5.0),
     "nll": (5.0, -5.0),
@@ -18,13 +18,13 @@ CLASSIC: dict[str, tuple[float, float]] = {
 }
 
 
-def classic_of(figure: str) -> tuple[float, float] | None:
-    """(vmax, alpha) of a figure by the words of its name, such as `test_error`; None: it has none.
+def classic_of(metric: str) -> tuple[float, float] | None:
+    """(vmax, alpha) of a metric by the words of its name, such as `test_error`; None: it has none.
 
     >>> classic_of("nll_together"), classic_of("brier")
     ((5.0, -5.0), None)
     """
-    return next((CLASSIC[word] for word in figure.split("_") if word in CLASSIC), None)
+    return next((CLASSIC[word] for word in metric.split("_") if word in CLASSIC), None)
 
 
 def classic_levels(

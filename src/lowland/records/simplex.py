@@ -26,13 +26,13 @@ class GrowthResult(Record):
             first.
         loss_mean, loss_max: (n,), over `samples` random points of the shape and the new vertex; in
             the first row of the start alone.
-        kept: (n,) bool, whether the new vertex was accepted; only the last may be False.
-        counted: "vertices", or "connectors" where a complex grew.
+        accepted: (n,) bool, whether the new vertex was accepted; only the last may be False.
+        unit: what `vertices` counts: "vertices", or "connectors" where a complex grew.
         examples: how many examples the losses are over. batchnorm: how the statistics were found,
             "none" for models that have none.
-        stopped: why it ended, in words; "" where it reached what was asked.
+        stop_reason: why it ended early; "" where all vertices were added.
         bound: the loss above which a vertex is refused; NaN: none.
-        figures: other columns by name, such as "test_error_mean", "seconds"; (n,) each.
+        metrics: other columns by name, such as "test_error_mean", "seconds"; (n,) each.
 
     >>> nan, loss = float("nan"), torch.tensor([0.5, 0.75])
     >>> growth = GrowthResult(
@@ -41,14 +41,14 @@ class GrowthResult(Record):
     ...     height=torch.tensor([nan, 4.5]),
     ...     loss_mean=loss,
     ...     loss_max=2 * loss,
-    ...     kept=torch.tensor([True, False]),
+    ...     accepted=torch.tensor([True, False]),
     ... )
-    >>> growth.reached
+    >>> growth.final_count
     1
     >>> print(growth.table())
-    vertices  log_volume  height  loss_mean  loss_max   kept
-           1         nan     nan     0.5000    1.0000   True
-           2      1.5000  4.5000     0.7500    1.5000  False
+    vertices  log_volume  height  loss_mean  loss_max  accepted
+           1         nan     nan     0.5000    1.0000      True
+           2      1.5000  4.5000     0.7500    1.5000     False
     """
 
     figure = "growth"
@@ -57,39 +57,39 @@ class GrowthResult(Record):
     height: Tensor
     loss_mean: Tensor
     loss_max: Tensor
-    kept: Tensor
-    counted: str = "vertices"
+    accepted: Tensor
+    unit: str = "vertices"
     samples: int = 0
     examples: int = 0
     batchnorm: str = "refresh"
-    stopped: str = ""
+    stop_reason: str = ""
     bound: float = math.nan
-    figures: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def reached(self) -> int:
-        """How many vertices, or connectors, were kept in the end; 0 where none was."""
-        kept = self.vertices[self.kept.bool()]
-        return int(kept[-1]) if len(kept) else 0
+    def final_count(self) -> int:
+        """How many vertices, or connectors, were accepted in the end; 0 where none was."""
+        accepted = self.vertices[self.accepted.bool()]
+        return int(accepted[-1]) if len(accepted) else 0
 
     def table(self) -> Table:
-        """A row a step, the columns of `figures` last."""
+        """A row a step, the columns of `metrics` last."""
         names = ("log_volume", "height", "loss_mean", "loss_max")
-        columns: dict[str, Any] = {self.counted: self.vertices}
+        columns: dict[str, Any] = {self.unit: self.vertices}
         columns |= {name: getattr(self, name) for name in names}
-        return Table(columns | {"kept": self.kept.bool()} | self.figures)
+        return Table(columns | {"accepted": self.accepted.bool()} | self.metrics)
 
 
 @dataclass(frozen=True, eq=False)
 class TernaryResult(Record):
-    """Figures over a simplex of three vertices; `result.loss` is one of them.
+    """Metrics over a simplex of three vertices; `result.loss` is one of them.
 
     Attributes:
         coords: (n, 3), barycentric: shares of the vertices, which sum to one.
-        figures: {name: (n,)}: "loss", "error", ...; NaN stays NaN.
+        metrics: {name: (n,)}: "loss", "error", ...; NaN stays NaN.
         names: of the vertices.
         lengths: (3,), distances of the vertices 0 and 1, 1 and 2, 2 and 0.
-        split: of which rows the figures are, such as "test". examples: how many.
+        split: of which rows the metrics are, such as "test". examples: how many.
         batchnorm: how the statistics were found, "none" for models that have none.
 
     >>> record = TernaryResult(
@@ -103,7 +103,7 @@ class TernaryResult(Record):
 
     figure = "ternary"
     coords: Tensor
-    figures: dict[str, Tensor]
+    metrics: dict[str, Tensor]
     names: list[str] = field(default_factory=lambda: ["w0", "w1", "w2"])
     lengths: Tensor = field(default_factory=lambda: torch.ones(3, dtype=torch.float64))
     split: str = ""
@@ -111,13 +111,13 @@ class TernaryResult(Record):
     batchnorm: str = "refresh"
 
     def __getattr__(self, name: str) -> Any:
-        figures = self.__dict__.get("figures", {})
-        if name in figures:
-            return figures[name]
-        raise AttributeError(f"no figure {name!r}; there are {', '.join(figures)}.")
+        metrics = self.__dict__.get("metrics", {})
+        if name in metrics:
+            return metrics[name]
+        raise AttributeError(f"no metric {name!r}; there are {', '.join(metrics)}.")
 
     @property
-    def evaluated(self) -> int:
+    def evaluations(self) -> int:
         """At how many points a network was evaluated."""
         return len(self.coords)
 

@@ -22,8 +22,8 @@ class TemperingResult(Record):
         temperatures, prior_scales: (n,), T and s of each pair that was tried; s is infinite for a
             flat prior.
         nll: (n,), of the model average on validation rows, in nats an item.
-        second: (n,), another figure of the same rows, which `second_name` names: "rmse", in the
-            target's units, or "error", a fraction; None: none.
+        second_metric: (n,), another metric of the same examples, whose name is
+            `second_metric_name`: "rmse", in the target's units, or "error", a fraction; None: none.
         best: the row that was chosen.
         samples: draws in each average. evaluations: of the log-likelihood, of all pairs.
         nll_se: (n,), standard errors of `nll`, where they are known. seconds: what it took.
@@ -41,8 +41,8 @@ class TemperingResult(Record):
     temperatures: Tensor
     prior_scales: Tensor
     nll: Tensor
-    second: Tensor | None = None
-    second_name: str = "rmse"
+    second_metric: Tensor | None = None
+    second_metric_name: str = "rmse"
     best: int = 0
     samples: int = 0
     evaluations: int = 0
@@ -54,8 +54,10 @@ class TemperingResult(Record):
         columns = {name: values for name, values in self._columns().items() if len(values) != n}
         for name, values in columns.items():
             raise DataError(f"{name}: expected {n} values, one for each nll, got {len(values)}.")
-        if self.second_name not in ("rmse", "error"):
-            raise DataError(f"second_name: expected 'rmse' or 'error', got {self.second_name!r}.")
+        if self.second_metric_name not in ("rmse", "error"):
+            raise DataError(
+                f"second_metric_name: expected 'rmse' or 'error', got {self.second_metric_name!r}."
+            )
         if n and not 0 <= self.best < n:
             raise DataError(f"best: expected a row, 0 to {n - 1}, got {self.best}.")
 
@@ -81,6 +83,6 @@ class TemperingResult(Record):
             "prior_scale": self.prior_scales,
             "nll": self.nll,
             "nll_se": self.nll_se,
-            self.second_name: self.second,
+            self.second_metric_name: self.second_metric,
         }
         return {name: values for name, values in columns.items() if values is not None}

@@ -156,8 +156,8 @@ class GrownSimplex(Artifact):
 
 def without_seconds(growth: GrowthResult) -> GrowthResult:
     """The record without how long its steps took: two equal runs have equal files."""
-    figures = {name: values for name, values in growth.figures.items() if name != "seconds"}
-    return replace(growth, figures=figures)
+    metrics = {name: values for name, values in growth.metrics.items() if name != "seconds"}
+    return replace(growth, metrics=metrics)
 
 
 def grow(

@@ -150,7 +150,7 @@ class ReliabilityPicture(Picture):
         preds = {label: inputs[each.name] for label, each in self.predictions.items()}
         records = {
             # the table's error, over fifteen bins of equal width, is the one to quote
-            f"{label} (ECE {pred.figures['ece']:.3f})": reliability(
+            f"{label} (ECE {pred.metric_values['ece']:.3f})": reliability(
                 pred, bins=10, equal="count", task=self.run.setup.task
             )
             for label, pred in preds.items()

@@ -113,8 +113,8 @@ class ScanPictures(Artifact):
         return result
 
     def save(self, result: SurfaceResult, folder: Path) -> None:
-        for figure in result.figures:
-            plots.save(plots.surface(result, figure=figure), folder / "pictures" / f"{figure}.png")
+        for metric in result.metrics:
+            plots.save(plots.surface(result, metric=metric), folder / "pictures" / f"{metric}.png")
         if result.y is not None:
             plots.save(plots.surface3d(result), folder / "pictures" / "loss-3d.png")
 

@@ -75,10 +75,10 @@ def posterior_plane(
     every = surface.replayable(loader).held()
     assert every.items is not None  # held
     assert found.y is not None  # a plane
-    value = -every.items / chain.temperature * found.figures["loss"]
+    value = -every.items / chain.temperature * found.metrics["loss"]
     if chain.prior_scale is not None:
         square = found.x[None, :] ** 2 + found.y[:, None] ** 2 + float(rest @ rest)
         constant = sub.k * (math.log(chain.prior_scale) + 0.5 * math.log(2 * math.pi))
         value = value - 0.5 * square / chain.prior_scale**2 - constant
     about = found.about | {"coordinates": torch.tensor([i, j])}
-    return replace(found, figures={"log_density": value}, about=about)
+    return replace(found, metrics={"log_density": value}, about=about)

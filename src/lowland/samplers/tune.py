@@ -179,8 +179,10 @@ def tune_temperature(
         temperatures=torch.tensor([row["temperature"] for row in rows], dtype=torch.float64),
         prior_scales=torch.tensor([row["prior_scale"] for row in rows], dtype=torch.float64),
         nll=torch.tensor(nll, dtype=torch.float64),
-        second=torch.tensor([row.get(second, math.nan) for row in rows], dtype=torch.float64),
-        second_name=second,
+        second_metric=torch.tensor(
+            [row.get(second, math.nan) for row in rows], dtype=torch.float64
+        ),
+        second_metric_name=second,
         best=min(range(len(nll)), key=lambda i: nll[i] if math.isfinite(nll[i]) else math.inf),
         samples=state["count"],
         evaluations=state["evaluations"],

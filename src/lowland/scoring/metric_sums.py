@@ -26,7 +26,7 @@ def labelled_fields(
     target: Tensor | None,
     sums: ClassificationSums | None = None,
 ) -> dict[str, Any]:
-    """The fields of a `Predictive` that need targets: `figures`, and a classifier's `reliability`.
+    """Fields of a `Predictive` that need targets: `metric_values`, a classifier's `reliability`.
 
     Args:
         averages: means of `task.statistics` over samples, all rows; the variance of a regression is
@@ -47,7 +47,7 @@ def labelled_fields(
     elif sums.rows:
         found |= sums.metrics()
         fields["reliability"] = vars(sums.reliability)
-    return fields | {"figures": found | task.metrics(averages, target)}
+    return fields | {"metric_values": found | task.metrics(averages, target)}
 
 
 def of_likelihood(task: Task, log_prob: Tensor) -> dict[str, float]:

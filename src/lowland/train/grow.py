@@ -280,7 +280,7 @@ class _Growth:
             )
         else:
             self.shape = fitted
-        self._keep(row | {"kept": float(not self.stopped)})
+        self._keep(row | {"accepted": float(not self.stopped)})
         fitting.clear()
 
     def _judged(self, shape: Any, *, number: int) -> dict[str, float]:
@@ -303,7 +303,7 @@ class _Growth:
             "height": height(shape.seen()) if number else math.nan,
             "loss_mean": float(loss.mean()),
             "loss_max": float(loss.max()),
-            "kept": 1.0,
+            "accepted": 1.0,
         }
         more = {k: float(v) for k, v in (self.rules.validate or _nothing)(shape).items()}
         if taken := sorted(more.keys() & found.keys()):
@@ -317,7 +317,7 @@ class _Growth:
         return self.rows[0]["loss_max"] + self.rules.rise
 
     def _record(self) -> GrowthResult:
-        names = ["number", "log_volume", "height", "loss_mean", "loss_max", "kept"]
+        names = ["number", "log_volume", "height", "loss_mean", "loss_max", "accepted"]
         found = dict.fromkeys(name for row in self.rows for name in row)
         others = [name for name in found if name not in names]
         column = lambda name: torch.tensor(  # noqa: E731
@@ -329,14 +329,14 @@ class _Growth:
             height=column("height"),
             loss_mean=column("loss_mean"),
             loss_max=column("loss_max"),
-            kept=column("kept").bool(),
-            counted=self.counted,
+            accepted=column("accepted").bool(),
+            unit=self.counted,
             samples=self.rules.points,
             examples=self.read,
             batchnorm="refresh" if self.surface.has_batchnorm else "none",
-            stopped=self.stopped,
+            stop_reason=self.stopped,
             bound=self._bound(),
-            figures={name: column(name) for name in others},
+            metrics={name: column(name) for name in others},
         )
 
     # -- its file --------------------------------------------------------------------------------

@@ -42,5 +42,5 @@ class ESPRO(Method):
         return [GrowthPicture("growth", simplexes)]
 
     def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
-        stopped = [inputs[artifact.name].growth.stopped for artifact in self.needs(run)]
+        stopped = [inputs[artifact.name].growth.stop_reason for artifact in self.needs(run)]
         return [f"Simplex {i + 1}: {reason}" for i, reason in enumerate(stopped) if reason]
