@@ -69,7 +69,7 @@ def against_passes() -> list[Row]:
 
 def _scan(model: nn.Module, batches: list[Any], options: dict[str, Any]) -> Any:
     surface = ll.LossSurface(model, ll.Classification(), batches, **options)
-    surface.data.keep()  # in their format from now on, as the passes' tensors are
+    surface.data.cache()  # in their format from now on, as the passes' tensors are
     w = surface.layout.flatten(model)
     plane = ll.Plane(w, *ll.directions(surface, w))
     return lambda: ll.scan(plane, surface, resolution=POINTS)

@@ -23,12 +23,12 @@ from torch import nn
 
 import lowland as ll
 from lowland.errors import LowlandError
-from lowland.files import load_tree, read_arrays, same_tree, save_tree, write_tensors
 from lowland.geometry.base import KIND as SHAPE
 from lowland.geometry.base import Shape
 from lowland.landscape.ledger import Ledger
 from lowland.records import Chain, Predictive, SurfaceResult, Table
 from lowland.samplers.base import KIND as CHAINS
+from lowland.tensor_files import load_tree, read_arrays, same_tree, save_tree, write_tensors
 from lowland.train.run import KIND as TRAINING
 from lowland.trajectory.formats import read_checkpoint
 from lowland.trajectory.journal import journal_line

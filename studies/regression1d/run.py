@@ -31,8 +31,9 @@ from torch import Tensor
 import lowland as ll
 from lowland import plots, samplers
 from lowland.core.threads import using_threads
-from lowland.files import load_tree, save_tree, write_text
+from lowland.files import write_text
 from lowland.records import Chain, FunctionsResult
+from lowland.tensor_files import load_tree, save_tree
 from lowland.zoo import Regression1dNet
 
 HERE = Path(__file__).parent

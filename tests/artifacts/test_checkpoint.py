@@ -8,7 +8,7 @@ import torch
 from lowland.artifacts import Checkpoint
 from lowland.artifacts.checkpoint import differences, require_same
 from lowland.errors import ConfigError, StoreError
-from lowland.files import load_tree, same_tree, save_tree
+from lowland.tensor_files import load_tree, same_tree, save_tree
 
 COUNT = {"kind": "count 2", "same": {"upto": 10, "train": {"lr": 0.1}}}
 

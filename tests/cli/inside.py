@@ -8,7 +8,7 @@ import pytest
 
 from lowland import plots
 from lowland.cli import main
-from lowland.files import replacing
+from lowland.files import atomic_write
 
 
 def lowland(*args, pictures=False):
@@ -29,6 +29,6 @@ def lowland(*args, pictures=False):
 
 
 def _save_nothing(_, path):
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(b"no picture")
     return path

@@ -107,7 +107,7 @@ def test_materialised_tensors_have_the_parameters_dtypes(case: Case) -> None:
     model = case.model()
     layout = ll.ParamLayout(model)
     made = layout.materialise(layout.flatten(model))
-    by_name = ll.core.layout.named_parameters(model)
+    by_name = ll.core.names.named_parameters(model)
     for name, tensor in made.items():
         assert tensor.dtype == by_name[name].dtype
         assert torch.equal(tensor, by_name[name])
@@ -140,7 +140,7 @@ def test_gradient_of_a_batch_is_that_of_a_training_step(case: Case) -> None:
     torch.manual_seed(3)
     loss = task.nll(task.output(model(*args, **kwargs)), target).sum() / task.count(batch)
     loss.backward()
-    grads = {n: p.grad for n, p in ll.core.layout.named_parameters(model.model).items()}
+    grads = {n: p.grad for n, p in ll.core.names.named_parameters(model.model).items()}
     theirs = torch.cat(
         [
             grads[surface.layout.aliases.get(n, n)].to(w.dtype).reshape(-1)
@@ -160,7 +160,7 @@ def test_gradient_of_the_whole_is_that_of_the_users_loop(case: Case) -> None:
     model = Pure(users_copy(case, w, surface.layout)).eval()
     total, items = plain_loss(case, model)
     (total / items).backward()
-    grads = {n: p.grad for n, p in ll.core.layout.named_parameters(model.model).items()}
+    grads = {n: p.grad for n, p in ll.core.names.named_parameters(model.model).items()}
     theirs = torch.cat([grads[n].to(w.dtype).reshape(-1) for n in surface.layout.names])
     value, ours = surface.value_and_grad(w, batchnorm="frozen")
     torch.testing.assert_close(value, (total / items).detach(), rtol=1e-6, atol=0)

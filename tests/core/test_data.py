@@ -6,7 +6,8 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lowland as ll
-from lowland.core.data import ReplayableLoader, concatenate, example_hashes, seeded, take
+from lowland.core.data import ReplayableLoader, concatenate, example_hashes, first_examples
+from lowland.core.seeds import fork_torch_rng
 from tests.models import generator, mlp
 
 
@@ -207,7 +208,7 @@ def test_dicts_and_tensors_without_rows() -> None:
     assert concatenate(batches) is None  # what has no rows cannot be joined
     joined = concatenate([{"x": b["x"], "y": b["y"]} for b in batches])
     assert joined["x"].shape == (7, 5)
-    assert take(batches[0], 2)["grid"].shape == (5,)
+    assert first_examples(batches[0], 2)["grid"].shape == (5,)
 
 
 def test_resident_rows_are_read_once() -> None:
@@ -220,7 +221,7 @@ def test_resident_rows_are_read_once() -> None:
 
     loader = Counted()
     data = rows(loader)
-    assert data.keep()
+    assert data.cache()
     for _ in range(3):
         assert len(list(data)) == 4
     assert loader.passes == 1
@@ -276,7 +277,7 @@ def test_generators_of_other_devices_are_left_alone(monkeypatch):
     """`torch.manual_seed` seeds every GPU, of which a fork on the CPU gives none back."""
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda *_: pytest.fail("a GPU was seeded"))
     before = torch.get_rng_state()
-    with seeded(3, torch.device("cpu")):
+    with fork_torch_rng(3, torch.device("cpu")):
         drawn = torch.rand(3)
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(3)))
@@ -309,7 +310,7 @@ def test_rows_that_do_not_fit_are_not_read_again_to_find_that_out(monkeypatch):
 
     rows = ReplayableLoader(Counted(), ll.Regression(noise_variance=1.0), device="cpu")
     monkeypatch.setattr("lowland.core.data.free_memory", lambda device: 0)
-    kept = rows.held()
+    kept = rows.cached()
     assert kept.resident() is None
     assert (len(passes), kept.num_examples, rows.num_examples) == (1, 4, 4)
     assert len(list(kept)) == 1  # still a pass

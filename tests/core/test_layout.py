@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.core.layout import clean_names
 from tests.core.random_data import one_batch
 from tests.models import TiedLM, generator, mlp
 
@@ -30,11 +29,6 @@ def test_prefixes_of_wrappers_are_left_out() -> None:
     assert torch.equal(layout.flatten(state), layout.flatten(model))
     layout.load_(wrapped, torch.zeros(layout.size))
     assert not layout.flatten(model).any()
-
-
-def test_a_models_own_module_is_not_a_wrapper_where_names_would_clash() -> None:
-    names = ["module.weight", "weight"]
-    assert clean_names(names) == {n: n for n in names}
 
 
 def test_where_takes_a_pattern_or_a_predicate() -> None:

@@ -18,8 +18,7 @@ TREES = {
 #: modules that may seed a generator themselves, each in a way that nobody else does
 OWN = {
     "core/seeds.py",
-    "core/data.py",  # `seeded`: with what it is given
-    "train/state.py",  # `seed_all`: likewise
+    "train/rng.py",  # `seed_all`: likewise
     "runs/setup.py",  # a model's first weights come from the global generator
     "posteriors/noise.py",  # a bijection of (draw, chunk) for each seed
     "train/batches.py",  # (seed, epoch, batch) through NumPy's SeedSequence
@@ -75,7 +74,7 @@ def test_no_seed_is_made_by_arithmetic():
     for module, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.BinOp) and (is_seed(node.left) or is_seed(node.right)):
-                allowed = module in ("posteriors/noise.py", "train/state.py")
+                allowed = module in ("posteriors/noise.py", "train/rng.py")
                 assert allowed, f"{module}:{node.lineno}: give the parts to seed_for"
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lowland as ll
 from lowland.evaluate import model_average
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from tests.models import (
     TiedLM,
     blobs,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.core.data import concatenate, joinable
+from lowland.core.data import concatenate, is_sliceable
 from lowland.evaluate.fingerprint import evaluation_fingerprint
 from lowland.records import Predictive
 
@@ -115,8 +115,8 @@ def test_batches_that_differ_in_more_than_their_rows_stay_apart():
     assert concatenate([(x, 1.0, y), (x, 2.0, y)]) is None
     assert concatenate([{"a": x, "b": x}, {"b": x, "a": x}]) is None
     assert concatenate([(x, [4, 2], y), (x, [4, 2], y)]) is None
-    assert joinable((x, y))
-    assert not joinable((x, [4, 2], y))
+    assert is_sliceable((x, y))
+    assert not is_sliceable((x, [4, 2], y))
 
 
 class Times(nn.Module):

@@ -19,7 +19,7 @@ TOY = '''
 import torch
 from lowland.artifacts import Artifact
 from lowland.evaluate import predict
-from lowland.files import write_tensors, read_tensors
+from lowland.tensor_files import read_tensors, write_tensors
 from lowland.posteriors import Gaussian
 from lowland.runs.methods import Method, Part
 from lowland.runs.methods.base import Choice

@@ -9,11 +9,11 @@ from torch import nn
 
 import lowland as ll
 from lowland.core import Point
-from lowland.core.layout import clean
+from lowland.core.names import clean
 from lowland.errors import StoreError
-from lowland.files import read_tensors, write_tensors
 from lowland.runs.folder import RunFolder
 from lowland.runs.weights import save_point
+from lowland.tensor_files import read_tensors, write_tensors
 from tests.models import Case, conv_bn, every_case
 
 

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import lowland as ll
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 
 X, Y = torch.arange(22.0).view(11, 2), torch.arange(11)
 

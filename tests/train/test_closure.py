@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lowland as ll
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from tests.train.resuming import rows
 
 TASK = ll.Classification()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from lowland.zoo import ConvNet
 from tests.models import every_case
 

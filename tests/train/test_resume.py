@@ -10,7 +10,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.artifacts import Checkpoint
-from lowland.files import load_tree, same_tree
+from lowland.tensor_files import load_tree, same_tree
 from lowland.train.run import KIND
 from tests.train.resuming import Boom, Count, Run, network, rows, watched
 

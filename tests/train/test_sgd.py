@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import lowland as ll
-from lowland.files import same_tree
-from lowland.train.state import rng_state
+from lowland.tensor_files import same_tree
+from lowland.train.rng import rng_state
 from tests.models import conv_bn, images
 from tests.train.resuming import network, rows
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from lowland.train import best_threads
 from tests.models import blobs, weight_norm_by_hook
 from tests.train.resuming import network

@@ -18,7 +18,7 @@ from lowland import (
     SWASchedule,
     Trajectory,
 )
-from lowland.files import load_tree, same_tree, save_tree
+from lowland.tensor_files import load_tree, same_tree, save_tree
 
 
 def picked(rule, steps):

@@ -7,7 +7,7 @@ from torch import nn
 
 import lowland as ll
 from lowland import EMA, ConfigError
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from tests.trajectory.test_moments import collected, flat_layout, walk
 
 

@@ -18,7 +18,7 @@ from lowland import (
     ParamLayout,
     StoreError,
 )
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from tests.trajectory.iterates import collected, flat_layout, offline, walk
 
 

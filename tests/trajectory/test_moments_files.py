@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lowland import EMA, SWA, SWAG, ParamLayout, StoreError
-from lowland.files import load_tree, save_tree
+from lowland.tensor_files import load_tree, save_tree
 
 LAYOUT = ParamLayout(nn.Linear(2, 1))
 

@@ -17,7 +17,7 @@ from lowland import (
     Subspace,
     Trajectory,
 )
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from tests.trajectory.test_moments import collected, flat_layout, walk
 
 

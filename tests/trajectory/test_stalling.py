@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lowland import EMA, SWA, SWAG, FrequentDirections
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from tests.trajectory.test_moments import collected, flat_layout, walk
 
 STEP = 1e-7  # of the drift: a weight moves by a hundredth in 100,000 iterates

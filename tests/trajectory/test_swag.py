@@ -13,7 +13,7 @@ import torch
 from lowland import (
     SWAG,
 )
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from tests.trajectory.iterates import collected, offline, walk
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from lowland.errors import ConfigError
-from lowland.files import PathLike, load_tree, restoring, save_tree
+from lowland.files import PathLike
 from lowland.schema import require
+from lowland.tensor_files import load_tree, restoring, save_tree
 
 _STATE = "checkpoint"
 

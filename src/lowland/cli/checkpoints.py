@@ -17,10 +17,11 @@ from lowland.cli.console import say
 from lowland.cli.contents import Contents, report
 from lowland.cli.show import print_table
 from lowland.core import ParamLayout
-from lowland.core.layout import predicate
+from lowland.core.names import name_filter
 from lowland.errors import ConfigError, StoreError
-from lowland.files import write_tensors, write_text
+from lowland.files import write_text
 from lowland.schema import parse_json, require
+from lowland.tensor_files import write_tensors
 from lowland.trajectory.checkpoints import (
     WEIGHTS,
     Checkpoint,
@@ -69,7 +70,7 @@ class Chosen:
         nothing that `where` takes is a weight without a mean."""
         stored = self.read(self.last)
         tensors = dequantize(stored.tensors, source=self.last.path)
-        kinds, wanted = kinds_of(tensors), predicate(where)
+        kinds, wanted = kinds_of(tensors), name_filter(where)
         taken = {name: kind for name, kind in kinds.items() if wanted(name)}
         for one in self.checkpoints[:-1]:
             other, names = self.read(one).tensors, (self.last.path, one.path)

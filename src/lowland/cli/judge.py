@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lowland.cli.show import Bars
 from lowland.core import ParamLayout
-from lowland.core.layout import clean
+from lowland.core.names import clean
 from lowland.errors import LayoutError
 from lowland.evaluate import predict
 from lowland.posteriors import PointMass

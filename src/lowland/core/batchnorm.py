@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from lowland.core.layout import clean_names
+from lowland.core.names import clean_names
 from lowland.errors import DataError
 
 Buffers = dict[str, Tensor]

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lowland.core.layout import named_buffers, named_state
+from lowland.core.names import named_buffers, named_state
 
 Buffers = dict[str, Tensor]
 _SAMPLE = 16  # values of a frozen parameter that are compared

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core.axes import axis_of, require_axis
-from lowland.core.task import Task, Unpack, wide
+from lowland.core.task import Task, Unpack, at_least_float32
 from lowland.core.template import unwrap
 from lowland.errors import ConfigError, DataError
 
@@ -152,7 +152,7 @@ class Classification(Task):
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         form = self.form_of(output, target)
-        output = wide(output)
+        output = at_least_float32(output)
         if form == "multiclass":
             # long() because labels are often stored in fewer bytes
             items = F.cross_entropy(
@@ -202,7 +202,7 @@ class Classification(Task):
     def probs(self, output: Tensor) -> Tensor:
         """Probabilities, (N, C, ...)."""
         form = self.form_of(output, None)
-        output = wide(output)
+        output = at_least_float32(output)
         if form == "multiclass":
             return self.logits(output).softmax(1)
         if form == "multilabel":
@@ -215,7 +215,7 @@ class Classification(Task):
         """Their logarithms, which do not underflow, (N, C, ...); of independent labels those of no
         and yes, (N, 2, C)."""
         form = self.form_of(output, None)
-        output = wide(output)
+        output = at_least_float32(output)
         if form == "multiclass":
             return self.logits(output).log_softmax(1)
         logits = output if form == "multilabel" else output.reshape(-1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.core.task import Task, rows
+from lowland.core.task import Task, count_examples
 from lowland.errors import DataError
 
 RESIDENT_SHARE = 0.25  # of the memory that is free: what resident rows may take
@@ -79,10 +78,10 @@ class ReplayableLoader:
         for raw in self.loader:
             # taken apart first: a batch may be an object that only the task's unpack= knows
             batch: Any = self.task.parts(raw)
-            size = rows(batch)
+            size = count_examples(batch)
             if self.count is not None and seen + size > self.count:
                 size = self.count - seen
-                batch = take(batch, size)
+                batch = first_examples(batch, size)
             if size == 0:
                 continue
             hashes = example_hashes(batch, size)
@@ -149,25 +148,25 @@ class ReplayableLoader:
         """Bytes that batches may take in memory."""
         return share * free_memory(self.device)
 
-    def held(self) -> ReplayableLoader:
+    def cached(self) -> ReplayableLoader:
         """The same rows, held in memory where they fit for as long as the copy lives.
 
         What the first pass over the copy finds, passes over these rows are compared with.
         """
         kept = copy.copy(self)
-        kept._streamed = not kept.keep()
+        kept._streamed = not kept.cache()
         self.num_examples, self.items, self._sum = kept.num_examples, kept.items, kept._sum
         return kept
 
-    def holding(self, batches: list[Any]) -> ReplayableLoader:
+    def subset(self, batches: list[Any]) -> ReplayableLoader:
         """Some of these batches as rows of their own, in memory."""
         part = copy.copy(self)
         part._resident, part._sum = batches, None
-        part.num_examples = sum(rows(batch) for batch in batches)
+        part.num_examples = sum(count_examples(batch) for batch in batches)
         part.items = sum(self.task.count(batch) for batch in batches)
         return part
 
-    def keep(self) -> bool:
+    def cache(self) -> bool:
         """Holds the rows in memory from now on, where they fit; says whether it does."""
         self._resident = self.resident()
         return self._resident is not None
@@ -187,18 +186,18 @@ def move(data: Any, device: torch.device, *, channels_last: bool = False) -> Any
     return map_tensors(data, moved, other)
 
 
-def take(data: Any, size: int) -> Any:
+def first_examples(data: Any, size: int) -> Any:
     """The first `size` rows of a nesting; tensors without a dimension of rows stay whole."""
-    whole = rows(data)
+    whole = count_examples(data)
     if whole <= size:
         return data
     return map_tensors(data, lambda t: t[:size] if t.ndim and t.shape[0] == whole else t)
 
 
-def joinable(batch: Any) -> bool:
+def is_sliceable(batch: Any) -> bool:
     """Whether a batch is its rows and no more, to be taken apart: all tensors have them, and there
     is no list of other things, which may be one for each row."""
-    size = rows(batch)
+    size = count_examples(batch)
     if not all(tensor.ndim and tensor.shape[0] == size for tensor in tensors(batch)):
         return False
 
@@ -220,7 +219,7 @@ def concatenate(batches: list[Any]) -> Any | None:
     columns = [list(tensors(batch)) for batch in batches]
     if len({tuple((c.shape[1:], c.dtype) for c in column) for column in columns}) != 1:
         return None
-    if not all(map(joinable, batches)) or not all(_alike(batches[0], b) for b in batches[1:]):
+    if not all(map(is_sliceable, batches)) or not all(_alike(batches[0], b) for b in batches[1:]):
         return None
     joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
     return map_tensors(batches[0], lambda _: next(joined))
@@ -266,25 +265,6 @@ def tensors(data: Any) -> Iterator[Tensor]:
     elif isinstance(data, tuple | list):
         for value in data:
             yield from tensors(value)
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Random numbers of a seed while the context is open; the caller's random state stays.
-
-    >>> with seeded(3):
-    ...     a = torch.rand(1)
-    >>> torch.equal(a, torch.rand(1, generator=torch.Generator().manual_seed(3)))
-    True
-    """
-    device = torch.device(device)
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds every device
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def nbytes(data: Any) -> int:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowland import checks
-from lowland.core.task import Batch, Task, Unpack, wide
+from lowland.core.task import Batch, Task, Unpack, at_least_float32
 from lowland.core.template import unwrap
 from lowland.errors import ConfigError, DataError
 
@@ -60,7 +60,7 @@ class LanguageModeling(Task):
                 f"language modelling: expected logits (B, T, V) and labels (B, T), got "
                 f"{tuple(output.shape)} and {tuple(target.shape)}."
             )
-        logits = wide(output[:, :-1])
+        logits = at_least_float32(output[:, :-1])
         return F.cross_entropy(
             logits.reshape(-1, logits.shape[-1]),
             next_tokens(target).long(),
@@ -85,11 +85,11 @@ class LanguageModeling(Task):
 
     def log_probs(self, output: Tensor) -> Tensor:
         """Logarithms of probabilities, which do not underflow, a row a token."""
-        logits = wide(output[:, :-1])
+        logits = at_least_float32(output[:, :-1])
         return logits.reshape(-1, logits.shape[-1]).log_softmax(1)
 
     def statistics(self, output: Tensor) -> dict[str, Tensor]:
-        logits = wide(output[:, :-1])
+        logits = at_least_float32(output[:, :-1])
         probs = logits.reshape(-1, logits.shape[-1]).softmax(1)
         return {"probs": probs, "expected_entropy": self.entropy(probs)}
 

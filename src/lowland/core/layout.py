@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -13,13 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from lowland import checks
-from lowland.errors import ConfigError, LayoutError, NonFiniteError, StoreError
+from lowland.core.names import (
+    Where,
+    clean,
+    join_names,
+    name_filter,
+    named_buffers,
+    named_parameters,
+    named_state,
+)
+from lowland.errors import LayoutError, NonFiniteError, StoreError
 from lowland.schema import require
 
-Where = str | Callable[[str], bool] | None
-
-# wrappers that put themselves into parameter names without being part of the model
-_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _INNER_CHUNK = 1 << 20  # values turned to float64 at a time in inner products
 
 
@@ -78,7 +82,7 @@ class ParamLayout:
 
     def __init__(self, model: nn.Module, *, where: Where = None) -> None:
         checks.module("model", model)
-        wanted = predicate(where)
+        wanted = name_filter(where)
         names: dict[int, str] = {}  # id of a parameter -> the name that it is kept under
         every: dict[int, list[str]] = {}  # id of a parameter -> all its names
         found: list[tuple[str, tuple[int, ...], torch.dtype]] = []
@@ -297,7 +301,7 @@ class ParamLayout:
             return
         bad = [n for n, view in self.unflatten(w).items() if not bool(torch.isfinite(view).all())]
         raise NonFiniteError(
-            f"{what} hold NaN or infinite values in {listed(bad)}; lower the learning rate, or "
+            f"{what} hold NaN or infinite values in {join_names(bad)}; lower the learning rate, or "
             "skip this iterate."
         )
 
@@ -313,13 +317,13 @@ class ParamLayout:
             if name in shapes and shapes[name] != ours[name]
         ]
         if missing:
-            parts.append(f"it lacks {listed(missing)}")
+            parts.append(f"it lacks {join_names(missing)}")
         if missing and extra:
-            parts.append(f"it has {listed(extra)} instead")
+            parts.append(f"it has {join_names(extra)} instead")
         if extra and not missing and not changed:
-            parts.append(f"it also has {listed(extra)}")
+            parts.append(f"it also has {join_names(extra)}")
         if changed:
-            parts.append(f"shapes differ: {listed(changed)}")
+            parts.append(f"shapes differ: {join_names(changed)}")
         return "; ".join(parts) or "the order of the parameters differs"
 
     def __repr__(self) -> str:
@@ -361,64 +365,3 @@ def require_whole(name: str, tensor: Tensor) -> None:
             "options=StateDictOptions(full_state_dict=True, cpu_offload=True)) of "
             "torch.distributed.checkpoint.state_dict, which every rank must call."
         )
-
-
-def named_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters under every one of their names, wrappers' prefixes removed."""
-    return clean(dict(model.named_parameters(remove_duplicate=False)))
-
-
-def named_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """All buffers, those that a state dict leaves out too, wrappers' prefixes removed."""
-    return clean(dict(model.named_buffers()))
-
-
-def named_state(model: nn.Module, *, aliases: bool = True) -> dict[str, Tensor]:
-    """All parameters and buffers, wrappers' prefixes removed; `aliases`: parameters under every
-    one of their names.
-
-    >>> sorted(named_state(nn.DataParallel(nn.BatchNorm1d(1, affine=False))))
-    ['num_batches_tracked', 'running_mean', 'running_var']
-    """
-    parameters = dict(model.named_parameters(remove_duplicate=not aliases))
-    return clean(parameters) | named_buffers(model)
-
-
-def clean_names(names: Iterable[str]) -> dict[str, str]:
-    """{name as it stands: name without the components that wrappers add}.
-
-    Where two names would become one, none is changed: the "module" is the model's own.
-
-    >>> clean_names(["module.fc.weight", "module._orig_mod.fc.bias"])
-    {'module.fc.weight': 'fc.weight', 'module._orig_mod.fc.bias': 'fc.bias'}
-    """
-    names = list(names)
-    short = {n: ".".join(c for c in n.split(".") if c not in _WRAPPERS) or n for n in names}
-    return short if len(set(short.values())) == len(names) else {n: n for n in names}
-
-
-def clean(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under their `clean_names`."""
-    short = clean_names(tensors)
-    return {short[name]: tensor for name, tensor in tensors.items()}
-
-
-def predicate(where: Where, *, argument: str = "where") -> Callable[[str], bool]:
-    """`where` as a function of names. `argument`: what the user calls it."""
-    if where is None:
-        return lambda name: True
-    if callable(where):
-        return where
-    try:
-        pattern = re.compile(where)
-    except re.error as error:
-        raise ConfigError(
-            f"{argument}: {where!r} is not a regular expression ({error})."
-        ) from error
-    return lambda name: pattern.search(name) is not None
-
-
-def listed(names: list[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core.axes import axis_of, require_axis
-from lowland.core.task import Task, Unpack, rows, wide
+from lowland.core.task import Task, Unpack, at_least_float32, count_examples
 from lowland.errors import DataError
 from lowland.records.predictive import default_target_axis
 
@@ -81,7 +81,7 @@ class Regression(Task):
 
     def moments(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the standardised target, in the target's shape each."""
-        output = wide(output)
+        output = at_least_float32(output)
         axis = self.axis(output.shape)
         if isinstance(self.noise_variance, int | float):
             self._require_units(output.shape[axis])
@@ -141,7 +141,7 @@ class Regression(Task):
 
     def items(self, target: Any) -> int:
         if not isinstance(target, Tensor) or target.ndim < 3:
-            return rows(target)
+            return count_examples(target)
         return target.numel() // max(target.shape[self.axis(target.shape)], 1)
 
     def check(self, output: Tensor, target: Tensor) -> None:

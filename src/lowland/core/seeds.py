@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -34,3 +36,22 @@ def stream(purpose: str, *key: int) -> torch.Generator:
     tensor([False])
     """
     return torch.Generator().manual_seed(seed_for(purpose, *key))
+
+
+@contextmanager
+def fork_torch_rng(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seeds torch while the context is open; the caller's random state is restored after it.
+
+    >>> with fork_torch_rng(3):
+    ...     a = torch.rand(1)
+    >>> torch.equal(a, torch.rand(1, generator=torch.Generator().manual_seed(3)))
+    True
+    """
+    device = torch.device(device)
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds every device
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

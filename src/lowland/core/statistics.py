@@ -13,13 +13,13 @@ from lowland.core.buffers import Buffers
 from lowland.core.data import (
     ReplayableLoader,
     concatenate,
+    first_examples,
     free_memory,
-    joinable,
+    is_sliceable,
     move,
-    seeded,
-    take,
 )
-from lowland.core.task import rows
+from lowland.core.seeds import fork_torch_rng
+from lowland.core.task import count_examples
 from lowland.core.template import Template
 from lowland.errors import DataError
 
@@ -98,7 +98,7 @@ class Statistics:
         try:
             return self._pass(parameters, self.batches(), buffers)
         except ValueError as error:
-            if min(map(rows, self.batches())) > 1:
+            if min(map(count_examples, self.batches())) > 1:
                 raise
             raise DataError(
                 "a batch of one row cannot be normalised by itself; choose another batch size, "
@@ -125,7 +125,7 @@ class Statistics:
         """All rows as one batch; None where a forward pass over them would not fit."""
         if not self._planned:
             batches = self.batches()
-            need = self._bytes_a_row(batches[0]) * sum(map(rows, batches))
+            need = self._bytes_a_row(batches[0]) * sum(map(count_examples, batches))
             if need <= SHARE * free_memory(self.template.device):
                 self._joined = concatenate(batches)
             self._planned = True
@@ -149,15 +149,16 @@ class Statistics:
         kept, seen = [], 0
         # a shuffled loader draws its order from the global generator: always the same rows, and
         # the caller's random state left as it was
-        with seeded(0):
+        with fork_torch_rng(0):
             for raw in source:
                 batch: Any = data.task.parts(raw)
-                size = rows(batch)
+                size = count_examples(batch)
                 if size == 0:
                     continue
-                if joinable(batch):
-                    batch = take(batch, most - seen)  # else its rows hang together, as a graph's
-                seen += rows(batch)
+                if is_sliceable(batch):
+                    # the examples of other batches belong together, such as the nodes of a graph
+                    batch = first_examples(batch, most - seen)
+                seen += count_examples(batch)
                 kept.append(move(batch, data.device, channels_last=data.channels_last))
                 if seen >= most:
                     break
@@ -192,4 +193,4 @@ class Statistics:
         finally:
             for handle in handles:
                 handle.remove()
-        return 4 * max(sizes) / rows(batch)
+        return 4 * max(sizes) / count_examples(batch)

@@ -13,7 +13,8 @@ from lowland.core import batchnorm as bn
 from lowland.core.buffers import Buffers, buffers_of
 from lowland.core.call import check_batch
 from lowland.core.data import ReplayableLoader, move
-from lowland.core.layout import ParamLayout, Where, listed, predicate
+from lowland.core.layout import ParamLayout
+from lowland.core.names import Where, join_names, name_filter
 from lowland.core.options import EvalOptions
 from lowland.core.point import EstimatedPoint, Point
 from lowland.core.statistics import Statistics
@@ -261,7 +262,7 @@ class LossSurface:
         names = self.template.outdated(own)
         if names:
             warn(
-                f"{listed(names)} of the model changed after the surface was made, and a flat "
+                f"{join_names(names)} of the model changed after the surface was made, and a flat "
                 "vector of weights takes what was there then: give surface.point(model), swa.point "
                 "or a posterior, which bring theirs, or make the surface of the model as it is "
                 "now.",
@@ -355,18 +356,18 @@ class LossSurface:
         new = bn.unestimated(self.template.layers, {**self.buffers, **(point.buffers or {})})
         if new:
             raise DataError(
-                f"batchnorm='frozen': the statistics of {listed(new)} were never estimated; load "
-                "those of a trained model, or take 'refresh'."
+                f"batchnorm='frozen': the statistics of {join_names(new)} were never estimated; "
+                "load those of a trained model, or take 'refresh'."
             )
 
     def _statistics_named(self, where: Where) -> list[str]:
         if where is None:
             return []
-        names = list(filter(predicate(where, argument="reestimate"), self.buffers))
+        names = list(filter(name_filter(where, argument="reestimate"), self.buffers))
         if not names:
             raise ConfigError(
                 f"reestimate: {where!r} fits no buffer of the model; it has "
-                f"{listed(list(self.buffers)) or 'none'}."
+                f"{join_names(list(self.buffers)) or 'none'}."
             )
         return [name for name in names if name not in self.template.statistics]
 

@@ -138,13 +138,13 @@ class Task(ABC):
 
     def items(self, target: Any) -> int:
         """How many items these targets are, those that do not count included: one a row."""
-        return rows(target)
+        return count_examples(target)
 
     def count(self, batch: Any) -> int:
         """How many items the loss of this batch is a sum over."""
         args, kwargs, target = self.parts(batch)
         if target is None:
-            return rows((args, kwargs))
+            return count_examples((args, kwargs))
         mask = self.valid(target)
         return self.items(target) if mask is None else int(mask.sum())
 
@@ -280,9 +280,9 @@ def _shown(value: Any) -> str:
     return type(value).__qualname__ if " at 0x" in text else text
 
 
-def rows(data: Any) -> int:
+def count_examples(data: Any) -> int:
     """The first dimension of the first tensor in a nesting."""
-    size = _rows(data)
+    size = _first_dimension(data)
     if size is None:
         raise DataError(
             "the batch holds no tensor with rows; give tensors, or write unpack= for the task."
@@ -290,15 +290,15 @@ def rows(data: Any) -> int:
     return size
 
 
-def _rows(data: Any) -> int | None:
+def _first_dimension(data: Any) -> int | None:
     if isinstance(data, Tensor):
         return data.shape[0] if data.ndim else None
     if not isinstance(data, Mapping | tuple | list):
         return None
     parts = data.values() if isinstance(data, Mapping) else data
-    return next((size for size in map(_rows, parts) if size is not None), None)
+    return next((size for size in map(_first_dimension, parts) if size is not None), None)
 
 
-def wide(output: Tensor) -> Tensor:
+def at_least_float32(output: Tensor) -> Tensor:
     """Half precision made float32: losses are never computed in fewer bits."""
     return output if output.dtype in (torch.float32, torch.float64) else output.float()

@@ -21,7 +21,7 @@ from lowland.core.autograd import ForwardPass, value_of
 from lowland.core.buffers import Buffers
 from lowland.core.call import call
 from lowland.core.data import map_tensors, tensors
-from lowland.core.layout import clean_names, named_buffers
+from lowland.core.names import clean_names, named_buffers
 from lowland.errors import DataError
 
 _HALF = (torch.bfloat16, torch.float16)  # to others torch does not autocast

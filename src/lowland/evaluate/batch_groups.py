@@ -64,7 +64,7 @@ def groups(
         share = share or output_bytes(surface, batch, own_point(surface)) / max(nbytes(batch), 1)
         held += nbytes(batch)
         if group and (held > fits or share * held > MOST):
-            yield rows.holding(group), False
+            yield rows.subset(group), False
             group, held = [], nbytes(batch)
         group.append(batch)
-    yield rows.holding(group), True
+    yield rows.subset(group), True

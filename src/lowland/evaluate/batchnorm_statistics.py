@@ -12,7 +12,7 @@ from torch import Tensor
 from lowland.core import EvalOptions, LossSurface, Point
 from lowland.core.buffers import sample_of
 from lowland.core.data import tensors
-from lowland.core.layout import listed
+from lowland.core.names import join_names
 from lowland.errors import ConfigError, DataError
 from lowland.geometry import Shape
 from lowland.posteriors import Posterior
@@ -100,7 +100,7 @@ def warn_of_frozen(surface: LossSurface, posterior: Posterior) -> None:
     other = [n for n, sample in frozen.items() if sample_of(ours[n]) != sample]
     if other:
         warn(
-            f"frozen parameters of the averaged networks are not the surface's: {listed(other)}. "
-            "Weights hold trainable parameters alone, so that the surface's are used; make the "
-            "surface of the model after its frozen parameters were loaded.",
+            "frozen parameters of the averaged networks are not the surface's: "
+            f"{join_names(other)}. Weights hold trainable parameters alone, so that the surface's "
+            "are used; make the surface of the model after its frozen parameters were loaded.",
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowland.core import EvalOptions, LossSurface
 from lowland.core.data import example_hashes
-from lowland.core.task import rows as rows_in
+from lowland.core.task import count_examples as rows_in
 from lowland.geometry import Shape
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")

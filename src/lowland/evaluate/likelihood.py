@@ -16,7 +16,7 @@ from lowland.core.call import check_batch
 from lowland.core.data import free_memory
 from lowland.core.layout import inner
 from lowland.core.options import EvalKeywords, Plan
-from lowland.core.task import rows
+from lowland.core.task import count_examples
 from lowland.errors import ConfigError, StoreError
 from lowland.evaluate.batched import vmapped
 from lowland.evaluate.engine import Examples
@@ -312,7 +312,7 @@ class LogLikelihood:
         if n < 2 or not fits or (options.strategy is None and self._rounded):
             return Plan("points", 1, threads)
         work = Work(
-            max(self.batches, key=rows),
+            max(self.batches, key=count_examples),
             batches=len(self.batches),
             points=n,
             calls=math.inf,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowland.core import Classification, Task
-from lowland.core.task import wide
+from lowland.core.task import at_least_float32
 
 _NARROW = 32  # classes up to which rows go last
 
@@ -64,7 +64,7 @@ def _narrow(task: Classification, outputs: Tensor, target: Tensor) -> Tensor:
     """
     task.form_of(outputs[0], target)  # the shapes are those of the task
     labels = target.long().expand(len(outputs), -1)
-    rows_last = wide(outputs).mT.contiguous()  # (n, C, B)
+    rows_last = at_least_float32(outputs).mT.contiguous()  # (n, C, B)
     found: Tensor = F.cross_entropy(
         rows_last, labels, ignore_index=task.ignore_index, reduction="none"
     )

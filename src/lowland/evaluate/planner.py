@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Point
-from lowland.core.data import free_memory, joinable, nbytes, take
+from lowland.core.data import first_examples, free_memory, is_sliceable, nbytes
 from lowland.core.options import EvalOptions, Plan
-from lowland.core.task import rows
+from lowland.core.task import count_examples
 from lowland.errors import ConfigError
 from lowland.evaluate.batched import vmapped
 
@@ -183,11 +183,11 @@ def most_points(surface: LossSurface, batch: Any, output_bytes: int = 0) -> int:
 
 def output_bytes(surface: LossSurface, batch: Any, point: Point, held: int | None = None) -> int:
     """Of one row of the batch, times the rows that are held; None: those of the batch."""
-    one = take(batch, 1) if joinable(batch) else batch
+    one = first_examples(batch, 1) if is_sliceable(batch) else batch
     args, kwargs, _ = surface.task.parts(one)
     with torch.no_grad():
         output = surface.forward(surface.layout.materialise(point.weights), {}, args, kwargs)
-    return output.nbytes * (rows(batch) if held is None else held) // rows(one)
+    return output.nbytes * (count_examples(batch) if held is None else held) // count_examples(one)
 
 
 def own_point(surface: LossSurface) -> Point:

@@ -20,9 +20,10 @@ from lowland.core.buffers import Buffers, interpolate_buffers, stack_buffers
 from lowland.core.layout import inner
 from lowland.core.point import Point, as_point
 from lowland.errors import ConfigError, LayoutError, LowlandError, NonFiniteError, StoreError
-from lowland.files import PathLike, load_tree, restoring, save_tree
+from lowland.files import PathLike
 from lowland.records import GrowthResult, TrainingLog
 from lowland.schema import mismatch_of_fields
+from lowland.tensor_files import load_tree, restoring, save_tree
 
 KIND = "shape"
 

@@ -99,7 +99,7 @@ def curvature(
     point = surface.point(w)
     buffers = surface.buffers_for(point)
     rows = surface.replayable(loader)
-    data = rows.held()
+    data = rows.cached()
     value = float(surface(Point(point.weights, buffers), loader=data, batchnorm="frozen"))
     if not math.isfinite(value):
         raise NonFiniteError(

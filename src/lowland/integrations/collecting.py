@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from lowland.core import ParamLayout
-from lowland.core.layout import Where
+from lowland.core.names import Where
 from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.trajectory import SWAG, Collector, Every, Trajectory

@@ -15,7 +15,7 @@ except ImportError as error:
         'lowland.integrations.lightning needs Lightning: pip install "lowland[integrations]".'
     ) from error
 
-from lowland.core.layout import Where
+from lowland.core.names import Where
 from lowland.integrations.collecting import Collecting, Target
 
 

@@ -13,9 +13,9 @@ except ImportError as error:
         'lowland.integrations.transformers needs transformers: pip install "lowland[integrations]".'
     ) from error
 
-from lowland.core.layout import Where
-from lowland.files import load_tree, restoring, save_tree
+from lowland.core.names import Where
 from lowland.integrations.collecting import Collecting, Target
+from lowland.tensor_files import load_tree, restoring, save_tree
 from lowland.warn import warn
 
 FILE = "lowland.safetensors"  # in each checkpoint folder

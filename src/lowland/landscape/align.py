@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core import ParamLayout, Point
-from lowland.core.layout import Where, clean
+from lowland.core.names import Where, clean
 from lowland.errors import LayoutError
 from lowland.landscape.matching import match, permuted
 from lowland.landscape.trace import Groups, units_of

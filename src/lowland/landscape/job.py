@@ -77,7 +77,7 @@ class Job:
         if not (self.metric_names or self.together):
             raise ConfigError("metrics: expected at least one figure, got none.")
         self.colours = metrics.names[0] if metrics.names else ""  # what refinement looks at
-        self.data = replayable_loader(surface, what.loader, count=options.count).held()
+        self.data = replayable_loader(surface, what.loader, count=options.count).cached()
         sinks: list[Figures] = [metrics.sink()]
         self.average = Together(surface.task)
         if self.together:

@@ -13,7 +13,7 @@ from typing import IO, Any, Literal, TypedDict
 from lowland.artifacts.checkpoint import require_same
 from lowland.core.options import Plan
 from lowland.errors import StoreError
-from lowland.files import PathLike, replacing
+from lowland.files import PathLike, atomic_write
 from lowland.landscape.figures import Row
 from lowland.trajectory.journal import journal_line, read_journal
 
@@ -82,7 +82,7 @@ class Ledger:
                 "plan": {"strategy": plan.strategy, "chunk": plan.chunk, "threads": plan.threads},
             }
             line = journal_line(header)
-            with replacing(self.path) as temporary:
+            with atomic_write(self.path) as temporary:
                 temporary.write_bytes(line)
             self._end = len(line)
         self.plan = plan

@@ -78,9 +78,9 @@ def path(
     at = _coordinates(points, t)
     if test_count is not None:
         test_count = checks.whole("test_count", test_count, least=1)
-    data = [replayable_loader(surface, None, count=how.count).held()]
+    data = [replayable_loader(surface, None, count=how.count).cached()]
     if loader is not None:
-        data.append(replayable_loader(surface, loader, count=test_count).held())
+        data.append(replayable_loader(surface, loader, count=test_count).cached())
     settings: dict[str, Any] = {}
     if store is not None:
         settings = {

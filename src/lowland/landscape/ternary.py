@@ -72,7 +72,7 @@ def ternary(
     if not (measured.names or measured.functions):
         raise ConfigError("metrics: expected at least one figure, got none.")
     coords = barycentric_grid(resolution)
-    data = replayable_loader(surface, loader, count=how.count).held()
+    data = replayable_loader(surface, loader, count=how.count).cached()
     scan = PointScan(
         simplex,
         surface,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.files import PathLike, replacing
+from lowland.files import PathLike, atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,6 +122,6 @@ def save(drawn: Axes | Figure, path: PathLike, *, dpi: float = 200) -> Path:
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix[1:] not in formats:
         raise ConfigError(f"{path}: expected an ending of {', '.join(formats)}; give such a path.")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=dpi)
     return path

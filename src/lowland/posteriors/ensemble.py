@@ -11,8 +11,9 @@ from torch import Tensor
 from lowland.core.layout import ParamLayout
 from lowland.core.point import EstimatedPoint, Point, as_point
 from lowland.errors import ConfigError, LayoutError
-from lowland.files import PathLike, load_tree, restoring, save_tree
+from lowland.files import PathLike
 from lowland.posteriors.base import Posterior
+from lowland.tensor_files import load_tree, restoring, save_tree
 
 KIND = "ensemble"
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from lowland.errors import DataError, StoreError
-from lowland.files import PathLike, read_arrays, write_arrays, write_text
+from lowland.files import PathLike, write_text
 from lowland.schema import MAX_TEXT, mismatch, parse_json, require
+from lowland.tensor_files import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

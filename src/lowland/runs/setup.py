@@ -12,8 +12,8 @@ from lowland.core import Classification, LanguageModeling, LossSurface, Point, R
 from lowland.core.autograd import value_of
 from lowland.core.batchnorm import refuse_one_example
 from lowland.core.call import check_batch
-from lowland.core.data import move, take
-from lowland.core.layout import Where
+from lowland.core.data import first_examples, move
+from lowland.core.names import Where
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.landscape import align
@@ -21,7 +21,7 @@ from lowland.runs.config import Config, told
 from lowland.runs.validation import with_validation
 from lowland.train import Batches, best_threads
 from lowland.train.batches import without_last
-from lowland.train.state import seeded
+from lowland.train.rng import fork_global_rng
 
 SPLITS = ("train", "validation", "test")
 _NOTHING = object()
@@ -204,7 +204,7 @@ class Setup:
         """Takes rows of each split through the model, before anything is spent or written."""
         train = self.batches(0)
         loaders = {"train": train, "validation": self.validation, "test": self.test}
-        with seeded(self.config.seed), torch.no_grad():
+        with fork_global_rng(self.config.seed), torch.no_grad():
             model = self.model(0)
             self.task = self.task.for_model(model)
             for split, loader in loaders.items():
@@ -227,7 +227,7 @@ class Setup:
             batch = self.task.parts(raw)
             if batch.target is None:
                 raise DataError("it has no target; give (inputs, target).")
-            args, kwargs, target = move(take(batch, size) if size else batch, device)
+            args, kwargs, target = move(first_examples(batch, size) if size else batch, device)
             with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
                 try:
                     output = value_of(lambda: self.task.output(model(*args, **kwargs)))

@@ -17,7 +17,8 @@ from torch import Tensor
 from lowland.artifacts import Source
 from lowland.core.layout import ParamLayout
 from lowland.runs.setup import Setup, is_loader
-from lowland.train import state as disk
+from lowland.train.model_state import model_state
+from lowland.train.rng import fork_global_rng
 
 MOST = 256  # examples that are read where they are not tensors
 _FILES = ("files", "samples", "imgs", "paths")  # what data sets of files call their list
@@ -46,7 +47,7 @@ def _model(setup: Setup) -> Source:
         {
             "name": named.name,
             "structure": structure.hexdigest(),
-            "first weights": hash_of(disk.tensors_of(model)),
+            "first weights": hash_of(model_state(model)),
         },
     )
 
@@ -66,7 +67,7 @@ def content_of(data: Any) -> dict[str, Any]:
         return {"by": "its own fingerprint", "hash": str(own() if callable(own) else own)}
     if isinstance(data, Tensor | tuple | Mapping):
         return {"by": f"all {_length(data):,} examples", "hash": hash_of(data)}
-    with disk.seeded(0):
+    with fork_global_rng(0):
         examples = list(itertools.islice(_examples(data), MOST))
     count = _count(data)
     content = {"by": f"{len(examples)} of {count} examples", "hash": hash_of(examples)}

@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lowland.core import ParamLayout, Point
-from lowland.core.layout import clean, clean_names
+from lowland.core.names import clean, clean_names
 from lowland.errors import StoreError
-from lowland.files import read_tensors, write_tensors
 from lowland.schema import parse_json, require
+from lowland.tensor_files import read_tensors, write_tensors
 
 _BUFFER = "buffer/"  # before the names of buffers, in files of earlier versions
 

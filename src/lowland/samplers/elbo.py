@@ -16,12 +16,12 @@ from torch import Tensor
 from lowland import checks
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, NonFiniteError
-from lowland.files import restoring
 from lowland.progress import Report
 from lowland.records import Chain
 from lowland.samplers import base
 from lowland.samplers.density import Density
 from lowland.samplers.misfit import warn_unless_near
+from lowland.tensor_files import restoring
 from lowland.warn import warn
 
 Evaluate = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # (n, k), step -> (n,), (n, k)

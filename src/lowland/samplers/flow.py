@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland import checks
-from lowland.core.data import seeded
-from lowland.core.seeds import seed_for
+from lowland.core.seeds import fork_torch_rng, seed_for
 from lowland.errors import LowlandError
 from lowland.samplers.base import Job
 from lowland.samplers.density import Density
@@ -71,7 +70,7 @@ class Splines(Family):
         affine = {"univariate": zuko.transforms.MonotonicAffineTransform, "shapes": [(), ()]}
         network = {"hidden_features": (hidden, hidden), "activation": nn.Tanh}
         orders = [torch.arange(self.k), torch.arange(self.k).flip(0)]
-        with seeded(seed_for("flow layers", seed)):
+        with fork_torch_rng(seed_for("flow layers", seed)):
             self.layers = nn.ModuleList(
                 zuko.flows.MaskedAutoregressiveTransform(
                     self.k,

@@ -72,7 +72,7 @@ def posterior_plane(
         progress=progress,
         options=how,
     )
-    every = surface.replayable(loader).held()
+    every = surface.replayable(loader).cached()
     assert every.items is not None  # held
     assert found.y is not None  # a plane
     value = -every.items / chain.temperature * found.metrics["loss"]

@@ -107,7 +107,7 @@ def settings(
 ) -> dict[str, Any]:
     """What must be the same for chains to go on: subspace, model and data. The plan may differ:
     what was timed is kept with the chains."""
-    rows = replayable_loader(surface, loader, count=options.count).held()
+    rows = replayable_loader(surface, loader, count=options.count).cached()
     known = evaluation_fingerprint(
         sub, surface, replace(options, strategy=None, chunk=None, threads=None)
     )

@@ -101,7 +101,7 @@ def tune_temperature(
     samples = checks.whole("samples", samples, least=1)
     draws = None if draws is None else checks.whole("draws", draws, least=1)
     how = surface.options.override(**options)
-    held = surface.replayable(validation).held()
+    held = surface.replayable(validation).cached()
     checkpoint = Checkpoint.of(checkpoint)
     same: dict[str, Any] = {}
     if checkpoint.path is not None:  # else no pass over the rows is needed

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from lowland.core import LossSurface
 from lowland.core.autograd import mapping
 from lowland.core.buffers import Buffers, restack_buffers, stack_buffers
-from lowland.core.layout import inner, listed
+from lowland.core.layout import inner
+from lowland.core.names import join_names
 from lowland.core.seeds import stream
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
 from lowland.geometry.base import linear_combination, rounds
 from lowland.train.flat import FlatModel
+from lowland.train.model_state import weights_hash
 from lowland.train.objective import Objective
 from lowland.train.options import TrainOptions
 from lowland.train.run import Run
-from lowland.train.state import digest
 
 STRATA = 64  # draws of t that are stratified together
 _PIECE = 1 << 15  # weights of every anchor that are looked at together: they stay in the cache
@@ -346,7 +347,7 @@ class Along(Run):
         moved = self.surface.template.state_that_training_moves(parameters, {}, batch)
         if moved:
             raise ConfigError(
-                f"strategy: 'vmap' would lose what training writes to {listed(moved)}; leave "
+                f"strategy: 'vmap' would lose what training writes to {join_names(moved)}; leave "
                 "strategy= out, or take 'accumulate'."
             )
 
@@ -387,7 +388,7 @@ class Along(Run):
         surface = self.surface
         return super()._settings() | {
             "shape": f"{type(self.shape).__name__} of {len(self.shape.anchors)} anchors",
-            "anchors": digest(self.shape.anchors, *(self.shape.buffers or {}).values()),
+            "anchors": weights_hash(self.shape.anchors, *(self.shape.buffers or {}).values()),
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
             "autocast": str(surface.template.autocast),

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lowland import checks
 from lowland.core.data import example_hashes, map_tensors, tensors
-from lowland.core.task import Task, rows
+from lowland.core.task import Task, count_examples
 from lowland.core.threads import using_threads
 from lowland.errors import DataError
 
@@ -104,7 +104,7 @@ class Batches:
                 f"expected tensors of equal first dimensions, got {sorted(sizes)} rows; index "
                 "lists of rows through a Dataset."
             )
-        return rows(self.data)
+        return count_examples(self.data)
 
     def __len__(self) -> int:
         whole, rest = divmod(self.num_examples, self.batch_size)
@@ -206,7 +206,7 @@ class WholeBatches:
         raise TypeError("how many batches are whole is known after a pass")
 
     def _size(self, batch: Any) -> int:
-        return rows(self.task.parts(batch))
+        return count_examples(self.task.parts(batch))
 
 
 def without_last(data: Iterable[Any], task: Task) -> Iterable[Any]:

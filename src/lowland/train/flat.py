@@ -12,7 +12,7 @@ from torch import Tensor
 from lowland.core import LossSurface, spectral
 from lowland.core.autograd import python_nodes, reaching_weights, require_differentiable
 from lowland.core.call import call
-from lowland.core.layout import named_buffers
+from lowland.core.names import named_buffers
 
 
 class FlatModel:

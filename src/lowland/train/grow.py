@@ -23,13 +23,13 @@ from lowland.progress import reporting
 from lowland.records import GrowthResult, TrainingLog
 from lowland.train.fit import fit
 from lowland.train.growth import GrowthKeywords, GrowthRules, growth_options
+from lowland.train.model_state import weights_hash
 from lowland.train.options import (
     TrainOptions,
     described,
     plain_sgd,
     require_surface_decides,
 )
-from lowland.train.state import digest
 from lowland.warn import warn
 
 KIND = "growth of simplexes 2"
@@ -198,7 +198,7 @@ class _Growth:
         return {
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
-            "start": digest(start.anchors, *(start.buffers or {}).values()),
+            "start": weights_hash(start.anchors, *(start.buffers or {}).values()),
             "counted": self.counted,
             "autocast": str(surface.template.autocast),
             **described(

@@ -13,7 +13,7 @@ from lowland.core import ParamLayout, Point, Task
 from lowland.core.autograd import mapping
 from lowland.core.buffers import load_buffers
 from lowland.core.data import move
-from lowland.core.layout import listed
+from lowland.core.names import join_names
 from lowland.core.template import Template
 from lowland.errors import ConfigError, DataError, LayoutError
 from lowland.trajectory.moments import Moments
@@ -181,8 +181,8 @@ class Members(nn.Module):
         moved = self.template.state_that_training_moves(parameters, rest, parts)
         if moved:
             raise ConfigError(
-                f"training changes {listed(moved)}, which networks side by side would lose; train "
-                "them one by one, with ll.sgd."
+                f"training changes {join_names(moved)}, which networks side by side would lose; "
+                "train them one by one, with ll.sgd."
             )
 
     def _rest_of(self, m: int) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from lowland.records import TrainingLog
 from lowland.schema import require
 from lowland.train.batches import Batches, length, without_last
 from lowland.train.closure import requires_closure, take_step
+from lowland.train.model_state import load_model_state, model_state
 from lowland.train.options import (
     Collects,
     TrainOptions,
@@ -34,7 +35,7 @@ from lowland.train.options import (
     plain_sgd,
     require_collectors,
 )
-from lowland.train.state import restore, rng_state, seed_all, seeded, set_rng_state, tensors_of
+from lowland.train.rng import fork_global_rng, rng_state, seed_all, set_rng_state
 
 KIND = "training checkpoint 2"
 SAVE_SECONDS = 20.0  # between checkpoints
@@ -122,7 +123,10 @@ class Run:
     def to_the_end(self) -> None:
         """All epochs, from where a checkpoint stands; the model's modes are left as they were."""
         modes = {module: module.training for module in self.model.modules()}
-        with seeded(self.options.seed), reporting(self.options.progress, "train") as report:
+        with (
+            fork_global_rng(self.options.seed),
+            reporting(self.options.progress, "train") as report,
+        ):
             try:
                 self.resume()
                 while self.epoch < self.epochs:
@@ -343,7 +347,7 @@ class Run:
             "step": self.step,
             "columns": self.columns,
             "partial": self.partial,
-            "model": tensors_of(self.model),
+            "model": model_state(self.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -360,7 +364,7 @@ class Run:
             self.save()  # stores that run ahead of the next checkpoint can then go back to this one
 
     def _restore(self, state: dict[str, Any]) -> None:
-        restore(self.model, state["model"])
+        load_model_state(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])

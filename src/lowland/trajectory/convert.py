@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from lowland.errors import StoreError
-from lowland.files import PathLike, write_tensors
+from lowland.files import PathLike
 from lowland.progress import Progress, reporting
+from lowland.tensor_files import write_tensors
 from lowland.trajectory.checkpoints import Checkpoint, find_checkpoints, in_order, stem
 from lowland.trajectory.formats import read_stored
 from lowland.trajectory.quantized import dequantize

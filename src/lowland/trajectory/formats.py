@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lowland.core.layout import ParamLayout, Where, clean, clean_names, predicate
+from lowland.core.layout import ParamLayout
+from lowland.core.names import Where, clean, clean_names, name_filter
 from lowland.errors import ConfigError, LayoutError, StoreError
-from lowland.files import PathLike, is_plain, read_tensors
+from lowland.files import PathLike, is_plain
 from lowland.schema import MAX_TEXT, parse_json, require
+from lowland.tensor_files import read_tensors
 from lowland.trajectory.kinds import Kind, kinds_of, require_whole
 from lowland.trajectory.quantized import dequantize
 from lowland.trajectory.spectral import axis_of, spectral_norms
@@ -182,7 +184,7 @@ def layout_of(
     >>> layout_of({"weight": torch.ones(2), "running_mean": torch.ones(2), "step": torch.tensor(3)})
     ParamLayout(size=2, parameters=1)
     """
-    wanted = predicate(where)
+    wanted = name_filter(where)
     found: list[list[Any]] = []
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}

@@ -26,9 +26,10 @@ from lowland.core.layout import ParamLayout
 from lowland.core.point import EstimatedPoint, Point
 from lowland.core.surface import LossSurface
 from lowland.errors import ConfigError, LayoutError, LowlandError, StoreError
-from lowland.files import PathLike, load_tree, save_tree
+from lowland.files import PathLike
 from lowland.posteriors import PointMass, Posterior
 from lowland.schema import require
+from lowland.tensor_files import load_tree, save_tree
 
 # values worked on at a time: few enough that the operations on them stay in cache, so that an
 # update moves each vector through memory once, and enough that a call costs little beside them

@@ -22,24 +22,24 @@ import torch
 from torch import Tensor, nn
 
 from lowland import checks
-from lowland.core.layout import ParamLayout, named_buffers
+from lowland.core.layout import ParamLayout
+from lowland.core.names import named_buffers
 from lowland.core.point import Point
 from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
 from lowland.files import (
     PathLike,
-    read_tensors,
-    replacing,
+    atomic_write,
+    new_file,
     require_inside,
-    save_sorted,
     sync,
     sync_folder,
     temporary_name,
-    written,
 )
 from lowland.geometry import Subspace
 from lowland.geometry.rank import Rank
 from lowland.posteriors import Ensemble
 from lowland.progress import Progress, reporting
+from lowland.tensor_files import read_tensors, save_sorted
 from lowland.trajectory.checkpoints import find_checkpoints
 from lowland.trajectory.formats import match_layout, read_checkpoint
 from lowland.trajectory.journal import (
@@ -228,7 +228,7 @@ class Trajectory:
             tensors[_BUFFER + name] = buffer.cpu().contiguous().clone()
         file = iterate_name(len(self.iterates))
         self._name_last()
-        with written(temporary_name(self.path / file)) as temporary:
+        with new_file(temporary_name(self.path / file)) as temporary:
             save_sorted(tensors, temporary, {"format": FORMAT, "step": str(step)})
             sync(temporary)
             size, crc = temporary.stat().st_size, checksum(temporary)
@@ -299,7 +299,7 @@ class Trajectory:
         header: dict[str, Any] = {"format": FORMAT, "layout": self.layout.spec()}
         if forgotten:
             header["forgotten"] = forgotten
-        with replacing(self.path / JOURNAL) as temporary, open(temporary, "wb") as journal:
+        with atomic_write(self.path / JOURNAL) as temporary, open(temporary, "wb") as journal:
             journal.write(journal_line(header))
             for iterate in self.iterates:
                 journal.write(journal_line(vars(iterate)))

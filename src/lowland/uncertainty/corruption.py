@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core import Batch, Task
-from lowland.core.data import take
+from lowland.core.data import first_examples
 from lowland.errors import ConfigError, DataError
 from lowland.posteriors.noise import DATA, generator
 
@@ -191,7 +191,7 @@ class Corrupted:
             for batch in self.loader:
                 parts = self.task.parts(batch)
                 if self.rows is not None:
-                    parts = take(parts, self.rows - first)
+                    parts = first_examples(parts, self.rows - first)
                 images = one_input(parts)
                 _require_images(images)  # as they come: undoing would broadcast other rows
                 pixels = self.normalise.undone(images)

@@ -11,8 +11,7 @@ from torch import Tensor
 from lowland import checks
 from lowland.core import EvalOptions, LossSurface, Point
 from lowland.core.call import check_batch
-from lowland.core.data import seeded
-from lowland.core.seeds import seed_for
+from lowland.core.seeds import fork_torch_rng, seed_for
 from lowland.errors import ConfigError
 from lowland.evaluate.batch_groups import groups
 from lowland.evaluate.model_average import Average
@@ -114,7 +113,7 @@ class _Dropout:
     def __call__(self, batch: Any, number: int, index: int) -> Tensor:
         """The outputs of pass `number` for batch `index`; the caller's random state stays."""
         args, kwargs, _ = self.surface.task.parts(batch)
-        with seeded(seed_for("dropout", self.seed, number, index), self.surface.device):
+        with fork_torch_rng(seed_for("dropout", self.seed, number, index), self.surface.device):
             return self.surface.forward(self.parameters, self.buffers, args, kwargs, mode="dropout")
 
     @torch.no_grad()

@@ -15,8 +15,8 @@ from lowland import checks
 from lowland.core import Classification, EvalOptions, LossSurface, Point, Regression, Task
 from lowland.core.buffers import load_buffers
 from lowland.core.call import check_batch
-from lowland.core.data import ReplayableLoader, seeded
-from lowland.core.seeds import seed_for
+from lowland.core.data import ReplayableLoader
+from lowland.core.seeds import fork_torch_rng, seed_for
 from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.evaluate.batch_groups import groups
@@ -77,7 +77,7 @@ class LastLayerLaplace:
         how = surface.options.override(batchnorm=batchnorm)
         network = _Network(surface, surface.point(w), how)
         try:
-            with warnings.catch_warnings(), seeded(0, surface.device):
+            with warnings.catch_warnings(), fork_torch_rng(0, surface.device):
                 warnings.simplefilter("ignore")  # of its own parts, and that probit is the default
                 self.laplace = Laplace(
                     network, subset_of_weights="last_layer", hessian_structure=structure, **options
@@ -120,7 +120,7 @@ class LastLayerLaplace:
         summary, task, done = Summary(keep), self.task, 0
         with (
             torch.no_grad(),
-            seeded(seed_for("laplace", seed), self.surface.device),
+            fork_torch_rng(seed_for("laplace", seed), self.surface.device),
             reporting(progress, "Laplace") as report,
         ):
             for group, _ in groups(self.surface, data, keep):
@@ -139,7 +139,7 @@ class LastLayerLaplace:
 
     def _tune(self, validation: ReplayableLoader) -> None:
         """Takes the prior precision whose predictive has the lowest NLL."""
-        validation.keep()
+        validation.cache()
         found = []
         for precision in PRECISIONS:
             self.laplace.prior_precision = precision

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lowland.errors import StoreError
-from lowland.files import PathLike, read_tensors, write_tensors
+from lowland.files import PathLike
+from lowland.tensor_files import read_tensors, write_tensors
 from lowland.warn import warn
 from lowland.zoo.images import Labelled
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lowland.errors import DataError, StoreError
-from lowland.files import PathLike, read_arrays, read_tensors
+from lowland.files import PathLike
+from lowland.tensor_files import read_arrays, read_tensors
 from lowland.zoo.splits import shares
 
 

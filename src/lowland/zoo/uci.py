@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lowland.core import GaussianHead, Regression
 from lowland.errors import ConfigError, DataError
-from lowland.files import PathLike, read_arrays
+from lowland.files import PathLike
+from lowland.tensor_files import read_arrays
 
 Split = tuple[Tensor, Tensor]
 
