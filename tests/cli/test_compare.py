@@ -11,7 +11,7 @@ import yaml
 
 import lowland as ll
 from lowland.artifacts.graph import manifests
-from lowland.cli.opened import open_runs
+from lowland.cli.load_runs import load_runs
 from lowland.records import Predictive, ShiftCurves, Table
 from lowland.runs.methods import method_named
 from lowland.runs.results import Results
@@ -112,7 +112,7 @@ def compared(folder):
 
 def opened(path):
     """A run's surface, its results, and its test examples."""
-    (run,) = open_runs([path])
+    (run,) = load_runs([path])
     setup = Setup(run.config)
     return setup, Results(Run(run.config, setup), path), setup.data["test"]
 

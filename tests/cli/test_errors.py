@@ -11,7 +11,7 @@ import yaml
 import lowland as ll
 from lowland.artifacts.graph import leases_of, manifests
 from lowland.cli import main
-from lowland.cli.opened import open_runs
+from lowland.cli.load_runs import load_runs
 from lowland.runs.config import read_config
 from lowland.runs.methods import method_named
 from lowland.runs.results import Results
@@ -471,7 +471,7 @@ def test_an_edited_choice_is_no_result(whole, again):
     code, text = call()
     assert code == 0, text
     assert shown(out) == shown(whole[1])
-    (run,) = open_runs([out])
+    (run,) = load_runs([out])
     results = Results(Run(run.config, Setup(run.config)), out)
     _, tuned = results.posterior(method_named("swag"))
     assert tuned == body

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import lowland as ll
-from lowland.cli.opened import open_runs
+from lowland.cli.load_runs import load_runs
 from lowland.cli.subspaces import Subspaces
 from lowland.records import Chain, Predictive, SurfaceResult, Table
 from lowland.samplers import registry
@@ -60,7 +60,7 @@ def test_the_method_averages_over_the_chains_of_a_run(run):
     assert chain.coords.shape == (4, 12, 2)
     assert chain.temperature == 20
     sub = ll.Subspace.load(run / "shapes/subspace.safetensors")
-    setup = Subspaces(run / "x", open_runs([run]), ["average-0"]).setup
+    setup = Subspaces(run / "x", load_runs([run]), ["average-0"]).setup
     expected = ll.predict(setup.surface, chain.posterior(sub), setup.test, samples=4)
     found = Predictive.load(run / "records/subspace.npz")
     torch.testing.assert_close(found.probs, expected.probs, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lowland import plots
 from lowland.cli.console import Terminal, say
-from lowland.cli.opened import Opened, open_runs
+from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.strange import NOISE, Asked
@@ -92,10 +92,10 @@ def compare(
         examples=examples,
         seed=seed,
     )
-    execute(open_runs(runs, trust=trust), asked, None if out is None else out.expanduser())
+    execute(load_runs(runs, trust=trust), asked, None if out is None else out.expanduser())
 
 
-def execute(runs: list[Opened], asked: Asked, out: Path | None = None) -> Table:
+def execute(runs: list[FinishedRun], asked: Asked, out: Path | None = None) -> Table:
     """Does what `lowland compare` does for runs that fit together."""
     console = Terminal()
     first = runs[0].folder.path
@@ -130,7 +130,9 @@ def _require_ours(place: Path) -> None:
         )
 
 
-def _judged(runs: list[Opened], begun: Predictions, console: Console) -> tuple[Summary, list[str]]:
+def _judged(
+    runs: list[FinishedRun], begun: Predictions, console: Console
+) -> tuple[Summary, list[str]]:
     """Every method of every run, and what joins runs."""
     found: dict[str, list[Judged]] = {}
     notes: dict[str, None] = {}
@@ -150,7 +152,7 @@ def _judged(runs: list[Opened], begun: Predictions, console: Console) -> tuple[S
 
 
 def _write(
-    summary: Summary, comparison: Table, runs: list[Opened], asked: Asked, place: Path
+    summary: Summary, comparison: Table, runs: list[FinishedRun], asked: Asked, place: Path
 ) -> None:
     body = {
         "runs": [str(run.folder.path) for run in runs],

@@ -13,7 +13,7 @@ from lowland.artifacts.graph import complete
 from lowland.cli.building import drawn, outline
 from lowland.cli.connection import Connection
 from lowland.cli.console import Terminal, say
-from lowland.cli.opened import Opened, open_runs
+from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.stage import names_in
 from lowland.cli.trust import Trust
@@ -95,7 +95,7 @@ def join(
     """Which networks are meant, and where their curves go."""
     if len(runs) > 2:
         raise ConfigError(f"expected one run or two, got {len(runs)}.")
-    opened = open_runs(runs, trust=trust)
+    opened = load_runs(runs, trust=trust)
     first = opened[0].folder.path
     place = out or (first / "connect" if len(runs) == 1 else first.parent / "connect")
     return Connection(place.expanduser(), opened, _ends(opened, ends))
@@ -124,7 +124,7 @@ def execute(joined: Connection, joining: Joining) -> Table:
     return curves
 
 
-def _ends(runs: list[Opened], ends: str | None) -> tuple[str, str]:
+def _ends(runs: list[FinishedRun], ends: str | None) -> tuple[str, str]:
     words = [word.strip() for word in (ends or "").split(",") if word.strip()]
     if len(words) == 1 and len(runs) == 2:
         words *= 2

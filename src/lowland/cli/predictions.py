@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.cli.opened import Opened
+from lowland.cli.load_runs import FinishedRun
 from lowland.cli.show import Bars
 from lowland.cli.strange import Asked, Strange
 from lowland.core import Classification, Point, Regression, Task
@@ -68,7 +68,7 @@ class Judged:
 class Predictions:
     """The predictions of a run, made once and kept in `cache`."""
 
-    def __init__(self, run: Opened, asked: Asked, cache: Path) -> None:
+    def __init__(self, run: FinishedRun, asked: Asked, cache: Path) -> None:
         self.run = run
         self.asked = asked
         self.cache = cache

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lowland.cli.aggregate import Metrics, mean_over_runs, paired_differences
 from lowland.cli.console import Terminal, say
-from lowland.cli.over_runs import Figures, averaged, differences
 from lowland.cli.show import show_figures
 from lowland.errors import ConfigError
 from lowland.records import Table
@@ -75,9 +75,9 @@ def summary(tables: Sequence[Table]) -> tuple[Table, Table]:
     >>> comparison.nll.tolist(), comparison.nll_se.tolist(), pairs.method, pairs.nll.tolist()
     ([1.0, 1.0], [0.0, 1.0], ['b'], [0.0])
     """
-    runs: dict[str, list[Figures]] = {}
+    runs: dict[str, list[Metrics]] = {}
     for one in tables:
         for row in one.rows():
             runs.setdefault(row.pop("method"), []).append(row)
-    means = [{"method": method, **averaged(each)} for method, each in runs.items()]
-    return Table.from_rows(means), differences(runs)
+    means = [{"method": method, **mean_over_runs(each)} for method, each in runs.items()]
+    return Table.from_rows(means), paired_differences(runs)

@@ -15,7 +15,7 @@ from lowland.cli.building import drawn, outline
 from lowland.cli.connect import execute as join_networks
 from lowland.cli.connection import Connection
 from lowland.cli.console import Terminal, say
-from lowland.cli.opened import Opened
+from lowland.cli.load_runs import FinishedRun
 from lowland.cli.repeat import repeated
 from lowland.cli.scan import View
 from lowland.cli.scan import execute as draw_plane
@@ -117,7 +117,7 @@ def _say_versions(folder: RunFolder, console: Console) -> None:
 
 def _join(setup: Setup, settings: Connect, folder: RunFolder, threads: int) -> None:
     """Joins the first two annealed networks, and draws the plane of the first curve."""
-    run = Opened(folder.path.name, folder, setup.config, threads)
+    run = FinishedRun(folder.path.name, folder, setup.config, threads)
     joined = Connection(folder.path / "connect", [run], ("sgd-0", "sgd-1"), setup=setup)
     options = settings.model_dump(exclude={"resolution"})
     options |= {"kinds": tuple(settings.kinds), "epochs": settings.epochs or 0}

@@ -13,7 +13,7 @@ from lowland.artifacts.graph import GRAPH
 from lowland.cli.building import outline
 from lowland.cli.connection import Connection
 from lowland.cli.console import Terminal, say
-from lowland.cli.opened import Opened, open_runs
+from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.show import Bars
 from lowland.cli.simplexes import Simplexes
 from lowland.cli.stage import Stage, load, names_in
@@ -110,12 +110,12 @@ class View:
     def of(cls, runs: list[Path], plane: str | None, *, trust: bool, **options: Any) -> View:
         """What the command line asks for."""
         stage = _stage(runs, plane, trust=trust)
-        opened = stage.runs if stage else open_runs(runs, trust=trust)
+        opened = stage.runs if stage else load_runs(runs, trust=trust)
         return cls.through(stage, opened, plane, **options)
 
     @classmethod
     def through(
-        cls, joined: Stage | None, opened: list[Opened], plane: str | None, **options: Any
+        cls, joined: Stage | None, opened: list[FinishedRun], plane: str | None, **options: Any
     ) -> View:
         """The same, with the runs, and the curves or simplexes that are meant."""
         setup = joined.setup if joined else Setup(opened[0].config)
@@ -202,7 +202,7 @@ def _stage(runs: list[Path], plane: str | None, *, trust: bool) -> Stage | None:
 
 
 def _through(
-    words: list[str], opened: list[Opened], setup: Setup, joined: Stage | None
+    words: list[str], opened: list[FinishedRun], setup: Setup, joined: Stage | None
 ) -> tuple[Shape, dict[str, Any]]:
     """The plane of three weights, or the line of two."""
     named = joined.named() if joined else {}
@@ -248,13 +248,13 @@ def _through(
 
 
 def _random(
-    run: Opened, setup: Setup, *, around: str, seed: int, **_: Any
+    run: FinishedRun, setup: Setup, *, around: str, seed: int, **_: Any
 ) -> tuple[Shape, dict[str, Any]]:
     w = load(run.folder, around, setup)
     return Plane(w, *directions(setup.surface, w.weights, seed=seed)), {"marks": [around]}
 
 
-def _pca(run: Opened, setup: Setup, *, walk: str, **_: Any) -> tuple[Shape, dict[str, Any]]:
+def _pca(run: FinishedRun, setup: Setup, *, walk: str, **_: Any) -> tuple[Shape, dict[str, Any]]:
     try:
         store = Trajectory.open(run.folder.path / "trajectory" / walk, layout=setup.layout)
     except StoreError as error:

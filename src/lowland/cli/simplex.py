@@ -14,7 +14,7 @@ from lowland.artifacts import Artifact, Graph, Inputs, Source
 from lowland.artifacts.graph import complete
 from lowland.cli.building import drawn, outline
 from lowland.cli.console import Terminal, say
-from lowland.cli.opened import Opened, open_runs
+from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.simplexes import COMPLEX, Simplexes
 from lowland.cli.trust import Trust
@@ -123,7 +123,7 @@ def simplex(
         },
         where="the options",
     )
-    opened = open_runs(runs, trust=trust)
+    opened = load_runs(runs, trust=trust)
     first = opened[0].folder.path
     place = out or (first / "simplex" if len(runs) == 1 else first.parent / "simplex")
     names = _names(opened, around, joined=connectors is not None)
@@ -182,7 +182,7 @@ def execute(
     return {name: each.simplex for name, each in grown.items()}
 
 
-def _names(runs: list[Opened], around: str | None, *, joined: bool) -> list[str]:
+def _names(runs: list[FinishedRun], around: str | None, *, joined: bool) -> list[str]:
     words = [word.strip() for word in (around or "").split(",") if word.strip()]
     if len(runs) > 1:
         words = words or ["sgd-0"]

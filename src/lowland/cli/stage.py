@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
 from lowland.artifacts import Source
 from lowland.artifacts.graph import ARTIFACTS, GRAPH
-from lowland.cli.opened import Opened, open_runs
+from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.trust import UntrustedError
 from lowland.core import Point
 from lowland.errors import ConfigError, StoreError
@@ -51,7 +51,7 @@ class Stage(ABC):
     def __init__(
         self,
         path: Path,
-        runs: Sequence[Opened],
+        runs: Sequence[FinishedRun],
         names: Sequence[str],
         *,
         setup: Setup | None = None,
@@ -63,12 +63,12 @@ class Stage(ABC):
 
     @classmethod
     def open(cls, path: Path, *, trust: bool = False) -> Self:
-        """One that is there; its runs are opened as `open_runs` does."""
+        """One that is there; its runs are opened as `load_runs` does."""
         body = cls.read(path)
         require_no_way_out(path)
         try:
             paths = [Path(os.path.normpath(path / run)) for run in body["runs"]]
-            runs = open_runs(paths, trust=trust)
+            runs = load_runs(paths, trust=trust)
         except UntrustedError:
             raise
         except ConfigError as error:

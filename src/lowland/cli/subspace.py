@@ -17,7 +17,7 @@ from lowland.cli import subspaces
 from lowland.cli.building import drawn, outline
 from lowland.cli.connection import Connection
 from lowland.cli.console import Terminal, say
-from lowland.cli.opened import open_runs
+from lowland.cli.load_runs import load_runs
 from lowland.cli.show import Bars, show_figures
 from lowland.cli.subspaces import Subspaces
 from lowland.cli.trust import Trust
@@ -117,7 +117,7 @@ def subspace(
         },
         where="the options",
     )
-    (opened,) = open_runs([run], trust=trust)
+    (opened,) = load_runs([run], trust=trust)
     place = out or opened.folder.path / "subspace" / f"{kind}-{sampler}"
     names = subspaces.middle(opened.folder, inference.kind, around)
     stage = Subspaces(place.expanduser(), [opened], names)

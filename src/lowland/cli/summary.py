@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.cli.over_runs import SE, Figures, averaged, differences
+from lowland.cli.aggregate import SE, Metrics, mean_over_runs, paired_differences
 from lowland.cli.predictions import Judged
 from lowland.core import Classification, Regression, Task
 from lowland.metrics import metric_names
@@ -47,7 +47,7 @@ class Summary:
     def differences(self) -> Table:
         """What a method adds to the first one's figures, run by run."""
         titles = [runs[0].title for runs in self.rows]
-        return differences(dict(zip(titles, self.figures, strict=True)))
+        return paired_differences(dict(zip(titles, self.figures, strict=True)))
 
     def shift(self) -> Table:
         """A row a method, kind and strength; strength 0 are the clean rows."""
@@ -77,7 +77,7 @@ class Summary:
         return Table.from_rows(found)
 
     def curves(self) -> dict[str, ShiftCurves]:
-        """Figures against the strength of corruption, by method."""
+        """Metrics against the strength of corruption, by method."""
         out: dict[str, ShiftCurves] = {}
         for runs in self.rows:
             if not self.shifts or runs[0].clean is None:
@@ -128,8 +128,8 @@ class Summary:
             found |= {f"auroc_{name}": first["auroc"], f"fpr95_{name}": first["fpr95"]}
         return found | {"samples": float(run.test.samples)}
 
-    def _averaged(self, runs: Sequence[Figures]) -> dict[str, float]:
-        return averaged(runs, errors=self.many)
+    def _averaged(self, runs: Sequence[Metrics]) -> dict[str, float]:
+        return mean_over_runs(runs, errors=self.many)
 
 
 def _metrics(pred: Predictive | None) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The run folders that `lowland compare` is given: read, and held against one another."""
+"""Run folders that commands are given: loaded, and compared with one another."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from lowland.files import require_no_way_out
 from lowland.runs.config import Config, check_config, importable
 from lowland.runs.folder import CONFIG, RunFolder
 
-FREE = {
-    "out",
-    "seed",
-    "threads",
-    "device",
-    "connect",
-}  # settings in which runs of one method may differ
+#: settings in which runs of one method may differ
+FREE = {"out", "seed", "threads", "device", "connect"}
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A run that is done."""
+class FinishedRun:
+    """A run that is done.
+
+    Attributes:
+        name: its folder as messages call it. threads: those that it ran with.
+    """
 
     name: str
     folder: RunFolder
@@ -32,17 +31,17 @@ class Opened:
     threads: int
 
 
-def open_runs(paths: Sequence[Path], *, trust: bool = False) -> list[Opened]:
-    """Reads run folders, which must be done, and of the same settings but for the seed.
+def load_runs(paths: Sequence[Path], *, trust: bool = False) -> list[FinishedRun]:
+    """Reads run folders, which must be done, and have the same settings but for the seed.
 
-    `trust`: call what their configurations name, though it was not run here.
+    `trust`: call the code that their configurations name, although it was not run here.
 
     Raises:
         UntrustedError: a run from elsewhere, without `trust`.
         ConfigError: no run folder, a run that is not done, other settings, a seed that comes twice.
     """
     importable(Path.cwd())
-    runs = [_open(path, str(path) if len(paths) > 1 else path.name) for path in paths]
+    runs = [_load(path, str(path) if len(paths) > 1 else path.name) for path in paths]
     first = runs[0]
     for run in runs[1:]:
         ours, theirs = (r.config.model_dump(mode="json") for r in (first, run))
@@ -52,28 +51,28 @@ def open_runs(paths: Sequence[Path], *, trust: bool = False) -> list[Opened]:
                 f"{first.name} and {run.name} are runs with other settings ({'; '.join(changed)}); "
                 "give runs that differ in the seed alone, or compare them one by one."
             )
-    seen: dict[int, str] = {}
+    names: dict[int, str] = {}
     for run in runs:
         seed = run.config.seed
-        if seed in seen:
+        if seed in names:
             raise ConfigError(
-                f"{seen[seed]} and {run.name} have the same seed, {seed}, and would count twice; "
+                f"{names[seed]} and {run.name} have the same seed, {seed}, and would count twice; "
                 "run one of them with another seed=."
             )
-        seen[seed] = run.name
+        names[seed] = run.name
     for run in runs:
         require_trusted(run.config, file=run.folder.path / CONFIG, trust=trust)
     return runs
 
 
-def _open(path: Path, name: str) -> Opened:
+def _load(path: Path, name: str) -> FinishedRun:
     folder = RunFolder(path.expanduser())
     if not (folder.path / CONFIG).is_file():
         raise ConfigError(
             f"{path} is not a run folder: it holds no {CONFIG}; name one that `lowland run` made."
         )
     require_no_way_out(folder.path)
-    settings, ran = folder.ran()
+    settings, ran_with = folder.ran()
     config = check_config(settings, where=str(folder.path / CONFIG))
     for method in config.methods:
         for ending in ("json", "npz"):
@@ -83,4 +82,4 @@ def _open(path: Path, name: str) -> Opened:
                     f"{path} is not done: {file} is missing; run the `lowland run` command that "
                     f"made it again, with out={path}, then compare."
                 )
-    return Opened(name, folder, config, int(ran["threads"]))
+    return FinishedRun(name, folder, config, int(ran_with["threads"]))
