@@ -101,9 +101,12 @@ def _ratio(direction: Tensor, weight: Tensor, normalise: str, transposed: int | 
 def _norms(x: Tensor, transposed: int | None) -> Tensor:
     """Of each filter, float64: (outputs,), or (groups, outputs of a group) of transposed ones."""
     if transposed is None:
-        return x.double().flatten(1).norm(dim=1)
+        norms: Tensor = x.double().flatten(1).norm(dim=1)
+        return norms
     inputs, outputs = x.shape[:2]
-    return x.double().reshape(transposed, inputs // transposed, outputs, -1).norm(dim=(1, 3))
+    grouped = x.double().reshape(transposed, inputs // transposed, outputs, -1)
+    norms = grouped.norm(dim=(1, 3))
+    return norms
 
 
 def _over(a: Tensor, b: Tensor) -> Tensor:

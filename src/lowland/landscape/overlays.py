@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,10 +153,11 @@ def path_on(shape: Shape, iterates: Any) -> dict[str, Tensor]:
     return {"coords": torch.stack(coords).cpu(), "residual": torch.stack(far).cpu()}
 
 
-def _in_turn(iterates: Any) -> Iterable[Any]:
+def _in_turn(iterates: Any) -> Iterator[Any]:
     if hasattr(iterates, "__getitem__") and hasattr(iterates, "__len__"):
-        return (iterates[i] for i in range(len(iterates)))
-    return iter(iterates)
+        yield from (iterates[i] for i in range(len(iterates)))
+    else:
+        yield from iterates
 
 
 def explained_by(shape: Shape, path: dict[str, Tensor]) -> Tensor | None:

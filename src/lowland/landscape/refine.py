@@ -84,7 +84,8 @@ def coarse(shape: tuple[int, ...], marks: Tensor) -> list[int]:
 
 def _every(n: int) -> Tensor:
     step = max(1, math.ceil((n - 1) / _COARSE))
-    return torch.unique(torch.cat([torch.arange(0, n, step), torch.tensor([n - 1])]))
+    every: Tensor = torch.cat([torch.arange(0, n, step), torch.tensor([n - 1])]).unique()
+    return every
 
 
 def lattice(shape: tuple[int, ...]) -> Tensor:
@@ -222,7 +223,7 @@ def _plates(points: Tensor, near: Tensor, values: Tensor, size: Tensor) -> Tenso
 
 
 def _phi(square: Tensor) -> Tensor:
-    return 0.5 * torch.special.xlogy(square, square)
+    return 0.5 * torch.xlogy(square, square)
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class Trace(TorchDispatchMode):
     """Follows the dimensions of tensors through the operations that run inside of it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dims: dict[int, Dims | None] = {}  # by id; None: a by-product that no rule is about
         self.read: set[int] = set()
         self._kept: list[Any] = []  # an id belongs to one tensor as long as that lives

@@ -197,7 +197,8 @@ def _ellipse(mean: Tensor, covariance: Tensor, sigmas: float) -> Tensor:  # -> (
     spread, axes = torch.linalg.eigh(covariance.double())
     turn = torch.linspace(0, 2 * torch.pi, 181, dtype=torch.float64)
     circle = torch.stack([turn.cos(), turn.sin()], 1)
-    return mean.double() + sigmas * (circle * spread.clamp_min(0).sqrt()) @ axes.T
+    outline: Tensor = mean.double() + sigmas * (circle * spread.clamp_min(0).sqrt()) @ axes.T
+    return outline
 
 
 def _dots(

@@ -20,9 +20,10 @@ from lowland.plots.overlays import (
     words_below,
 )
 from lowland.plots.scales import log_ticks
-from lowland.plots.shading import BANDS, PERCEPTUAL, Shading, percent, require_scale, shading
+from lowland.plots.shading import PERCEPTUAL, Shading, percent, require_scale, shading
 from lowland.plots.style import INK, canvas, colour, numbers
 from lowland.records import SurfaceResult
+from lowland.records.shades import BANDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,7 +135,8 @@ def band_ends(shades: np.ma.MaskedArray, shaded: Shading) -> list[float]:
 def inner_edges(shades: np.ma.MaskedArray, bands: int) -> np.ndarray:
     """The edges between bands that values lie on both sides of: where contours are."""
     edges = np.arange(1.0, bands + 1)
-    return edges[(edges < shades.max()) & (edges > shades.min())]
+    inner: np.ndarray = edges[(edges < shades.max()) & (edges > shades.min())]
+    return inner
 
 
 def size_of(ratio: float) -> tuple[float, float]:

@@ -19,10 +19,11 @@ from lowland.plots.overlays import (
     title,
     words_below,
 )
-from lowland.plots.shading import BANDS, PERCEPTUAL, Shading, shading
+from lowland.plots.shading import PERCEPTUAL, Shading, shading
 from lowland.plots.style import SMALL, canvas, numbers
 from lowland.plots.surface import axis_labels, contoured, masked, metric_values
 from lowland.records import SurfaceResult
+from lowland.records.shades import BANDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,7 +190,8 @@ class Relief(Flat):
         steps = np.linspace(0.02, 1.6, 120)[:, None, None]
         way = start + steps * self.towards  # (120, q, 3)
         ground = between(self.x, self.y, self.heights, way[..., 0], way[..., 1])
-        return ~(ground > way[..., 2] + 2 * self.lift).any(0)
+        visible: np.ndarray = ~(ground > way[..., 2] + 2 * self.lift).any(0)
+        return visible
 
 
 def _box(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

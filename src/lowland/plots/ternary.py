@@ -19,10 +19,11 @@ from lowland.plots.overlays import (
     title,
     words_below,
 )
-from lowland.plots.shading import BANDS, PERCEPTUAL, percent, shading
+from lowland.plots.shading import PERCEPTUAL, percent, shading
 from lowland.plots.style import INK, SMALL, canvas, numbers
 from lowland.plots.surface import band_ends, inner_edges, masked
 from lowland.records import TernaryResult
+from lowland.records.shades import BANDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -107,7 +107,7 @@ class Chain(Record):
 
     def _diagnosed(self, name: str, **options: Any) -> Tensor:
         try:
-            from arviz_stats.base import array_stats
+            from arviz_stats.base.array import array_stats
         except ImportError:
             raise LowlandError(
                 'R-hat and effective sample sizes need arviz-stats: pip install "lowland[samplers]"'

@@ -106,7 +106,7 @@ class Job:
         if self.memory is not None and memory is not None:
             with checkpoint.restoring(KIND):
                 self.memory.load_state_dict(memory)
-        return state
+        return dict(state)
 
     def _asked(self, kind: dict[str, Any]) -> dict[str, Any]:
         """All that must be the same; a start that is given is told apart by what it holds."""

@@ -74,5 +74,5 @@ def _precision(here: Tensor, above: Tensor, below: Tensor, finite: Tensor) -> Te
 def _lower(root: Tensor) -> Tensor:
     """The lower triangular factor with a positive diagonal of the same covariance; by QR, which
     does not square the condition number."""
-    triangle = torch.linalg.qr(root.T).R.T
+    triangle: Tensor = torch.linalg.qr(root.T).R.T
     return triangle * triangle.diagonal().sign()

@@ -226,7 +226,7 @@ def khat_of(log_ratios: Tensor) -> float | None:
     True
     """
     try:
-        from arviz_stats.base import array_stats
+        from arviz_stats.base.array import array_stats
     except ImportError:
         return None
     if float(log_ratios.max() - log_ratios.min()) < 1e-6:
@@ -235,7 +235,8 @@ def khat_of(log_ratios: Tensor) -> float | None:
         return None
     # theirs is of 1 / exp(what it is given): a log-likelihood, as for leaving one out
     with np.errstate(all="ignore"):
-        return float(array_stats.psislw((log_ratios.max() - log_ratios).numpy())[1])
+        ratios = (log_ratios.max() - log_ratios).numpy()
+        return float(array_stats.psislw(ratios)[1])  # type: ignore[no-untyped-call]
 
 
 def chain_of(

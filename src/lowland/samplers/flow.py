@@ -112,7 +112,8 @@ class Splines(Family):
         for layer in reversed(list(self._stopped)):
             e, ladj = layer().inv.call_and_ladj(e)
             log_q = log_q + ladj
-        return log_q - 0.5 * e.square().sum(1)
+        total: Tensor = log_q - 0.5 * e.square().sum(1)
+        return total
 
     @torch.no_grad()
     def draw(self, e: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +123,7 @@ class Splines(Family):
         for p in self.parameters:
             p.grad = None
         z, log_q = self._move(e)
-        log_p = Given.apply(z, evaluate)
+        log_p = Given.apply(z, evaluate)  # type: ignore[no-untyped-call]
         fine = torch.isfinite(log_p.detach())
         # where p is 0 in places the plain gradient of the other draws would push q into them
         if self.landing or not bool(fine.all()):

@@ -152,7 +152,7 @@ class NUTS(MarkovChain):
 
     def _log_weight(self, value: Array, u: Array, energy: Array) -> Array:
         """How much energy was lost: the logarithm of a point's weight."""
-        gained = value - 0.5 * np.vecdot(u, u) + energy
+        gained: Array = value - 0.5 * np.vecdot(u, u) + energy
         gained[np.isnan(gained)] = -math.inf
         return gained
 
@@ -214,7 +214,7 @@ class NUTS(MarkovChain):
         even = leaf % 2 == 0
         momenta = np.stack((u, before, part), 1)
         state["marks"][rows[even], self.slots[leaf[even]]] = momenta[even]
-        turned = ~even
+        turned: Array = ~even
         if turned.any():  # an odd leaf ends some
             odd = rows[turned]
             opened = self.open[leaf[turned]]
@@ -239,7 +239,8 @@ class NUTS(MarkovChain):
             across = _turns(first[:, :-1], late, whole[:, :-1] - second + late)
             across |= _turns(early, here, second + early)
             turns[:, :-1] |= opened[:, :-1] & opened[:, 1:] & across
-        return np.logical_or.reduce(turns, 1)
+        ends: Array = np.logical_or.reduce(turns, 1)
+        return ends
 
     def _add_subtrees(self, rows: Array) -> Array:
         """Joins trees with subtrees as large; whether that ends them."""
@@ -259,7 +260,7 @@ class NUTS(MarkovChain):
         old, part = state["total"][rows], state["part"][rows]
         depth = state["depth"][rows] + 1
         state["total"][rows], state["depth"][rows] = old + part, depth
-        ends = _turns(far, u, old + part) | (depth == self.max_depth)
+        ends: Array = _turns(far, u, old + part) | (depth == self.max_depth)
         return ends | _turns(far, new, old + new) | _turns(near, u, part + near)
 
     def _end_trees(self, density: Density, rows: Array, warm: Array, log_weight: Array) -> None:
@@ -301,7 +302,8 @@ class NUTS(MarkovChain):
 
 def _turns(one: Array, other: Array, total: Array) -> Array:  # (…, k) -> (…)
     """Whether momenta at either end point against their sum."""
-    return np.minimum(np.vecdot(one, total), np.vecdot(other, total)) <= 0
+    against: Array = np.minimum(np.vecdot(one, total), np.vecdot(other, total)) <= 0
+    return against
 
 
 def _bookkeeping(depth: int) -> tuple[Array, Array]:

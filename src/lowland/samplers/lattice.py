@@ -31,7 +31,7 @@ class Lattice:
 
     @property
     def intervals(self) -> int:
-        return self.side * 2**self.level
+        return self.side << self.level
 
     @property
     def spacing(self) -> Tensor:  # (k,)
@@ -44,7 +44,7 @@ class Lattice:
     @property
     def countable(self) -> bool:
         """Whether the points' numbers are numbers of 64 bits."""
-        return (self.intervals + 1) ** self.k < 2**63
+        return bool((self.intervals + 1) ** self.k < 2**63)
 
     def grown(self) -> Lattice:
         """The same lattice in a box that is larger to all sides."""
@@ -86,7 +86,8 @@ class Lattice:
         for axis, stride in enumerate(self.strides.tolist()):
             found.append(keys[indices[:, axis] > 0] - stride)
             found.append(keys[indices[:, axis] < self.intervals] + stride)
-        return torch.cat(found).unique()
+        keys = torch.cat(found).unique()
+        return keys
 
     def around(self, keys: Tensor) -> Tensor:
         """The points and their 3^k - 1 neighbours, inside the box."""

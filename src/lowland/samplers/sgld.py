@@ -98,7 +98,7 @@ class SGLD(MarkovChain):
         """
         if self.cycle is not None:
             return self.step * 0.5 * (1 + math.cos(math.pi * (t % self.cycle) / self.cycle))
-        return self.step * (1 + t / self.offset) ** -self.gamma
+        return self.step * math.pow(1 + t / self.offset, -self.gamma)
 
     def explores(self, t: int) -> bool:
         """Whether step t is one without noise."""

@@ -50,7 +50,8 @@ class Normal(Family):
     @property
     def mean(self) -> Tensor:
         """(k,)."""
-        return self.centre + self.root @ self.mu.detach()
+        mean: Tensor = self.centre + self.root @ self.mu.detach()
+        return mean
 
     @property
     def scale(self) -> Tensor:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from lowland.warn import warn
 
 KIND = "growth of simplexes 2"
 B = TypeVar("B", bound=Barycentric)
+S = TypeVar("S", Simplex, SimplicialComplex)
 LEAST = 1e-8  # of the paper's weight of the volume
 
 
@@ -164,20 +165,21 @@ class Saved(TypedDict):
     read: int
 
 
-class _Growth:
+class _Growth(Generic[S]):
     """A shape that grows, what was found at each step, and its file."""
 
     def __init__(
         self,
         surface: LossSurface,
-        start: Any,
+        start: S,
         counted: str,
         rules: GrowthRules,
         options: TrainOptions,
     ) -> None:
         surface.layout.check(start.anchors)
         require_surface_decides(options)
-        self.surface, self.shape, self.counted = surface, start, counted
+        self.surface, self.counted = surface, counted
+        self.shape: S = start
         self.begun = 0 if counted == "vertices" else len(start.anchors)  # what is not counted
         self.rules, self.options = rules, options
         self.checkpoint = Checkpoint.of(options.checkpoint)
@@ -210,7 +212,7 @@ class _Growth:
             **{n: getattr(options, n) for n in ("accumulate", "clip", "drop_last", "seed")},
         }
 
-    def to(self, wanted: int) -> Any:
+    def to(self, wanted: int) -> S:
         """The shape with `wanted` vertices, or connectors, or with as many as were kept."""
         if self.begun + wanted > self.shape.size + 1:
             raise ConfigError(
@@ -225,11 +227,11 @@ class _Growth:
                 self._require_the_same_loss()
             first = self._reached()
             while not self.stopped and self._reached() < wanted:
-                behind = self._reached() - first
+                behind: int = self._reached() - first
 
-                def inside(step: int, total: int | None, behind: int = behind) -> None:
+                def inside(step: int, total: int | None, done: int = behind) -> None:
                     whole = None if total is None else total * (wanted - first)
-                    report(step + behind * (total or 0), whole)
+                    report(step + done * (total or 0), whole)
 
                 self._one_more(inside)
         if self.stopped:
@@ -320,9 +322,11 @@ class _Growth:
         names = ["number", "log_volume", "height", "loss_mean", "loss_max", "accepted"]
         found = dict.fromkeys(name for row in self.rows for name in row)
         others = [name for name in found if name not in names]
-        column = lambda name: torch.tensor(  # noqa: E731
-            [row.get(name, math.nan) for row in self.rows], dtype=torch.float64
-        )
+
+        def column(name: str) -> Tensor:
+            values = [row.get(name, math.nan) for row in self.rows]
+            return torch.tensor(values, dtype=torch.float64)
+
         return GrowthResult(
             column("number").long(),
             log_volume=column("log_volume"),

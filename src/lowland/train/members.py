@@ -146,7 +146,8 @@ class Members(nn.Module):
             items = items.to(each.device)
             return each.sum() / items.clamp_min(1), items, output
 
-        return self._over(one, (batch,) if keep is None else (batch, keep))
+        nll, items, outputs = self._over(one, (batch,) if keep is None else (batch, keep))
+        return nll, items, outputs
 
     def _call(self, w: dict[str, Tensor], own: dict[str, Tensor], args: Any, kwargs: Any) -> Any:
         mode = "train" if self.training else "eval"

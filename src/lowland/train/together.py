@@ -111,7 +111,7 @@ class _Together(Run):
     """A run whose losses are (M,)."""
 
     model: Members
-    data: Any
+    data: Any  # a `_Stack`
 
     def __init__(self, *rest: Any, diverged: str, **more: Any) -> None:
         self.diverged = diverged
@@ -131,7 +131,7 @@ class _Together(Run):
         )
 
     def _batches(self) -> Iterator[Any]:
-        return self.data.epoch(self.epoch, start=self.batch)
+        yield from self.data.epoch(self.epoch, start=self.batch)
 
     def _backward(self, batch: Any) -> None:
         batch, keep = batch
@@ -150,8 +150,12 @@ class _Together(Run):
     def _check(self, batch: Any, outputs: Tensor) -> None:
         alive = torch.isfinite(outputs).flatten(1).all(1) & ~self.dead.to(outputs.device)
         if bool(alive.any()):
-            rows = lambda t: t[alive].flatten(0, 1)  # noqa: E731 - of all networks as one batch
-            self.task.check(rows(outputs), self.task.parts(map_tensors(batch, rows)).target)
+
+            def as_one_batch(tensor: Tensor) -> Tensor:  # (M, B, ...), of all networks
+                return tensor[alive].flatten(0, 1)
+
+            target = self.task.parts(map_tensors(batch, as_one_batch)).target
+            self.task.check(as_one_batch(outputs), target)
 
     def _lose(self, lost: Tensor, what: str) -> None:
         which = lost.nonzero().flatten().tolist()

@@ -80,7 +80,8 @@ class _Basic(nn.Module):
         # in place: a BatchNorm needs its input for the gradient, not its output
         out = self.conv1(F.relu(self.norm1(x), inplace=True))
         out = self.conv2(F.relu(self.norm2(out), inplace=True))
-        return out + self.shortcut(x)
+        total: Tensor = out + self.shortcut(x)
+        return total
 
 
 class _Bottleneck(nn.Module):
@@ -98,7 +99,8 @@ class _Bottleneck(nn.Module):
         out = self.conv1(F.relu(self.norm1(x), inplace=True))
         out = self.conv2(F.relu(self.norm2(out), inplace=True))
         out = self.conv3(F.relu(self.norm3(out), inplace=True))
-        return out + self.shortcut(x)
+        total: Tensor = out + self.shortcut(x)
+        return total
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:

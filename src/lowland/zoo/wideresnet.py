@@ -73,4 +73,5 @@ class _Wide(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.dropout(self.conv1(F.relu(self.norm1(x), inplace=True)))
         out = self.conv2(F.relu(self.norm2(out), inplace=True))
-        return out + self.shortcut(x)
+        total: Tensor = out + self.shortcut(x)
+        return total
