@@ -17,7 +17,7 @@ from lowland.runs.methods import method_named
 from lowland.runs.results import Results
 from lowland.runs.run import Run
 from lowland.runs.setup import Setup
-from lowland.uncertainty.corruption import STRENGTHS, Normalise
+from lowland.uncertainty.corruption import STRENGTHS, Normalisation
 from tests.cli.inside import lowland
 
 CONFIG = {
@@ -326,9 +326,9 @@ def test_dropout_and_normalised_images(folder, dropped):
     pred = ll.mc_dropout(setup.surface, point, setup.test, samples=3, seed=0)
     assert row(table, "MC dropout")["nll"] == pytest.approx(pred.metrics()["nll"])
     # corrupted as pixels, shown to the network as it was trained
-    by = Normalise([0.3], [0.4])
-    pixels = ll.corrupt(by.undone(z[:50]), "contrast", 4)
-    plain = ll.predict(setup.surface, point, [(by.done(pixels), y[:50])])
+    by = Normalisation([0.3], [0.4])
+    pixels = ll.corrupt(by.invert(z[:50]), "contrast", 4)
+    plain = ll.predict(setup.surface, point, [(by.apply(pixels), y[:50])])
     found = next(
         r
         for r in Table.load(out / "shift.json").rows()
@@ -338,7 +338,7 @@ def test_dropout_and_normalised_images(folder, dropped):
     twin = ll.predict(setup.surface, point, [(pixels, y[:50])])
     assert found["nll"] != pytest.approx(twin.metrics()["nll"], rel=1e-2)
     # a data set with a split of its own is normalised as the run's
-    raw = by.done(torch.full((40, 1, 8, 8), 0.25))
+    raw = by.apply(torch.full((40, 1, 8, 8), 0.25))
     outside = ll.predict(setup.surface, point, [(raw,)])
     auroc = ll.ood(results.prediction(method_named("sgd")), outside).auroc[0]
     assert row(table, "SGD")["auroc_raw"] == pytest.approx(float(auroc), abs=1e-5)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.evaluate.slicing import part
+from lowland.evaluate.slicing import slice_examples
 from lowland.records import Predictive
 
 C = 4
@@ -146,8 +146,8 @@ def test_uncertainties(kind, stored):
 def test_part(kind, stored):
     pred, *_ = predicted(kind)
     held = stored(pred)
-    assert part(held, 0, 8).metrics() == pytest.approx(pred.metrics(), rel=1e-5)
-    first, second = part(held, 0, 5), part(held, 5, 8)
+    assert slice_examples(held, 0, 8).metrics() == pytest.approx(pred.metrics(), rel=1e-5)
+    first, second = slice_examples(held, 0, 5), slice_examples(held, 5, 8)
     counts = [len(one.target_log_prob) for one in (first, second)]
     assert sum(counts) == len(pred.target_log_prob)
     nll = sum(n * p.metrics()["nll"] for n, p in zip(counts, (first, second), strict=True))

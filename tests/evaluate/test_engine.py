@@ -15,7 +15,7 @@ N = 5
 class Outputs:
     """A sink that keeps what it is given."""
 
-    whole = False
+    holds_examples = False
 
     def __init__(self):
         self.chunks = []

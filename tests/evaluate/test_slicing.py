@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.evaluate.slicing import part
+from lowland.evaluate.slicing import slice_examples
 from tests.evaluate.test_predict import scattered, small
 
 FIELDS = ("probs", "entropy", "mutual_information", "targets", "target_log_prob")
@@ -29,7 +29,7 @@ def test_a_part_is_the_prediction_of_these_rows(form, start, stop):
     task = ll.Classification("multilabel" if form == "multilabel" else None)
     _, surface = small([(x, y)], task, nn.Linear(6, 3))
     weights = scattered(surface.layout, 4)
-    found = part(ll.predict(surface, weights), start, stop, task=task)
+    found = slice_examples(ll.predict(surface, weights), start, stop, task=task)
     expected = ll.predict(surface, weights, [(x[start:stop], y[start:stop])])
     for name in FIELDS:
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
@@ -43,8 +43,8 @@ def test_rows_without_targets():
     x, _ = data("multiclass")
     _, surface = small()
     pred = ll.predict(surface, scattered(surface.layout, 2), [x])
-    found = part(pred, 2, 5)
+    found = slice_examples(pred, 2, 5)
     assert torch.equal(found.entropy, pred.entropy[2:5])
     assert found.metrics() == {}
     with pytest.raises(ll.DataError, match="keep='probs'"):
-        part(ll.predict(surface, scattered(surface.layout, 2), [x], keep="none"), 0, 1)
+        slice_examples(ll.predict(surface, scattered(surface.layout, 2), [x], keep="none"), 0, 1)

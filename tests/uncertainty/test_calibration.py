@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.evaluate.slicing import part
+from lowland.evaluate.slicing import slice_examples
 from tests.evaluate.test_predict import dense, scattered, small
 from tests.models import TiedLM, blobs, tokens
 from tests.scoring.test_metric_sums import drawn
@@ -155,7 +155,9 @@ def test_a_saturated_network_is_tempered_by_its_logarithms(margin, tmp_path):
     again = type(pred).load(pred.save(tmp_path / "pred.npz"))
     assert ll.fit_temperature(again) == t
     assert ll.fit_temperature(ll.pool([pred, pred])) == pytest.approx(t, rel=1e-6)
-    assert ll.fit_temperature(part(pred, 5, 10)) == pytest.approx(margin / math.log(4), rel=1e-6)
+    assert ll.fit_temperature(slice_examples(pred, 5, 10)) == pytest.approx(
+        margin / math.log(4), rel=1e-6
+    )
 
 
 def test_a_temperature_of_one_changes_nothing():

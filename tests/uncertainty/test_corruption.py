@@ -12,7 +12,7 @@ from lowland.uncertainty.corruption import (
     CORRUPTIONS,
     STRENGTHS,
     Corrupted,
-    Normalise,
+    Normalisation,
     contrast,
     gaussian_blur,
     gaussian_noise,
@@ -122,29 +122,31 @@ def test_noise_is_of_a_seed_and_a_row():
 def test_noise_in_rows_is_not_that_of_the_weights_that_see_them():
     """Draw i of a posterior and row i, of one seed: equal noise would make outputs large."""
     grey = torch.full((3, 1, 16, 16), 0.5)
-    rows = [gaussian_noise(grey, 1.0) - grey, ll.noise_like(torch.randn(9, 1, 16, 16), rows=3)]
+    rows = [gaussian_noise(grey, 1.0) - grey, ll.noise_like(torch.randn(9, 1, 16, 16), examples=3)]
     weights = torch.stack([normal(256, seed=0, draw=i) for i in range(3)])
     for found in rows:
         both = torch.corrcoef(torch.cat([found.reshape(3, -1), weights]))
         assert float(both[:3, 3:].abs().max()) < 0.3
 
 
-NORMALISE = Normalise([0.5, 0.4, 0.3], [0.25, 0.2, 0.3])
+NORMALISE = Normalisation([0.5, 0.4, 0.3], [0.25, 0.2, 0.3])
 
 
 @pytest.mark.parametrize("size", [2, 4, 7])
 def test_a_loader_of_corrupted_rows(size):
     x, y = images(7), torch.arange(7)
-    z = NORMALISE.done(x)
+    z = NORMALISE.apply(x)
     batches = [(z[i : i + size], y[i : i + size]) for i in range(0, 7, size)]
     shifts = [("gaussian_noise", 2), ("contrast", 5)]
-    loader = Corrupted(batches, ll.Classification(), shifts, seed=3, rows=5, normalise=NORMALISE)
+    loader = Corrupted(
+        batches, ll.Classification(), shifts, seed=3, examples=5, normalise=NORMALISE
+    )
     for _ in range(2):  # it replays
         got = list(loader)
         found = torch.cat([batch.args[0] for batch in got])
         assert torch.cat([batch.target for batch in got]).tolist() == [*range(5), *range(5)]
         expected = [ll.corrupt(x[:5], kind, s, seed=3) for kind, s in shifts]
-        torch.testing.assert_close(found, NORMALISE.done(torch.cat(expected)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(found, NORMALISE.apply(torch.cat(expected)), atol=1e-5, rtol=0)
 
 
 def test_what_cannot_be_corrupted_is_refused():
@@ -158,7 +160,7 @@ def test_what_cannot_be_corrupted_is_refused():
     with pytest.raises(ll.DataError, match=r"of torch.uint8"):
         ll.corrupt(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "contrast", 1)
     with pytest.raises(ll.DataError, match=r"in \[0, 1\].*normalise"):
-        ll.corrupt(NORMALISE.done(x), "contrast", 1)
+        ll.corrupt(NORMALISE.apply(x), "contrast", 1)
     shift, vectors = [("contrast", 1)], [(torch.rand(2, 3), torch.arange(2))]
     for normalise in (None, NORMALISE):  # whose numbers a channel would make images of vectors
         with pytest.raises(ll.DataError, match=r"got \(2, 3\) of torch.float32"):

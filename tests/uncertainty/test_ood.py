@@ -142,7 +142,7 @@ def test_noise_has_the_moments_of_its_channels(kind):
     x = torch.tensor([0.5, -2.0]).view(1, 2, 1, 1) + torch.tensor([0.1, 3.0]).view(
         1, 2, 1, 1
     ) * torch.randn(50, 2, 9, 9, generator=torch.Generator().manual_seed(0))
-    noise = ll.noise_like(x, kind=kind, rows=500, seed=1)
+    noise = ll.noise_like(x, kind=kind, examples=500, seed=1)
     assert noise.shape == (500, 2, 9, 9)
     torch.testing.assert_close(noise.mean((0, 2, 3)), x.mean((0, 2, 3)), atol=0.05, rtol=0.05)
     torch.testing.assert_close(noise.std((0, 2, 3)), x.std((0, 2, 3)), atol=0, rtol=0.03)
@@ -151,8 +151,8 @@ def test_noise_has_the_moments_of_its_channels(kind):
     ) ** 2
     expected = {"gaussian": 3.0, "uniform": 1.8}[kind]
     np.testing.assert_allclose(kurtosis, expected, rtol=0.05)
-    assert torch.equal(noise[:3], ll.noise_like(x, kind=kind, rows=3, seed=1))
-    assert not torch.equal(noise[:3], ll.noise_like(x, kind=kind, rows=3, seed=2))
+    assert torch.equal(noise[:3], ll.noise_like(x, kind=kind, examples=3, seed=1))
+    assert not torch.equal(noise[:3], ll.noise_like(x, kind=kind, examples=3, seed=2))
 
 
 def test_noise_that_cannot_be_made():

@@ -22,7 +22,7 @@ from lowland.core.data import example_hashes
 from lowland.errors import ConfigError, DataError, LowlandError, StoreError
 from lowland.evaluate import pool, predict
 from lowland.evaluate.mixture_components import components
-from lowland.evaluate.slicing import part
+from lowland.evaluate.slicing import slice_examples
 from lowland.posteriors import PointMass, Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive
@@ -134,8 +134,8 @@ class Predictions:
             key_now = [*key, repr(strange.shifts), str(n), str(strange.seed)]
             whole = self._kept(f"{name}-corrupted", key_now, lambda: ask(strange.corrupted(), bar))
             places = [n * i for i in range(len(strange.shifts))]
-            shifted = [part(whole, first, first + n, task=self.task) for first in places]
-            clean = part(test, 0, n, task=self.task)
+            shifted = [slice_examples(whole, first, first + n, task=self.task) for first in places]
+            clean = slice_examples(test, 0, n, task=self.task)
         sets: dict[str, Predictive] = {}
         if strange.sets:
             key_now = [*key, *(f"{s}: {strange.fingerprint(s)}" for s in strange.sets)]
@@ -295,7 +295,7 @@ def _joined_mixture(runs: list[Judged]) -> Components | None:
 
 def _rows(pred: Predictive, first: int, stop: int, task: Task) -> Predictive:
     if pred.probs is not None:
-        return part(pred, first, stop, task=task)
+        return slice_examples(pred, first, stop, task=task)
     assert pred.mean is not None
     assert pred.variance is not None
     mean, variance = pred.mean[first:stop], pred.variance[first:stop]

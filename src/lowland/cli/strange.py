@@ -15,7 +15,13 @@ from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.runs.config import Named, check_named, read_value, told
 from lowland.runs.setup import Setup, is_loader
 from lowland.train import Batches
-from lowland.uncertainty.corruption import CORRUPTIONS, STRENGTHS, Corrupted, Normalise, one_input
+from lowland.uncertainty.corruption import (
+    CORRUPTIONS,
+    STRENGTHS,
+    Corrupted,
+    Normalisation,
+    one_input,
+)
 from lowland.uncertainty.ood import noise_like
 
 NOISE = {"noise": "gaussian", "uniform": "uniform"}  # sets that are made here
@@ -59,7 +65,7 @@ class Strange:
             self.setup.task,
             self.shifts if shifts is None else shifts,
             seed=self.seed,
-            rows=self.rows,
+            examples=self.rows,
             normalise=self.normalise,
         )
 
@@ -130,11 +136,11 @@ class Strange:
         named = _spec(text)
         found = named.call()
         title = named.name.rpartition(":")[2]
-        normalise: Normalise | None = None
+        normalise: Normalisation | None = None
         if isinstance(found, Mapping):
             if "test" not in found:
                 raise ConfigError(f"--ood {named.name}: expected a dict with test, or rows alone.")
-            normalise = Normalise(*found.get("normalise", ()))
+            normalise = Normalisation(*found.get("normalise", ()))
             title = str(found.get("name", title))
             found = found["test"]
         try:
@@ -152,7 +158,7 @@ class Strange:
         if not bool(torch.isfinite(inputs).all()):
             raise DataError(f"--ood {named.name}: its rows hold NaN or infinity; leave those out.")
         if normalise is not None and inputs.ndim == 4:
-            inputs = self.normalise.done(normalise.undone(inputs))
+            inputs = self.normalise.apply(normalise.invert(inputs))
         return title, inputs.to(self.inputs)
 
 
@@ -186,10 +192,10 @@ def _first(data: Any, setup: Setup, rows: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _normalise(setup: Setup) -> Normalise:
+def _normalise(setup: Setup) -> Normalisation:
     found = setup.data.get("normalise", ())
     try:
-        made = Normalise(*found)
+        made = Normalisation(*found)
         mean, std = (torch.as_tensor(part, dtype=torch.float64) for part in made)
         fits = mean.ndim == std.ndim == 1 and bool((std > 0).all())
     except (TypeError, ValueError, RuntimeError):

@@ -31,7 +31,7 @@ class Sink(Protocol):
     that is read again for each chunk may shuffle them then.
     """
 
-    whole: bool  # whether it holds something of every example for every point of a chunk
+    holds_examples: bool  # whether it holds something of every example for every point of a chunk
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         """Takes the outputs (n, B, ...) of a chunk of n points for batch `index`."""
@@ -111,7 +111,9 @@ class Evaluation:
             batch,
             batches=sum(held) if len(held) == len(self.passes) else None,
             points=self.total,
-            held_rows=sum(one.data.num_examples or 0 for one in self.passes if one.sink.whole)
+            held_rows=sum(
+                one.data.num_examples or 0 for one in self.passes if one.sink.holds_examples
+            )
             or None,
         )
         return plan(self.surface, point, work, self.options)

@@ -118,7 +118,7 @@ def regular_grid(around: Tensor, *, resolution: int = 60, margin: float = 0.2) -
 class _Draws:
     """A `Sink` that holds the probabilities, or means, of every draw."""
 
-    whole = True
+    holds_examples = True
 
     def __init__(self, task: Task, example: Callable[[], Any] | None) -> None:
         self.task = task

@@ -49,7 +49,7 @@ def components(
 class _Moments:
     """A `Sink` of each point's means and variances."""
 
-    whole = True
+    holds_examples = True
 
     def __init__(self, task: Regression) -> None:
         self.task = task

@@ -13,7 +13,7 @@ from torch import Tensor
 from lowland.core import Classification, LanguageModeling, Regression, Task
 from lowland.core.language import next_tokens
 from lowland.errors import DataError, NonFiniteError
-from lowland.evaluate.nll import likelihoods, resolve_task, vmap_points
+from lowland.evaluate.nll import nll_per_item, resolve_task, vmap_points
 from lowland.scoring.error_curve import ErrorCurve, running_sums, some
 from lowland.scoring.log_probs import needs_log_probs
 from lowland.scoring.metric_sums import (
@@ -58,7 +58,7 @@ class Average:
         errors: whether to count the errors of the first s samples' average, for each s.
     """
 
-    whole = False
+    holds_examples = False
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Average:
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         self.task = resolve_task(self.task, outputs, target, self.example)
-        log_probs = None if target is None else -likelihoods(self.task, outputs, target)
+        log_probs = None if target is None else -nll_per_item(self.task, outputs, target)
         # a regression's moments are small, and say how many targets there are
         bare = self.keep == "nll" and not isinstance(self.task, Regression)
         statistics = {} if bare else vmap_points(self.task.statistics, outputs)

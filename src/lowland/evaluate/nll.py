@@ -47,7 +47,7 @@ def _form_by(task: Classification, output: Tensor, shown: Tensor) -> str:
     return "multiclass"  # or images of another size
 
 
-def likelihoods(task: Task, outputs: Tensor, target: Any) -> Tensor:
+def nll_per_item(task: Task, outputs: Tensor, target: Any) -> Tensor:
     """Negative log-likelihoods (n, items) of outputs (n, B, ...)."""
     plain = type(task) is Classification and task.form == "multiclass" and outputs.ndim == 3
     if plain and outputs.shape[2] <= _NARROW and not outputs.is_cuda:
@@ -84,7 +84,7 @@ def vmap_points(function: Callable[[Tensor], Any], outputs: Tensor) -> Any:
 
 def log_likelihoods(task: Task, outputs: Tensor, target: Any, *, alone: bool) -> Tensor:  # (n,)
     """Log-likelihoods of a batch for outputs (n, B, ...), float64; `alone`: n is 1."""
-    nll = task.items_nll(outputs[0], target)[None] if alone else likelihoods(task, outputs, target)
+    nll = task.items_nll(outputs[0], target)[None] if alone else nll_per_item(task, outputs, target)
     return -nll.sum(1, dtype=torch.float64)
 
 
@@ -94,7 +94,7 @@ class LogLikelihoodSums:
     `alone`: points come one at a time, and are computed as the surface itself computes them.
     """
 
-    whole = False
+    holds_examples = False
     ordered = False
 
     def __init__(self, task: Task) -> None:

@@ -14,7 +14,9 @@ from lowland.scoring.labels import task_of
 from lowland.scoring.metric_sums import labelled_fields
 
 
-def part(pred: Predictive, start: int, stop: int, *, task: Task | None = None) -> Predictive:
+def slice_examples(
+    pred: Predictive, start: int, stop: int, *, task: Task | None = None
+) -> Predictive:
     """Rows start to stop of a classifier's prediction, with metrics of their own.
 
     Args:
@@ -23,7 +25,7 @@ def part(pred: Predictive, start: int, stop: int, *, task: Task | None = None) -
     >>> import torch
     >>> probs = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     >>> pred = Predictive("classification", 1, probs=probs, entropy=torch.tensor([0.3, 0.5]))
-    >>> part(pred, 1, 2).entropy
+    >>> slice_examples(pred, 1, 2).entropy
     tensor([0.5000])
     """
     if pred.probs is None:

@@ -15,7 +15,7 @@ from lowland.errors import DataError
 from lowland.evaluate.batch_groups import MOST
 from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.model_average import Average
-from lowland.evaluate.nll import likelihoods, resolve_task, vmap_points
+from lowland.evaluate.nll import nll_per_item, resolve_task, vmap_points
 from lowland.evaluate.predictive_builder import Summary, by_items
 from lowland.evaluate.weights import iter_weights
 from lowland.keywords import hinted
@@ -55,18 +55,18 @@ def evaluate(
     [0.6931, 0.3133]
     """
     points, total = iter_weights(surface, weights, samples, seed)
-    sink = EachPoint(surface.task)
+    sink = TableSink(surface.task)
     how = surface.options.override(**options)
     Evaluation(surface, [(loader, sink)], how, total=total).run(points, progress=progress)
     return Table.from_rows(sink.rows)
 
 
-class EachPoint:
+class TableSink:
     """A `Sink` that makes a row of figures of each point."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.whole = not by_items(task)
+        self.holds_examples = not by_items(task)
         self.rows: list[dict[str, float]] = []
         self._summaries: list[Summary] = []
         self._averages: list[Average] = []
@@ -81,14 +81,14 @@ class EachPoint:
             self._summaries = [Summary() for _ in outputs]
         if not self._averages:
             self._averages, self._first = [Average(self.task) for _ in outputs], index
-        log_probs = -likelihoods(self.task, outputs, target)
+        log_probs = -nll_per_item(self.task, outputs, target)
         statistics = vmap_points(self.task.statistics, outputs)
         for i, average in enumerate(self._averages):
             one = slice(i, i + 1)
             mine = {name: values[one] for name, values in statistics.items()}
             average.take(index - self._first, mine, log_probs[one], target)
         self._held += outputs.nbytes
-        if self._held > MOST and not self.whole:
+        if self._held > MOST and not self.holds_examples:
             self._summarise()
 
     def _summarise(self) -> None:

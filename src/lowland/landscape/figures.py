@@ -13,8 +13,8 @@ from lowland.core import Classification, EvalOptions, LossSurface, Point, Regres
 from lowland.core.layout import inner
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.engine import Sink
-from lowland.evaluate.nll import likelihoods, resolve_task, vmap_points
-from lowland.evaluate.table import EachPoint
+from lowland.evaluate.nll import nll_per_item, resolve_task, vmap_points
+from lowland.evaluate.table import TableSink
 
 Row = dict[str, float]
 Function = Callable[[LossSurface, Point], Mapping[str, Any]]
@@ -39,7 +39,7 @@ def default_metrics(task: Task) -> Metrics:
 class Likelihood:
     """loss, nll, and error or rmse, of each point: sums alone, nothing is held of a row."""
 
-    whole = False
+    holds_examples = False
 
     def __init__(self, task: Task, names: Sequence[str]) -> None:
         self.task = task
@@ -64,7 +64,7 @@ class Likelihood:
             self._loss = self._wrong = torch.zeros(
                 len(outputs), dtype=torch.float64, device=outputs.device
             )
-        nll = likelihoods(self.task, outputs, target)  # (n, items), 0 for those left out
+        nll = nll_per_item(self.task, outputs, target)  # (n, items), 0 for those left out
         mask = self.task.valid(target)
         self._items += nll.shape[1] if mask is None else int(mask.sum())
         self._loss = self._loss + nll.sum(1, dtype=torch.float64)
@@ -90,7 +90,7 @@ class Likelihood:
                 row[self.second] = value if math.isfinite(row["loss"]) else math.nan
 
 
-class Whole(EachPoint):
+class Whole(TableSink):
     """All figures that `evaluate` gives, of each point of a chunk."""
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
@@ -105,7 +105,7 @@ class Together:
     Networks that are added before `fix` is called are the fixed ones: their sums are held.
     """
 
-    whole = False
+    holds_examples = False
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -126,7 +126,7 @@ class Together:
         if target is None:
             raise DataError("the rows have no targets: a surface is drawn of labelled rows.")
         self.task = resolve_task(self.task, outputs, target)
-        logs = -likelihoods(self.task, outputs, target)  # (n, items)
+        logs = -nll_per_item(self.task, outputs, target)  # (n, items)
         probs = None
         if isinstance(self.task, Classification):
             probs = vmap_points(self.task.probs, outputs)  # (n, B, C, ...)
@@ -194,7 +194,7 @@ class JointSink:
 
     def __init__(self, parts: Sequence[Figures]) -> None:
         self.parts = parts
-        self.whole = any(part.whole for part in parts)
+        self.holds_examples = any(part.holds_examples for part in parts)
         self.rows: list[Row] = []
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:

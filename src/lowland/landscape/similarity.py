@@ -125,7 +125,7 @@ def _flat(vector: Tensor | Point) -> Tensor:
 class _Classes:
     """A `Sink` that keeps the predicted class of each item that counts, for every point."""
 
-    whole = True
+    holds_examples = True
 
     def __init__(self, task: Task, example: Callable[[], Any] | None) -> None:
         self.task = task

@@ -125,22 +125,22 @@ def _require_images(images: Tensor) -> None:
         )
 
 
-class Normalise(NamedTuple):
+class Normalisation(NamedTuple):
     """Images are (pixels - mean) / std, a number a channel each.
 
-    >>> Normalise([0.5], [0.25]).undone(torch.tensor([[[[2.0]]]]))
+    >>> Normalisation([0.5], [0.25]).invert(torch.tensor([[[[2.0]]]]))
     tensor([[[[1.]]]])
     """
 
     mean: Sequence[float] = (0.0,)
     std: Sequence[float] = (1.0,)
 
-    def done(self, pixels: Tensor) -> Tensor:  # (N, C, H, W)
+    def apply(self, pixels: Tensor) -> Tensor:  # (N, C, H, W)
         """Pixels in [0, 1], normalised."""
         mean, std = self._columns(pixels)
         return (pixels - mean) / std
 
-    def undone(self, images: Tensor) -> Tensor:  # (N, C, H, W)
+    def invert(self, images: Tensor) -> Tensor:  # (N, C, H, W)
         """The pixels of normalised images."""
         mean, std = self._columns(images)
         return images * std + mean
@@ -158,12 +158,12 @@ class Corrupted:
 
     Args:
         loader: of labelled images. task: takes its batches apart.
-        shifts: (kind, strength) pairs. rows: the first so many of each; None: all.
+        shifts: (kind, strength) pairs. examples: how many of each shift; None: all.
         normalise: how the loader's images are normalised; what it gives is normalised again.
 
     >>> from lowland.core import Classification
     >>> rows = [(torch.rand(4, 1, 8, 8), torch.zeros(4))]
-    >>> loader = Corrupted(rows, Classification(), [("contrast", 1), ("contrast", 5)], rows=3)
+    >>> loader = Corrupted(rows, Classification(), [("contrast", 1), ("contrast", 5)], examples=3)
     >>> [len(batch.target) for batch in loader]
     [3, 3]
     """
@@ -175,30 +175,30 @@ class Corrupted:
         shifts: Sequence[tuple[str, int]],
         *,
         seed: int = 0,
-        rows: int | None = None,
-        normalise: Normalise | None = None,
+        examples: int | None = None,
+        normalise: Normalisation | None = None,
     ) -> None:
         self.loader = loader
         self.task = task
         self.shifts = list(shifts)
         self.seed = seed
-        self.rows = rows
-        self.normalise = normalise or Normalise()
+        self.examples = examples
+        self.normalise = normalise or Normalisation()
 
     def __iter__(self) -> Iterator[Batch]:
         for kind, strength in self.shifts:
             first = 0
             for batch in self.loader:
                 parts = self.task.parts(batch)
-                if self.rows is not None:
-                    parts = first_examples(parts, self.rows - first)
+                if self.examples is not None:
+                    parts = first_examples(parts, self.examples - first)
                 images = one_input(parts)
                 _require_images(images)  # as they come: undoing would broadcast other rows
-                pixels = self.normalise.undone(images)
+                pixels = self.normalise.invert(images)
                 found = corrupt(pixels, kind, strength, seed=self.seed, first=first)
-                yield parts._replace(args=(self.normalise.done(found),))
+                yield parts._replace(args=(self.normalise.apply(found),))
                 first += len(pixels)
-                if self.rows is not None and first >= self.rows:
+                if self.examples is not None and first >= self.examples:
                     break
 
 

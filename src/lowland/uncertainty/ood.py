@@ -110,16 +110,17 @@ def _fpr95(inside: Tensor, outside: Tensor) -> float:
 
 
 def noise_like(
-    inputs: Tensor, *, kind: str = "gaussian", rows: int | None = None, seed: int = 0
+    inputs: Tensor, *, kind: str = "gaussian", examples: int | None = None, seed: int = 0
 ) -> Tensor:
     """Independent noise with the mean and standard deviation of each channel of the inputs.
 
     Args:
-        inputs: (N, C, ...). kind: "gaussian" or "uniform". rows: None: as many as came.
-        seed: row i is a function of the seed and i alone.
+        inputs: (N, C, ...). kind: "gaussian" or "uniform". examples: how many; None: as many as
+            the inputs.
+        seed: example i is a function of the seed and i alone.
 
     >>> inputs = torch.tensor([[0.0, 5.0], [2.0, 5.0]])
-    >>> noise = noise_like(inputs, rows=1000)
+    >>> noise = noise_like(inputs, examples=1000)
     >>> noise.mean(0).round(), noise.std(0).round()
     (tensor([1., 5.]), tensor([1., 0.]))
     """
@@ -131,11 +132,11 @@ def noise_like(
             f"{inputs.dtype}."
         )
     seed = checks.seed(seed)
-    rows = len(inputs) if rows is None else checks.whole("rows", rows, least=1)
+    examples = len(inputs) if examples is None else checks.whole("examples", examples, least=1)
     over = [dim for dim in range(inputs.ndim) if dim != 1]
     variance, mean = torch.var_mean(inputs.double(), over, correction=0, keepdim=True)
     shape = inputs.shape[1:]
-    out = torch.empty(rows, *shape, dtype=inputs.dtype)
+    out = torch.empty(examples, *shape, dtype=inputs.dtype)
     for i, row in enumerate(out):
         source = generator(seed, i, DATA)
         if kind == "gaussian":
