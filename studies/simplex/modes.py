@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from volumes import growth, inside, sampled
 
-from lowland.cli.simplexes import COMPLEX
+from lowland.cli.simplex_folder import COMPLEX
 from lowland.records import GrowthResult
 
 HERE = Path(__file__).parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lowland.cli.simplexes import COMPLEX, Simplexes
+from lowland.cli.simplex_folder import COMPLEX, SimplexFolder
 from lowland.core.threads import using_threads
 from lowland.posteriors import Uniform
 from lowland.records import GrowthResult, Table
@@ -21,7 +21,7 @@ COLUMNS = {  # of a growth's table -> heading, format
 
 def sampled(path: Path, points: int) -> Table:
     """Test figures at random points of the volume between two modes, the modes first."""
-    stage = Simplexes.open(path, trust=True)  # the runs are this study's
+    stage = SimplexFolder.open(path, trust=True)  # the runs are this study's
     file = stage.record("points.json")
     if not file.is_file():
         shape, setup = stage.shapes()[COMPLEX], stage.setup

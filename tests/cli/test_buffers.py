@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 import lowland as ll
-from lowland.cli.connection import Connection
-from lowland.cli.simplexes import Simplexes
-from lowland.cli.subspaces import Subspaces
+from lowland.cli.curve_folder import CurveFolder
+from lowland.cli.simplex_folder import SimplexFolder
+from lowland.cli.subspace_folder import SubspaceFolder
 from lowland.records import GrowthResult, PathResult, Table
 from lowland.runs.config import read_config
 from lowland.runs.setup import Setup
@@ -112,7 +112,7 @@ def test_stages_name_weights_with_their_own_buffers(run):
     sampling = ["--chains", 1, "--samples", 4, "--warmup", 2, "--prior-scale", 0.01]
     options = ["--kind", "random", "--rank", 2, "--around", "average-0", "--temperature", 1]
     done("subspace", folder / "run", *options, *sampling)
-    joined = Connection.open(folder / "run/connect")
+    joined = CurveFolder.open(folder / "run/connect")
     surface = joined.setup.surface
     curve = joined.curves()["bezier"]
     growth = GrowthResult.load(folder / "run/simplex/records/growth-simplex-0.json")
@@ -122,16 +122,16 @@ def test_stages_name_weights_with_their_own_buffers(run):
         end = joined.ends()[i // 2]
         assert float(path.loss[i]) == pytest.approx(float(surface(end)), rel=1e-5)
     assert max(path.loss.tolist()) < 1
-    named = joined.named()
+    named = joined.points()
     assert torch.equal(named["bend"].weights, curve.anchors[1])
     for stage in (joined, *(cls.open(folder / "run" / name) for cls, name in OTHERS)):
-        for name, point in stage.named().items():
+        for name, point in stage.points().items():
             assert point.buffers, name
             assert float(surface(point)) < 1, name
     done("scan", folder / "run/connect", "--resolution", 3)
 
 
-OTHERS = ((Simplexes, "simplex"), (Subspaces, "subspace/random-ess"))
+OTHERS = ((SimplexFolder, "simplex"), (SubspaceFolder, "subspace/random-ess"))
 
 
 def test_average_writes_the_buffers_that_belong_to_it(run):

@@ -8,7 +8,7 @@ import yaml
 
 import lowland as ll
 from lowland.artifacts.graph import manifests
-from lowland.cli.connection import Connection
+from lowland.cli.curve_folder import CurveFolder
 from lowland.records import PathResult, SurfaceResult, Table, TrainingLog
 from lowland.runs.folder import RunFolder
 from tests.cli.inside import lowland
@@ -62,7 +62,7 @@ def test_curves_stay_lower_than_the_line(run):
 
 
 def test_what_it_leaves_is_what_the_library_finds(run):
-    joined = Connection.open(run / "connect")
+    joined = CurveFolder.open(run / "connect")
     curve = ll.Shape.load(run / "connect/shapes/bezier.safetensors")
     layout = joined.setup.layout
     ends = [RunFolder(run).load_weights(f"sgd-{i}", layout).weights for i in (0, 1)]
@@ -107,7 +107,7 @@ def test_a_plane_through_the_ends_and_the_bend(run):
     assert code == 0, err
     assert "81 of 81 points evaluated" in out
     found = SurfaceResult.load(run / "scan/w0-w1-bend/records/surface.npz")
-    joined = Connection.open(run / "connect")
+    joined = CurveFolder.open(run / "connect")
     curve = joined.curves()["bezier"]
     plane = ll.Plane.through(*curve.anchors[[0, 2, 1]])
     i, j = 3, 5
@@ -148,9 +148,9 @@ def test_other_planes(run, plane, figures, extra):
         assert 0 < float(found.explained_variance_ratio.sum()) <= 1
     if plane == "random":
         centre = RunFolder(run).load_weights(
-            "average-0", Connection.open(run / "connect").setup.layout
+            "average-0", CurveFolder.open(run / "connect").setup.layout
         )
-        surface = Connection.open(run / "connect").setup.surface
+        surface = CurveFolder.open(run / "connect").setup.surface
         assert float(found.loss[2, 2]) == pytest.approx(float(surface(centre.weights)), rel=1e-4)
 
 
@@ -159,7 +159,7 @@ def test_every_bend_has_a_name(run):
     short = ["--bends", 2, "--epochs", 1, "--points", 3]
     code, _, err = lowland("connect", run, "--kind", "bezier,chain", *short, "--out", place)
     assert code == 0, err
-    curves = Connection.open(place).curves()
+    curves = CurveFolder.open(place).curves()
     planes = {
         "bend1,w0,bend2": (curves["bezier"].anchors[[1, 0, 2]], {"Bezier curve"}),
         "w0,w1,bend": (curves["bezier"].anchors[[0, 3, 1]], {"Bezier curve", "line"}),
@@ -196,7 +196,7 @@ def test_a_run_may_be_moved_with_its_curves(run, tmp_path, monkeypatch):
     code, out, err = lowland("scan", "moved [run]", "--resolution", 9, "--refine", 0)
     assert code == 0, err
     assert "Results: moved [run]/scan/w0-w1-bend/" in out
-    assert Connection.open(moved / "connect").runs[0].folder.path == moved
+    assert CurveFolder.open(moved / "connect").runs[0].folder.path == moved
 
 
 def test_two_runs_are_joined_and_three_make_a_plane(folder, run):
@@ -243,7 +243,7 @@ def test_a_stage_of_a_run(folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["connect", "{run}", "--kind", "circle"], "expected some of bezier, chain, got 'circle'"),
+        (["connect", "{run}", "--kind", "circle"], "expected 'bezier' or 'chain', got 'circle'"),
         (["connect", "{run}", "--ends", "sgd-0"], "expected two names of weights"),
         (["connect", "{run}", "--ends", "sgd-0,sgd-9"], "no weights 'sgd-9'; there are average-0"),
         (["connect", "{run}", "--ends", "sgd-0,sgd-0", "--out", "{new}"], "are the same weights"),
@@ -280,7 +280,7 @@ def test_curves_of_networks_that_are_gone_are_no_results(folder):
     assert "other" in out
     code, _, err = lowland("connect", path, *options, "--lr", -1, "--out", folder / "negative")
     assert code == 2
-    assert "expected a number above 0, got -1" in err
+    assert "lr: expected greater than 0, got -1" in err
     assert not (folder / "negative").exists()
 
 

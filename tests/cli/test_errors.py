@@ -156,7 +156,7 @@ def stream():
     [
         (["data.name=own:missing"], ["own:missing", "/nowhere/rows.csv", "own.py, line 15"]),
         (["data.name=own:iterator"], ["own:iterator: test", "iterator", "give a loader"]),
-        (["data.name=own:empty"], ["own:empty: test", "0 rows"]),
+        (["data.name=own:empty"], ["own:empty: test", "0 examples"]),
         (["data.name=own:unlabelled"], ["test", "no target"]),
         (["data.name=own:worded"], ["expected a lowland Task, got str"]),
         (["data.name=own:listed"], ["own:listed", "under 'model', got list"]),

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 import lowland as ll
-from lowland.cli.simplexes import Simplexes
+from lowland.cli.simplex_folder import SimplexFolder
 from lowland.records import GrowthResult, Predictive, SurfaceResult, Table, TernaryResult
 from lowland.runs.folder import RunFolder
 from tests.cli.inside import lowland
@@ -54,7 +54,7 @@ def run(folder):
 
 def test_espro_is_the_average_over_the_simplexes(run):
     folder = RunFolder(run)
-    setup = Simplexes.open(run / "simplex").setup
+    setup = SimplexFolder.open(run / "simplex").setup
     shapes = [ll.Simplex.load(run / f"shapes/simplex-{i}.safetensors") for i in (0, 1)]
     for i, shape in enumerate(shapes):
         mode = folder.load_weights(f"sgd-{i}", setup.layout).weights
@@ -73,7 +73,7 @@ def test_espro_is_the_average_over_the_simplexes(run):
 
 
 def test_what_it_leaves_is_what_the_library_finds(run):
-    stage = Simplexes.open(run / "simplex")
+    stage = SimplexFolder.open(run / "simplex")
     simplex = stage.shapes()["simplex-0"]
     growth = GrowthResult.load(run / "simplex/records/growth-simplex-0.json")
     assert growth.vertices.tolist() == [1, 2, 3]
@@ -139,7 +139,7 @@ def test_a_volume_between_the_networks_of_a_run(run, folder):
     assert code == 0, err
     assert "2 connectors" in said
     assert "Complex" in said
-    shape = Simplexes.open(out).shapes()["complex"]
+    shape = SimplexFolder.open(out).shapes()["complex"]
     assert shape.cells == ((0, 2, 3), (1, 2, 3))
     # the edge between the networks is none of the complex
     code, _, err = lowland("scan", out, "--resolution", 3, "--refine", 0)
@@ -157,8 +157,8 @@ def test_a_volume_between_networks_whose_units_are_in_one_order(run, folder):
     words = ["--connectors", 1, "--align", *SHORT, "--rise", 9, "--out", out]
     code, _, err = lowland("simplex", run, *words)
     assert code == 0, err
-    stage = Simplexes.open(out)
-    first, second = (point.weights for point in stage.weights())
+    stage = SimplexFolder.open(out)
+    first, second = (point.weights for point in stage.weights)
     v0, v1, _ = stage.shapes()["complex"].anchors
     assert torch.equal(v0, first)
     # a permutation, and a nearer one
@@ -186,7 +186,7 @@ def test_a_vertex_that_was_left_out_is_said(run, folder):
     code, said, err = lowland("simplex", run, *options)
     assert code == 0, err
     assert "vertex 2 was left out: with it the loss comes up to" in said
-    assert len(Simplexes.open(out).shapes()["simplex-0"].anchors) == 1
+    assert len(SimplexFolder.open(out).shapes()["simplex-0"].anchors) == 1
     rows = Table.load(out / "records/averages.json").rows()
     assert [row["method"] for row in rows] == ["Network"]  # no simplex to draw from
     code, _, err = lowland("scan", out, "--resolution", 3)
@@ -200,7 +200,7 @@ def test_simplexes_around_the_networks_of_several_runs(folder, run):
     assert code == 0, err
     assert "ESPRO of 2" in said
     assert "Ensemble of 2" in said
-    stage = Simplexes.open(folder / "simplex")
+    stage = SimplexFolder.open(folder / "simplex")
     assert list(stage.shapes()) == ["simplex-0", "simplex-1"]
     for i, path in enumerate(runs):
         mode = RunFolder(path).load_weights("sgd-0", stage.setup.layout).weights
@@ -208,8 +208,8 @@ def test_simplexes_around_the_networks_of_several_runs(folder, run):
     out = folder / "between"
     code, said, err = lowland("simplex", *runs, "--connectors", 1, *SHORT, "--out", out)
     assert code == 0, err
-    assert Simplexes.open(out).names == ("sgd-0", "sgd-0")
-    assert Simplexes.open(out).shapes()["complex"].cells in (((0, 2), (1, 2)), ((0,), (1,)))
+    assert SimplexFolder.open(out).names == ("sgd-0", "sgd-0")
+    assert SimplexFolder.open(out).shapes()["complex"].cells in (((0, 2), (1, 2)), ((0,), (1,)))
     code, _, err = lowland("simplex", runs[0], "--connectors", 1, *SHORT)
     assert code == 2
     assert "no weights 'sgd-1'" in err
@@ -223,7 +223,7 @@ def test_simplexes_around_the_networks_of_several_runs(folder, run):
         (["--around", "sgd-0", "--connectors", 1], "joins two networks or more"),
         (["--around", "sgd-0,sgd-0"], "names a network twice"),
         (["--align"], "that --connectors joins"),
-        (["--lr", -1], "lr: expected greater than 0, got -1.0"),
+        (["--lr", -1], "lr: expected greater than 0, got -1"),
         (["--rise", -1], "rise: expected greater than or equal to 0"),
         (["--strength", "nan"], "strength: expected"),
     ],

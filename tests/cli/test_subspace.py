@@ -12,7 +12,7 @@ import yaml
 
 import lowland as ll
 from lowland.cli.load_runs import load_runs
-from lowland.cli.subspaces import Subspaces
+from lowland.cli.subspace_folder import SubspaceFolder
 from lowland.records import Chain, Predictive, SurfaceResult, Table
 from lowland.samplers import registry
 from tests.cli.inside import lowland
@@ -60,7 +60,7 @@ def test_the_method_averages_over_the_chains_of_a_run(run):
     assert chain.coords.shape == (4, 12, 2)
     assert chain.temperature == 20
     sub = ll.Subspace.load(run / "shapes/subspace.safetensors")
-    setup = Subspaces(run / "x", load_runs([run]), ["average-0"]).setup
+    setup = SubspaceFolder(run / "x", load_runs([run]), ["average-0"]).setup
     expected = ll.predict(setup.surface, chain.posterior(sub), setup.test, samples=4)
     found = Predictive.load(run / "records/subspace.npz")
     torch.testing.assert_close(found.probs, expected.probs, rtol=1e-4, atol=1e-5)
@@ -72,7 +72,7 @@ def test_a_subspace_of_a_finished_run(run):
     out = subspace(run, "--temperature", "[1, 30]", "--kind", "random", pictures=True)
     assert "log densities in" in out
     place = run / "subspace" / "random-ess"
-    stage = Subspaces.open(place)
+    stage = SubspaceFolder.open(place)
     chain = Chain.load(place / "records/chain.npz")
     assert chain.temperature in (1, 30)
     assert chain.about["tuning"]["temperatures"].tolist() == [30, 1]
@@ -160,15 +160,15 @@ def test_a_run_without_an_average(twin):
     assert code == 0, err
     assert "Curve + ESS" in subspace(twin, *options, "--kind", "curve")
     subspace(twin, *options, "--kind", "random")
-    stage = Subspaces.open(twin / "subspace/random-ess")
+    stage = SubspaceFolder.open(twin / "subspace/random-ess")
     assert stage.names == ("sgd-0",)
-    torch.testing.assert_close(stage.subspace().center, stage.weights()[0].weights)
+    torch.testing.assert_close(stage.subspace().center, stage.weights[0].weights)
 
 
 def test_other_iterates_are_other_settings(twin):
     options = ["--temperature", "20", "--rank", 1]
     subspace(twin, *options)
-    setup = Subspaces.open(twin / "subspace/pca-ess").setup
+    setup = SubspaceFolder.open(twin / "subspace/pca-ess").setup
     store = ll.Trajectory.open(twin / "trajectory/swa-0", layout=setup.layout)
     store.append(store[0], step=10_000)
     assert "subspace is built again (other iterates" in subspace(twin, *options)

@@ -6,7 +6,7 @@ import yaml
 from torch import nn
 
 from lowland.errors import ConfigError
-from lowland.runs.config import Train
+from lowland.runs.sections import Train
 from lowland.runs.training import optimizer_of, schedule_of
 from tests.cli.inside import lowland
 from tests.runs.test_methods import CONFIG

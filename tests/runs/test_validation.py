@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lowland.errors import ConfigError, DataError
-from lowland.runs.config import Validation, check_config
+from lowland.runs.config import check_config
+from lowland.runs.sections import Validation
 from lowland.runs.setup import Setup
 from lowland.runs.validation import with_validation
 

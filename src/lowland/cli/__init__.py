@@ -43,14 +43,14 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         stopped()
     except Exception as error:
-        from lowland.runs.config import told, users_own
+        from lowland.runs.user_code import error_line, raised_by_user
 
         show = getattr(error, "show", None)  # usage errors print themselves
         if show is not None:
             show()
             code = getattr(error, "exit_code", 2)
-        elif users_own(error):  # a model, data set or task of the user's
-            complain(f"{told(error)}; mend that, and run the same command again.")
+        elif raised_by_user(error):  # a model, data set or task of the user's
+            complain(f"{error_line(error)}; mend that, and run the same command again.")
             code = 2
         else:
             raise

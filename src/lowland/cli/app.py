@@ -13,6 +13,7 @@ from lowland.cli.compare import compare
 from lowland.cli.connect import connect
 from lowland.cli.convert import convert
 from lowland.cli.demo import demo
+from lowland.cli.options import with_section_options
 from lowland.cli.run import run
 from lowland.cli.scan import scan
 from lowland.cli.simplex import simplex
@@ -23,13 +24,14 @@ app = typer.Typer(
     name="lowland",
     help="See, walk and average over the loss surface of a PyTorch model.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"lowland {__version__}")
         raise typer.Exit
 
@@ -44,14 +46,10 @@ def _options(
     pass
 
 
-app.command()(run)
-app.command()(demo)
-app.command()(average)
-app.command()(convert)
-app.command()(compare)
-app.command()(connect)
-app.command()(scan)
-app.command()(simplex)
-app.command()(subspace)
-app.command()(status)
-app.command()(clean)
+#: in the order of `lowland --help`
+COMMANDS = (
+    run, demo, average, convert, compare, connect, scan, simplex, subspace, status, clean,
+)  # fmt: skip
+
+for command in COMMANDS:
+    app.command()(with_section_options(command))

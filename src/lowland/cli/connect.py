@@ -7,22 +7,21 @@ from typing import Annotated
 
 import typer
 
-from lowland import checks
-from lowland.artifacts import Graph
 from lowland.artifacts.graph import complete
-from lowland.cli.building import drawn, outline
-from lowland.cli.connection import Connection
-from lowland.cli.console import Terminal, say
+from lowland.cli.builder import Builder
+from lowland.cli.console import Terminal
+from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.show import Bars, show_figures
-from lowland.cli.stage import names_in
+from lowland.cli.options import Keys
+from lowland.cli.show import show_figures
+from lowland.cli.stage_folder import weight_names, words_of
 from lowland.cli.trust import Trust
-from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
 from lowland.geometry import Line
 from lowland.records import Table
-from lowland.runs.curves import KINDS, Joining, joining_artifacts, joining_values
+from lowland.runs.curves import Joining, joining_artifacts, joining_values
 from lowland.runs.run import Run
+from lowland.runs.sections import Connect
 
 
 def connect(
@@ -33,30 +32,15 @@ def connect(
             help="A folder that `lowland run` made, or two that differ in the seed alone.",
         ),
     ],
-    kind: Annotated[
-        str,
-        typer.Option(metavar="KIND,...", help="Curves to fit, of bezier and chain."),
-    ] = "bezier",
+    curves: Annotated[Connect, Keys(but=("resolution",), names={"kinds": "--kind"})],
     ends: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,NAME",
-            help="The weights to join, files of the run's weights/: sgd-0,sgd-1 without it, or "
-            "sgd-0 of each of two runs.",
+            help="Weights to join, files of the run's weights/. Default: sgd-0,sgd-1, or sgd-0 of "
+            "each of two runs.",
         ),
     ] = None,
-    bends: Annotated[int, typer.Option(min=1, help="Free anchors of a curve.")] = 1,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of fitting a curve: without it as many as a network's training."),
-    ] = None,
-    lr: Annotated[float, typer.Option(help="Of fitting; it falls from half of the budget on.")] = (
-        0.05
-    ),
-    points: Annotated[int, typer.Option(min=3, help="Where curves are looked at.")] = 61,
-    examples: Annotated[
-        int, typer.Option(min=2, help="Training examples for the losses along the curves.")
-    ] = 10_000,
     align: Annotated[
         bool,
         typer.Option(
@@ -69,74 +53,63 @@ def connect(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where curves, records and pictures go: RUN/connect, or a folder `connect` beside "
-            "the first of two.",
+            help="Folder of the results. Default: RUN/connect, or `connect` beside the first of "
+            "two runs.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the fit's batches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fit's batches.")] = 0,
     trust: Trust = False,
 ) -> None:
     """Join two networks by curves of low loss, and measure loss and error along them.
 
     Stop it at any moment; the same command goes on where it stopped.
     """
-    kinds = tuple(dict.fromkeys(word.strip() for word in kind.split(",") if word.strip()))
-    for word in kinds:
-        if word not in KINDS or word == "line":
-            raise ConfigError(f"--kind: expected some of bezier, chain, got {word!r}.")
-    lr = checks.number("--lr", lr, above=0)
-    joining = Joining(kinds, bends, epochs or 0, lr, points, examples, align, seed)
-    execute(join(runs, ends, out, trust=trust), joining)
-
-
-def join(
-    runs: list[Path], ends: str | None, out: Path | None, *, trust: bool = False
-) -> Connection:
-    """Which networks are meant, and where their curves go."""
     if len(runs) > 2:
         raise ConfigError(f"expected one run or two, got {len(runs)}.")
-    opened = load_runs(runs, trust=trust)
-    first = opened[0].folder.path
-    place = out or (first / "connect" if len(runs) == 1 else first.parent / "connect")
-    return Connection(place.expanduser(), opened, _ends(opened, ends))
+    finished_runs = load_runs(runs, trust=trust)
+    path = out or CurveFolder.default_path(finished_runs)
+    folder = CurveFolder(path, finished_runs, _end_names(finished_runs, ends))
+    execute(folder, joining_of(curves, align=align, seed=seed))
 
 
-def execute(joined: Connection, joining: Joining) -> Table:
-    """Does what `lowland connect` does."""
-    console = Terminal()
-    Line(*joined.ends())  # refused before anything is written
-    joined.claim(joining_values(joining))
-    run = Run(joined.setup.config, joined.setup)
-    graph = Graph(joined.path, tell=lambda line: say(console, line))
-    table, *pictures = joining_artifacts(run, joined.sources(), joining)
-    targets = complete([table, *pictures])
-    with using_threads(joined.runs[0].threads):
-        outline(graph, targets, console)
-        with Bars(console) as bars:
-            graph.build(targets, bar=bars.of)
-    curves: Table = graph.load(table)
-    rows = graph.load(table.inputs[0]).examples
-    names = " and ".join(joined.titles())
-    title = f"Between {names} ({rows:,} training examples)"
-    show_figures(curves, "curve", title, console, rows="curve")
-    say(console, f"Results: {joined.path}/")
-    say(console, f"Pictures: {', '.join(drawn(graph, targets))}")
+def joining_of(section: Connect, *, align: bool = False, seed: int) -> Joining:
+    """The settings of curves: those of a section, and what else a command or a run has."""
+    settings = section.model_dump(exclude={"resolution"})
+    settings |= {"kinds": tuple(dict.fromkeys(section.kinds)), "epochs": section.epochs or 0}
+    return Joining(**settings, align=align, seed=seed)
+
+
+def execute(folder: CurveFolder, joining: Joining) -> Table:
+    """Builds the curves of a folder, and prints their losses."""
+    Line(*folder.ends())  # raises before anything is written
+    folder.claim(joining_values(joining))
+    run = Run(folder.setup.config, folder.setup)
+    table, *pictures = joining_artifacts(run, folder.sources(), joining)
+    builder = Builder(folder.path, Terminal(), threads=folder.runs[0].threads)
+    builder.build(complete([table, *pictures]))
+    curves: Table = builder.load(table)
+    examples = builder.load(table.inputs[0]).examples
+    names = " and ".join(folder.titles())
+    title = f"Between {names} ({examples:,} training examples)"
+    show_figures(curves, "curve", title, builder.console, rows="curve")
+    builder.say_results()
     return curves
 
 
-def _ends(runs: list[FinishedRun], ends: str | None) -> tuple[str, str]:
-    words = [word.strip() for word in (ends or "").split(",") if word.strip()]
-    if len(words) == 1 and len(runs) == 2:
-        words *= 2
-    if not words:
-        words = ["sgd-0", "sgd-0" if len(runs) == 2 else "sgd-1"]
-        there = names_in(runs[0].folder)
-        if len(runs) == 1 and not set(words) <= set(there):
+def _end_names(runs: list[FinishedRun], ends: str | None) -> list[str]:
+    """The names of the weights at the ends."""
+    names = words_of(ends)
+    if len(names) == 1 and len(runs) == 2:
+        names *= 2
+    if not names:
+        names = ["sgd-0", "sgd-0" if len(runs) == 2 else "sgd-1"]
+        available = weight_names(runs[0].folder)
+        if len(runs) == 1 and not set(names) <= set(available):
             raise ConfigError(
-                f"{runs[0].folder.path} holds no two annealed networks, but {', '.join(there)}: "
-                "name two of them with --ends, give a second run of another seed, or run the "
-                "method ensemble."
+                f"{runs[0].folder.path} holds no two annealed networks, but "
+                f"{', '.join(available)}: name two of them with --ends, give a second run of "
+                "another seed, or run the method ensemble."
             )
-    if len(words) != 2:
+    if len(names) != 2:
         raise ConfigError(f"--ends: expected two names of weights, got {ends!r}.")
-    return words[0], words[1]
+    return names

@@ -16,7 +16,7 @@ from lowland.posteriors import PointMass
 from lowland.progress import Report
 from lowland.records import Table
 from lowland.runs.averaging import metrics_row
-from lowland.runs.config import Config
+from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import match_layout

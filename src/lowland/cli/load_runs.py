@@ -10,8 +10,9 @@ from lowland.artifacts.checkpoint import differences
 from lowland.cli.trust import require_trusted
 from lowland.errors import ConfigError
 from lowland.files import require_no_way_out
-from lowland.runs.config import Config, check_config, importable
+from lowland.runs.config import check_config, importable
 from lowland.runs.folder import CONFIG, RunFolder
+from lowland.runs.sections import Config
 
 #: settings in which runs of one method may differ
 FREE = {"out", "seed", "threads", "device", "connect"}

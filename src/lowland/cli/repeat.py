@@ -11,7 +11,8 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.show import show_figures
 from lowland.errors import ConfigError
 from lowland.records import Table
-from lowland.runs.config import Config, check_config
+from lowland.runs.config import check_config
+from lowland.runs.sections import Config
 
 
 def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:

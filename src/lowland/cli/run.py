@@ -11,25 +11,25 @@ import typer
 from rich.console import Console
 
 from lowland.artifacts import Graph, Inputs
-from lowland.cli.building import drawn, outline
-from lowland.cli.connect import execute as join_networks
-from lowland.cli.connection import Connection
+from lowland.cli.builder import Builder
+from lowland.cli.connect import execute as connect_networks
+from lowland.cli.connect import joining_of
 from lowland.cli.console import Terminal, say
+from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun
 from lowland.cli.repeat import repeated
-from lowland.cli.scan import View
 from lowland.cli.scan import execute as draw_plane
-from lowland.cli.show import Bars, show
+from lowland.cli.scan import make_view
+from lowland.cli.show import show
 from lowland.cli.trust import remember
-from lowland.core.threads import using_threads
 from lowland.records import Table
 from lowland.runs.chains import missing_diagnostics
-from lowland.runs.config import Config, Connect, read_config
-from lowland.runs.curves import Joining
+from lowland.runs.config import read_config
 from lowland.runs.folder import CONFIG, RunFolder, versions
 from lowland.runs.plan import Planned
 from lowland.runs.run import Run
 from lowland.runs.scans import Grid
+from lowland.runs.sections import Config, Connect
 from lowland.runs.setup import Setup
 
 
@@ -53,7 +53,7 @@ def run(
 
 
 def execute(config: Config) -> Table:
-    """Does what `lowland run` does for a checked configuration."""
+    """Builds the artifacts of a checked configuration, and prints its table."""
     console = Terminal()
     folder = RunFolder(Path(config.out).expanduser())
     remember(config)
@@ -68,26 +68,21 @@ def execute(config: Config) -> Table:
     threads = graph.load(planned).threads
     _say_versions(folder, console)
     folder.write(config, threads)
-    targets = [planned, *run.targets()]
-    # as many threads as it started with, so that it ends with the same bits
-    with using_threads(threads):
-        outline(graph, targets, console)
-        with Bars(console) as bars:
-            graph.build(targets, bar=bars.of)
-        table: Table = graph.load(run.comparison())
-        tuned = [name for method in run.methods for name in method.tuned]
-        show(_with_seconds(table, run, graph), console, tuned=tuned)
-        for method in run.methods:
-            inputs = Inputs(method.needs(run), graph.load, graph.load)
-            for note in method.notes(run, inputs):
-                say(console, note)
+    builder = Builder(folder.path, console, threads=threads)
+    builder.build([planned, *run.targets()])
+    table: Table = builder.load(run.comparison())
+    tuned = [name for method in run.methods for name in method.tuned]
+    show(_with_seconds(table, run, builder.graph), console, tuned=tuned)
+    for method in run.methods:
+        inputs = Inputs(method.needs(run), builder.load, builder.load)
+        for note in method.notes(run, inputs):
+            say(console, note)
     folder.event("done")
-    say(console, f"Results: {folder.path}/")
-    say(console, f"Pictures: {', '.join(drawn(graph, targets))}")
+    builder.say_results()
     if config.connect is not None and "ensemble" not in config.methods:
         say(console, "No curve: connect joins two networks of the method ensemble.")
     elif config.connect is not None:
-        _join(run.setup, config.connect, folder, threads)
+        _connect(run.setup, config.connect, folder, threads)
     return table
 
 
@@ -115,13 +110,12 @@ def _say_versions(folder: RunFolder, console: Console) -> None:
         say(console, f"Began with {began}: its last bits may differ from here on.")
 
 
-def _join(setup: Setup, settings: Connect, folder: RunFolder, threads: int) -> None:
-    """Joins the first two annealed networks, and draws the plane of the first curve."""
+def _connect(setup: Setup, settings: Connect, folder: RunFolder, threads: int) -> None:
+    """Connects the first two annealed networks, and draws the plane of the first curve."""
     run = FinishedRun(folder.path.name, folder, setup.config, threads)
-    joined = Connection(folder.path / "connect", [run], ("sgd-0", "sgd-1"), setup=setup)
-    options = settings.model_dump(exclude={"resolution"})
-    options |= {"kinds": tuple(settings.kinds), "epochs": settings.epochs or 0}
-    join_networks(joined, Joining(**options, seed=setup.config.seed))
+    names = ("sgd-0", "sgd-1")
+    curves = CurveFolder(folder.path / "connect", [run], names, setup=setup)
+    connect_networks(curves, joining_of(settings, seed=setup.config.seed))
     if settings.resolution:
         grid = Grid(settings.resolution, examples=settings.examples)
-        draw_plane(View.through(joined, joined.runs, None), grid, joined.path / "plane")
+        draw_plane(make_view(curves, curves.runs, []), grid, curves.path / "plane")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lowland.artifacts import Graph
 from lowland.artifacts.graph import GRAPH
-from lowland.cli.building import outline
-from lowland.cli.connection import Connection
+from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
+from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.show import Bars
-from lowland.cli.simplexes import Simplexes
-from lowland.cli.stage import Stage, load, names_in
-from lowland.cli.subspaces import Subspaces
+from lowland.cli.simplex_folder import SimplexFolder
+from lowland.cli.stage_folder import StageFolder, load_weights, weight_names, words_of
+from lowland.cli.subspace_folder import SubspaceFolder
 from lowland.cli.trust import Trust
 from lowland.core import Point
 from lowland.core.threads import using_threads
@@ -30,8 +29,8 @@ from lowland.runs.scans import Grid, ScanPictures, SurfaceScan
 from lowland.runs.setup import Setup
 from lowland.trajectory import Trajectory
 
-# what may be named by words of its own
-STAGES: tuple[type[Stage], ...] = (Connection, Simplexes, Subspaces)
+#: folders with points that have names of their own
+STAGES: tuple[type[StageFolder], ...] = (CurveFolder, SimplexFolder, SubspaceFolder)
 
 
 def scan(
@@ -47,58 +46,78 @@ def scan(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Three weights: w0,w1,bend are the ends and the bend of a curve that `lowland "
-            "connect` made (bend1, bend2, ... where it has several, bezier.bend and chain.bend "
-            "where there are two), v0,v1,v2 are vertices of a simplex that `lowland simplex` made "
-            "(s1.v0 of the second), center,z1,z2 are the middle of a subspace of `lowland "
-            "subspace` and a unit along its first two directions, others are files of the run's "
-            "weights/, such as sgd-0; two make a line; of several runs one is enough. pca: the "
-            "walk's principal components; random: filter-normalised directions around --around.",
+            help="Three names of weights, or two for a line; or pca, the principal components of "
+            "SGD iterates, or random, filter-normalised directions around --around.",
         ),
     ] = None,
     around: Annotated[
-        str, typer.Option(metavar="NAME", help="The middle of a random plane.")
+        str, typer.Option(metavar="NAME", help="Weights at the centre of a random plane.")
     ] = "sgd-0",
-    walk: Annotated[
-        str, typer.Option(metavar="NAME", help="The iterates of --plane pca, in trajectory/.")
+    trajectory: Annotated[
+        str,
+        typer.Option("--walk", metavar="NAME", help="SGD iterates for pca, in trajectory/."),
     ] = "swa-0",
-    split: Annotated[str, typer.Option(help="The examples: train or test.")] = "train",
-    examples: Annotated[int, typer.Option(min=2, help="How many of them.")] = 2000,
-    resolution: Annotated[int, typer.Option(min=2, help="Points along each axis.")] = 41,
+    split: Annotated[
+        str, typer.Option(metavar="SPLIT", help="Examples of the losses: train or test.")
+    ] = "train",
+    examples: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Number of these examples.")
+    ] = 2000,
+    resolution: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Points along each axis.")
+    ] = 41,
     margin: Annotated[
-        float, typer.Option(min=0, help="Around the weights, as a share of their extent.")
+        float,
+        typer.Option(
+            min=0, metavar="SHARE", help="Margin around the weights, as a share of their extent."
+        ),
     ] = 0.2,
     refine: Annotated[
         float,
         typer.Option(
             min=0,
             max=0.5,
-            help="What colours may be off by where the picture is interpolated, as a share of the "
+            metavar="SHARE",
+            help="Largest error of the picture where it is interpolated, as a share of the colour "
             "scale; 0 evaluates every point.",
         ),
     ] = 0.02,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where it goes: scan/PLANE in the first folder."),
+        typer.Option(
+            metavar="FOLDER", help="Folder of the results. Default: scan/PLANE in the first folder."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of a random plane.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of a random plane.")] = 0,
     trust: Trust = False,
 ) -> None:
     """Draw the loss surface on a plane through networks.
+
+    Names of weights are:
+
+    - files of the run's weights/, such as sgd-0; for several runs one name is enough
+    - of `lowland connect`: w0 and w1, the ends of a curve, and bend, its control point (bend1,
+      bend2, ... of several; bezier.bend and chain.bend of two curves)
+    - of `lowland simplex`: v0, v1, v2, vertices (s1.v0 of the second simplex)
+    - of `lowland subspace`: center, and z1 and z2, a unit along the first two directions
 
     Stop it at any moment; the same command goes on where it stopped.
     """
     if split not in ("train", "test"):
         raise ConfigError(f"--split: expected train or test, got {split!r}.")
-    view = View.of(runs, plane, trust=trust, around=around, walk=walk, seed=seed)
+    stage = _find_stage(runs, plane, trust=trust)
+    finished_runs = stage.runs if stage else load_runs(runs, trust=trust)
+    view = make_view(
+        stage, finished_runs, words_of(plane), around=around, trajectory=trajectory, seed=seed
+    )
     name = f"{view.name}{'-test' if split == 'test' else ''}"
-    place = out.expanduser() if out else runs[0].expanduser() / "scan" / name
-    execute(view, Grid(resolution, margin, refine or None, examples, split), place)
+    path = out.expanduser() if out else runs[0].expanduser() / "scan" / name
+    execute(view, Grid(resolution, margin, refine or None, examples, split), path)
 
 
 @dataclass(frozen=True)
 class View:
-    """A shape to look at, and what is drawn over the picture."""
+    """A shape on which losses are evaluated, and what is drawn over the picture."""
 
     name: str
     setup: Setup
@@ -106,157 +125,165 @@ class View:
     shape: Shape
     overlays: dict[str, Any]
 
-    @classmethod
-    def of(cls, runs: list[Path], plane: str | None, *, trust: bool, **options: Any) -> View:
-        """What the command line asks for."""
-        stage = _stage(runs, plane, trust=trust)
-        opened = stage.runs if stage else load_runs(runs, trust=trust)
-        return cls.through(stage, opened, plane, **options)
 
-    @classmethod
-    def through(
-        cls, joined: Stage | None, opened: list[FinishedRun], plane: str | None, **options: Any
-    ) -> View:
-        """The same, with the runs, and the curves or simplexes that are meant."""
-        setup = joined.setup if joined else Setup(opened[0].config)
-        words = [word.strip() for word in (plane or "").split(",") if word.strip()]
-        if not words:
-            words = joined.plane() if joined else ["sgd-0"]
-            if not joined and len(opened) == 1:
-                words = ["sgd-0", "sgd-1", "sgd-2"]
-        if words in (["pca"], ["random"]):
-            if len(opened) > 1:
-                raise ConfigError(
-                    f"--plane {words[0]} lies in one run; give {opened[0].folder.path} alone."
-                )
-            made = _pca if words == ["pca"] else _random
-            shape, overlays = made(opened[0], setup, **options)
-        else:
-            shape, overlays = _through(words, opened, setup, joined)
-        return cls("-".join(words), setup, opened[0].threads, shape, overlays)
+def make_view(
+    stage: StageFolder | None, runs: Sequence[FinishedRun], names: Sequence[str], **options: Any
+) -> View:
+    """The plane or line through named weights of a stage or of runs; without names a default."""
+    setup = stage.setup if stage else Setup(runs[0].config)
+    names = list(names)
+    if not names and stage:
+        names = stage.default_plane()
+    elif not names:
+        names = ["sgd-0", "sgd-1", "sgd-2"] if len(runs) == 1 else ["sgd-0"]
+    if names in (["pca"], ["random"]):
+        if len(runs) > 1:
+            raise ConfigError(
+                f"--plane {names[0]} lies in one run; give {runs[0].folder.path} alone."
+            )
+        plane_of = _pca_plane if names == ["pca"] else _random_plane
+        shape, overlays = plane_of(runs[0], setup, **options)
+    else:
+        shape, overlays = _shape_through(names, runs, setup, stage)
+    return View("-".join(names), setup, runs[0].threads, shape, overlays)
 
 
-def execute(view: View, grid: Grid, place: Path) -> SurfaceResult:
-    """Does what `lowland scan` does."""
-    console = Terminal()
-    _require_ours(place)
+def execute(view: View, grid: Grid, path: Path) -> SurfaceResult:
+    """Builds the scan of a view in a folder, and its pictures."""
+    _require_scan_folder(path)
     run = Run(view.setup.config, view.setup)
     surface = SurfaceScan(run, view.name, view.shape, view.overlays, grid)
     pictures = ScanPictures(surface)
-    graph = Graph(place, tell=lambda line: say(console, line))
-    place.mkdir(parents=True, exist_ok=True)
-    with using_threads(view.threads):
-        outline(graph, [pictures], console)
-        if not graph.is_done(surface):
+    console = Terminal()
+    builder = Builder(path, console, threads=view.threads)
+    path.mkdir(parents=True, exist_ok=True)
+    if not builder.graph.is_done(surface):
+        with using_threads(view.threads):
             expected = surface.forecast()
-            say(console, f"{expected} at most; the same command goes on when it is stopped.")
-        with Bars(console) as bars:
-            graph.build([surface, pictures], bar=bars.of)
-    result: SurfaceResult = graph.load(surface)
+        say(console, f"{expected} at most; the same command goes on when it is stopped.")
+    builder.build([surface, pictures])
+    result: SurfaceResult = builder.load(surface)
     total = result.x.numel() * (1 if result.y is None else result.y.numel())
     say(
         console,
         f"{result.evaluations} of {total} points evaluated, {result.examples:,} examples each.",
     )
-    say(console, f"Results: {place}/")
-    say(console, f"Pictures: {', '.join(path.name for path in graph.load(pictures))}")
+    say(console, f"Results: {path}/")
+    say(console, f"Pictures: {', '.join(path.name for path in builder.load(pictures))}")
     return result
 
 
-def _require_ours(place: Path) -> None:
-    """Raises `StoreError` where the folder holds anything but scans."""
-    holds = {path.name for path in place.iterdir()} if place.is_dir() else set()
-    if holds and GRAPH not in holds:
+def _require_scan_folder(path: Path) -> None:
+    """Raises `StoreError` where a folder holds anything but scans."""
+    content = {each.name for each in path.iterdir()} if path.is_dir() else set()
+    if content and GRAPH not in content:
         raise StoreError(
-            f"{place} is not empty, and no folder of a scan; name another with --out, or delete it."
+            f"{path} is not empty, and no folder of a scan; name another with --out, or delete it."
         )
 
 
-def _stage(runs: list[Path], plane: str | None, *, trust: bool) -> Stage | None:
-    """The curves or simplexes that are meant, where any are."""
+def _find_stage(runs: Sequence[Path], plane: str | None, *, trust: bool) -> StageFolder | None:
+    """The stage folder that a command names, or whose points the plane names."""
     if len(runs) > 1:
         return None
     path = runs[0].expanduser()
-    for kind in STAGES:
-        if kind.is_at(path):
-            return kind.open(path, trust=trust)
-    words = [word.strip() for word in (plane or "").split(",")]
-    for kind in STAGES:
-        meant = any(map(kind.owns, words))
-        there = kind.within(path)
-        if meant and len(there) > 1:
+    for cls in STAGES:
+        if cls.is_at(path):
+            return cls.open(path, trust=trust)
+    names = words_of(plane)
+    for cls in STAGES:
+        is_named = any(map(cls.has_name, names))
+        folders = cls.within(path)
+        if is_named and len(folders) > 1:
             raise ConfigError(
-                f"--plane {plane}: {path} holds several {kind.makes}; name the folder of one in "
-                f"the place of the run: {', '.join(map(str, there))}."
+                f"--plane {plane}: {path} holds several {cls.content}; name the folder of one in "
+                f"the place of the run: {', '.join(map(str, folders))}."
             )
-        if (meant or plane is None) and len(there) == 1:
-            found = kind.open(there[0], trust=trust)
-            if meant or set(found.plane()) <= found.named().keys():  # enough for a plane
-                return found
-        elif meant:
+        if (is_named or plane is None) and len(folders) == 1:
+            stage = cls.open(folders[0], trust=trust)
+            if is_named or set(stage.default_plane()) <= stage.points().keys():
+                return stage
+        elif is_named:
             raise ConfigError(
-                f"--plane {plane}: {path} holds no {kind.makes} yet; make them with `lowland "
-                f"{kind.command} {path}`, or name weights of the run."
+                f"--plane {plane}: {path} holds no {cls.content} yet; make them with `lowland "
+                f"{cls.command} {path}`, or name weights of the run."
             )
     return None
 
 
-def _through(
-    words: list[str], opened: list[FinishedRun], setup: Setup, joined: Stage | None
+def _shape_through(
+    names: list[str], runs: Sequence[FinishedRun], setup: Setup, stage: StageFolder | None
 ) -> tuple[Shape, dict[str, Any]]:
-    """The plane of three weights, or the line of two."""
-    named = joined.named() if joined else {}
-    if joined and words == joined.plane() and not set(words) <= named.keys():
-        raise ConfigError(
-            f"{joined.path} holds {len(named)} weights to name ({', '.join(named)}), too few for a "
-            "plane; name others with --plane, or two for a line."
-        )
-    there = [*named, *names_in(opened[0].folder)]
-    for word in words if joined else []:
-        if word not in there:
-            raise ConfigError(
-                f"--plane: {joined.path if joined else ''} and its run hold no weights {word!r}; "
-                f"there are {', '.join(there)}."
-            )
-    if len(opened) > 1 and not joined:
-        if len(words) not in (1, len(opened)):
-            raise ConfigError(
-                f"--plane: expected one name for all {len(opened)} runs, or one for each, got "
-                f"{', '.join(words)}."
-            )
-        each = words * len(opened) if len(words) == 1 else words
-        pairs = list(zip(opened, each, strict=True))
-        found: list[Any] = [load(run.folder, word, setup) for run, word in pairs]
-        short = [run.folder.path.name for run in opened]
-        labels = short if len(set(short)) == len(short) else [run.name for run in opened]
-        if len(words) > 1:
-            labels = [f"{label} {word}" for label, word in zip(labels, words, strict=True)]
+    """The plane through three weights, or the line through two."""
+    if stage is None and len(runs) > 1:
+        points, labels = _points_of_runs(names, runs, setup)
     else:
-        found = [
-            named[word] if word in named else load(opened[0].folder, word, setup) for word in words
-        ]
-        labels = words
-    if len(found) == 2:
-        return Line(found[0], found[1]), {}
-    if len(found) != 3:
+        points, labels = _points_of_run(names, runs[0], setup, stage), names
+    if len(points) == 2:
+        return Line(points[0], points[1]), {}
+    if len(points) != 3:
         raise ConfigError(
-            f"--plane: expected three names of weights, or two for a line, got {len(found)}: "
+            f"--plane: expected three names of weights, or two for a line, got {len(points)}: "
             f"{', '.join(labels)}."
         )
-    curves = joined.drawn(words) if joined else {}
-    return Plane.through(*found), {"marks": labels, "curves": curves or None}
+    curves = stage.overlays(names) if stage else {}
+    return Plane.through(*points), {"marks": labels, "curves": curves or None}
 
 
-def _random(
+def _points_of_run(
+    names: list[str], run: FinishedRun, setup: Setup, stage: StageFolder | None
+) -> list[Point]:
+    """Points of a stage and weights of its run."""
+    points = stage.points() if stage else {}
+    if stage and names == stage.default_plane() and not set(names) <= points.keys():
+        raise ConfigError(
+            f"{stage.path} holds {len(points)} weights to name ({', '.join(points)}), too few for "
+            "a plane; name others with --plane, or two for a line."
+        )
+    available = [*points, *weight_names(run.folder)]
+    for name in names if stage else []:
+        if name not in available:
+            raise ConfigError(
+                f"--plane: {stage.path if stage else ''} and its run hold no weights {name!r}; "
+                f"there are {', '.join(available)}."
+            )
+    return [
+        points[name] if name in points else load_weights(run.folder, name, setup) for name in names
+    ]
+
+
+def _points_of_runs(
+    names: list[str], runs: Sequence[FinishedRun], setup: Setup
+) -> tuple[list[Point], list[str]]:
+    """Weights of several runs, and their labels: one name for all runs, or one for each."""
+    if len(names) not in (1, len(runs)):
+        raise ConfigError(
+            f"--plane: expected one name for all {len(runs)} runs, or one for each, got "
+            f"{', '.join(names)}."
+        )
+    each = names * len(runs) if len(names) == 1 else names
+    points = [load_weights(run.folder, name, setup) for run, name in zip(runs, each, strict=True)]
+    labels = [run.folder.path.name for run in runs]
+    if len(set(labels)) < len(labels):
+        labels = [run.name for run in runs]
+    if len(names) > 1:
+        labels = [f"{label} {name}" for label, name in zip(labels, names, strict=True)]
+    return points, labels
+
+
+def _random_plane(
     run: FinishedRun, setup: Setup, *, around: str, seed: int, **_: Any
 ) -> tuple[Shape, dict[str, Any]]:
-    w = load(run.folder, around, setup)
+    w = load_weights(run.folder, around, setup)
     return Plane(w, *directions(setup.surface, w.weights, seed=seed)), {"marks": [around]}
 
 
-def _pca(run: FinishedRun, setup: Setup, *, walk: str, **_: Any) -> tuple[Shape, dict[str, Any]]:
+def _pca_plane(
+    run: FinishedRun, setup: Setup, *, trajectory: str, **_: Any
+) -> tuple[Shape, dict[str, Any]]:
+    path = run.folder.path / "trajectory" / trajectory
     try:
-        store = Trajectory.open(run.folder.path / "trajectory" / walk, layout=setup.layout)
+        store = Trajectory.open(path, layout=setup.layout)
     except StoreError as error:
         raise ConfigError(
             f"--plane pca: {error} A run of the method swa keeps iterates."

@@ -12,8 +12,10 @@ from torch import Tensor
 from lowland.core import Classification
 from lowland.core.data import example_hashes
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.runs.config import Named, check_named, read_value, told
+from lowland.runs.config import check_section, read_value
+from lowland.runs.sections import Factory
 from lowland.runs.setup import Setup, is_loader
+from lowland.runs.user_code import error_line
 from lowland.train import Batches
 from lowland.uncertainty.corruption import (
     CORRUPTIONS,
@@ -146,7 +148,7 @@ class Strange:
         try:
             inputs = _first(found, self.setup, rows)
         except Exception as error:  # of the user's own data set, too
-            raise DataError(f"--ood {named.name}: {told(error)}") from error
+            raise DataError(f"--ood {named.name}: {error_line(error)}") from error
         assert self.inputs is not None
         expected = tuple(self.inputs.shape[1:])
         if tuple(inputs.shape[1:]) != expected or not inputs.is_floating_point():
@@ -162,7 +164,7 @@ class Strange:
         return title, inputs.to(self.inputs)
 
 
-def _spec(text: str) -> Named:
+def _spec(text: str) -> Factory:
     """`package.module:callable`, or `{name: package.module:callable, args: {...}}`."""
     value = read_value(text, where=f"--ood {text!r}") if text.lstrip().startswith("{") else text
     if isinstance(value, str) and ":" not in value:
@@ -171,7 +173,8 @@ def _spec(text: str) -> Named:
             f"--ood {value}: {alone}expected {', '.join(NOISE)}, package.module:callable, or "
             "'{name: package.module:callable, args: {...}}'."
         )
-    return check_named({"name": value} if isinstance(value, str) else value, where=f"--ood {text}")
+    body = {"name": value} if isinstance(value, str) else value
+    return check_section(Factory, body, where=f"--ood {text}")
 
 
 def _first(data: Any, setup: Setup, rows: int) -> Tensor:

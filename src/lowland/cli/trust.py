@@ -13,7 +13,8 @@ import typer
 import yaml
 
 from lowland.errors import ConfigError
-from lowland.runs.config import Config, Named, is_project
+from lowland.runs.sections import Config, Factory
+from lowland.runs.user_code import is_project
 
 Trust = Annotated[
     bool,
@@ -71,8 +72,8 @@ def fingerprint(config: Config) -> str:
     return hashlib.sha256(yaml.safe_dump(body, sort_keys=False).encode()).hexdigest()
 
 
-def _named(config: Config) -> list[Named]:
-    return [one for one in (config.model, config.data, config.task) if isinstance(one, Named)]
+def _named(config: Config) -> list[Factory]:
+    return [one for one in (config.model, config.data, config.task) if isinstance(one, Factory)]
 
 
 def _listed() -> set[str]:

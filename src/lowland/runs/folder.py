@@ -14,7 +14,7 @@ from lowland.artifacts.graph import ARTIFACTS, GRAPH, log_event
 from lowland.core import ParamLayout, Point
 from lowland.errors import ConfigError, StoreError
 from lowland.files import require_no_way_out
-from lowland.runs.config import Config
+from lowland.runs.sections import Config
 from lowland.runs.stored import read_yaml, write_yaml
 from lowland.runs.weights import load_point
 

@@ -16,7 +16,7 @@ from lowland.geometry import Barycentric
 from lowland.posteriors import Uniform
 from lowland.progress import Progress, Report
 from lowland.records import GrowthResult
-from lowland.runs.config import Growing
+from lowland.runs.sections import Growth
 from lowland.runs.setup import Setup
 from lowland.runs.training import TrainedNetwork
 from lowland.train import connect_modes, spro
@@ -64,7 +64,7 @@ class GrownSimplex(Artifact):
         run: Run,
         name: str,
         modes: Sequence[Artifact],
-        growing: Growing,
+        growing: Growth,
         *,
         seed: int,
         connectors: int = 0,
@@ -163,7 +163,7 @@ def without_seconds(growth: GrowthResult) -> GrowthResult:
 def grow(
     setup: Setup,
     modes: Sequence[Point],
-    settings: Growing,
+    settings: Growth,
     *,
     connectors: int = 0,
     seed: int,

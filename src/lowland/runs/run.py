@@ -11,11 +11,11 @@ from lowland.artifacts.graph import complete
 from lowland.core.seeds import seed_for
 from lowland.runs.averages import Average
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
-from lowland.runs.config import Config
 from lowland.runs.growth import GrownSimplex
 from lowland.runs.methods import Method, method_named
 from lowland.runs.pictures import ReliabilityPicture, SamplesPicture, TrainingPicture
 from lowland.runs.predictions import Comparison, Prediction, Row
+from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
 from lowland.runs.sources import sources_of
 from lowland.runs.training import (

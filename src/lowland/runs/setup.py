@@ -17,7 +17,8 @@ from lowland.core.names import Where
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.landscape import align
-from lowland.runs.config import Config, told
+from lowland.runs.sections import Config
+from lowland.runs.user_code import error_line
 from lowland.runs.validation import with_validation
 from lowland.train import Batches, best_threads
 from lowland.train.batches import without_last
@@ -244,7 +245,7 @@ class Setup:
             end = "" if isinstance(error, LowlandError) else "."
             raise DataError(
                 f"{self.config.model.name} on {n} of {split} from {self.config.data.name}: "
-                f"{told(error)}{end}"
+                f"{error_line(error)}{end}"
             ) from error
 
 

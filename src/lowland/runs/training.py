@@ -23,7 +23,7 @@ from lowland.core.buffers import load_buffers
 from lowland.errors import StoreError
 from lowland.progress import Report
 from lowland.records import TrainingLog
-from lowland.runs.config import Train
+from lowland.runs.sections import Train
 from lowland.runs.weights import load_point, save_point
 from lowland.train import optimizer_named, schedule_named, sgd
 from lowland.trajectory import (

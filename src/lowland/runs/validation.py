@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset
 
 from lowland.core.seeds import stream
 from lowland.errors import ConfigError, DataError
-from lowland.runs.config import Validation
+from lowland.runs.sections import Validation
 
 SHARED = ("clean", "batchnorm")  # splits that have the rows of the training split, in their order
 

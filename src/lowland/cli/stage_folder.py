@@ -1,4 +1,4 @@
-"""A folder that is made from finished runs: its settings, shapes, records and pictures."""
+"""The folder of a stage, which a command made from finished runs: a contract of three kinds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lowland.runs.sources import hash_of
 from lowland.runs.stored import read_yaml, write_yaml
 from lowland.schema import require
 
-FORMAT = "lowland-stage-2"
+FORMAT = "lowland-stage-3"
 _NAMES = "names"
 
 
@@ -32,20 +32,20 @@ class Stored(TypedDict):
 
     runs: list[str]
     names: list[str]
-    asked: dict[str, Any]
+    settings: dict[str, Any]  # for people: artifacts have their own
     versions: NotRequired[dict[str, str]]
 
 
-class Stage(ABC):
-    """COMMAND.yaml, shapes/, records/, checkpoints/, pictures/ of some networks of runs.
+class StageFolder(ABC):
+    """COMMAND.yaml, shapes/, records/, pictures/ that are made from some weights of runs.
 
     Args:
-        path: the folder. runs: one run, or several of the same settings but for the seed.
+        path: the folder. runs: one run, or several with equal settings but for the seed.
         names: of weights: some of one run, or one of each.
     """
 
     command: ClassVar[str]  # of the command line, and of the settings' file
-    makes: ClassVar[str]  # what it makes, in words
+    content: ClassVar[str]  # in words
     key: ClassVar[str]  # of the names, in the settings
 
     def __init__(
@@ -56,14 +56,20 @@ class Stage(ABC):
         *,
         setup: Setup | None = None,
     ) -> None:
-        self.path = path
+        self.path = path.expanduser()
         self.runs = list(runs)
         self.names = tuple(names)
         self.setup = setup or Setup(self.runs[0].config)
 
     @classmethod
+    def default_path(cls, runs: Sequence[FinishedRun]) -> Path:
+        """Inside of one run, or beside the first of several."""
+        first = runs[0].folder.path
+        return (first if len(runs) == 1 else first.parent) / cls.command
+
+    @classmethod
     def open(cls, path: Path, *, trust: bool = False) -> Self:
-        """One that is there; its runs are opened as `load_runs` does."""
+        """A folder on disk; its runs are opened as `load_runs` does."""
         body = cls.read(path)
         require_no_way_out(path)
         try:
@@ -80,22 +86,22 @@ class Stage(ABC):
 
     @classmethod
     def file(cls, path: Path) -> Path:
-        """Where its settings stand."""
+        """The file of its settings."""
         return path / f"{cls.command}.yaml"
 
     @classmethod
     def is_at(cls, path: Path) -> bool:
-        """Whether this folder is one."""
+        """Whether a path is such a folder."""
         return cls.file(path).is_file() and not (path / CONFIG).is_file()
 
     @classmethod
     def within(cls, run: Path) -> list[Path]:
-        """Those that a run's folder holds, where the commands put them."""
+        """The folders inside of a run, where the command puts them."""
         return [run / cls.command] if cls.is_at(run / cls.command) else []
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
-        """Its settings as they stand."""
+        """Its settings as they are stored."""
         file = cls.file(path)
         advice = "name another folder, or delete this one and run the command again"
         body = read_yaml(file, dict[str, Any], form=FORMAT, advice=advice)
@@ -105,89 +111,92 @@ class Stage(ABC):
         return body
 
     def claim(self, settings: dict[str, Any]) -> None:
-        """Makes the folder, and writes down what it is of; raises `StoreError` where it holds
-        something else."""
+        """Makes the folder, and writes its settings; raises `StoreError` where it holds something
+        else."""
         file = self.file(self.path)
         if file.is_file():
             self.read(self.path)  # of another version: refused
         elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - {GRAPH, ARTIFACTS}:
             raise StoreError(
-                f"{self.path} is not empty, and no folder of {self.makes}; name another with --out."
+                f"{self.path} is not empty, and no folder of {self.content}; name another with "
+                "--out."
             )
         body = {
-            # from here, so that runs and what is made of them can be moved together
+            # relative, so that runs and their stages can be moved together
             "runs": [os.path.relpath(run.folder.path, self.path) for run in self.runs],
             self.key: list(self.names),
-            "asked": settings,
+            "settings": settings,
             "versions": versions(),
         }
         self.path.mkdir(parents=True, exist_ok=True)
         write_yaml(file, body, form=FORMAT)
 
     def sources(self) -> list[Source]:
-        """The networks as what artifacts are built from."""
+        """The weights as inputs of artifacts."""
         return [
             Source(
                 f"weights/{title}", point, {"hash": hash_of([point.weights, point.buffers or {}])}
             )
-            for title, point in zip(self.titles(), self.weights(), strict=True)
+            for title, point in zip(self.titles(), self.weights, strict=True)
         ]
 
-    def weights(self) -> tuple[Point, ...]:
-        """The networks, read once."""
-        return self._points
-
     @cached_property
-    def _points(self) -> tuple[Point, ...]:
+    def weights(self) -> tuple[Point, ...]:
+        """The weights, read once."""
         return tuple(
-            load(self.runs[i if len(self.runs) > 1 else 0].folder, name, self.setup)
+            load_weights(self.runs[i if len(self.runs) > 1 else 0].folder, name, self.setup)
             for i, name in enumerate(self.names)
         )
 
     def titles(self) -> tuple[str, ...]:
-        """The networks as people say them: run and weights."""
+        """The weights as tables name them: of several runs with the run."""
         if len(self.runs) == 1:
             return self.names
         return tuple(f"{r.name}/{n}" for r, n in zip(self.runs, self.names, strict=True))
 
     def shape(self, name: str) -> Path:
-        """Where a shape lies."""
+        """The file of a shape."""
         return self.path / "shapes" / f"{name}.safetensors"
-
-    def record(self, name: str) -> Path:
-        """Where a record lies."""
-        return self.path / "records" / name
 
     # -- for `lowland scan` ----------------------------------------------------------------------
 
     @abstractmethod
-    def plane(self) -> list[str]:
-        """The names of the weights that a plane is drawn through where none are given."""
+    def default_plane(self) -> list[str]:
+        """The names of three weights through which a plane is drawn by default."""
 
     @classmethod
     @abstractmethod
-    def owns(cls, word: str) -> bool:
-        """Whether a name is one of those that `named` gives, whatever was made."""
+    def has_name(cls, name: str) -> bool:
+        """Whether `points` may have a point of this name, whatever was made."""
 
     @abstractmethod
-    def named(self) -> dict[str, Point]:
-        """Weights by the names that `--plane` knows."""
+    def points(self) -> dict[str, Point]:
+        """Points of the shapes by the names that `--plane` takes."""
 
     @abstractmethod
-    def drawn(self, words: Sequence[str]) -> dict[str, Curve]:
-        """What is drawn over a plane through these weights."""
+    def overlays(self, names: Sequence[str]) -> dict[str, Curve]:
+        """Curves by title that are drawn over a plane through these points."""
 
 
-def load(folder: RunFolder, name: str, setup: Setup) -> Point:
-    """Weights of a run by name; raises `ConfigError` that lists those that are there."""
-    found = names_in(folder)
-    if name not in found:
+def load_weights(folder: RunFolder, name: str, setup: Setup) -> Point:
+    """Weights of a run by name; raises `ConfigError`, which lists all names."""
+    names = weight_names(folder)
+    if name not in names:
         raise ConfigError(
-            f"{folder.path} holds no weights {name!r}; there are {', '.join(found) or 'none'}."
+            f"{folder.path} holds no weights {name!r}; there are {', '.join(names) or 'none'}."
         )
     return folder.load_weights(name, setup.layout)
 
 
-def names_in(folder: RunFolder) -> list[str]:
+def weight_names(folder: RunFolder) -> list[str]:
     """The names of the weights of a run."""
     return sorted(p.stem for p in (folder.path / "weights").glob("*.safetensors"))
+
+
+def words_of(text: str | None) -> list[str]:
+    """The words of an option, which commas separate.
+
+    >>> words_of("sgd-0, sgd-1"), words_of(None)
+    (['sgd-0', 'sgd-1'], [])
+    """
+    return [word.strip() for word in (text or "").split(",") if word.strip()]

@@ -1,0 +1,97 @@
+"""Options of commands that are keys of a configuration's section: made from the section."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from lowland.runs.config import check_section, read_value
+from lowland.runs.keys import Key, Section, default_text, keys_of
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which keys of a section are options: `curves: Annotated[Connect, Keys(...)]`.
+
+    Args:
+        but: keys that are none. names: of options that are not called like their keys.
+    """
+
+    but: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def with_section_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with an option for each key, where it takes a section annotated with `Keys`.
+
+    A value is written as in `key=value` of `lowland run`, and the section checks it. The section's
+    `model_fields_set` has the keys that were given.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    sections: dict[str, dict[str, Any]] = {}
+    parameters: list[inspect.Parameter] = []
+    classes: dict[str, type[Section]] = {}
+    for parameter in signature.parameters.values():
+        section, keys = [*get_args(parameter.annotation), None, None][:2]
+        if isinstance(keys, Keys):
+            shown = [key for key in keys_of(section) if key.name not in keys.but]
+            classes[parameter.name] = section
+            sections[parameter.name] = {key.name: _option_name(key.name, keys) for key in shown}
+            parameters += [_parameter(key, _option_name(key.name, keys)) for key in shown]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        for name, options in sections.items():
+            texts = {key: text for key in options if (text := values.pop(key)) is not None}
+            settings = {
+                key: _value(classes[name], key, text, where=options[key])
+                for key, text in texts.items()
+            }
+            values[name] = check_section(classes[name], settings, where="the options")
+        command(**values)
+
+    wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _option_name(key: str, keys: Keys) -> str:
+    return keys.names.get(key, f"--{key.replace('_', '-')}")
+
+
+def _parameter(key: Key, name: str) -> inspect.Parameter:
+    option = typer.Option(name, metavar="VALUE", help=help_text(key))
+    return inspect.Parameter(
+        key.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[str | None, option],
+    )
+
+
+def help_text(key: Key) -> str:
+    """What `--help` says of a key: its meaning, its values, and its default.
+
+    >>> from lowland.runs.sections import Growth
+    >>> help_text(keys_of(Growth)[2])
+    'Length of fitting each vertex (epochs; integer >= 1; default: 10).'
+    """
+    default = "" if key.default is None else f"default: {default_text(key.default)}"
+    values = key.values.removesuffix(" or `null`")  # an option that is left out is null
+    facts = "; ".join(filter(None, [key.unit, values, default]))
+    return f"{key.description[:1].upper()}{key.description[1:]} ({facts})."
+
+
+def _value(section: type[Section], key: str, text: str, *, where: str) -> Any:
+    """The value of an option; a list may also be written as words with commas between."""
+    value = read_value(text, where=where)
+    if isinstance(value, str) and get_origin(section.model_fields[key].annotation) is list:
+        return [word.strip() for word in value.split(",") if word.strip()]
+    return value

@@ -1,0 +1,126 @@
+"""Keys of a configuration: each is declared once, for checks, `--help` and the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field
+
+_LIMITS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
+_WORDS: dict[Any, str] = {
+    bool: "`true` or `false`",
+    int: "integer",
+    float: "number",
+    str: "text",
+    NoneType: "`null`",
+    Any: "any value",
+}
+
+
+class Section(BaseModel):
+    """A part of a configuration; unknown keys are errors."""
+
+    # defaults too: 0 and 0.0 would be other settings
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    is_value: ClassVar[bool] = False  # the value of one key, and no section with keys of its own
+
+
+def key(default: Any, description: str, *, unit: str = "", **limits: Any) -> Any:
+    """A key with its default (`...`: it is required), meaning, unit and limits."""
+    extra: Any = {"unit": unit}
+    return Field(default=default, description=description, json_schema_extra=extra, **limits)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What people read about a key."""
+
+    name: str
+    description: str
+    unit: str
+    values: str  # that it takes, such as "integer >= 1"
+    default: Any  # None: not set
+    required: bool
+
+
+def keys_of(section: type[Section]) -> list[Key]:
+    """The keys of a section in order, but for those that are sections themselves.
+
+    >>> class Train(Section):
+    ...     lr: float = key(0.1, "learning rate", gt=0)
+    ...     epochs: int | None = key(None, "length of training", unit="epochs", ge=1)
+    >>> [(each.name, each.values, each.default) for each in keys_of(Train)]
+    [('lr', 'number > 0', 0.1), ('epochs', 'integer >= 1 or `null`', None)]
+    """
+    keys = []
+    for name, field in section.model_fields.items():
+        inner = section_of(field.annotation)
+        if inner is not None and not inner.is_value:
+            continue
+        extra = field.json_schema_extra
+        unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+        required = field.is_required()
+        default = None if required else field.get_default(call_default_factory=True)
+        values = _values(field.annotation, field.metadata)
+        keys.append(Key(name, field.description or "", unit, values, default, required))
+    return keys
+
+
+def default_text(value: Any) -> str:
+    """A default as it is written in a configuration.
+
+    >>> default_text(None), default_text(True), default_text(["a", "b"]), default_text(5e-4)
+    ('null', 'true', 'a, b', '0.0005')
+    """
+    if isinstance(value, list):
+        return ", ".join(map(default_text, value))
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that a field is, or may be."""
+    forms = get_args(annotation) or (annotation,)
+    return next((f for f in forms if isinstance(f, type) and issubclass(f, Section)), None)
+
+
+def _values(annotation: Any, metadata: Any = ()) -> str:
+    """The values of an annotation, in words."""
+    origin, forms = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _values(forms[0], forms[1:])
+    if origin is Literal:
+        return _either([f"`{form}`" for form in forms])
+    if origin is list:
+        return f"list of {_values(forms[0])}"
+    if origin is dict:
+        return "`{name: value}`"
+    if section := section_of(annotation) if not forms else None:
+        return f"`{{{', '.join(section.model_fields)}}}`"
+    if forms:  # of a union: limits are those of its number
+        return _either([_values(form, () if form is NoneType else metadata) for form in forms])
+    return f"{_WORDS[annotation]} {_limits(metadata)}".rstrip()
+
+
+def _either(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if words[:-1] else words)
+
+
+def _limits(metadata: Any) -> str:
+    """Limits of a number, as `>= 0 and < 1`."""
+    limits = []
+    for constraint in _flat(metadata):
+        for cls, (sign, name) in _LIMITS.items():
+            if isinstance(constraint, cls):
+                limits.append(f"{sign} {getattr(constraint, name):,}".replace(",", " "))
+    return " and ".join(limits)
+
+
+def _flat(metadata: Any) -> list[Any]:
+    """Constraints, also those of a `Field` inside of `Annotated`."""
+    return [each for one in metadata for each in getattr(one, "metadata", [one])]
