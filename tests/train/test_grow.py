@@ -19,6 +19,7 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module")
 def two_classes():
     g = torch.Generator().manual_seed(0)
     x = torch.randn(120, 2, generator=g)
@@ -40,8 +41,8 @@ def two_classes():
 ADAM = {"optimizer": lambda ps: torch.optim.Adam(ps, lr=0.02), "strategy": "vmap"}
 
 
-def test_a_simplex_of_low_loss_around_a_mode():
-    surface, (w, _) = two_classes()
+def test_a_simplex_of_low_loss_around_a_mode(two_classes):
+    surface, (w, _) = two_classes
     simplex = ll.spro(surface, w, vertices=4, epochs=15, rise=0.2, points=50, **ADAM)
     growth = simplex.log
     assert growth.vertices.tolist() == [1, 2, 3, 4]
@@ -63,11 +64,11 @@ def test_a_simplex_of_low_loss_around_a_mode():
     assert float(growth.height[-1]) > 3 * start
 
 
-def test_a_volume_of_low_loss_between_two_modes():
-    surface, modes = two_classes()
+def test_a_volume_of_low_loss_between_two_modes(two_classes):
+    surface, modes = two_classes
     line = float(ll.barrier(surface, *modes))
     volume = ll.connect_modes(
-        surface, modes, connectors=2, epochs=80, rise=0.3, points=50, strength=1e-3, **ADAM
+        surface, modes, connectors=2, epochs=40, rise=0.3, points=50, strength=1e-3, **ADAM
     )
     assert line > 0.5  # there is something to go around
     assert volume.cells == ((0, 2, 3), (1, 2, 3))
@@ -98,7 +99,7 @@ def test_a_vertex_that_falls_back_adds_no_volume():
     surface = bowl()
     w = torch.tensor([3.0, 0.0, 0.0, 0.0])
     with pytest.warns(UserWarning, match=r"vertex 3 was left out: it stands .* adds no volume"):
-        simplex = ll.spro(surface, w, vertices=4, epochs=200, log_volume=0.0, jitter=0.3)
+        simplex = ll.spro(surface, w, vertices=4, epochs=80, log_volume=0.0, jitter=0.3)
     assert len(simplex.anchors) == 2
     assert simplex.log.accepted.tolist() == [True, True, False]
 
@@ -150,7 +151,7 @@ def test_bit_equal_wherever_it_was_stopped(tmp_path):
     def stop():
         raise Boom
 
-    for at in range(1, event.count + 1, 3):
+    for at in range(1, event.count + 1, 5):
         with pytest.raises(Boom), watched(Count(at, stop)):
             grown(tmp_path / str(at))
         again = grown(tmp_path / str(at))
@@ -173,7 +174,7 @@ def test_a_volume_between_modes_goes_on_too(tmp_path):
     def stop():
         raise Boom
 
-    for at in range(1, event.count + 1, 2):
+    for at in range(1, event.count + 1, 5):
         call = {"checkpoint": tmp_path / str(at), **options}
         with pytest.raises(Boom), watched(Count(at, stop)):
             ll.connect_modes(surface, [w, w + 0.1], **call)
