@@ -166,7 +166,7 @@ def kill_at(*runs: str) -> None:
     """For a process of its own, which imports torch once: each run, "FOLDER:EVENT", is trained in a
     fork, which is killed at that event."""
     torch.set_num_threads(1)
-    for folder, _, at in (run.rpartition(":") for run in runs):
+    for folder, _, at in (text.rpartition(":") for text in runs):
         child = os.fork()
         if child == 0:
             event = Count(int(at), lambda: os.kill(os.getpid(), signal.SIGKILL))
