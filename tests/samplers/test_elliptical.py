@@ -61,16 +61,19 @@ BROKEN = [Unscaled, Untempered, Twice]
 
 
 class TestEllipticalSlice(SamplerContract):
-    chains, samples = 16, 400
+    chains, samples = 64, 100
     dimensions = (1, 2, 5)  # and 20 below
 
     def make(self):
         return EllipticalSlice()
 
+    def job(self, **options):
+        return super().job(**{"warmup": 50} | options)
+
 
 def test_twenty_coordinates_of_which_the_data_say_little():
     density, mean, covariance, _ = linear(20, 3.0, noise=6.0)
-    chain = EllipticalSlice().run(density, Job(chains=64, samples=500))
+    chain = EllipticalSlice().run(density, Job(chains=128, samples=250, warmup=100))
     first, second = errors_of(chain, mean, covariance)
     assert first.abs().max() < 4
     assert second.abs().max() < 4.5

@@ -32,18 +32,18 @@ def gaussian(k, mean, sd):
 )
 def test_gaussians_within_their_errors(k, mean, sd):
     density, exact = gaussian(k, mean, sd)
-    found = [tempered(density, seed=seed) for seed in range(4)]
+    results = [tempered(density, seed=seed) for seed in range(2)]
     # an error from four repeats is a rough one: pooled over the seeds
-    error = math.hypot(*(one.error for one in found), 0.2) / 2
-    off = [(one.log_evidence - exact) / error for one in found]
+    error = math.hypot(*(one.error for one in results), 0.15) / 2**0.5
+    off = [(one.log_evidence - exact) / error for one in results]
     assert max(map(abs, off)) < 4
-    assert abs(sum(off)) / 2 < 3  # no error that all of them share
+    assert abs(sum(off)) / 2**0.5 < 3.5  # no error that both of them share
 
 
 def test_a_banana_by_quadrature():
     exact = Grid().run(banana(), Job()).log_evidence
-    found = [tempered(banana(), seed=seed) for seed in range(4)]
-    errors = [(one.log_evidence - exact) / math.hypot(one.error, 0.05) for one in found]
+    results = [tempered(banana(), seed=seed) for seed in range(3)]
+    errors = [(one.log_evidence - exact) / math.hypot(one.error, 0.05) for one in results]
     assert max(map(abs, errors)) < 4
 
 

@@ -10,7 +10,7 @@ import torch
 from lowland.errors import ConfigError, LowlandError
 from lowland.samplers import Density, Flow, Job, Variational, base, elbo
 from lowland.samplers.flow import Given, Splines
-from tests.samplers.contract import SamplerContract, linear
+from tests.samplers.contract import SamplerContract, linear, stopped_after
 
 QUICK = {"layers": 1, "hidden": 8, "draws": 32}
 
@@ -37,7 +37,8 @@ def by_quadrature(density: Density, reach: float = 6.0, n: int = 1201) -> float:
     return float(values.logsumexp(0) + 2 * math.log(2 * reach / (n - 1)))
 
 
-def test_a_banana():
+def test_a_banana(monkeypatch):
+    monkeypatch.setattr(elbo, "_BLOCK", 25)
     density = Density(banana, 2)
     evidence = by_quadrature(Density(banana, 2))
     job = Job(chains=4, samples=500)
@@ -121,6 +122,7 @@ def test_gradients_go_through_the_link():
 
 def test_without_its_jacobian_the_bound_is_wrong(monkeypatch):
     """A flow that forgets log |det dz/de| claims more than the evidence."""
+    monkeypatch.setattr(elbo, "_BLOCK", 10)
     plain = Splines._move
 
     def forgets(self, e):
@@ -135,31 +137,21 @@ def test_without_its_jacobian_the_bound_is_wrong(monkeypatch):
     assert abs(broken.log_evidence_bound - evidence) > 1
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 0.99])
-def test_it_goes_on_from_the_gaussian_the_flow_and_the_draws(share, tmp_path, monkeypatch):
-    monkeypatch.setattr(elbo, "_BLOCK", 10)
+def test_it_goes_on_from_the_gaussian_the_flow_and_the_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr(elbo, "_BLOCK", 5)
     monkeypatch.setattr(base, "EVERY", 0.0)
-    job = Job(chains=2, samples=50, checkpoint=tmp_path / "flow.safetensors")
     sampler = Flow(**QUICK, evidence_draws=200)
     whole = sampler.run(linear(2, 1.0)[0], Job(chains=2, samples=50))
-    density = linear(2, 1.0)[0]
-    plain, calls = density._log_likelihood, 0
-
-    def stops(z):
-        nonlocal calls
-        calls += len(z)
-        if calls > share * whole.evaluations:
-            raise KeyboardInterrupt
-        return plain(z)
-
-    density._log_likelihood = stops
-    with pytest.raises(KeyboardInterrupt):
-        sampler.run(density, job)
-    found = sampler.run(linear(2, 1.0)[0], job)
-    assert torch.equal(found.coords, whole.coords)
-    assert torch.equal(found.about["elbo"], whole.about["elbo"])
-    assert found.log_evidence_bound == whole.log_evidence_bound
-    assert found.evaluations == whole.evaluations
+    for share in (0.1, 0.3, 0.6, 0.99):
+        job = Job(chains=2, samples=50, checkpoint=tmp_path / f"flow-{share}.safetensors")
+        density = linear(2, 1.0)[0]
+        with pytest.raises(KeyboardInterrupt):
+            sampler.run(stopped_after(density, share * whole.evaluations), job)
+        resumed = sampler.run(linear(2, 1.0)[0], job)
+        assert torch.equal(resumed.coords, whole.coords)
+        assert torch.equal(resumed.about["elbo"], whole.about["elbo"])
+        assert resumed.log_evidence_bound == whole.log_evidence_bound
+        assert resumed.evaluations == whole.evaluations
 
 
 @pytest.mark.parametrize("landing", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,9 +18,8 @@ from tests.samplers.linear_network import problem
 def test_the_posterior_of_a_linear_network(sampler):
     surface, sub, truth = problem()
     mean, covariance, _ = truth(4.0, 1.5)
-    chain = ll.infer(
-        sub, surface, sampler=sampler, temperature=4.0, prior_scale=1.5, chains=8, samples=150
-    )
+    options = {"chains": 32, "samples": 40, "warmup": 60}
+    chain = ll.infer(sub, surface, sampler=sampler, temperature=4.0, prior_scale=1.5, **options)
     if sampler == "grid":
         sd = covariance.diagonal().sqrt()
         assert ((chain.mean - mean).abs() < 0.005 * sd).all()
@@ -197,9 +197,16 @@ def test_independent_draws_are_fewer_than_those_of_chains():
     surface, sub, _ = problem()
     fit = samplers.Variational(draws=4, steps=50, evidence_draws=20)
     assert ll.infer(sub, surface, sampler=fit).coords.shape == (16, 100, 2)
-    options = {"chains": 1, "warmup": 0}
-    assert ll.infer(sub, surface, **options).coords.shape == (1, 1000, 2)
-    assert ll.infer(sub, surface, **options, samples=3).coords.shape == (1, 3, 2)
+    jobs = []
+
+    class Recording(samplers.EllipticalSlice):
+        def run(self, density, job):
+            jobs.append(job)
+            return super().run(density, replace(job, samples=3))
+
+    for number in ({}, {"samples": 7}):
+        ll.infer(sub, surface, sampler=Recording(), chains=1, warmup=0, **number)
+    assert [job.samples for job in jobs] == [1000, 7]
 
 
 def test_a_curve_is_not_flat():

@@ -21,25 +21,31 @@ class OneSided(Slice):
 
 
 class TestInTurn(SamplerContract):
-    chains, samples = 32, 100
+    chains, samples = 64, 50
     dimensions = (1, 2, 5)  # and 20 below
 
     def make(self):
         return Slice()
 
+    def job(self, **options):
+        return super().job(**{"warmup": 50} | options)
+
 
 class TestRandom(SamplerContract):
-    chains, samples = 32, 100
+    chains, samples = 64, 50
     dimensions = (1, 2)
 
     def make(self):
         return Slice(directions="random")
 
+    def job(self, **options):
+        return super().job(**{"warmup": 50} | options)
+
 
 @short
 def test_twenty_coordinates():
     density, mean, covariance, _ = linear(20, 3.0)
-    chain = Slice().run(density, Job(chains=16, samples=150, warmup=50))
+    chain = Slice().run(density, Job(chains=64, samples=40, warmup=25))
     first, second = errors_of(chain, mean, covariance)
     assert first.abs().max() < 4
     assert second.abs().max() < 4.5
@@ -50,9 +56,11 @@ def test_the_oracle_fails_where_the_interval_is_not_laid_at_random():
     # a narrow interval that stays narrow, so that its bound matters; along random directions, which
     # come both ways round, the two sides make up for one another
     density, mean, covariance, _ = linear(2, 3.0)
+    normal = torch.randn(48, 2, generator=torch.Generator().manual_seed(0)).double()
+    start = mean + normal @ torch.linalg.cholesky(covariance).T  # nothing to warm up
     for kind, fine in ((Slice, True), (OneSided, False)):
         chain = kind(width=0.2, max_steps=3).run(
-            density, Job(chains=8, samples=1500, warmup=0, start=mean)
+            density, Job(chains=48, samples=250, warmup=0, start=start)
         )
         first, second = errors_of(chain, mean, covariance)
         worst = float(torch.cat([first, second]).abs().max())
@@ -80,14 +88,14 @@ def test_calibration_tells_an_interval_that_is_laid_wrongly():
 @pytest.mark.parametrize("directions", ["turn", "random"])
 def test_a_banana_by_quadrature(directions):
     exact = Grid().run(banana(), Job())
-    chain = Slice(directions=directions).run(banana(), Job(chains=16, samples=600))
+    chain = Slice(directions=directions).run(banana(), Job(chains=96, samples=100, warmup=50))
     assert marginal_errors(chain.coords, exact).abs().max() < 4
 
 
 def test_a_flat_prior():
     density, mean, covariance, _ = linear(3, 1.0, prior_scale=1e6)
     flat = Density(density._log_likelihood, 3, prior_scale=None)
-    chain = Slice().run(flat, Job(chains=8, samples=400))
+    chain = Slice().run(flat, Job(chains=64, samples=50, warmup=50))
     first, second = errors_of(chain, mean, covariance)
     assert max(first.abs().max(), second.abs().max()) < 4
     assert chain.prior_scale is None

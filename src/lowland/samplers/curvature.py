@@ -49,13 +49,13 @@ def peak(density: Density, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
         wide = vectors * eigenvalues.rsqrt()
         step, root = root @ move, _lower(root @ wide)
         trial = z + _LENGTHS[:, None] * step
-        found = density(trial)
-        best = int(found.argmax())
-        moved = bool(found[best] > value[0])
-        if moved:
+        values = density(trial)
+        best = int(values.argmax())
+        improved = bool(values[best] > value[0])
+        if improved:
             z = trial[best]
-        resolve_task = bool((eigenvalues.log().abs() < 0.5).all())
-        if resolve_task and (gain < _ENOUGH or not moved):
+        white = bool((eigenvalues.log().abs() < 0.5).all())
+        if white and (gain < _ENOUGH or not improved):
             break
     return z, root
 

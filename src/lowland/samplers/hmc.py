@@ -175,8 +175,8 @@ class NUTS(MarkovChain):
         state["accepted"][rows] = state["leaves"][rows] = 0.0
         state["fresh"][rows] = False
         if not warm.all():
-            resolve_task = rows[~warm & (state["search"][rows] == 0)]
-            state["step"][resolve_task] = np.exp(state["log_step"][resolve_task])
+            adapted = rows[~warm & (state["search"][rows] == 0)]
+            state["step"][adapted] = np.exp(state["log_step"][adapted])
         self._begin_subtrees(rows)
 
     def _begin_subtrees(self, rows: Array) -> None:

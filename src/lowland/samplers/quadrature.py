@@ -38,7 +38,7 @@ class State(TypedDict):
     wanted: Tensor
     found: Tensor  # of the first of those wanted
     complete: dict[str, Any] | None  # the last level that was gone through
-    resolve_task: bool
+    converged: bool
     seconds: float
 
 
@@ -130,7 +130,7 @@ class Grid(Sampler):
                 "wanted": first.everything(),
                 "found": torch.empty(0, dtype=torch.float64),
                 "complete": None,
-                "settled": False,
+                "converged": False,
                 "seconds": 0.0,
             }
         else:
@@ -143,7 +143,7 @@ class Grid(Sampler):
             job.keep(kind, {"state": state, "evaluations": density.evaluations})
 
         with reporting(job.progress, self.name) as report:
-            while not state["settled"] and self._affords(density, state):
+            while not state["converged"] and self._affords(density, state):
                 lattice = _box(first, state)
                 grid = lattice.at(state["level"])
                 if not grid.countable:
@@ -190,7 +190,7 @@ class Grid(Sampler):
         steep, moved = grid.steepness(keys, values, rises), None
         if state["complete"] is not None:
             moved = difference(state["complete"]["moments"], moments)
-            state["settled"] = moved < self.tolerance and steep < STEEP
+            state["converged"] = moved < self.tolerance and steep < STEEP
         state["complete"] = {
             "level": state["level"],
             "keys": keys,
@@ -241,7 +241,7 @@ class Grid(Sampler):
         else:
             grid, moved, steep = lattice.at(last["level"]), last["moved"], last["steep"]
             keys, values = last["keys"], last["log_density"]
-        if not state["settled"]:
+        if not state["converged"]:
             by = (
                 "there is one level only" if moved is None else f"moments still move by {moved:.3g}"
             )
@@ -276,7 +276,7 @@ class Grid(Sampler):
                 "spacing": grid.spacing.tolist(),
                 "halvings": grid.level,
                 "moved": moved,
-                "converged": state["settled"] and not outside,
+                "converged": state["converged"] and not outside,
                 "on_edge": float((logs - evidence)[edge].exp().sum()),
                 "seconds": state["seconds"],
             },
