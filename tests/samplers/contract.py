@@ -103,6 +103,7 @@ class SamplerContract:
     def job(self, **options) -> Job:
         return Job(**{"chains": self.chains, "samples": self.samples, **options})
 
+    @short  # many chains of few draws
     @pytest.mark.parametrize("temperature", [1.0, 3.0])
     def test_a_linear_model_in_closed_form(self, temperature):
         # what a temperature does, few coordinates show

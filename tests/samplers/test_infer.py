@@ -14,6 +14,7 @@ from tests.samplers.contract import errors_of, short
 from tests.samplers.linear_network import problem
 
 
+@short
 @pytest.mark.parametrize("sampler", ["ess", "slice", "nuts", "vi", "grid"])
 def test_the_posterior_of_a_linear_network(sampler):
     surface, sub, truth = problem()

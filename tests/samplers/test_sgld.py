@@ -77,7 +77,7 @@ def test_the_stationary_law_of_a_constant_step(size, temperature):
         mean, covariance = stationary(density, step, size)
         # a twentieth is left of how far its own law would be from where the chains start
         normal = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1)).double()
-        options = {"start": mean + normal @ torch.linalg.cholesky(covariance).T, "thin": 1}
+        options = {"start": mean + normal @ torch.linalg.cholesky(covariance.double()).T, "thin": 1}
         found = off(SGLD(step=step), density, mean, covariance, warmup=int(3 / step), **options)
         assert found < 4, f"step = {step}"
         bias.append(float((covariance - exact(density)).abs().max()))

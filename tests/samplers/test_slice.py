@@ -85,6 +85,7 @@ def test_calibration_tells_an_interval_that_is_laid_wrongly():
     assert min(calibration(knowing(Still)(width=0.5, max_steps=3), thin=4)) < 1e-3
 
 
+@short
 @pytest.mark.parametrize("directions", ["turn", "random"])
 def test_a_banana_by_quadrature(directions):
     exact = Grid().run(banana(), Job())
