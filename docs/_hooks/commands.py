@@ -1,4 +1,4 @@
-"""Writes the reference of the command line into its page, from what `--help` says."""
+"""Writes the reference of the command line into its page, from the text of `--help`."""
 
 import subprocess
 import sys
@@ -13,10 +13,19 @@ def reference() -> str:
     >>> reference().splitlines()[0]
     '## `lowland run`'
     """
-    asked = [sys.executable, "-m", "typer", "lowland.cli.app", "utils", "docs", "--name", "lowland"]
-    made = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-    # what comes before the first command is a list of them, which the page has as its contents
-    return made[made.index("## ") :].strip()
+    command = [
+        sys.executable,
+        "-m",
+        "typer",
+        "lowland.cli.app",
+        "utils",
+        "docs",
+        "--name",
+        "lowland",
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # the text before the first command lists them all, as the contents of the page do
+    return output[output.index("## ") :].strip()
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
