@@ -59,6 +59,7 @@ BELOW: dict[str, set[str]] = {
     "evaluate": BASE | {"core", "geometry", "posteriors", "scoring"},
     "uncertainty": BASE | {"core", "posteriors", "scoring", "evaluate"},
     "train": BASE | {"artifacts", "core", "geometry", "posteriors", "trajectory"},
+    "alignment": BASE | {"core"},
     "landscape": BASE | {"artifacts", "core", "geometry", "posteriors", "trajectory", "evaluate"},
     "zoo": BASE | {"core"},
     "plots": BASE - {"progress"},

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from lowland.alignment import align
 from lowland.core import (
     Batch,
     Classification,
@@ -39,7 +40,6 @@ from lowland.geometry import (
 from lowland.keywords import hint as _hint
 from lowland.landscape import (
     Forecast,
-    align,
     barrier,
     directions,
     forecast,

@@ -1,6 +1,5 @@
 """The surface seen: along curves, on planes, between minima, and how alike weights are."""
 
-from lowland.landscape.align import Alignment, align, weight_matching
 from lowland.landscape.barrier import barrier
 from lowland.landscape.directions import directions
 from lowland.landscape.overlays import overlay
@@ -10,9 +9,7 @@ from lowland.landscape.similarity import similarity
 from lowland.landscape.ternary import ternary
 
 __all__ = [
-    "Alignment",
     "Forecast",
-    "align",
     "barrier",
     "directions",
     "forecast",
@@ -21,5 +18,4 @@ __all__ = [
     "scan",
     "similarity",
     "ternary",
-    "weight_matching",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lowland.alignment import align
 from lowland.core import Classification, LanguageModeling, LossSurface, Point, Regression, Task
 from lowland.core.autograd import value_of
 from lowland.core.batchnorm import refuse_one_example
@@ -16,7 +17,6 @@ from lowland.core.data import first_examples, move
 from lowland.core.names import Where
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.landscape import align
 from lowland.runs.sections import Config
 from lowland.runs.user_code import error_line
 from lowland.runs.validation import with_validation

@@ -1,4 +1,4 @@
-"""Alignment against permutations made by hand, and of every network of the zoo."""
+"""Alignment recovers permutations by hand, and of every network of the zoo."""
 
 import pytest
 import torch
@@ -6,16 +6,22 @@ from torch import nn
 
 import lowland as ll
 from lowland import zoo
+from lowland.alignment.example_inputs import model_inputs
+from lowland.alignment.trace import unit_groups
 from lowland.core.template import Template
-from lowland.landscape.inputs import arguments
-from lowland.landscape.trace import units_of
-from tests.landscape.alignments import difference, noisy, outputs, same_point, shuffled
+from tests.alignment.alignments import (
+    difference,
+    outputs,
+    random_alignment,
+    random_point,
+    same_point,
+)
 from tests.models import CASES, Case, every_case, generator
 
 Sequential = nn.Sequential
 
 
-def by_hand(
+def permute_by_hand(
     model: nn.Module, groups: list[list[tuple[str, int, int]]], point: ll.Point
 ) -> ll.Point:
     """Permutes units written down by hand: [(tensor, dimension, values a unit), ...] a group."""
@@ -92,13 +98,13 @@ def test_units_permuted_by_hand_are_found_again_bit_by_bit(name: str) -> None:
     build, batch, groups = HAND[name]
     torch.manual_seed(0)
     model = build()
-    point = noisy(model)
-    moved = by_hand(model, groups, point)
-    assert (moved.weights != point.weights).float().mean() > 0.5
-    before, after = (outputs(model, p, (batch,), {}) for p in (point, moved))
+    point = random_point(model)
+    permuted_point = permute_by_hand(model, groups, point)
+    assert (permuted_point.weights != point.weights).float().mean() > 0.5
+    before, after = (outputs(model, p, (batch,), {}) for p in (point, permuted_point))
     assert difference(before, after) < 1e-5
-    assert same_point(ll.align(model, point, moved), point)
-    assert torch.equal(ll.align(model, point.weights, moved.weights), point.weights)
+    assert same_point(ll.align(model, point, permuted_point), point)
+    assert torch.equal(ll.align(model, point.weights, permuted_point.weights), point.weights)
 
 
 ZOO = {
@@ -118,21 +124,21 @@ def test_every_network_of_the_zoo_comes_back(name: str) -> None:
     build, groups = ZOO[name]
     torch.manual_seed(0)
     model = build()
-    point, order = noisy(model), shuffled(model)
+    point, order = random_point(model), random_alignment(model)
     assert len(order.groups.sizes) == groups
-    moved = order.apply(point)
+    permuted_point = order.apply(point)
     layout = ll.ParamLayout(model)
-    (batch,), _ = arguments(Template(model), layout.materialise(point.weights))
+    (batch,), _ = model_inputs(Template(model), layout.materialise(point.weights))
     batch = torch.randn(batch.shape, generator=generator())
-    before, after = (outputs(model, p, (batch,), {}) for p in (point, moved))
+    before, after = (outputs(model, p, (batch,), {}) for p in (point, permuted_point))
     assert difference(before, after) < 1e-4
-    assert (moved.weights != point.weights).float().mean() > 0.5
-    assert same_point(ll.align(model, point, moved), point)
+    assert (permuted_point.weights != point.weights).float().mean() > 0.5
+    assert same_point(ll.align(model, point, permuted_point), point)
 
 
 def test_units_of_large_networks_are_found_without_their_data() -> None:
     for net, groups in ((zoo.ConvFC(), 3 + 2), (zoo.PreResNet(depth=164, width=2), 4 + 108)):
-        assert len(units_of(net, ll.ParamLayout(net)).sizes) == groups
+        assert len(unit_groups(net, ll.ParamLayout(net)).sizes) == groups
 
 
 @every_case
@@ -146,14 +152,16 @@ def test_any_model_keeps_its_function_or_is_refused(case: Case) -> None:
     inputs = dict(parts.kwargs) or tuple(parts.args)
     if case.name in refused:
         with pytest.raises(ll.ConfigError, match=refused[case.name]):
-            shuffled(model, inputs)
+            random_alignment(model, inputs)
         return
-    point, order = noisy(model), shuffled(model, inputs)
-    moved = order.apply(point)
-    assert not torch.equal(moved.weights, point.weights)
-    before, after = (outputs(model, p, parts.args, dict(parts.kwargs)) for p in (point, moved))
+    point, order = random_point(model), random_alignment(model, inputs)
+    permuted_point = order.apply(point)
+    assert not torch.equal(permuted_point.weights, point.weights)
+    before, after = (
+        outputs(model, p, parts.args, dict(parts.kwargs)) for p in (point, permuted_point)
+    )
     assert difference(before, after) < 1e-4
-    assert same_point(ll.align(model, point, moved, inputs=inputs), point)
+    assert same_point(ll.align(model, point, permuted_point, inputs=inputs), point)
 
 
 def test_the_cases_are_all_there() -> None:

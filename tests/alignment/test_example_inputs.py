@@ -1,16 +1,16 @@
-"""Inputs that a model takes, when nothing but its layers is known."""
+"""Example inputs of a model from its layers."""
 
 import pytest
 import torch
 from torch import nn
 
 import lowland as ll
+from lowland.alignment.example_inputs import candidate_batches, model_inputs
 from lowland.core.template import Template
-from lowland.landscape.inputs import arguments, likely
 
 
-def of(net, given=None):
-    return arguments(Template(net), dict(net.named_parameters()), given)
+def inputs_of(net, inputs=None):
+    return model_inputs(Template(net), dict(net.named_parameters()), inputs)
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,16 @@ def of(net, given=None):
     ids=["linear", "layer norm", "images", "sequences", "batch norm"],
 )  # fmt: skip
 def test_the_first_shape_that_the_model_takes(net, shape):
-    (x,), named = of(net)
+    (x,), keywords = inputs_of(net)
     assert tuple(x.shape) == shape
-    assert named == {}
+    assert keywords == {}
     assert net(x).shape[0] == 2
 
 
 def test_words_and_other_dtypes():
-    (ids,), _ = of(nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(32, 2)))
+    (ids,), _ = inputs_of(nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(32, 2)))
     assert ids.dtype == torch.int64
-    assert likely(nn.Linear(3, 2).double())[0].dtype == torch.float64
+    assert candidate_batches(nn.Linear(3, 2).double())[0].dtype == torch.float64
 
 
 def test_inputs_that_are_given_are_passed_as_they_are():
@@ -42,10 +42,10 @@ def test_inputs_that_are_given_are_passed_as_they_are():
         def forward(self, x, *, scale):
             return super().forward(x) * scale
 
-    args, named = of(Two(3, 2), {"x": torch.ones(1, 3), "scale": 2.0})
+    args, keywords = inputs_of(Two(3, 2), {"x": torch.ones(1, 3), "scale": 2.0})
     assert args == ()
-    assert set(named) == {"x", "scale"}
-    args, named = of(nn.Bilinear(2, 3, 1), (torch.ones(1, 2), torch.ones(1, 3)))
+    assert set(keywords) == {"x", "scale"}
+    args, keywords = inputs_of(nn.Bilinear(2, 3, 1), (torch.ones(1, 2), torch.ones(1, 3)))
     assert [tuple(x.shape) for x in args] == [(1, 2), (1, 3)]
 
 
@@ -55,8 +55,8 @@ def test_a_model_that_takes_none_of_them_is_refused_in_its_own_words():
             raise ValueError("only Tuesdays")
 
     with pytest.raises(ll.ConfigError, match=r"no batch that the model takes \(.*only Tuesdays"):
-        of(Stubborn(3, 2))
+        inputs_of(Stubborn(3, 2))
     with pytest.raises(ll.ConfigError, match="pass inputs="):
-        of(nn.ParameterList([nn.Parameter(torch.ones(2))]))
+        inputs_of(nn.ParameterList([nn.Parameter(torch.ones(2))]))
     with pytest.raises(ll.ConfigError, match="no batch that the model takes"):
-        of(nn.Linear(3, 2), torch.ones(1, 4))
+        inputs_of(nn.Linear(3, 2), torch.ones(1, 4))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lowland.landscape.axes import free, roots
-from lowland.landscape.rules import pointwise, rule_of
+from lowland.alignment.axes import factors_of, free
+from lowland.alignment.rules import pointwise, rule_of
 
 aten = torch.ops.aten
 
@@ -36,32 +36,29 @@ CASES = {
 }
 
 
-def moved(tensor, dims, axis, order):
-    """A tensor with an axis in another order, wherever it stands for itself in a dimension."""
+def permute(tensor, dims, axis, order):
+    """A tensor with an axis in another order, wherever it is a whole dimension."""
     for place, dim in enumerate(dims):
-        if roots(dim) == [axis]:
+        if factors_of(dim) == [axis]:
             tensor = tensor.index_select(place, order)
     return tensor
 
 
 def check(operation, args, rule):
     call = dict(zip((a.name for a in operation._schema.arguments), args, strict=False))
-    held = {id(value): free(*value.shape) for value in args if isinstance(value, torch.Tensor)}
+    dims = {id(x): free(*x.shape) for x in args if isinstance(x, torch.Tensor)}
     out = operation(*args)
-    result = rule(lambda tensor: held[id(tensor)], call, out)
+    result = rule(lambda tensor: dims[id(tensor)], call, out)
     assert len(result) == out.ndim
-    every = {id(a): a for dims in (*held.values(), result) for dim in dims for a in roots(dim)}
-    open_axes = [axis for axis in every.values() if not axis.fixed]
-    tried = 0
+    axes = {id(a): a for each in (*dims.values(), result) for dim in each for a in factors_of(dim)}
+    open_axes = [axis for axis in axes.values() if not axis.fixed]
+    permuted_count = 0
     for axis in open_axes:
         order = torch.arange(axis.size).roll(1)
-        others = [
-            moved(value, held[id(value)], axis, order) if isinstance(value, torch.Tensor) else value
-            for value in args
-        ]
-        torch.testing.assert_close(operation(*others), moved(out, result, axis, order))
-        tried += any(a is not b for a, b in zip(others, args, strict=True))
-    assert tried
+        others = [permute(x, dims.get(id(x), ()), axis, order) for x in args]
+        torch.testing.assert_close(operation(*others), permute(out, result, axis, order))
+        permuted_count += any(a is not b for a, b in zip(others, args, strict=True))
+    assert permuted_count
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -75,6 +72,6 @@ def test_the_check_fails_a_rule_that_lets_too_much_be_permuted():
         check(aten.cumsum.default, (randn(3, 4), 1), pointwise)
 
 
-def test_an_operation_that_is_not_known_has_no_rule():
+def test_an_unknown_operation_has_no_rule():
     assert rule_of(aten.linalg_qr.default) is None
     assert rule_of(aten.sigmoid.default) is not None

@@ -1,4 +1,4 @@
-"""The order that is found: the best of all there are, and lower barriers on digits."""
+"""Weight matching finds the best of all permutations, and lowers barriers on digits."""
 
 import itertools
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 import lowland as ll
 from lowland import zoo
-from lowland.landscape import weight_matching
-from tests.landscape.alignments import noisy
+from lowland.alignment import weight_matching
+from tests.alignment.alignments import random_point
 from tests.models import generator
 
 
@@ -18,40 +18,40 @@ def test_nothing_is_better_than_the_best_of_all_permutations() -> None:
     layout = ll.ParamLayout(net)
     for seed in range(3):
         w0, w1 = torch.randn(2, layout.size, generator=generator(seed))
-        found = weight_matching(net, w0, w1, restarts=30)
-        every = []
+        alignment = weight_matching(net, w0, w1, restarts=30)
+        inner_products = []
         for order in itertools.product(*(itertools.permutations(range(n)) for n in (5, 4))):
             a, b = order
-            named = layout.unflatten(w1)
+            tensors = layout.unflatten(w1)
             one = {
-                "1.weight": named["1.weight"][list(a)],
-                "1.bias": named["1.bias"][list(a)],
-                "3.weight": named["3.weight"][list(b)][:, list(a)],
-                "3.bias": named["3.bias"][list(b)],
-                "5.weight": named["5.weight"][:, list(b)],
-                "5.bias": named["5.bias"],
+                "1.weight": tensors["1.weight"][list(a)],
+                "1.bias": tensors["1.bias"][list(a)],
+                "3.weight": tensors["3.weight"][list(b)][:, list(a)],
+                "3.bias": tensors["3.bias"][list(b)],
+                "5.weight": tensors["5.weight"][:, list(b)],
+                "5.bias": tensors["5.bias"],
             }
-            every.append(layout.flatten(one))
-        stack = torch.stack(every)
+            inner_products.append(layout.flatten(one))
+        stack = torch.stack(inner_products)
         best = layout.inner(w0, stack).max()
-        assert found.after == pytest.approx(float(best), rel=1e-9)
-        aligned = found.apply(w1)
-        assert float(layout.inner(w0, aligned)) == pytest.approx(found.after, rel=1e-9)
-        assert float(layout.inner(w0, w1)) == pytest.approx(found.before, rel=1e-9)
+        assert alignment.after == pytest.approx(float(best), rel=1e-9)
+        aligned = alignment.apply(w1)
+        assert float(layout.inner(w0, aligned)) == pytest.approx(alignment.after, rel=1e-9)
+        assert float(layout.inner(w0, w1)) == pytest.approx(alignment.before, rel=1e-9)
         assert (w0 - aligned).norm() == pytest.approx(float((stack - w0).norm(dim=1).min()))
 
 
 def test_weights_are_aligned_with_themselves_also_where_units_are_equal_or_dead() -> None:
     net = zoo.MLP(inputs=3, outputs=2, widths=(6, 6))
     layout = ll.ParamLayout(net)
-    w = noisy(net).weights
+    w = random_point(net).weights
     views = layout.unflatten(w)
     for name in ("1.weight", "1.bias"):
         views[name][4:] = 0.0
         views[name][2] = views[name][1]
     views["3.weight"][:, 4:] = 0.0
-    found = weight_matching(net, w, w, restarts=3)
-    assert all(torch.equal(order, torch.arange(6)) for order in found.order)
+    alignment = weight_matching(net, w, w, restarts=3)
+    assert all(torch.equal(order, torch.arange(6)) for order in alignment.order)
     assert torch.equal(ll.align(net, w, w), w)
 
 

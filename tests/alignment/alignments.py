@@ -1,16 +1,16 @@
-"""Random points, random orders of their hidden units, and what is compared of them."""
+"""Random points, random orders of their hidden units, and comparisons of them."""
 
 import torch
 from torch import Tensor, nn
 
 import lowland as ll
+from lowland.alignment import Alignment
+from lowland.alignment.trace import unit_groups
 from lowland.core.template import Template
-from lowland.landscape import Alignment
-from lowland.landscape.trace import units_of
 from tests.models import generator
 
 
-def noisy(model: nn.Module, seed: int = 0) -> ll.Point:
+def random_point(model: nn.Module, seed: int = 0) -> ll.Point:
     """Weights without special values, and BatchNorm statistics without special values."""
     g = generator(seed)
     layout, template = ll.ParamLayout(model), Template(model)
@@ -19,14 +19,14 @@ def noisy(model: nn.Module, seed: int = 0) -> ll.Point:
         name: b + torch.rand(b.shape, generator=g) if name in template.statistics else b
         for name, b in template.buffers.items()
     }
-    kept = {n: b for n, b in buffers.items() if not n.endswith("num_batches_tracked")}
-    return ll.Point(w + 0.1 * w.abs().mean() * torch.randn(w.shape, generator=g), kept)
+    statistics = {n: b for n, b in buffers.items() if not n.endswith("num_batches_tracked")}
+    return ll.Point(w + 0.1 * w.abs().mean() * torch.randn(w.shape, generator=g), statistics)
 
 
-def shuffled(model: nn.Module, inputs: object = None) -> Alignment:
-    """A random order of every group that was found."""
+def random_alignment(model: nn.Module, inputs: object = None) -> Alignment:
+    """A random order of every group of units."""
     layout = ll.ParamLayout(model)
-    groups = units_of(model, layout, inputs)
+    groups = unit_groups(model, layout, inputs)
     order = tuple(torch.randperm(n, generator=generator(1)) for n in groups.sizes)
     return Alignment(layout, groups, order, 0.0, 0.0, 0)
 

@@ -6,9 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lowland as ll
-from lowland.landscape import rules
-from lowland.landscape.axes import fixed, free, roots, unify
-from tests.landscape.alignments import difference, noisy, outputs, same_point, shuffled
+from lowland.alignment import rules
+from lowland.alignment.axes import factors_of, fixed, free, unify
+from tests.alignment.alignments import (
+    difference,
+    outputs,
+    random_alignment,
+    random_point,
+    same_point,
+)
 from tests.models import conv_bn, generator
 
 Sequential = nn.Sequential
@@ -146,33 +152,35 @@ def test_other_structures_keep_their_function_and_come_back(name: str) -> None:
     model = build()
     batch = torch.randn(shape, generator=generator())
     batch = torch.arange(16).reshape(shape) % 11 if name == "tied embedding" else batch
-    point, order = noisy(model), shuffled(model, batch)
+    point, order = random_point(model), random_alignment(model, batch)
     assert sorted(order.groups.sizes) == sizes
-    moved = order.apply(point)
-    before, after = (outputs(model, p, (batch,), {}) for p in (point, moved))
+    permuted_point = order.apply(point)
+    before, after = (outputs(model, p, (batch,), {}) for p in (point, permuted_point))
     assert difference(before, after) < 1e-4
-    assert same_point(ll.align(model, point, moved, inputs=batch), point)
+    assert same_point(ll.align(model, point, permuted_point, inputs=batch), point)
 
 
 def test_a_trace_that_forgets_residual_sums_changes_the_function(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = Residual()
-    point, batch = noisy(model), torch.randn(5, 4, generator=generator())
+    point, batch = random_point(model), torch.randn(5, 4, generator=generator())
     right = outputs(model, point, (batch,), {})
-    assert difference(right, outputs(model, shuffled(model).apply(point), (batch,), {})) < 1e-5
+    assert (
+        difference(right, outputs(model, random_alignment(model).apply(point), (batch,), {})) < 1e-5
+    )
     monkeypatch.setattr(rules, "unify", lambda a, b: None)
-    broken = shuffled(model)
+    broken = random_alignment(model)
     assert difference(right, outputs(model, broken.apply(point), (batch,), {})) > 1e-2
 
 
 def test_statistics_left_behind_change_the_function() -> None:
     model, batch = conv_bn(), torch.randn(3, 2, 5, 5, generator=generator())
-    point = noisy(model)
-    moved = shuffled(model).apply(point)
+    point = random_point(model)
+    permuted_point = random_alignment(model).apply(point)
     right = outputs(model, point, (batch,), {})
-    assert difference(right, outputs(model, moved, (batch,), {})) < 1e-5
-    broken = ll.Point(moved.weights, point.buffers)
+    assert difference(right, outputs(model, permuted_point, (batch,), {})) < 1e-5
+    broken = ll.Point(permuted_point.weights, point.buffers)
     assert difference(right, outputs(model, broken, (batch,), {})) > 1e-2
 
 
@@ -180,11 +188,11 @@ def test_blocks_that_overlap_are_fixed() -> None:
     two, three, flat = free(2)[0], free(3)[0], free(6)[0]
     unify(flat, two + three)
     unify(flat, three + two)  # (2, 3) and (3, 2): only the order that is there suits both
-    assert all(axis.fixed for axis in roots(flat))
+    assert all(axis.fixed for axis in factors_of(flat))
     one, other = free(4)[0], fixed(4)[0]
     unify(one, other)
-    assert roots(one) == roots(other)
-    assert roots(one)[0].fixed
+    assert factors_of(one) == factors_of(other)
+    assert factors_of(one)[0].fixed
 
 
 class Unpools(nn.Module):

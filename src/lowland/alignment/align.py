@@ -1,4 +1,4 @@
-"""Permutations of hidden units that bring two minima into one basin."""
+"""Alignment: permutations of hidden units that bring two minima into one basin."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from lowland import checks
+from lowland.alignment.matching import match, permute
+from lowland.alignment.trace import Groups, unit_groups
 from lowland.core import ParamLayout, Point
 from lowland.core.names import Where, clean
 from lowland.errors import LayoutError
-from lowland.landscape.matching import match, permuted
-from lowland.landscape.trace import Groups, units_of
 
 Weights = TypeVar("Weights", Tensor, Point)
 
@@ -33,29 +33,30 @@ def align(
     inner product \(w_0^T \pi(w_1)\) is largest.
 
     The weight matching of Ainsworth, Hayase and Srinivasa 2023, "Git Re-Basin: merging models
-    modulo permutation symmetries". Units of a layer can change places, with what leads to them and
-    from them, and the function stays the same; so two minima that were found independently may be
-    one basin seen in two orders, and after alignment the loss on the line between them rises less:
-    `ll.Line(w0, ll.align(model, w0, w1))`. The distance \(|w_0 - \pi(w_1)|\) is least there, too.
+    modulo permutation symmetries". Permuting the units of a layer together with their incoming and
+    outgoing weights does not change the function, so two independent minima may be the same basin
+    up to a permutation. After alignment the loss on the line between them,
+    `ll.Line(w0, ll.align(model, w0, w1))`, rises less. The same \(\pi\) minimises the distance
+    \(|w_0 - \pi(w_1)|\).
 
-    Layer after layer, in random order, gets the best permutation given the others, by a linear
-    assignment, until none moves. It starts from the order that is there, then from one that is
-    built inward from inputs and outputs, which finds a permuted copy again, and keeps the better
-    end: a local maximum.
+    Each layer in turn, in random order, gets the best permutation given the others, by a linear
+    assignment, until no layer changes. There are two starts: the present order, and an order built
+    inward from inputs and outputs, which recovers a permuted copy. The result is the better of the
+    two local maxima.
 
-    Which units belong together is found by following one forward pass: see `weight_matching` for
-    what can be followed.
+    `weight_matching` describes how units are traced and which operations are supported.
 
     Args:
-        model: any module of which `w0` and `w1` are weights; its own do not matter.
-        w0: what to align with. w1: what to align; a `Point` takes its BatchNorm statistics along.
-        where: which parameters are part of w, see `ParamLayout`; units that touch others stay.
-        inputs: a batch that the model takes: a tensor, a tuple of arguments or a dict of named
-            ones; None: zeros of a shape that suits its first layer.
+        model: any module; `w0` and `w1` are weights of it, its own values are not used.
+        w0: the weights to align with. w1: the weights to align; the BatchNorm statistics of a
+            `Point` are permuted, too.
+        where: which parameters are part of w, see `ParamLayout`; units of other parameters stay.
+        inputs: a batch for the model: a tensor, a tuple of arguments or a dict of keyword
+            arguments; None: zeros of a shape that suits its first layer.
         restarts: further starts, from random orders: twenty of them raised the inner product of
             two PreResNet-20 by up to two percent, and that of MLPs by a thousandth.
         iterations: passes over the layers at most, for each start.
-        seed: of the orders, of layers and of units.
+        seed: for random orders of layers and of units.
 
     Returns:
         A copy of `w1`, permuted: a tensor, or a `Point` for a `Point`. A surface re-estimates the
@@ -64,8 +65,8 @@ def align(
 
     Raises:
         LayoutError: weights of another model. NonFiniteError: NaN in either. ConfigError: a model
-            with an operation that is not known, such as fused attention (it names the module), or
-            without hidden units. LowlandError: scipy is missing.
+            with an unsupported operation, such as fused attention (the message names the module),
+            or without hidden units. LowlandError: scipy is missing.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1, bias=False))
@@ -74,7 +75,7 @@ def align(
     >>> torch.equal(align(net, w0, w1), w0)
     True
     """
-    found = weight_matching(
+    alignment = weight_matching(
         model,
         w0,
         w1,
@@ -84,7 +85,7 @@ def align(
         iterations=iterations,
         seed=seed,
     )
-    return found.apply(w1)
+    return alignment.apply(w1)
 
 
 def weight_matching(
@@ -98,17 +99,16 @@ def weight_matching(
     iterations: int = 100,
     seed: int = 0,
 ) -> Alignment:
-    """What `align` finds, rather than what it makes of it.
+    """The permutations that `align` applies.
 
-    Units that belong together are found by following the dimensions of tensors through one forward
-    pass in evaluation mode, operation by operation: linear and convolutional layers (depthwise
-    ones too), BatchNorm, LayerNorm and InstanceNorm, whatever acts value by value, pooling,
-    reshapes, sums and means, embeddings; a residual sum makes one group of both its terms, and
-    flattened images move by channels. Tied parameters move together. Units that are sliced or
-    concatenated stay, as do inputs, outputs and frozen parameters; shortcuts that pad channels fix
-    theirs. What is kept is the function in evaluation mode, and parameters that it does without
-    stay. Fused attention, LSTM, GroupNorm, grouped convolutions and what else is not known are
-    refused.
+    Groups of units are traced through one forward pass in evaluation mode, operation by operation.
+    Supported are linear and convolutional layers (also depthwise), BatchNorm, LayerNorm and
+    InstanceNorm, elementwise operations, pooling, reshapes, sums and means, and embeddings. The
+    terms of a residual sum form one group; flattened images are permuted by channel; tied
+    parameters are permuted together. These stay: inputs, outputs, frozen parameters, units that are
+    sliced, concatenated or padded, and parameters that evaluation mode does not use. Unsupported
+    operations (fused attention, LSTM, GroupNorm, grouped convolutions) raise an error. The function
+    in evaluation mode does not change.
 
     Args:
         model, w0, w1, where, inputs, restarts, iterations, seed: see `align`.
@@ -119,18 +119,18 @@ def weight_matching(
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> w = torch.arange(13.0)
-    >>> found = weight_matching(net, w, w)
-    >>> found, found.order
+    >>> alignment = weight_matching(net, w, w)
+    >>> alignment, alignment.order
     (Alignment(groups=1, units=3, inner=650.0 -> 650.0), (tensor([0, 1, 2]),))
     """
     restarts = checks.whole("restarts", restarts, least=0)
     iterations = checks.whole("iterations", iterations, least=1)
     seed = checks.seed(seed)
     layout = ParamLayout(model, where=where)
-    source = _checked(layout, w1, "w1")
-    target = _checked(layout, w0, "w0").to(source.device)
-    groups = units_of(model, layout, inputs)
-    found = match(
+    source = _check_weights(layout, w1, "w1")
+    target = _check_weights(layout, w0, "w0").to(source.device)
+    groups = unit_groups(model, layout, inputs)
+    matching = match(
         groups,
         layout,
         target,
@@ -140,18 +140,19 @@ def weight_matching(
         seed=seed,
     )
     before = float(layout.inner(target, source))
-    return Alignment(layout, groups, tuple(found.order), before, before + found.gain, found.sweeps)
+    after = before + matching.gain
+    return Alignment(layout, groups, tuple(matching.order), before, after, matching.sweeps)
 
 
 @dataclass(frozen=True, repr=False)
 class Alignment:
-    """An order for each group of hidden units, and what it is worth.
+    """An order for each group of hidden units, and the inner products before and after.
 
     Attributes:
-        layout: of the weights. groups: the groups of units, with the names of their tensors.
+        layout: the layout of the weights. groups: the groups of units, with their tensors' names.
         order: for each group, the unit of w1 that comes i-th: (n,) integers.
         before, after: the inner product of w0 with w1, and with w1 in the new order.
-        sweeps: passes over the groups, from the start that came out best.
+        sweeps: passes over the groups from the best start.
     """
 
     layout: ParamLayout
@@ -162,39 +163,41 @@ class Alignment:
     sweeps: int
 
     def apply(self, w: Weights) -> Weights:
-        """A copy of these weights with their units in the new order; buffers go along.
+        """A copy of these weights with their units in the new order, buffers included.
 
         Raises:
             LayoutError: weights or buffers of another model.
         """
         point = w if isinstance(w, Point) else Point(w)
         self.layout.check(point.weights, flat=True)
-        moved = point.weights.detach().clone()
-        views = self.layout.unflatten(moved)
+        weights = point.weights.detach().clone()
+        views = self.layout.unflatten(weights)
         for name, place in self.groups.parameters.items():
             view = views[name]
-            view.copy_(permuted(view, place, self.order).reshape(view.shape))
-        return Point(moved, self._buffers(point.buffers)) if isinstance(w, Point) else moved
+            view.copy_(permute(view, place, self.order).reshape(view.shape))
+        if not isinstance(w, Point):
+            return weights
+        return Point(weights, self._permuted_buffers(point.buffers))
 
-    def _buffers(self, buffers: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    def _permuted_buffers(self, buffers: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
         if buffers is None:
             return None
-        moved = dict(clean(buffers))
+        out = dict(clean(buffers))
         places = self.groups.buffers
-        for name in places.keys() & moved.keys():
-            value = moved[name]
+        for name in places.keys() & out.keys():
+            value = out[name]
             if value.numel() != places[name].size:
                 raise LayoutError(
                     f"the buffers come from another model: {name} expected {places[name].size} "
                     f"values, got {tuple(value.shape)}."
                 )
-            moved[name] = permuted(value, places[name], self.order).reshape(value.shape)
-        if moved and places and not places.keys() & moved.keys():
+            out[name] = permute(value, places[name], self.order).reshape(value.shape)
+        if out and places and not places.keys() & out.keys():
             raise LayoutError(
                 f"the buffers come from another model: expected {next(iter(places))}, got "
-                f"{next(iter(moved))}."
+                f"{next(iter(out))}."
             )
-        return moved
+        return out
 
     def __repr__(self) -> str:
         return (
@@ -203,8 +206,8 @@ class Alignment:
         )
 
 
-def _checked(layout: ParamLayout, w: Tensor | Point, what: str) -> Tensor:
+def _check_weights(layout: ParamLayout, w: Tensor | Point, name: str) -> Tensor:
     weights = w.weights if isinstance(w, Point) else w
     layout.check(weights, flat=True)
-    layout.require_finite(weights, what=what)
+    layout.require_finite(weights, what=name)
     return weights.detach()

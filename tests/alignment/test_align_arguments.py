@@ -1,4 +1,4 @@
-"""What alignment is given: it stays as it was, or is refused in words."""
+"""Arguments of `align`: they are not changed; wrong ones raise clear errors."""
 
 import sys
 
@@ -8,27 +8,33 @@ from torch import Tensor, nn
 
 import lowland as ll
 from lowland import zoo
-from lowland.landscape.trace import units_of
-from tests.landscape.alignments import difference, noisy, outputs, same_point, shuffled
+from lowland.alignment.trace import unit_groups
+from tests.alignment.alignments import (
+    difference,
+    outputs,
+    random_alignment,
+    random_point,
+    same_point,
+)
 from tests.models import conv_bn, generator, mlp
 
 Sequential = nn.Sequential
 
 
-def test_the_caller_keeps_what_they_gave() -> None:
+def test_arguments_are_not_changed() -> None:
     model = conv_bn().train()
-    kept = {name: value.clone() for name, value in model.state_dict().items()}
-    point = noisy(model)
-    moved = shuffled(model).apply(point)
-    before = moved.weights.clone()
-    out = ll.align(model, point, moved)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    point = random_point(model)
+    permuted_point = random_alignment(model).apply(point)
+    before = permuted_point.weights.clone()
+    out = ll.align(model, point, permuted_point)
     assert isinstance(out, ll.Point)
-    assert isinstance(ll.align(model, point, moved.weights), Tensor)
-    assert ll.align(model, point, ll.Point(moved.weights)).buffers is None
-    assert torch.equal(moved.weights, before)
+    assert isinstance(ll.align(model, point, permuted_point.weights), Tensor)
+    assert ll.align(model, point, ll.Point(permuted_point.weights)).buffers is None
+    assert torch.equal(permuted_point.weights, before)
     assert model.training
     for name, value in model.state_dict().items():
-        assert torch.equal(value, kept[name])
+        assert torch.equal(value, state[name])
     assert not model[0]._forward_hooks
     assert not model[0]._forward_pre_hooks
 
@@ -55,7 +61,7 @@ def test_weights_of_another_model_and_broken_ones_are_refused() -> None:
     with pytest.raises(ll.ConfigError, match="restarts: expected a whole number of at least 0"):
         ll.align(net, w, w, restarts=-1)
     norms = conv_bn()
-    point = noisy(norms)
+    point = random_point(norms)
     for buffers, words in (
         ({"other": torch.zeros(3)}, r"expected 1\.running_mean, got other"),
         ({"1.running_mean": torch.zeros(3)}, "expected 4 values"),
@@ -86,13 +92,13 @@ class Topmost(nn.Module):
     ],
     ids=["GroupNorm", "groups", "topk", "linear", "inputs"],
 )  # fmt: skip
-def test_what_cannot_be_followed_is_named(model: nn.Module, shape: tuple, words: str) -> None:
+def test_unsupported_operations_raise(model: nn.Module, shape: tuple, words: str) -> None:
     w = ll.ParamLayout(model).flatten(model)
     with pytest.raises(ll.ConfigError, match=words):
         ll.align(model, w, w, inputs=torch.zeros(shape))
 
 
-def test_inputs_are_asked_for_where_no_layer_tells_them() -> None:
+def test_inputs_are_required_where_no_layer_determines_them() -> None:
     class Power(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -102,12 +108,12 @@ def test_inputs_are_asked_for_where_no_layer_tells_them() -> None:
             return (x @ self.up).relu() @ self.down
 
     model = Power()
-    point = noisy(model)
+    point = random_point(model)
     with pytest.raises(ll.ConfigError, match="pass inputs="):
         ll.align(model, point, point)
-    moved = shuffled(model, torch.zeros(2, 3)).apply(point)
+    permuted_point = random_alignment(model, torch.zeros(2, 3)).apply(point)
     for inputs in (torch.zeros(2, 3), (torch.zeros(2, 3),), {"x": torch.zeros(2, 3)}):
-        assert same_point(ll.align(model, point, moved, inputs=inputs), point)
+        assert same_point(ll.align(model, point, permuted_point, inputs=inputs), point)
 
 
 class Auxiliary(nn.Module):
@@ -125,12 +131,12 @@ class Auxiliary(nn.Module):
 
 def test_parameters_that_evaluation_does_without_stay() -> None:
     net = Auxiliary()
-    point, order = noisy(net), shuffled(net)
+    point, order = random_point(net), random_alignment(net)
     assert order.groups.sizes == (5, 4)  # not the 9 of the other head
-    moved = order.apply(point)
+    permuted_point = order.apply(point)
     batch = torch.randn(5, 3, generator=generator())
-    assert difference(*(outputs(net, p, (batch,), {}) for p in (point, moved))) < 1e-5
-    before, after = (order.layout.unflatten(p.weights) for p in (point, moved))
+    assert difference(*(outputs(net, p, (batch,), {}) for p in (point, permuted_point))) < 1e-5
+    before, after = (order.layout.unflatten(p.weights) for p in (point, permuted_point))
     assert all(torch.equal(before[n], after[n]) for n in before if n.startswith("other"))
 
 
@@ -140,13 +146,13 @@ def test_units_of_frozen_parameters_stay(frozen: bool) -> None:
     where = None if frozen else r"^(1\.bias|[35])"
     net[1].weight.requires_grad_(not frozen)
     layout = ll.ParamLayout(net, where=where)
-    assert units_of(net, layout).sizes == (4,)
+    assert unit_groups(net, layout).sizes == (4,)
     w0, w1 = torch.randn(2, layout.size, generator=generator())
-    moved = layout.unflatten(ll.align(net, w0, w1, where=where))
-    assert torch.equal(moved["1.bias"], layout.unflatten(w1)["1.bias"])
+    permuted_point = layout.unflatten(ll.align(net, w0, w1, where=where))
+    assert torch.equal(permuted_point["1.bias"], layout.unflatten(w1)["1.bias"])
 
 
-def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_scipy_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     net = mlp()
     w = ll.ParamLayout(net).flatten(net)
