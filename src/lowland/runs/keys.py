@@ -91,24 +91,26 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 def _values(annotation: Any, metadata: Any = ()) -> str:
     """The values of an annotation, in words."""
-    origin, forms = get_origin(annotation), get_args(annotation)
+    forms = _forms(annotation, metadata)
+    return " or ".join([", ".join(forms[:-1]), forms[-1]] if forms[:-1] else forms)
+
+
+def _forms(annotation: Any, metadata: Any) -> list[str]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _values(forms[0], forms[1:])
+        return _forms(arguments[0], arguments[1:])
     if origin is Literal:
-        return _either([f"`{form}`" for form in forms])
+        return [f"`{value}`" for value in arguments]
     if origin is list:
-        return f"list of {_values(forms[0])}"
+        return [f"list of {_values(arguments[0])}"]
     if origin is dict:
-        return "`{name: value}`"
-    if section := section_of(annotation) if not forms else None:
-        return f"`{{{', '.join(section.model_fields)}}}`"
-    if forms:  # of a union: limits are those of its number
-        return _either([_values(form, () if form is NoneType else metadata) for form in forms])
-    return f"{_WORDS[annotation]} {_limits(metadata)}".rstrip()
-
-
-def _either(words: list[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if words[:-1] else words)
+        return ["`{name: value}`"]
+    if arguments:  # a union, with the limits of its number
+        return [form for each in arguments for form in _forms(each, metadata)]
+    if section := section_of(annotation):
+        return [f"`{{{', '.join(section.model_fields)}}}`"]
+    limits = _limits(metadata) if annotation in (int, float) else ""
+    return [f"{_WORDS[annotation]} {limits}".rstrip()]
 
 
 def _limits(metadata: Any) -> str:
@@ -117,7 +119,7 @@ def _limits(metadata: Any) -> str:
     for constraint in _flat(metadata):
         for cls, (sign, name) in _LIMITS.items():
             if isinstance(constraint, cls):
-                limits.append(f"{sign} {getattr(constraint, name):,}".replace(",", " "))
+                limits.append(f"{sign} {getattr(constraint, name)}")
     return " and ".join(limits)
 
 

@@ -80,7 +80,7 @@ class Train(Section):
 
     optimizer: str = key("SGD", "class of `torch.optim`, such as `AdamW`")
     optimizer_args: dict[str, Any] = key(
-        {}, "its arguments besides `lr`, `weight_decay`, and `momentum` of SGD"
+        {}, "arguments of the optimizer besides `lr`, `weight_decay`, and `momentum` of SGD"
     )
     schedule: str | None = key(
         None,
@@ -89,7 +89,11 @@ class Train(Section):
     )
     schedule_args: dict[str, Any] = key({}, "arguments of the schedule")
     warmup: float = key(
-        0, "linear warm-up; below 1 a share of all steps", unit="steps", ge=0, allow_inf_nan=False
+        0,
+        "linear warm-up; a number below 1 is a share of all steps",
+        unit="steps",
+        ge=0,
+        allow_inf_nan=False,
     )
     epochs: int = key(50, "length of training", unit="epochs", ge=1)
     batch_size: int = key(64, "batch size of training", unit="examples", ge=1)
@@ -110,7 +114,7 @@ class Average(Section):
 
     lr: float = key(0.05, "constant learning rate of the trajectory", gt=0, allow_inf_nan=False)
     start: float = key(0.75, "share of the budget before averaging starts", gt=0, lt=1)
-    every: float = key(1.0, "distance of iterates", unit="epochs", gt=0, allow_inf_nan=False)
+    every: float = key(1.0, "distance between iterates", unit="epochs", gt=0, allow_inf_nan=False)
     rank: int = key(20, "deviations that SWAG keeps", ge=2)
     ema_decay: float = key(0.99, "decay of the EMA in one step", ge=0, lt=1)
     ema_warmup: bool = key(
@@ -128,7 +132,7 @@ class FGE(Section):
 
     cycle: float = key(2.0, "length of a cycle", unit="epochs", gt=0, allow_inf_nan=False)
     high: float = key(0.05, "learning rate at the start of a cycle", gt=0, allow_inf_nan=False)
-    low: float = key(5e-4, "learning rate at its end; at most `high`", gt=0)
+    low: float = key(5e-4, "learning rate at the end of a cycle; at most `high`", gt=0)
 
     @model_validator(mode="after")
     def _falls(self) -> FGE:
@@ -179,7 +183,7 @@ class Growth(Section):
     jitter: float = key(
         1e-2,
         "distance from the centroid at which a new vertex begins",
-        unit="mean edges",
+        unit="mean edge lengths",
         gt=0,
         allow_inf_nan=False,
     )
@@ -252,7 +256,7 @@ class Repeat(Section):
 
     over: str = key(..., "key whose value changes, such as `seed`", pattern=r"^\w+(\.\w+)*$")
     values: Annotated[int, Field(ge=1)] | list[Any] | None = key(
-        None, "its values: a list, or n for 0 to n - 1; `null`: one run"
+        None, "values of the key: a list, or n for 0 to n - 1; `null`: one run"
     )
 
     def each(self) -> list[Any]:
@@ -275,7 +279,7 @@ class Config(Section):
     )
     data: Factory = key(..., "makes a dict with `train`, `validation` and `test`")
     task: Literal["classification", "regression", "language"] | Factory = key(
-        "classification", "task, or what makes one"
+        "classification", "task, by name or made by a callable"
     )
     out: str = key("runs/run", "run folder", coerce_numbers_to_str=True)
     methods: list[str] = Field(
@@ -285,10 +289,10 @@ class Config(Section):
     ensemble: int = key(3, "networks of the deep ensemble, trajectories of MultiSWAG", ge=2)
     samples: int = key(30, "samples of each posterior", ge=1)
     seed: int = key(
-        0, "of initial weights, orders and noise; network i has seed + i", ge=0, lt=2**31
+        0, "seed of initial weights, orders and noise; network i has seed + i", ge=0, lt=2**31
     )
     threads: Threads | Literal["auto"] = key(
-        "auto", "threads; `auto`: 1 unless more are clearly faster. A run keeps its number"
+        "auto", "threads of the whole run; `auto`: 1 unless more are clearly faster"
     )
     device: str | None = key(None, "where to compute, such as `cuda`; `null`: the CPU")
     autocast: Literal["bfloat16", "float16"] | None = key(
