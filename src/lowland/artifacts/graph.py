@@ -100,7 +100,7 @@ class Graph:
             HeldError: it has to be built, and another process builds it.
         """
         if isinstance(artifact, Source):
-            return artifact.value
+            return artifact.load(self.folder)
         self._ensure(artifact)
         place = self.place(artifact)
         if place not in self._verified:

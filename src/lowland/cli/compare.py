@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from lowland import plots
+from lowland.artifacts import Artifact, Graph
+from lowland.artifacts.graph import ARTIFACTS, GRAPH, complete, manifests
+from lowland.artifacts.view import hide
+from lowland.cli.building import drawn, outline
+from lowland.cli.compared import BASELINES, ComparedRun
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.predictions import BASELINES, Judged, Predictions, joined
+from lowland.cli.ood import NOISE, CompareOptions
+from lowland.cli.predictions import MethodPredictions, pooled
 from lowland.cli.show import Bars, show_figures
-from lowland.cli.strange import NOISE, Asked
-from lowland.cli.summary import Summary
+from lowland.cli.summary import (
+    ComparisonTable,
+    DifferencesTable,
+    MethodMetrics,
+    MethodRow,
+    OODTable,
+    RiskRecord,
+    SelectivePicture,
+    ShiftPicture,
+    ShiftRecord,
+    ShiftTable,
+)
 from lowland.cli.trust import Trust
+from lowland.core import Classification
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
 from lowland.metrics import metric_names
 from lowland.records import Table
-from lowland.runs.folder import locked, versions
-from lowland.runs.stored import write_yaml
+from lowland.runs.folder import versions
+from lowland.runs.results import External
+from lowland.runs.stored import read_yaml, write_yaml
 from lowland.uncertainty.corruption import CORRUPTIONS, STRENGTHS
 
-_RECORD = "compare.yaml"
-_JOINED = {"sgd": "Deep ensemble of {} runs", "swag": "MultiSWAG of {} runs"}
+_SETTINGS = "compare.yaml"
+_FORMAT = "lowland-compare-2"
+_POOLED = {"sgd": "Deep ensemble of {} runs", "swag": "MultiSWAG of {} runs"}
 
 
 def compare(
@@ -33,8 +53,8 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="RUN",
-            help="Folders that `lowland run` made. Several must differ in the seed alone: figures "
-            "are then means ± standard errors over them, and rows that join them are added.",
+            help="Folders that `lowland run` made. Several must differ in the seed alone: metrics "
+            "are then means ± standard errors over them, and pools over them are added.",
         ),
     ],
     out: Annotated[
@@ -47,7 +67,9 @@ def compare(
     ] = None,
     examples: Annotated[
         int,
-        typer.Option(min=2, help="Examples of the test split that are corrupted; of strange sets."),
+        typer.Option(
+            min=2, help="Examples of the test split that are corrupted, and of each other set."
+        ),
     ] = 2000,
     kinds: Annotated[
         str | None,
@@ -64,7 +86,7 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="SET",
-            help=f"Out-of-distribution rows: {', '.join(NOISE)} (with the moments of the run's "
+            help=f"Out-of-distribution examples: {', '.join(NOISE)} (with the moments of the run's "
             "own), package.module:callable, or '{name: ..., args: {...}}'; it may be given several "
             "times; none for none. Without it: noise.",
         ),
@@ -80,11 +102,12 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, help="Of the corruptions' and sets' noise.")] = 0,
     trust: Trust = False,
 ) -> None:
-    """Judge the uncertainty of finished runs: corrupted and strange rows, selective prediction.
+    """Evaluate the uncertainty of finished runs: corruption, other data, selective prediction.
 
-    Predictions are kept in the folder: stop it at any moment, the same command goes on.
+    Stop it at any moment; the same command goes on where it stopped. With other options what
+    depends on them is built again, and the rest is kept.
     """
-    asked = Asked(
+    options = CompareOptions(
         kinds=_words(kinds),
         strengths=_strengths(strengths),
         ood=[] if ood == ["none"] else ood or None,
@@ -92,132 +115,151 @@ def compare(
         examples=examples,
         seed=seed,
     )
-    execute(load_runs(runs, trust=trust), asked, None if out is None else out.expanduser())
+    execute(load_runs(runs, trust=trust), options, None if out is None else out.expanduser())
 
 
-def execute(runs: list[FinishedRun], asked: Asked, out: Path | None = None) -> Table:
+def execute(runs: list[FinishedRun], options: CompareOptions, out: Path | None = None) -> Table:
     """Does what `lowland compare` does for runs that fit together."""
     console = Terminal()
     first = runs[0].folder.path
-    place = out or (first / "compare" if len(runs) == 1 else first.parent / "compare")
-    _require_ours(place)
-    begun = Predictions(runs[0], asked, place / "predictions")  # checks all before it writes
-    place.mkdir(parents=True, exist_ok=True)
-    with locked(place):
-        with using_threads(runs[0].threads):
-            summary, notes = _judged(runs, begun, console)
-        comparison = summary.comparison()
-        _write(summary, comparison, runs, asked, place)
-        with console.status("pictures"):
-            pictures = _draw(summary, place / "pictures")
-    _show(summary, comparison, asked, console)
-    for note in notes:
+    path = out or (first / "compare" if len(runs) == 1 else first.parent / "compare")
+    _require_own(path)
+    graph = Graph(path, tell=lambda line: say(console, line))
+    with using_threads(runs[0].threads):
+        compared = [ComparedRun(run, options, is_done=graph.is_done) for run in runs]
+        comparison = Comparison(compared)
+        targets = complete(comparison.targets())
+        for artifact in graph.needed(targets):
+            for each in artifact.inputs:
+                if isinstance(each, External):
+                    each.require()
+        _write_settings(path, runs, options)  # all was checked before
+        outline(graph, targets, console)
+        with Bars(console) as bars:
+            graph.build(targets, bar=bars.of)
+    _hide_others(path, targets)
+    table: Table = graph.load(comparison.table)
+    _show(comparison, graph, options, console)
+    for note in dict.fromkeys(note for run in compared for note in run.notes):
         say(console, note)
-    say(console, f"Results: {place}/")
-    if pictures:
-        say(console, f"Pictures: {', '.join(pictures)}")
-    return comparison
+    say(console, f"Results: {path}/")
+    names = drawn(graph, targets)
+    if names:
+        say(console, f"Pictures: {', '.join(names)}")
+    return table
 
 
-def _require_ours(place: Path) -> None:
+class Comparison:
+    """The tables, curves and pictures of runs.
+
+    Attributes:
+        rows: the methods that all runs have, then the pools over several runs.
+    """
+
+    def __init__(self, runs: Sequence[ComparedRun]) -> None:
+        self.corruptions = runs[0].shifted.corruptions
+        self.sets = list(runs[0].shifted.sets)
+        self.task = runs[0].setup.task
+        self.rows = self._rows(runs)
+        self.table = ComparisonTable(self.rows)
+        single = [row for row in self.rows if len(row.runs) == len(runs)]
+        self.differences = DifferencesTable(self.rows) if len(runs) > 1 < len(single) else None
+
+    def targets(self) -> list[Artifact]:
+        """What the folder shows."""
+        targets: list[Artifact] = [self.table]
+        if self.differences is not None:
+            targets.append(self.differences)
+        if self.sets:
+            targets.append(OODTable(self.rows))
+        if isinstance(self.task, Classification):
+            risks = {row.title: RiskRecord(row, self.task) for row in self.rows}
+            targets.append(SelectivePicture(risks))
+        if self.corruptions:
+            targets.append(ShiftTable(self.rows, self.corruptions))
+            curves = {row.title: ShiftRecord(row, self.corruptions) for row in self.rows}
+            targets += [ShiftPicture(curves, name) for name in metric_names(table="difference")]
+        return targets
+
+    def _rows(self, runs: Sequence[ComparedRun]) -> list[MethodRow]:
+        methods: dict[str, list[tuple[str, MethodPredictions]]] = {}
+        for run in runs:
+            for predictions in run.methods():
+                methods.setdefault(predictions.key, []).append((run.prefix, predictions))
+        rows = [each for each in methods.values() if len(each) == len(runs)]
+        if len(runs) > 1:
+            for key, title in _POOLED.items():
+                if key in methods:
+                    members = [predictions for _, predictions in methods[key]]
+                    pool = pooled(title.format(len(runs)), members, task=self.task)
+                    rows.append([("pooled", pool)])
+        return [self._row(each) for each in rows]
+
+    def _row(self, members: Sequence[tuple[str, MethodPredictions]]) -> MethodRow:
+        runs = tuple(
+            MethodMetrics(prefix, predictions, self.corruptions, self.task)
+            for prefix, predictions in members
+        )
+        first = members[0][1]
+        return MethodRow(first.key, first.title, runs, tuple(each for _, each in members))
+
+
+def _require_own(path: Path) -> None:
     """Raises `StoreError` where the folder holds anything but an earlier comparison."""
-    if place.exists() and not place.is_dir():
-        raise StoreError(f"{place} is a file; name a folder with --out.")
-    holds = {p.name for p in place.iterdir()} if place.is_dir() else set()
-    if holds - {"predictions", f".{_RECORD}.tmp"} and _RECORD not in holds:  # stopped, or done
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file; name a folder with --out.")
+    file = path / _SETTINGS
+    if file.is_file():
+        read_yaml(file, dict[str, Any], form=_FORMAT, advice="name another folder with --out")
+    elif path.is_dir() and {p.name for p in path.iterdir()} - {
+        GRAPH,
+        ARTIFACTS,
+        f".{_SETTINGS}.tmp",
+    }:
         raise StoreError(
-            f"{place} is not empty, and no earlier comparison; name another folder with --out."
+            f"{path} is not empty, and no earlier comparison; name another folder with --out."
         )
 
 
-def _judged(
-    runs: list[FinishedRun], begun: Predictions, console: Console
-) -> tuple[Summary, list[str]]:
-    """Every method of every run, and what joins runs."""
-    found: dict[str, list[Judged]] = {}
-    notes: dict[str, None] = {}
-    task, shifts = begun.task, begun.strange.shifts
-    with Bars(console) as bars:
-        for run in runs:
-            one = begun if run is begun.run else Predictions(run, begun.asked, begun.cache)
-            for key, judged in one.judged(bars):
-                found.setdefault(key, []).append(judged)
-            notes |= dict.fromkeys(one.notes)
-    rows = [one for one in found.values() if len(one) == len(runs)]
-    if len(runs) > 1:
-        for key, title in _JOINED.items():
-            if key in found:
-                rows.append([joined(title.format(len(runs)), found[key], task)])
-    return Summary(rows, shifts, task), list(notes)
-
-
-def _write(
-    summary: Summary, comparison: Table, runs: list[FinishedRun], asked: Asked, place: Path
-) -> None:
+def _write_settings(path: Path, runs: list[FinishedRun], options: CompareOptions) -> None:
     body = {
-        "runs": [str(run.folder.path) for run in runs],
+        # from here, so that runs and the comparison can be moved together
+        "runs": [os.path.relpath(run.folder.path, path) for run in runs],
         "seeds": [run.config.seed for run in runs],
-        "asked": {**vars(asked), "strengths": list(asked.strengths)},
+        "options": {**vars(options), "strengths": list(options.strengths)},
         "versions": versions(),
     }
-    write_yaml(place / _RECORD, body, form="lowland-compare-1")
-    records = place / "records"
-    # what was asked for before, and is not now, would stand beside it
-    tabled = ("differences.json", "shift.json", "shift-*.json", "ood.json", "selective-*.npz")
-    drawn = ("selective.png", "shift-*.png")
-    for folder, patterns in ((records, tabled), (place / "pictures", drawn)):
-        for old in [file for pattern in patterns for file in folder.glob(pattern)]:
-            old.unlink()
-    comparison.save(records / "comparison.json")
-    tables = {
-        "differences": summary.differences(),
-        "shift": summary.shift(),
-        "ood": summary.strange(),
-    }
-    for name, table in tables.items():
-        if len(table):
-            table.save(records / f"{name}.json")
-    for title, curve in summary.curves().items():
-        curve.save(records / f"shift-{_file(title)}.json")
-    for title, risk in summary.risks().items():
-        risk.save(records / f"selective-{_file(title)}.npz")
+    path.mkdir(parents=True, exist_ok=True)
+    write_yaml(path / _SETTINGS, body, form=_FORMAT)
 
 
-def _draw(summary: Summary, folder: Path) -> list[str]:
-    """Writes pictures/*.png; gives their names."""
-    done = []
-    risks, curves = summary.risks(), summary.curves()
-    if risks:
-        plots.save(plots.risk_coverage(risks), folder / "selective.png")
-        done.append("selective.png")
-    held = {name for one in curves.values() for kind in one.curves.values() for name in kind}
-    for metric in (name for name in metric_names(table="difference") if name in held):
-        plots.save(plots.shift(curves, metric=metric), folder / f"shift-{metric}.png")
-        done.append(f"shift-{metric}.png")
-    return done
+def _hide_others(path: Path, targets: Sequence[Artifact]) -> None:
+    """Removes the records and pictures of earlier options, which would stand beside these."""
+    shown = {each.fingerprint for each in targets}
+    for manifest in manifests(path):
+        if manifest.body["fingerprint"] not in shown:
+            hide(path, manifest)
 
 
-def _show(summary: Summary, comparison: Table, asked: Asked, console: Console) -> None:
-    many = " (mean ± standard error over runs)" if summary.many else ""
-    show_figures(comparison, "test", f"Test data{many}", console)
-    differences = summary.differences()
-    if len(differences):
-        first = summary.rows[0][0].title
+def _show(comparison: Comparison, graph: Graph, options: CompareOptions, console: Console) -> None:
+    table: Table = graph.load(comparison.table)
+    many = " (mean ± standard error over runs)" if comparison.table.many else ""
+    show_figures(table, "test", f"Test data{many}", console)
+    if comparison.differences is not None:
+        differences: Table = graph.load(comparison.differences)
+        first = comparison.rows[0].title
         show_figures(
             differences, "difference", f"Test data: difference to {first}, run by run", console
         )
-    if summary.shifts:
-        kinds = ", ".join(dict.fromkeys(kind.replace("_", " ") for kind, _ in summary.shifts))
-        title = f"Corrupted: mean over {kinds}; strengths {', '.join(map(str, asked.strengths))}"
-        show_figures(comparison, "corrupted", title, console)
-    sets = summary.rows[0][0].strange
-    for name in sets:
-        title = f"Out of distribution, {name}: told from test data by {_score(summary)}"
-        show_figures(comparison, "strange", title, console, of=name)
-
-
-def _score(summary: Summary) -> str:
-    return "variance" if summary.rows[0][0].test.variance is not None else "entropy"
+    if comparison.corruptions:
+        kinds = dict.fromkeys(each.kind.replace("_", " ") for each in comparison.corruptions)
+        strengths = ", ".join(map(str, options.strengths))
+        title = f"Corrupted: mean over {', '.join(kinds)}; strengths {strengths}"
+        show_figures(table, "corrupted", title, console)
+    score = "entropy" if isinstance(comparison.task, Classification) else "variance"
+    for name in comparison.sets:
+        title = f"Out of distribution, {name}: separated from test data by {score}"
+        show_figures(table, "strange", title, console, of=name)
 
 
 def _words(text: str | None) -> list[str] | None:
@@ -243,8 +285,3 @@ def _baselines(text: str | None) -> list[str] | None:
                 f"--baselines: expected some of {', '.join(BASELINES)}, or none, got {word!r}."
             )
     return words
-
-
-def _file(title: str) -> str:
-    """A title as part of a file's name."""
-    return title.lower().replace(",", "").replace(" ", "-")

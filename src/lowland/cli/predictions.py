@@ -1,299 +1,347 @@
-"""What the methods of one run predict: for its test rows, corrupted ones, and strange ones."""
+"""Artifacts of predictions that `lowland compare` makes: methods of runs on shifted data."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
-from importlib.util import find_spec
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lowland.cli.load_runs import FinishedRun
-from lowland.cli.show import Bars
-from lowland.cli.strange import Asked, Strange
-from lowland.core import Classification, Point, Regression, Task
-from lowland.core.data import example_hashes
-from lowland.errors import ConfigError, DataError, LowlandError, StoreError
-from lowland.evaluate import pool, predict
+from lowland.artifacts import Artifact, Checkpoint, Inputs
+from lowland.cli.ood import Corruption
+from lowland.core import Regression, Task
+from lowland.errors import DataError
+from lowland.evaluate import pool
 from lowland.evaluate.mixture_components import components
 from lowland.evaluate.slicing import slice_examples
-from lowland.posteriors import PointMass, Posterior
-from lowland.progress import Progress
+from lowland.posteriors import PointMass
+from lowland.progress import Report
 from lowland.records import Predictive
 from lowland.runs.methods import Method
+from lowland.runs.predictions import PredictionSettings
+from lowland.runs.records import RecordArtifact
 from lowland.runs.results import Results
-from lowland.runs.run import Run
-from lowland.runs.setup import Setup
-from lowland.uncertainty import LastLayerLaplace, mc_dropout, temper
-from lowland.uncertainty.dropout import has_dropout
+from lowland.tensor_files import read_tensors, write_tensors
+from lowland.uncertainty import temper
 
-BASELINES = ("temperature", "dropout", "laplace")
 MOST = 20_000_000  # numbers of a mixture's components that are held for its exact CRPS
 Components = tuple[Tensor, Tensor]  # means and variances, (S, N, D)
-_Predict = Callable[[Any, Progress], Predictive]  # of a loader
+TEST, OOD = "test", "ood/"  # the name of a set, and the beginning of names
+Predict = Callable[[Iterable[Any], Report], Predictive]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A method's predictions: `shifted` one a shift, `strange` by set."""
+class MethodPredictions:
+    """The predictions of a method in one run, or of a pool over runs, as artifacts.
 
+    Attributes:
+        key: the name of the method in artifacts. title: in tables. sets: the predictions by the
+            names of the sets: "test", "corrupted/KIND-STRENGTH" and "ood/NAME". components: of the
+            mixture of a regression; None where there is none.
+    """
+
+    key: str
     title: str
-    test: Predictive
-    clean: Predictive | None = None  # the rows of `test` that were corrupted
-    shifted: list[Predictive] = field(default_factory=list)
-    strange: dict[str, Predictive] = field(default_factory=dict)
-    mixture: Components | None = None
+    sets: Mapping[str, Artifact]
+    components: Artifact | None = None
 
-    def tempered(self, temperature: float, task: Task, title: str) -> Judged:
-        """The same with every probability raised to 1/T."""
+    @property
+    def test(self) -> Artifact:
+        """The prediction for the test examples."""
+        return self.sets[TEST]
 
-        def one(pred: Predictive) -> Predictive:
-            return temper(pred, temperature, task=task)
-
-        return Judged(
-            title,
-            one(self.test),
-            None if self.clean is None else one(self.clean),
-            [one(pred) for pred in self.shifted],
-            {name: one(pred) for name, pred in self.strange.items()},
-        )
+    @property
+    def ood(self) -> dict[str, Artifact]:
+        """The predictions for out-of-distribution sets, by the names of these."""
+        return {
+            name.removeprefix(OOD): each for name, each in self.sets.items() if name.startswith(OOD)
+        }
 
 
-class Predictions:
-    """The predictions of a run, made once and kept in `cache`."""
+class PredictionArtifact(RecordArtifact):
+    """A prediction that the folder keeps for itself."""
 
-    def __init__(self, run: FinishedRun, asked: Asked, cache: Path) -> None:
-        self.run = run
-        self.asked = asked
-        self.cache = cache
-        self.setup = Setup(run.config)
-        self.results = Results(Run(run.config, self.setup), run.folder.path)
-        self.task = self.setup.task
-        self.strange = Strange(self.setup, asked)
-        self.notes = self.strange.notes
+    record = Predictive
 
-    def judged(self, bars: Bars) -> Iterator[tuple[str, Judged]]:
-        """Every method, then the baselines."""
-        self.bars = bars
-        wanted = [one for one in BASELINES if self._wants(one)]  # refused before it costs time
-        for method in self.results.run.methods:
-            if method.name in BASELINES:  # a row of the run, which is asked for anew here
-                continue
-            found = self._method(method)
-            yield method.name, found
-            if method.name == "sgd" and "temperature" in wanted:
-                _, tuned = self.results.posterior(method)
-                title = "SGD, tempered"
-                yield "temperature", found.tempered(tuned["temperature"], self.task, title)
-        if "dropout" in wanted:
-            yield "dropout", self._dropout(self._point())
-        if "laplace" in wanted:
-            made = self._laplace(self._point())
-            if made is not None:
-                yield "laplace", made
+    def __init__(
+        self, name: str, inputs: Sequence[Artifact], settings: Any = None, *, title: str
+    ) -> None:
+        self._title = title
+        super().__init__(f"predictions/{name}", inputs, settings, file="prediction.npz")
 
-    def _method(self, method: Method) -> Judged:
-        post, _ = self.results.posterior(method)
-        config = self.run.config
-        options: dict[str, Any] = {"samples": config.samples, "seed": config.seed}
-        if post.support is not None:
-            options["samples"] = None
+    @property
+    def title(self) -> str:
+        return self._title
 
-        def ask(loader: Any, progress: Progress) -> Predictive:
-            return predict(self.setup.surface, post, loader, progress=progress, **options)
+    def view(self) -> Mapping[str, str]:
+        return {}
 
-        test = self.results.prediction(method)
-        key = [method.name, self.results.run.prediction(method).fingerprint]
-        mixture = self._mixture(post, test, options)
-        title = method.label(self.results.run)
-        return self._ask(method.name, title, key, ask, test, mixture)
 
-    def _ask(
+class BaselinePrediction(PredictionArtifact):
+    """The prediction of a baseline for the test examples."""
+
+    kind = "baseline-prediction"
+
+    def __init__(
         self,
         name: str,
+        inputs: Sequence[Artifact],
+        settings: PredictionSettings,
+        *,
         title: str,
-        key: list[str],
-        ask: _Predict,
-        test: Predictive | None = None,
-        mixture: Components | None = None,
-    ) -> Judged:
-        strange, setup = self.strange, self.setup
-        bar = self.bars.add(f"{self.run.name}: {title}")
-        if test is None:
-            test = self._kept(f"{name}-test", key, lambda: ask(setup.test, bar))
-        shifted: list[Predictive] = []
-        clean = None
-        if strange.shifts:
-            n = strange.rows
-            key_now = [*key, repr(strange.shifts), str(n), str(strange.seed)]
-            whole = self._kept(f"{name}-corrupted", key_now, lambda: ask(strange.corrupted(), bar))
-            places = [n * i for i in range(len(strange.shifts))]
-            shifted = [slice_examples(whole, first, first + n, task=self.task) for first in places]
-            clean = slice_examples(test, 0, n, task=self.task)
-        sets: dict[str, Predictive] = {}
-        if strange.sets:
-            key_now = [*key, *(f"{s}: {strange.fingerprint(s)}" for s in strange.sets)]
-            whole = self._kept(f"{name}-strange", key_now, lambda: ask(strange.unlabelled(), bar))
+        predict: Predict,
+        loader: Iterable[Any],
+    ) -> None:
+        self.predict = predict
+        self.loader = loader
+        super().__init__(name, inputs, settings, title=title)
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
+        return self.predict(self.loader, progress)
+
+
+@dataclass(frozen=True)
+class ShiftedSettings:
+    """What changes a prediction for a shifted set, but for weights and examples."""
+
+    prediction: PredictionSettings
+    corruption: Corruption | None
+
+
+class ShiftedPrediction(PredictionArtifact):
+    """A prediction for a corrupted or an out-of-distribution set.
+
+    Args:
+        loader: the set. size: its number of examples. together: predicts it with its siblings.
+    """
+
+    kind = "shifted-prediction"
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[Artifact],
+        settings: ShiftedSettings,
+        *,
+        title: str,
+        loader: Iterable[Any],
+        size: int,
+        together: OnePass,
+    ) -> None:
+        self.loader = loader
+        self.size = size
+        self.together = together
+        super().__init__(name, inputs, settings, title=title)
+        together.members.append(self)
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
+        return self.together.prediction(self, progress)
+
+
+class OnePass:
+    """Predicts several sets in one pass.
+
+    A draw of a posterior is made, and its BatchNorm statistics are estimated, once for all sets.
+    Sets whose artifacts are done are left out.
+
+    Args:
+        predict: the method. is_done: whether an artifact is.
+    """
+
+    def __init__(
+        self, predict: Predict, task: Task, *, is_done: Callable[[Artifact], bool]
+    ) -> None:
+        self.predict = predict
+        self.task = task
+        self.is_done = is_done
+        self.members: list[ShiftedPrediction] = []
+        self._predictions: dict[str, Predictive] = {}
+
+    def prediction(self, member: ShiftedPrediction, progress: Report) -> Predictive:
+        """The prediction of one set; those of the others are kept until they are requested."""
+        if member.name not in self._predictions:
+            missing = [each for each in self.members if not self.is_done(each)]
+            whole = self.predict(_Chained([each.loader for each in missing]), progress)
             first = 0
-            for one, inputs in strange.sets.items():
-                sets[one] = _rows(whole, first, first + len(inputs), self.task)
-                first += len(inputs)
-        bar(1, 1)
-        return Judged(title, test, clean, shifted, sets, mixture)
+            for each in missing:
+                stop = first + each.size
+                self._predictions[each.name] = examples_of(whole, first, stop, self.task)
+                first = stop
+        return self._predictions.pop(member.name)
 
-    def _kept(self, name: str, key: list[str], make: Callable[[], Predictive]) -> Predictive:
-        """A prediction from disk, where it was made before from the same things."""
-        settings = self.run.config.model_dump(mode="json", exclude={"out", "threads", "device"})
-        text = json.dumps([settings, key])
-        digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-        path = self.cache / f"{name}-seed{self.run.config.seed}-{digest}.npz"
-        try:
-            return Predictive.load(path)
-        except StoreError:  # not there yet, or damaged
-            made = make()
-            made.save(path)
-            return made
 
-    # -- baselines -------------------------------------------------------------------------------
+class _Chained:
+    """The batches of several loaders, one after another."""
 
-    def _wants(self, baseline: str) -> bool:
-        """Whether a baseline is asked for, or fits where none was named."""
-        asked = self.asked.baselines
-        if asked is not None and baseline not in asked:
-            return False
-        try:
-            if baseline == "temperature":
-                if not isinstance(self.task, Classification):
-                    raise ConfigError(f"a temperature is for classification, not {self.task!r}.")
-                if "sgd" not in self.run.config.methods:
-                    raise ConfigError("the run has no method sgd, which it would temper.")
-                return True
-            point = self._point()
-            if baseline == "dropout" and not has_dropout(self.setup.surface, point):
-                raise ConfigError("the network has no dropout.")
-            if baseline == "laplace" and find_spec("laplace") is None:
-                raise ConfigError('it needs laplace-torch: pip install "lowland[baselines]".')
-        except LowlandError as error:
-            self._refused(baseline, error)
-            return False
-        return True
+    def __init__(self, loaders: Sequence[Iterable[Any]]) -> None:
+        self.loaders = loaders
 
-    def _refused(self, baseline: str, error: LowlandError) -> None:
-        if self.asked.baselines is not None:
-            raise ConfigError(f"--baselines {baseline}: {error}") from error
-        self.notes.append(f"No row for {baseline}: {error}")
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self.loaders)
 
-    def _point(self) -> Point:
-        """The annealed SGD run's weights."""
-        return self.run.folder.load_weights("sgd-0", self.setup.layout)
 
-    def _dropout(self, point: Point) -> Judged:
-        config = self.run.config
+class TemperedPrediction(PredictionArtifact):
+    """A prediction with every probability raised to 1/T."""
 
-        def ask(loader: Any, progress: Progress) -> Predictive:
-            return mc_dropout(
-                self.setup.surface,
-                point,
-                loader,
-                samples=config.samples,
-                seed=config.seed,
-                progress=progress,
-            )
+    kind = "tempered-prediction"
+    quick = True
 
-        return self._ask("dropout", "MC dropout", self._weights(), ask)
+    def __init__(self, name: str, prediction: Artifact, tuning: Artifact, *, task: Task) -> None:
+        self.prediction = prediction
+        self.tuning = tuning
+        self.task = task
+        super().__init__(name, [prediction, tuning], title=name)
 
-    def _laplace(self, point: Point) -> Judged | None:
-        fitted: list[LastLayerLaplace] = []
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
+        temperature = inputs[self.tuning.name]["temperature"]
+        return temper(inputs[self.prediction.name], temperature, task=self.task)
 
-        def ask(loader: Any, progress: Progress) -> Predictive:
-            if not fitted:
-                surface, rows = self.setup.surface, self.setup.validation
-                fitted.append(LastLayerLaplace(surface, point, validation=rows))
-            return fitted[0].predict(loader, progress=progress)
 
-        try:
-            return self._ask("laplace", "Last-layer Laplace", self._weights(), ask)
-        except LowlandError as error:
-            self._refused("laplace", error)
+class PooledPrediction(PredictionArtifact):
+    """The linear pool of the predictions of several runs."""
+
+    kind = "pooled-prediction"
+    quick = True
+
+    def __init__(self, name: str, predictions: Sequence[Artifact], *, task: Task) -> None:
+        self.task = task
+        super().__init__(name, predictions, title=name)
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
+        return pool([inputs[each.name] for each in self.inputs], task=self.task)
+
+
+class _ComponentsArtifact(Artifact):
+    """Components of a mixture of Gaussians; None where they are too many or none."""
+
+    intermediate = True
+    file = "components.safetensors"
+
+    def save(self, result: Components | None, folder: Path) -> None:
+        if result is not None:
+            means, variances = (tensor.contiguous() for tensor in result)
+            write_tensors(folder / self.file, {"means": means, "variances": variances}, {})
+
+    def load(self, folder: Path) -> Components | None:
+        if not (folder / self.file).is_file():
             return None
+        tensors, _ = read_tensors(folder / self.file)
+        return tensors["means"], tensors["variances"]
 
-    def _weights(self) -> list[str]:
-        weights = self._point().weights
-        return [str(int(example_hashes(weights.unsqueeze(0), 1)))]
 
-    # -- regression ------------------------------------------------------------------------------
+class MixtureComponents(_ComponentsArtifact):
+    """The components of the mixture that a method of a regression averages on test examples."""
 
-    def _mixture(
-        self, post: Posterior, test: Predictive, options: dict[str, Any]
-    ) -> Components | None:
-        """The components of a regression's mixture, where they are few enough to hold."""
+    kind = "components"
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[Artifact],
+        settings: PredictionSettings,
+        *,
+        title: str,
+        test: Artifact,
+        results: Results,
+        method: Method,
+    ) -> None:
+        self._title = title
+        self.test = test
+        self.results = results
+        self.method = method
+        super().__init__(f"components/{name}", [test, *inputs], settings)
+
+    @property
+    def title(self) -> str:
+        return self._title
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Components | None:
+        run, test = self.results.run, inputs[self.test.name]
         few = test.mean is not None and test.samples * test.mean.numel() <= MOST
-        if not few or not isinstance(self.task, Regression) or isinstance(post, PointMass):
+        post, _ = self.results.posterior(self.method)
+        if not few or isinstance(post, PointMass):
             return None
         self._require_order(test)
-        return components(self.setup.surface, post, self.setup.test, **options)
-
-    @cached_property
-    def _targets(self) -> Tensor:
-        """Of the test rows as they come now, standardised, float64."""
-        each = [self.task.parts(batch).target.cpu() for batch in self.setup.test]
-        return torch.cat(each).double()
+        samples = None if post.support is not None else run.config.samples
+        setup = run.setup
+        return components(setup.surface, post, setup.test, samples=samples, seed=run.config.seed)
 
     def _require_order(self, test: Predictive) -> None:
-        """Raises `DataError` where the test rows come in another order than they were predicted."""
-        assert isinstance(self.task, Regression)
+        """Raises `DataError` where the test examples come in another order than in the run."""
+        setup = self.results.run.setup
+        task = setup.task
+        assert isinstance(task, Regression)
         assert test.targets is not None
-        shift, std = self.task.units(self._targets)
-        now = self._targets * std + shift
+        targets = [task.parts(batch).target.cpu() for batch in setup.test]
+        shift, std = task.units(torch.cat(targets).double())
+        now = torch.cat(targets).double() * std + shift
         if now.shape != test.targets.shape or not torch.allclose(now, test.targets.double()):
             raise DataError(
-                f"{self.run.config.data.name}: test gives its rows in another order each time, and "
-                "predictions of the run are compared with them; give it shuffle=False."
+                f"{setup.config.data.name}: test gives its examples in another order each time, "
+                "and predictions of the run are compared with them; give it shuffle=False."
             )
 
 
-def joined(title: str, runs: list[Judged], task: Task) -> Judged:
-    """One row of several runs' predictions: their linear pool."""
+class PooledComponents(_ComponentsArtifact):
+    """The components of all runs; a single network counts as the Gaussian that it predicts."""
 
-    def one(preds: Iterable[Predictive]) -> Predictive:
-        return pool(list(preds), task=task)
+    kind = "pooled-components"
+    quick = True
 
-    shifted = [one(preds) for preds in zip(*(r.shifted for r in runs), strict=True)]
-    cleans = [r.clean for r in runs if r.clean is not None]
-    return Judged(
-        title,
-        one(r.test for r in runs),
-        one(cleans) if cleans else None,
-        shifted,
-        {name: one(r.strange[name] for r in runs) for name in runs[0].strange},
-        _joined_mixture(runs),
-    )
+    def __init__(self, name: str, runs: Sequence[MethodPredictions]) -> None:
+        self.runs = runs
+        inputs = [each for run in runs for each in (run.test, run.components) if each is not None]
+        super().__init__(f"components/{name}", inputs)
 
-
-def _joined_mixture(runs: list[Judged]) -> Components | None:
-    """All components of all runs; of a single network its Gaussian."""
-    parts = []
-    for run in runs:
-        test = run.test
-        if run.mixture is not None:
-            parts.append(run.mixture)
-        elif test.samples == 1 and test.mean is not None and test.variance is not None:
-            parts.append((test.mean.unsqueeze(0), test.variance.unsqueeze(0)))
-    if len(parts) < len(runs) or len({len(mean) for mean, _ in parts}) != 1:
-        return None
-    if sum(mean.numel() for mean, _ in parts) > MOST:
-        return None
-    means, variances = zip(*parts, strict=True)
-    return torch.cat(means), torch.cat(variances)
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Components | None:
+        parts: list[Components] = []
+        for run in self.runs:
+            test = inputs[run.test.name]
+            mixture = None if run.components is None else inputs[run.components.name]
+            if mixture is not None:
+                parts.append(mixture)
+            elif test.samples == 1 and test.mean is not None and test.variance is not None:
+                parts.append((test.mean.unsqueeze(0), test.variance.unsqueeze(0)))
+        if len(parts) < len(self.runs) or len({len(mean) for mean, _ in parts}) != 1:
+            return None
+        if sum(mean.numel() for mean, _ in parts) > MOST:
+            return None
+        means, variances = zip(*parts, strict=True)
+        return torch.cat(means), torch.cat(variances)
 
 
-def _rows(pred: Predictive, first: int, stop: int, task: Task) -> Predictive:
+def tempered(
+    sgd: MethodPredictions, tuning: Artifact, *, prefix: str, task: Task
+) -> MethodPredictions:
+    """The predictions of annealed SGD at the temperature that the run chose.
+
+    `prefix`: of the names of the run's artifacts.
+    """
+    key = "temperature"
+    sets = {
+        name: TemperedPrediction(f"{prefix}/{key}/{name}", each, tuning, task=task)
+        for name, each in sgd.sets.items()
+    }
+    return MethodPredictions(key, "SGD, tempered", sets)
+
+
+def pooled(title: str, runs: Sequence[MethodPredictions], *, task: Task) -> MethodPredictions:
+    """The linear pool of the predictions of several runs, which have the same sets."""
+    name = f"pooled/{runs[0].key}"
+    sets = {
+        each: PooledPrediction(f"{name}/{each}", [run.sets[each] for run in runs], task=task)
+        for each in runs[0].sets
+    }
+    components = PooledComponents(name, runs) if isinstance(task, Regression) else None
+    return MethodPredictions(f"pooled-{runs[0].key}", title, sets, components)
+
+
+def examples_of(pred: Predictive, first: int, stop: int, task: Task) -> Predictive:
+    """Some examples of a prediction."""
     if pred.probs is not None:
         return slice_examples(pred, first, stop, task=task)
     assert pred.mean is not None

@@ -25,6 +25,7 @@ from torch import Tensor
 from lowland.artifacts import Artifact
 from lowland.cli.console import say, visible
 from lowland.metrics import metric_names, metric_of
+from lowland.progress import Report
 from lowland.records import Table
 
 SECONDS = 30.0  # between lines on the progress of a stage, where there is no terminal
@@ -102,6 +103,7 @@ class Bars:
             console=console,
             disable=not console.is_terminal,
         )
+        self._by_title: dict[str, Report] = {}
 
     def __enter__(self) -> Bars:
         self._bars.start()
@@ -117,9 +119,13 @@ class Bars:
         task = self._bars.add_task(visible(label), total=None)
         return lambda done, total: self._bars.update(task, completed=done, total=total)
 
-    def of(self, artifact: Artifact) -> Callable[[int, int | None], None]:
-        """A bar for an artifact; none is shown for what takes a moment."""
-        return (lambda done, total: None) if artifact.quick else self.add(artifact.title)
+    def of(self, artifact: Artifact) -> Report:
+        """A bar for all artifacts of one title; none is shown for what takes a moment."""
+        if artifact.quick:
+            return lambda done, total: None
+        if artifact.title not in self._by_title:
+            self._by_title[artifact.title] = self.add(artifact.title)
+        return self._by_title[artifact.title]
 
     def _lines(self, label: str) -> Callable[[int, int | None], None]:
         began = told = time.monotonic()

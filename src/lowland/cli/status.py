@@ -15,7 +15,7 @@ from lowland.artifacts.graph import GRAPH, read_graph, statuses
 from lowland.cli.console import Terminal, say, visible
 
 #: where commands put what they make of a run
-_INSIDE = ("connect", "connect/plane", "simplex", "subspace/*", "scan/*")
+_INSIDE = ("compare", "connect", "connect/plane", "simplex", "subspace/*", "scan/*")
 _WIDTH = 300  # characters of a line in a file
 _STYLES = {"done": "green", "under way": "yellow", "stale": "red", "damaged": "red"}
 
@@ -34,7 +34,7 @@ def status(
 
 
 def folders(run: Path) -> list[Path]:
-    """A run folder, and those inside that `connect`, `simplex`, `subspace` and `scan` made."""
+    """A run folder, and those inside that commands such as `connect` made."""
     nodes = read_graph(run)  # raises where it is no run folder
     inside = sorted(file.parent for pattern in _INSIDE for file in run.glob(f"{pattern}/{GRAPH}"))
     return [run, *inside] if nodes else inside

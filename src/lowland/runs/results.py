@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lowland.artifacts import Artifact, Graph, Inputs
+from lowland.artifacts import Artifact, Graph, Inputs, Source
 from lowland.errors import StoreError
 from lowland.posteriors import Posterior
 from lowland.records import Predictive
@@ -22,18 +22,19 @@ class Results:
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run = run
-        self.graph = Graph(folder)
+        self.graph = _ReadOnlyGraph(folder)
 
     def load(self, artifact: Artifact) -> Any:
         """The result of an artifact."""
+        self.require(artifact)
+        return self.graph.load(artifact)
+
+    def require(self, artifact: Artifact) -> None:
+        """Raises `StoreError` unless an artifact is done."""
         if not self.graph.is_done(artifact):
             (status,) = [s for s in self.graph.status([artifact]) if s.name == artifact.name]
             why = f" ({status.reason})" if status.reason else ""
-            raise StoreError(
-                f"{self.graph.folder}: {artifact.name} is {status.state}{why}; run the "
-                "`lowland run` command that made the folder again."
-            )
-        return self.graph.load(artifact)
+            raise _unusable(self.graph.folder, artifact, f"{status.state}{why}")
 
     def posterior(self, method: Method) -> tuple[Posterior, Tuned]:
         """A method's posterior at the scale that was chosen, and what was chosen."""
@@ -45,3 +46,37 @@ class Results:
         """A method's model average on the test examples."""
         pred: Predictive = self.load(self.run.prediction(method))
         return pred
+
+
+class _ReadOnlyGraph(Graph):
+    """The graph of a folder in which nothing is built or removed."""
+
+    def _forget(self, artifact: Artifact, damage: str) -> None:
+        raise _unusable(self.folder, artifact, f"damaged ({damage})")
+
+
+def _unusable(folder: Path, artifact: Artifact, state: str) -> StoreError:
+    return StoreError(
+        f"{folder}: {artifact.name} is {state}; run the `lowland run` command that made the "
+        "folder again."
+    )
+
+
+class External(Source):
+    """An artifact of a finished run as an input in another folder: read, and never built there.
+
+    Args:
+        results: of the run. artifact: one of its artifacts. name: of the input.
+    """
+
+    def __init__(self, results: Results, artifact: Artifact, name: str) -> None:
+        self.results = results
+        self.artifact = artifact
+        super().__init__(name, None, {"fingerprint": artifact.fingerprint})
+
+    def require(self) -> None:
+        """Raises `StoreError` unless the run holds it."""
+        self.results.require(self.artifact)
+
+    def load(self, folder: Path) -> Any:
+        return self.results.load(self.artifact)

@@ -1,0 +1,217 @@
+"""A run that is compared: its methods and the baselines, as artifacts of their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
+from importlib.util import find_spec
+from typing import Any
+
+from lowland.artifacts import Artifact, Inputs, Source
+from lowland.cli.load_runs import FinishedRun
+from lowland.cli.ood import CompareOptions, ShiftedData
+from lowland.cli.predictions import (
+    OOD,
+    TEST,
+    BaselinePrediction,
+    MethodPredictions,
+    MixtureComponents,
+    OnePass,
+    Predict,
+    ShiftedPrediction,
+    ShiftedSettings,
+    tempered,
+)
+from lowland.core import Classification, Regression
+from lowland.errors import ConfigError, LowlandError
+from lowland.progress import Report
+from lowland.records import Predictive
+from lowland.runs.methods import Method, method_named
+from lowland.runs.predictions import PredictionSettings
+from lowland.runs.results import External, Results
+from lowland.runs.run import Run
+from lowland.runs.setup import Setup
+from lowland.uncertainty import LastLayerLaplace
+from lowland.uncertainty.dropout import has_dropout
+
+BASELINES = ("temperature", "dropout", "laplace")
+_SGD = "sgd"  # the method that gets a temperature
+
+
+class ComparedRun:
+    """A finished run, its shifted data, and the predictions to make of both.
+
+    Args:
+        is_done: whether an artifact of the folder of the comparison is.
+
+    Attributes:
+        notes: what was left out because it does not fit, and why.
+    """
+
+    def __init__(
+        self,
+        finished: FinishedRun,
+        options: CompareOptions,
+        *,
+        is_done: Callable[[Artifact], bool],
+    ) -> None:
+        self.name = finished.name
+        self.options = options
+        self.is_done = is_done
+        self.config = finished.config
+        self.setup = Setup(finished.config)
+        self.run = Run(finished.config, self.setup)
+        self.results = Results(self.run, finished.folder.path)
+        self.shifted = ShiftedData(self.setup, options)
+        self.prefix = f"seed-{finished.config.seed}"
+        self.notes = self.shifted.notes
+        self._inputs: dict[str, Source] = {}
+
+    def methods(self) -> list[MethodPredictions]:
+        """Every method, then the baselines; a temperature stands behind annealed SGD."""
+        baselines = [name for name in BASELINES if self._fits(name)]
+        rows: list[MethodPredictions] = []
+        for method in self.run.methods:
+            if method.name in BASELINES:  # a row of the run, which is one of the options here
+                continue
+            rows.append(self._method(method))
+            if method.name == _SGD and "temperature" in baselines:
+                tuning = self._input(self.run.tuning(method))
+                rows.append(tempered(rows[-1], tuning, prefix=self.prefix, task=self.setup.task))
+        return rows + [self._baseline(name) for name in baselines if name != "temperature"]
+
+    def _method(self, method: Method) -> MethodPredictions:
+        """A method of the run, whose prediction for the test examples is there."""
+        prediction = self.run.prediction(method)
+        inputs = [self._input(each) for each in prediction.inputs]
+        title = method.label(self.run)
+        test = self._input(prediction)
+        shifted = self._shifted(method, title, inputs, partial(self._predict, method))
+        components = None
+        if isinstance(self.setup.task, Regression):
+            components = MixtureComponents(
+                f"{self.prefix}/{method.name}",
+                inputs,
+                self._settings(method),
+                title=f"{self.name}: {title}",
+                test=test,
+                results=self.results,
+                method=method,
+            )
+        return MethodPredictions(method.name, title, {TEST: test, **shifted}, components)
+
+    def _predict(self, method: Method, loader: Iterable[Any], progress: Report) -> Predictive:
+        """The prediction of a method at the values that the run chose."""
+        load = self.results.load
+        inputs = Inputs(method.needs(self.run), load, load)
+        tuned = {} if method.name in BASELINES else load(self.run.tuning(method))
+        return method.predict(self.run, inputs, tuned, loader, progress)
+
+    def _shifted(
+        self, method: Method, title: str, inputs: list[Source], predict: Predict
+    ) -> dict[str, Artifact]:
+        """The predictions for corrupted and for out-of-distribution sets."""
+        sets: dict[str, Artifact] = {}
+        passes = [OnePass(predict, self.setup.task, is_done=self.is_done) for _ in range(2)]
+
+        def add(name: str, data: Iterable[Any], size: int, *, corruption: Any, of: OnePass) -> None:
+            source = (
+                [] if corruption else [self.shifted.source(name.removeprefix(OOD), self.prefix)]
+            )
+            sets[name] = ShiftedPrediction(
+                f"{self.prefix}/{method.name}/{name}",
+                [*inputs, *source],
+                ShiftedSettings(self._settings(method), corruption),
+                title=f"{self.name}: {title}",
+                loader=data,
+                size=size,
+                together=of,
+            )
+
+        for each in self.shifted.corruptions:
+            loader = each.loader(self.setup)
+            add(each.name, loader, each.examples, corruption=each, of=passes[0])
+        for name, tensor in self.shifted.sets.items():
+            batches = [(batch,) for batch in tensor.split(self.config.eval_batch_size)]
+            add(OOD + name, batches, len(tensor), corruption=None, of=passes[1])
+        return sets
+
+    def _settings(self, method: Method) -> PredictionSettings:
+        settings = self.run.prediction(method).settings
+        assert isinstance(settings, PredictionSettings)
+        return settings
+
+    def _input(self, artifact: Artifact) -> Source:
+        """An artifact or a source of the run as an input here, under the name of the run."""
+        if artifact.name not in self._inputs:
+            name = f"{self.prefix}/{artifact.name}"
+            self._inputs[artifact.name] = (
+                Source(name, artifact.value, artifact.content)
+                if isinstance(artifact, Source)
+                else External(self.results, artifact, name)
+            )
+        return self._inputs[artifact.name]
+
+    # -- baselines -------------------------------------------------------------------------------
+
+    def _fits(self, name: str) -> bool:
+        """Whether a baseline is an option that was given, or fits where none was given."""
+        names = self.options.baselines
+        if names is not None and name not in names:
+            return False
+        try:
+            self._check_baseline(name)
+        except LowlandError as error:
+            if names is not None:
+                raise ConfigError(f"--baselines {name}: {error}") from error
+            self.notes.append(f"No row for {name}: {error}")
+            return False
+        return True
+
+    def _check_baseline(self, name: str) -> None:
+        """Raises `LowlandError` where a baseline does not fit the run."""
+        task = self.setup.task
+        if name == "temperature":
+            if not isinstance(task, Classification):
+                raise ConfigError(f"a temperature is for classification, not {task!r}.")
+            if _SGD not in self.config.methods:
+                raise ConfigError("the run has no method sgd, which it would temper.")
+            return
+        if not self.run.trains_annealed():
+            raise ConfigError("the run has no network of annealed SGD.")
+        if name == "dropout":
+            point = self.results.load(self.run.annealed(0)).point
+            if not has_dropout(self.setup.surface, point):
+                raise ConfigError("the network has no dropout.")
+        if name == "laplace":
+            if find_spec("laplace") is None:
+                raise ConfigError('it needs laplace-torch: pip install "lowland[baselines]".')
+            if not self.is_done(self._baseline(name).test):
+                self._laplace  # noqa: B018 - laplace-torch may refuse the network
+
+    def _baseline(self, name: str) -> MethodPredictions:
+        """A baseline around the annealed network of the run."""
+        method = method_named(name)
+        prediction = self.run.prediction(method)
+        inputs = [self._input(each) for each in prediction.inputs if each != prediction.tuning]
+        title = method.label(self.run)
+        predict = self._predict_laplace if name == "laplace" else partial(self._predict, method)
+        test = BaselinePrediction(
+            f"{self.prefix}/{name}/{TEST}",
+            inputs,
+            self._settings(method),
+            title=f"{self.name}: {title}",
+            predict=predict,
+            loader=self.setup.test,
+        )
+        shifted = self._shifted(method, title, inputs, predict)
+        return MethodPredictions(name, title, {TEST: test, **shifted})
+
+    def _predict_laplace(self, loader: Iterable[Any], progress: Report) -> Predictive:
+        return self._laplace.predict(loader, progress=progress)
+
+    @cached_property
+    def _laplace(self) -> LastLayerLaplace:
+        """The approximation, fitted once for all sets."""
+        point = self.results.load(self.run.annealed(0)).point
+        return LastLayerLaplace(self.setup.surface, point, validation=self.setup.validation)

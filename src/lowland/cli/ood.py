@@ -1,0 +1,237 @@
+"""Data that the networks of a run were not trained for: corrupted images, other data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowland.artifacts import Source
+from lowland.core import Classification
+from lowland.errors import ConfigError, DataError, LowlandError
+from lowland.runs.config import Named, check_named, read_value, told
+from lowland.runs.setup import Setup, is_loader
+from lowland.runs.sources import content_of
+from lowland.train import Batches
+from lowland.uncertainty.corruption import (
+    CORRUPTIONS,
+    STRENGTHS,
+    Corrupted,
+    Normalisation,
+    one_input,
+)
+from lowland.uncertainty.ood import noise_like
+
+NOISE = {"noise": "gaussian", "uniform": "uniform"}  # generated sets
+RANDOM = ("gaussian_noise",)  # corruptions that depend on the seed
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of the command line; None: what fits the run."""
+
+    kinds: list[str] | None = None
+    strengths: tuple[int, ...] = STRENGTHS
+    ood: list[str] | None = None
+    baselines: list[str] | None = None
+    examples: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """The settings of a corrupted test set.
+
+    Attributes:
+        seed: of its noise; 0 where it has none. examples: the first so many of the test split.
+        mean, std: those that the images were standardised with.
+    """
+
+    kind: str
+    strength: int
+    seed: int
+    examples: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the set."""
+        return f"corrupted/{self.kind}-{self.strength}"
+
+    def loader(self, setup: Setup) -> Corrupted:
+        """The batches of the test split of a run, corrupted."""
+        return Corrupted(
+            setup.test,
+            setup.task,
+            [(self.kind, self.strength)],
+            seed=self.seed,
+            examples=self.examples,
+            normalise=Normalisation(self.mean, self.std),
+        )
+
+
+class ShiftedData:
+    """The corrupted and the out-of-distribution examples for the networks of a run.
+
+    Attributes:
+        examples: the size of each corrupted set. corruptions: one for each kind and strength; empty
+            where the data cannot be corrupted. sets: out-of-distribution inputs by name, (n, ...).
+        notes: what was left out because it does not fit, and why.
+    """
+
+    def __init__(self, setup: Setup, options: CompareOptions) -> None:
+        self.setup = setup
+        self.notes: list[str] = []
+        self.normalise = _normalisation(setup)
+        self.inputs = self._inputs(options)
+        self.examples = 0 if self.inputs is None else len(self.inputs)
+        self.corruptions = self._corruptions(options)
+        self.sets = self._sets(options)
+
+    def source(self, name: str, prefix: str) -> Source:
+        """An out-of-distribution set as what artifacts are built from."""
+        inputs = self.sets[name]
+        return Source(f"{prefix}/ood/{name}", inputs, content_of(inputs))
+
+    def _inputs(self, options: CompareOptions) -> Tensor | None:
+        """The first inputs of the test split; None where they are no examples of one tensor."""
+        try:
+            inputs = _first(self.setup.test, self.setup, options.examples)
+            if inputs.ndim < 2 or not inputs.is_floating_point():
+                raise DataError(
+                    f"expected floating-point inputs (N, C, ...), got {tuple(inputs.shape)} of "
+                    f"{inputs.dtype}."
+                )
+            return inputs
+        except LowlandError as error:
+            if options.kinds or options.ood:
+                raise DataError(f"the test examples of the run: {error}") from error
+            self.notes.append(f"No corrupted and no out-of-distribution examples: {error}")
+            return None
+
+    def _corruptions(self, options: CompareOptions) -> list[Corruption]:
+        kinds = list(CORRUPTIONS) if options.kinds is None else options.kinds
+        for kind in kinds:
+            if kind not in CORRUPTIONS:
+                raise ConfigError(
+                    f"--kinds: expected some of {', '.join(CORRUPTIONS)}, or none, got {kind!r}."
+                )
+        if self.inputs is None or not kinds:
+            return []
+        mean, std = (tuple(torch.as_tensor(part).tolist()) for part in self.normalise)
+        corruptions = [
+            Corruption(
+                kind, strength, options.seed if kind in RANDOM else 0, self.examples, mean, std
+            )
+            for kind in kinds
+            for strength in options.strengths
+        ]
+        try:
+            if not isinstance(self.setup.task, Classification):
+                raise DataError(
+                    f"corruptions are for classification, not for {type(self.setup.task).__name__}."
+                )
+            next(iter(corruptions[0].loader(self.setup)))
+        except LowlandError as error:
+            if options.kinds:
+                raise DataError(f"--kinds: {error}") from error
+            self.notes.append(f"No corrupted examples: {error}")
+            return []
+        return corruptions
+
+    def _sets(self, options: CompareOptions) -> dict[str, Tensor]:
+        specs = ["noise"] if options.ood is None else options.ood
+        if self.inputs is None:
+            return {}
+        sets: dict[str, Tensor] = {}
+        for spec in specs:
+            if spec in NOISE:
+                name, inputs = spec, noise_like(self.inputs, kind=NOISE[spec], seed=options.seed)
+            else:
+                name, inputs = self._callable(spec, options.examples)
+            sets[name if name not in sets else spec] = inputs
+        return sets
+
+    def _callable(self, spec: str, count: int) -> tuple[str, Tensor]:
+        """The name and the inputs of the set that a callable returns."""
+        named = _parse(spec)
+        data = named.call()
+        title = named.name.rpartition(":")[2]
+        normalise: Normalisation | None = None
+        if isinstance(data, Mapping):
+            if "test" not in data:
+                raise ConfigError(
+                    f"--ood {named.name}: expected a dict with test, or examples alone."
+                )
+            normalise = Normalisation(*data.get("normalise", ()))
+            title = str(data.get("name", title))
+            data = data["test"]
+        try:
+            inputs = _first(data, self.setup, count)
+        except Exception as error:  # of the user's own data set, too
+            raise DataError(f"--ood {named.name}: {told(error)}") from error
+        assert self.inputs is not None
+        expected = tuple(self.inputs.shape[1:])
+        if tuple(inputs.shape[1:]) != expected or not inputs.is_floating_point():
+            raise DataError(
+                f"--ood {named.name}: expected examples of shape {expected}, as the run's, got "
+                f"{tuple(inputs.shape[1:])} of {inputs.dtype}; bring images to that shape with "
+                "lowland.zoo:resize_to_match, or other examples in a callable of your own."
+            )
+        if not bool(torch.isfinite(inputs).all()):
+            raise DataError(
+                f"--ood {named.name}: its examples hold NaN or infinity; leave those out."
+            )
+        if normalise is not None and inputs.ndim == 4:
+            inputs = self.normalise.apply(normalise.invert(inputs))
+        return title, inputs.to(self.inputs)
+
+
+def _parse(spec: str) -> Named:
+    """`package.module:callable`, or `{name: package.module:callable, args: {...}}`."""
+    value = read_value(spec, where=f"--ood {spec!r}") if spec.lstrip().startswith("{") else spec
+    if isinstance(value, str) and ":" not in value:
+        alone = "none stands alone; " if value == "none" else ""
+        raise ConfigError(
+            f"--ood {value}: {alone}expected {', '.join(NOISE)}, package.module:callable, or "
+            "'{name: package.module:callable, args: {...}}'."
+        )
+    return check_named({"name": value} if isinstance(value, str) else value, where=f"--ood {spec}")
+
+
+def _first(data: Any, setup: Setup, count: int) -> Tensor:
+    """The inputs of the first examples of tensors, a data set or a loader."""
+    if isinstance(data, Tensor):
+        return data[:count]
+    loader: Iterable[Any] = data
+    if not is_loader(data):
+        loader = Batches(data, batch_size=setup.config.eval_batch_size, shuffle=False)
+    parts, size = [], 0
+    for batch in loader:
+        parts.append(one_input(setup.task.parts(batch))[: count - size])
+        size += len(parts[-1])
+        if size >= count:
+            break
+    if not size:
+        raise DataError("it gave no examples; check its data set.")
+    return torch.cat(parts)
+
+
+def _normalisation(setup: Setup) -> Normalisation:
+    value = setup.data.get("normalise", ())
+    try:
+        normalise = Normalisation(*value)
+        mean, std = (torch.as_tensor(part, dtype=torch.float64) for part in normalise)
+        fits = mean.ndim == std.ndim == 1 and bool((std > 0).all())
+    except (TypeError, ValueError, RuntimeError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{setup.config.data.name}: normalise: expected (means, deviations), a number a "
+            f"channel each, got {value!r}."
+        )
+    return normalise
