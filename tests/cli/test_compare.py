@@ -1,5 +1,6 @@
-"""`lowland compare` on finished runs: its figures are recomputed here from what runs left."""
+"""`lowland compare` on finished runs: its metrics are recomputed here from what the runs hold."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 import lowland as ll
+from lowland.artifacts import Graph
 from lowland.artifacts.graph import manifests
 from lowland.cli.load_runs import load_runs
 from lowland.records import Predictive, ShiftCurves, Table
@@ -119,6 +121,24 @@ def opened(path):
 
 def row(table, method):
     return next(r for r in table.rows() if r["method"] == method)
+
+
+def contents(out):
+    """The files of a folder that do not depend on time."""
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+        and path.name not in ("events.jsonl", "timing.json")
+        and ".leases" not in path.parts
+    }
+
+
+def built(out):
+    """The names of the artifacts that were built, in order."""
+    lines = (out / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    return [event["artifact"] for event in events if event["event"] == "built"]
 
 
 METRICS = ("accuracy", "nll", "ece", "brier")
@@ -248,35 +268,87 @@ def test_baselines_and_pictures(compared):
     assert said["seeds"] == [0, 1]
 
 
-def test_again_it_predicts_nothing_and_a_damaged_prediction_anew(folder, compared, monkeypatch):
+def test_a_second_time_nothing_is_built_and_a_damaged_prediction_again(folder, compared):
     out, stdout = compared
-    args = [
-        "compare",
-        folder / "r0",
-        folder / "r1",
-        "--out",
-        out,
-        "--examples",
-        60,
-        "--ood",
-        "noise",
-    ]
-    args += ["--ood", "own:strange"]
-    asked = []
-    from lowland.cli import predictions
-
-    real = predictions.predict
-    monkeypatch.setattr(predictions, "predict", lambda *a, **k: asked.append(a) or real(*a, **k))
+    args = ["compare", folder / "r0", folder / "r1", "--out", out, "--examples", 60]
+    args += ["--ood", "noise", "--ood", "own:strange"]
+    files = contents(out)
     code, again, err = lowland(*args)
     assert code == 0, err
-    assert not asked
+    assert contents(out) == files
     assert again[again.index("Test data") :] == stdout[stdout.index("Test data") :]
-    file = next((out / "predictions").glob("swag-corrupted-seed0-*"))
+    name = "predictions/seed-0/swag/corrupted/contrast-3"
+    (manifest,) = [m for m in manifests(out) if m.body["name"] == name]
+    file = manifest.folder / "record.npz"
+    file.chmod(0o644)
     file.write_bytes(file.read_bytes()[:100])
     code, again, err = lowland(*args)
     assert code == 0, err
-    assert len(asked) == 1
+    assert f"{name} is built again" in again
+    assert contents(out) == files
+    assert built(out)[-1] == name
     assert again[again.index("Test data") :] == stdout[stdout.index("Test data") :]
+
+
+def test_another_option_builds_what_depends_on_it_alone(folder, tmp_path):
+    args = ["compare", folder / "r0", "--out", tmp_path / "out", "--baselines", "none"]
+    args += ["--examples", 20, "--kinds", "contrast,gaussian_noise", "--strengths"]
+    assert lowland(*args, "1,3")[0] == 0
+    before = len(built(tmp_path / "out"))
+    code, stdout, err = lowland(*args, "3,4")
+    assert code == 0, err
+    names = built(tmp_path / "out")[before:]
+    assert {name for name in names if name.startswith("predictions/")} == {
+        f"predictions/seed-0/{method}/corrupted/{kind}-4"
+        for method in ("sgd", "swag")
+        for kind in ("contrast", "gaussian_noise")
+    }
+    assert "metrics/seed-0/swag is built again" in stdout
+    assert "predictions/seed-0/swag/corrupted/contrast-1 (no longer)" in stdout
+    # another seed draws other noise; a change of contrast has none
+    before = len(built(tmp_path / "out"))
+    code, stdout, err = lowland(*args, "3,4", "--seed", 1)
+    assert code == 0, err
+    names = {n for n in built(tmp_path / "out")[before:] if n.startswith("predictions/")}
+    assert len(names) == 6
+    assert all("gaussian_noise" in name or "ood/noise" in name for name in names)
+    assert "corruption.seed: 0 there, 1 now" in stdout
+    # fewer sets: what is shown is what was requested
+    assert (tmp_path / "out" / "records" / "shift.json").is_file()
+    code, _, err = lowland(*args, "3,4", "--kinds", "none")
+    assert code == 0, err
+    files = {path.name for path in (tmp_path / "out" / "records").iterdir()}
+    assert files == {"comparison.json", "ood.json", "selective-sgd.npz", "selective-swag.npz"}
+
+
+def test_a_stopped_comparison_goes_on_and_ends_with_the_same_bytes(folder, tmp_path, monkeypatch):
+    args = ["compare", folder / "r0", "--examples", 20, "--kinds", "contrast,pixelate"]
+    assert lowland(*args, "--out", tmp_path / "whole")[0] == 0
+    real, calls = Graph._build, []
+
+    def stopping(graph, artifact, bar):
+        calls.append(artifact.name)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        real(graph, artifact, bar)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Graph, "_build", stopping)
+        assert lowland(*args, "--out", tmp_path / "stopped")[0] != 0
+    code, stdout, err = lowland(*args, "--out", tmp_path / "stopped")
+    assert code == 0, err
+    assert "8 of " in stdout
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_status_and_clean_read_the_folder(folder, compared):
+    code, stdout, err = lowland("status", compared[0])
+    assert code == 0, err
+    assert "tables/comparison  done" in stdout
+    assert "seed-1/train/sgd-0: fingerprint" in stdout
+    code, stdout, err = lowland("clean", compared[0])
+    assert code == 0, err
+    assert "predictions/seed-0/swag/ood/noise" in stdout
 
 
 def test_one_run_has_its_tables_in_its_own_folder(folder):
@@ -363,7 +435,7 @@ def test_regression(folder):
     table = Table.load(out / "records" / "comparison.json")
     assert table.method == ["SGD", "SWAG", "Deep ensemble of 2 runs", "MultiSWAG of 2 runs"]
     assert table.crps_of == ["Gaussian", "mixture", "mixture", "mixture"]
-    assert "No corrupted rows: corruptions are for classification" in stdout
+    assert "No corrupted examples: corruptions are for classification" in stdout
     sgd, preds = [], []
     for path in runs:
         _, results, _ = opened(path)
@@ -470,7 +542,7 @@ def test_data_that_cannot_be_corrupted(folder):
     )
     code, stdout, err = lowland("compare", vectors, "--examples", 20)
     assert code == 0, err
-    assert "No corrupted rows" in stdout
+    assert "No corrupted examples" in stdout
     assert "normalise" in stdout
     code, _, err = lowland("compare", vectors, "--examples", 20, "--kinds", "contrast")
     assert code == 2

@@ -47,7 +47,8 @@ class Builder:
         paths = [self.load(each) for each in self._targets.values() if each.kind == "picture"]
         names = [path.name for path in paths if path is not None]
         say(self.console, f"Results: {self.folder}/")
-        say(self.console, f"Pictures: {', '.join(names)}")
+        if names:
+            say(self.console, f"Pictures: {', '.join(names)}")
 
 
 def outline(graph: Graph, targets: Sequence[Artifact], console: Console) -> None:

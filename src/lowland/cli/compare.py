@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from lowland.artifacts import Artifact, Graph
+from lowland.artifacts import Artifact
 from lowland.artifacts.graph import ARTIFACTS, GRAPH, complete, manifests
 from lowland.artifacts.view import hide
-from lowland.cli.building import drawn, outline
+from lowland.cli.builder import Builder
 from lowland.cli.compared import BASELINES, ComparedRun
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.ood import NOISE, CompareOptions
 from lowland.cli.predictions import MethodPredictions, pooled
-from lowland.cli.show import Bars, show_figures
+from lowland.cli.show import show_figures
+from lowland.cli.stage_folder import words_of
 from lowland.cli.summary import (
     ComparisonTable,
     DifferencesTable,
@@ -120,32 +120,26 @@ def compare(
 
 def execute(runs: list[FinishedRun], options: CompareOptions, out: Path | None = None) -> Table:
     """Does what `lowland compare` does for runs that fit together."""
-    console = Terminal()
     first = runs[0].folder.path
     path = out or (first / "compare" if len(runs) == 1 else first.parent / "compare")
     _require_own(path)
-    graph = Graph(path, tell=lambda line: say(console, line))
-    with using_threads(runs[0].threads):
+    builder = Builder(path, Terminal(), threads=runs[0].threads)
+    graph = builder.graph
+    with using_threads(builder.threads):
         compared = [ComparedRun(run, options, is_done=graph.is_done) for run in runs]
         comparison = Comparison(compared)
-        targets = complete(comparison.targets())
-        for artifact in graph.needed(targets):
-            for each in artifact.inputs:
-                if isinstance(each, External):
-                    each.require()
-        _write_settings(path, runs, options)  # all was checked before
-        outline(graph, targets, console)
-        with Bars(console) as bars:
-            graph.build(targets, bar=bars.of)
+    targets = complete(comparison.targets())
+    for each in [each for artifact in graph.needed(targets) for each in artifact.inputs]:
+        if isinstance(each, External):
+            each.require()
+    _write_settings(path, runs, options)  # all was checked before
+    builder.build(targets)
     _hide_others(path, targets)
-    table: Table = graph.load(comparison.table)
-    _show(comparison, graph, options, console)
+    _show(comparison, builder, options)
     for note in dict.fromkeys(note for run in compared for note in run.notes):
-        say(console, note)
-    say(console, f"Results: {path}/")
-    names = drawn(graph, targets)
-    if names:
-        say(console, f"Pictures: {', '.join(names)}")
+        say(builder.console, note)
+    builder.say_results()
+    table: Table = builder.load(comparison.table)
     return table
 
 
@@ -241,16 +235,14 @@ def _hide_others(path: Path, targets: Sequence[Artifact]) -> None:
             hide(path, manifest)
 
 
-def _show(comparison: Comparison, graph: Graph, options: CompareOptions, console: Console) -> None:
-    table: Table = graph.load(comparison.table)
+def _show(comparison: Comparison, builder: Builder, options: CompareOptions) -> None:
+    console = builder.console
+    table: Table = builder.load(comparison.table)
     many = " (mean ± standard error over runs)" if comparison.table.many else ""
     show_figures(table, "test", f"Test data{many}", console)
     if comparison.differences is not None:
-        differences: Table = graph.load(comparison.differences)
-        first = comparison.rows[0].title
-        show_figures(
-            differences, "difference", f"Test data: difference to {first}, run by run", console
-        )
+        title = f"Test data: difference to {comparison.rows[0].title}, run by run"
+        show_figures(builder.load(comparison.differences), "difference", title, console)
     if comparison.corruptions:
         kinds = dict.fromkeys(each.kind.replace("_", " ") for each in comparison.corruptions)
         strengths = ", ".join(map(str, options.strengths))
@@ -259,19 +251,19 @@ def _show(comparison: Comparison, graph: Graph, options: CompareOptions, console
     score = "entropy" if isinstance(comparison.task, Classification) else "variance"
     for name in comparison.sets:
         title = f"Out of distribution, {name}: separated from test data by {score}"
-        show_figures(table, "strange", title, console, of=name)
+        show_figures(table, "ood", title, console, of=name)
 
 
 def _words(text: str | None) -> list[str] | None:
-    """A list by commas; `none` is an empty one."""
+    """The words of an option, each once; `none` is an empty list."""
     if text is None:
         return None
-    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    words = list(dict.fromkeys(words_of(text)))
     return [] if words == ["none"] else words
 
 
 def _strengths(text: str) -> tuple[int, ...]:
-    words = _words(text) or []
+    words = words_of(text)
     if not words or any(word not in map(str, STRENGTHS) for word in words):
         raise ConfigError(f"--strengths: expected some of 1,2,3,4,5, got {text!r}.")
     return tuple(sorted({int(word) for word in words}))

@@ -12,9 +12,11 @@ from torch import Tensor
 from lowland.artifacts import Source
 from lowland.core import Classification
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.runs.config import Named, check_named, read_value, told
+from lowland.runs.config import check_section, read_value
+from lowland.runs.sections import Factory
 from lowland.runs.setup import Setup, is_loader
 from lowland.runs.sources import content_of
+from lowland.runs.user_code import error_line
 from lowland.train import Batches
 from lowland.uncertainty.corruption import (
     CORRUPTIONS,
@@ -158,14 +160,14 @@ class ShiftedData:
 
     def _callable(self, spec: str, count: int) -> tuple[str, Tensor]:
         """The name and the inputs of the set that a callable returns."""
-        named = _parse(spec)
-        data = named.call()
-        title = named.name.rpartition(":")[2]
+        factory = _parse(spec)
+        data = factory.call()
+        title = factory.name.rpartition(":")[2]
         normalise: Normalisation | None = None
         if isinstance(data, Mapping):
             if "test" not in data:
                 raise ConfigError(
-                    f"--ood {named.name}: expected a dict with test, or examples alone."
+                    f"--ood {factory.name}: expected a dict with test, or examples alone."
                 )
             normalise = Normalisation(*data.get("normalise", ()))
             title = str(data.get("name", title))
@@ -173,25 +175,25 @@ class ShiftedData:
         try:
             inputs = _first(data, self.setup, count)
         except Exception as error:  # of the user's own data set, too
-            raise DataError(f"--ood {named.name}: {told(error)}") from error
+            raise DataError(f"--ood {factory.name}: {error_line(error)}") from error
         assert self.inputs is not None
         expected = tuple(self.inputs.shape[1:])
         if tuple(inputs.shape[1:]) != expected or not inputs.is_floating_point():
             raise DataError(
-                f"--ood {named.name}: expected examples of shape {expected}, as the run's, got "
+                f"--ood {factory.name}: expected examples of shape {expected}, as the run's, got "
                 f"{tuple(inputs.shape[1:])} of {inputs.dtype}; bring images to that shape with "
                 "lowland.zoo:resize_to_match, or other examples in a callable of your own."
             )
         if not bool(torch.isfinite(inputs).all()):
             raise DataError(
-                f"--ood {named.name}: its examples hold NaN or infinity; leave those out."
+                f"--ood {factory.name}: its examples hold NaN or infinity; leave those out."
             )
         if normalise is not None and inputs.ndim == 4:
             inputs = self.normalise.apply(normalise.invert(inputs))
         return title, inputs.to(self.inputs)
 
 
-def _parse(spec: str) -> Named:
+def _parse(spec: str) -> Factory:
     """`package.module:callable`, or `{name: package.module:callable, args: {...}}`."""
     value = read_value(spec, where=f"--ood {spec!r}") if spec.lstrip().startswith("{") else spec
     if isinstance(value, str) and ":" not in value:
@@ -200,7 +202,8 @@ def _parse(spec: str) -> Named:
             f"--ood {value}: {alone}expected {', '.join(NOISE)}, package.module:callable, or "
             "'{name: package.module:callable, args: {...}}'."
         )
-    return check_named({"name": value} if isinstance(value, str) else value, where=f"--ood {spec}")
+    body = {"name": value} if isinstance(value, str) else value
+    return check_section(Factory, body, where=f"--ood {spec}")
 
 
 def _first(data: Any, setup: Setup, count: int) -> Tensor:

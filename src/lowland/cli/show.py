@@ -67,7 +67,7 @@ def _columns(part: str, of: str) -> Forms:
     """What a table shows. `of`: the out-of-distribution set."""
     if part in _SHAPES:
         return _SHAPES[part]
-    if part == "strange":
+    if part == "ood":
         return {f"{name}_{of}": _form(name) for name in ("auroc", "fpr95")}
     if part == "corrupted":
         return {f"{name}_corrupted": _form(name) for name in metric_names()}
