@@ -6,7 +6,7 @@ and what to do next; the command line prints it and exits with code 2.
 
 
 class LowlandError(Exception):
-    """Base of every error that lowland raises on purpose.
+    """Base class of the errors that lowland raises on purpose.
 
     >>> issubclass(LayoutError, LowlandError)
     True

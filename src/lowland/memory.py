@@ -10,14 +10,13 @@ _TRIM, _MMAP = 2**31 - 1, 2**30  # bytes
 
 
 def keep_freed_memory() -> bool:
-    """Tells the C library to keep large blocks that are freed; says whether it could.
+    """Makes the C library keep large freed blocks; returns whether it could.
 
     A training step or a forward pass on a CPU frees its activations and takes as much again at the
-    next. By default glibc gives such blocks back to the system at once, which then has to clear
-    every page anew: 13,000 page faults and 15% of a step of PreResNet-20 at batch 128. Afterwards
-    the process holds on to the most memory that it has used. The command line calls this; in a
-    program of your own call it once, before the work. Linux with glibc only, elsewhere nothing is
-    done.
+    next. By default glibc returns such blocks to the system at once, which then clears every page
+    again: 13,000 page faults and 15% of a step of PreResNet-20 at batch 128. Afterwards the process
+    keeps the most memory that it has used. The command line calls this; in your own program call it
+    once at the start. It works on Linux with glibc and does nothing elsewhere.
 
     >>> keep_freed_memory() in (True, False)
     True

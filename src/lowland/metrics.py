@@ -18,7 +18,7 @@ TABLES = ("run", "test", "difference")
 
 @dataclass(frozen=True)
 class Metric:
-    r"""A metric: what it is called, which value is best, and how it is computed.
+    r"""A metric: its name, its better direction and its computation.
 
     Args:
         name: in records and columns. title: the heading of a column.
@@ -61,7 +61,7 @@ class Metric:
                 )
 
     def axis(self, *, percent: bool = False) -> str:
-        """What an axis says: the label and the unit, a fraction perhaps in percent."""
+        """The label of an axis with the unit; a fraction perhaps in percent."""
         unit = "%" if percent and self.unit == "fraction" else self.unit
         return f"{self.label or self.title} ({unit})" if unit else self.label or self.title
 
@@ -70,7 +70,7 @@ _REGRESSION = ("regression",)
 
 
 def register_metric(metric: Metric) -> Metric:
-    """Adds a metric: predictions, tables, the command line and plots then have it.
+    """Adds a metric to predictions, tables, the command line and plots.
 
     One of the same name that was registered before is replaced, as when a notebook's cell is run
     again.

@@ -26,10 +26,10 @@ class Body(TypedDict):
 
 
 class Checkpoint:
-    """The state of a long computation: a file, or nothing where there is no path.
+    """The state of a long computation: a file, or nothing if there is no path.
 
-    A builder begins with `load` and calls `save` at points from which it can go on. What must be
-    equal to go on is given to both: a state of something else is refused, key by key.
+    A builder starts with `load` and calls `save` at points from which it can resume. Both receive
+    the settings that must be equal: another state raises an error that lists the differences.
 
     Args:
         path: the file; None: nothing is kept.

@@ -22,8 +22,7 @@ _CLASSES_LAST = ("ForTokenClassification", "ForMaskedLM", "ForConditionalGenerat
 class Classification(Task):
     """Categorical or Bernoulli likelihood on logits.
 
-    What is meant shows in the shapes; `form` says it where the target is not there to tell, or to
-    be strict:
+    Shapes determine the form; `form` sets it where there is no target, or to be strict:
 
     - multiclass: output (N, C), target (N,) integers in [0, C);
     - dense multiclass: output (N, C, ...), target (N, ...), items are positions; with
@@ -35,7 +34,7 @@ class Classification(Task):
     Probabilities are (N, C, ...); binary ones (N, 2).
 
     Args:
-        form: "multiclass", "binary", "multilabel" or None, to go by shapes.
+        form: "multiclass", "binary", "multilabel"; None: determined by the shapes.
         ignore_index: the label of multiclass items that do not count.
         class_dim: the axis of a multiclass output that the classes lie on, such as 1 or -1. None:
             axis 1, and of sequences whose last axis fits the targets as well, (N, C, C), an error;

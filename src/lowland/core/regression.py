@@ -30,9 +30,9 @@ class Regression(Task):
         noise_variance: None: the model has 2 D outputs (means, then raw variances) and
             v = softplus(raw) + 1e-6; a number: v is that, and the model has D outputs; "learned":
             the model is a `GaussianHead`, whose 2 D outputs are means and variances.
-        target_mean, target_std: what targets were standardised with, a number or D of them:
-            predictions and metrics are given in the target's own units; L(w) is that of the
-            standardised targets.
+        target_mean, target_std: what targets were standardised with, a number or D of them.
+            Predictions and metrics are in the target's own units; L(w) is that of the standardised
+            targets.
         target_dim: the axis of the D targets, and of the outputs' means and variances. None: the
             last of sequences (N, T, D), axis 1 of all else, as of images (N, D, H, W).
         unpack: see `Task`.

@@ -33,35 +33,35 @@ class LossSurface:
     \(L(w) = \frac1n \sum_{i=1}^n -\log p(y_i | x_i, w)\) over the n items of `loader`, natural
     logarithm, every constant included, no prior and no weight decay, accumulated in float64.
 
-    The model is a template: a private copy of its structure is called with other weights, as
-    `torch.func.functional_call` does, and the model that was passed in is never changed. Parameters
-    that are frozen or left out by `where` keep the values they have now. Buffers travel with
-    weights that come as a `Point` (`swa.point`, `surface.point(model)`) or in a posterior made of
-    models; a flat vector, such as `swa.mean`, takes the model's as they are now. The rule for each
-    kind of layer is in docs/ideas/batchnorm.md.
+    The model is a template: the surface calls a private copy of its structure with other weights,
+    as `torch.func.functional_call` does, and never changes the model that was passed in. Frozen
+    parameters and those excluded by `where` keep their present values. A `Point` (`swa.point`,
+    `surface.point(model)`) and a posterior made of models bring their own buffers; for a flat
+    vector, such as `swa.mean`, the present buffers of the model are used. The rule for each kind of
+    layer is in docs/ideas/batchnorm.md.
 
     Args:
         model: any module. task: the likelihood, such as `Classification()`.
         loader: batches, the same examples on every pass, such as a `DataLoader` without
-            augmentation. None: there are none, as where a model is served: then `predict` takes
-            weights that come with their statistics, see `Posterior.freeze`.
+            augmentation. None: no examples, as on a server; `predict` then requires weights with
+            their statistics, see `Posterior.freeze`.
         where: which parameters are part of w, see `ParamLayout`.
         device: where to compute; None: where the model is.
         autocast: True, or a half-precision dtype or its name, such as "bfloat16"; None: the model's
             own dtype.
-        bn_loader: rows for BatchNorm statistics, without augmentation; None: those of `loader`.
-        bn_rows: how many of them; they are read once and held.
+        bn_loader: examples for BatchNorm statistics, without augmentation; None: `loader`.
+        bn_rows: how many of them; they are read once and kept in memory.
         reestimate: further buffers that are statistics of the data, of layers of your own: a
             regular expression or a predicate on their names. For each w they are estimated by one
             pass in training mode over the same examples.
         channels_last: memory format for images and convolutions.
-        count: rows of `loader` to read, for loaders without an end.
-        options: how weights are evaluated where a call does not say it, see `EvalOptions`; also
+        count: examples of `loader` to read, for loaders without an end.
+        options: defaults for how weights are evaluated, see `EvalOptions`; also the attribute
             `surface.options`, which may be set.
 
     Raises:
-        DataError: an empty loader, rows that change between passes, labels out of range, targets
-            that do not fit the outputs.
+        DataError: an empty loader, examples that change between passes, labels out of range,
+            targets that do not fit the outputs.
         LayoutError: weights of another model.
 
     >>> model = nn.Linear(1, 1, bias=False)
@@ -131,9 +131,9 @@ class LossSurface:
     ) -> Tensor:
         """`surface(w)` is L(w), a float64 scalar, in evaluation mode.
 
-        `loader`: other rows than the surface's own. `batchnorm`: "refresh" re-estimates the
-        statistics for w, "frozen" takes those of the point or, where it has none, of the model;
-        None: what the surface's options say.
+        `loader`: other examples than the surface's own. `batchnorm`: "refresh" re-estimates the
+        statistics for w, "frozen" uses those of the point or, if it has none, of the model; None:
+        the surface's options.
         """
         point = self.point(w)
         data = self.replayable(loader)
@@ -180,7 +180,7 @@ class LossSurface:
     ) -> tuple[Tensor, Tensor]:
         """Loss and gradient (P,).
 
-        With a batch: of that batch in training mode, as a step of SGD sees it. Without: of
+        With a batch: of that batch in training mode, as in a step of SGD. Without: of
         `surface(w, loader=loader)`, in evaluation mode; the gradient then flows through the
         refreshed BatchNorm statistics too, since they are a function of w.
         """
@@ -214,7 +214,7 @@ class LossSurface:
         batchnorm: str | None = None,
         **options: Any,
     ) -> Table:
-        """A row of metrics for each of many weight vectors: see `lowland.evaluate.evaluate`."""
+        """One row of metrics per weight vector: see `lowland.evaluate.evaluate`."""
         from lowland.evaluate import evaluate
 
         return evaluate(self, weights, loader, batchnorm=batchnorm, **options)

@@ -59,10 +59,10 @@ def unpack(batch: Any) -> Batch:
 class Task(ABC):
     """A likelihood p(target | output), as its negative logarithm per item.
 
-    Items are what the loss averages over: rows for most tasks, pixels for dense labels, unmasked
-    tokens for language models. `nll` gives one value per item, constants included, natural
-    logarithm, and 0 for items that `valid` leaves out; it must be made of torch operations alone,
-    so that it can be differentiated and vmapped.
+    The loss is a mean over items: examples for most tasks, pixels for dense labels, unmasked tokens
+    for language models. `nll` returns one value per item, with all constants and the natural
+    logarithm, and 0 for items that `valid` excludes. It consists of torch operations only, so that
+    it can be differentiated and vmapped.
 
     Args:
         unpack: turns a batch of your loader into (args, kwargs, target); see

@@ -43,7 +43,7 @@ class Shape(ABC):
 
     Since w is linear in the anchors,
     \(\partial L / \partial A_a = c_a(t)\, \partial L / \partial w\): any model trains on any shape
-    at the price of its plain gradient and a few sums of vectors.
+    at the cost of its plain gradient and a few sums of vectors.
 
     Attributes:
         anchors: (A, P). free: which of them `fit` may move. k: how many coordinates.

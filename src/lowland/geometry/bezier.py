@@ -13,8 +13,8 @@ from lowland.geometry.curve import Curve
 class Bezier(Curve):
     r"""\(w(t) = \sum_j \binom{n}{j} (1 - t)^{n-j} t^j A_j\), of degree n = bends + 1.
 
-    With one bend \(w(t) = (1-t)^2 w_0 + 2 t (1-t)\, \theta + t^2 w_1\) (Garipov et al. 2018,
-    equation 3). The ends are fixed, the bends free: see `between`.
+    With one control point \(w(t) = (1-t)^2 w_0 + 2 t (1-t)\, \theta + t^2 w_1\) (Garipov et al.
+    2018, equation 3). The ends are fixed, the control points free: see `between`.
 
     >>> curve = Bezier.between(torch.zeros(1), torch.ones(1))
     >>> curve.coefficients(torch.tensor([[0.0], [0.5], [1.0]]))

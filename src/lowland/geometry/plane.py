@@ -17,8 +17,8 @@ _SQUARISH = 2 / 3  # of a box's longer side: what the shorter one is at least
 class Plane(Affine):
     r"""\(w(x, y) = \hat w + x\, u + y\, v\).
 
-    `Plane.through(a, b, c)` has orthonormal u, v and distances as in weight space; `Plane(w, u, v)`
-    takes directions as they are, such as filter-normalised ones.
+    `Plane.through(a, b, c)` has orthonormal u, v, so distances are those of weight space;
+    `Plane(w, u, v)` uses directions unchanged, such as filter-normalised ones.
 
     Attributes:
         marks: (m, 2), coordinates of the points that it was made of.

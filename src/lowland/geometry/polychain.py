@@ -12,7 +12,7 @@ class PolyChain(Curve):
     r"""A polygonal chain through n + 2 anchors, knot j at t = j / (n + 1).
 
     \(w(t) = (1 - s)\, A_j + s\, A_{j+1}\) with \(j = \lfloor t (n+1) \rfloor\), \(s = t (n+1) - j\)
-    (Garipov et al. 2018, equation 2). The ends are fixed, the n bends free: see `between`.
+    (Garipov et al. 2018, equation 2). The ends are fixed, the n control points free: see `between`.
 
     >>> chain = PolyChain.between(torch.zeros(1), torch.tensor([4.0]), bends=3)
     >>> chain([0.0, 0.125, 0.25])

@@ -15,8 +15,8 @@ from lowland.geometry.base import stack_weight_buffers, stack_weights
 class Simplex(Barycentric):
     r"""\(w(c) = \sum_a c_a v_a\), \(c_a \ge 0\), \(\sum_a c_a = 1\) (Benton et al. 2021).
 
-    Uniform on it is Dirichlet(1) in its barycentric coordinates. One vertex is a simplex too: a
-    point, from which `grow` and `fit` make larger ones.
+    The uniform distribution on it is Dirichlet(1) in barycentric coordinates. A single vertex is a
+    simplex too: `grow` and `fit` make larger ones from it.
 
     Args:
         anchors: the vertices, a sequence of (P,) or (A, P). free: which of them `fit` may move;

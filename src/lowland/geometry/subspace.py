@@ -118,7 +118,7 @@ class Subspace(Affine):
         loader: Iterable[Any] | None = None,
         progress: Progress = False,
     ) -> Subspace:
-        r"""The directions in which L curves upwards most at w, by Lanczos' method.
+        r"""The directions of highest curvature of L at w, by Lanczos' method.
 
         The eigenvectors of the largest eigenvalues \(\lambda_i\) of \(\nabla^2 L(w)\), or of the
         generalised Gauss-Newton matrix
@@ -133,9 +133,8 @@ class Subspace(Affine):
                 \(1 / \sqrt{n \lambda_i}\), the standard deviations of Laplace's approximation to
                 the likelihood of n items.
             seed: of the vector that Lanczos' method starts at.
-            loader: other rows than the surface's.
-            progress: True for a bar, or a callable of (products, None), as how many it will take
-                is not known.
+            loader: other examples than the surface's.
+            progress: True for a bar, or a callable of (products, None); the total is unknown.
 
         Raises:
             ConfigError: an unknown option, as many directions as weights; "laplace" where the loss

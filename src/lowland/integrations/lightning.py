@@ -20,13 +20,13 @@ from lowland.integrations.collecting import Collecting, Target
 
 
 class CollectorCallback(Callback):
-    """Collects the iterates of a fit: `Trainer(callbacks=[CollectorCallback()])` makes SWAG.
+    """Collects the iterates of a fit: `Trainer(callbacks=[CollectorCallback()])` for SWAG.
 
-    Iterates are taken at the ends of batches in which the network's weights moved: after one step
-    or several, of one optimizer or several, with manual optimization too. None is lost at the end
-    of training, where Lightning logs what was collected. The state goes into Lightning's
-    checkpoints, and `fit(ckpt_path=...)` goes on with it. With several processes the first one
-    collects; parameters must not be sharded.
+    Iterates are collected at the ends of batches in which the network's weights changed: after one
+    step or several, of one optimizer or several, also with manual optimization. The last one is
+    included. At the end of training Lightning logs what was collected. Lightning's checkpoints
+    include the state, and `fit(ckpt_path=...)` continues with it. With several processes the first
+    one collects; parameters must not be sharded.
 
     Args:
         targets: what to collect into: functions of the layout, such as `SWA`, `SWAG` (when none is
@@ -34,8 +34,8 @@ class CollectorCallback(Callback):
         module: the attribute of the LightningModule that is the network, such as "net"; None: all
             of it.
         start: share of the budget, of `max_steps` or `max_epochs`, after which iterates are taken.
-        every_epochs, every_steps: how often; one epoch where neither is given. Batches count as one
-            step, whatever steps in them.
+        every_epochs, every_steps: how often; every epoch if neither is given. Each batch counts as
+            one step.
         where: which parameters, see `ParamLayout`.
 
     Attributes:

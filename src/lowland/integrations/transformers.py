@@ -23,12 +23,12 @@ _KIND = "trainer callback"
 
 
 class CollectorCallback(TrainerCallback):
-    """Collects the iterates of a run: `Trainer(..., callbacks=[CollectorCallback()])` makes SWAG.
+    """Collects the iterates of a run: `Trainer(..., callbacks=[CollectorCallback()])` for SWAG.
 
-    Iterates are taken after the optimizer's step; at the end of training it prints what was
-    collected. The state is written into each checkpoint folder
-    as `lowland.safetensors`, and a run that goes on with `train(resume_from_checkpoint=...)` goes
-    on with it. With several processes the first one collects; parameters must not be sharded.
+    Iterates are collected after optimizer steps, and a summary is printed at the end of training.
+    The state is written into each checkpoint folder as `lowland.safetensors`, and
+    `train(resume_from_checkpoint=...)` continues with it. With several processes the first one
+    collects; parameters must not be sharded.
 
     Args:
         targets: what to collect into: functions of the layout, such as `SWA`, `SWAG` (when none is

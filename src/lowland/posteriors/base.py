@@ -31,8 +31,8 @@ class Posterior(ABC):
 
     Attributes:
         size: P.
-        support: how many different draws there are, where that is a number: a model average over
-            them all is exact.
+        support: the number of different draws, if finite: a model average over all of them is
+            exact.
     """
 
     size: int
@@ -40,14 +40,14 @@ class Posterior(ABC):
     frozen: Mapping[str, list[float]] = MappingProxyType({})
 
     def remember(self, frozen: Mapping[str, list[float]]) -> Self:
-        """This posterior, with a few values of each parameter that was no part of the weights: a
-        surface whose model has others warns."""
+        """This posterior, with a few values of each parameter outside the weights: a surface whose
+        model has other values warns."""
         self.frozen = frozen
         return self
 
     @property
     def has_scale(self) -> bool:
-        """Whether there is a covariance that `with_scale` can widen or narrow."""
+        """Whether `with_scale` can change the scale of a covariance."""
         return False
 
     @abstractmethod
@@ -74,10 +74,10 @@ class Posterior(ABC):
     ) -> Ensemble:
         """The first `samples` draws, each with the statistics that belong to it, as an ensemble.
 
-        Statistics, such as BatchNorm's, are estimated from the surface's examples now, once a draw,
-        and taken as they are from then on: `Ensemble.save` writes all that a server needs, where no
-        training example is at hand, and a prediction is as many forward passes as there are draws.
-        Memory: samples x P. None: 30 draws, or every member where there are finitely many.
+        Statistics, such as BatchNorm's, are estimated from the surface's examples now, once per
+        draw, and fixed from then on. `Ensemble.save` writes all that a server without training
+        examples needs, and a prediction takes one forward pass per draw. Memory: samples x P. None:
+        30 draws, or every member where there are finitely many.
 
         >>> from lowland import Classification, LossSurface, PointMass, predict
         >>> net = torch.nn.Sequential(torch.nn.BatchNorm1d(1), torch.nn.Linear(1, 2))

@@ -29,12 +29,12 @@ class Stored(TypedDict):
 
 
 class Ensemble(Posterior):
-    """Members taken in turn: draw i is member i modulo n, so that n draws are all of them.
+    """Members in turn: draw i is member i modulo n, so n draws are all members.
 
     Args:
-        members: a sequence of (P,) tensors or `Point`s, or a tensor (n, P). Any sequence will do:
-            one that reads its members from disk, as a `Trajectory` does, is never held as a whole.
-        layout: of the model that they are of, where it is known: `save` writes it along.
+        members: a sequence of (P,) tensors or `Point`s, or a tensor (n, P). A sequence that reads
+            its members from disk, such as a `Trajectory`, is never held as a whole. layout: of
+            their model, if known; `save` writes it too.
 
     Raises:
         ConfigError: no member. LayoutError: members of different sizes.

@@ -19,17 +19,16 @@ from lowland.posteriors.gaussian import Gaussian
 class Mixture(Posterior):
     r"""\(p(w) = \sum_k \pi_k p_k(w)\), with stratified draws.
 
-    The component of draw i is the one that is furthest behind its share, so that among the first
-    n draws component k occurs \(\pi_k n\) times up to rounding; equal weights take turns. MultiSWAG
-    (Wilson & Izmailov 2020) is a mixture of SWAG posteriors of independent runs.
+    The component of draw i is the one furthest below its share, so component k occurs \(\pi_k n\)
+    times among the first n draws, up to rounding; with equal weights components take turns.
+    MultiSWAG (Wilson & Izmailov 2020) is a mixture of SWAG posteriors of independent runs.
 
     Args:
         components: posteriors over the same weights. weights: positive numbers, normalised here;
             None: equal.
 
     Raises:
-        ConfigError: no component, or weights that are none. LayoutError: components of different
-            models.
+        ConfigError: no component, or invalid weights. LayoutError: components of different models.
 
     >>> from lowland.posteriors.point import PointMass
     >>> mixture = Mixture([PointMass(torch.zeros(1)), PointMass(torch.ones(1))], weights=[1, 3])

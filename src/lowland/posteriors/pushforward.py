@@ -15,9 +15,9 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 class Pushforward(Posterior):
-    r"""\(w = w(z_j)\) with \(j\) drawn in proportion to weights: what chains sampled, as weights.
+    r"""\(w = w(z_j)\) with \(j\) drawn in proportion to weights: draws of coordinates, as weights.
 
-    Draw i takes the j at which the cumulative weights pass \(u_i = (u_0 + i\,\phi) \bmod 1\), with
+    Draw i uses the j at which the cumulative weights pass \(u_i = (u_0 + i\,\phi) \bmod 1\), with
     \(\phi\) the golden ratio and \(u_0\) from the seed: any first n draws lie evenly over all
     chains, from their beginnings to their ends, and each j is as likely as its weight.
 
@@ -26,7 +26,7 @@ class Pushforward(Posterior):
         weights: (n,), nonnegative; None: equal.
 
     Raises:
-        ConfigError: coordinates of another shape, or weights that are no weights.
+        ConfigError: coordinates of another shape, or invalid weights.
 
     >>> from lowland.geometry import Line
     >>> line = Line(torch.zeros(1), torch.ones(1))

@@ -24,7 +24,8 @@ class Uniform(Posterior):
         measure: for curves: uniform in "coords", t, or in "arc", the length along the curve.
 
     Raises:
-        ConfigError: a plane or a subspace, which have no end; "arc" of what is no curve.
+        ConfigError: a plane or a subspace, which are unbounded; "arc" for a shape that is not a
+            curve.
 
     >>> import torch
     >>> from lowland.geometry import Simplex

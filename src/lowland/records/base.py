@@ -26,7 +26,7 @@ _EXPANSION = 32  # how many times its file a record may take in memory
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """Base of all records: to and from disk, and to a picture.
+    """Base class of all records: saving, loading and plotting.
 
     In `.json` files numbers come back as float64 or int64 tensors, in `.npz` files as they were.
     """

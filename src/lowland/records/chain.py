@@ -29,7 +29,7 @@ class Chain(Record):
     `acceptance`: by chain, the share of proposals that were accepted. `evaluations` of the
     log-likelihood, warming up included. `log_evidence`: the logarithm of the integral of the
     unnormalised density, where the sampler gives it; `log_evidence_bound` a lower bound on it, the
-    ELBO of a fitted density. `about`: what else there is to tell.
+    ELBO of a fitted density. `about`: further values of the sampler.
 
     >>> chain = Chain(
     ...     torch.zeros(1, 2, 1),

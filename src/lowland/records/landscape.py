@@ -14,15 +14,15 @@ from lowland.records.base import Record
 
 @dataclass(frozen=True, eq=False)
 class PathResult(Record):
-    r"""Loss and error along a curve, a value a point.
+    r"""Loss and error along a curve, one value per point.
 
     Attributes:
         t: (n,), the points' coordinates, in [0, 1] unless `outside` says so.
-        loss, error: (n,), of the surface's own rows; `error` is a fraction, NaN for regression.
+        loss, error: (n,), on the surface's own examples; `error` is a fraction, NaN for regression.
         l2: (n,), |w(t)|. distance: (n,), |w(t) - w(0)|. length: (n,), of the curve up to t.
-        test_loss, test_error: (n,), of the loader's rows where one was given.
-        metrics: what else was measured, by name, such as "rmse", "test_nll".
-        batchnorm: how the statistics were found, "none" for models that have none. examples: how
+        test_loss, test_error: (n,), on the examples of the loader, if one was given.
+        metrics: further metrics by name, such as "rmse", "test_nll".
+        batchnorm: the policy of BatchNorm statistics, "none" for models without any. examples: how
             many examples `loss` is over.
 
     >>> t = torch.linspace(0, 1, 3)
@@ -91,10 +91,10 @@ class BarrierResult(Record):
 
     Attributes:
         coords: (n,), the points' coordinates along the line, from 0 to 1.
-        loss, error: (n,), of the surface's own rows; `error` is a fraction, NaN for regression.
+        loss, error: (n,), on the surface's own examples; `error` is a fraction, NaN for regression.
         distance: |w1 - w0|.
-        test_loss, test_error: (n,), of the loader's rows where one was given.
-        batchnorm: how the statistics were found, "none" for models that have none. examples: how
+        test_loss, test_error: (n,), on the examples of the loader, if one was given.
+        batchnorm: the policy of BatchNorm statistics, "none" for models without any. examples: how
             many examples `loss` is over.
 
     >>> loss = torch.tensor([1.0, 4.0, 2.0])
@@ -141,15 +141,14 @@ def _above_chord(t: Tensor, values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class SimilarityResult(Record):
-    """How alike n weight vectors are, as weights and as functions: symmetric matrices (n, n).
+    """Similarity of n weight vectors, as weights and as functions: symmetric matrices (n, n).
 
     Attributes:
-        cosine: of the angles between them, seen from the origin that was given.
+        cosine: of the angles between them at the given origin.
         distance: |w_i - w_j|.
-        disagreement: the share of rows for which the predicted classes differ; None where nothing
-            is classified.
+        disagreement: the share of examples whose predicted classes differ; None for regression.
         names: of the vectors, where they have some.
-        examples: how many rows were predicted.
+        examples: how many examples were predicted.
     """
 
     figure = "similarity"
@@ -175,7 +174,7 @@ class SurfaceResult(Record):
             the distance from the plane.
         explained_variance_ratio: (2,), the share of the variance along each axis, for a plane of
             principal components.
-        batchnorm: how the statistics were found, "none" for models that have none.
+        batchnorm: the policy of BatchNorm statistics, "none" for models without any.
         examples: how many examples the metrics are of.
         about: other words and numbers to keep. Pictures read "split" (such as "test"),
             "orthonormal" (whether coordinates are distances) and "labels" (names of the axes).

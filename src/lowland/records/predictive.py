@@ -23,7 +23,7 @@ def default_target_axis(ndim: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Predictive(Record):
-    """A model average over a loader: N rows, C classes or D targets.
+    """A model average over a loader: N examples, C classes or D targets.
 
     Fields that do not apply, or that `keep=` left out, are None.
 

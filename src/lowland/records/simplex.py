@@ -15,23 +15,23 @@ from lowland.records.table import Table
 
 @dataclass(frozen=True, eq=False)
 class GrowthResult(Record):
-    r"""How a simplex grew, a value a step: its volume, and the loss inside it.
+    r"""The growth of a simplex, one value per step: its volume, and the loss inside it.
 
     Vertices are added while the loss inside stays low (SPRO, Benton et al. 2021).
 
     Attributes:
         vertices: (n,) integers, how many there are after each step, the new one among them.
         log_volume: (n,) float64, NaN or -inf where there is none, as of one vertex.
-        height: (n,), distance of the new vertex from the flat through all before it; NaN for the
-            first.
+        height: (n,), distance of the new vertex from the affine subspace through all before it; NaN
+            for the first.
         loss_mean, loss_max: (n,), over `samples` random points of the shape and the new vertex; in
             the first row of the start alone.
         accepted: (n,) bool, whether the new vertex was accepted; only the last may be False.
         unit: what `vertices` counts: "vertices", or "connectors" where a complex grew.
-        examples: how many examples the losses are over. batchnorm: how the statistics were found,
-            "none" for models that have none.
-        stop_reason: why it ended early; "" where all vertices were added.
-        bound: the loss above which a vertex is refused; NaN: none.
+        examples: how many examples the losses are over. batchnorm: the policy of BatchNorm
+            statistics, "none" for models without any.
+        stop_reason: why growth stopped early; "" if all vertices were added.
+        bound: the loss above which a vertex is rejected; NaN: none.
         metrics: other columns by name, such as "test_error_mean", "seconds"; (n,) each.
 
     >>> nan, loss = float("nan"), torch.tensor([0.5, 0.75])
@@ -90,7 +90,7 @@ class TernaryResult(Record):
         names: of the vertices.
         lengths: (3,), distances of the vertices 0 and 1, 1 and 2, 2 and 0.
         split: of which rows the metrics are, such as "test". examples: how many.
-        batchnorm: how the statistics were found, "none" for models that have none.
+        batchnorm: the policy of BatchNorm statistics, "none" for models without any.
 
     >>> record = TernaryResult(
     ...     torch.eye(3), {"loss": torch.ones(3)}, lengths=torch.tensor([3, 5, 4])
@@ -138,8 +138,8 @@ class FunctionsResult(Record):
         mean: (n, C) or (n, D), of the model average. variance: (n, D), its total variance;
             None for classification.
         task: "classification" or "regression".
-        data_inputs, data_targets: rows to draw, (m, d) and (m,) or (m, D), in their own units.
-        batchnorm: how the statistics were found, "none" for models that have none.
+        data_inputs, data_targets: examples to draw, (m, d) and (m,) or (m, D), in their own units.
+        batchnorm: the policy of BatchNorm statistics, "none" for models without any.
     """
 
     figure = "functions"

@@ -53,7 +53,7 @@ class Table(Record):
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Table:
-        """Rows as a table: numbers in float64, or words; what a row lacks is NaN, or empty.
+        """Rows as a table: numbers in float64, or strings; missing values are NaN or empty.
 
         >>> print(Table.from_rows([{"method": "SGD", "nll": 0.5}, {"method": "SWAG", "scale": 1}]))
         method     nll   scale

@@ -13,18 +13,18 @@ from lowland.records.base import Record
 
 @dataclass(frozen=True, eq=False)
 class TemperingResult(Record):
-    r"""Validation figures of model averages over \(p(D|z)^{1/T}\, N(z; 0, s^2 I)\), a pair a row.
+    r"""Validation metrics of model averages over \(p(D|z)^{1/T}\, N(z; 0, s^2 I)\), one row per (T,
+    s).
 
-    A subspace has far fewer dimensions than the network, so that the likelihood, which counts every
-    row, is tempered; T is chosen on validation rows (Izmailov et al. 2019).
+    A subspace has far fewer dimensions than the network, so the likelihood of all examples is
+    tempered; T is chosen on validation examples (Izmailov et al. 2019).
 
     Attributes:
-        temperatures, prior_scales: (n,), T and s of each pair that was tried; s is infinite for a
-            flat prior.
-        nll: (n,), of the model average on validation rows, in nats an item.
+        temperatures, prior_scales: (n,), T and s of each pair; s is infinite for a flat prior.
+        nll: (n,), of the model average on validation examples, in nats per item.
         second_metric: (n,), another metric of the same examples, whose name is
             `second_metric_name`: "rmse", in the target's units, or "error", a fraction; None: none.
-        best: the row that was chosen.
+        best: the index of the best pair.
         samples: draws in each average. evaluations: of the log-likelihood, of all pairs.
         nll_se: (n,), standard errors of `nll`, where they are known. seconds: what it took.
 

@@ -13,8 +13,8 @@ from lowland.records.base import Record
 class TrainingLog(Record):
     """A training run, one entry per epoch; `averages` holds other curves over epochs, by name.
 
-    `columns`: epoch (epochs done), loss (mean over the epoch, training mode), lr, seconds, and
-    what the `validate` function gave. `averages`: {name: {"epoch": (m,), "nll": (m,)}}.
+    `columns`: epoch (epochs done), loss (mean over the epoch, training mode), lr, seconds, and the
+    values of the `validate` function. `averages`: {name: {"epoch": (m,), "nll": (m,)}}.
     """
 
     figure = "training"
@@ -23,5 +23,5 @@ class TrainingLog(Record):
 
     @property
     def seconds(self) -> float:
-        """Time spent in training, all sittings together."""
+        """The total training time, over all resumed parts."""
         return float(self.columns["seconds"].sum())

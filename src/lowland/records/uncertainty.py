@@ -28,7 +28,7 @@ class Reliability(Record):
 
 @dataclass(frozen=True, eq=False)
 class RiskCoverage(Record):
-    """Selective prediction: the error on the surest rows, against their share; (N,) each.
+    """Selective prediction: the error on the most certain examples against their share; (N,) each.
 
     >>> record = RiskCoverage(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 0.5]))
     >>> record.aurc, record.excess
@@ -46,7 +46,7 @@ class RiskCoverage(Record):
 
     @property
     def excess(self) -> float:
-        """AURC less that of the best order of the same rows, every wrong one last (0-1 loss)."""
+        """AURC minus that of the best order, which has all wrong examples last (0-1 loss)."""
         n = len(self.risk)
         right = n - round(n * float(self.risk[-1]))
         covered = torch.arange(1, n + 1, dtype=torch.float64)
@@ -57,7 +57,7 @@ class RiskCoverage(Record):
 class ShiftCurves(Record):
     """Metrics under corruptions of growing strength: for each kind, (S,) of each metric.
 
-    `strength`: (S,), 0 for the clean rows. `curves`: {kind: {"nll": (S,), ...}}, mean over runs
+    `strength`: (S,), 0 for the clean examples. `curves`: {kind: {"nll": (S,), ...}}, mean over runs
     where there are several, and then `errors`, of the same form, their standard errors.
 
     >>> nll = {

@@ -32,14 +32,14 @@ def log_density(
 ) -> Density:
     r"""\(\log p(z | D) = \tfrac1T \sum_i \log p(y_i | x_i, \hat w + z B) + \log N(z; 0, s^2 I)\).
 
-    B are the directions (k, P). Up to the evidence, as a function of many points z (n, k) at once
-    (Izmailov et al. 2019): what `ll.infer` samples, and what any other sampler may be given.
+    B are the directions (k, P). It is known up to the evidence, and a function of many points z (n,
+    k) at once (Izmailov et al. 2019): for `ll.infer` and for any other sampler.
 
     Args:
         sub: a `Subspace` or a `Plane`. surface: model, task and data.
         prior_scale: s, a standard deviation in units of the directions' lengths; None: flat.
         temperature: T, by which the log-likelihood is divided.
-        loader: other rows than the surface's. seed: of the order of minibatches.
+        loader: other examples than the surface's. seed: of the order of minibatches.
         options: `batchnorm`, `strategy` and others: how weights are evaluated, see
             `ll.EvalOptions`.
 

@@ -44,7 +44,7 @@ class Checkpoint:
 
 
 def find_checkpoints(sources: PathLike | Iterable[PathLike]) -> list[Checkpoint]:
-    """The checkpoints that files, glob patterns and folders stand for.
+    """The checkpoints in files, glob patterns and folders.
 
     A folder may be what the Hugging Face Trainer writes (`checkpoint-500/model.safetensors`, or in
     several files with an index), what Lightning writes (`*.ckpt`, in `checkpoints/` or in

@@ -22,7 +22,7 @@ class When(Protocol):
 
 
 class Every:
-    """Every `interval` steps, from a share of the budget on.
+    """Selects every `interval` steps, from a share of the budget on.
 
     Args:
         interval: steps between iterates; the steps of an epoch for one an epoch.
@@ -52,7 +52,7 @@ class Every:
 
 
 class MidCycle:
-    """In the middle of each cycle of a `CyclicalSchedule`, where its rate is lowest.
+    """Selects the middle of each cycle of a `CyclicalSchedule`, where the learning rate is lowest.
 
     Args:
         cycle: steps in a cycle. start: steps before the first cycle.
@@ -75,7 +75,7 @@ class MidCycle:
 
 
 class Collector:
-    """Hands the iterates that a rule picks to stores and averages.
+    """Passes the iterates that a rule selects to stores and averages.
 
     Call `step(model)` after each step of the optimizer.
 
@@ -103,7 +103,8 @@ class Collector:
         self.count = 0  # steps seen
 
     def step(self, model: nn.Module, *, metrics: Mapping[str, float] | None = None) -> bool:
-        """Counts a step, and takes the iterate if the rule picks it; says whether it did."""
+        """Counts a step, and collects the iterate if the rule selects it; returns whether it
+        did."""
         self.count += 1
         if not self.when.picks(self.count):
             return False
@@ -111,7 +112,7 @@ class Collector:
         return True
 
     def take(self, model: nn.Module, *, metrics: Mapping[str, float] | None = None) -> None:
-        """Takes the iterate of step `count`, whatever the rule says."""
+        """Collects the iterate of step `count`, whatever the rule."""
         for target in self.targets:
             if hasattr(target, "append"):
                 target.append(model, step=self.count, metrics=metrics)
@@ -119,12 +120,12 @@ class Collector:
                 target.update(model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the collection stands; stores are on disk already, averages are included."""
+        """The state of the collection with its averages; stores are on disk already."""
         states = [t.state_dict() if hasattr(t, "state_dict") else None for t in self.targets]
         return {"count": self.count, "targets": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to a state; a store forgets the iterates that came after it."""
+        """Returns to a state; later iterates are removed from a store."""
         if len(state["targets"]) != len(self.targets):
             raise ConfigError(
                 f"the state is of {len(state['targets'])} targets, this collector has "

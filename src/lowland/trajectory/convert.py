@@ -29,11 +29,11 @@ def convert_checkpoints(
     run_pickled_code: bool = False,
     progress: Progress = False,
 ) -> list[Checkpoint]:
-    """Writes the weights of checkpoints as safetensors files, and gives those.
+    """Writes the weights of checkpoints as safetensors files, and returns these.
 
-    For files that hold pickled objects, such as hyperparameters, which `read_checkpoint` refuses.
-    Of those objects nothing is imported, run or written. Files are named by their steps,
-    `step-500.safetensors`, or as they were where steps are not known.
+    For files with pickled objects, such as hyperparameters, which `read_checkpoint` rejects. These
+    objects are not imported, run or written. Files are named by their steps,
+    `step-500.safetensors`, or keep their names if steps are not known.
 
     Args:
         sources: files, a pattern or a folder, see `find_checkpoints`.

@@ -375,12 +375,14 @@ def move(mean: Tensor, w: Tensor, share: float, residual: Tensor | None, scratch
 
 
 class SWA(Moments):
-    """Stochastic weight averaging (Izmailov et al. 2018): every iterate counts once.
+    """Stochastic weight averaging (Izmailov et al. 2018): the mean of iterates, each with equal
+    weight.
 
-    Update it once an epoch or so, late in training, while the learning rate is still high.
+    Update it about once per epoch, late in training, while the learning rate is still high.
 
     Args:
-        layout: of the model whose iterates come. device: where the average lives; None: the CPU.
+        layout: of the model whose iterates are averaged. device: where the average lives; None: the
+            CPU.
 
     >>> layout = ParamLayout(nn.Linear(1, 1, bias=False))
     >>> swa = SWA(layout)
@@ -408,7 +410,7 @@ class EMA(Moments):
     those of the last iterate.
 
     Args:
-        layout: of the model whose iterates come.
+        layout: of the model whose iterates are averaged.
         decay: \(\beta\); about \(1 / (1 - \beta)\) iterates are averaged over.
         warmup: whether the decay grows to \(\beta\), for runs of few steps.
         device: where the average lives; None: the CPU.

@@ -61,7 +61,7 @@ class Schedule(LRScheduler):
 
 
 class ConstantSchedule(Schedule):
-    """The learning rate that the optimizer has, always: a random walk around one minimum.
+    """The optimizer's learning rate throughout: iterates around one minimum.
 
     >>> from torch import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
@@ -80,7 +80,8 @@ class DecaySchedule(Schedule):
     f after: how Garipov et al. 2018 and Izmailov et al. 2018 train single networks and curves.
 
     Args:
-        total: the budget, in calls of `.step()`. final: f, the last rate over the first.
+        total: the budget, in calls of `.step()`. final: f, the last learning rate divided by the
+            first.
 
     >>> from torch import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
@@ -101,12 +102,13 @@ class DecaySchedule(Schedule):
 class SWASchedule(Schedule):
     """Constant to half of `start`, linear to `swa_lr` at 90% of it, then constant.
 
-    Izmailov et al. 2018: an ordinary start of training, then a constant rate that is high enough
-    to walk around the flat region whose centre SWA is.
+    Izmailov et al. 2018: an ordinary start of training, then a constant learning rate that is high
+    enough to move around the flat region whose centre SWA estimates.
 
     Args:
         total: the budget, in calls of `.step()`.
-        swa_lr: the constant rate of the first parameter group; others keep their proportion to it.
+        swa_lr: the constant learning rate of the first parameter group; others keep their
+            proportion to it.
         start: where averaging starts, as a share of `total`.
 
     >>> from torch import nn, optim
@@ -133,9 +135,9 @@ class SWASchedule(Schedule):
 class CyclicalSchedule(Schedule):
     r"""The triangle of fast geometric ensembling (Garipov et al. 2018), stepped every iteration.
 
-    With t the share of the cycle that is over, the rate falls from `high` to `low` for t < ½,
-    \(\alpha_1 (1 - 2t) + 2 \alpha_2 t\), and rises again. Members are taken in mid-cycle, where it
-    is lowest: see `MidCycle`.
+    With t the fraction of the cycle that has passed, the learning rate falls from `high` to `low`
+    for t < ½, \(\alpha_1 (1 - 2t) + 2 \alpha_2 t\), and rises again. Members are collected in
+    mid-cycle, where it is lowest: see `MidCycle`.
 
     Args:
         cycle: steps in a cycle, an even number.

@@ -35,7 +35,7 @@ class FrequentDirections(Moments):
     O(rank P) on average.
 
     Args:
-        layout: of the model whose iterates come. rank: l, at least 2.
+        layout: of the model whose iterates are averaged. rank: l, at least 2.
         device: where the sketch lives; None: the CPU.
 
     Attributes:

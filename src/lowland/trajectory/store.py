@@ -63,8 +63,8 @@ _BUFFER = "buffer/"
 class Trajectory:
     """An append-only sequence of weight vectors with their buffers.
 
-    `traj[i]` maps iterate i into memory and gives a `Point`; iterating never holds more than one.
-    Make one with `create`, `open` or `from_checkpoints`.
+    `traj[i]` maps iterate i into memory and returns a `Point`; iteration holds one at a time. Make
+    one with `create`, `open` or `from_checkpoints`.
 
     >>> import tempfile
     >>> model = nn.Linear(1, 1, bias=False)
@@ -167,13 +167,13 @@ class Trajectory:
         key: str | None = None,
         prefix: str | None = None,
     ) -> Trajectory:
-        """A read-only trajectory of the checkpoints that a training run has left.
+        """A read-only trajectory of the checkpoints of a training run.
 
         Args:
             files: files in order, a glob pattern, or a folder, such as those of Lightning and the
                 Hugging Face Trainer: see `find_checkpoints`. Formats: see `read_checkpoint`.
-            layout: of the model that they are of. A prefix that a trainer put before the names of
-                its network, such as Lightning's `net.`, is found and left out.
+            layout: of their model. A prefix of the names, such as Lightning's `net.`, is detected
+                and removed.
             key, prefix: where in a file the network is, if it is not found: see `read_checkpoint`.
                 Files of Lightning's `WeightAveraging` hold two: the iterate, which is taken, and
                 its average, `key="state_dict"`.
@@ -253,7 +253,7 @@ class Trajectory:
                 os.replace(temporary_name(self.path / file), self.path / file)
 
     def rewind(self, step: int) -> None:
-        """Forgets the iterates after `step`: what a run resumed from there will write again."""
+        """Removes the iterates after `step`, which a run resumed from there writes again."""
         self._require_writable()
         step = checks.whole("step", step)
         kept = [iterate for iterate in self.iterates if iterate.step <= step]
@@ -359,7 +359,7 @@ class Trajectory:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """What was recorded with each iterate."""
+        """The recorded metrics of each iterate."""
         return [iterate.metrics for iterate in self.iterates]
 
     def _trouble(self, iterate: Iterate, *, thorough: bool) -> str | None:

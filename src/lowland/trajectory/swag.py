@@ -28,7 +28,7 @@ class SWAG(Moments):
     the low-rank factor. Memory: (rank + 2) P values, from the 65th iterate on (rank + 3) P.
 
     Args:
-        layout: of the model whose iterates come.
+        layout: of the model whose iterates are averaged.
         rank: deviations to keep, at least 2; 0 for SWAG-diagonal.
         deviations_dtype: of the deviations; bfloat16 halves the memory.
         device: where the moments live. path: a file that the deviations are mapped to instead of
@@ -124,8 +124,8 @@ class SWAG(Moments):
     def posterior(self, *, scale: float = 1.0) -> Gaussian:
         """The Gaussian with these moments; a view, so it follows later updates.
 
-        Warns where fewer iterates than `rank` have come, and where they hardly differ, as after a
-        learning rate that has fallen to nothing: every draw is then the mean.
+        Warns if there are fewer iterates than `rank`, and if they hardly differ, as after a
+        learning rate that has decayed to nearly zero: every draw is then the mean.
         """
         self._require(2)
         if self.count < self.rank:

@@ -34,7 +34,8 @@ def cifar10(
     device: torch.device | str | None = None,
     classes: int = 10,
 ) -> dict[str, Any]:
-    """CIFAR-10 as a configuration's `data`: splits, training transform and clean training rows.
+    """CIFAR-10 as the `data` of a configuration: splits, training transform, clean training
+    examples.
 
     Images are decoded once and kept as bytes, on disk and in memory; batches are made floats as
     they are read.
@@ -42,9 +43,9 @@ def cifar10(
     Args:
         root: a folder with `train.parquet` and `test.parquet`, of encoded images in the column
             `image` and labels in `label`; or with `cifar-10-batches-py`, the Python version.
-        train, test: so many of their rows; None: all that are left.
-        validation: rows split off by `seed` from the file `validation_from`, "train" or "test";
-            with "test" all 50,000 training images are trained on.
+        train, test: numbers of examples; None: all that are left.
+        validation: number of examples split off by `seed` from the file `validation_from`, "train"
+            or "test"; with "test", training uses all 50,000 training images.
         augment: random crops of the image padded by 4 pixels, and mirroring, as in the papers.
         normalise: subtract the channels' means and divide by their deviations; else values in
             [0, 1].
@@ -55,7 +56,7 @@ def cifar10(
 
     Raises:
         DataError: files that are not there, not whole, or not of this form.
-        ConfigError: more rows than there are.
+        ConfigError: more examples than there are.
 
     >>> from lowland.errors import LowlandError
     >>> try:

@@ -14,10 +14,11 @@ from lowland.zoo.named import called
 
 
 def class_subset(data: str | Mapping[str, Any], *, classes: Sequence[int]) -> dict[str, Any]:
-    """The rows of some classes, in every split; the labels are 0, 1, ... in the order of `classes`.
+    """The examples of some classes, in every split; the labels are 0, 1, ... in the order of
+    `classes`.
 
-    A run on a data set's first classes may be asked by `lowland compare --ood` about the others,
-    which differ from them in nothing but what they show.
+    For a run on some classes of a data set, the other classes are an out-of-distribution set of
+    `lowland compare --ood`.
 
     Args:
         data: `lowland.zoo:digits`, another callable's name, {name: ..., args: {...}}, or the
@@ -25,7 +26,7 @@ def class_subset(data: str | Mapping[str, Any], *, classes: Sequence[int]) -> di
         classes: labels in `data`.
 
     Raises:
-        ConfigError: a class that comes twice, or has no row in a split.
+        ConfigError: a class that occurs twice, or has no example in a split.
         DataError: splits of another form.
 
     >>> seen, strange = (class_subset("lowland.zoo:digits", classes=c) for c in (range(8), [8, 9]))

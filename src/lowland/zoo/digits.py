@@ -21,9 +21,9 @@ def digits(
     """Images (N, 1, 8, 8) in [0, 1] and labels (N,), in three splits.
 
     Args:
-        train, validation: shares of the rows; what remains is the test split.
-        shift: training batches are moved by up to so many pixels in each direction, at random:
-            the result has a "transform" for them.
+        train, validation: shares of the examples; the rest is the test split.
+        shift: the largest random shift of training images in pixels, in each direction: the result
+            then contains a "transform".
         seed: of the split.
 
     >>> {name: len(labels) for name, (_, labels) in digits().items()}

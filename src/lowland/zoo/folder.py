@@ -42,7 +42,7 @@ def image_folder(
         size: height and width that images are scaled and cropped to, about their centre; None:
             they are of one size already.
         colour: three channels, else one.
-        validation, test: shares (below 1) or rows, of what is split by `seed`.
+        validation, test: shares (below 1) or numbers of examples, split by `seed`.
         augment: random crops of the image padded by `pad` pixels (None: an eighth of its height),
             and mirroring.
         normalise: to mean 0 and deviation 1 of each channel over the training images; else values
@@ -51,7 +51,7 @@ def image_folder(
 
     Raises:
         DataError: no classes or images, images that do not decode or are not of one size.
-        ConfigError: splits that leave no training rows.
+        ConfigError: splits that leave no training examples.
 
     >>> import tempfile
     >>> from PIL import Image

@@ -20,7 +20,7 @@ def resize_to_match(
 ) -> dict[str, Any]:
     """The test images of a data set in [0, 1], scaled, and made grey or coloured.
 
-    For `lowland compare --ood`, which normalises them as the run's own are.
+    For `lowland compare --ood`, which normalises them like the run's own.
 
     Args:
         data: `lowland.zoo:cifar10`, another callable's name, {name: ..., args: {...}}, or the

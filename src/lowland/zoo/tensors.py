@@ -25,7 +25,7 @@ def tensors(
     Args:
         path: the file. `x_test` with `y_test`, and `x_validation` with `y_validation`, are splits
             of their own where they are there.
-        validation, test: shares (below 1) or rows, of what is split off x and y by `seed`.
+        validation, test: shares (below 1) or numbers of examples, split off x and y by `seed`.
 
     >>> import tempfile
     >>> import numpy as np

@@ -28,19 +28,18 @@ def uci(
 ) -> dict[str, Any]:
     r"""One split of a UCI regression set: features (N, d) and targets (N, 1), standardised.
 
-    Mean and standard deviation are those of the rows that are trained on, and of no others: the
-    code published with Izmailov et al. 2019 takes those of the whole set, so that its inputs and
-    targets know the test rows. The result has a "task" of its own, a `Regression` that knows the
-    target's mean and standard deviation and gives figures in the target's units, and under
-    "constant" the columns that do not vary over the training rows: they are 0 in every row, since
-    nothing could be learned of them.
+    Mean and standard deviation are those of the training examples only; the code published with
+    Izmailov et al. 2019 uses those of the whole set, including the test examples. The result
+    contains a "task", a `Regression` with the target's mean and standard deviation, whose metrics
+    are in the target's units, and as "constant" the columns that do not vary over the training
+    examples: they are set to 0.
 
     Args:
         name: of a file `root/name.npz` with `x` (N, d), `y` (N,) and `test_mask` (splits, N), a
             row of booleans a split.
         split: which of them.
-        validation: share of the rows outside of the test split to hold out, drawn by (`seed`,
-            `split`); 0: all are trained on, and there is no "validation".
+        validation: share of the examples outside of the test split to hold out, drawn by (`seed`,
+            `split`); 0: training uses all of them, and there is no "validation".
         noise_variance: of the task, see `Regression`; "learned" goes with `uci_net`.
 
     Raises:
