@@ -25,7 +25,7 @@ import lowland as ll
 from lowland.errors import LowlandError
 from lowland.geometry.base import KIND as SHAPE
 from lowland.geometry.base import Shape
-from lowland.landscape.ledger import Ledger
+from lowland.landscape.journal import Journal
 from lowland.records import Chain, Predictive, SurfaceResult, Table
 from lowland.samplers.base import KIND as CHAINS
 from lowland.tensor_files import load_tree, read_arrays, same_tree, save_tree, write_tensors
@@ -72,7 +72,7 @@ READERS = {
     "tree": partial(load_tree, kind="demo"),
     "training": train,
     "chains": sample,
-    "ledger": lambda path: Ledger(path, {"a": 1}),
+    "journal": lambda path: Journal(path, {"a": 1}),
     "index": read_checkpoint,
     "torch": read_checkpoint,
     "safetensors": read_checkpoint,
@@ -204,7 +204,7 @@ def changed(make, kind, **changes):
     return write
 
 
-def ledger(settings=None, plan=None, chunk=None, **more):
+def journal(settings=None, plan=None, chunk=None, **more):
     head = {
         "format": "lowland-scan-1",
         "settings": {"a": 1} if settings is None else settings,
@@ -387,20 +387,20 @@ FORGED = {
         "settings that are a list": changed(sample, CHAINS, same=[1]),
     },
     # lines with checksums
-    "ledger": {
+    "journal": {
         "a list": lines([1, 2]),
         "null": lines(None),
         "no plan": lines({"format": "lowland-scan-1", "settings": {}}),
         "a newer format": lines({"format": "lowland-scan-2"}),
-        "a newer field": ledger(device="cuda"),
-        "settings that are a list": ledger(settings=[1]),
-        "a plan of text": ledger(plan="points"),
-        "an unknown plan": ledger(plan={"strategy": "guess", "chunk": 1, "threads": 1}),
-        "a chunk of none": ledger(plan={"strategy": "points", "chunk": 0, "threads": 1}),
-        "points that are text": ledger(chunk={"points": "all", "names": [], "values": []}),
-        "rows of other lengths": ledger(chunk={"points": [0], "names": ["a"], "values": [[1, 2]]}),
-        "rows of text": ledger(chunk={"points": [0], "names": ["a"], "values": [["low"]]}),
-        "fewer rows than points": ledger(chunk={"points": [0, 1], "names": [], "values": [[]]}),
+        "a newer field": journal(device="cuda"),
+        "settings that are a list": journal(settings=[1]),
+        "a plan of text": journal(plan="points"),
+        "an unknown plan": journal(plan={"strategy": "guess", "chunk": 1, "threads": 1}),
+        "a chunk of none": journal(plan={"strategy": "points", "chunk": 0, "threads": 1}),
+        "points that are text": journal(chunk={"points": "all", "names": [], "values": []}),
+        "rows of other lengths": journal(chunk={"points": [0], "names": ["a"], "values": [[1, 2]]}),
+        "rows of text": journal(chunk={"points": [0], "names": ["a"], "values": [["low"]]}),
+        "fewer rows than points": journal(chunk={"points": [0, 1], "names": [], "values": [[]]}),
     },
     # checkpoints of others
     "index": {
@@ -507,7 +507,7 @@ def whole(kind, folder):
         "tree": tree("demo", step=3, w=torch.ones(3)),
         "training": train,
         "chains": sample,
-        "ledger": ledger(chunk={"points": [0], "names": ["a"], "values": [[0.5]]}),
+        "journal": journal(chunk={"points": [0], "names": ["a"], "values": [[0.5]]}),
         "torch": torch_file(lambda: {"w": torch.ones(3)}),
         "safetensors": lambda path: save_file({"w": torch.ones(3)}, path),
     }
@@ -526,12 +526,12 @@ def test_what_is_whole_is_read(tmp_path, kind):
 
 def test_a_user_names_files_as_they_like(tmp_path):
     path = tmp_path / "scan of 12:30.journal"
-    ledger(chunk={"points": [0], "names": ["a"], "values": [[0.5]]})(path)
+    journal(chunk={"points": [0], "names": ["a"], "values": [[0.5]]})(path)
     link = tmp_path / "link"
     (tmp_path / "elsewhere").mkdir()
     link.symlink_to(path.rename(tmp_path / "elsewhere" / path.name))
     for name in (link, tmp_path / "elsewhere" / path.name):
-        book = Ledger(name, {"a": 1})
+        book = Journal(name, {"a": 1})
         assert book.replay([0]) == [{"a": 0.5}]
 
 

@@ -280,7 +280,7 @@ NO_NAMES = {
 #: rooms that still have such names: only ever fewer
 STILL_NAMED = {
     "artifacts", "checks", "cli", "core", "evaluate", "files", "geometry", "integrations",
-    "keywords", "landscape", "metrics", "plots", "posteriors", "progress", "records", "runs",
+    "keywords", "metrics", "plots", "posteriors", "progress", "records", "runs",
     "samplers", "schema", "scoring", "train", "trajectory", "uncertainty", "zoo",
 }  # fmt: skip
 

@@ -15,12 +15,12 @@ NOISE = 0.5 * math.log(2 * math.pi)
 
 def bowl():
     """A linear model without bias, of unit noise: L is exactly quadratic; and L in float64."""
-    rows = targets(features=FEATURES)
+    examples = targets(features=FEATURES)
     surface = ll.LossSurface(
-        nn.Linear(FEATURES, 1, bias=False), ll.Regression(noise_variance=1.0), rows
+        nn.Linear(FEATURES, 1, bias=False), ll.Regression(noise_variance=1.0), examples
     )
-    x = torch.cat([x for x, _ in rows]).double()
-    y = torch.cat([y for _, y in rows]).double()
+    x = torch.cat([x for x, _ in examples]).double()
+    y = torch.cat([y for _, y in examples]).double()
 
     def loss(w):  # (n, P) float64 -> (n,)
         return NOISE + 0.5 * ((x @ w.T - y) ** 2).mean(0)
@@ -33,10 +33,10 @@ def ends(size=FEATURES, n=2, scale=1.0):
     return list(scale * torch.randn(n, size, generator=g))
 
 
-def quadratic(rows=20, features=3):
+def quadratic(examples=20, features=3):
     """L(w) = ½ log 2π + |Xw - y|² / 2n, in float64 for the oracle."""
     g = generator()
-    x, y = torch.randn(rows, features, generator=g), torch.randn(rows, 1, generator=g)
+    x, y = torch.randn(examples, features, generator=g), torch.randn(examples, 1, generator=g)
     net = nn.Linear(features, 1, bias=False)
     surface = ll.LossSurface(
         net, ll.Regression(noise_variance=1.0), [(x[:13], y[:13]), (x[13:], y[13:])]
@@ -71,12 +71,12 @@ def plane_of(surface, seed=0, scale=0.5):
     return ll.Plane.through(*(scale * torch.randn(surface.layout.size, generator=g) for _ in "abc"))
 
 
-def one_by_one(shape, surface, found, **options):
+def one_by_one(shape, surface, result, **options):
     """The same losses from `surface(w)`."""
-    if found.y is None:
-        return torch.stack([surface(shape(t), **options) for t in found.x])
-    rows = [[surface(shape(torch.stack([x, y])), **options) for x in found.x] for y in found.y]
-    return torch.stack([torch.stack(row) for row in rows])
+    if result.y is None:
+        return torch.stack([surface(shape(t), **options) for t in result.x])
+    losses = [[surface(shape(torch.stack([x, y])), **options) for x in result.x] for y in result.y]
+    return torch.stack([torch.stack(row) for row in losses])
 
 
 class Overflows(nn.Module):

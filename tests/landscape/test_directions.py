@@ -17,8 +17,8 @@ def norms(x, dims):
 def parts(net, **options):
     layout = ll.ParamLayout(net)
     w = layout.flatten(net)
-    rows = ll.directions(net, w, **options)
-    return layout.unflatten(w), [layout.unflatten(row) for row in rows]
+    vectors = ll.directions(net, w, **options)
+    return layout.unflatten(w), [layout.unflatten(vector) for vector in vectors]
 
 
 def test_rows_and_slices_have_the_weights_norms():
@@ -27,8 +27,8 @@ def test_rows_and_slices_have_the_weights_norms():
         nn.Conv2d(4, 6, 3, groups=2), nn.BatchNorm2d(6), nn.Flatten(), nn.LazyLinear(3)
     )
     net(torch.zeros(2, 4, 5, 5))
-    w, rows = parts(net)
-    for d in rows:
+    w, vectors = parts(net)
+    for d in vectors:
         torch.testing.assert_close(norms(d["0.weight"], (1, 2, 3)), norms(w["0.weight"], (1, 2, 3)))
         torch.testing.assert_close(norms(d["3.weight"], 1), norms(w["3.weight"], 1))
         for name in ("0.bias", "1.weight", "1.bias", "3.bias"):
@@ -53,7 +53,7 @@ def test_transposed_convolutions_have_their_outputs_along_dimension_one(groups):
 
 
 def test_the_values_are_those_of_one_output():
-    """A filter's norm is that of what makes one output, found by asking the layer itself."""
+    """A filter's norm is that of what makes one output, result by asking the layer itself."""
     torch.manual_seed(0)
     layer = nn.ConvTranspose1d(4, 6, 1, groups=2, bias=False)
     layout = ll.ParamLayout(layer)
@@ -95,9 +95,9 @@ def test_embeddings_go_word_by_word_and_lengths_stand_still():
 def test_layers_as_a_whole_and_plain_noise():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 3))
-    w, rows = parts(net, normalise="layer", n=3)
-    assert len(rows) == 3
-    for d in rows:
+    w, vectors = parts(net, normalise="layer", n=3)
+    assert len(vectors) == 3
+    for d in vectors:
         assert d["0.weight"].norm().item() == pytest.approx(w["0.weight"].norm().item(), rel=1e-5)
         assert not d["0.bias"].any()
     layout = ll.ParamLayout(net)

@@ -14,35 +14,35 @@ from tests.models import CASES, generator
 def test_a_quadratic_row_by_row():
     surface, oracle = quadratic()
     plane = plane_of(surface)
-    found = ll.scan(plane, surface, resolution=(5, 3))
-    assert isinstance(found, SurfaceResult)
-    assert (found.x.shape, found.y.shape, found.loss.shape) == ((5,), (3,), (3, 5))
-    assert list(found.metrics) == ["loss", "rmse"]
-    assert found.examples == 20
-    for j, y in enumerate(found.y):
-        for i, x in enumerate(found.x):
+    result = ll.scan(plane, surface, resolution=(5, 3))
+    assert isinstance(result, SurfaceResult)
+    assert (result.x.shape, result.y.shape, result.loss.shape) == ((5,), (3,), (3, 5))
+    assert list(result.metrics) == ["loss", "rmse"]
+    assert result.examples == 20
+    for j, y in enumerate(result.y):
+        for i, x in enumerate(result.x):
             w = plane.center.double() + x * plane.basis[0].double() + y * plane.basis[1].double()
-            assert found.loss[j, i] == pytest.approx(float(oracle(w)), rel=1e-5)
+            assert result.loss[j, i] == pytest.approx(float(oracle(w)), rel=1e-5)
             rmse = math.sqrt(2 * (float(oracle(w)) - NOISE))
-            assert found.rmse[j, i] == pytest.approx(rmse, rel=1e-5)
+            assert result.rmse[j, i] == pytest.approx(rmse, rel=1e-5)
     # a broken twin: rows and columns scrambled, as of grids that are not square elsewhere
-    assert not torch.allclose(found.loss, found.loss.reshape(5, 3).T.contiguous())
+    assert not torch.allclose(result.loss, result.loss.reshape(5, 3).T.contiguous())
 
 
 def test_lines_and_rays():
     surface, oracle = quadratic()
     w0, w1 = torch.zeros(3), torch.tensor([1.0, -2.0, 0.5])
-    found = ll.scan(ll.Line(w0, w1), surface, resolution=5)
-    assert found.y is None
-    assert found.x.tolist() == [0, 0.25, 0.5, 0.75, 1]
-    expected = [float(oracle(t * w1)) for t in found.x]
-    assert found.loss.tolist() == pytest.approx(expected, rel=1e-5)
-    assert list(found.marks) == ["w0", "w1"]
+    result = ll.scan(ll.Line(w0, w1), surface, resolution=5)
+    assert result.y is None
+    assert result.x.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    expected = [float(oracle(t * w1)) for t in result.x]
+    assert result.loss.tolist() == pytest.approx(expected, rel=1e-5)
+    assert list(result.marks) == ["w0", "w1"]
     wide = ll.scan(ll.Line(w0, w1), surface, resolution=3, bounds=(-1, 2))
     assert wide.loss[0] == pytest.approx(float(oracle(-w1)), rel=1e-5)
     ray = ll.scan(ll.Subspace(w0, w1[None]), surface, resolution=3)
     assert ray.x.tolist() == [-1, 0, 1]
-    assert ray.loss[2] == found.loss[-1]
+    assert ray.loss[2] == result.loss[-1]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -50,8 +50,10 @@ def test_any_model_has_the_surfaces_own_values(case):
     surface = case.surface()
     w = surface.layout.flatten(case.model())
     plane = ll.Plane(w, *ll.directions(surface, w))
-    found = ll.scan(plane, surface, resolution=(3, 2), bounds=((-0.5, 0.5), (0, 0.3)))
-    torch.testing.assert_close(found.loss, one_by_one(plane, surface, found), rtol=1e-5, atol=1e-6)
+    result = ll.scan(plane, surface, resolution=(3, 2), bounds=((-0.5, 0.5), (0, 0.3)))
+    torch.testing.assert_close(
+        result.loss, one_by_one(plane, surface, result), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("batchnorm", ["refresh", "frozen"])
@@ -61,16 +63,16 @@ def test_batchnorm_is_that_of_each_point(batchnorm, strategy):
     surface = case.surface()
     w = surface.layout.flatten(case.model())
     plane = ll.Plane(w, *ll.directions(surface, w))
-    found = ll.scan(plane, surface, resolution=3, batchnorm=batchnorm, strategy=strategy, chunk=4)
-    expected = one_by_one(plane, surface, found, batchnorm=batchnorm)
-    torch.testing.assert_close(found.loss, expected, rtol=1e-5, atol=1e-5)
-    assert found.batchnorm == batchnorm
+    result = ll.scan(plane, surface, resolution=3, batchnorm=batchnorm, strategy=strategy, chunk=4)
+    expected = one_by_one(plane, surface, result, batchnorm=batchnorm)
+    torch.testing.assert_close(result.loss, expected, rtol=1e-5, atol=1e-5)
+    assert result.batchnorm == batchnorm
     other = {"refresh": "frozen", "frozen": "refresh"}[batchnorm]
-    twin = one_by_one(plane, surface, found, batchnorm=other)
-    assert not torch.allclose(found.loss, twin, rtol=1e-3)
+    twin = one_by_one(plane, surface, result, batchnorm=other)
+    assert not torch.allclose(result.loss, twin, rtol=1e-3)
 
 
-def test_a_plane_knows_that_its_points_had_statistics():
+def test_frozen_statistics_raise_where_points_have_their_own():
     case = next(case for case in CASES if case.name == "conv_bn")
     surface = case.surface()
     w = surface.layout.flatten(case.model())
@@ -82,7 +84,7 @@ def test_a_plane_knows_that_its_points_had_statistics():
         assert ll.scan(plane, surface, resolution=2).batchnorm == "refresh"
 
 
-def test_what_makes_no_sense_is_refused():
+def test_wrong_arguments_raise():
     surface, _ = quadratic()
     plane = plane_of(surface)
     with pytest.raises(ll.ConfigError, match=r"resolution: .* got 1"):
@@ -97,7 +99,7 @@ def test_what_makes_no_sense_is_refused():
         ll.scan(ll.Subspace(torch.zeros(3), torch.eye(3)), surface, resolution=2)
     with pytest.raises(ll.ConfigError, match=r"'flatness' is none of loss, .*rmse"):
         ll.scan(plane, surface, resolution=2, metrics=("loss", "flatness"))
-    with pytest.raises(ll.ConfigError, match="at least one figure"):
+    with pytest.raises(ll.ConfigError, match="at least one metric"):
         ll.scan(plane, surface, resolution=2, metrics=())
     with pytest.raises(ll.ConfigError, match="refine"):
         ll.scan(plane, surface, resolution=2, refine=2.0)

@@ -21,43 +21,43 @@ def small(n=5, scale=0.5):
 def classes(surface, w, batches, batchnorm="refresh"):
     """Predicted classes by the user's own loop."""
     model = surface.template.module
-    named = {
+    parameters = {
         **surface.layout.materialise(w),
         **surface.buffers_for(ll.Point(w), ll.EvalOptions(batchnorm=batchnorm)),
     }
     model.eval()
     with torch.no_grad():
         return torch.cat(
-            [torch.func.functional_call(model, named, (x,)).argmax(1) for x, _ in batches]
+            [torch.func.functional_call(model, parameters, (x,)).argmax(1) for x, _ in batches]
         )
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_matrices_by_hand(strategy):
     surface, weights = small()
-    found = ll.similarity(surface, weights, strategy=strategy, chunk=2)
+    result = ll.similarity(surface, weights, strategy=strategy, chunk=2)
     wide = weights.double()
     unit = wide / wide.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(found.cosine, unit @ unit.T)
-    torch.testing.assert_close(found.distance, (wide[:, None] - wide).norm(dim=2))
-    chosen = torch.stack([classes(surface, w, blobs()) for w in weights])
-    expected = (chosen[:, None] != chosen).double().mean(2)
-    torch.testing.assert_close(found.disagreement, expected)
+    torch.testing.assert_close(result.cosine, unit @ unit.T)
+    torch.testing.assert_close(result.distance, (wide[:, None] - wide).norm(dim=2))
+    predictions = torch.stack([classes(surface, w, blobs()) for w in weights])
+    expected = (predictions[:, None] != predictions).double().mean(2)
+    torch.testing.assert_close(result.disagreement, expected)
     assert expected.max() > 0.2
-    assert found.examples == 21
-    assert found.names is None
+    assert result.examples == 21
+    assert result.names is None
 
 
 def test_seen_from_the_initialisation():
     surface, weights = small()
     origin = weights[0] + 1
-    found = ll.similarity(surface, weights, origin=origin)
+    result = ll.similarity(surface, weights, origin=origin)
     wide = weights.double() - origin.double()
     unit = wide / wide.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(found.cosine, unit @ unit.T, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(result.cosine, unit @ unit.T, rtol=1e-6, atol=1e-6)
     plain = ll.similarity(surface, weights)
-    assert not torch.allclose(found.cosine, plain.cosine, atol=0.1)
-    torch.testing.assert_close(found.distance, plain.distance)
+    assert not torch.allclose(result.cosine, plain.cosine, atol=0.1)
+    torch.testing.assert_close(result.distance, plain.distance)
 
 
 def test_near_vectors_are_told_apart():
@@ -67,9 +67,9 @@ def test_near_vectors_are_told_apart():
     step[0] = 2**-20
     near = torch.stack([weights[0].round(decimals=2), weights[0].round(decimals=2) + step])
     apart = float((near[1].double() - near[0].double()).norm())
-    found = ll.similarity(surface, near)
-    assert found.distance[0, 1].item() == pytest.approx(apart, rel=1e-6)
-    assert found.distance.diagonal().tolist() == [0, 0]
+    result = ll.similarity(surface, near)
+    assert result.distance[0, 1].item() == pytest.approx(apart, rel=1e-6)
+    assert result.distance.diagonal().tolist() == [0, 0]
     a, b = near
     twin = (a @ a + b @ b - 2 * a @ b).clamp_min(0).sqrt()
     assert abs(float(twin) / apart - 1) > 0.5
@@ -81,11 +81,11 @@ def test_statistics_are_of_each_vector():
     w = surface.layout.flatten(net)
     weights = torch.stack([w, 0.1 * w, w.roll(3)])
     for batchnorm in ("refresh", "frozen"):
-        found = ll.similarity(surface, weights, batchnorm=batchnorm).disagreement
-        chosen = torch.stack([classes(surface, each, images(), batchnorm) for each in weights])
-        torch.testing.assert_close(found, (chosen[:, None] != chosen).double().mean(2))
+        result = ll.similarity(surface, weights, batchnorm=batchnorm).disagreement
+        predictions = torch.stack([classes(surface, each, images(), batchnorm) for each in weights])
+        torch.testing.assert_close(result, (predictions[:, None] != predictions).double().mean(2))
     other = ll.similarity(surface, weights).disagreement
-    assert not torch.equal(found, other)
+    assert not torch.equal(result, other)
 
 
 def test_what_may_be_compared(tmp_path):
@@ -95,7 +95,7 @@ def test_what_may_be_compared(tmp_path):
     for step, w in enumerate(weights):
         trajectory.append(surface.layout.load_(mlp(), w), step=step)
     names = ["SGD", "SWA", "other"]
-    for given in (
+    for argument in (
         list(weights),
         iter(weights),
         ll.Ensemble(weights),
@@ -104,21 +104,23 @@ def test_what_may_be_compared(tmp_path):
         trajectory.ensemble(),
         dict(zip(names, weights, strict=True)),
     ):
-        found = ll.similarity(surface, given)
-        torch.testing.assert_close(found.cosine, expected.cosine)
-        torch.testing.assert_close(found.disagreement, expected.disagreement)
-        assert found.names == (names if isinstance(given, dict) else None)
+        result = ll.similarity(surface, argument)
+        torch.testing.assert_close(result.cosine, expected.cosine)
+        torch.testing.assert_close(result.disagreement, expected.disagreement)
+        assert result.names == (names if isinstance(argument, dict) else None)
 
 
 def test_rows_without_targets_and_rows_that_do_not_count():
     surface, weights = small(3)
     expected = ll.similarity(surface, weights).disagreement
-    found = ll.similarity(surface, weights, loader=[x for x, _ in blobs()])
-    torch.testing.assert_close(found.disagreement, expected)
+    result = ll.similarity(surface, weights, loader=[x for x, _ in blobs()])
+    torch.testing.assert_close(result.disagreement, expected)
     hidden = [(x, torch.where(torch.arange(len(y)) == 0, -100, y)) for x, y in blobs()]
-    found = ll.similarity(surface, weights, loader=hidden).disagreement
-    chosen = torch.stack([classes(surface, w, [(x[1:], 0) for x, _ in blobs()]) for w in weights])
-    torch.testing.assert_close(found, (chosen[:, None] != chosen).double().mean(2))
+    result = ll.similarity(surface, weights, loader=hidden).disagreement
+    predictions = torch.stack(
+        [classes(surface, w, [(x[1:], 0) for x, _ in blobs()]) for w in weights]
+    )
+    torch.testing.assert_close(result, (predictions[:, None] != predictions).double().mean(2))
 
 
 def test_labels_that_do_not_exclude_one_another():
@@ -129,23 +131,23 @@ def test_labels_that_do_not_exclude_one_another():
     binary = ll.LossSurface(
         nn.Linear(2, 1, bias=False), ll.Classification(), [(torch.eye(2), torch.tensor([0, 1]))]
     )
-    found = ll.similarity(binary, torch.tensor([[1.0, 1.0], [1.0, -1.0]])).disagreement
-    assert found[0, 1] == 0.5
+    result = ll.similarity(binary, torch.tensor([[1.0, 1.0], [1.0, -1.0]])).disagreement
+    assert result[0, 1] == 0.5
 
 
 def test_tokens_are_what_a_language_model_disagrees_about():
     surface = ll.LossSurface(TiedLM(), ll.LanguageModeling(), tokens())
     w = surface.layout.flatten(TiedLM())
-    found = ll.similarity(surface, torch.stack([w, w, w.roll(7)])).disagreement
-    assert found[0, 1] == 0
-    assert 0 < found[0, 2] <= 1
+    result = ll.similarity(surface, torch.stack([w, w, w.roll(7)])).disagreement
+    assert result[0, 1] == 0
+    assert 0 < result[0, 2] <= 1
 
 
-def test_regressions_have_weights_alone():
+def test_regressions_have_argumentalone():
     surface, _ = bowl()
-    found = ll.similarity(surface, torch.stack(ends()))
-    assert found.disagreement is None
-    assert found.cosine.shape == (2, 2)
+    result = ll.similarity(surface, torch.stack(ends()))
+    assert result.disagreement is None
+    assert result.cosine.shape == (2, 2)
 
 
 def test_what_cannot_be_compared_is_said():

@@ -25,17 +25,17 @@ def triangle(size, scale=0.5, dtype=torch.float32, n=3):
 def test_a_quadratic_at_every_point(strategy):
     surface, oracle = quadratic()
     shape = triangle(3)
-    found = ll.ternary(shape, surface, resolution=7, strategy=strategy, chunk=4)
-    assert found.coords.shape == (28, 3)
-    w = found.coords @ shape.anchors.double()
+    result = ll.ternary(shape, surface, resolution=7, strategy=strategy, chunk=4)
+    assert result.coords.shape == (28, 3)
+    w = result.coords @ shape.anchors.double()
     expected = torch.stack([oracle(one) for one in w])
-    torch.testing.assert_close(found.loss, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result.loss, expected, rtol=1e-5, atol=1e-6)
     # along a side it is a parabola: second differences are one number
-    side = found.loss[found.coords[:, 2] == 0]
+    side = result.loss[result.coords[:, 2] == 0]
     curvature = side.diff().diff()
     torch.testing.assert_close(curvature, curvature.mean().expand(5), rtol=1e-3, atol=1e-6)
-    assert found.examples == 20
-    assert found.batchnorm == "none"
+    assert result.examples == 20
+    assert result.batchnorm == "none"
 
 
 @pytest.mark.parametrize("resolution", [2, 3, 15])
@@ -54,24 +54,24 @@ def test_the_grid_is_even_and_holds_the_vertices(resolution):
 def test_vertices_are_the_surfaces_own_values_and_lengths_the_distances():
     surface = net_surface()
     shape = triangle(surface.layout.size)
-    found = ll.ternary(shape, surface, resolution=3, names=("SGD", "SWA", "third"), split="train")
+    result = ll.ternary(shape, surface, resolution=3, names=("SGD", "SWA", "third"), split="train")
     for i, anchor in enumerate(shape.anchors):
-        at = int((found.coords[:, i] == 1).nonzero())
-        assert found.loss[at] == pytest.approx(float(surface(anchor)), rel=1e-6)
+        at = int((result.coords[:, i] == 1).nonzero())
+        assert result.loss[at] == pytest.approx(float(surface(anchor)), rel=1e-6)
     a, b, c = shape.anchors.double()
     expected = torch.stack([(a - b).norm(), (b - c).norm(), (c - a).norm()])
-    torch.testing.assert_close(found.lengths, expected, rtol=1e-6, atol=0)
-    assert found.names == ["SGD", "SWA", "third"]
-    assert found.split == "train"
-    assert list(found.metrics) == ["loss", "error"]
+    torch.testing.assert_close(result.lengths, expected, rtol=1e-6, atol=0)
+    assert result.names == ["SGD", "SWA", "third"]
+    assert result.split == "train"
+    assert list(result.metrics) == ["loss", "error"]
 
 
 def test_corners_are_as_far_apart_as_the_vertices():
     surface = net_surface()
-    found = ll.ternary(triangle(surface.layout.size), surface, resolution=2)
-    corners = found.corners()
+    result = ll.ternary(triangle(surface.layout.size), surface, resolution=2)
+    corners = result.corners()
     sides = (corners.roll(-1, 0) - corners).norm(dim=1)
-    torch.testing.assert_close(sides, found.lengths)
+    torch.testing.assert_close(sides, result.lengths)
 
 
 def test_near_vertices_of_large_weights_keep_their_distances():
@@ -81,10 +81,10 @@ def test_near_vertices_of_large_weights_keep_their_distances():
     base = 1e3 * torch.randn(size, generator=generator(2), dtype=torch.float64)
     steps = 1e-6 * torch.randn(3, size, generator=generator(3), dtype=torch.float64)
     shape = ll.Simplex(base + steps)
-    found = ll.ternary(shape, surface, resolution=2)
+    result = ll.ternary(shape, surface, resolution=2)
     a, b, c = shape.anchors
     expected = torch.stack([(a - b).norm(), (b - c).norm(), (c - a).norm()])
-    torch.testing.assert_close(found.lengths, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(result.lengths, expected, rtol=1e-9, atol=0)
     gram = shape.gram()
     twin = gram[0, 0] + gram[1, 1] - 2 * gram[0, 1]
     assert abs(float(twin.clamp_min(0).sqrt()) / float(expected[0]) - 1) > 1e-3
@@ -98,15 +98,15 @@ def test_metrics_of_every_kind_and_other_rows():
         return {"norm": point.weights.norm()}
 
     other = [(x + 1, y) for x, y in surface.data.loader]
-    found = ll.ternary(
+    result = ll.ternary(
         shape, surface, resolution=3, loader=other, metrics=["ece", "gradient_norm", norm]
     )
-    w = [shape(c[None])[0] for c in found.coords]
+    w = [shape(c[None])[0] for c in result.coords]
     table = surface.evaluate(w, other)
-    torch.testing.assert_close(found.ece, table.ece)
-    torch.testing.assert_close(found.norm, torch.stack(w).double().norm(dim=1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(result.ece, table.ece)
+    torch.testing.assert_close(result.norm, torch.stack(w).double().norm(dim=1), rtol=1e-5, atol=0)
     gradient = float(surface.value_and_grad(w[4])[1].norm())
-    assert found.gradient_norm[4] == pytest.approx(gradient, rel=1e-4)
+    assert result.gradient_norm[4] == pytest.approx(gradient, rel=1e-4)
     own = ll.ternary(shape, surface, resolution=3)
     assert not torch.allclose(own.loss, ll.ternary(shape, surface, resolution=3, loader=other).loss)
 
@@ -119,12 +119,12 @@ def test_batchnorm_statistics_are_each_points_own(strategy):
     w = surface.layout.flatten(net)
     anchors = w + 0.3 * torch.randn(3, len(w), generator=generator(1))
     shape = ll.Simplex(anchors)
-    found = ll.ternary(shape, surface, resolution=4, strategy=strategy)
-    expected = torch.stack([surface(shape(c[None])[0]) for c in found.coords])
-    torch.testing.assert_close(found.loss, expected, rtol=1e-4, atol=1e-5)
+    result = ll.ternary(shape, surface, resolution=4, strategy=strategy)
+    expected = torch.stack([surface(shape(c[None])[0]) for c in result.coords])
+    torch.testing.assert_close(result.loss, expected, rtol=1e-4, atol=1e-5)
     frozen = ll.ternary(shape, surface, resolution=4, batchnorm="frozen", strategy=strategy)
-    assert not torch.allclose(frozen.loss, found.loss, rtol=1e-3)
-    assert (found.batchnorm, frozen.batchnorm) == ("refresh", "frozen")
+    assert not torch.allclose(frozen.loss, result.loss, rtol=1e-3)
+    assert (result.batchnorm, frozen.batchnorm) == ("refresh", "frozen")
 
 
 def test_frozen_statistics_of_vertices_that_have_their_own_are_refused():
@@ -147,8 +147,8 @@ def test_a_loss_that_is_not_finite_stays_so():
     anchors = torch.zeros(3, 3)
     anchors[0] = 1e30
     shape = triangle(3)
-    found = ll.ternary(shape.with_anchors(anchors), surface, resolution=3)
-    assert found.loss.isfinite().tolist() == [False, False, False, True, True, True]
+    result = ll.ternary(shape.with_anchors(anchors), surface, resolution=3)
+    assert result.loss.isfinite().tolist() == [False, False, False, True, True, True]
     with pytest.raises(ll.NonFiniteError, match="none of the 6 points"):
         ll.ternary(shape.with_anchors(anchors[:1].repeat(3, 1)), surface, resolution=3)
 
@@ -162,16 +162,16 @@ def test_weights_are_not_held_for_the_grid():
     shape = triangle(size, scale=1e-4)
 
     def most(resolution, **options):
-        held = [0]
+        sizes = [0]
 
         def count(*args):
             gc.collect()
             tensors = [o for o in gc.get_objects() if type(o) is Tensor and o.numel() >= size]
             storages = {t.untyped_storage().data_ptr(): t.numel() // size for t in tensors}
-            held.append(sum(storages.values()))
+            sizes.append(sum(storages.values()))
 
         ll.ternary(shape, surface, resolution=resolution, progress=count, **options)
-        return max(held)
+        return max(sizes)
 
     few, many = (most(n, strategy="points", chunk=1) for n in (3, 5))  # 6 points, and 15
     assert few == many
@@ -201,7 +201,7 @@ def test_other_shapes_are_told_what_to_do():
         ll.ternary(triangle(size), surface, resolution=1)
     with pytest.raises(ll.ConfigError, match="names: expected 3, one a vertex, got 2: a, b"):
         ll.ternary(triangle(size), surface, names=["a", "b"])
-    with pytest.raises(ll.ConfigError, match="at least one figure"):
+    with pytest.raises(ll.ConfigError, match="at least one metric"):
         ll.ternary(triangle(size), surface, metrics=[])
     with pytest.raises(ll.LayoutError, match="another model"):
         ll.ternary(triangle(size + 1), surface)
@@ -212,6 +212,6 @@ def test_other_shapes_are_told_what_to_do():
 
 def test_a_complex_of_two_segments_is_no_triangle():
     surface, _ = quadratic()
-    made = ll.SimplicialComplex.connecting(torch.eye(3)[:2], torch.eye(3)[2:])
+    shape = ll.SimplicialComplex.connecting(torch.eye(3)[:2], torch.eye(3)[2:])
     with pytest.raises(ll.ConfigError, match="of 2 simplexes is no triangle"):
-        ll.ternary(made, surface)
+        ll.ternary(shape, surface)

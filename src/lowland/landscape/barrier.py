@@ -1,4 +1,4 @@
-"""How high the loss rises between two minima."""
+"""The loss barrier between two minima."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def barrier(
 ) -> BarrierResult:
     r"""\(\max_t\, L((1-t) w_0 + t w_1) - [(1-t) L(w_0) + t L(w_1)]\) (Frankle et al. 2020).
 
-    The highest loss above the straight interpolation of the ends' losses, among `points` evenly on
-    the straight line. Along a curve: `path(curve, surface).barrier`.
+    The maximum, among `points` evenly on the straight line, of the loss above the straight
+    interpolation of the ends' losses. Along a curve: `path(curve, surface).barrier`.
 
     Args:
-        w0, w1: two minima. points: how many, the ends included.
-        loader: further rows, such as the test set's, for `test_height`.
+        w0, w1: two minima. points: their number, ends included.
+        loader: further examples, such as the test set's, for `test_height`.
         progress, options: as for `path`.
 
     Raises:
@@ -44,21 +44,21 @@ def barrier(
     >>> import torch
     >>> from torch import nn
     >>> from lowland.core import Regression
-    >>> rows = [(torch.ones(1, 1), torch.zeros(1, 1))]
-    >>> surface = LossSurface(nn.Linear(1, 1, bias=False), Regression(noise_variance=1.0), rows)
+    >>> data = [(torch.ones(1, 1), torch.zeros(1, 1))]
+    >>> surface = LossSurface(nn.Linear(1, 1, bias=False), Regression(noise_variance=1.0), data)
     >>> float(barrier(surface, torch.tensor([-1.0]), torch.tensor([1.0])))  # of a bowl
     0.0
     """
     points = checks.whole("points", points, least=3)  # the ends and one between
     line = Line(w0, w1)
-    found = path(line, surface, points=points, loader=loader, progress=progress, **options)
+    result = path(line, surface, points=points, loader=loader, progress=progress, **options)
     return BarrierResult(
-        found.t,
-        found.loss,
-        found.error,
-        distance=float(found.distance[-1]),
-        test_loss=found.test_loss,
-        test_error=found.test_error,
-        batchnorm=found.batchnorm,
-        examples=found.examples,
+        result.t,
+        result.loss,
+        result.error,
+        distance=float(result.distance[-1]),
+        test_loss=result.test_loss,
+        test_error=result.test_error,
+        batchnorm=result.batchnorm,
+        examples=result.examples,
     )

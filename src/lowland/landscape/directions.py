@@ -1,4 +1,4 @@
-"""Random directions that are as long, filter by filter, as the weights that they start from."""
+"""Random directions, normalised filter by filter to the norms of the weights."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def directions(
 ) -> Tensor:
     r"""\(d_{ij} \leftarrow d_{ij}\, \|w_{ij}\| / \|d_{ij}\|\): Gaussian, layer i, filter j of it.
 
-    Filter normalisation (Li et al. 2018): a step of one is as large for each filter as the filter
-    itself, so that pictures of networks of different scales compare. Filters are what makes one
-    output: rows of matrices and embeddings, slices of convolutions, along dimension 1 of
-    transposed ones (each group's outputs are its own). Biases, norms' scales and other
-    one-dimensional parameters do not move.
+    Filter normalisation (Li et al. 2018): a unit step is as large for each filter as the filter
+    itself, so that pictures of networks of different scales are comparable. A filter is the weights
+    of one output: a row of a matrix or embedding, a slice of a convolution, along dimension 1 of
+    a transposed one (by group). Biases, scales of norms and other one-dimensional parameters do not
+    move.
 
-    `Plane(w, *directions(surface, w))` is the plane of two of them around w.
+    `Plane(w, *directions(surface, w))` is the plane of two such directions around w.
 
     Args:
-        model: which says what layer a parameter belongs to. w: (P,), or a `Point`.
-        n: how many. seed: of the Gaussian values: direction i is a function of (seed, i).
-        normalise: "filter"; "layer": each parameter as a whole has the weight's norm; None:
-            standard normal values in all P weights, biases included.
+        model: the model of w. w: (P,), or a `Point`.
+        n: their number. seed: direction i is a function of (seed, i).
+        normalise: "filter"; "layer": each parameter as a whole has its weights' norm;
+            None: standard normal values for all P weights, biases included.
 
     Returns:
         (n, P), in w's dtype and on its device.
@@ -64,42 +64,42 @@ def directions(
     w = w.weights if isinstance(w, Point) else w
     layout.check(w, flat=True)
     layout.require_finite(w)
-    rows = [normal(layout.size, seed=seed, draw=i).to(w) for i in range(n)]
+    vectors = [normal(layout.size, seed=seed, draw=i).to(w) for i in range(n)]
     if normalise is None:
-        return torch.stack(rows)
+        return torch.stack(vectors)
     sizes = layout.unflatten(w.detach())
     groups = _groups(module) if normalise == "filter" else {}
-    for row in rows:
-        for name, part in layout.unflatten(row).items():  # views: written in place
+    for vector in vectors:
+        for name, part in layout.unflatten(vector).items():  # views: written in place
             like = sizes[name]
             if _moves(name, like):
                 part *= _ratio(part, like, normalise, groups.get(name))
             else:
                 part.zero_()
-    return torch.stack(rows)
+    return torch.stack(vectors)
 
 
 def _moves(name: str, weight: Tensor) -> bool:
-    """Whether a parameter has filters: one dimension has none, nor have weight_norm's lengths."""
+    """Whether a parameter has filters: more than one dimension, and no lengths of weight_norm."""
     lengths = name.endswith((".weight_g", "weight.original0")) or name == "weight_g"
     return weight.ndim > 1 and not lengths
 
 
 def _ratio(direction: Tensor, weight: Tensor, normalise: str, transposed: int | None) -> Tensor:
-    """What each value of a direction is multiplied by, in its shape or one that spreads to it."""
+    """The factor of each value of a direction, in its shape or one that broadcasts to it."""
     if normalise == "layer":
         return _over(weight.double().norm(), direction.double().norm()).to(direction)
-    mine, theirs = (_norms(x, transposed) for x in (direction, weight))
-    ratio = _over(theirs, mine).to(direction)
+    old, new = (_norms(x, transposed) for x in (direction, weight))
+    ratio = _over(new, old).to(direction)
     if transposed is None:
         return ratio.view(-1, *[1] * (weight.ndim - 1))
     # (groups, outputs of a group) -> (inputs, outputs of a group)
-    each = ratio.repeat_interleave(weight.shape[0] // transposed, dim=0)
-    return each.view(*each.shape, *[1] * (weight.ndim - 2))
+    factors = ratio.repeat_interleave(weight.shape[0] // transposed, dim=0)
+    return factors.view(*factors.shape, *[1] * (weight.ndim - 2))
 
 
 def _norms(x: Tensor, transposed: int | None) -> Tensor:
-    """Of each filter, float64: (outputs,), or (groups, outputs of a group) of transposed ones."""
+    """The norm of each filter, float64: (outputs,); transposed: (groups, outputs of a group)."""
     if transposed is None:
         norms: Tensor = x.double().flatten(1).norm(dim=1)
         return norms
@@ -110,22 +110,27 @@ def _norms(x: Tensor, transposed: int | None) -> Tensor:
 
 
 def _over(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, zero where b is."""
+    """a / b, zero where b is zero."""
     return torch.where(b > 0, a / b.clamp_min(torch.finfo(torch.float64).tiny), 0)
 
 
 def _groups(module: nn.Module) -> dict[str, int]:
-    """Transposed convolutions' groups, by the name of the weight.
+    """The number of groups of transposed convolutions, by the name of the weight.
 
-    Of tied weights the first name counts, under which `ParamLayout` keeps them.
+    Tied weights have their first name, as in `ParamLayout`.
     """
     short = clean_names([name for name, _ in module.named_parameters(remove_duplicate=False)])
     first = {id(parameter): name for name, parameter in module.named_parameters()}
-    found = {}
+    groups = {}
     for prefix, layer in module.named_modules():
         if isinstance(layer, _ConvTransposeNd):
-            for key, parameter in layer.named_parameters():  # what it is computed from, too
+            for (
+                key,
+                parameter,
+            ) in (
+                layer.named_parameters()
+            ):  # also the tensors that a parametrised weight is computed from
                 name = f"{prefix}.{key}" if prefix else key
                 if "weight" in key and first[id(parameter)] == name:
-                    found[short[name]] = layer.groups
-    return found
+                    groups[short[name]] = layer.groups
+    return groups

@@ -13,7 +13,7 @@ from lowland import checks
 from lowland.errors import ConfigError
 from lowland.geometry import Curve, Shape
 
-_SNAP = 1e-9  # of a step: a coordinate that is nearer to a mark than this is the mark's
+_SNAP = 1e-9  # of a step: a coordinate this near to a mark takes the mark's value
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(m, n), or (n,): of figures on this grid."""
+        """The shape of metrics on this grid, (m, n) or (n,)."""
         return (len(self.x),) if self.y is None else (len(self.y), len(self.x))
 
     @property
     def coords(self) -> Tensor:
-        """Of all points, (m n, 2) or (n, 1)."""
+        """The coordinates of all points, (m n, 2) or (n, 1)."""
         if self.y is None:
             return self.x[:, None]
         across, up = len(self.x), len(self.y)
@@ -53,7 +53,7 @@ def grid_of(
     bounds: Any,
     around: Iterable[Tensor],
 ) -> Grid:
-    """The grid over `bounds`, or over the box of what the shape and the paths have in them.
+    """The grid over `bounds`, or over the box of the shape's marks or the paths.
 
     Args:
         around: coordinates of projected paths, (K, k) each.
@@ -78,38 +78,38 @@ def grid_of(
 
 
 def _sizes(resolution: int | Sequence[int], k: int) -> list[int]:
-    many = list(resolution) if isinstance(resolution, Sequence) else [resolution] * k
-    if len(many) != k:
+    sizes = list(resolution) if isinstance(resolution, Sequence) else [resolution] * k
+    if len(sizes) != k:
         raise ConfigError(
-            f"resolution: expected one number or {k}, one a coordinate, got {resolution}."
+            f"resolution: expected one number or {k}, one for each coordinate, got {resolution}."
         )
-    return [checks.whole("resolution", n, least=2, most=100_000) for n in many]
+    return [checks.whole("resolution", n, least=2, most=100_000) for n in sizes]
 
 
 def _ends(shape: Shape, margin: float, bounds: Any, around: list[Tensor]) -> list[Any]:
     margin = checks.number("margin", margin, above=-0.5)
     if bounds is not None:
-        given = torch.as_tensor(bounds, dtype=torch.float64).reshape(-1, 2)
-        if given.shape != (shape.k, 2) or not bool((given[:, 0] < given[:, 1]).all()):
+        ends = torch.as_tensor(bounds, dtype=torch.float64).reshape(-1, 2)
+        if ends.shape != (shape.k, 2) or not bool((ends[:, 0] < ends[:, 1]).all()):
             form = "((x0, x1), (y0, y1))" if shape.k == 2 else "(t0, t1)"
             raise ConfigError(f"bounds: expected {form} with x0 < x1, got {bounds}.")
-        return [tuple(end) for end in given.tolist()]
+        return [tuple(end) for end in ends.tolist()]
     if isinstance(shape, Curve):
         return [(0.0, 1.0)]
     marks = getattr(shape, "marks", None)
     if isinstance(marks, Tensor) and len(marks) > 1:
         return list(shape.box(margin))  # type: ignore[attr-defined]
     if around:
-        every = torch.cat([*around, torch.zeros(1, shape.k, dtype=torch.float64)])
-        low, high = every.min(0).values, every.max(0).values
-        more = margin * (high - low)
-        more = torch.where(high > low, more, 1.0)  # a path that does not move along an axis
-        return list(zip((low - more).tolist(), (high + more).tolist(), strict=True))
+        points = torch.cat([*around, torch.zeros(1, shape.k, dtype=torch.float64)])
+        low, high = points.min(0).values, points.max(0).values
+        border = margin * (high - low)
+        border = torch.where(high > low, border, 1.0)  # a path may be constant along an axis
+        return list(zip((low - border).tolist(), (high + border).tolist(), strict=True))
     return [(-1.0, 1.0)] * shape.k
 
 
 def _axis(low: float, high: float, n: int, exact: Tensor) -> Tensor:
-    """n even steps; where a step falls on a value of `exact` it is that value, bit by bit."""
+    """n even values, of which those at values of `exact` equal them bit by bit."""
     axis = torch.linspace(low, high, n, dtype=torch.float64)
     for value in exact:
         axis[(axis - value).abs() < _SNAP * (high - low) / (n - 1)] = value

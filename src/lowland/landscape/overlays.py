@@ -1,4 +1,4 @@
-"""What is drawn over the picture of a scan: points, curves, iterates, projected onto its shape."""
+"""Points, curves and iterates over the picture of a scan, projected onto its shape."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def overlay(
     curves: Mapping[str, Curve] | None = None,
     paths: Mapping[str, Any] | None = None,
 ) -> SurfaceResult:
-    r"""A scan's record with more drawn over it; nothing is evaluated.
+    r"""Adds points, curves and iterates to the record of a scan; nothing is evaluated.
 
     Weights w are drawn at the coordinates of the nearest point of the shape, of a plane
-    \(z = (B B^T)^{-1} B (w - w_0)\), and are added to what the record has, by name.
+    \(z = (B B^T)^{-1} B (w - w_0)\), and are added to those of the record, by name.
 
     Args:
-        result: what `scan` gave. shape: what was scanned.
+        result: a record of `scan`. shape: the shape of the scan.
         marks: weights (P,) by name. curves: curves by name, for planes and subspaces.
         paths: iterates by name, such as a `Trajectory`, or an iterable of (P,).
 
     Raises:
-        ConfigError: curves on a shape that is not flat, no iterates. LayoutError: weights of
+        ConfigError: curves on a shape that is not flat, an empty path. LayoutError: weights of
             another model.
 
     >>> from lowland.geometry import Plane
@@ -54,7 +54,7 @@ class Overlays:
     """Points, curves and iterates in coordinates of a shape (k,).
 
     Attributes:
-        marks: {name: (k,)}. curves: {name: (q, k)}. off: how far each curve leaves the shape.
+        marks: {name: (k,)}. curves: {name: (q, k)}. off: each curve's distance.
         paths: {name: {"coords": (K, k), "residual": (K,)}}.
         explained_variance_ratio: (k,), see `explained_by`.
     """
@@ -73,9 +73,11 @@ class Overlays:
         curves: Mapping[str, Curve] | None,
         paths: Mapping[str, Any] | None,
     ) -> Overlays:
-        """Projected onto a shape; marks of None, or names alone, are those of the shape itself."""
+        """Projects onto a shape; marks of None, or names alone, are the shape's own."""
         if curves and not isinstance(shape, Affine):
-            raise ConfigError("curves: they are drawn on planes and subspaces, not along a curve.")
+            raise ConfigError(
+                "curves: expected a plane or subspace to draw them on, not along a curve."
+            )
         iterates = {name: path_on(shape, path) for name, path in (paths or {}).items()}
         lines = {name: curve_on(shape, curve) for name, curve in (curves or {}).items()}
         shares = (explained_by(shape, path) for path in iterates.values())
@@ -88,7 +90,7 @@ class Overlays:
         )
 
     def over(self, result: SurfaceResult) -> SurfaceResult:
-        """The record of a scan with these, too."""
+        """The record with these added."""
         about = dict(result.about)
         if self.off:
             about["off"] = about.get("off", {}) | self.off
@@ -106,54 +108,55 @@ class Overlays:
 
 
 def marks_of(shape: Shape, names: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Tensor]:
-    """Points to draw, {name: (k,)}: the shape's own, or weights that are projected onto it."""
+    """Marks by name, (k,): the shape's own, or the projections of weights."""
     if isinstance(names, Mapping):
         return {name: shape.coords_of(w)[0].cpu() for name, w in names.items()}
     if isinstance(shape, Curve):
-        found = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+        marks = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     else:
-        found = getattr(shape, "marks", torch.zeros(0, shape.k))
+        marks = getattr(shape, "marks", torch.zeros(0, shape.k))
     if names is None:
-        names = [f"w{i}" for i in range(len(found))]
-    if len(names) != len(found):
+        names = [f"w{i}" for i in range(len(marks))]
+    if len(names) != len(marks):
         raise ConfigError(
-            f"marks: expected {len(found)} names, one a mark of the shape, or weights by name; got "
-            f"{', '.join(names)}."
+            f"marks: expected {len(marks)} names, one for each mark, or weights by name; "
+            f"got {', '.join(names)}."
         )
-    return dict(zip(names, found.cpu(), strict=True))
+    return dict(zip(names, marks.cpu(), strict=True))
 
 
 def curve_on(shape: Shape, curve: Curve, *, points: int = CURVE_POINTS) -> tuple[Tensor, float]:
-    r"""A curve projected onto a flat shape, (points or more, k), and how far it leaves it at most.
+    r"""A curve projected onto a flat shape, (points or more, k), and its largest distance from it.
 
-    Projection is affine and a curve's coefficients sum to one, so those of its anchors are enough:
-    \(z(t) = c(t) \cdot z(A)\), whatever the number of points. Knots are points of their own, so
-    that no corner is cut.
+    Projection is affine and a curve's coefficients sum to one, so that \(z(t) = c(t) \cdot z(A)\):
+    only anchors are projected. Knots are among the points, so that no corner is cut.
     """
-    coords, rest = [], []
+    coords, residuals = [], []
     for anchor in curve.anchors:
         z, _ = shape.coords_of(anchor)
         coords.append(z.cpu())
-        rest.append(anchor - shape(z[None])[0])
+        residuals.append(anchor - shape(z[None])[0])
     t = torch.linspace(0, 1, points, dtype=torch.float64)
     t = torch.cat([t, torch.tensor(curve.breaks, dtype=torch.float64)]).unique()[:, None]
     c = curve.coefficients(t.to(curve.device)).cpu()  # (points, A)
-    apart = torch.stack(rest)
-    gram = inner(apart, apart).cpu()
+    residual = torch.stack(residuals)
+    gram = inner(residual, residual).cpu()
     far = torch.einsum("na,ab,nb->n", c, gram, c).clamp_min(0).sqrt()
     return c @ torch.stack(coords), float(far.max())
 
 
 def path_on(shape: Shape, iterates: Any) -> dict[str, Tensor]:
     """Iterates projected onto a shape, one at a time: "coords" (K, k) and "residual" (K,)."""
-    found = [shape.coords_of(w.weights if isinstance(w, Point) else w) for w in _in_turn(iterates)]
-    if not found:
+    projections = [
+        shape.coords_of(w.weights if isinstance(w, Point) else w) for w in _iterate(iterates)
+    ]
+    if not projections:
         raise ConfigError("paths: expected iterates to project, got none.")
-    coords, far = zip(*found, strict=True)
-    return {"coords": torch.stack(coords).cpu(), "residual": torch.stack(far).cpu()}
+    coords, residual = zip(*projections, strict=True)
+    return {"coords": torch.stack(coords).cpu(), "residual": torch.stack(residual).cpu()}
 
 
-def _in_turn(iterates: Any) -> Iterator[Any]:
+def _iterate(iterates: Any) -> Iterator[Any]:
     if hasattr(iterates, "__getitem__") and hasattr(iterates, "__len__"):
         yield from (iterates[i] for i in range(len(iterates)))
     else:
@@ -161,10 +164,10 @@ def _in_turn(iterates: Any) -> Iterator[Any]:
 
 
 def explained_by(shape: Shape, path: dict[str, Tensor]) -> Tensor | None:
-    """The share of a path's variance along each axis, (k,); None unless the centre is its mean.
+    """The share of a path's variance along each axis, (k,), for a shape around the path's mean with
+    orthogonal directions; otherwise None.
 
-    The squared distance from the centre is that in the shape, for directions at right angles a sum
-    over them, and the square of the residual.
+    The squared distance from the centre is the sum of squares along the axes and of the residual.
     """
     if not isinstance(shape, Affine) or len(path["coords"]) < 2:
         return None

@@ -1,4 +1,4 @@
-"""How alike weight vectors are, as vectors and as functions."""
+"""Similarity of weight vectors, as vectors and as functions."""
 
 from __future__ import annotations
 
@@ -28,45 +28,45 @@ def similarity(
     progress: Progress = False,
     **options: Unpack[EvalKeywords],
 ) -> SimilarityResult:
-    r"""\(\cos(w_i, w_j)\), \(|w_i - w_j|\) and the share of rows whose predicted classes differ.
+    r"""\(\cos(w_i, w_j)\), \(|w_i - w_j|\) and the share of examples with different predictions.
 
     The matrices of Fort et al. 2019: iterates of one run agree, those of several seeds do not.
 
     Args:
         weights: (n, P), an `Ensemble`, a `Trajectory`, an iterable of (P,), or a dict of names.
-        loader: rows to predict; rows without targets are fine. None: the surface's own.
-        origin: what cosines are seen from, such as the initialisation; None: zero weights.
+        loader: examples to predict, targets not required. None: the surface's own.
+        origin: where angles are measured, such as the initialisation; None: zero weights.
         progress, options: as for `predict`.
 
     Raises:
-        ConfigError: fewer than two vectors, a vector that is the origin. LayoutError: weights of
+        ConfigError: fewer than two vectors, a vector equal to the origin. LayoutError: weights of
             another model. NonFiniteError: NaN or infinite weights.
 
     >>> from torch import nn
     >>> from lowland.core import Classification
-    >>> rows = [(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]))]
-    >>> surface = LossSurface(nn.Linear(1, 2, bias=False), Classification(), rows)
-    >>> found = similarity(surface, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    >>> found.cosine[0, 1], found.distance[0, 1], found.disagreement[0, 1]
+    >>> data = [(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]))]
+    >>> surface = LossSurface(nn.Linear(1, 2, bias=False), Classification(), data)
+    >>> disagreements = similarity(surface, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> disagreements.cosine[0, 1], disagreements.distance[0, 1], disagreements.disagreement[0, 1]
     (tensor(0., dtype=torch.float64), tensor(1.4142, dtype=torch.float64),
      tensor(1., dtype=torch.float64))
     """
-    how = surface.options.override(**options)
+    eval_options = surface.options.override(**options)
     names = list(map(str, weights)) if isinstance(weights, Mapping) else None
     vectors = _vectors(surface, weights)
     cosine, distance = _geometry(surface, vectors, origin, names)
-    classes = _Classes(surface.task, surface.example)
+    classes = ClassSink(surface.task, surface.example)
     examples = 0
     if surface.task.kind != "regression":
-        evaluation = Evaluation(surface, [(loader, classes)], how, total=len(vectors))
+        evaluation = Evaluation(surface, [(loader, classes)], eval_options, total=len(vectors))
         examples = evaluation.run(vectors, progress=progress, label="similarity").num_examples or 0
     return SimilarityResult(
-        cosine, distance, classes.disagreement(), names, how.batchnorm, examples
+        cosine, distance, classes.disagreement(), names, eval_options.batchnorm, examples
     )
 
 
 def _vectors(surface: LossSurface, weights: Any) -> list[Point | Tensor]:
-    """The weight vectors, a list: of a trajectory they stay on disk, mapped into memory."""
+    """The weight vectors as a list; those of a trajectory stay on disk, mapped into memory."""
     if isinstance(weights, Mapping):
         weights = list(weights.values())
     posterior = as_posterior(weights)
@@ -99,20 +99,20 @@ def _geometry(
     gram, square = torch.zeros(2, n, n, dtype=torch.float64)
     for i in range(n):
         left = _flat(vectors[i])
-        seen = left if origin is None else left - _flat(origin).to(left)
+        a = left if origin is None else left - _flat(origin).to(left)
         for j in range(i, n):
             right = _flat(vectors[j]).to(left.device)
-            also = right if origin is None else right - _flat(origin).to(right)
-            # the difference itself: |a|² + |b|² - 2 ab loses what near vectors are apart
-            apart = left - right
-            gram[i, j] = gram[j, i] = inner(seen, also)
-            square[i, j] = square[j, i] = inner(apart, apart)
+            b = right if origin is None else right - _flat(origin).to(right)
+            # |a|² + |b|² - 2 ab would cancel for near vectors
+            difference = left - right
+            gram[i, j] = gram[j, i] = inner(a, b)
+            square[i, j] = square[j, i] = inner(difference, difference)
     norms = gram.diagonal().sqrt()
     if bool((norms == 0).any()):
         i = int(norms.argmin())
         raise ConfigError(
-            f"weights: vector {names[i] if names else i} is the origin itself, and has no "
-            "direction from there; leave it out."
+            f"weights: vector {names[i] if names else i} is the origin, which has no "
+            "direction; leave it out."
         )
     cosine = (gram / norms / norms[:, None]).clamp(-1, 1).fill_diagonal_(1)
     return cosine, square.sqrt()
@@ -122,15 +122,15 @@ def _flat(vector: Tensor | Point) -> Tensor:
     return vector.weights if isinstance(vector, Point) else vector
 
 
-class _Classes:
-    """A `Sink` that keeps the predicted class of each item that counts, for every point."""
+class ClassSink:
+    """A `Sink` that stores the predicted class of each valid item, for every point."""
 
     holds_examples = True
 
     def __init__(self, task: Task, example: Callable[[], Any] | None) -> None:
         self.task = task
-        self.example = example  # gives a labelled batch, for rows without labels
-        self._found: list[Tensor] = []  # (items,) a point
+        self.example = example  # returns a labelled batch, for examples without labels
+        self._classes: list[Tensor] = []  # (items,) a point
         self._parts: list[Tensor] = []  # (n, items) a batch, of the chunk under way
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
@@ -139,22 +139,22 @@ class _Classes:
         if probs is None:
             return
         if getattr(task, "form", None) == "multilabel":
-            chosen = probs > 0.5
+            predicted = probs > 0.5
         else:
-            chosen = probs.argmax(2)
-        chosen = chosen.flatten(1)
+            predicted = probs.argmax(2)
+        predicted = predicted.flatten(1)
         mask = None if target is None else task.valid(target)
-        if mask is not None and mask.numel() == chosen.shape[1]:
-            chosen = chosen[:, mask]
-        self._parts.append(chosen.to(torch.int32))
+        if mask is not None and mask.numel() == predicted.shape[1]:
+            predicted = predicted[:, mask]
+        self._parts.append(predicted.to(torch.int32))
 
     def end(self, first: int, n: int) -> None:
-        self._found += torch.cat(self._parts, 1).unbind() if self._parts else ()
+        self._classes += torch.cat(self._parts, 1).unbind() if self._parts else ()
         self._parts = []
 
     def disagreement(self) -> Tensor | None:
         """(n, n): the share of items whose classes differ."""
-        if not self._found:
+        if not self._classes:
             return None
-        rows = torch.stack(self._found)
+        rows = torch.stack(self._classes)
         return torch.stack([(rows != row).double().mean(1) for row in rows]).cpu()

@@ -16,9 +16,9 @@ from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.batchnorm_statistics import require_statistics
 from lowland.evaluate.engine import replayable_loader
 from lowland.geometry import Barycentric, Shape
-from lowland.landscape.figures import Metrics, PointMetrics
-from lowland.landscape.ledger import Ledger
-from lowland.landscape.points import PointScan
+from lowland.landscape.journal import Journal
+from lowland.landscape.point_metrics import Metrics, PointMetrics
+from lowland.landscape.point_scan import PointScan
 from lowland.progress import Progress
 from lowland.records import Table, TernaryResult
 
@@ -38,70 +38,70 @@ def ternary(
     r"""\(L(c_0 w_0 + c_1 w_1 + c_2 w_2)\) over the triangle of three vertices (Benton et al. 2021).
 
     On an even barycentric grid: \(c = (i, j, r - 1 - i - j) / (r - 1)\), r (r + 1) / 2 points for a
-    `resolution` of r, the vertices among them. Weights are made as they are needed and never held
-    for the grid.
+    `resolution` of r, the vertices among them. Weights are computed as they are needed and
+    never held for the grid.
 
     Args:
-        simplex: of three vertices; its coordinates are their shares and sum to one.
+        simplex: three vertices; its coordinates are their shares and sum to one.
         resolution: points along each side.
-        loader: None: the surface's own rows. split: what pictures call them, such as "test".
-        metrics: see `scan`. names: of the vertices; None: w0, w1, w2.
+        loader: None: the surface's own examples. split: their name in pictures, such as "test".
+        metrics: see `scan`. names: the vertices' names; None: w0, w1, w2.
         progress, options: as for `predict`.
 
     Raises:
-        ConfigError: a shape that has not three vertices, a resolution of 1. LayoutError: a shape of
-            another model. NonFiniteError: no point has a finite loss.
+        ConfigError: a shape that has not three vertices, a resolution of 1. LayoutError: a shape
+            of another model. NonFiniteError: no point has a finite loss.
 
     >>> from torch import nn
     >>> from lowland.core import Regression
     >>> from lowland.geometry import Simplex
-    >>> net, rows = nn.Linear(2, 1, bias=False), [(torch.eye(2), torch.zeros(2, 1))]
-    >>> surface = LossSurface(net, Regression(noise_variance=1.0), rows)
+    >>> net, data = nn.Linear(2, 1, bias=False), [(torch.eye(2), torch.zeros(2, 1))]
+    >>> surface = LossSurface(net, Regression(noise_variance=1.0), data)
     >>> triangle = Simplex(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]]))
-    >>> found = ternary(triangle, surface, resolution=2)
-    >>> found.loss - found.loss.min(), found.lengths  # |w|² / 4
+    >>> result = ternary(triangle, surface, resolution=2)
+    >>> result.loss - result.loss.min(), result.lengths  # |w|² / 4
     (tensor([0., 1., 1.], dtype=torch.float64),
      tensor([2.0000, 2.8284, 2.0000], dtype=torch.float64))
     """
     _check(simplex, names)
     resolution = checks.whole("resolution", resolution, least=2, most=10_000)
     surface.layout.check(simplex.anchors)
-    how = surface.options.override(**options)
-    require_statistics(simplex, surface, how)
-    measured = PointMetrics(surface, metrics, how)
-    if not (measured.names or measured.functions):
-        raise ConfigError("metrics: expected at least one figure, got none.")
+    eval_options = surface.options.override(**options)
+    require_statistics(simplex, surface, eval_options)
+    point_metrics = PointMetrics(surface, metrics, eval_options)
+    if not (point_metrics.names or point_metrics.functions):
+        raise ConfigError("metrics: expected at least one metric, got none.")
     coords = barycentric_grid(resolution)
-    data = replayable_loader(surface, loader, count=how.count).cached()
+    data = replayable_loader(surface, loader, count=eval_options.count).cached()
     scan = PointScan(
         simplex,
         surface,
         coords,
-        [(data, measured.sink())],
-        how,
-        row=lambda parts, point: measured(parts[0], point),
+        [(data, point_metrics.sink())],
+        eval_options,
+        row=lambda parts, point: point_metrics(parts[0], point),
     )
-    scan.run(Ledger(None, {}), scan.plan(), progress=progress, label="ternary")
-    figures = Table.from_rows([scan.rows[i] for i in range(len(coords))]).columns
-    if not any(bool(torch.isfinite(values).any()) for values in figures.values()):
+    scan.run(Journal(None, {}), scan.plan(), progress=progress, label="ternary")
+    metric_columns = Table.from_rows([scan.rows[i] for i in range(len(coords))]).columns
+    if not any(bool(torch.isfinite(values).any()) for values in metric_columns.values()):
         raise NonFiniteError(
-            f"none of the {len(coords)} points has a finite {next(iter(figures))}; look at the "
-            "runs that the vertices come from."
+            f"none of the {len(coords)} points has a finite {next(iter(metric_columns))}; "
+            "check the runs that trained the vertices."
         )
-    around = simplex.anchors.roll(-1, 0) - simplex.anchors  # the sides: 0 to 1, 1 to 2, 2 to 0
+    sides = simplex.anchors.roll(-1, 0) - simplex.anchors  # the sides: 0 to 1, 1 to 2, 2 to 0
     return TernaryResult(
         coords,
-        figures,
+        metric_columns,
         names=[f"w{i}" for i in range(3)] if names is None else list(map(str, names)),
-        lengths=inner(around, around).diagonal().clamp_min(0).sqrt().cpu(),
+        lengths=inner(sides, sides).diagonal().clamp_min(0).sqrt().cpu(),
         split=split,
         examples=data.num_examples or 0,
-        batchnorm=how.batchnorm if surface.has_batchnorm else "none",
+        batchnorm=eval_options.batchnorm if surface.has_batchnorm else "none",
     )
 
 
 def barycentric_grid(resolution: int) -> Tensor:  # -> (r (r + 1) / 2, 3)
-    """Even shares of three vertices, that of the first falling from 1: the vertex itself is first.
+    """Even shares of three vertices, from the first vertex on.
 
     >>> barycentric_grid(2)
     tensor([[1., 0., 0.],
@@ -109,12 +109,12 @@ def barycentric_grid(resolution: int) -> Tensor:  # -> (r (r + 1) / 2, 3)
             [0., 0., 1.]], dtype=torch.float64)
     """
     steps = resolution - 1
-    whole = [(i, j, steps - i - j) for i in range(steps, -1, -1) for j in range(steps - i, -1, -1)]
-    return torch.tensor(whole, dtype=torch.float64) / steps
+    shares = [(i, j, steps - i - j) for i in range(steps, -1, -1) for j in range(steps - i, -1, -1)]
+    return torch.tensor(shares, dtype=torch.float64) / steps
 
 
 def _check(simplex: Shape, names: Sequence[str] | None) -> None:
-    """Raises `ConfigError` for what is no triangle."""
+    """Raises `ConfigError` for other shapes than triangles."""
     if not isinstance(simplex, Shape):
         raise ConfigError(
             f"simplex: expected a Simplex of 3 vertices, got {type(simplex).__name__}."

@@ -1,4 +1,4 @@
-"""What is measured at each point: sinks of the engine that make a row of figures of it."""
+"""The metrics of each point: sinks of the engine that compute a row of metrics a point."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lowland.evaluate.nll import nll_per_item, resolve_task, vmap_points
 from lowland.evaluate.table import TableSink
 
 Row = dict[str, float]
-Function = Callable[[LossSurface, Point], Mapping[str, Any]]
-Metrics = Sequence[str | Function]
-GRADIENT = "gradient_norm"
+MetricFunction = Callable[[LossSurface, Point], Mapping[str, Any]]
+Metrics = Sequence[str | MetricFunction]
+GRADIENT_NORM = "gradient_norm"
 TOGETHER = ("nll_together", "error_together")
 
 
-class Figures(Sink, Protocol):
-    """A sink that has a row of figures for each point of the last chunk."""
+class MetricSink(Sink, Protocol):
+    """A sink with a row of metrics for each point of the last chunk."""
 
     rows: list[Row]
 
@@ -36,8 +36,8 @@ def default_metrics(task: Task) -> Metrics:
     return ("loss", "rmse") if isinstance(task, Regression) else ("loss",)
 
 
-class Likelihood:
-    """loss, nll, and error or rmse, of each point: sums alone, nothing is held of a row."""
+class LossSink:
+    """loss, nll, and error or rmse, of each point, by sums over examples."""
 
     holds_examples = False
 
@@ -46,52 +46,52 @@ class Likelihood:
         self.second = next((name for name in names if name not in ("loss", "nll")), None)
         self.rows: list[Row] = []
         self._items = self._places = 0
-        self._loss = self._wrong = torch.zeros(())
+        self._loss = self._errors = torch.zeros(())
 
     @staticmethod
     def covers(task: Task, names: Sequence[str]) -> bool:
-        """Whether these figures need nothing else."""
+        """Whether this sink computes all these metrics."""
         # the NLL of a regression is in the target's own units
         more = {Classification: {"nll", "error"}, Regression: {"rmse"}}.get(type(task), set())
         return set(names) <= {"loss"} | more
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         if target is None:
-            raise DataError("the rows have no targets: a surface is drawn of labelled rows.")
+            raise DataError("the examples have no targets; scan with labelled examples.")
         if index == 0:
             self.task = resolve_task(self.task, outputs, target)
             self._items = self._places = 0
-            self._loss = self._wrong = torch.zeros(
+            self._loss = self._errors = torch.zeros(
                 len(outputs), dtype=torch.float64, device=outputs.device
             )
-        nll = nll_per_item(self.task, outputs, target)  # (n, items), 0 for those left out
+        nll = nll_per_item(self.task, outputs, target)  # (n, items), 0 for masked ones
         mask = self.task.valid(target)
         self._items += nll.shape[1] if mask is None else int(mask.sum())
         self._loss = self._loss + nll.sum(1, dtype=torch.float64)
         if self.second == "error":
-            wrong = misses(self.task, outputs, target)
+            wrong = wrong_items(self.task, outputs, target)
             self._places += wrong.shape[1]
-            self._wrong = self._wrong + wrong.sum(1)
+            self._errors = self._errors + wrong.sum(1)
         elif self.second == "rmse":
             assert isinstance(self.task, Regression)
             errors = vmap_points(lambda out: self.task.moments(out)[0] - target, outputs)  # type: ignore[attr-defined]
             errors = errors.double() * self.task.units(target)[1]
             self._places += errors[0].numel()
-            self._wrong = self._wrong + errors.square().flatten(1).sum(1)
+            self._errors = self._errors + errors.square().flatten(1).sum(1)
 
     def end(self, first: int, n: int) -> None:
         loss = (self._loss / self._items).tolist()
         self.rows = [{"loss": value, "nll": value} for value in loss]
         if self.second is not None:
-            second = self._wrong / self._places
+            second = self._errors / self._places
             second = second.sqrt() if self.second == "rmse" else second
             for row, value in zip(self.rows, second.tolist(), strict=True):
-                # predictions of a network whose loss is not a number say nothing
+                # an error beside a loss of NaN has no meaning
                 row[self.second] = value if math.isfinite(row["loss"]) else math.nan
 
 
-class Whole(TableSink):
-    """All figures that `evaluate` gives, of each point of a chunk."""
+class AllMetricsSink(TableSink):
+    """All metrics that `evaluate` computes, of each point of a chunk."""
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         if index == 0:
@@ -99,10 +99,10 @@ class Whole(TableSink):
         super().add(index, outputs, target)
 
 
-class Together:
+class JointPredictionSink:
     """NLL and error of the average of fixed networks' probabilities and each point's.
 
-    Networks that are added before `fix` is called are the fixed ones: their sums are held.
+    Networks added before `fix` is called are the fixed ones.
     """
 
     holds_examples = False
@@ -110,48 +110,48 @@ class Together:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.rows: list[Row] = []
-        self.fixed = 0  # networks
+        self.fixed = 0  # number of fixed networks
         self._logs: list[Tensor] = []  # by batch: logsumexp of their log-likelihoods, (items,)
         self._probs: list[Tensor] = []  # by batch: sums of their probabilities
         self._fixing = True
         self._items = self._places = 0
-        self._nll = self._wrong = torch.zeros(())
+        self._nll = self._errors = torch.zeros(())
         self._shift = 0.0
 
     def fix(self) -> None:
-        """What was added so far are the fixed networks; points follow."""
+        """Ends the fixed networks; the points follow."""
         self._fixing = False
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         if target is None:
-            raise DataError("the rows have no targets: a surface is drawn of labelled rows.")
+            raise DataError("the examples have no targets; scan with labelled examples.")
         self.task = resolve_task(self.task, outputs, target)
         logs = -nll_per_item(self.task, outputs, target)  # (n, items)
         probs = None
         if isinstance(self.task, Classification):
             probs = vmap_points(self.task.probs, outputs)  # (n, B, C, ...)
         if self._fixing:
-            self._take(index, logs.logsumexp(0), None if probs is None else probs.sum(0))
+            self._add_fixed(index, logs.logsumexp(0), None if probs is None else probs.sum(0))
             return
         if index == 0:
             self._items = self._places = 0
-            self._nll = self._wrong = torch.zeros(
+            self._nll = self._errors = torch.zeros(
                 len(outputs), dtype=torch.float64, device=outputs.device
             )
             if isinstance(self.task, Regression):
                 self._shift = self.task.log_scale(target)
-        mixed = torch.logaddexp(logs, self._logs[index]) - math.log(self.fixed + 1)
+        log_mean = torch.logaddexp(logs, self._logs[index]) - math.log(self.fixed + 1)
         mask = self.task.valid(target)
-        mixed = mixed if mask is None else mixed[:, mask]
-        self._items += mixed.shape[1]
-        self._nll = self._nll - mixed.sum(1, dtype=torch.float64)
+        log_mean = log_mean if mask is None else log_mean[:, mask]
+        self._items += log_mean.shape[1]
+        self._nll = self._nll - log_mean.sum(1, dtype=torch.float64)
         if probs is not None:
             assert isinstance(self.task, Classification)
-            wrong = _misses(self.task, probs + self._probs[index], target, self.fixed + 1)
+            wrong = _wrong_items(self.task, probs + self._probs[index], target, self.fixed + 1)
             self._places += wrong.shape[1]
-            self._wrong = self._wrong + wrong.sum(1)
+            self._errors = self._errors + wrong.sum(1)
 
-    def _take(self, index: int, log: Tensor, probs: Tensor | None) -> None:
+    def _add_fixed(self, index: int, log: Tensor, probs: Tensor | None) -> None:
         if index == len(self._logs):
             self._logs.append(log)
             if probs is not None:
@@ -168,20 +168,20 @@ class Together:
         nll = (self._nll / self._items + self._shift).tolist()
         self.rows = [{TOGETHER[0]: value} for value in nll]
         if self._places:
-            for row, value in zip(self.rows, (self._wrong / self._places).tolist(), strict=True):
+            for row, value in zip(self.rows, (self._errors / self._places).tolist(), strict=True):
                 row[TOGETHER[1]] = value if math.isfinite(row[TOGETHER[0]]) else math.nan
 
 
-def misses(task: Task, outputs: Tensor, target: Tensor) -> Tensor:
-    """Which items are wrong, (n, items), for logits (n, B, ...) of a classifier."""
+def wrong_items(task: Task, outputs: Tensor, target: Tensor) -> Tensor:
+    """Which items are misclassified, (n, items), for outputs (n, B, ...)."""
     assert isinstance(task, Classification)
     if task.form == "multiclass":
-        return _misses(task, vmap_points(task.logits, outputs), target, 1)
-    return _misses(task, vmap_points(task.probs, outputs), target, 1)
+        return _wrong_items(task, vmap_points(task.logits, outputs), target, 1)
+    return _wrong_items(task, vmap_points(task.probs, outputs), target, 1)
 
 
-def _misses(task: Classification, scores: Tensor, target: Tensor, total: int) -> Tensor:
-    """The same from scores, the largest of which is chosen; `total`: what probabilities sum to."""
+def _wrong_items(task: Classification, scores: Tensor, target: Tensor, total: int) -> Tensor:
+    """The same from scores; `total`: the sum of the probabilities."""
     if task.form == "multilabel":
         return ((scores > total / 2) != (target > 0.5)).flatten(1)
     wrong = scores.argmax(2).flatten(1) != target.reshape(-1).long()
@@ -189,10 +189,10 @@ def _misses(task: Classification, scores: Tensor, target: Tensor, total: int) ->
     return wrong if mask is None else wrong[:, mask]
 
 
-class JointSink:
-    """A sink that joins the rows of several sinks of the same outputs."""
+class CombinedSink:
+    """Several sinks as one, whose rows are theirs merged."""
 
-    def __init__(self, parts: Sequence[Figures]) -> None:
+    def __init__(self, parts: Sequence[MetricSink]) -> None:
         self.parts = parts
         self.holds_examples = any(part.holds_examples for part in parts)
         self.rows: list[Row] = []
@@ -213,59 +213,59 @@ class PointMetrics:
     """The metrics of a scan: of a network's outputs, of its gradient, by functions.
 
     Args:
-        metrics: see `scan`. options: those that points are evaluated with.
+        metrics: see `scan`. options: how points are evaluated.
 
     Attributes:
-        names: of all metrics; of functions from the first point on. functions: those that make
-            metrics of (surface, point).
+        names: all metrics' names; those of functions are added at the first point.
+        functions: functions of (surface, point) that return metrics.
     """
 
     def __init__(
-        self, surface: LossSurface, metrics: Metrics | Function | None, options: EvalOptions
+        self, surface: LossSurface, metrics: Metrics | MetricFunction | None, options: EvalOptions
     ) -> None:
         self.surface, self.options = surface, options
-        chosen: Any = default_metrics(surface.task) if metrics is None else metrics
-        if isinstance(chosen, str) or callable(chosen):
-            chosen = (chosen,)
-        self.names = [metric for metric in chosen if isinstance(metric, str)]
-        self.functions = [metric for metric in chosen if not isinstance(metric, str)]
+        specs: Any = default_metrics(surface.task) if metrics is None else metrics
+        if isinstance(specs, str) or callable(specs):
+            specs = (specs,)
+        self.names = [metric for metric in specs if isinstance(metric, str)]
+        self.functions = [metric for metric in specs if not isinstance(metric, str)]
 
-    def sink(self) -> Figures:
-        """What makes those of outputs: sums alone where these are enough."""
-        task, names = self.surface.task, [name for name in self.names if name != GRADIENT]
-        return Likelihood(task, names) if Likelihood.covers(task, names) else Whole(task)
+    def sink(self) -> MetricSink:
+        """The sink for the metrics of outputs: sums alone where these are enough."""
+        task, names = self.surface.task, [name for name in self.names if name != GRADIENT_NORM]
+        return LossSink(task, names) if LossSink.covers(task, names) else AllMetricsSink(task)
 
     def __call__(self, row: Row, point: Callable[[], Point]) -> Row:
-        """The metrics of one point: `row` of its outputs; `point` gives its weights again."""
-        if GRADIENT in self.names or self.functions:
-            row = row | self._of_weights(self.surface.point(point()))
+        """The metrics of a point: `row` from its outputs; `point` returns its weights."""
+        if GRADIENT_NORM in self.names or self.functions:
+            row = row | self._weight_metrics(self.surface.point(point()))
         for name in self.names:
             if name not in row:
-                known = ", ".join(dict.fromkeys([*row, GRADIENT]))
+                available = ", ".join(dict.fromkeys([*row, GRADIENT_NORM]))
                 raise ConfigError(
-                    f"metrics: {name!r} is none of {known}; for another write a function of "
-                    "(surface, point) that gives {name: number}."
+                    f"metrics: {name!r} is none of {available}; for others pass a function of "
+                    "(surface, point) that returns {name: number}."
                 )
         return {name: row[name] for name in self.names}
 
-    def _of_weights(self, point: Point) -> Row:
-        found: Row = {}
-        if GRADIENT in self.names:
+    def _weight_metrics(self, point: Point) -> Row:
+        row: Row = {}
+        if GRADIENT_NORM in self.names:
             _, gradient = self.surface.value_and_grad(point, batchnorm=self.options.batchnorm)
-            found[GRADIENT] = float(inner(gradient, gradient).sqrt())
+            row[GRADIENT_NORM] = float(inner(gradient, gradient).sqrt())
         for function in self.functions:
             with torch.enable_grad():
                 values = function(self.surface, point)
             if not isinstance(values, Mapping):
                 raise ConfigError(
-                    f"metrics: expected {{name: number}} of {name_of(function)}, got "
+                    f"metrics: expected {{name: number}} from {name_of(function)}, got "
                     f"{type(values).__name__}."
                 )
-            found |= {name: float(value) for name, value in values.items()}
+            row |= {name: float(value) for name, value in values.items()}
             self.names += [name for name in values if name not in self.names]
-        return found
+        return row
 
 
-def name_of(function: Function) -> str:
-    """What a function is called in messages and files."""
+def name_of(function: MetricFunction) -> str:
+    """A function's name in messages and files."""
     return getattr(function, "__qualname__", type(function).__name__)

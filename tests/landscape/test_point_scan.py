@@ -1,12 +1,12 @@
-"""Figures at coordinates: rows of several loaders, metrics of weights, a file that goes on."""
+"""Metrics at coordinates: several loaders, metrics of weights, a file that is continued."""
 
 import pytest
 import torch
 
 import lowland as ll
-from lowland.landscape.figures import PointMetrics, Whole
-from lowland.landscape.ledger import Ledger
-from lowland.landscape.points import PointScan
+from lowland.landscape.journal import Journal
+from lowland.landscape.point_metrics import AllMetricsSink, PointMetrics
+from lowland.landscape.point_scan import PointScan
 from tests.landscape.surfaces import net_surface, plane_of
 
 COORDS = torch.tensor([[0.0, 0.0], [0.5, 0.1], [1.0, -0.2], [0.2, 0.3]], dtype=torch.float64)
@@ -14,14 +14,14 @@ OPTIONS = ll.EvalOptions(strategy="batches", chunk=3, threads=1)
 
 
 def scan_of(surface, plane, metrics=("loss", "gradient_norm"), blocks=True):
-    measured = PointMetrics(surface, metrics, OPTIONS)
+    point_metrics = PointMetrics(surface, metrics, OPTIONS)
     return PointScan(
         plane,
         surface,
         COORDS,
-        [(surface.data, measured.sink())],
+        [(surface.data, point_metrics.sink())],
         OPTIONS,
-        row=lambda parts, point: measured(parts[0], point),
+        row=lambda parts, point: point_metrics(parts[0], point),
         blocks=blocks,
     )
 
@@ -31,7 +31,7 @@ def test_each_row_is_that_of_its_point_alone(blocks):
     surface = net_surface()
     plane = plane_of(surface)
     scan = scan_of(surface, plane, blocks=blocks)
-    scan.run(Ledger(None, {}), scan.plan(), label="test")
+    scan.run(Journal(None, {}), scan.plan(), label="test")
     assert list(scan.rows) == [0, 1, 2, 3]
     for i, z in enumerate(COORDS):
         loss, gradient = surface.value_and_grad(plane.point(z))
@@ -49,14 +49,14 @@ def test_points_are_measured_in_steps_and_taken_from_the_file(tmp_path):
             measure(points)
 
     first = scan_of(surface, plane)
-    ledger = Ledger(tmp_path / "a.scan", {})
-    first.run(ledger, first.plan(), steps=steps, label="test")
+    journal = Journal(tmp_path / "a.scan", {})
+    first.run(journal, first.plan(), steps=steps, label="test")
     assert list(first.rows) == [2, 0, 3, 1]
     again = scan_of(surface, plane)
     again.evaluate = lambda *a: pytest.fail("evaluated")
-    ledger = Ledger(tmp_path / "a.scan", {})
-    assert ledger.plan == OPTIONS.plan
-    again.run(ledger, ledger.plan, steps=steps, label="test")
+    journal = Journal(tmp_path / "a.scan", {})
+    assert journal.plan == OPTIONS.plan
+    again.run(journal, journal.plan, steps=steps, label="test")
     assert again.rows == first.rows
 
 
@@ -65,7 +65,7 @@ def test_two_loaders_give_two_parts_of_a_row():
     plane = plane_of(surface)
     batches = list(surface.data)
     some = surface.replayable(batches[:1])
-    passes = [(rows, Whole(surface.task)) for rows in (surface.data, some)]
+    passes = [(data, AllMetricsSink(surface.task)) for data in (surface.data, some)]
     scan = PointScan(
         plane,
         surface,
@@ -74,7 +74,7 @@ def test_two_loaders_give_two_parts_of_a_row():
         OPTIONS,
         row=lambda parts, _: {"all": parts[0]["loss"], "some": parts[1]["loss"]},
     )
-    scan.run(Ledger(None, {}), scan.plan(), label="test")
+    scan.run(Journal(None, {}), scan.plan(), label="test")
     for i, z in enumerate(COORDS):
         point = plane.point(z)
         assert scan.rows[i]["all"] == pytest.approx(float(surface(point)), rel=1e-5)

@@ -1,7 +1,7 @@
-"""What a scan has found so far, in a file: a line of settings, then a checksummed line a chunk.
+"""The file of an unfinished scan: a line of settings, then a checksummed line for each chunk.
 
-A kill at any byte costs the chunk under way. Values stand at full precision and the plan is kept,
-so that a scan that goes on makes the same chunks as one that was never stopped: equal bit by bit.
+A kill at any byte costs one chunk. Values have full precision and the header has the plan, so that
+a continued scan has the same chunks as one that was never stopped: equal bit by bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lowland.artifacts.checkpoint import require_same
 from lowland.core.options import Plan
 from lowland.errors import StoreError
 from lowland.files import PathLike, atomic_write
-from lowland.landscape.figures import Row
+from lowland.landscape.point_metrics import Row
 from lowland.trajectory.journal import journal_line, read_journal
 
 FORMAT = "lowland-scan-1"
@@ -29,7 +29,7 @@ class PlanFields(TypedDict):
 
 
 class Header(TypedDict):
-    """The first line."""
+    """The first line of the file."""
 
     format: str
     settings: dict[str, Any]
@@ -37,44 +37,44 @@ class Header(TypedDict):
 
 
 class Chunk(TypedDict):
-    """Each other line."""
+    """Each other line of the file."""
 
     points: list[int]
     names: list[str]
     values: list[list[float]]
 
 
-class Ledger:
+class Journal:
     """The chunks of a scan in the order in which they were evaluated; in memory without a path.
 
     Args:
-        path: the file, made by `start`; None: nothing is kept. settings: of this scan, plain data:
-            a file of others is refused.
+        path: the file, created by `start`; None: none. settings: the settings of this scan, as
+            plain data; a file with others is refused.
 
     Attributes:
-        plan: how points are evaluated, as the file says; None before `start`.
+        plan: how points are evaluated, from the file; None before `start`.
 
     Raises:
-        ConfigError: the file is of a scan with other settings. StoreError: it is no scan.
+        ConfigError: the file has other settings. StoreError: it is no scan.
 
-    >>> ledger = Ledger(None, {"resolution": [2]})
-    >>> ledger.start(Plan("points", 1, 1))
-    >>> ledger.write([0], [{"loss": 0.5}])
+    >>> journal = Journal(None, {"resolution": [2]})
+    >>> journal.start(Plan("points", 1, 1))
+    >>> journal.write([0], [{"loss": 0.5}])
     """
 
     def __init__(self, path: PathLike | None, settings: Mapping[str, Any]) -> None:
         self.path = None if path is None else Path(path)
         self.settings = dict(settings)
         self.plan: Plan | None = None
-        self._chunks: list[tuple[list[int], list[Row]]] = []  # of the file, to be replayed
+        self._chunks: list[tuple[list[int], list[Row]]] = []  # those of the file, for `replay`
         self._next = 0
-        self._end = 0  # of what is whole
+        self._end = 0  # of the last whole line
         self._file: IO[bytes] | None = None
         if self.path is not None and self.path.exists():
             self._read(self.path)
 
     def start(self, plan: Plan) -> None:
-        """Begins a file, or goes on with the one that was read."""
+        """Creates the file, or continues the one that was read."""
         if self.path is not None and self.plan is None:
             header = {
                 "format": FORMAT,
@@ -88,29 +88,29 @@ class Ledger:
         self.plan = plan
 
     def replay(self, points: Sequence[int]) -> list[Row]:
-        """Rows of the first of these points, as far as the file goes on with them."""
-        found: list[Row] = []
-        while self._next < len(self._chunks) and len(found) < len(points):
-            indices, rows = self._chunks[self._next]
-            if list(points[len(found) : len(found) + len(indices)]) != indices:
+        """The rows of the first of these points, as far as the file has them next."""
+        rows: list[Row] = []
+        while self._next < len(self._chunks) and len(rows) < len(points):
+            indices, chunk = self._chunks[self._next]
+            if list(points[len(rows) : len(rows) + len(indices)]) != indices:
                 raise StoreError(
-                    f"{self.path}: its points are not those that this scan comes to; remove the "
-                    "file, or name another."
+                    f"{self.path}: its points are in another order than those of this scan; "
+                    "remove the file, or name another."
                 )
-            found += rows
+            rows += chunk
             self._next += 1
-        return found
+        return rows
 
     def write(self, points: Sequence[int], rows: Sequence[Row]) -> None:
-        """Adds a chunk."""
+        """Appends a chunk."""
         if self.path is None:
             return
         if self._file is None:
-            # open for as long as the scan runs: an fsync a chunk would be felt with small networks,
-            # and only what the machine itself loses needs one
+            # open until the scan ends: an fsync a chunk would be slow for small networks, and
+            # only a crash of the machine needs one
             self._file = open(self.path, "r+b")  # noqa: SIM115
             self._file.seek(self._end)
-            self._file.truncate()  # of a line that a kill cut off
+            self._file.truncate()  # a line that a kill cut off
         names = list(rows[0])
         values = [[row[name] for name in names] for row in rows]
         entry = {"points": list(points), "names": names, "values": values}
@@ -118,24 +118,24 @@ class Ledger:
         self._file.flush()
 
     def close(self) -> None:
-        """Closes the file; what was written stays."""
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def _read(self, path: Path) -> None:
-        read = read_journal(path, form=FORMAT, header=Header, entry=Chunk)
-        theirs = read.header["settings"]
+        contents = read_journal(path, form=FORMAT, header=Header, entry=Chunk)
+        theirs = contents.header["settings"]
         require_same(path, theirs, self.settings, advice="give the same ones, or name another file")
-        self.plan = Plan(**read.header["plan"])
-        # from a damaged line on points are evaluated again
-        self._end = read.ends[-1]
-        for number, entry in enumerate(read.entries, start=2):
+        self.plan = Plan(**contents.header["plan"])
+        # points of damaged lines are evaluated again
+        self._end = contents.ends[-1]
+        for number, entry in enumerate(contents.entries, start=2):
             points, names, values = entry["points"], entry["names"], entry["values"]
             if len(points) != len(values) or any(len(row) != len(names) for row in values):
                 raise StoreError(
-                    f"{path}: line {number}: its points, names and values are not as many as one "
-                    "another; name another file."
+                    f"{path}: line {number}: its points, names and values differ in length; "
+                    "name another file."
                 )
             rows = [dict(zip(names, row, strict=True)) for row in values]
             self._chunks.append((points, rows))

@@ -1,4 +1,4 @@
-"""The figures of a scan: those of `evaluate`, one's own, together with others, not finite."""
+"""Metrics of a scan: those of `evaluate`, of functions, together with others, not finite."""
 
 import pytest
 import torch
@@ -10,26 +10,26 @@ from tests.models import blobs, generator
 
 
 @pytest.mark.parametrize("strategy", [None, "points", "batches", "vmap"])
-def test_figures_are_those_of_evaluate(strategy):
+def test_metrics_are_those_of_evaluate(strategy):
     surface = net_surface()
     plane = plane_of(surface, scale=2.0)
     names = ("error", "loss", "nll", "ece", "brier")
     options = {"resolution": (4, 3), "strategy": strategy, "chunk": 5 if strategy else None}
-    found = ll.scan(plane, surface, metrics=names, **options)
-    assert tuple(found.metrics) == names
-    table = surface.evaluate(plane.points(_coords(found)), strategy="points")
+    result = ll.scan(plane, surface, metrics=names, **options)
+    assert tuple(result.metrics) == names
+    table = surface.evaluate(plane.points(coords_of(result)), strategy="points")
     for name in names:
         torch.testing.assert_close(
-            found.metrics[name].reshape(-1), getattr(table, name), rtol=1e-5, atol=1e-6
+            result.metrics[name].reshape(-1), getattr(table, name), rtol=1e-5, atol=1e-6
         )
-    quick = ll.scan(plane, surface, **options)  # loss and error alone go another way
+    quick = ll.scan(plane, surface, **options)  # loss and error alone have a faster sink
     torch.testing.assert_close(quick.error.reshape(-1), table.error, rtol=0, atol=1e-6)
     torch.testing.assert_close(quick.loss.reshape(-1), table.loss, rtol=1e-5, atol=1e-6)
 
 
-def _coords(found):
-    n, m = len(found.x), len(found.y)
-    return torch.stack([found.x.repeat(m), found.y.repeat_interleave(n)], 1)
+def coords_of(result):
+    n, m = len(result.x), len(result.y)
+    return torch.stack([result.x.repeat(m), result.y.repeat_interleave(n)], 1)
 
 
 def forms():
@@ -57,45 +57,45 @@ def test_the_error_of_every_form_of_classification(form, strategy):
     batches = [(x[:8], y[:8]), (x[8:], y[8:])]
     surface = ll.LossSurface(net, ll.Classification(), batches)
     plane = plane_of(surface)
-    found = ll.scan(plane, surface, resolution=(4, 3), strategy=strategy, chunk=5)
-    table = surface.evaluate(plane.points(_coords(found)))
-    torch.testing.assert_close(found.error.reshape(-1), table.error, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.loss.reshape(-1), table.loss, rtol=1e-5, atol=1e-6)
-    expected = one_by_one(plane, surface, found)  # by the task itself
-    torch.testing.assert_close(found.loss, expected, rtol=1e-5, atol=1e-6)
-    assert found.error.std() > 0
+    result = ll.scan(plane, surface, resolution=(4, 3), strategy=strategy, chunk=5)
+    table = surface.evaluate(plane.points(coords_of(result)))
+    torch.testing.assert_close(result.error.reshape(-1), table.error, rtol=0, atol=1e-6)
+    torch.testing.assert_close(result.loss.reshape(-1), table.loss, rtol=1e-5, atol=1e-6)
+    expected = one_by_one(plane, surface, result)  # by the task itself
+    torch.testing.assert_close(result.loss, expected, rtol=1e-5, atol=1e-6)
+    assert result.error.std() > 0
 
 
-def test_other_rows_and_fewer_of_them():
+def test_other_examples_and_fewer():
     surface = net_surface()
     plane = plane_of(surface)
     x, y = torch.cat([b[0] for b in blobs()]), torch.cat([b[1] for b in blobs()])
     test = [(x[::2], y[::2])]
-    found = ll.scan(plane, surface, resolution=2, loader=test)
-    torch.testing.assert_close(found.loss, one_by_one(plane, surface, found, loader=test))
+    result = ll.scan(plane, surface, resolution=2, loader=test)
+    torch.testing.assert_close(result.loss, one_by_one(plane, surface, result, loader=test))
     few = ll.scan(plane, surface, resolution=2, count=5)
     assert few.examples == 5
     torch.testing.assert_close(few.loss, one_by_one(plane, surface, few, loader=[(x[:5], y[:5])]))
 
 
-def test_gradient_norms_and_figures_of_ones_own():
+def test_gradient_norms_and_functions():
     surface, _ = quadratic()
     plane = plane_of(surface)
 
     def length(surface, point):
         return {"length": point.weights.norm(), "twice": 2 * float(surface(point))}
 
-    found = ll.scan(plane, surface, resolution=(3, 2), metrics=("gradient_norm", length))
-    assert list(found.metrics) == ["gradient_norm", "length", "twice"]
+    result = ll.scan(plane, surface, resolution=(3, 2), metrics=("gradient_norm", length))
+    assert list(result.metrics) == ["gradient_norm", "length", "twice"]
     for (j, i), norm in zip(
         torch.cartesian_prod(*map(torch.arange, (2, 3))).tolist(),
-        found.gradient_norm.reshape(-1),
+        result.gradient_norm.reshape(-1),
         strict=True,
     ):
-        w = plane(torch.stack([found.x[i], found.y[j]]))
+        w = plane(torch.stack([result.x[i], result.y[j]]))
         assert norm == pytest.approx(surface.value_and_grad(w)[1].norm().item(), rel=1e-5)
-        assert found.length[j, i] == pytest.approx(w.norm().item(), rel=1e-5)
-        assert found.twice[j, i] == pytest.approx(2 * float(surface(w)), rel=1e-6)
+        assert result.length[j, i] == pytest.approx(w.norm().item(), rel=1e-5)
+        assert result.twice[j, i] == pytest.approx(2 * float(surface(w)), rel=1e-6)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -113,23 +113,23 @@ def test_together_is_the_average_of_probabilities(task):
         )
     plane = plane_of(surface)
     fixed = list(plane.anchors[:2] * 1.5)
-    found = ll.scan(plane, surface, resolution=(3, 2), together=fixed, strategy="vmap", chunk=4)
-    for i, z in enumerate(_coords(found)):
+    result = ll.scan(plane, surface, resolution=(3, 2), together=fixed, strategy="vmap", chunk=4)
+    for i, z in enumerate(coords_of(result)):
         metrics = ll.predict(surface, [*fixed, plane(z)]).metrics()
-        together = found.nll_together.reshape(-1)[i]
+        together = result.nll_together.reshape(-1)[i]
         assert together == pytest.approx(metrics["nll"], rel=1e-5)
         if task == "classification":
-            error = found.error_together.reshape(-1)[i]
+            error = result.error_together.reshape(-1)[i]
             assert error == pytest.approx(1 - metrics["accuracy"], abs=1e-6)
-    assert ("error_together" in found.metrics) == (task == "classification")
-    assert not torch.allclose(found.nll_together, found.loss)
+    assert ("error_together" in result.metrics) == (task == "classification")
+    assert not torch.allclose(result.nll_together, result.loss)
 
 
 @pytest.mark.parametrize("strategy", ["points", "vmap"])
 @pytest.mark.parametrize("metrics", [None, ("loss", "error", "ece")])
 def test_nan_stays_nan(strategy, metrics):
     surface, plane = overflowing()
-    found = ll.scan(
+    result = ll.scan(
         plane,
         surface,
         resolution=(5, 2),
@@ -137,12 +137,12 @@ def test_nan_stays_nan(strategy, metrics):
         strategy=strategy,
         metrics=metrics,
     )
-    expected = one_by_one(plane, surface, found)
+    expected = one_by_one(plane, surface, result)
     assert torch.isfinite(expected).any()
     assert not torch.isfinite(expected).all()
-    assert torch.equal(torch.isfinite(found.loss), torch.isfinite(expected))
-    assert torch.equal(torch.isnan(found.loss), torch.isnan(expected))
-    assert torch.equal(torch.isnan(found.error), ~torch.isfinite(expected))
+    assert torch.equal(torch.isfinite(result.loss), torch.isfinite(expected))
+    assert torch.equal(torch.isnan(result.loss), torch.isnan(expected))
+    assert torch.equal(torch.isnan(result.error), ~torch.isfinite(expected))
 
 
 def test_a_surface_without_a_finite_value_is_an_error():

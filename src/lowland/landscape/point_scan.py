@@ -1,4 +1,4 @@
-"""Figures at coordinates of a shape: what scans of planes, lines, curves and triangles share."""
+"""Metrics at coordinates of a shape, for scans of planes, lines, curves and triangles."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from lowland.core.options import Plan
 from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.weights import Block
 from lowland.geometry import Shape
-from lowland.landscape.figures import Figures, Row
-from lowland.landscape.ledger import Ledger
+from lowland.landscape.journal import Journal
+from lowland.landscape.point_metrics import MetricSink, Row
 from lowland.progress import Progress, reporting
 
-_BLOCK = 1 << 20  # weights that are made at once where points go together, one by one, in chunks
+_BLOCK = 1 << 20  # weights that may be computed at once
 
-Measure = Callable[[list[int]], None]  # evaluates points by their numbers
+Measure = Callable[[list[int]], None]  # evaluates points by their indices
 
 
 class PointScan:
-    """A row of figures at each of many coordinates, chunk by chunk, with a file of what is known.
+    """A row of metrics at each of many coordinates, chunk by chunk, with a file for continuing.
 
-    Weights are made from the shape's anchors as they are needed, and never held for all points.
+    Weights are computed from the shape's anchors as they are needed, never for all points.
 
     Args:
-        coords: (n, k). passes: examples, each with the sink that makes a row of each point.
-        row: of (a point's rows, one a pass; a function that gives its weights again), makes the
-            row of figures that is kept.
-        begin: is called with the plan before points are evaluated.
-        blocks: whether weights of small networks are made for a chunk of coordinates at once,
-            which may round the last bit of a weight otherwise than one at a time.
+        coords: (n, k). passes: examples, each with the sink that computes a row for each point.
+        row: takes a point's rows, one a pass, and a function that returns its weights; returns the
+            row of metrics of the point.
+        begin: called with the plan before points are evaluated.
+        blocks: compute the weights of small networks for a chunk of coordinates at once, which may
+            round their last bit differently.
 
     Attributes:
-        rows: the rows of figures by the numbers of their points.
+        rows: the rows of metrics by the indices of their points.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PointScan:
         shape: Shape,
         surface: LossSurface,
         coords: Tensor,
-        passes: Sequence[tuple[ReplayableLoader, Figures]],
+        passes: Sequence[tuple[ReplayableLoader, MetricSink]],
         options: EvalOptions,
         *,
         row: Callable[[Sequence[Row], Callable[[], Point]], Row],
@@ -58,54 +58,56 @@ class PointScan:
         self.rows: dict[int, Row] = {}
 
     def plan(self) -> Plan:
-        """How points are evaluated, unless a file says it."""
+        """How points are evaluated, unless a file has a plan."""
         return self.evaluation.plan(self.surface.point(self.shape.point(self.coords[:1])))
 
     def evaluate(
         self, points: Sequence[int], plan: Plan, take: Callable[[Sequence[int], list[Row]], None]
     ) -> None:
-        """Evaluates points by their numbers; take(numbers, rows) is called after each chunk."""
-        at = self.coords[list(points)]
+        """Evaluates points by their indices; calls take(indices, rows) after each chunk."""
+        coords = self.coords[list(points)]
         self.begin(plan)
 
         def after(first: int, n: int) -> None:
             each = zip(*(sink.rows for sink in self.sinks), strict=True)
-            again = (partial(self.shape.point, at[i : i + 1]) for i in range(first, first + n))
-            rows = [self.row(parts, one) for parts, one in zip(each, again, strict=True)]
+            weights = (
+                partial(self.shape.point, coords[i : i + 1]) for i in range(first, first + n)
+            )
+            rows = [self.row(parts, point) for parts, point in zip(each, weights, strict=True)]
             take(points[first : first + n], rows)
 
-        self.evaluation.run(self._weights(at, plan), plan=plan, after=after)
+        self.evaluation.run(self._weights(coords, plan), plan=plan, after=after)
 
     def run(
         self,
-        ledger: Ledger,
+        journal: Journal,
         plan: Plan,
         *,
         steps: Callable[[Measure], None] | None = None,
         progress: Progress = False,
         label: str,
     ) -> None:
-        """Finds the rows of all points; with `steps` of those alone that it measures.
+        """Computes the rows of all points, or of those that `steps` measures.
 
         Args:
-            ledger: what a file holds is taken from there, and what is new is written to it.
-            steps: is called with a function that measures points by their numbers.
+            journal: rows in its file are read, new rows are appended to it.
+            steps: called with a function that measures points by their indices.
         """
-        ledger.start(plan)
+        journal.start(plan)
         most = len(self.coords)
         with reporting(progress, label) as report:
 
             def take(points: Sequence[int], rows: list[Row]) -> None:
                 self.rows.update(zip(points, rows, strict=True))
-                ledger.write(points, rows)
+                journal.write(points, rows)
                 report(len(self.rows), most)
 
             def measure(points: list[int]) -> None:
-                rows = ledger.replay(points)
+                rows = journal.replay(points)
                 self.rows.update(zip(points, rows, strict=False))
                 report(len(self.rows), most)
-                if rest := points[len(rows) :]:
-                    self.evaluate(rest, plan, take)
+                if remaining := points[len(rows) :]:
+                    self.evaluate(remaining, plan, take)
 
             try:
                 if steps is None:
@@ -114,10 +116,10 @@ class PointScan:
                     steps(measure)
                     report(len(self.rows), len(self.rows))
             finally:
-                ledger.close()
+                journal.close()
 
     def _weights(self, coords: Tensor, plan: Plan) -> Iterator[Point | Block]:
-        """The points at coordinates, one by one: of small networks a chunk at a time."""
+        """The points at coordinates, one by one, or by chunks for small networks."""
         small = plan.strategy == "vmap" or plan.chunk * self.shape.size <= _BLOCK
         if not (small and self.blocks):
             yield from (self.shape.point(row) for row in coords.split(1))

@@ -1,4 +1,4 @@
-"""The same picture from fewer points, on surfaces whose every value is known."""
+"""Refinement gives the same picture from fewer points, on surfaces with exact values."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.landscape import refine
+from lowland.landscape import refinement
 from lowland.records.shades import CLASSIC, classic_shade
 from tests.landscape.surfaces import net_surface, overflowing
 from tests.models import generator
@@ -22,7 +22,7 @@ def _one_thread(same_threads):
 
 
 def wells(z, sharp=1.0):
-    """Three minima of loss 0.01 to 0.02, 2.3 far away from all, as planes of networks have them."""
+    """Three minima of loss 0.01 to 0.02, 2.3 far from all, as on planes of networks."""
     depths = [2.29, 2.28, 2.28]
     total = torch.full((len(z),), 2.3, dtype=torch.float64)
     for well, depth in zip(WELLS, depths, strict=True):
@@ -32,7 +32,7 @@ def wells(z, sharp=1.0):
 
 
 def picture(function, n=41, m=41, name="loss", tolerance=0.02):
-    """(known, filled, exact) of a function on the box of the wells."""
+    """The evaluated mask, all values and the exact ones of a function on the box of the wells."""
     x, y = torch.linspace(-0.2, 1.2, n), torch.linspace(-0.16, 0.96, m)
     coords = torch.stack([x.repeat(m), y.repeat_interleave(n)], 1).double()
     exact = function(coords)
@@ -42,42 +42,41 @@ def picture(function, n=41, m=41, name="loss", tolerance=0.02):
     seen = []
 
     def evaluate(points):
-        assert not set(points) & set(seen)  # none twice
+        assert not set(points) & set(seen)  # no point twice
         seen.extend(points)
         return exact[points]
 
-    known = refine.refined(name, (m, n), marks, evaluate, tolerance=tolerance)
-    assert int(known.sum()) == len(seen)
-    values = torch.where(known, exact, math.nan)
-    return known, refine.filled(name, refine.lattice((m, n)), values, known), exact
+    samples = refinement.refine(name, (m, n), marks, evaluate, tolerance=tolerance)
+    assert int(samples.evaluated.sum()) == len(seen)
+    return samples.evaluated, samples.fill(), exact
 
 
-def colours_off(found, exact, name="loss"):
+def colours_off(result, exact, name="loss"):
     vmax, alpha = CLASSIC.get(name, (None, None))
     scale = {"vmax": vmax, "alpha": alpha, "low": float(exact.min()), "high": float(exact.max())}
-    return np.abs(classic_shade(found, **scale) - classic_shade(exact, **scale))
+    return np.abs(classic_shade(result, **scale) - classic_shade(exact, **scale))
 
 
 @pytest.mark.parametrize(("sharp", "share"), [(1.0, 0.25), (2.0, 0.4)])
 def test_the_same_picture_from_a_quarter_of_the_points(sharp, share):
-    known, found, exact = picture(lambda z: wells(z, sharp))
-    assert torch.equal(found[known], exact[known])
-    assert colours_off(found, exact).max() < 0.02
-    assert known.double().mean() <= share
+    evaluated, result, exact = picture(lambda z: wells(z, sharp))
+    assert torch.equal(result[evaluated], exact[evaluated])
+    assert colours_off(result, exact).max() < 0.02
+    assert evaluated.double().mean() <= share
     # a broken twin: as many points in an even grid, which is what the coarse start alone is
-    step = math.ceil(1 / math.sqrt(float(known.double().mean())))
+    step = math.ceil(1 / math.sqrt(float(evaluated.double().mean())))
     even = torch.zeros(41, 41, dtype=torch.bool)
     even[::step, ::step] = even[-1:, ::step] = even[::step, -1:] = even[-1, -1] = True
     even = even.reshape(-1)
     values = torch.where(even, exact, math.nan)
-    twin = refine.filled("loss", refine.lattice((41, 41)), values, even)
-    assert colours_off(twin, exact).max() > 1.2 * colours_off(found, exact).max()
+    twin = refinement.Samples("loss", refinement.lattice((41, 41)), values, even).fill()
+    assert colours_off(twin, exact).max() > 1.2 * colours_off(result, exact).max()
 
 
 def test_grids_that_are_not_square():
-    known, found, exact = picture(wells, n=61, m=25)
-    assert colours_off(found, exact).max() < 0.02
-    assert known.double().mean() < 0.35
+    evaluated, result, exact = picture(wells, n=61, m=25)
+    assert colours_off(result, exact).max() < 0.02
+    assert evaluated.double().mean() < 0.35
 
 
 def test_a_wider_tolerance_takes_fewer_points():
@@ -86,7 +85,7 @@ def test_a_wider_tolerance_takes_fewer_points():
     assert counts[0] > counts[2]
 
 
-def test_above_the_cut_off_nothing_is_looked_into():
+def test_nothing_is_refined_above_the_cut_off():
     """Everything from vmax up has one colour: a wild surface there costs no point."""
 
     def wild(z):
@@ -95,17 +94,17 @@ def test_above_the_cut_off_nothing_is_looked_into():
     def surface(z):  # a floor to the left, which the scale is about, and wild to the right
         return torch.where(z[:, 0] < 0, wells(z).clamp_max(4), wells(z) + wild(z))
 
-    known, found, exact = picture(surface)
-    assert colours_off(found, exact).max() < 0.02
-    right = known.reshape(41, 41)[:, 31:]
+    evaluated, result, exact = picture(surface)
+    assert colours_off(result, exact).max() < 0.02
+    right = evaluated.reshape(41, 41)[:, 31:]
     assert float(right.double().mean()) < 0.15
 
 
-def test_noise_is_evaluated_and_not_made_up():
+def test_noise_is_evaluated_and_not_interpolated():
     noise = torch.rand(41 * 41, generator=generator(), dtype=torch.float64)
-    known, found, exact = picture(lambda z: noise)
-    assert known.double().mean() > 0.8
-    assert (colours_off(found, exact) > 0.02).mean() < 0.05
+    evaluated, result, exact = picture(lambda z: noise)
+    assert evaluated.double().mean() > 0.8
+    assert (colours_off(result, exact) > 0.02).mean() < 0.05
 
 
 def test_nan_is_never_interpolated_over():
@@ -115,59 +114,62 @@ def test_nan_is_never_interpolated_over():
         values[z[:, 1] > 0.6] = math.nan
         return values
 
-    known, found, exact = picture(broken)
+    evaluated, result, exact = picture(broken)
     bad = ~torch.isfinite(exact)
-    assert not torch.isfinite(found[bad]).any()  # no number where there is none
-    assert torch.isfinite(found[~bad]).all()
-    assert torch.equal(found[known].isnan(), exact[known].isnan())
-    assert torch.equal(found[known].isinf(), exact[known].isinf())
-    assert colours_off(found[~bad], exact[~bad]).max() < 0.02
-    assert known.double().mean() < 0.6
+    assert not torch.isfinite(result[bad]).any()  # no number where there is none
+    assert torch.isfinite(result[~bad]).all()
+    assert torch.equal(result[evaluated].isnan(), exact[evaluated].isnan())
+    assert torch.equal(result[evaluated].isinf(), exact[evaluated].isinf())
+    assert colours_off(result[~bad], exact[~bad]).max() < 0.02
+    assert evaluated.double().mean() < 0.6
 
 
 def test_thin_plates_are_scipys():
     from scipy.interpolate import RBFInterpolator
 
     g = generator(1)
-    known = torch.rand(60, 2, generator=g, dtype=torch.float64) * 40
-    values = torch.sin(known[:, 0] / 9) + known[:, 1] / 20
+    nodes = torch.rand(60, 2, generator=g, dtype=torch.float64) * 40
+    values = torch.sin(nodes[:, 0] / 9) + nodes[:, 1] / 20
     at = torch.rand(200, 2, generator=g, dtype=torch.float64) * 40
-    theirs = RBFInterpolator(known, values, neighbors=24, kernel="thin_plate_spline", degree=1)(at)
-    found, reach = refine.interpolate(at, known, values)
-    np.testing.assert_allclose(found, theirs, atol=1e-8)
-    np.testing.assert_allclose(reach, torch.cdist(at, known).amin(1))
-    left_out, _ = refine.interpolate(known, known, values, leave_out=True)
+    theirs = RBFInterpolator(nodes, values, neighbors=24, kernel="thin_plate_spline", degree=1)(at)
+    result, reach = refinement.interpolate(at, nodes, values)
+    np.testing.assert_allclose(result, theirs, atol=1e-8)
+    np.testing.assert_allclose(reach, torch.cdist(at, nodes).amin(1))
+    left_out, _ = refinement.interpolate(nodes, nodes, values, leave_out=True)
     for i in (0, 17, 59):
         rest = torch.arange(60) != i
-        alone, _ = refine.interpolate(known[i : i + 1], known[rest], values[rest])
+        alone, _ = refinement.interpolate(nodes[i : i + 1], nodes[rest], values[rest])
         assert left_out[i] == pytest.approx(float(alone[0]), abs=1e-9)
 
 
 def test_points_on_a_line_do_not_tilt():
-    known = torch.tensor([[0.0, 0.0], [1, 0], [2, 0], [3, 0]], dtype=torch.float64)
+    nodes = torch.tensor([[0.0, 0.0], [1, 0], [2, 0], [3, 0]], dtype=torch.float64)
     values = torch.tensor([0.0, 1, 2, 3], dtype=torch.float64)
-    found, _ = refine.interpolate(torch.tensor([[1.2, 1.0]]).double(), known, values)
-    assert 0 <= float(found[0]) <= 3
+    result, _ = refinement.interpolate(torch.tensor([[1.2, 1.0]]).double(), nodes, values)
+    assert 0 <= float(result[0]) <= 3
 
 
 # -- through scan ----------------------------------------------------------------------------------
 
 
-def test_a_refined_scan_says_where_networks_were_evaluated():
+def test_the_record_of_a_refined_scan_has_the_mask_of_evaluated_points():
     surface = net_surface()
     line = ll.Plane.through(
         *(torch.randn(surface.layout.size, generator=generator(i)) for i in range(3))
     )
     full = ll.scan(line, surface, resolution=33)
-    found = ll.scan(line, surface, resolution=33, refine=True)
-    assert found.evaluated_mask.shape == found.loss.shape == (33, 33)
+    result = ll.scan(line, surface, resolution=33, refine=True)
+    assert result.evaluated_mask.shape == result.loss.shape == (33, 33)
     assert (
-        found.evaluations == int(found.evaluated_mask.sum()) == found.about["points"] < 33 * 33 / 3
+        result.evaluations
+        == int(result.evaluated_mask.sum())
+        == result.about["points"]
+        < 33 * 33 / 3
     )
-    torch.testing.assert_close(found.loss[found.evaluated_mask], full.loss[found.evaluated_mask])
-    assert colours_off(found.loss, full.loss).max() < 0.02
-    told = ll.forecast(line, surface, resolution=33, refine=True)
-    assert told.least < found.evaluations <= told.points == 33 * 33
+    torch.testing.assert_close(result.loss[result.evaluated_mask], full.loss[result.evaluated_mask])
+    assert colours_off(result.loss, full.loss).max() < 0.02
+    forecast = ll.forecast(line, surface, resolution=33, refine=True)
+    assert forecast.least < result.evaluations <= forecast.points == 33 * 33
     assert full.evaluated_mask is None
 
 
@@ -175,27 +177,29 @@ def test_lines_are_refined_too():
     surface = net_surface()
     w = [3 * torch.randn(surface.layout.size, generator=generator(i)) for i in range(2)]
     full = ll.scan(ll.Line(*w), surface, resolution=201)
-    found = ll.scan(ll.Line(*w), surface, resolution=201, refine=True)
-    assert found.evaluations < 80
-    assert colours_off(found.loss, full.loss).max() < 0.02
+    result = ll.scan(ll.Line(*w), surface, resolution=201, refine=True)
+    assert result.evaluations < 80
+    assert colours_off(result.loss, full.loss).max() < 0.02
 
 
 def test_a_network_that_overflows_is_refined():
     surface, plane = overflowing()
     options = {"resolution": (41, 11), "bounds": ((0, 200), (-1, 1))}
     full = ll.scan(plane, surface, **options)
-    found = ll.scan(plane, surface, refine=True, **options)
+    result = ll.scan(plane, surface, refine=True, **options)
     bad = ~torch.isfinite(full.loss)
     assert bad.any()
-    assert not torch.isfinite(found.loss[bad]).any()
-    assert torch.isfinite(found.loss[~bad]).all()
+    assert not torch.isfinite(result.loss[bad]).any()
+    assert torch.isfinite(result.loss[~bad]).all()
 
 
-def test_small_grids_are_evaluated_whole():
+def test_all_points_of_small_grids_are_evaluated():
     surface = net_surface()
     w = torch.zeros(surface.layout.size)
-    found = ll.scan(ll.Plane(w, *ll.directions(surface, w + 1)), surface, resolution=5, refine=True)
-    assert found.evaluations == 25
+    result = ll.scan(
+        ll.Plane(w, *ll.directions(surface, w + 1)), surface, resolution=5, refine=True
+    )
+    assert result.evaluations == 25
 
 
 def test_losses_above_the_classic_scale_are_refined_as_they_are_drawn():

@@ -62,7 +62,7 @@ def test_stopped_after_any_number_of_chunks(tmp_path, strategy, model, refine):
     plane, surface = setting(model)
     options = OPTIONS | {"strategy": strategy, "chunk": 4, "refine": refine}
     if refine:
-        options["resolution"] = (21, 17)
+        options["resolution"] = (13, 11)
     whole = ll.scan(plane, surface, **options)
     for after in (1, 2, 4, 9):
         path = tmp_path / f"{after}.scan"
@@ -80,12 +80,12 @@ def test_stopped_again_and_again(tmp_path):
     stops = 0
     while stops < 20:
         try:
-            found = ll.scan(plane, surface, store=path, progress=stopping(3), **options)
+            result = ll.scan(plane, surface, store=path, progress=stopping(3), **options)
             break
         except Stop:
             stops += 1
     assert stops >= 3
-    same(whole, found)
+    same(whole, result)
 
 
 def test_a_plan_that_was_chosen_is_kept(tmp_path, monkeypatch):
@@ -97,8 +97,8 @@ def test_a_plan_that_was_chosen_is_kept(tmp_path, monkeypatch):
         ll.scan(plane, surface, store=path, progress=stopping(2), **options)
     header = json.loads(parse_line(path.read_bytes().split(b"\n")[0]))
     monkeypatch.setattr("lowland.evaluate.engine.plan", lambda *a, **k: pytest.fail("planned"))
-    found = ll.scan(plane, surface, store=path, **options)
-    assert f"{header['plan']['chunk']} at once" in found.about["plan"]
+    result = ll.scan(plane, surface, store=path, **options)
+    assert f"{header['plan']['chunk']} at once" in result.about["plan"]
 
 
 def cut(path, whole, at):
@@ -119,8 +119,8 @@ def test_cut_off_at_any_byte_costs_at_most_a_chunk(tmp_path):
     surface.forward = lambda *a, **k: evaluated.append(1) or inner(*a, **k)
     for at in [*ends, *range(ends[0] + 1, len(raw), 97)]:
         evaluated.clear()
-        found = ll.scan(plane, surface, store=cut(path, raw, at), **options)
-        same(whole, found)
+        result = ll.scan(plane, surface, store=cut(path, raw, at), **options)
+        same(whole, result)
         left = sum(end > at for end in ends)
         assert len(evaluated) == 3 * left  # three batches a chunk
         assert path.read_bytes() == raw
@@ -160,7 +160,7 @@ CHANGES = {
     "batchnorm": {"batchnorm": "frozen"},
     "refine": {"refine": 0.1},
     "chunk": {"chunk": 3},
-    "rows": {"count": 7},
+    "examples": {"count": 7},
     "together": {"together": [torch.zeros(3)]},
 }
 
