@@ -1,7 +1,7 @@
-"""Metrics: each is declared here once, and tables, the command line and plots read it.
+"""The registry of metrics: each is declared once, for tables, the command line and plots.
 
-`nll`, `accuracy` and others come from `predict`; a metric of your own is a function of each
-example, whose mean it is, and appears wherever these do.
+`predict` computes `nll`, `accuracy` and others. A registered metric is the mean of a function of
+each example, and appears wherever these do.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ TABLES = ("run", "test", "difference")
 
 @dataclass(frozen=True)
 class Metric:
-    r"""A metric: its name, its better direction and its computation.
+    r"""A metric: its name, which value is best, and how it is computed.
 
     Args:
-        name: in records and columns. title: the heading of a column.
-        label: on an axis, without the unit; None: the title. unit: "nats", "fraction"; "": none.
-        best: "min" or "max"; None: no value is best of itself.
-        form: how a value is printed, as `str.format` takes it.
-        tasks: kinds of task that it is for: "classification", "language", "regression".
-        tables: of the command line: "run", the comparison of a run, which has what
-            `Predictive.metrics` gives; "test" and "difference", those of several runs.
-        function: the metric is \(\tfrac1N \sum_n f_n\), summed in float64. Of a classification
-            f(probs, labels) -> (M,), of probabilities (M, C) and labels (M,) of the examples that
-            count; independent labels are (M, L) both. Of a regression f(mean, variance, target) ->
-            (N, D), of the predictive mean and total variance in the target's units. None: the
-            library computes it.
+        name: the name in records and columns.
+        title: the heading of a column.
+        label: the label of an axis, without the unit; None: the title.
+        unit: "nats" or "fraction"; "": none.
+        best: "min" or "max"; None: neither is better.
+        form: the format of a printed value, for `str.format`.
+        tasks: the kinds of task that have it: "classification", "language", "regression".
+        tables: the tables of the command line that show it: "run", the comparison of a run, which
+            has the metrics of `Predictive.metrics`; "test" and "difference", those of several runs.
+        function: the metric is \(\tfrac1N \sum_n f_n\), summed in float64. For classification,
+            f(probs, labels) -> (M,) of probabilities (M, C) and labels (M,) of the examples that
+            count; with independent labels both are (M, L). For regression, f(mean, variance,
+            target) -> (N, D) of the predictive mean and total variance in the target's units.
+            None: the library computes it.
 
     Raises:
         ConfigError: an unknown direction, kind of task or table.
@@ -54,14 +56,14 @@ class Metric:
     def __post_init__(self) -> None:
         if self.best not in ("min", "max", None):
             raise ConfigError(f"best: expected 'min', 'max' or None, got {self.best!r}.")
-        for what, known in (("tasks", KINDS), ("tables", TABLES)):
-            if unknown := set(getattr(self, what)) - set(known):
+        for field, choices in (("tasks", KINDS), ("tables", TABLES)):
+            if unknown := set(getattr(self, field)) - set(choices):
                 raise ConfigError(
-                    f"{what}: expected some of {', '.join(known)}, got {', '.join(unknown)}."
+                    f"{field}: expected some of {', '.join(choices)}, got {', '.join(unknown)}."
                 )
 
     def axis(self, *, percent: bool = False) -> str:
-        """The label of an axis with the unit; a fraction perhaps in percent."""
+        """The text of an axis: label and unit; `percent`: a fraction is in percent."""
         unit = "%" if percent and self.unit == "fraction" else self.unit
         return f"{self.label or self.title} ({unit})" if unit else self.label or self.title
 
@@ -72,11 +74,10 @@ _REGRESSION = ("regression",)
 def register_metric(metric: Metric) -> Metric:
     """Adds a metric to predictions, tables, the command line and plots.
 
-    One of the same name that was registered before is replaced, as when a notebook's cell is run
-    again.
+    It replaces a registered metric of the same name, so that a notebook's cell can run again.
 
     Raises:
-        ConfigError: the name of one of the library's own.
+        ConfigError: the name of a metric of the library.
 
     >>> register_metric(Metric("nll", "log loss"))
     Traceback (most recent call last):
@@ -91,7 +92,7 @@ def register_metric(metric: Metric) -> Metric:
 
 
 def metrics(kind: str | None = None, *, table: str | None = None) -> list[Metric]:
-    """The metrics for a kind of task that a table shows, in their order; None: all.
+    """The metrics of a kind of task in a table, in order; None: of all kinds, in all tables.
 
     >>> [metric.name for metric in metrics("classification", table="run")]
     ['accuracy', 'nll', 'ece', 'brier']
@@ -104,14 +105,14 @@ def metrics(kind: str | None = None, *, table: str | None = None) -> list[Metric
 
 
 def metric_names(kind: str | None = None, *, table: str | None = "run") -> tuple[str, ...]:
-    """The names of `metrics`, by default of those that `Predictive.metrics` gives."""
+    """The names of `metrics`; by default those that `Predictive.metrics` returns."""
     return tuple(metric.name for metric in metrics(kind, table=table))
 
 
 def metric_of(name: str) -> Metric | None:
-    """The metric of a column; None: the column is no metric.
+    """The metric of a column; None where the column is no metric.
 
-    A column's name may say more behind an underscore: under which conditions, on which data.
+    A column's name may continue after an underscore, with a condition or a data set.
 
     >>> metric_of("nll_corrupted").title, metric_of("auroc_mnist").best, metric_of("seconds")
     ('NLL', 'max', None)
@@ -122,7 +123,7 @@ def metric_of(name: str) -> Metric | None:
 
 
 def axis_of(name: str, *, percent: bool = False) -> str:
-    """What an axis says of a column: its metric's label and unit, or else its name.
+    """The text of an axis for a column: its metric's label and unit, or else its name.
 
     >>> axis_of("nll"), axis_of("error", percent=True), axis_of("norm")
     ('negative log-likelihood (nats)', 'error (%)', 'norm')

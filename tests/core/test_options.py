@@ -124,4 +124,4 @@ def test_an_explicit_plan_goes_before_one_that_was_saved():
     mine = ll.LogLikelihood(s, options=EXPLICIT)
     mine.load_state_dict(timed.state_dict())
     assert torch.equal(mine(weights()), ll.LogLikelihood(s, options=EXPLICIT)(weights()))
-    assert mine._planned(5) == EXPLICIT.plan
+    assert mine._plan_for(5) == EXPLICIT.plan

@@ -1,4 +1,4 @@
-"""Which axis is the class axis: every consumer reads classes last as it reads them on axis 1."""
+"""The class axis: classes on the last axis give the same as classes on axis 1, everywhere."""
 
 import pytest
 import torch
@@ -116,7 +116,7 @@ def test_training(classes):
     torch.testing.assert_close(*losses)
 
 
-# -- which reading ---------------------------------------------------------------------------------
+# -- without class_dim -----------------------------------------------------------------------------
 
 
 def tagged(classes):
@@ -130,7 +130,7 @@ def tagged(classes):
     return net, [(ids, ids)]
 
 
-def test_both_readings_fit_and_none_is_taken():
+def test_an_ambiguous_class_axis_is_refused():
     net, rows = tagged(6)
     surface = ll.LossSurface(net, ll.Classification(), rows)
     w = surface.layout.flatten(net)
@@ -175,7 +175,7 @@ def test_images_of_any_size_without_labels():
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_images_whose_sides_are_as_many_as_classes(dims):
+def test_images_with_as_many_pixels_a_side_as_classes(dims):
     """Classes on axis 1 and on the last axis both fit (N, C, C, C)."""
     shape = (2, *[3] * (dims + 1))
     logits, labels = torch.randn(shape), torch.randint(3, shape[:-1])
@@ -200,7 +200,7 @@ def test_images_with_classes_last():
         assert task.probs(logits).shape == (2, 3, 4, 5)
 
 
-def test_class_dim_where_there_is_no_choice():
+def test_class_dim_where_only_one_axis_fits():
     task = ll.Classification(class_dim=-1)
     logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, -100])
     torch.testing.assert_close(task.nll(logits, labels), ll.Classification().nll(logits, labels))
@@ -219,7 +219,7 @@ def test_independent_labels_have_no_class_axis():
     torch.testing.assert_close(ll.Classification("multilabel").probs(output), output.sigmoid())
 
 
-# -- models that say it themselves -----------------------------------------------------------------
+# -- models with a known class axis ----------------------------------------------------------------
 
 
 class TinyForTokenClassification(Tagger):
@@ -234,7 +234,7 @@ class Derived(TinyForTokenClassification):
 
 
 @SIZES
-def test_token_classification_models_say_it(classes):
+def test_token_classification_models_have_classes_last(classes):
     last, _, weights = both(classes)
     for kind in (TinyForTokenClassification, Derived):
         surface = ll.LossSurface(kind(classes), ll.Classification(), data(classes))
@@ -266,7 +266,7 @@ def test_models_that_predict_no_next_token():
     assert ll.Classification().for_model(TinyForMaskedLM(1, 1)).class_dim == -1
 
 
-# -- classes that are places in a text -------------------------------------------------------------
+# -- classes that are positions in a text ----------------------------------------------------------
 
 
 class Reader(nn.Module):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import lowland as ll
 from lowland.core.options import STRATEGIES, Plan
@@ -66,9 +67,9 @@ def test_outputs_are_those_of_each_network_alone(case: Case, batchnorm: str, str
                 )
                 for w in weights
             ]
-        found = sink.batch(index)
+        result = sink.batch(index)
         tolerance = 2e-2 if case.name == "mixed" else 1e-4  # of bfloat16
-        torch.testing.assert_close(found, torch.stack(expected), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(result, torch.stack(expected), rtol=tolerance, atol=tolerance)
 
 
 MLP = next(case for case in CASES if case.name == "mlp")
@@ -102,7 +103,7 @@ def test_the_number_of_examples():
     assert replayable_loader(surface, None, count=None) is surface.data
     few = replayable_loader(surface, None, count=9)
     assert sum(len(batch.target) for batch in few) == 9
-    assert replayable_loader(surface, few, count=9) is few  # what is held stays held
+    assert replayable_loader(surface, few, count=9) is few  # it stays in memory
     assert replayable_loader(surface, few, count=10) is few
     assert sum(len(batch.target) for batch in replayable_loader(surface, few, count=2)) == 2
     assert (
@@ -119,3 +120,59 @@ def test_what_is_not_finite_is_named_by_its_number():
             Evaluation(surface, [(None, Outputs())], options).run(points)
     with pytest.raises(ll.DataError, match="no weight vector"):
         Evaluation(surface, [(None, Outputs())], options).run([])
+
+
+class Scales(nn.Module):
+    """Writes into its inputs, as in-place preprocessing in a forward pass does."""
+
+    def __init__(self, norm: bool = False):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3) if norm else nn.Identity()
+        self.last = nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.last(self.norm(x.sub_(0.5).div_(0.2)))
+
+
+def in_place_surface(norm=False):
+    torch.manual_seed(0)
+    dataset = torch.utils.data.TensorDataset(torch.randn(8, 3), torch.randn(8, 1))
+    loader = torch.utils.data.DataLoader(dataset, batch_size=4)
+    surface = ll.LossSurface(Scales(norm), ll.Regression(noise_variance=1.0), loader)
+    return surface, surface.layout.flatten(surface.template.module)
+
+
+@pytest.mark.parametrize(
+    "evaluate",
+    [
+        lambda surface, w: surface(w),
+        lambda surface, w: surface.evaluate(w.expand(4, -1)),
+        lambda surface, w: ll.predict(surface, w.expand(4, -1), strategy="vmap"),
+        lambda surface, w: ll.path(ll.Line(w, w + 1), surface, points=3),
+        lambda surface, w: ll.LogLikelihood(surface),
+    ],
+)
+def test_a_model_that_writes_into_its_inputs_is_refused(evaluate):
+    surface, w = in_place_surface()
+    with pytest.raises(ll.DataError, match="writes into its inputs"):
+        evaluate(surface, w)
+
+
+def test_batchnorm_statistics_leave_the_users_examples_unchanged():
+    x = torch.randn(8, 3)
+    before = x.clone()
+    task = ll.Regression(noise_variance=1.0)
+    surface = ll.LossSurface(Scales(norm=True), task, [(x, torch.randn(8, 1))])
+    w = surface.layout.flatten(surface.template.module)
+    with pytest.raises(ll.DataError, match="writes into its inputs"):
+        surface.refresh(w)
+    assert torch.equal(x, before)
+
+
+def test_in_place_operations_that_change_no_input_are_fine():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 1))
+    data = [(torch.randn(8, 3), torch.randn(8, 1))]
+    surface = ll.LossSurface(net, ll.Regression(noise_variance=1.0), data)
+    w = surface.layout.flatten(net)
+    loss = surface.evaluate(w.expand(3, -1)).loss
+    assert torch.equal(loss, loss[:1].expand(3))

@@ -1,4 +1,4 @@
-"""Functions that a posterior draws, against forward passes of each network."""
+"""Functions of a posterior's draws, against forward passes of each network."""
 
 import sys
 
@@ -24,10 +24,12 @@ def gaussian(surface, spread=0.3, seed=0):
 def by_hand(surface, weights, x):
     """(S, n, ...) float64 outputs, one network at a time."""
     net = surface.template.module.double().eval()
-    named = [dict(surface.layout.unflatten(w.double()).items()) for w in weights]
-    found = torch.stack([functional_call(net, each, (x.double(),)).detach() for each in named])
+    parameters = [dict(surface.layout.unflatten(w.double()).items()) for w in weights]
+    result = torch.stack(
+        [functional_call(net, each, (x.double(),)).detach() for each in parameters]
+    )
     net.float()
-    return found
+    return result
 
 
 def small(classes=3):
@@ -42,20 +44,20 @@ def test_classes(strategy, chunk):
     surface = small()
     post = gaussian(surface)
     x = torch.randn(50, 6, generator=torch.Generator().manual_seed(2))
-    found = ll.functions(surface, post, x, samples=6, seed=5, strategy=strategy, chunk=chunk)
+    result = ll.functions(surface, post, x, samples=6, seed=5, strategy=strategy, chunk=chunk)
     weights = torch.stack([post.draw(i, seed=5) for i in range(6)])
     expected = by_hand(surface, weights, x).softmax(2)
-    torch.testing.assert_close(found.draws.double(), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.mean.double(), expected.mean(0), atol=1e-5, rtol=0)
-    assert found.variance is None
-    assert found.task == "classification"
-    assert torch.equal(found.inputs, x)
-    assert found.data_inputs is found.data_targets is None
+    torch.testing.assert_close(result.draws.double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.mean.double(), expected.mean(0), atol=1e-5, rtol=0)
+    assert result.variance is None
+    assert result.task == "classification"
+    assert torch.equal(result.inputs, x)
+    assert result.data_inputs is result.data_targets is None
     # the average is that of predict
     pred = ll.predict(surface, post, [x], samples=6, seed=5)
-    torch.testing.assert_close(found.mean, pred.probs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(result.mean, pred.probs, atol=1e-6, rtol=0)
     twin = by_hand(surface, weights, x).mean(0).softmax(1)  # averaged logits
-    assert not torch.allclose(found.mean.double(), twin, atol=1e-2)
+    assert not torch.allclose(result.mean.double(), twin, atol=1e-2)
 
 
 @pytest.mark.parametrize(("strategy", "chunk"), PLANS)
@@ -67,20 +69,20 @@ def test_regression_in_the_targets_units(strategy, chunk):
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(2))
     data = (torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
     options = {"samples": 7, "strategy": strategy, "chunk": chunk}
-    found = ll.functions(surface, post, x, data=data, **options)
+    result = ll.functions(surface, post, x, data=data, **options)
     z = by_hand(surface, [post.draw(i) for i in range(7)], x)
     m, v = 3 * z[..., :1] + 5, 9 * (F.softplus(z[..., 1:]) + 1e-6)
-    torch.testing.assert_close(found.draws, m, atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.mean, m.mean(0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.draws, m, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.mean, m.mean(0), atol=1e-4, rtol=0)
     total = v.mean(0) + m.var(0, correction=0)
-    torch.testing.assert_close(found.variance, total, atol=1e-3, rtol=1e-4)
-    assert not torch.allclose(found.variance, v.mean(0), rtol=0.05)  # the noise alone
+    torch.testing.assert_close(result.variance, total, atol=1e-3, rtol=1e-4)
+    assert not torch.allclose(result.variance, v.mean(0), rtol=0.05)  # the noise alone
     pred = ll.predict(surface, post, [x], samples=7)
     # strategies round differently in float32
-    torch.testing.assert_close(found.mean, pred.mean, rtol=1e-5, atol=0)
-    torch.testing.assert_close(found.variance, pred.variance, rtol=1e-5, atol=0)
-    torch.testing.assert_close(found.data_targets, 3 * data[1].double() + 5)
-    assert torch.equal(found.data_inputs, data[0])
+    torch.testing.assert_close(result.mean, pred.mean, rtol=1e-5, atol=0)
+    torch.testing.assert_close(result.variance, pred.variance, rtol=1e-5, atol=0)
+    torch.testing.assert_close(result.data_targets, 3 * data[1].double() + 5)
+    assert torch.equal(result.data_inputs, data[0])
 
 
 def test_two_classes_of_one_output():
@@ -88,24 +90,24 @@ def test_two_classes_of_one_output():
     surface = ll.LossSurface(mlp(classes=1), ll.Classification(), rows)
     x = rows[0][0]
     weights = torch.randn(3, surface.layout.size, generator=torch.Generator().manual_seed(0))
-    found = ll.functions(surface, weights, x)
+    result = ll.functions(surface, weights, x)
     p = by_hand(surface, weights, x).sigmoid()
-    torch.testing.assert_close(found.draws.double(), torch.cat([1 - p, p], 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.draws.double(), torch.cat([1 - p, p], 2), atol=1e-5, rtol=0)
 
 
-def test_statistics_of_batchnorm_are_each_draws_own():
+def test_each_draw_has_its_own_batchnorm_statistics():
     rows = [(torch.randn(30, 2, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 2)]
     net = nn.Sequential(nn.Linear(2, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2))
     surface = ll.LossSurface(net, ll.Classification(), rows)
     post = gaussian(surface, 1.0)
     x = 3 * torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
-    found = ll.functions(surface, post, x, samples=3)
+    result = ll.functions(surface, post, x, samples=3)
     for i in range(3):
         pred = ll.predict(surface, post.draw(i), [x])
-        torch.testing.assert_close(found.draws[i], pred.probs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(result.draws[i], pred.probs, atol=1e-5, rtol=0)
     frozen = ll.functions(surface, post, x, samples=3, batchnorm="frozen")
-    assert (found.batchnorm, frozen.batchnorm) == ("refresh", "frozen")
-    assert not torch.allclose(frozen.draws, found.draws, atol=0.01)
+    assert (result.batchnorm, frozen.batchnorm) == ("refresh", "frozen")
+    assert not torch.allclose(frozen.draws, result.draws, atol=0.01)
     w = ll.ParamLayout(mlp()).flatten(mlp())
     assert ll.functions(small(), w, torch.ones(1, 6)).batchnorm == "none"
 
@@ -123,19 +125,19 @@ def test_how_many_draws():
     assert not torch.equal(ll.functions(surface, post, x, seed=1, samples=3).draws, few)
 
 
-def test_many_inputs_go_through_in_blocks(monkeypatch):
+def test_many_inputs_are_split_into_batches(monkeypatch):
     surface = small()
     x = torch.randn(50, 6, generator=torch.Generator().manual_seed(2))
     post = gaussian(surface)
     whole = ll.functions(surface, post, x, samples=4)
     module = sys.modules["lowland.evaluate.function_draws"]  # the room's name is the function's
-    monkeypatch.setattr(module, "_ROWS", 7)
+    monkeypatch.setattr(module, "_BATCH", 7)
     parts = ll.functions(surface, post, x, samples=4, strategy="batches", chunk=3)
     torch.testing.assert_close(parts.draws, whole.draws)
 
 
 def test_a_loader_of_another_form_does_not_matter():
-    """Inputs go to the model as they are, whatever the task makes of batches."""
+    """Inputs go to the model unchanged, whatever the task's `unpack`."""
 
     def unpack(batch):
         return (batch["x"],), {}, batch["y"]
@@ -148,10 +150,10 @@ def test_a_loader_of_another_form_does_not_matter():
     torch.testing.assert_close(ll.functions(surface, w, x).draws, expected)
 
 
-# -- the grid --------------------------------------------------------------------------------------
+# -- regular grids ---------------------------------------------------------------------------------
 
 
-def test_the_grid_is_even_around_the_rows():
+def test_the_grid_is_regular_around_the_inputs():
     rows = torch.tensor([[0.0, -1.0], [4.0, 1.0], [1.0, 0.0]])
     grid = regular_grid(rows, resolution=5, margin=0.25)
     assert grid.shape == (25, 2)
@@ -163,16 +165,16 @@ def test_the_grid_is_even_around_the_rows():
     assert line.tolist() == [[0.0], [2.0], [4.0]]
     assert regular_grid(rows.double(), resolution=2).dtype == torch.float64
     assert regular_grid(torch.zeros(3, 1).long(), resolution=3).tolist() == [[-1], [0], [1]]
-    with pytest.raises(ll.DataError, match=r"rows \(m, 1\) or \(m, 2\), got \(3, 3\)"):
+    with pytest.raises(ll.DataError, match=r"inputs \(m, 1\) or \(m, 2\), got \(3, 3\)"):
         regular_grid(torch.zeros(3, 3))
     with pytest.raises(ll.ConfigError, match="resolution: expected a whole number"):
         regular_grid(rows, resolution=1)
 
 
-# -- the door --------------------------------------------------------------------------------------
+# -- arguments -------------------------------------------------------------------------------------
 
 
-def test_what_has_no_functions():
+def test_arguments_that_are_refused():
     surface = small()
     w = surface.layout.flatten(mlp())
     with pytest.raises(ll.DataError, match=r"inputs: expected a tensor \(n, d\), got \(6,\)"):

@@ -1,4 +1,4 @@
-"""Log densities of many weight vectors: each that of one alone, and gradients those of autograd."""
+"""Log-likelihoods of many weight vectors against one alone, and gradients against autograd."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from torch import nn
 
 import lowland as ll
 from lowland.evaluate import likelihood
-from lowland.evaluate.traced import traced
 from lowland.zoo import MLP, ConvNet, uci_net
 from tests.evaluate.test_planner import LooksAtValues
 
@@ -85,9 +84,9 @@ def test_each_is_that_of_one_alone(build, strategy):
     surface = build()
     weights = weights_of(surface)
     expected = one_by_one(surface, weights)
-    found = ll.LogLikelihood(surface, strategy=strategy)(weights)
-    assert found.dtype == torch.float64
-    torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-5)
+    result = ll.LogLikelihood(surface, strategy=strategy)(weights)
+    assert result.dtype == torch.float64
+    torch.testing.assert_close(result, expected, rtol=2e-6, atol=1e-5)
     few = ll.LogLikelihood(surface, strategy=strategy, chunk=2)(weights)
     torch.testing.assert_close(few, expected, rtol=2e-6, atol=1e-5)
 
@@ -104,15 +103,15 @@ def test_batch_size_and_order_do_not_matter(strategy):
         (64, torch.randperm(300)),
     ):
         loader = [(x[at], y[at]) for at in order.split(size)]
-        found = ll.LogLikelihood(surface, loader=loader, strategy=strategy)(weights)
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+        result = ll.LogLikelihood(surface, loader=loader, strategy=strategy)(weights)
+        torch.testing.assert_close(result, expected, rtol=1e-6, atol=0)
 
 
-def test_many_rows_are_taken_in_pieces(monkeypatch):
+def test_many_examples_are_split_into_batches(monkeypatch):
     surface = regression(rows=(100, 30))
     weights = weights_of(surface)
     expected = one_by_one(surface, weights)
-    monkeypatch.setattr("lowland.evaluate.rebatch._PIECE", 40)
+    monkeypatch.setattr("lowland.evaluate.rebatch._BATCH", 40)
     function = ll.LogLikelihood(surface)
     assert [len(batch.target) for batch in function.batches] == [40, 40, 20, 30]
     torch.testing.assert_close(function(weights), expected, rtol=1e-6, atol=0)
@@ -120,7 +119,7 @@ def test_many_rows_are_taken_in_pieces(monkeypatch):
 
 @pytest.mark.parametrize("trace", [False, True])
 @pytest.mark.parametrize("strategy", ["points", "vmap", "streamed"])
-def test_a_point_that_is_not_finite_spoils_no_other(strategy, trace, monkeypatch):
+def test_a_point_that_is_not_finite_changes_no_other(strategy, trace, monkeypatch):
     surface = classifier()
     weights = weights_of(surface)
     expected = one_by_one(surface, weights)
@@ -130,13 +129,13 @@ def test_a_point_that_is_not_finite_spoils_no_other(strategy, trace, monkeypatch
         monkeypatch.setattr(type(surface.data), "resident", lambda self: None)
         strategy = None
     function = ll.LogLikelihood(surface, strategy=strategy, trace=trace)
-    found = function(weights)
-    assert not bool(torch.isfinite(found[[1, 3]]).any())
-    torch.testing.assert_close(found[[0, 2, 4]], expected[[0, 2, 4]], rtol=2e-6, atol=1e-5)
+    result = function(weights)
+    assert not bool(torch.isfinite(result[[1, 3]]).any())
+    torch.testing.assert_close(result[[0, 2, 4]], expected[[0, 2, 4]], rtol=2e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("build", [regression, classifier, with_batchnorm])
-def test_rows_that_do_not_fit_are_read_again(build, monkeypatch):
+def test_examples_that_do_not_fit_are_read_again(build, monkeypatch):
     surface = build()
     weights = weights_of(surface)
     expected = one_by_one(surface, weights)
@@ -179,11 +178,11 @@ def test_gradients_are_those_of_autograd_in_float64(build):
         expected, slope = torch.stack(values), torch.stack(slopes)
         for strategy in (None, "points", "vmap"):
             function = ll.LogLikelihood(surface, strategy=strategy)
-            value, found = function.value_and_grad(shape, coords)
-            assert value.dtype == found.dtype == torch.float64
+            value, gradient = function.value_and_grad(shape, coords)
+            assert value.dtype == gradient.dtype == torch.float64
             torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-4)
             torch.testing.assert_close(
-                found, slope, rtol=2e-4, atol=2e-4 * float(slope.abs().max())
+                gradient, slope, rtol=2e-4, atol=2e-4 * float(slope.abs().max())
             )
             torch.testing.assert_close(
                 function.along(shape, coords), expected, rtol=1e-5, atol=1e-4
@@ -192,36 +191,36 @@ def test_gradients_are_those_of_autograd_in_float64(build):
 
 
 @pytest.mark.parametrize("build", [regression, classifier, words])
-def test_bare_operations_give_the_same(build):
+def test_traced_graphs_give_the_same(build):
     surface = build()
     weights = weights_of(surface)
     plain = ll.LogLikelihood(surface, strategy="vmap", trace=False)
-    bare = ll.LogLikelihood(surface, strategy="vmap", trace=True)
-    bare(weights)
-    assert isinstance(bare._bare[N], torch.fx.GraphModule)
+    traced = ll.LogLikelihood(surface, strategy="vmap", trace=True)
+    traced(weights)
+    assert isinstance(traced._graphs[N], torch.fx.GraphModule)
     again = weights_of(surface, scale=0.4)  # other values than it was traced with
-    torch.testing.assert_close(bare(again), plain(again), rtol=1e-7, atol=1e-6)
-    torch.testing.assert_close(bare(again[:3]), plain(again[:3]), rtol=1e-7, atol=1e-6)
+    torch.testing.assert_close(traced(again), plain(again), rtol=1e-7, atol=1e-6)
+    torch.testing.assert_close(traced(again[:3]), plain(again[:3]), rtol=1e-7, atol=1e-6)
 
 
-def test_after_many_calls_operations_are_bare(monkeypatch):
-    made = []
-    monkeypatch.setattr(likelihood, "traced", lambda f, x: made.append(len(x)) or f)
-    monkeypatch.setattr(likelihood, "_OFTEN", 3)
+def test_after_many_calls_a_graph_is_traced(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(likelihood, "trace_function", lambda f, x: sizes.append(len(x)) or f)
+    monkeypatch.setattr(likelihood, "_TRACE_AFTER", 3)
     surface = regression()
     function = ll.LogLikelihood(surface, strategy="vmap")
     for _ in range(8):
         function(weights_of(surface))
-    assert made == [N]
+    assert sizes == [N]
 
 
-def test_a_run_that_goes_on_has_bare_operations_at_once():
+def test_a_restored_likelihood_has_its_graphs():
     surface = regression()
     first = ll.LogLikelihood(surface, strategy="vmap", trace=True)
     expected = first(weights_of(surface))
     again = ll.LogLikelihood(surface, strategy="vmap", trace=True)
     again.load_state_dict(first.state_dict())
-    assert isinstance(again._bare[N], torch.fx.GraphModule)
+    assert isinstance(again._graphs[N], torch.fx.GraphModule)
     assert torch.equal(again(weights_of(surface)), expected)
 
 
@@ -235,68 +234,25 @@ def test_a_model_that_writes_into_its_inputs():
     task = ll.Regression(noise_variance=1.0)
     with pytest.raises(ll.DataError, match="work on a copy"):
         ll.LogLikelihood(ll.LossSurface(Doubles(4, 1), task, data))
-    # the second time nothing changes any more
+    # in-place operations on other tensors are fine
     net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 1))
     surface = ll.LossSurface(net, task, [(torch.randn(9, 4), torch.randn(9, 1))])
     function = ll.LogLikelihood(surface)
     assert torch.equal(function(weights_of(surface)), function(weights_of(surface)))
 
 
-class Shares(nn.Module):
-    """What comes before the activation is read again."""
-
-    def forward(self, x, w):
-        h = x @ w
-        return torch.relu(h) + h + torch.tanh(torch.relu(h) @ w)
-
-
-def test_what_is_read_again_is_not_overwritten():
-    x = torch.randn(3, 3)
-    net = Shares()
-    function = traced(lambda w: net(x, w), torch.randn(3, 3))
-    assert isinstance(function, torch.fx.GraphModule)
-    names = [
-        node.target.overloadpacket.__name__
-        for node in function.graph.nodes
-        if node.op == "call_function"
-    ]
-    assert "tanh_" in names
-    assert "relu_" not in names
-    w = torch.randn(3, 3)
-    torch.testing.assert_close(function(w), net(x, w))
-
-
 @pytest.mark.parametrize("where", ["2", "bias", "0"])
-def test_bare_operations_leave_data_as_they_are(where):
-    """Of a frozen first layer the product with the data is worked out once, and not added to."""
+def test_traced_graphs_leave_data_unchanged(where):
+    """The product of data and a frozen first layer is computed once, and not added to."""
     x, y = torch.randn(9, 5), torch.randint(3, (9,))
     net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
     surface = ll.LossSurface(net, ll.Classification(), [(x, y)], where=where)
     weights = weights_of(surface)
     plain = ll.LogLikelihood(surface, strategy="vmap", trace=False)(weights)
-    bare = ll.LogLikelihood(surface, strategy="vmap", trace=True)
+    traced = ll.LogLikelihood(surface, strategy="vmap", trace=True)
     for _ in range(3):
-        torch.testing.assert_close(bare(weights), plain, rtol=1e-7, atol=1e-6)
-    assert isinstance(bare._bare[N], torch.fx.GraphModule)
-
-
-def test_random_numbers_are_drawn_anew():
-    data = torch.ones(64)
-    function = traced(
-        lambda w: w.sum() * 0 + torch.bernoulli(data / 2).sum() * 0 + w, torch.ones(3)
-    )
-    assert isinstance(function, torch.fx.GraphModule)
-    names = [str(node.target) for node in function.graph.nodes]
-    assert any("bernoulli" in name for name in names)
-
-
-def test_what_cannot_be_traced_stays():
-    def decides(x):
-        return x * 2 if float(x.sum()) > 0 else x
-
-    assert traced(decides, torch.ones(2)) is decides or torch.equal(
-        traced(decides, torch.ones(2))(torch.ones(2)), 2 * torch.ones(2)
-    )
+        torch.testing.assert_close(traced(weights), plain, rtol=1e-7, atol=1e-6)
+    assert isinstance(traced._graphs[N], torch.fx.GraphModule)
 
 
 def test_memory_of_large_networks_stays_small():
@@ -311,7 +267,7 @@ def test_memory_of_large_networks_stays_small():
     assert seen == [1, 1, 1, 1]
 
 
-def test_threads_are_as_said_and_set_back():
+def test_threads_are_set_and_set_back():
     surface = regression()
     seen = []
     before = torch.get_num_threads()
@@ -324,7 +280,7 @@ def test_threads_are_as_said_and_set_back():
     assert torch.get_num_threads() == before
 
 
-def test_what_is_wrong_is_said_at_once():
+def test_arguments_are_checked_at_once():
     surface = classifier()
     with pytest.raises(ll.ConfigError, match="strategy"):
         ll.LogLikelihood(surface, strategy="fast")
@@ -347,7 +303,7 @@ def test_a_subspace_of_another_precision_than_the_model(build, model, monkeypatc
         data = [(b.args[0].double(), b.target) for b in surface.data]
         data = [(x, y.double() if y.is_floating_point() else y) for x, y in data]
         surface = ll.LossSurface(module, surface.task, data)
-    monkeypatch.setattr(likelihood, "_OFTEN", 3)
+    monkeypatch.setattr(likelihood, "_TRACE_AFTER", 3)
     other = torch.float64 if model == torch.float32 else torch.float32
     w = surface.layout.flatten(surface.template.module).to(other)
     g = torch.Generator().manual_seed(0)
@@ -365,9 +321,9 @@ def test_in_half_precision_one_network_goes_through_at_a_time(monkeypatch):
     module = surface.template.module.bfloat16().requires_grad_()
     data = [(b.args[0].bfloat16(), b.target) for b in surface.data]
     surface = ll.LossSurface(module, surface.task, data)
-    monkeypatch.setattr(likelihood, "_OFTEN", 3)
+    monkeypatch.setattr(likelihood, "_TRACE_AFTER", 3)
     counted = likelihood.LogLikelihood(surface)
     w = weights_of(surface, n=4)
     values = [counted(w) for _ in range(6)]
     alone = torch.cat([likelihood.LogLikelihood(surface)(one[None]) for one in w])
-    assert all(torch.equal(found, alone) for found in values)
+    assert all(torch.equal(result, alone) for result in values)

@@ -1,4 +1,4 @@
-"""Several model averages made one: what `predict` gives for all their draws together."""
+"""The pool of several predictions against the prediction of all their draws together."""
 
 import pytest
 import torch
@@ -9,15 +9,15 @@ from tests.evaluate.test_predict import scattered, small
 from tests.models import targets
 
 
-def assert_alike(pooled, whole):
+def assert_close(pooled, whole):
     for name in ("probs", "mean", "variance", "entropy", "mutual_information", "target_log_prob"):
         a, b = getattr(pooled, name), getattr(whole, name)
         assert (a is None) == (b is None), name
         if a is not None:
             torch.testing.assert_close(a.double(), b.double(), atol=2e-6, rtol=1e-6, msg=name)
-    figures = whole.metrics()
+    expected = whole.metrics()
     for name, value in pooled.metrics().items():
-        assert value == pytest.approx(figures[name], rel=1e-5, abs=1e-6), name
+        assert value == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
     assert pooled.samples == whole.samples
 
 
@@ -26,8 +26,8 @@ def test_classification():
     weights = scattered(surface.layout, 9, 1.5)
     parts = [ll.predict(surface, w) for w in weights.view(3, 3, -1)]
     whole = ll.predict(surface, weights)
-    assert_alike(ll.pool(parts), whole)
-    twin = sum(p.metrics()["nll"] for p in parts) / 3  # a mean of figures is no pool
+    assert_close(ll.pool(parts), whole)
+    twin = sum(p.metrics()["nll"] for p in parts) / 3  # the mean of the metrics
     assert twin > ll.pool(parts).metrics()["nll"] + 0.01
     assert set(ll.pool(parts).metrics()) == set(whole.metrics())
 
@@ -39,21 +39,21 @@ def test_regression():
     surface = ll.LossSurface(net, ll.Regression(target_mean=3.0, target_std=2.0), data)
     weights = scattered(surface.layout, 8)
     parts = [ll.predict(surface, w) for w in weights.view(2, 4, -1)]
-    assert_alike(ll.pool(parts), ll.predict(surface, weights))
+    assert_close(ll.pool(parts), ll.predict(surface, weights))
 
 
-def test_one_alone_is_itself():
+def test_the_pool_of_one_prediction_is_itself():
     _, surface = small()
     pred = ll.predict(surface, scattered(surface.layout, 2))
-    assert_alike(ll.pool([pred]), pred)
+    assert_close(ll.pool([pred]), pred)
 
 
-def test_other_rows_are_refused():
+def test_predictions_of_other_examples_are_refused():
     _, surface = small()
     w = scattered(surface.layout, 1)
     pred = ll.predict(surface, w)
     fewer = ll.predict(surface, w, count=3)
-    with pytest.raises(ll.DataError, match="different rows"):
+    with pytest.raises(ll.DataError, match="different examples"):
         ll.pool([pred, fewer])
     with pytest.raises(ll.ConfigError, match="at least one"):
         ll.pool([])

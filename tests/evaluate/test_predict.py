@@ -45,12 +45,14 @@ def logits(net, layout, weights, xs):
     net = net.double().eval()
     out = []
     for w in weights.double():
-        named = dict(layout.unflatten(w).items())
-        out.append(torch.cat([functional_call(net, named, (x.double(),)) for x in xs]).detach())
+        parameters = dict(layout.unflatten(w).items())
+        out.append(
+            torch.cat([functional_call(net, parameters, (x.double(),)) for x in xs]).detach()
+        )
     return torch.stack(out)
 
 
-# -- the average itself ----------------------------------------------------------------------------
+# -- averages --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8])
@@ -97,7 +99,7 @@ def test_likelihoods_that_underflow_are_averaged():
     assert pred.metrics()["nll"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_one_sample_has_no_disagreement():
+def test_one_sample_has_no_mutual_information():
     _, surface = small()
     pred = ll.predict(surface, surface.layout.flatten(mlp()))
     torch.testing.assert_close(pred.mutual_information, torch.zeros(21), atol=1e-6, rtol=0)
@@ -105,7 +107,7 @@ def test_one_sample_has_no_disagreement():
 
 @every_case
 def test_any_model(case):
-    """The same as making each output by the surface and averaging by hand."""
+    """Against outputs of the surface, averaged by hand."""
     model = case.model()
     surface = case.surface(model)
     w = surface.layout.flatten(model)
@@ -148,26 +150,26 @@ def test_memory_does_not_grow_with_samples(monkeypatch):
     _, surface = small([(torch.randn(200, 6), torch.randint(3, (200,)))])
 
     def peak(samples):
-        seen = []
-        end = model_average.Average.end
+        peaks = []
+        end = model_average.ModelAverage.end
 
         def watched(self, first, n):
             end(self, first, n)
             if first == samples - 1:
-                seen.append(live_bytes())
+                peaks.append(live_bytes())
 
-        monkeypatch.setattr(model_average.Average, "end", watched)
+        monkeypatch.setattr(model_average.ModelAverage, "end", watched)
         post = ll.Gaussian(torch.zeros(surface.layout.size), torch.ones(surface.layout.size))
         ll.predict(surface, post, samples=samples, strategy="points")
-        monkeypatch.setattr(model_average.Average, "end", end)
-        return seen[0]
+        monkeypatch.setattr(model_average.ModelAverage, "end", end)
+        return peaks[0]
 
     peaks = {s: peak(s) for s in (5, 50)}
     one = 200 * 3 * 4  # one sample's probabilities
     assert peaks[50] - peaks[5] < one / 2, peaks
 
 
-def test_draws_are_made_one_by_one_and_let_go():
+def test_only_one_draw_is_alive_at_a_time():
     _, surface = small()
     alive = []
 
@@ -183,7 +185,7 @@ def test_draws_are_made_one_by_one_and_let_go():
     assert len(alive) == 40
 
 
-# -- what is asked for -----------------------------------------------------------------------------
+# -- arguments -------------------------------------------------------------------------------------
 
 
 def test_keep():
@@ -208,7 +210,7 @@ def test_keep():
     [lambda x: x, lambda x: (x,), lambda x: [x], lambda x: {"input": x}],
     ids=["tensor", "1-tuple", "list", "dict"],
 )
-def test_rows_without_labels(unlabelled):
+def test_examples_without_labels(unlabelled):
     _, surface = small()
     weights = scattered(surface.layout, 3)
     full = ll.predict(surface, weights)
@@ -229,7 +231,7 @@ def test_dict_batches():
     assert torch.equal(ll.predict(surface, w).probs, plain.probs)
 
 
-def test_how_many_samples():
+def test_the_number_of_samples():
     _, surface = small()
     p = surface.layout.size
     gaussian = ll.Gaussian(torch.zeros(p), torch.ones(p))
@@ -274,35 +276,35 @@ def test_moments_are_posteriors():
 def test_progress():
     _, surface = small()
     weights = scattered(surface.layout, 5)
-    seen = []
-    report = lambda done, total: seen.append((done, total))  # noqa: E731
+    calls = []
+    report = lambda done, total: calls.append((done, total))  # noqa: E731
     ll.predict(surface, weights, strategy="points", progress=report)
-    assert seen == [(i, 5) for i in range(1, 6)]
-    seen.clear()
+    assert calls == [(i, 5) for i in range(1, 6)]
+    calls.clear()
     ll.predict(surface, list(weights), strategy="vmap", chunk=2, samples=3, progress=report)
-    assert seen == [(2, 3), (3, 3)]
-    seen.clear()
+    assert calls == [(2, 3), (3, 3)]
+    calls.clear()
     ll.predict(surface, iter(weights), strategy="points", progress=report)
-    assert seen[-1] == (5, None)
+    assert calls[-1] == (5, None)
 
 
 # -- BatchNorm -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", ["points", "batches", "vmap"])
-def test_statistics_are_of_each_draw(strategy):
+def test_each_draw_has_its_own_statistics(strategy):
     net = conv_bn()
     surface = ll.LossSurface(net, TASK, images())
     w = surface.layout.flatten(net)
     weights = torch.stack([w, 0.5 * w, 1.5 * w])
-    found = ll.predict(surface, weights, strategy=strategy, chunk=2)
+    result = ll.predict(surface, weights, strategy=strategy, chunk=2)
     by_hand = []
     for each in weights:
         twin = conv_bn().eval()
         surface.layout.load_(twin, each)
         twin.load_state_dict(surface.refresh(each), strict=False)
         by_hand.append(torch.cat([twin(x).detach() for x, _ in images()]).softmax(1))
-    torch.testing.assert_close(found.probs, torch.stack(by_hand).mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result.probs, torch.stack(by_hand).mean(0), atol=1e-5, rtol=1e-4)
     frozen = ll.predict(surface, weights, strategy=strategy, chunk=2, batchnorm="frozen")
     twin = net.eval()
     frozen_hand = []
@@ -310,11 +312,11 @@ def test_statistics_are_of_each_draw(strategy):
         surface.layout.load_(twin, each)
         frozen_hand.append(torch.cat([twin(x).detach() for x, _ in images()]).softmax(1))
     torch.testing.assert_close(frozen.probs, torch.stack(frozen_hand).mean(0), atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(frozen.probs, found.probs, atol=1e-2)
+    assert not torch.allclose(frozen.probs, result.probs, atol=1e-2)
 
 
 @pytest.mark.parametrize("strategy", ["points", "vmap"])
-def test_members_bring_their_own_buffers_when_frozen(strategy):
+def test_members_keep_their_own_buffers_when_frozen(strategy):
     nets = []
     for seed in range(3):
         torch.manual_seed(seed)
@@ -324,14 +326,14 @@ def test_members_bring_their_own_buffers_when_frozen(strategy):
         ll.Point(surface.layout.flatten(net), {n: b.clone() for n, b in net.named_buffers()})
         for net in nets
     ]
-    found = ll.predict(
+    result = ll.predict(
         surface, ll.Ensemble(members), batchnorm="frozen", strategy=strategy, chunk=2
     )
     by_hand = [torch.cat([n.eval()(x).detach() for x, _ in images()]).softmax(1) for n in nets]
-    torch.testing.assert_close(found.probs, torch.stack(by_hand).mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result.probs, torch.stack(by_hand).mean(0), atol=1e-5, rtol=1e-4)
     # the broken twin: one model's statistics for all
     twin = ll.predict(surface, torch.stack([m.weights for m in members]), batchnorm="frozen")
-    assert not torch.allclose(found.probs, twin.probs, atol=1e-2)
+    assert not torch.allclose(result.probs, twin.probs, atol=1e-2)
 
 
 # -- forms of likelihood ---------------------------------------------------------------------------
@@ -347,12 +349,12 @@ def test_binary():
     y = torch.cat([y for _, y in batches]).double()
     torch.testing.assert_close(pred.probs[:, 1].double(), p, atol=1e-6, rtol=0)
     torch.testing.assert_close(pred.probs.sum(1), torch.ones(21))
-    found = pred.metrics()
-    assert found["nll"] == pytest.approx(
+    result = pred.metrics()
+    assert result["nll"] == pytest.approx(
         -(y * p.log() + (1 - y) * (1 - p).log()).mean().item(), abs=1e-5
     )
-    assert found["accuracy"] == pytest.approx(((p > 0.5) == y).double().mean().item())
-    assert found["brier"] == pytest.approx(2 * ((p - y) ** 2).mean().item(), abs=1e-5)
+    assert result["accuracy"] == pytest.approx(((p > 0.5) == y).double().mean().item())
+    assert result["brier"] == pytest.approx(2 * ((p - y) ** 2).mean().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("form", [None, "multilabel"])
@@ -365,7 +367,7 @@ def test_multilabel(form):
     pred = ll.predict(surface, weights)
     s = logits(net, surface.layout, weights, [x for x, _ in batches]).sigmoid()
     y = torch.cat([y for _, y in batches]).double()
-    # rows are items: the product over labels is averaged over samples
+    # an example is an item: the product over its labels is averaged over samples
     each = (y * s.log() + (1 - y) * (1 - s).log()).sum(2)
     nll = -(each.logsumexp(0) - math.log(5)).mean().item()
     assert pred.metrics()["nll"] == pytest.approx(nll, abs=1e-5)
@@ -395,23 +397,23 @@ def dense(sizes=((4, 5), (4, 5), (4, 5))):
 
 @pytest.mark.parametrize("sizes", [((4, 5),) * 3, ((4, 5), (4, 6), (5, 4))], ids=["even", "ragged"])
 @pytest.mark.parametrize("strategy", ["points", "vmap"])
-def test_dense_with_positions_that_do_not_count(sizes, strategy):
+def test_dense_labels_with_ignored_positions(sizes, strategy):
     net = nn.Conv2d(2, 4, 3, padding=1)
     batches = dense(sizes)
     surface = ll.LossSurface(net, TASK, batches)
     weights = scattered(surface.layout, 4, 0.5)
     pred = ll.predict(surface, weights, strategy=strategy)
     net = net.double()
-    rows, labels = [], []
+    outputs, labels = [], []
     for x, y in batches:
         parts = []
         for w in weights.double():
             z = functional_call(net, dict(surface.layout.unflatten(w)), (x.double(),))
             parts.append(z.softmax(1).movedim(1, -1)[y != -100].detach())
-        rows.append(torch.stack(parts))
+        outputs.append(torch.stack(parts))
         labels.append(y[y != -100])
-    rows, y = torch.cat(rows, 1), torch.cat(labels)  # (S, items, C)
-    p = rows.mean(0)
+    probs, y = torch.cat(outputs, 1), torch.cat(labels)  # (S, items, C)
+    p = probs.mean(0)
     assert pred.metrics()["nll"] == pytest.approx(
         -p[torch.arange(len(y)), y].log().mean().item(), abs=1e-5
     )
@@ -440,18 +442,20 @@ def test_language_models_count_the_tokens_that_are_not_masked(lengths):
     for batch in batches:
         each = []
         for w in weights:
-            named = dict(surface.layout.unflatten(w)) | {"head.weight": w[: 11 * 5].view(11, 5)}
-            z = functional_call(net, named, (), batch, tie_weights=False).logits
+            parameters = dict(surface.layout.unflatten(w)) | {
+                "head.weight": w[: 11 * 5].view(11, 5)
+            }
+            z = functional_call(net, parameters, (), batch, tie_weights=False).logits
             each.append(z.double().softmax(2)[:, :-1].detach())
         mask = batch["attention_mask"][:, 1:] == 1
         p.append(torch.stack(each).mean(0)[mask])
         y.append(batch["input_ids"][:, 1:][mask])
     p, y = torch.cat(p), torch.cat(y)
     nll = -p[torch.arange(len(y)), y].log().mean().item()
-    found = pred.metrics()
-    assert found["nll"] == pytest.approx(nll, abs=1e-5)
-    assert found["perplexity"] == pytest.approx(math.exp(nll), rel=1e-4)
-    assert found["accuracy"] == pytest.approx((p.argmax(1) == y).double().mean().item())
+    result = pred.metrics()
+    assert result["nll"] == pytest.approx(nll, abs=1e-5)
+    assert result["perplexity"] == pytest.approx(math.exp(nll), rel=1e-4)
+    assert result["accuracy"] == pytest.approx((p.argmax(1) == y).double().mean().item())
     assert len(pred.target_log_prob) == len(y)
     assert len(pred.probs) == len(pred.targets) == len(pred.entropy)  # a row a token
     # and so they can be tempered
@@ -484,22 +488,22 @@ def test_regression_is_a_mixture(units):
     torch.testing.assert_close(
         -pred.target_log_prob.double().mean().item(), curve[-1], atol=1e-5, rtol=0
     )
-    found = pred.metrics()
+    result = pred.metrics()
     gaussian = -torch.distributions.Normal(mean, total.sqrt()).log_prob(y_own).sum(1).mean().item()
     inside = ((y_own - mean).abs() <= 1.959964 * total.sqrt()).double().mean().item()
-    assert found["nll"] == pytest.approx(curve[-1], abs=1e-5)
-    assert found["nll_gaussian"] == pytest.approx(gaussian, abs=1e-5)
-    assert found["rmse"] == pytest.approx(((y_own - mean) ** 2).mean().sqrt().item(), abs=1e-5)
-    assert found["coverage"] == pytest.approx(inside)
+    assert result["nll"] == pytest.approx(curve[-1], abs=1e-5)
+    assert result["nll_gaussian"] == pytest.approx(gaussian, abs=1e-5)
+    assert result["rmse"] == pytest.approx(((y_own - mean) ** 2).mean().sqrt().item(), abs=1e-5)
+    assert result["coverage"] == pytest.approx(inside)
     scale = std.log().expand(2).sum().item()
-    assert found["nll_normalised"] == pytest.approx(found["nll"] - scale, abs=1e-6)
-    assert found["nll_gaussian_normalised"] == pytest.approx(
-        found["nll_gaussian"] - scale, abs=1e-6
+    assert result["nll_normalised"] == pytest.approx(result["nll"] - scale, abs=1e-6)
+    assert result["nll_gaussian_normalised"] == pytest.approx(
+        result["nll_gaussian"] - scale, abs=1e-6
     )
     within = ((y - (mean - shift) / std) ** 2).mean().sqrt().item()
-    assert found["rmse_normalised"] == pytest.approx(within, abs=1e-5)
+    assert result["rmse_normalised"] == pytest.approx(within, abs=1e-5)
     # the mixture is not its moment match, and the mean of variances is not the total
-    assert abs(found["nll"] - found["nll_gaussian"]) > 1e-2
+    assert abs(result["nll"] - result["nll_gaussian"]) > 1e-2
     assert not torch.allclose(pred.variance, v.mean(0), rtol=0.05)
 
 
@@ -515,7 +519,7 @@ def far_away(dtype=torch.float64, sd=1e-4, middle=1e7):
 
 @pytest.mark.parametrize("plan", [("points", 1), ("batches", 2), ("vmap", 3)], ids=str)
 def test_the_variance_of_means_does_not_cancel(plan):
-    """E[m^2] - E[m]^2 has lost every digit here: it gave 2e-308, or 2e304."""
+    """E[m^2] - E[m]^2 loses every digit here."""
     surface, weights = far_away()
     strategy, chunk = plan
     pred = ll.predict(surface, weights, strategy=strategy, chunk=chunk)
@@ -566,7 +570,7 @@ class Poisson(ll.Task):
 
 
 @pytest.mark.parametrize("strategy", ["points", "batches", "vmap", None])
-def test_a_task_of_your_own(strategy):
+def test_a_custom_task(strategy):
     net = nn.Linear(6, 1)
     g = torch.Generator().manual_seed(3)
     batches = [(x, torch.randint(4, (len(x),), generator=g).float()) for x, _ in blobs()]
@@ -594,7 +598,7 @@ def test_a_reduced_loss_is_refused():
 # -- loaders ---------------------------------------------------------------------------------------
 
 
-def test_how_rows_fall_into_batches_does_not_matter():
+def test_the_batches_do_not_matter():
     _, surface = small()
     weights = scattered(surface.layout, 4)
     a = ll.predict(surface, weights)
@@ -615,7 +619,7 @@ def data_set():
     return TensorDataset(*map(torch.cat, zip(*blobs(), strict=True)))
 
 
-def test_streamed_data_give_what_resident_data_give(monkeypatch):
+def test_streamed_data_give_the_same_as_resident_data(monkeypatch):
     _, surface = small()
     weights = scattered(surface.layout, 5)
     expected = ll.predict(surface, weights, DataLoader(data_set(), batch_size=4))
@@ -630,10 +634,10 @@ def test_streamed_data_give_what_resident_data_give(monkeypatch):
     for chunk in (1, 2, 5, None):
         reads.clear()
         loader = DataLoader(Counted(*data_set().tensors), batch_size=4)
-        found = ll.predict(surface, weights, loader, chunk=chunk)
-        torch.testing.assert_close(found.probs, expected.probs)
-        assert found.metrics() == pytest.approx(expected.metrics(), abs=1e-6)
-        passes = 1 + math.ceil(5 / (chunk or 5))  # the first one counts and looks at the rows
+        result = ll.predict(surface, weights, loader, chunk=chunk)
+        torch.testing.assert_close(result.probs, expected.probs)
+        assert result.metrics() == pytest.approx(expected.metrics(), abs=1e-6)
+        passes = 1 + math.ceil(5 / (chunk or 5))  # the first one counts and checks the examples
         assert len(reads) <= passes * 21 + 4
 
 
@@ -664,13 +668,13 @@ def test_endless_loaders(fits, monkeypatch):
         monkeypatch.setattr("lowland.core.data.free_memory", lambda device: 0)
     _, surface = small()
     weights = scattered(surface.layout, 3)
-    found = ll.predict(surface, weights, DataLoader(Endless(), batch_size=4), count=10)
-    assert len(found.probs) == 10
+    result = ll.predict(surface, weights, DataLoader(Endless(), batch_size=4), count=10)
+    assert len(result.probs) == 10
     full = ll.predict(surface, weights)
-    torch.testing.assert_close(found.probs, full.probs[:10])
+    torch.testing.assert_close(result.probs, full.probs[:10])
 
 
-def test_count_of_the_surface_own_rows():
+def test_count_of_the_surfaces_own_examples():
     _, surface = small()
     w = scattered(surface.layout, 1)
     assert torch.equal(
@@ -678,7 +682,7 @@ def test_count_of_the_surface_own_rows():
     )
 
 
-def test_loaders_without_rows_and_labels_out_of_range():
+def test_empty_loaders_and_labels_out_of_range():
     _, surface = small()
     w = scattered(surface.layout, 2)
     with pytest.raises(ll.DataError, match="empty"):
@@ -689,7 +693,7 @@ def test_loaders_without_rows_and_labels_out_of_range():
         ll.predict(surface, w, torch.randn(3, 6))
 
 
-# -- what is not finite ----------------------------------------------------------------------------
+# -- values that are not finite --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", ["points", "vmap"])
@@ -713,7 +717,7 @@ def test_a_draw_of_nan_weights_is_named():
         ll.predict(surface, list(weights))
 
 
-def test_the_model_and_the_random_state_stay():
+def test_the_model_and_the_random_state_are_unchanged():
     net = conv_bn()
     surface = ll.LossSurface(net, TASK, images())
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -725,7 +729,7 @@ def test_the_model_and_the_random_state_stay():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_records_of_predictions_go_to_disk_and_back(tmp_path):
+def test_predictions_are_saved_and_loaded(tmp_path):
     _, surface = small()
     pred = ll.predict(surface, scattered(surface.layout, 3))
     again = type(pred).load(pred.save(tmp_path / "pred.npz"))
@@ -734,7 +738,7 @@ def test_records_of_predictions_go_to_disk_and_back(tmp_path):
 
 
 class Unaveraged(ll.LanguageModeling):
-    """Whose probabilities nobody may ask for."""
+    """Raises where its probabilities are computed."""
 
     def statistics(self, output):
         raise AssertionError("a vocabulary of probabilities for every token")
@@ -747,11 +751,11 @@ def test_the_likelihood_alone_holds_no_vocabulary():
     bare = ll.LossSurface(net, Unaveraged(), rows)
     weights = scattered(surface.layout, 5)
     whole = ll.predict(surface, weights, keep="none")
-    found = ll.predict(bare, weights, keep="nll")
-    assert found.metrics() == {n: whole.metrics()[n] for n in ("nll", "perplexity")}
-    assert torch.equal(found.nll_by_samples, whole.nll_by_samples)
-    assert found.probs is None
-    assert found.target_log_prob is None
+    result = ll.predict(bare, weights, keep="nll")
+    assert result.metrics() == {n: whole.metrics()[n] for n in ("nll", "perplexity")}
+    assert torch.equal(result.nll_by_samples, whole.nll_by_samples)
+    assert result.probs is None
+    assert result.target_log_prob is None
     with pytest.raises(AssertionError, match="vocabulary"):
         ll.predict(bare, weights, keep="none")
     gaussian = ll.Gaussian(weights.mean(0), weights.var(0))
@@ -763,8 +767,8 @@ def test_the_likelihood_alone_holds_no_vocabulary():
 def test_the_likelihood_alone_of_other_tasks():
     _, surface = small()
     weights = scattered(surface.layout, 3)
-    found = ll.predict(surface, weights, keep="nll").metrics()
-    assert found == {"nll": ll.predict(surface, weights).metrics()["nll"]}
+    result = ll.predict(surface, weights, keep="nll").metrics()
+    assert result == {"nll": ll.predict(surface, weights).metrics()["nll"]}
     data = targets()
     net = nn.Linear(data[0][0].shape[1], 2 * data[0][1].shape[1])
     surface = ll.LossSurface(net, ll.Regression(target_std=3.0), data)
@@ -772,3 +776,31 @@ def test_the_likelihood_alone_of_other_tasks():
     one, other = (ll.predict(surface, weights, keep=keep) for keep in ("nll", "probs"))
     assert one.metrics()["nll"] == other.metrics()["nll"]  # in the target's units
     assert torch.equal(one.nll_by_samples, other.nll_by_samples)
+
+
+@pytest.mark.parametrize("name", ["target_mean", "target_std"])
+def test_units_of_another_number_of_targets(name):
+    task = ll.Regression(noise_variance=1.0, **{name: torch.ones(3)})
+    surface = ll.LossSurface(nn.Linear(2, 1), task, [(torch.randn(4, 2), torch.randn(4, 1))])
+    with pytest.raises(ll.DataError, match=f"{name} holds 3 numbers, .* 1 targets"):
+        ll.predict(surface, torch.zeros(3))
+
+
+@pytest.mark.parametrize("strategy", ["points", "batches", "vmap"])
+def test_an_ignored_label_beyond_the_classes(strategy):
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(6, 3, generator=g), torch.tensor([0, 255, 3, 1, 255, 2])
+    data = [(x, y)]
+    surface = ll.LossSurface(nn.Linear(3, 4), ll.Classification(ignore_index=255), data)
+    w = torch.randn(8, 16, generator=g)
+    result = ll.predict(surface, w, strategy=strategy).metrics()
+    rest = ll.LossSurface(nn.Linear(3, 4), ll.Classification(), [(x[y != 255], y[y != 255])])
+    expected = ll.predict(rest, w).metrics()
+    assert result == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_binary_label_cannot_be_ignored():
+    data = [(torch.randn(4, 2), torch.tensor([0, 1, 1, 0]))]
+    surface = ll.LossSurface(nn.Linear(2, 1), ll.Classification(ignore_index=0), data)
+    with pytest.raises(ll.DataError, match="ignore_index=0 is one of the labels"):
+        surface(torch.zeros(3))

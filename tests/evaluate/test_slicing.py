@@ -1,4 +1,4 @@
-"""Rows of a prediction against a prediction of these rows."""
+"""Slices of a prediction against a prediction of the slice."""
 
 import pytest
 import torch
@@ -24,27 +24,27 @@ def data(form):
 
 @pytest.mark.parametrize("form", ["multiclass", "multilabel", "ignored"])
 @pytest.mark.parametrize(("start", "stop"), [(0, 20), (4, 13), (13, 20)])
-def test_a_part_is_the_prediction_of_these_rows(form, start, stop):
+def test_a_slice_is_the_prediction_of_its_examples(form, start, stop):
     x, y = data(form)
     task = ll.Classification("multilabel" if form == "multilabel" else None)
     _, surface = small([(x, y)], task, nn.Linear(6, 3))
     weights = scattered(surface.layout, 4)
-    found = slice_examples(ll.predict(surface, weights), start, stop, task=task)
+    result = slice_examples(ll.predict(surface, weights), start, stop, task=task)
     expected = ll.predict(surface, weights, [(x[start:stop], y[start:stop])])
     for name in FIELDS:
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
-    assert found.metrics() == pytest.approx(expected.metrics(), rel=1e-5)
+        torch.testing.assert_close(getattr(result, name), getattr(expected, name), msg=name)
+    assert result.metrics() == pytest.approx(expected.metrics(), rel=1e-5)
     torch.testing.assert_close(
-        found.reliability["count"], expected.reliability["count"], equal_nan=True
+        result.reliability["count"], expected.reliability["count"], equal_nan=True
     )
 
 
-def test_rows_without_targets():
+def test_examples_without_targets():
     x, _ = data("multiclass")
     _, surface = small()
     pred = ll.predict(surface, scattered(surface.layout, 2), [x])
-    found = slice_examples(pred, 2, 5)
-    assert torch.equal(found.entropy, pred.entropy[2:5])
-    assert found.metrics() == {}
+    result = slice_examples(pred, 2, 5)
+    assert torch.equal(result.entropy, pred.entropy[2:5])
+    assert result.metrics() == {}
     with pytest.raises(ll.DataError, match="keep='probs'"):
         slice_examples(ll.predict(surface, scattered(surface.layout, 2), [x], keep="none"), 0, 1)

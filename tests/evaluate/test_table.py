@@ -35,9 +35,9 @@ def test_equals_the_surface_and_a_predictive_of_one(strategy):
     assert len(table) == 7
     for i, w in enumerate(weights):
         assert table.loss[i].item() == pytest.approx(float(surface(w)), rel=1e-5)
-        found = ll.predict(surface, w).metrics()
+        result = ll.predict(surface, w).metrics()
         for name in ("nll", "ece", "brier", "accuracy"):
-            assert table.columns[name][i].item() == pytest.approx(found[name], abs=1e-5)
+            assert table.columns[name][i].item() == pytest.approx(result[name], abs=1e-5)
     torch.testing.assert_close(table.error, 1 - table.accuracy)
     assert table.loss.dtype == torch.float64
 
@@ -54,7 +54,7 @@ def test_every_strategy_gives_equal_values(case):
     tables = {}
     for strategy in STRATEGIES:
         with warnings.catch_warnings():
-            if case.unbatched:  # torch says that it is slow, to who asked for it
+            if case.unbatched:  # torch warns that it is slow
                 warnings.filterwarnings("ignore", ".*batching rule")
             if strategy == "vmap" and not case.maps:
                 with pytest.raises(ll.ConfigError, match="many weights at once"):
@@ -124,7 +124,7 @@ def test_statistics_come_from_the_surface_not_from_the_loader():
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_is_not_finite_stays_so(strategy):
+def test_losses_that_are_not_finite(strategy):
     surface = ll.LossSurface(nn.Linear(1, 1), ll.Regression(noise_variance=1.0),
                              [(torch.ones(2, 1), torch.zeros(2, 1))])  # fmt: skip
     weights = torch.tensor([[0.0, 1.0], [1e25, 0.0], [3e38, 3e38], [1.0, 1.0]])
@@ -142,17 +142,17 @@ def test_what_is_not_finite_stays_so(strategy):
     assert table.error.isnan().tolist() == [False, True, False]
 
 
-def test_what_may_be_evaluated():
+def test_kinds_of_weights():
     _, surface = small()
     weights = scattered(surface.layout, 4)
     expected = surface.evaluate(weights, strategy="points")
-    for given in (
+    for same in (
         list(weights),
         iter(weights),
         ll.Ensemble(weights),
         [ll.Point(w) for w in weights],
     ):
-        close(surface.evaluate(given, strategy="points"), expected)
+        close(surface.evaluate(same, strategy="points"), expected)
     assert len(surface.evaluate(weights[0])) == 1
     post = ll.Gaussian(weights[0], torch.ones_like(weights[0]))
     table = surface.evaluate(post, samples=3, seed=2)
@@ -167,28 +167,28 @@ def test_what_may_be_evaluated():
 
 def test_progress_counts_points():
     _, surface = small()
-    seen = []
+    calls = []
     weights = scattered(surface.layout, 7)
-    surface.evaluate(weights, strategy="vmap", chunk=3, progress=lambda d, t: seen.append((d, t)))
-    assert seen == [(3, 7), (6, 7), (7, 7)]
+    surface.evaluate(weights, strategy="vmap", chunk=3, progress=lambda d, t: calls.append((d, t)))
+    assert calls == [(3, 7), (6, 7), (7, 7)]
 
 
 def test_points_are_not_held():
     _, surface = small()
-    made = 0
+    count = 0
 
-    def lots():
-        nonlocal made
+    def many():
+        nonlocal count
         for w in scattered(surface.layout, 50):
-            made += 1
+            count += 1
             yield w
 
-    done = []
+    calls = []
     surface.evaluate(
-        lots(), strategy="batches", chunk=8, progress=lambda d, _: done.append((d, made))
+        many(), strategy="batches", chunk=8, progress=lambda d, _: calls.append((d, count))
     )
-    assert all(made <= d + 8 for d, made in done)
+    assert all(count <= d + 8 for d, count in calls)
 
 
-def test_the_zoo_is_whole():
+def test_there_are_many_cases():
     assert len(CASES) > 10

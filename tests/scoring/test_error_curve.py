@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import lowland as ll
+from lowland.scoring import error_curve
 from tests.models import TiedLM, blobs, mlp, tokens
 
 PLANS = [("points", 1), ("batches", 3), ("vmap", 3), ("vmap", 8)]
@@ -17,12 +18,12 @@ def scattered(surface, n=8, spread=1.5):
 
 def outputs(surface, weights, batches):
     """(S, N, ...) float64, one model at a time by its own loop."""
-    net, found = surface.template.module.double().eval(), []
+    net, samples = surface.template.module.double().eval(), []
     for w in weights.double():
-        named = dict(surface.layout.unflatten(w).items())
-        parts = [torch.func.functional_call(net, named, (x.double(),)) for x, _ in batches]
-        found.append(torch.cat(parts).detach())
-    return torch.stack(found)
+        parameters = dict(surface.layout.unflatten(w).items())
+        parts = [torch.func.functional_call(net, parameters, (x.double(),)) for x, _ in batches]
+        samples.append(torch.cat(parts).detach())
+    return torch.stack(samples)
 
 
 def prefixes(probs):  # (S, N, C, ...) -> the averages of the first s, one after the other
@@ -47,7 +48,7 @@ def test_classes(strategy, chunk):
 
 
 @pytest.mark.parametrize(("strategy", "chunk"), PLANS)
-def test_labels_of_their_own(strategy, chunk):
+def test_independent_labels(strategy, chunk):
     g = torch.Generator().manual_seed(0)
     batches = [(x, torch.randint(2, (len(x), 3), generator=g).float()) for x, _ in blobs()]
     surface = ll.LossSurface(mlp(), ll.Classification(), batches)
@@ -60,7 +61,7 @@ def test_labels_of_their_own(strategy, chunk):
     assert pred.error_by_samples[-1] == pytest.approx(1 - pred.metrics()["accuracy"])
 
 
-def test_two_classes_and_rows_that_do_not_count():
+def test_two_classes_and_ignored_labels():
     g = torch.Generator().manual_seed(0)
     two = [(x, torch.randint(2, (len(x), 1), generator=g)) for x, _ in blobs()]
     surface = ll.LossSurface(mlp(classes=1), ll.Classification(), two)
@@ -70,23 +71,23 @@ def test_two_classes_and_rows_that_do_not_count():
     expected = [float(((p > 0.5) != y).double().mean()) for p in averages]
     assert ll.predict(surface, weights).error_by_samples.tolist() == pytest.approx(expected)
 
-    some = [(x, torch.where(torch.arange(len(x)) % 3 == 0, -100, y)) for x, y in blobs()]
-    surface = ll.LossSurface(mlp(), ll.Classification(), some)
+    masked = [(x, torch.where(torch.arange(len(x)) % 3 == 0, -100, y)) for x, y in blobs()]
+    surface = ll.LossSurface(mlp(), ll.Classification(), masked)
     weights = scattered(surface)
-    y = torch.cat([y for _, y in some])
-    averages = prefixes(outputs(surface, weights, some).softmax(2))
+    y = torch.cat([y for _, y in masked])
+    averages = prefixes(outputs(surface, weights, masked).softmax(2))
     expected = [float((p.argmax(1) != y)[y >= 0].double().mean()) for p in averages]
     assert ll.predict(surface, weights).error_by_samples.tolist() == pytest.approx(expected)
 
 
-def test_where_nothing_is_classified_there_is_none():
+def test_predictions_without_labels_have_none():
     surface = ll.LossSurface(mlp(), ll.Classification(), blobs())
     weights = scattered(surface, 3)
     assert ll.predict(surface, weights, [x for x, _ in blobs()]).error_by_samples is None
     assert ll.predict(surface, weights, keep="nll").error_by_samples is None
     assert ll.predict(surface, weights, keep="none").error_by_samples is not None
-    rows = [(x, x[:, :1]) for x, _ in blobs()]
-    regression = ll.LossSurface(mlp(classes=1), ll.Regression(noise_variance=1.0), rows)
+    data = [(x, x[:, :1]) for x, _ in blobs()]
+    regression = ll.LossSurface(mlp(classes=1), ll.Regression(noise_variance=1.0), data)
     assert ll.predict(regression, scattered(regression, 3)).error_by_samples is None
 
 
@@ -98,20 +99,20 @@ def test_dropout_passes_are_samples_too():
     assert pred.error_by_samples[-1] == pytest.approx(1 - pred.metrics()["accuracy"])
 
 
-def test_what_averages_no_longer_tell_is_left_out():
+def test_scaled_predictions_have_none():
     surface = ll.LossSurface(mlp(), ll.Classification(), blobs())
     pred = ll.predict(surface, scattered(surface, 3))
     assert ll.temper(pred, 2.0).error_by_samples is None
 
 
-def test_rows_of_figures_do_not_pay_for_it(monkeypatch):
-    """`evaluate` makes averages of one sample each: an argmax of theirs would be for nothing."""
+def test_tables_do_not_compute_it(monkeypatch):
+    """`evaluate` makes averages of one sample each, and has no use for their argmax."""
     surface = ll.LossSurface(mlp(), ll.Classification(), blobs())
 
     def refuse(*args):
         raise AssertionError("counted")
 
-    monkeypatch.setattr("lowland.scoring.error_curve.is_largest", refuse)
+    monkeypatch.setattr(error_curve, "is_largest", refuse)
     surface.evaluate(scattered(surface, 3))
     with pytest.raises(AssertionError, match="counted"):
         ll.predict(surface, scattered(surface, 3))
@@ -122,8 +123,8 @@ def test_language_models_have_none():
     assert ll.predict(surface, scattered(surface, 2, 0.3)).error_by_samples is None
 
 
-def test_of_equal_probabilities_the_first_class_counts():
-    """As argmax says, however many samples are looked at together."""
+def test_the_first_of_equally_probable_classes_is_predicted():
+    """As argmax does, for any number of samples at once."""
     surface = ll.LossSurface(mlp(), ll.Classification(), blobs())
     w = torch.zeros(5, surface.layout.size)  # all classes are as probable
     y = torch.cat([y for _, y in blobs()])
@@ -133,7 +134,7 @@ def test_of_equal_probabilities_the_first_class_counts():
         assert pred.error_by_samples.tolist() == expected
 
 
-def test_dense_labels_of_which_some_do_not_count():
+def test_dense_labels_some_of_them_ignored():
     g = torch.Generator().manual_seed(0)
     x = torch.randn(4, 2, 5, 5, generator=g)
     y = torch.randint(3, (4, 5, 5), generator=g)
@@ -147,7 +148,7 @@ def test_dense_labels_of_which_some_do_not_count():
         assert pred.error_by_samples.tolist() == pytest.approx(expected)
 
 
-def test_sums_do_not_depend_on_what_goes_together():
+def test_sums_do_not_depend_on_the_chunk():
     surface = ll.LossSurface(mlp(), ll.Classification(), blobs())
     weights = scattered(surface, 9)
     one, other = (ll.predict(surface, weights, strategy="batches", chunk=chunk) for chunk in (1, 4))

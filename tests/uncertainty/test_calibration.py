@@ -1,4 +1,4 @@
-"""Temperature and scale: the number that is found is the best one."""
+"""The fitted temperature against a grid search, and scaled probabilities against closed forms."""
 
 import math
 
@@ -8,18 +8,13 @@ from torch import nn
 
 import lowland as ll
 from lowland.evaluate.slicing import slice_examples
+from lowland.records import Predictive
 from tests.evaluate.test_predict import dense, scattered, small
-from tests.models import TiedLM, blobs, tokens
-from tests.scoring.test_metric_sums import drawn
+from tests.models import TiedLM, tokens
+from tests.scoring.test_metric_sums import random_predictions
 
 
-def predictive(probs, labels):
-    return ll.temper(_predictive(probs, labels), 1.0)
-
-
-def _predictive(probs, labels):
-    from lowland.records import Predictive
-
+def prediction(probs, labels):
     return Predictive("classification", 1, probs=probs, targets=labels)
 
 
@@ -46,18 +41,18 @@ def test_temperature_against_a_grid(truth):
     labels = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1))[
         :, 0
     ]
-    pred = predictive((logits * truth).softmax(1), labels)  # too sharp by `truth`
-    found = ll.fit_temperature(pred)
-    assert found == pytest.approx(on_a_grid(pred), rel=5e-3)
-    assert found == pytest.approx(truth, rel=0.1)
-    assert nll_at(found, pred) <= min(nll_at(found * f, pred) for f in (0.99, 1.01, 1.0)) + 1e-12
+    pred = prediction((logits * truth).softmax(1), labels)  # overconfident by `truth`
+    t = ll.fit_temperature(pred)
+    assert t == pytest.approx(on_a_grid(pred), rel=5e-3)
+    assert t == pytest.approx(truth, rel=0.1)
+    assert nll_at(t, pred) <= min(nll_at(t * f, pred) for f in (0.99, 1.01, 1.0)) + 1e-12
     # the broken twin: the temperature of logits is not that of their negatives
-    assert nll_at(1 / found, pred) >= nll_at(found, pred)
+    assert nll_at(1 / t, pred) >= nll_at(t, pred)
 
 
-def test_a_temperature_of_one_is_the_identity():
-    probs, labels = drawn()
-    pred = _predictive(probs, labels)
+def test_scaling_by_one_and_there_and_back_is_the_identity():
+    probs, labels = random_predictions()
+    pred = prediction(probs, labels)
     same = ll.temper(pred, 1.0)
     torch.testing.assert_close(same.probs, probs)
     twice = ll.temper(ll.temper(pred, 2.0), 0.5)
@@ -65,7 +60,7 @@ def test_a_temperature_of_one_is_the_identity():
     assert torch.equal(ll.temper(pred, 3.0).probs.argmax(1), probs.argmax(1))
 
 
-def test_tempering_recomputes_every_figure():
+def test_scaled_predictions_have_new_metrics():
     _, surface = small()
     pred = ll.predict(surface, scattered(surface.layout, 4, 2.0))
     one = ll.temper(pred, 1.0)
@@ -83,25 +78,25 @@ def test_tempering_recomputes_every_figure():
 
 
 def overconfident(probs, sharp, seed=0):
-    """Labels that are drawn from softer probabilities than those that are predicted."""
+    """Labels sampled from softer probabilities than the predicted ones."""
     g = torch.Generator().manual_seed(seed)
     soft = (probs.double().log() / sharp).softmax(1).movedim(1, -1)
-    drawn = torch.multinomial(soft.reshape(-1, soft.shape[-1]), 1, generator=g)
-    return drawn.reshape(soft.shape[:-1])
+    labels = torch.multinomial(soft.reshape(-1, soft.shape[-1]), 1, generator=g)
+    return labels.reshape(soft.shape[:-1])
 
 
 def test_binary():
-    probs, _ = drawn(n=2000, classes=2)
-    pred = _predictive(probs, overconfident(probs, 2.0))
+    probs, _ = random_predictions(n=2000, classes=2)
+    pred = prediction(probs, overconfident(probs, 2.0))
     assert ll.fit_temperature(pred) == pytest.approx(on_a_grid(pred), rel=5e-3)
     assert ll.fit_temperature(pred) == pytest.approx(2.0, rel=0.15)
 
 
 @pytest.mark.parametrize("task", [None, ll.Classification("multilabel")])
 def test_multilabel(task):
-    yes = drawn(n=6000, classes=2)[0]
+    yes = random_predictions(n=6000, classes=2)[0]
     y = overconfident(yes, 2.0).view(2000, 3).float()
-    pred = _predictive(yes[:, 1].view(2000, 3), y)
+    pred = prediction(yes[:, 1].view(2000, 3), y)
     t = ll.fit_temperature(pred, task=task)
     assert t == pytest.approx(on_a_grid(pred), rel=5e-3)
     assert t == pytest.approx(2.0, rel=0.15)
@@ -119,9 +114,9 @@ def test_dense():
     probs = ll.predict(surface, scattered(surface.layout, 2, 1.0)).probs
     labels = overconfident(probs, 2.0)
     labels[0] = -100
-    pred = _predictive(probs, labels)
+    pred = prediction(probs, labels)
     t = ll.fit_temperature(pred)
-    flat = _predictive(probs.movedim(1, -1)[labels != -100], labels[labels != -100])
+    flat = prediction(probs.movedim(1, -1)[labels != -100], labels[labels != -100])
     assert t == pytest.approx(on_a_grid(flat), rel=5e-3)
     assert ll.temper(pred, t).probs.shape == probs.shape
     assert nll_at(t, pred) == pytest.approx(nll_at(t, flat), abs=1e-6)
@@ -131,17 +126,17 @@ def test_dense():
 
 
 def saturated(margin, right=9, wrong=1, samples=2, **options):
-    """Networks that are sure by `margin` nats, and right nine times in ten."""
+    """Networks with a margin of so many nats, and right nine times in ten."""
     net = nn.Linear(1, 2, bias=False)
     labels = torch.tensor([0] * right + [1] * wrong)
-    rows = [(torch.ones(len(labels), 1), labels)]
-    surface = ll.LossSurface(net, ll.Classification(), rows)
+    data = [(torch.ones(len(labels), 1), labels)]
+    surface = ll.LossSurface(net, ll.Classification(), data)
     return ll.predict(surface, torch.tensor([[margin, 0.0]] * samples), **options)
 
 
 @pytest.mark.parametrize("margin", [60.0, 100.0, 400.0, 3000.0])
-def test_a_saturated_network_is_tempered_by_its_logarithms(margin, tmp_path):
-    """exp(-400) is 0 in float32: its logarithm was taken for -87."""
+def test_saturated_networks_are_scaled_by_stored_log_probs(margin, tmp_path):
+    """exp(-400) is 0 in float32, whose smallest number has the logarithm -103."""
     pred = saturated(margin)
     assert pred.metrics()["nll"] == pytest.approx(margin / 10)
     t = ll.fit_temperature(pred)
@@ -167,17 +162,17 @@ def test_a_temperature_of_one_changes_nothing():
         assert ll.temper(pred, 1 + 1e-12).metrics()["nll"] == pytest.approx(pred.metrics()["nll"])
 
 
-def test_logarithms_are_held_where_they_are_needed():
+def test_log_probs_are_stored_where_they_are_needed():
     assert saturated(5.0).log_probs is None
-    held = saturated(100.0)
-    torch.testing.assert_close(held.log_probs[0], torch.tensor([0.0, -100.0]))
+    pred = saturated(100.0)
+    torch.testing.assert_close(pred.log_probs[0], torch.tensor([0.0, -100.0]))
     assert saturated(100.0, keep="target").log_probs is None
-    assert ll.temper(held, 100.0).log_probs is None
-    # of a batch of which one row is saturated, and of one of which none is
+    assert ll.temper(pred, 100.0).log_probs is None
+    # two batches: one with a saturated example, one without
     net = nn.Linear(1, 2, bias=False)
     y = torch.tensor([0])
-    rows = [(torch.full((1, 1), x), y) for x in (0.01, 1.0)]
-    surface = ll.LossSurface(net, ll.Classification(), rows)
+    data = [(torch.full((1, 1), x), y) for x in (0.01, 1.0)]
+    surface = ll.LossSurface(net, ll.Classification(), data)
     weights = torch.tensor([[300.0, 0.0], [200.0, 0.0]])
     mean = torch.log_softmax(torch.tensor([0.01, 1.0])[:, None, None] * weights.double(), 2)
     expected = mean.logsumexp(1) - math.log(2)
@@ -186,19 +181,19 @@ def test_logarithms_are_held_where_they_are_needed():
         torch.testing.assert_close(pred.log_probs.double(), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_images_and_tokens_that_are_saturated():
+def test_saturated_images_and_tokens():
     surface = ll.LossSurface(nn.Conv2d(2, 4, 3, padding=1), ll.Classification(), dense())
     weights = scattered(surface.layout, 2, 60.0)
     pred = ll.predict(surface, weights)
     assert pred.log_probs.shape == pred.probs.shape
-    logs = []
+    log_probs = []
     for w in weights:
         z = [surface.forward(surface.layout.materialise(w), {}, b.args, {}) for b in surface.data]
-        logs.append(torch.cat(z).double().log_softmax(1).detach())
-    logs = (torch.stack(logs).logsumexp(0) - math.log(2)).movedim(1, -1).reshape(-1, 4)
+        log_probs.append(torch.cat(z).double().log_softmax(1).detach())
+    log_probs = (torch.stack(log_probs).logsumexp(0) - math.log(2)).movedim(1, -1).reshape(-1, 4)
     y = pred.targets.reshape(-1)
-    mine = nn.functional.cross_entropy(logs[y != -100] / 30, y[y != -100])
-    assert ll.temper(pred, 30.0).metrics()["nll"] == pytest.approx(float(mine), rel=1e-6)
+    expected = nn.functional.cross_entropy(log_probs[y != -100] / 30, y[y != -100])
+    assert ll.temper(pred, 30.0).metrics()["nll"] == pytest.approx(float(expected), rel=1e-6)
 
     ragged = ll.LossSurface(
         nn.Conv2d(2, 4, 3, padding=1), ll.Classification(), dense(((4, 5), (4, 6), (5, 4)))
@@ -213,18 +208,18 @@ def test_images_and_tokens_that_are_saturated():
     pred = ll.predict(surface, w)
     assert pred.log_probs.shape == pred.probs.shape
     assert ll.temper(pred, 1.0).metrics() == pred.metrics()
-    rows = [
+    outputs = [
         surface.forward(surface.layout.materialise(w), {}, b.args, b.kwargs) for b in surface.data
     ]
-    logs = torch.cat([r[:, :-1].reshape(-1, 11) for r in rows]).double().detach()
-    keep = pred.targets != -100
-    mine = nn.functional.cross_entropy(logs[keep] / 7, pred.targets[keep])
-    assert ll.temper(pred, 7.0).metrics()["nll"] == pytest.approx(float(mine), rel=1e-6)
+    log_probs = torch.cat([r[:, :-1].reshape(-1, 11) for r in outputs]).double().detach()
+    mask = pred.targets != -100
+    expected = nn.functional.cross_entropy(log_probs[mask] / 7, pred.targets[mask])
+    assert ll.temper(pred, 7.0).metrics()["nll"] == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("margin", [3.0, 12.0, 25.0, 400.0])
-def test_labels_of_their_own_that_are_saturated(margin):
-    """1 - p is 0 in float32 from a logit of 17 on: its logarithm was taken for -87."""
+def test_saturated_independent_labels(margin):
+    """From a logit of 17 on, 1 - p is 0 in float32."""
     net = nn.Linear(1, 3, bias=False)
     y = torch.ones(10, 3)
     y[0] = 0.0
@@ -242,129 +237,63 @@ def test_labels_of_their_own_that_are_saturated(margin):
     assert ll.fit_temperature(ll.pool([pred, pred])) == pytest.approx(t, rel=1e-6)
 
 
-def test_a_bound_that_is_reached_is_told():
+def test_a_temperature_at_a_bound_warns():
     probs = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]])
     wrong = torch.tensor([1, 1, 1])  # wrong more often than right
     with pytest.warns(UserWarning, match=r"still falls at T = 1e\+06"):
-        assert ll.fit_temperature(_predictive(probs, wrong)) == pytest.approx(1e6)
+        assert ll.fit_temperature(prediction(probs, wrong)) == pytest.approx(1e6)
     ties = torch.tensor([[0.4, 0.4, 0.2], [0.8, 0.1, 0.1]])
     with pytest.warns(UserWarning, match="still falls at T = 1e-06"):
-        assert ll.fit_temperature(_predictive(ties, torch.tensor([1, 0]))) == pytest.approx(1e-6)
+        assert ll.fit_temperature(prediction(ties, torch.tensor([1, 0]))) == pytest.approx(1e-6)
 
 
-def test_classes_that_a_model_rules_out():
+def test_classes_with_logits_of_minus_infinity():
     """Logits of -inf: the probability is 0, and so is what 0 log 0 adds."""
 
     class Masked(nn.Linear):
         def forward(self, x):
             return torch.cat([super().forward(x), torch.full((len(x), 1), -math.inf)], 1)
 
-    rows = [(torch.ones(10, 1), torch.tensor([0] * 9 + [1]))]
-    surface = ll.LossSurface(Masked(1, 2, bias=False), ll.Classification(), rows)
+    data = [(torch.ones(10, 1), torch.tensor([0] * 9 + [1]))]
+    surface = ll.LossSurface(Masked(1, 2, bias=False), ll.Classification(), data)
     pred = ll.predict(surface, torch.tensor([50.0, 0.0]))
     t = ll.fit_temperature(pred)
     assert t == pytest.approx(50 / math.log(9), rel=1e-6)
     torch.testing.assert_close(ll.temper(pred, t).probs[0], torch.tensor([0.9, 0.1, 0.0]))
 
 
-def test_zeros_whose_logarithms_nobody_knows_are_told():
+def test_probabilities_of_zero_without_log_probs_warn():
     probs = torch.tensor([[1.0, 0.0]] * 10)
     labels = torch.tensor([0] * 9 + [1])
     with pytest.warns(UserWarning, match="1 of 10 labels have a probability of 0"):
-        ll.fit_temperature(_predictive(probs, labels))
+        ll.fit_temperature(prediction(probs, labels))
 
 
-def test_what_cannot_be_tempered():
-    probs, labels = drawn()
+def test_predictions_that_cannot_be_scaled():
+    probs, labels = random_predictions()
     with pytest.raises(ll.DataError, match="targets"):
-        ll.fit_temperature(_predictive(probs, None))
+        ll.fit_temperature(prediction(probs, None))
     with pytest.raises(ll.DataError, match="probabilities"):
-        ll.temper(_predictive(None, labels), 2.0)
+        ll.temper(prediction(None, labels), 2.0)
     for wrong in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ll.ConfigError, match="above 0"):
-            ll.temper(_predictive(probs, labels), wrong)
+            ll.temper(prediction(probs, labels), wrong)
 
 
-def test_where_all_rows_are_right_the_temperature_stays():
+def test_the_temperature_is_one_where_all_examples_are_right():
     probs = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-    with pytest.warns(UserWarning, match="all 2 validation rows are right"):
-        assert ll.fit_temperature(_predictive(probs, torch.tensor([0, 1]))) == 1
-    # one wrong row is enough
+    with pytest.warns(UserWarning, match="all 2 validation examples are right"):
+        assert ll.fit_temperature(prediction(probs, torch.tensor([0, 1]))) == 1
+    # one wrong example is enough
     probs = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
-    t = ll.fit_temperature(_predictive(probs, torch.tensor([0, 1, 1])))
+    t = ll.fit_temperature(prediction(probs, torch.tensor([0, 1, 1])))
     assert math.isfinite(t)
     assert t > 1
 
 
-# -- the scale of a posterior ----------------------------------------------------------------------
-
-
-def known(scale, rows=4000):
-    """Targets that scatter as a Gaussian over one weight of variance `scale` says."""
-    g = torch.Generator().manual_seed(0)
-    y = math.sqrt(scale + 0.01) * torch.randn(rows, 1, generator=g)
-    net = nn.Linear(1, 1, bias=False)
-    data = [(torch.ones(rows, 1), y)]
-    return ll.LossSurface(net, ll.Regression(noise_variance=0.01), data), data
-
-
-@pytest.mark.parametrize("truth", [0.1, 0.5, 2.0])
-def test_finds_the_scale_of_a_known_gaussian(truth):
-    surface, data = known(truth)
-    post = ll.Gaussian(torch.zeros(1), torch.ones(1))
-    tuned, table = ll.tune_scale(surface, post, data, samples=300)
-    assert tuned.scale == truth
-    assert table.scale.tolist() == [0.0, 0.1, 0.25, 0.5, 1.0, 2.0]
-    assert table.nll.argmin() == table.scale.tolist().index(truth)
-    assert post.scale == 1.0  # the one that was given stays
-
-
-def test_looks_at_nothing_but_the_rows_it_was_given():
-    surface, data = known(0.5)
-    post = ll.Gaussian(torch.zeros(1), torch.ones(1))
-
-    class Test(list):
-        def __iter__(self):
-            pytest.fail("the surface's own rows were read")
-
-    other = ll.LossSurface(nn.Linear(1, 1, bias=False), surface.task, Test(data))
-    tuned, _ = ll.tune_scale(other, post, data, samples=300)
-    assert tuned.scale == 0.5
-
-
-def test_every_scale_sees_the_same_noise():
-    surface, data = known(0.5, rows=20)
-    post = ll.Gaussian(torch.zeros(1), torch.ones(1))
-    _, table = ll.tune_scale(surface, post, data, scales=(0.5, 0.5, 0.5000001), seed=3)
-    assert table.nll[0] == table.nll[1]
-    assert table.nll[2] == pytest.approx(table.nll[0].item(), abs=1e-4)
-    with pytest.raises(ll.ConfigError):
-        ll.tune_scale(surface, post, data, scales=())
-
-
-def test_moments_can_be_tuned_as_they_are():
-    _net, surface = small()
-    swag = ll.SWAG(surface.layout, rank=2)
-    for w in scattered(surface.layout, 4, 0.2):
-        swag.update(w)
-    a, table = ll.tune_scale(surface, swag, blobs(), samples=4)
-    b, other = ll.tune_scale(surface, swag.posterior(), blobs(), samples=4)
-    assert a.scale == b.scale
-    torch.testing.assert_close(table.nll, other.nll)
-    with pytest.raises(ll.ConfigError, match="scale"):
-        ll.tune_scale(surface, ll.Ensemble(scattered(surface.layout, 2)), blobs())
-
-
-def test_a_scale_that_overflows_is_not_chosen():
-    surface, data = known(0.5, rows=20)
-    post = ll.Gaussian(torch.zeros(1), torch.full((1,), 1e30))
-    tuned, table = ll.tune_scale(surface, post, data, scales=(0.0, 1e30), samples=3)
-    assert tuned.scale == 0.0
-    assert table.nll[1] == math.inf
-
-
-def test_rows_without_labels_choose_no_scale():
-    surface, data = known(0.5, rows=20)
-    post = ll.Gaussian(torch.zeros(1), torch.ones(1))
-    with pytest.raises(ll.DataError, match="targets"):
-        ll.tune_scale(surface, post, [x for x, _ in data])
+def test_scaling_computes_in_float64():
+    probs = torch.tensor([[1e-6, 1 - 1e-6], [0.5, 0.5]])
+    pred = Predictive("classification", 1, probs=probs, targets=torch.tensor([0, 0]))
+    nll = ll.temper(pred, 0.1).metrics()["nll"]
+    expected = -torch.log_softmax(probs.double().log() / 0.1, 1)[:, 0].mean()
+    assert nll == pytest.approx(float(expected), rel=1e-6)

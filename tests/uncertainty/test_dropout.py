@@ -1,4 +1,4 @@
-"""Monte Carlo dropout against what is known of linear networks, and loops by hand."""
+"""Monte Carlo dropout against closed forms of linear networks, and loops by hand."""
 
 import pytest
 import torch
@@ -7,14 +7,15 @@ from torch import nn
 
 import lowland as ll
 from lowland.uncertainty.dropout import has_dropout
-from tests.models import images
+from tests.models import Case, every_case, images
 
 P = 0.3
+RANDOM = {"conv_dropout", "transformer"}  # the cases with dropout
 
 
-def linear(rows=6, width=5):
+def linear(examples=6, width=5):
     g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(rows, width, generator=g), torch.randn(rows, 1, generator=g)
+    x, y = torch.randn(examples, width, generator=g), torch.randn(examples, 1, generator=g)
     net = nn.Sequential(nn.Dropout(P), nn.Linear(width, 1))
     surface = ll.LossSurface(net, ll.Regression(noise_variance=0.25), [(x, y)])
     w = torch.randn(surface.layout.size, generator=g)
@@ -41,14 +42,14 @@ def test_every_pass_is_a_forward_pass_in_training_mode():
     passes = [one[0], one[1] - one[0], one[2] - one[1]]
     weight, bias = w[:-1], w[-1]
     for output in passes:
-        # each row keeps a subset of its terms, all scaled by 1 / (1 - p): found by trying all
+        # each example keeps a subset of its terms, scaled by 1 / (1 - p): all are tried
         masks = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5)
-        every = (masks[:, None] * x / (1 - P)) @ weight + bias  # (32, rows)
+        every = (masks[:, None] * x / (1 - P)) @ weight + bias  # (32, examples)
         assert bool(((every - output[:, 0]).abs().min(0).values < 1e-5).all())
     assert pred.nll_by_samples.shape == (3,)
 
 
-def test_a_seed_says_it_all():
+def test_masks_are_a_function_of_the_seed():
     surface, w, _ = linear()
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
@@ -74,7 +75,7 @@ class Functional(nn.Module):
 
 
 class Attending(nn.Module):
-    """In evaluation mode torch's fast path passes its dropout layers by, whatever their mode."""
+    """In evaluation mode torch's fast path skips its dropout layers, whatever their mode."""
 
     def __init__(self):
         super().__init__()
@@ -85,14 +86,14 @@ class Attending(nn.Module):
         return self.head(self.layer(x).mean(1))
 
 
-def test_dropout_that_is_no_layer_is_found():
+def test_dropout_that_is_no_layer_is_detected():
     data = images()
     for net, expected in ((Functional(), True), (Functional(0.0), False)):
         surface = ll.LossSurface(net, ll.Classification(), data)
         assert has_dropout(surface, surface.layout.flatten(net)) is expected
-    rows = [(torch.randn(4, 5, 8), torch.zeros(4).long())]
+    data = [(torch.randn(4, 5, 8), torch.zeros(4).long())]
     net = Attending()
-    surface = ll.LossSurface(net, ll.Classification(), rows)
+    surface = ll.LossSurface(net, ll.Classification(), data)
     w = surface.layout.flatten(net)
     assert has_dropout(surface, w)
     # the broken twin: dropout layers alone in training mode
@@ -102,11 +103,11 @@ def test_dropout_that_is_no_layer_is_found():
         if isinstance(module, nn.Dropout):
             module.training = True
     with torch.no_grad():
-        assert torch.equal(twin(rows[0][0]), twin(rows[0][0])), "torch has mended its fast path"
+        assert torch.equal(twin(data[0][0]), twin(data[0][0])), "torch has fixed its fast path"
 
 
 def test_batchnorm_uses_its_statistics():
-    """So that a row's prediction does not depend on its neighbours, masks aside."""
+    """Masks aside, a prediction does not depend on the other examples of its batch."""
     data = images()
     net = Functional(1e-12)  # dropout that drops nothing
     surface = ll.LossSurface(net, ll.Classification(), data)
@@ -127,19 +128,36 @@ def test_batchnorm_uses_its_statistics():
 def test_layers_that_a_user_froze_stay_frozen():
     net = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 1))
     net[0].eval()
-    rows = [(torch.ones(4, 5), torch.zeros(4, 1))]
-    surface = ll.LossSurface(net, ll.Regression(noise_variance=1.0), rows)
+    data = [(torch.ones(4, 5), torch.zeros(4, 1))]
+    surface = ll.LossSurface(net, ll.Regression(noise_variance=1.0), data)
     with pytest.raises(ll.ConfigError, match="has no dropout"):
         ll.mc_dropout(surface, torch.ones(6))
 
 
-def test_rows_without_targets_and_other_loaders():
+def test_other_loaders_and_examples_without_targets():
     surface, w, x = linear()
     pred = ll.mc_dropout(surface, w, [x[:4], x[4:]], samples=2)
     assert pred.metrics() == {}
     assert pred.mean.shape == (6, 1)
-    seen = []
-    ll.mc_dropout(surface, w, samples=2, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 2), (2, 2)]
+    calls = []
+    ll.mc_dropout(surface, w, samples=2, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]
     with pytest.raises(ll.ConfigError, match="at least 1"):
         ll.mc_dropout(surface, w, samples=0)
+
+
+@every_case
+def test_passes_leave_running_statistics_unchanged(case: Case):
+    """Those of layers that are no BatchNorm once moved to the predicted examples'."""
+    surface, point = case.surface(), case.surface().point(case.model())
+    assert has_dropout(surface, point) == (case.name in RANDOM)
+    if case.name in RANDOM:
+        return
+    parameters = surface.layout.materialise(point.weights)
+    buffers = surface.buffers_for(point, ll.EvalOptions(batchnorm="frozen"))
+    for batch in case.batches():
+        args, kwargs, _ = surface.task.parts(batch)
+        with torch.no_grad():
+            output = surface.forward(parameters, buffers, args, kwargs, mode="dropout")
+            expected = surface.forward(parameters, buffers, args, kwargs)
+        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)

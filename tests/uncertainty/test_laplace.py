@@ -11,7 +11,8 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
 import lowland as ll
-from lowland.uncertainty.laplace import PRECISIONS
+from lowland.uncertainty.laplace import PRECISIONS, _Network
+from tests.models import Case, every_case, with_other_buffers
 
 pytest.importorskip("laplace", reason="the extra `baselines` is not installed")
 
@@ -41,7 +42,7 @@ def classifier():
     return net, surface, x, y
 
 
-def by_its_own_call(net, surface, w, x, y, structure, **call):
+def by_laplace_torch(net, surface, w, x, y, structure, **call):
     from laplace import Laplace
 
     own = Net(net.head.out_features)
@@ -60,19 +61,19 @@ def by_its_own_call(net, surface, w, x, y, structure, **call):
 
 
 @pytest.mark.parametrize("structure", ["full", "kron", "diag"])
-def test_it_is_what_laplace_torch_says(structure):
+def test_predictions_equal_those_of_laplace_torch(structure):
     net, surface, x, y = classifier()
     w = surface.layout.flatten(net) * 1.5
-    probs, _ = by_its_own_call(net, surface, w, x, y, structure, link_approx="probit")
+    probs, _ = by_laplace_torch(net, surface, w, x, y, structure, link_approx="probit")
     pred = ll.LastLayerLaplace(surface, w, structure=structure).predict()
     torch.testing.assert_close(pred.probs, probs.detach(), atol=2e-5, rtol=0)
-    picked = probs.gather(1, y[:, None]).log().mean()
-    assert pred.metrics()["nll"] == pytest.approx(-float(picked), abs=1e-4)
+    log_likelihood = probs.gather(1, y[:, None]).log().mean()
+    assert pred.metrics()["nll"] == pytest.approx(-float(log_likelihood), abs=1e-4)
     assert pred.metrics()["accuracy"] == pytest.approx(
         float((probs.argmax(1) == y).double().mean())
     )
     plain = ll.predict(surface, w)
-    assert float(pred.entropy.mean()) > float(plain.entropy.mean())  # it is less sure
+    assert float(pred.entropy.mean()) > float(plain.entropy.mean())  # less certain
 
 
 def test_probit_against_the_gauss_newton_matrix():
@@ -81,15 +82,15 @@ def test_probit_against_the_gauss_newton_matrix():
     la = ll.LastLayerLaplace(surface, w, structure="full")
     precision = la.laplace.prior_precision.double()
     # float64, by hand: every logit is linear in the last layer, Jacobian (C, C (h + 1))
-    named = {**surface.layout.unflatten(w), **surface.refresh(w)}
-    named = {n: t.double() if t.is_floating_point() else t for n, t in named.items()}
+    state = {**surface.layout.unflatten(w), **surface.refresh(w)}
+    state = {n: t.double() if t.is_floating_point() else t for n, t in state.items()}
     own = Net().double().eval()
     hidden = functional_call(
         own.body,
-        {n.removeprefix("body."): t for n, t in named.items() if "body" in n},
+        {n.removeprefix("body."): t for n, t in state.items() if "body" in n},
         (x.double(),),
     )
-    logits = hidden @ named["head.weight"].T + named["head.bias"]
+    logits = hidden @ state["head.weight"].T + state["head.bias"]
     eye = torch.eye(3, dtype=torch.float64)
     jacobian = torch.cat(
         [torch.einsum("nh,cd->ncdh", hidden, eye).flatten(2), eye.expand(len(x), 3, 3)], 2
@@ -103,22 +104,22 @@ def test_probit_against_the_gauss_newton_matrix():
     torch.testing.assert_close(la.predict().probs.double(), expected, atol=1e-4, rtol=0)
 
 
-def test_the_prior_is_chosen_on_validation_rows():
+def test_the_prior_is_chosen_on_validation_examples():
     net, surface, _, _ = classifier()
     w = surface.layout.flatten(net)
     x = features(1)
-    rows = [(x, (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long())]
-    tuned = ll.LastLayerLaplace(surface, w, validation=rows)
-    found = tuned.predict(rows).metrics()["nll"]
+    data = [(x, (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long())]
+    tuned = ll.LastLayerLaplace(surface, w, validation=data)
+    nll = tuned.predict(data).metrics()["nll"]
     best = float(tuned.laplace.prior_precision)
     losses = {}
     for precision in PRECISIONS:
         tuned.laplace.prior_precision = precision
-        losses[precision] = tuned.predict(rows).metrics()["nll"]
-    assert found == pytest.approx(min(losses.values()), rel=1e-6)
+        losses[precision] = tuned.predict(data).metrics()["nll"]
+    assert nll == pytest.approx(min(losses.values()), rel=1e-6)
     assert losses[min(losses, key=lambda p: abs(p - best))] == min(losses.values())
-    assert max(losses.values()) > found + 0.01  # it matters
-    with pytest.raises(ll.DataError, match="rows with targets"):
+    assert max(losses.values()) > nll + 0.01  # it matters
+    with pytest.raises(ll.DataError, match="examples with targets"):
         ll.LastLayerLaplace(surface, w, validation=[x])
 
 
@@ -152,24 +153,24 @@ def test_linear_regression_has_a_closed_form():
     assert pred.metrics()["nll"] == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_the_surface_and_the_random_state_are_left_alone():
+def test_the_surface_and_the_random_state_are_unchanged():
     net, surface, _, _ = classifier()
     before = {n: t.clone() for n, t in surface.template.module.state_dict().items()}
     w = surface.layout.flatten(net)
-    kept, state = w.clone(), torch.random.get_rng_state()
+    copy, state = w.clone(), torch.random.get_rng_state()
     ll.LastLayerLaplace(surface, w).predict()
-    assert torch.equal(w, kept)
+    assert torch.equal(w, copy)
     assert torch.equal(state, torch.random.get_rng_state())
     for name, tensor in surface.template.module.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert not any(p.requires_grad for p in surface.template.module.parameters())
 
 
-def test_what_it_does_not_take_is_told():
+def test_tasks_and_networks_that_are_refused():
     x = features()
-    rows = [(x, torch.zeros(60, 1))]
+    data = [(x, torch.zeros(60, 1))]
     net = nn.Linear(4, 2)
-    surface = ll.LossSurface(net, ll.Regression(), rows)
+    surface = ll.LossSurface(net, ll.Regression(), data)
     with pytest.raises(ll.ConfigError, match="Regression with a number for noise_variance"):
         ll.LastLayerLaplace(surface, surface.layout.flatten(net))
     net = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
@@ -190,3 +191,19 @@ def test_without_laplace_torch_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "laplace", None)
     with pytest.raises(ll.LowlandError, match=r'pip install "lowland\[baselines\]"'):
         ll.LastLayerLaplace(surface, torch.zeros(surface.layout.size))
+
+
+@pytest.mark.parametrize("batchnorm", ["refresh", "frozen"])
+@every_case
+def test_the_network_has_the_buffers_of_its_point(case: Case, batchnorm: str):
+    model, surface = case.model(), case.surface()
+    with_other_buffers(model)
+    point = surface.point(model)
+    args, kwargs, _ = surface.task.parts(case.batches()[0])
+    if len(args) != 1 or kwargs or case.name in ("residual", "compiled"):
+        return  # Laplace needs one input
+    parameters = surface.layout.materialise(point.weights)
+    options = ll.EvalOptions(batchnorm=batchnorm)
+    expected = surface.forward(parameters, surface.buffers_for(point, options), args, kwargs)
+    output = _Network(surface, point, options)(args[0])
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)

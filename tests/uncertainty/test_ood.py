@@ -1,4 +1,4 @@
-"""Out-of-distribution figures against scikit-learn, and against counting pairs."""
+"""AUROC and FPR95 against scikit-learn and counting pairs; noise against its moments."""
 
 import math
 
@@ -34,7 +34,7 @@ def by_hand(pred):
 
 
 def fpr95_by_hand(inside, outside):
-    """The least threshold that 95% of the rows in distribution pass, by trying them all."""
+    """At the least threshold that accepts 95% of the in-distribution examples, by trying all."""
     least = min(t for t in inside if np.mean(inside <= t) >= 0.95)
     return np.mean(outside <= least)
 
@@ -47,8 +47,8 @@ def test_auroc_and_fpr95_against_references(sizes):
     labels = np.repeat([0, 1], sizes)
     for i, score in enumerate(table.score):
         inside, outside = by_hand(pred_in)[score], by_hand(pred_out)[score]
-        joined = np.concatenate([inside, outside])
-        assert float(table.auroc[i]) == pytest.approx(roc_auc_score(labels, joined), abs=1e-6)
+        both = np.concatenate([inside, outside])
+        assert float(table.auroc[i]) == pytest.approx(roc_auc_score(labels, both), abs=1e-6)
         pairs = np.sign(outside[:, None] - inside[None]) / 2 + 0.5
         assert float(table.auroc[i]) == pytest.approx(pairs.mean(), abs=1e-6)
         assert float(table.fpr95[i]) == pytest.approx(fpr95_by_hand(inside, outside), abs=1e-12)
@@ -59,14 +59,14 @@ def test_ties_count_half():
     one, other = (Predictive("classification", 1, probs=q) for q in (p, p.flip(0)))
     assert ll.ood(one, other).auroc.tolist() == pytest.approx([0.5, 0.5])
     assert ll.ood(one, other).fpr95.tolist() == [1.0, 1.0]
-    strange = Predictive("classification", 1, probs=torch.full((5, 2), 0.5))
-    found = ll.ood(one, strange)
-    assert found.auroc.tolist() == [1.0, 1.0]
-    assert found.fpr95.tolist() == [0.0, 0.0]
-    assert ll.ood(strange, one).auroc.tolist() == [0.0, 0.0]
+    uniform = Predictive("classification", 1, probs=torch.full((5, 2), 0.5))
+    table = ll.ood(one, uniform)
+    assert table.auroc.tolist() == [1.0, 1.0]
+    assert table.fpr95.tolist() == [0.0, 0.0]
+    assert ll.ood(uniform, one).auroc.tolist() == [0.0, 0.0]
 
 
-def test_auroc_of_many_rows_is_exact():
+def test_auroc_of_many_examples_is_exact():
     """A curve in float32 is right to seven digits; ranks are integers."""
     g = torch.Generator().manual_seed(0)
     each = [torch.randint(top, (300_001,), generator=g).double() for top in (700, 701)]
@@ -75,8 +75,8 @@ def test_auroc_of_many_rows_is_exact():
     )
     counts = [e.long().bincount(minlength=701) for e in each]
     below = counts[0].cumsum(0) - counts[0]
-    twice = int((counts[1] * (2 * below + counts[0])).sum())
-    assert float(ll.ood(low, high).auroc[0]) == twice / 2 / 300_001**2
+    doubled = int((counts[1] * (2 * below + counts[0])).sum())
+    assert float(ll.ood(low, high).auroc[0]) == doubled / 2 / 300_001**2
 
 
 def test_scores_that_differ_in_their_last_bits_are_not_ties():
@@ -95,7 +95,7 @@ def test_one_sample_has_no_mutual_information():
     assert "mutual information" in ll.uncertainties(predictive(10, 1.0, 0))
 
 
-def test_a_tempered_prediction_has_an_entropy_of_its_own():
+def test_a_scaled_prediction_has_a_new_entropy():
     pred = predictive(30, 3.0, 0)
     tempered = ll.temper(pred, 2.0)
     p = tempered.probs
@@ -104,7 +104,7 @@ def test_a_tempered_prediction_has_an_entropy_of_its_own():
     assert float(expected.mean()) > float(pred.entropy.mean())
 
 
-def test_regression_goes_by_its_variance():
+def test_the_score_of_a_regression_is_its_variance():
     near, far = (
         Predictive("regression", 3, mean=torch.zeros(4, 2), variance=v * torch.ones(4, 2))
         for v in (1.0, 9.0)
@@ -119,16 +119,16 @@ def test_regression_goes_by_its_variance():
 
 def test_dense_and_multilabel_predictions():
     dense = torch.tensor([[[0.9, 0.5], [0.1, 0.5]]])  # (1, 2 classes, 2 positions)
-    found = ll.uncertainties(Predictive("classification", 1, probs=dense))
-    assert float(found["max probability"]) == pytest.approx((0.1 + 0.5) / 2)
+    scores = ll.uncertainties(Predictive("classification", 1, probs=dense))
+    assert float(scores["max probability"]) == pytest.approx((0.1 + 0.5) / 2)
     labels = Predictive("classification", 1, probs=torch.tensor([[0.9, 0.9], [0.5, 0.1]]))
-    found = ll.uncertainties(labels, task=ll.Classification("multilabel"))
-    np.testing.assert_allclose(found["max probability"], [0.1, 0.3], atol=1e-6)
+    scores = ll.uncertainties(labels, task=ll.Classification("multilabel"))
+    np.testing.assert_allclose(scores["max probability"], [0.1, 0.3], atol=1e-6)
     h = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.9, 0.5, 0.1)]
-    np.testing.assert_allclose(found["entropy"], [2 * h[0], h[1] + h[2]], atol=1e-6)
+    np.testing.assert_allclose(scores["entropy"], [2 * h[0], h[1] + h[2]], atol=1e-6)
 
 
-def test_nothing_to_compare_is_told():
+def test_predictions_that_cannot_be_compared():
     probs = Predictive("classification", 1, probs=torch.full((2, 2), 0.5))
     with pytest.raises(ll.DataError, match="keep='probs'"):
         ll.ood(Predictive("classification", 1), probs)

@@ -1,4 +1,4 @@
-"""Batches that are averaged together, where an average is not held for all of them."""
+"""Batches that are averaged together, where the average is not held for all of them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 from lowland.core import EvalOptions, LossSurface, Point
 from lowland.core.data import ReplayableLoader, nbytes
 from lowland.errors import ConfigError
-from lowland.evaluate.planner import output_bytes, own_point
-from lowland.evaluate.predictive_builder import by_items
-from lowland.evaluate.weights import checked
+from lowland.evaluate.planner import model_point, output_bytes
+from lowland.evaluate.predictive_builder import is_per_item
+from lowland.evaluate.weights import check_points
 
-MOST = 1 << 26  # bytes of averages that are held at once, if those of a batch are not more
+MAX_BYTES = 1 << 26  # of averages that are held at once, unless those of one batch are larger
 
 
-class Replay(Iterable[Point]):
-    """Weights that are gone through again, with the buffers that were found for them at first.
+class ReplayedPoints(Iterable[Point]):
+    """Weights that are iterated over again, with the buffers of the first iteration.
 
-    Of BatchNorm that is two numbers a channel, where estimating them again would cost a pass over
-    the rows that they are from.
+    BatchNorm statistics are two numbers per channel, and estimating them again would cost a pass
+    over their examples.
     """
 
     def __init__(
@@ -30,41 +30,43 @@ class Replay(Iterable[Point]):
         self.surface = surface
         self.points = points
         self.options = options
-        self._seen: list[tuple[float, dict[str, Tensor]]] = []
+        self._cache: list[tuple[float, dict[str, Tensor]]] = []  # (sum of weights, buffers)
 
     def __iter__(self) -> Iterator[Point]:
-        for i, point in enumerate(checked(self.points, self.surface)):
+        for i, point in enumerate(check_points(self.points, self.surface)):
             assert isinstance(point, Point)
-            mark = float(point.weights.sum())
-            if i == len(self._seen):
-                self._seen.append((mark, self.surface.buffers_for(point, self.options)))
-            before, buffers = self._seen[i]
-            if mark != before:
+            weight_sum = float(point.weights.sum())
+            if i == len(self._cache):
+                self._cache.append((weight_sum, self.surface.buffers_for(point, self.options)))
+            first_sum, buffers = self._cache[i]
+            if weight_sum != first_sum:
                 raise ConfigError(
-                    f"weights: vector {i} is another one each time; give a posterior, or a list "
-                    "that stays as it is."
+                    f"weights: vector {i} is another one in each iteration; give a posterior, or a "
+                    "list that does not change."
                 )
             yield Point(point.weights, buffers)
 
 
-def groups(
-    surface: LossSurface, rows: ReplayableLoader, keep: str
+def batch_groups(
+    surface: LossSurface, data: ReplayableLoader, keep: str
 ) -> Iterator[tuple[ReplayableLoader, bool]]:
-    """Rows in the parts whose averages are held together, and whether each is the last.
+    """Groups of batches whose averages are held together, and whether each group is the last.
 
-    Where nothing is kept of them but what each item gives, averages of probabilities are held for
-    few batches: of one at least, and of no more than 64 MiB.
+    Where `keep` needs values of each item alone, averages of probabilities are held for a few
+    batches: at least one, and no more than 64 MiB.
     """
-    if keep in ("probs", "nll") or not by_items(surface.task):
-        yield rows, True
+    if keep in ("probs", "nll") or not is_per_item(surface.task):
+        yield data, True
         return
-    fits, share, held = rows.budget(), 0.0, 0
+    budget, output_ratio, group_bytes = data.budget(), 0.0, 0
     group: list[Any] = []
-    for batch in rows:
-        share = share or output_bytes(surface, batch, own_point(surface)) / max(nbytes(batch), 1)
-        held += nbytes(batch)
-        if group and (held > fits or share * held > MOST):
-            yield rows.subset(group), False
-            group, held = [], nbytes(batch)
+    for batch in data:
+        size = nbytes(batch)
+        if not output_ratio:
+            output_ratio = output_bytes(surface, batch, model_point(surface)) / max(size, 1)
+        group_bytes += size
+        if group and (group_bytes > budget or output_ratio * group_bytes > MAX_BYTES):
+            yield data.subset(group), False
+            group, group_bytes = [], size
         group.append(batch)
-    yield rows.subset(group), True
+    yield data.subset(group), True

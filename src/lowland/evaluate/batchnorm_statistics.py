@@ -1,4 +1,4 @@
-"""Whether the statistics and the frozen parameters that points are evaluated with are theirs."""
+"""Checks that BatchNorm statistics and frozen parameters belong to the evaluated weights."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lowland.warn import warn
 
 
 def require_statistics(shape: Shape, surface: LossSurface, options: EvalOptions) -> None:
-    """Raises `ConfigError` where frozen statistics would be others than a user may think.
+    """Raises `ConfigError` for frozen statistics of a shape between networks that have their own.
 
-    Between the statistics of two networks there are none that would fit the weights between them.
+    No average of the statistics of two networks fits the weights between them.
     """
     if options.batchnorm != "frozen" or not shape.buffers:
         return
@@ -41,11 +41,10 @@ def require_training_statistics(
     loader: Iterable[Any] | None,
     options: EvalOptions,
 ) -> Iterable[Point | Tensor]:
-    """The points; raises `DataError` where predictions would be those of statistics that are none
-    of a training set.
+    """The points; raises `DataError` for statistics that do not come from a training set.
 
-    That is frozen statistics that were never estimated, and statistics from the very examples that
-    are to be predicted, as where a server makes a surface of a request.
+    These are frozen statistics that were never estimated, and statistics of the same examples that
+    are predicted, as where a server makes a surface of a request.
     """
     first = next(iter(points), None)
     if first is None:
@@ -66,38 +65,39 @@ def require_training_statistics(
 
 
 def _same_examples(surface: LossSurface, loader: Iterable[Any] | None) -> bool:
-    """Whether a loader gives the examples that statistics come from, which nobody named: the same
-    loader, lists that begin with the same tensor, or a copy of one batch. No loader is read."""
-    named = surface.statistics.source is not None or not surface.template.layers
-    if loader is None or not surface.has_data or named:
+    """Whether a loader has the examples of the statistics, where no `bn_loader` was passed: the
+    same loader, lists that begin with the same tensor, or a copy of one batch. No loader is read.
+    """
+    has_bn_loader = surface.statistics.source is not None or not surface.template.layers
+    if loader is None or not surface.has_data or has_bn_loader:
         return False
-    ours = surface.data.loader
-    if loader is ours:
+    own = surface.data.loader
+    if loader is own:
         return True
-    if not (isinstance(loader, list | tuple) and isinstance(ours, list | tuple)):
+    if not (isinstance(loader, list | tuple) and isinstance(own, list | tuple)):
         return False
-    mine, theirs = _first_input(surface, loader), _first_input(surface, ours)
-    if mine is None or theirs is None or mine.shape != theirs.shape:
+    inputs, own_inputs = _first_input(surface, loader), _first_input(surface, own)
+    if inputs is None or own_inputs is None or inputs.shape != own_inputs.shape:
         return False
-    if mine.data_ptr() == theirs.data_ptr():
+    if inputs.data_ptr() == own_inputs.data_ptr():
         return True
-    # a request is one batch; several that are equal are the training examples, read once more
-    return len(loader) == len(ours) == 1 and torch.equal(mine, theirs.to(mine))
+    # a request is one batch; several equal batches are the training examples, read again
+    return len(loader) == len(own) == 1 and torch.equal(inputs, own_inputs.to(inputs))
 
 
 def _first_input(surface: LossSurface, batches: Sequence[Any]) -> Tensor | None:
-    inputs = (surface.task.parts(batch)[:2] for batch in batches[:1])
-    return next((t for one in inputs for t in tensors(one)), None)
+    parts = (surface.task.parts(batch)[:2] for batch in batches[:1])
+    return next((tensor for inputs in parts for tensor in tensors(inputs)), None)
 
 
-def warn_of_frozen(surface: LossSurface, posterior: Posterior) -> None:
-    """Warns where a posterior is of networks whose frozen parameters are not the surface's."""
+def warn_about_frozen_parameters(surface: LossSurface, posterior: Posterior) -> None:
+    """Warns where the networks of a posterior have other frozen parameters than the surface."""
     if not posterior.frozen:
         return
-    ours = surface.state
-    names = ours.keys() - surface.buffers.keys()
+    state = surface.state
+    names = state.keys() - surface.buffers.keys()
     frozen = {n: sample for n, sample in posterior.frozen.items() if n in names}
-    other = [n for n, sample in frozen.items() if sample_of(ours[n]) != sample]
+    other = [n for n, sample in frozen.items() if sample_of(state[n]) != sample]
     if other:
         warn(
             "frozen parameters of the averaged networks are not the surface's: "

@@ -1,4 +1,4 @@
-"""What values at weights depend on, in a few words; files made under others are refused."""
+"""The fingerprint of an evaluation: files with another fingerprint are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lowland.core import EvalOptions, LossSurface
 from lowland.core.data import example_hashes
-from lowland.core.task import count_examples as rows_in
+from lowland.core.task import count_examples
 from lowland.geometry import Shape
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -20,15 +20,15 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 def evaluation_fingerprint(
     shape: Shape, surface: LossSurface, options: EvalOptions
 ) -> dict[str, Any]:
-    """What values at points of a shape depend on, but for the points, the rows and the figures."""
+    """What the values at points of a shape depend on, except for points, examples and metrics."""
     buffers = (shape.buffers or {}).values()
     threads = {} if options.threads is None else {"threads": options.threads}
     return {
         "shape": f"{type(shape).__name__} {tensor_checksum(shape.anchors, *buffers)}",
-        "model": model_of(surface),
+        "model": model_fingerprint(surface),
         "task": repr(surface.task),
         "batchnorm": options.batchnorm,
-        "bn_rows": statistics_of(surface) if options.batchnorm == "refresh" else None,
+        "bn_rows": statistics_checksum(surface) if options.batchnorm == "refresh" else None,
         "device": surface.device.type,
         "autocast": str(surface.template.autocast),
         "channels_last": surface.channels_last,
@@ -36,9 +36,6 @@ def evaluation_fingerprint(
         "chunk": options.chunk,
         **threads,
     }
-
-
-# -- fingerprints ----------------------------------------------------------------------------------
 
 
 def tensor_checksum(*tensors: Tensor) -> str:
@@ -59,23 +56,23 @@ def tensor_checksum(*tensors: Tensor) -> str:
     return f"{crc:08x}"
 
 
-def model_of(surface: LossSurface) -> str:
-    """Names and shapes of w, and a checksum of what else a loss depends on in the model.
-
-    That is its layers as it prints them, buffers, and parameters that are no part of w.
-    """
+def model_fingerprint(surface: LossSurface) -> str:
+    """Names and shapes of w, a checksum of the printed layers, and one of the model's buffers and
+    its parameters that are no part of w."""
     template = surface.template
     layers = _ADDRESS.sub("", repr(template.module)).encode()
-    mine = {place for name in surface.layout.names for place in template.places[name]}
-    named = dict(template.module.named_parameters(remove_duplicate=False))
-    others = [parameter for name, parameter in named.items() if name not in mine]
-    held = tensor_checksum(*surface.buffers.values(), *others)
-    return f"{surface.layout.fingerprint} {zlib.crc32(layers):08x} {held}"
+    places = {place for name in surface.layout.names for place in template.places[name]}
+    parameters = template.module.named_parameters(remove_duplicate=False)
+    fixed = [parameter for name, parameter in parameters if name not in places]
+    checksum = tensor_checksum(*surface.buffers.values(), *fixed)
+    return f"{surface.layout.fingerprint} {zlib.crc32(layers):08x} {checksum}"
 
 
-def statistics_of(surface: LossSurface) -> str | None:
-    """A checksum of the rows for BatchNorm statistics; None without BatchNorm."""
+def statistics_checksum(surface: LossSurface) -> str | None:
+    """A checksum of the examples for BatchNorm statistics; None without BatchNorm."""
     if not surface.has_batchnorm:
         return None
     batches = surface.statistics.batches()
-    return tensor_checksum(torch.cat([example_hashes(batch, rows_in(batch)) for batch in batches]))
+    return tensor_checksum(
+        torch.cat([example_hashes(batch, count_examples(batch)) for batch in batches])
+    )

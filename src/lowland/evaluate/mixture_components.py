@@ -1,4 +1,4 @@
-"""The components of a regression's predictive mixture, held draw by draw."""
+"""The components of a regression's predictive mixture, one Gaussian for each draw."""
 
 from __future__ import annotations
 
@@ -24,51 +24,56 @@ def components(
     seed: int = 0,
     **options: Unpack[EvalKeywords],
 ) -> tuple[Tensor, Tensor]:
-    """Means and variances, (S, N, D) each, of the mixture that `predict` averages, in the target's
-    own units: for `crps`. It holds them all: for data sets of some thousand rows.
+    """Means and variances, (S, N, D) each, of the mixture whose moments `predict` returns, in the
+    target's own units: the arguments of `crps`. All are held: for some thousand examples.
 
     Args:
-        samples, seed: as for `predict`, of which `options` are others.
+        post, loader, samples, seed, options: as for `predict`.
+
+    Raises:
+        ConfigError: another task than `Regression`.
 
     >>> from torch import nn
-    >>> rows = [(torch.ones(2, 1), torch.zeros(2, 1))]
-    >>> surface = LossSurface(nn.Linear(1, 1, bias=False), Regression(noise_variance=4.0), rows)
+    >>> data = [(torch.ones(2, 1), torch.zeros(2, 1))]
+    >>> surface = LossSurface(nn.Linear(1, 1, bias=False), Regression(noise_variance=4.0), data)
     >>> means, variances = components(surface, torch.tensor([[1.0], [2.0], [3.0]]))
     >>> means[:, 0, 0], variances.shape
     (tensor([1., 2., 3.], dtype=torch.float64), torch.Size([3, 2, 1]))
     """
     if not isinstance(surface.task, Regression):
         raise ConfigError(f"components: expected a Regression, got {surface.task!r}.")
-    how = surface.options.override(**options)
     points, total = iter_weights(surface, post, samples, seed)
     sink = _Moments(surface.task)
-    Evaluation(surface, [(loader, sink)], how, total=total).run(points, label="components")
-    return sink.joined()
+    evaluation = Evaluation(
+        surface, [(loader, sink)], surface.options.override(**options), total=total
+    )
+    evaluation.run(points, label="components")
+    return sink.moments()
 
 
 class _Moments:
-    """A `Sink` of each point's means and variances."""
+    """A `Sink` that holds the means and variances of each point."""
 
     holds_examples = True
 
     def __init__(self, task: Regression) -> None:
         self.task = task
-        self._chunk: list[tuple[Tensor, Tensor]] = []  # by batch, (n, B, D) each
-        self._done: list[tuple[Tensor, Tensor]] = []  # by chunk, (n, N, D) each
+        self._batches: list[tuple[Tensor, Tensor]] = []  # of this chunk, (n, B, D) each
+        self._chunks: list[tuple[Tensor, Tensor]] = []  # by chunk, (n, N, D) each
 
     def add(self, index: int, outputs: Tensor, target: Any) -> None:
         mean, variance = torch.stack(
             [torch.stack(self.task.moments(output)) for output in outputs], 1
         ).double()
         shift, std = self.task.units(mean[0])
-        self._chunk.append((mean * std + shift, variance * std**2))
+        self._batches.append((mean * std + shift, variance * std**2))
 
     def end(self, first: int, n: int) -> None:
-        self._done.append(_cat(self._chunk, 1))
-        self._chunk = []
+        self._chunks.append(_cat(self._batches, 1))
+        self._batches = []
 
-    def joined(self) -> tuple[Tensor, Tensor]:
-        mean, variance = _cat(self._done, 0)
+    def moments(self) -> tuple[Tensor, Tensor]:
+        mean, variance = _cat(self._chunks, 0)
         return mean.cpu(), variance.cpu()
 
 

@@ -1,4 +1,4 @@
-"""Model averages of several runs made one."""
+"""The linear pool: one model average of several predictions."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor
 from lowland.core import Regression, Task
 from lowland.errors import ConfigError, DataError
 from lowland.records import Predictive
-from lowland.scoring.labels import task_of
+from lowland.scoring.labels import prediction_task
 from lowland.scoring.log_probs import pool_log_probs
 from lowland.scoring.metric_sums import labelled_fields, mixture_moments
 
 
 def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive:
-    r"""The linear pool \(p = \frac1R \sum_r p_r\) of predictions of the same rows (Stone 1961).
+    r"""The linear pool \(p = \frac1R \sum_r p_r\) of predictions of the same examples (Stone 1961).
 
-    A deep ensemble from R single networks, MultiSWAG from R SWAGs: what `predict` gives for their
-    mixture with the same draws. Means of probabilities, logsumexp of likelihoods; for regression
+    A deep ensemble of R single networks, or MultiSWAG of R SWAGs: the prediction of their mixture
+    with the same draws. Means of probabilities, logsumexp of likelihoods; for regression
     the total variance of the mixture.
 
     Args:
-        preds: made with keep="probs" of the same rows in the same order.
-        task: as they were predicted with; None: the one that they carry.
+        preds: with keep="probs", for the same examples in the same order.
+        task: the task of the predictions; None: the one that they carry.
 
     Raises:
-        DataError: predictions of other rows.
+        ConfigError: no predictions. DataError: predictions of different examples or tasks.
 
-    >>> one, other = (torch.tensor([[p, 1 - p]]) for p in (0.9, 0.5))
-    >>> preds = [Predictive("classification", 1, probs=p) for p in (one, other)]
+    >>> probs = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.5, 0.5]])
+    >>> preds = [Predictive("classification", 1, probs=p) for p in probs]
     >>> pool(preds).probs
     tensor([[0.7000, 0.3000]])
     """
@@ -40,33 +40,34 @@ def pool(preds: Sequence[Predictive], *, task: Task | None = None) -> Predictive
         raise ConfigError("expected at least one prediction.")
     first = preds[0]
     for other in preds:
-        same = _task(other) == _task(first) and _rows(other) == _rows(first)
-        if not same or not _same(other.targets, first.targets):
+        same = _task_key(other) == _task_key(first) and _shape(other) == _shape(first)
+        if not same or not _equal(other.targets, first.targets):
             raise DataError(
-                "the predictions are of different rows or tasks; predict the same loader with each."
+                "the predictions are of different examples or tasks; predict the same loader with "
+                "each."
             )
     log_prob = _log_mean([p.target_log_prob for p in preds])
-    found: dict[str, Any] = {"targets": first.targets, "target_log_prob": log_prob}
-    task = task_of(first, task)
-    found["task"] = task.to_dict()
+    fields: dict[str, Any] = {"targets": first.targets, "target_log_prob": log_prob}
+    task = prediction_task(first, task)
+    fields["task"] = task.to_dict()
     if first.probs is not None:
         averages = {"probs": _mean([p.probs for p in preds])}
-        found |= averages | _information(preds, averages["probs"], task)
-        found["log_probs"] = pool_log_probs(preds, task)
+        fields |= averages | _information(preds, averages["probs"], task)
+        fields["log_probs"] = pool_log_probs(preds, task)
     elif first.mean is not None:
         if isinstance(task, Regression):
-            task = task.in_own_units()  # as the predictions are
+            task = task.in_own_units()  # like the predictions
         means, variances = _stack([p.mean for p in preds]), _stack([p.variance for p in preds])
         mean, variance = mixture_moments(means, variances)
         averages = {"mean": mean, "variance": variance}
-        found |= averages
+        fields |= averages
     else:
         raise DataError("the predictions hold no probabilities: predict with keep='probs'.")
     if log_prob is not None and first.targets is not None:
-        found |= labelled_fields(task, averages, log_prob, first.targets)
-        every = found["metric_values"]
-        found["metric_values"] = {n: v for n, v in every.items() if not n.endswith("_normalised")}
-    return Predictive(first.kind, sum(p.samples for p in preds), **found)
+        fields |= labelled_fields(task, averages, log_prob, first.targets)
+        values = fields["metric_values"]
+        fields["metric_values"] = {n: v for n, v in values.items() if not n.endswith("_normalised")}
+    return Predictive(first.kind, sum(p.samples for p in preds), **fields)
 
 
 def _information(preds: Sequence[Predictive], probs: Tensor, task: Task) -> dict[str, Tensor]:
@@ -88,29 +89,29 @@ def _mean(parts: Sequence[Tensor | None]) -> Tensor:
 
 
 def _stack(parts: Sequence[Tensor | None]) -> Tensor:
-    held = [part for part in parts if part is not None]
-    if len(held) < len(parts):
-        raise DataError("the predictions do not hold the same; predict all with keep='probs'.")
-    return torch.stack(held)
+    tensors = [part for part in parts if part is not None]
+    if len(tensors) < len(parts):
+        raise DataError("the predictions hold different fields; predict all with keep='probs'.")
+    return torch.stack(tensors)
 
 
 def _log_mean(parts: Sequence[Tensor | None]) -> Tensor | None:
-    held = [part for part in parts if part is not None]
-    if len(held) < len(parts):
+    tensors = [part for part in parts if part is not None]
+    if len(tensors) < len(parts):
         return None
-    return torch.stack(held).logsumexp(0) - math.log(len(held))
+    return torch.stack(tensors).logsumexp(0) - math.log(len(tensors))
 
 
-def _task(pred: Predictive) -> str:
-    """What labels mean and which count; a regression's predictions are in the target's own units,
-    whatever they were standardised with."""
+def _task_key(pred: Predictive) -> str:
+    """Equal for tasks whose labels mean the same; those of a regression always do, since its
+    predictions are in the target's own units."""
     return pred.kind if pred.kind == "regression" else repr(pred.task)
 
 
-def _rows(pred: Predictive) -> tuple[int, ...] | None:
-    kept = pred.mean if pred.probs is None else pred.probs
-    return None if kept is None else tuple(kept.shape)
+def _shape(pred: Predictive) -> tuple[int, ...] | None:
+    values = pred.mean if pred.probs is None else pred.probs
+    return None if values is None else tuple(values.shape)
 
 
-def _same(a: Tensor | None, b: Tensor | None) -> bool:
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
     return a is b or (a is not None and b is not None and torch.equal(a, b))

@@ -1,4 +1,4 @@
-"""Batches in the sizes that a computer goes through fastest, where sums do not depend on them."""
+"""Batches of the fastest size, for sums that do not depend on the batches."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 from lowland.core.data import concatenate, is_sliceable, map_tensors, nbytes
 from lowland.core.task import count_examples
 
-_PIECE = 4096  # rows at once: activations of more leave the cache
-_MOST = 1 << 28  # bytes that are put together: there are two of them for a moment
+_BATCH = 4096  # examples: activations of more leave the cache
+_MAX_BYTES = 1 << 28  # to concatenate: for a moment they are held twice
 
 
-def pieces(batches: list[Any]) -> Iterator[Any]:
-    """Batches put together and apart again into pieces of a few thousand rows.
+def rebatch(batches: list[Any]) -> Iterator[Any]:
+    """Batches concatenated and split again into batches of a few thousand examples.
 
-    Those whose tensors do not all have the rows, as a graph's, or not one shape, or with lists
-    beside them, stay as they are.
+    Batches stay as they are where a tensor has another first dimension, as in a graph, where shapes
+    differ, or where they hold lists.
 
     >>> import torch
-    >>> [count_examples(piece) for piece in pieces([(torch.zeros(n, 2),) for n in (3000, 2000)])]
+    >>> [count_examples(batch) for batch in rebatch([(torch.zeros(n, 2),) for n in (3000, 2000)])]
     [4096, 904]
     """
-    apart = all(is_sliceable(batch) for batch in batches)
-    small = len(batches) > 1 and max(map(count_examples, batches)) < _PIECE
-    whole = concatenate(batches) if apart and small and nbytes(batches) < _MOST else None
-    for batch in batches if whole is None else [whole]:
+    sliceable = all(is_sliceable(batch) for batch in batches)
+    small = len(batches) > 1 and max(map(count_examples, batches)) < _BATCH
+    may_concatenate = sliceable and small and nbytes(batches) < _MAX_BYTES
+    joint_batch = concatenate(batches) if may_concatenate else None
+    for batch in batches if joint_batch is None else [joint_batch]:
         size = count_examples(batch)
-        if not apart or size <= _PIECE:
+        if not sliceable or size <= _BATCH:
             yield batch
             continue
-        for start in range(0, size, _PIECE):
-            yield map_tensors(batch, lambda t, at=start: t[at : at + _PIECE])
+        for start in range(0, size, _BATCH):
+            yield map_tensors(batch, lambda t, at=start: t[at : at + _BATCH])

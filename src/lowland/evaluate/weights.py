@@ -1,4 +1,4 @@
-"""The weight vectors that a call is about: as posteriors, as points, one by one or in blocks."""
+"""The weight vectors of a call: as a posterior, as points one by one, or in blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lowland import checks
 from lowland.core import LossSurface, Point
 from lowland.errors import DataError, NonFiniteError
-from lowland.evaluate.batchnorm_statistics import warn_of_frozen
+from lowland.evaluate.batchnorm_statistics import warn_about_frozen_parameters
 from lowland.posteriors import Ensemble, PointMass, Posterior
 from lowland.posteriors.base import SAMPLES
 
@@ -26,17 +26,17 @@ def as_posterior(weights: Any) -> Posterior | None:
     if isinstance(weights, Tensor):
         return PointMass(weights) if weights.ndim == 1 else Ensemble(weights)
     if hasattr(weights, "posterior"):
-        made = weights.posterior()
-        return made if isinstance(made, Posterior) else None
+        posterior = weights.posterior()
+        return posterior if isinstance(posterior, Posterior) else None
     return None
 
 
 def iter_weights(
     surface: LossSurface, weights: Any, samples: int | None, seed: int
 ) -> tuple[Iterable[Point | Tensor], int | None]:
-    """The weight vectors that are meant, and how many, if that is known.
+    """The weight vectors of a call, and how many, if that is known.
 
-    A finite support is gone through once; other posteriors are drawn from `samples` times.
+    Those are the members of a finite posterior, each once, or `samples` draws of another one.
     """
     if samples is not None:
         samples = checks.whole("samples", samples, least=1)
@@ -44,7 +44,7 @@ def iter_weights(
         weights = surface.point(weights)
     posterior = as_posterior(weights)
     if posterior is not None:
-        warn_of_frozen(surface, posterior)
+        warn_about_frozen_parameters(surface, posterior)
         n = SAMPLES if samples is None else samples
         if posterior.support is not None:
             n = posterior.support if samples is None else min(samples, posterior.support)
@@ -64,7 +64,7 @@ def iter_weights(
 
 
 class Repeatable(Iterable[Any]):
-    """An iterable that a function begins anew each time.
+    """An iterable that calls a function for each iteration.
 
     >>> squares = Repeatable(lambda: (i * i for i in range(3)))
     >>> list(squares), list(squares)
@@ -79,10 +79,11 @@ class Repeatable(Iterable[Any]):
 
 
 class Block(Sequence[Point]):
-    """A chunk of points that are the rows of one tensor: no work a point until one is asked for.
+    """A chunk of points that are the rows of one tensor; a point is made when it is indexed.
 
     Args:
-        weights: (n, P). buffers: (n, ...) by name, where the points have their own.
+        weights: (n, P).
+        buffers: (n, ...) by name, where the points have their own.
 
     >>> import torch
     >>> block = Block(torch.zeros(4, 3))
@@ -103,19 +104,19 @@ class Block(Sequence[Point]):
         return Point(self.weights[index], {name: b[index] for name, b in self.buffers.items()})
 
     def __iter__(self) -> Iterator[Point]:
-        # sequences go on until an index is missing, which torch takes long to say
+        # by default an IndexError ends the iteration, which torch raises slowly
         return map(self.__getitem__, range(len(self)))
 
 
-def checked(
+def check_points(
     points: Iterable[Point | Tensor | Block], surface: LossSurface, *, first: int = 0
 ) -> Iterator[Point | Block]:
-    """Points on the device of the surface; one that is not finite is named by its number, from
-    `first` on."""
+    """Points on the device of the surface; an error names one that is not finite by its number,
+    from `first` on."""
     draw = first
     for point in points:
         if isinstance(point, Block):
-            yield _checked_block(point, surface, draw)
+            yield _check_block(point, surface, draw)
             draw += len(point)
             continue
         try:
@@ -125,11 +126,11 @@ def checked(
         draw += 1
 
 
-def _checked_block(block: Block, surface: LossSurface, draw: int) -> Block:
+def _check_block(block: Block, surface: LossSurface, draw: int) -> Block:
     surface.layout.check(block.weights)
     weights = block.weights.to(surface.device)
-    if not math.isfinite(weights.sum().item()):  # one read of all; then which of them
-        for _ in checked(weights, surface, first=draw):
+    if not math.isfinite(weights.sum().item()):  # one read of all; then find it
+        for _ in check_points(weights, surface, first=draw):
             pass
     return Block(weights, None if block.buffers is None else surface.own_buffers(block.buffers))
 
@@ -142,4 +143,4 @@ def chunks(points: Iterator[Point | Block], size: int) -> Iterator[Sequence[Poin
         group: list[Any] = [point, *islice(points, size - 1)]
         del point
         yield group
-        del group  # before the next are made
+        del group  # before the next one is made

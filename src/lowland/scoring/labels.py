@@ -1,4 +1,4 @@
-"""Which items of a prediction count, by the task that it carries."""
+"""The labelled items of a prediction that count, by the task that the prediction carries."""
 
 from __future__ import annotations
 
@@ -10,40 +10,57 @@ from torch import Tensor
 from lowland.core import Classification, Task
 from lowland.errors import ConfigError, DataError
 from lowland.records import Predictive
-from lowland.scoring.error_curve import some
-
-
-def categorical(task: Task, probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities (M, C) and labels (M,); each label of a multilabel row becomes a pair."""
-    rows, labels = items(task, probs, target)
-    return by_label(rows, labels) if labels.ndim > 1 else (rows, labels)
-
-
-def pairs(probs: Tensor) -> Tensor:  # (N, L) -> (N, 2, L)
-    """Probabilities of no and yes, for independent labels."""
-    return torch.stack([1 - probs, probs], 1)
-
-
-def by_label(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    return pairs(probs).movedim(1, -1).reshape(-1, 2), labels.reshape(-1)
 
 
 def labelled_items(pred: Predictive, task: Task | None = None) -> tuple[Tensor, Tensor]:
-    """Probabilities (M, C) and labels (M,) of the items of a prediction that count."""
+    """Probabilities (M, C) and labels (M,) of the items of a prediction that count.
+
+    Each of an example's independent labels is an item with two classes.
+    """
     if pred.probs is None or pred.targets is None:
         raise DataError(
-            "the prediction needs probabilities and targets: predict labelled rows with "
+            "the prediction needs probabilities and targets: predict labelled examples with "
             "keep='probs'."
         )
-    return categorical(task_of(pred, task), pred.probs, pred.targets)
+    probs, labels = counted_items(prediction_task(pred, task), pred.probs, pred.targets)
+    return split_labels(probs, labels) if labels.ndim > 1 else (probs, labels)
 
 
-def task_of(pred: Predictive, task: Task | None = None) -> Task:
-    """The task that a prediction was made with, in the form that its labels showed then: integer
-    targets of several labels, or no targets at all, would not tell.
+def counted_items(task: Task, probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities (M, C) and labels (M,) of the items that count; independent labels, and their
+    probabilities, are (M, L)."""
+    if is_multilabel(task, probs, target):
+        return probs, target.long()
+    labels = target.reshape(-1).long()
+    probs = probs.movedim(1, -1).reshape(-1, probs.shape[1])
+    mask = partial_mask(task.valid(target))
+    probs, labels = (probs, labels) if mask is None else (probs[mask], labels[mask])
+    require_labels(labels, probs.shape[1])
+    return probs, labels
+
+
+def split_labels(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:  # (M, L) each
+    """Independent labels as items with two classes, (M L, 2) and (M L,)."""
+    return binary_probs(probs).movedim(1, -1).reshape(-1, 2), labels.reshape(-1)
+
+
+def binary_probs(probs: Tensor) -> Tensor:  # (N, L, ...) -> (N, 2, L, ...)
+    """Probabilities of no and yes, for each independent label.
+
+    >>> binary_probs(torch.tensor([[0.25, 1.0]])).tolist()
+    [[[0.75, 0.0], [0.25, 1.0]]]
+    """
+    return torch.stack([1 - probs, probs], 1)
+
+
+def prediction_task(pred: Predictive, task: Task | None = None) -> Task:
+    """The task of a prediction, in the form that its labels had; `task` replaces it.
+
+    Integer targets of several labels do not show that these are independent, and examples without
+    targets show nothing: the prediction's form is used.
 
     Raises:
-        ConfigError: a prediction that carries none, or one that cannot be made again.
+        ConfigError: a prediction without a task, or with one that cannot be made again.
     """
     if task is None:
         if pred.task is None:
@@ -64,16 +81,13 @@ def is_multilabel(task: Task, probs: Tensor, target: Tensor) -> bool:
     return target.is_floating_point() and target.shape == probs.shape
 
 
-def items(task: Task, probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities (items, C) and labels (items,), or (items, C) for multilabel, that count."""
-    if is_multilabel(task, probs, target):
-        return probs, target.long()
-    labels = target.reshape(-1).long()
-    probs = probs.movedim(1, -1).reshape(-1, probs.shape[1])
-    mask = some(task.valid(target))
-    probs, labels = (probs, labels) if mask is None else (probs[mask], labels[mask])
-    require_labels(labels, probs.shape[1])
-    return probs, labels
+def partial_mask(mask: Tensor | None) -> Tensor | None:
+    """The mask of the items that count; None where all count, so that nothing is indexed.
+
+    >>> partial_mask(torch.tensor([True, False])), partial_mask(torch.tensor([True, True]))
+    (tensor([ True, False]), None)
+    """
+    return None if mask is None or bool(mask.all()) else mask
 
 
 def require_labels(labels: Tensor, classes: int) -> None:
@@ -81,6 +95,6 @@ def require_labels(labels: Tensor, classes: int) -> None:
     bad = labels[(labels < 0) | (labels >= classes)]
     if bad.numel():
         raise DataError(
-            f"labels out of range: expected 0 to {classes - 1}, got {int(bad[0])}; items that do "
-            "not count are known to the task: pass task=, such as Classification(ignore_index=...)."
+            f"labels out of range: expected 0 to {classes - 1}, got {int(bad[0])}; the task knows "
+            "which items do not count: pass task=, such as Classification(ignore_index=...)."
         )

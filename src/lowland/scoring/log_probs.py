@@ -1,5 +1,4 @@
-"""Logarithms of averaged probabilities, which float32 probabilities do not hold where they are
-small."""
+"""Logarithms of averaged probabilities, where float32 probabilities are too small to hold them."""
 
 from __future__ import annotations
 
@@ -11,48 +10,48 @@ from torch import Tensor
 
 from lowland.core import Classification, LanguageModeling, Task
 from lowland.records import Predictive
-from lowland.scoring.labels import is_multilabel, pairs, task_of
+from lowland.scoring.labels import binary_probs, is_multilabel, prediction_task
 
-#: the logarithm of a probability that is above it in one sample can be taken of the average of
-#: millions; float32 ends at 1e-38
-_FAINT = 1e-30
-LEAST = torch.finfo(torch.float32).min  # in place of the logarithm of 0, so that 0 times it is 0
+#: the average of millions of samples, one of which has a larger probability, has a logarithm in
+#: float32, which ends at 1e-38
+_SMALL = 1e-30
+LOG_ZERO = torch.finfo(torch.float32).min  # finite, so that 0 * log(0) is 0
 
 
-def is_independent(task: Task) -> bool:
-    """Whether columns are labels of their own: 1 - p is then a probability, too."""
+def has_independent_labels(task: Task) -> bool:
+    """Whether each column is a label of its own, with 1 - p the probability of its absence."""
     return isinstance(task, Classification) and task.form == "multilabel"
 
 
 def needs_log_probs(task: Task, probs: Tensor) -> bool:
     """Whether to hold logarithms beside these probabilities of a sample or of an average.
 
-    Of independent labels always: 1 - p has lost its digits where p is near 1.
+    Independent labels always need them: where p is near 1, 1 - p has lost its digits.
     """
-    if type(task) not in (Classification, LanguageModeling):  # others may make their own
+    if type(task) not in (Classification, LanguageModeling):  # a subclass may compute its own
         return False
-    return is_independent(task) or float(probs.amin()) < _FAINT
+    return has_independent_labels(task) or float(probs.amin()) < _SMALL
 
 
 def log_probs_of(pred: Predictive, task: Task | None = None) -> Tensor:
-    """Logarithms of a prediction's probabilities, float64: (N, C, ...), or (N, 2, C) of labels of
-    their own. Where the record has none, a probability of 0 becomes the least that its dtype has.
+    """Logarithms of a prediction's probabilities, float64: (N, C, ...), or (N, 2, L) for
+    independent labels. Without stored ones, a probability of 0 becomes the smallest of its dtype.
     """
     assert pred.probs is not None
     if pred.log_probs is not None:
-        return pred.log_probs.double().clamp_min(LEAST)
-    task = task_of(pred, task)
-    labels = is_independent(task)
+        return pred.log_probs.double().clamp_min(LOG_ZERO)
+    task = prediction_task(pred, task)
+    independent = has_independent_labels(task)
     if pred.targets is not None:
-        labels = labels or is_multilabel(task, pred.probs, pred.targets)
+        independent = independent or is_multilabel(task, pred.probs, pred.targets)
     info = torch.finfo(pred.probs.dtype)
-    probs = pairs(pred.probs) if labels else pred.probs
+    probs = binary_probs(pred.probs) if independent else pred.probs
     return probs.double().clamp_min(info.tiny * info.eps).log()
 
 
 def pool_log_probs(preds: Sequence[Predictive], task: Task) -> Tensor | None:
-    """Those of the linear pool, where one of the predictions has them."""
+    """Logarithms of the mean probabilities of several predictions; None where none has any."""
     if all(pred.log_probs is None for pred in preds):
         return None
-    logs = torch.stack([log_probs_of(pred, task) for pred in preds]).logsumexp(0)
-    return (logs - math.log(len(preds))).float()
+    log_probs = torch.stack([log_probs_of(pred, task) for pred in preds]).logsumexp(0)
+    return (log_probs - math.log(len(preds))).float()

@@ -1,4 +1,4 @@
-"""How good predictive distributions of real targets are: CRPS, coverage, sharpness."""
+"""Scores of Gaussian and mixture predictions of real-valued targets: CRPS, coverage, sharpness."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ LEVELS = (0.5, 0.9, 0.95)
 def scores(pred: Predictive) -> dict[str, float]:
     r"""CRPS, coverage and sharpness of a regression, in the target's own units.
 
-    All are of the Gaussian with the predictive mean and total variance, averaged over rows and
-    target dimensions: `crps`, see `lowland.crps`; `coverage_50`, `coverage_90`, `coverage_95`, the
-    share of targets inside the central interval of that probability, which calibration makes .50,
-    .90, .95; `width_90`, the mean width of the 90% interval, and `sd`, the mean standard deviation:
-    of two calibrated forecasts the sharper is the better (Gneiting et al. 2007).
+    All are those of the Gaussian with the predictive mean and total variance, averaged over
+    examples and target dimensions:
+
+    - `crps`, see `lowland.crps`;
+    - `coverage_50`, `coverage_90`, `coverage_95`, the share of targets inside the central interval
+      of that probability: .50, .90, .95 for a calibrated forecast;
+    - `width_90`, the mean width of the 90% interval, and `sd`, the mean standard deviation. Among
+      calibrated forecasts, the sharper one is the better (Gneiting et al. 2007).
+
+    Raises:
+        DataError: a prediction without mean, variance or targets.
 
     >>> y = torch.tensor([[0.5], [3.0]])
     >>> pred = Predictive(
@@ -32,46 +38,50 @@ def scores(pred: Predictive) -> dict[str, float]:
     """
     if pred.mean is None or pred.variance is None or pred.targets is None:
         raise DataError(
-            "these scores need mean, variance and targets: predict a regression on labelled rows "
-            "with keep='probs'."
+            "these scores need mean, variance and targets: predict a regression on labelled "
+            "examples with keep='probs'."
         )
     mean, sd, target = pred.mean.double(), pred.variance.double().sqrt(), pred.targets.double()
-    found = {"crps": float(crps(target, mean, sd**2).mean())}
+    values = {"crps": float(crps(target, mean, sd**2).mean())}
     for level in LEVELS:
         inside = (target - mean).abs() <= _half_width(level) * sd
-        found[f"coverage_{100 * level:.0f}"] = float(inside.double().mean())
-    return found | {"width_90": float(2 * _half_width(0.9) * sd.mean()), "sd": float(sd.mean())}
+        values[f"coverage_{100 * level:.0f}"] = float(inside.double().mean())
+    return values | {"width_90": float(2 * _half_width(0.9) * sd.mean()), "sd": float(sd.mean())}
 
 
 def crps(target: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     r"""\(\int (F(x) - 1[y \le x])^2 dx\), the continuous ranked probability score; lower is better.
 
-    It is in the target's units, and for a point forecast the absolute error. Of a Gaussian it is
+    It is in the target's units, and the absolute error for a point forecast. For a Gaussian it is
     \(\sigma [z (2 \Phi(z) - 1) + 2 \varphi(z) - 1 / \sqrt\pi]\), \(z = (y - \mu) / \sigma\)
-    (Gneiting & Raftery 2007); of a mixture of S Gaussians with equal weights
+    (Gneiting & Raftery 2007); for a mixture of S Gaussians with equal weights
     \(\frac1S \sum_i A(y - \mu_i, \sigma_i^2) - \frac1{2 S^2} \sum_{ij} A(\mu_i - \mu_j,
     \sigma_i^2 + \sigma_j^2)\), \(A(m, s^2) = 2 s \varphi(m / s) + m (2 \Phi(m / s) - 1)\) (Grimit
     et al. 2006).
 
     Args:
-        target: (N, D), or (N, ...) of sequences and images.
+        target: (N, D), or (N, ...) for sequences and images.
         mean, variance: (N, D), of Gaussians; or (S, N, D), of the components of mixtures, in
             O(S²ND) time and O(SND) memory.
+
+    Raises:
+        DataError: shapes that do not match; nothing is broadcast.
 
     >>> crps(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1))  # (√2 - 1) / √π
     tensor([[0.2337]], dtype=torch.float64)
     """
     target, mean, variance = target.double(), mean.double(), variance.double()
-    one = mean.ndim == target.ndim
-    if mean.shape != variance.shape or target.shape != (mean.shape if one else mean.shape[1:]):
+    is_gaussian = mean.ndim == target.ndim
+    expected = mean.shape if is_gaussian else mean.shape[1:]
+    if mean.shape != variance.shape or target.shape != expected:
         raise DataError(
             f"crps: for targets {tuple(target.shape)} expected means and variances (N, D) or (S, "
             f"N, D), got {tuple(mean.shape)} and {tuple(variance.shape)}."
         )
-    if one:
+    if is_gaussian:
         mean, variance = mean.unsqueeze(0), variance.unsqueeze(0)
     spread = torch.zeros_like(target)
-    for m, v in zip(mean, variance, strict=True):  # a row of the pairs at a time
+    for m, v in zip(mean, variance, strict=True):  # one component against all at a time
         spread += _expected_distance(mean - m, variance + v).mean(0)
     return _expected_distance(target - mean, variance).mean(0) - spread / (2 * len(mean))
 
@@ -79,7 +89,7 @@ def crps(target: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 def _expected_distance(mean: Tensor, variance: Tensor) -> Tensor:
     """E|X| of Gaussian X."""
     sd = variance.sqrt()
-    z = mean / sd.clamp_min(torch.finfo(sd.dtype).tiny)  # a point's is infinite, or 0
+    z = mean / sd.clamp_min(torch.finfo(sd.dtype).tiny)  # where sd is 0, infinite or 0
     density = torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
     return 2 * sd * density + mean * torch.erf(z / math.sqrt(2))
 

@@ -22,16 +22,17 @@ def reliability(
     equal: str = "width",
     task: Task | None = None,
 ) -> Reliability:
-    """Mean confidence and accuracy in bins of confidence (Guo et al. 2017).
+    r"""Mean confidence and accuracy in bins of confidence (Guo et al. 2017).
 
-    Confidence is the largest probability, (N, C) -> (N,). Bins of equal width are [0, 1/bins),
-    [1/bins, 2/bins)..., the last closed; of equal count, the rows in order of confidence cut into
-    equal parts, as in Maddox et al. 2019, so that the crowd of sure predictions is not one point.
+    Confidence is the largest probability, \(\max_c p_{nc}\). Bins of equal width are [0, 1/bins),
+    [1/bins, 2/bins)..., the last closed. Bins of equal count cut the examples, in order of
+    confidence, into equal parts, as in Maddox et al. 2019: many confident predictions then fill
+    more than one bin.
 
     Args:
-        probs: a prediction, of which the items that its task counts are taken; or probabilities
+        probs: a prediction, of which the items that its task counts are used; or probabilities
             (N, C), with labels (N,).
-        task: as it was predicted with; None: the one that the prediction carries.
+        task: the task of the prediction; None: the one that the prediction carries.
 
     Raises:
         DataError: labels that are no class.
@@ -48,12 +49,12 @@ def reliability(
     if labels is None:
         raise ConfigError("labels: give the labels (N,) of the probabilities, or a prediction.")
     require_labels(labels, probs.shape[1])
-    confidence, chosen = probs.max(1)
+    confidence, predicted = probs.max(1)
     sums = ReliabilitySums(bins)
     index = None
     if equal == "count":
         index = confidence.argsort(stable=True).argsort() * bins // len(confidence)
-    sums.add(confidence, chosen == labels, index)
+    sums.add(confidence, predicted == labels, index)
     return sums.reliability
 
 

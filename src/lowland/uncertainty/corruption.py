@@ -1,4 +1,4 @@
-"""Corrupted images: what a classifier meets when the camera is not the one it was trained with."""
+"""Corrupted images, as from another camera than that of the training set."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from lowland.core.data import first_examples
 from lowland.errors import ConfigError, DataError
 from lowland.posteriors.noise import DATA, generator
 
-_SLACK = 1e-3  # how far outside [0, 1] rounding may bring pixels that were normalised
+_SLACK = 1e-3  # rounding may bring normalised pixels this far outside of [0, 1]
 
 
 def gaussian_noise(images: Tensor, deviation: float, *, seed: int = 0, first: int = 0) -> Tensor:
-    """Independent noise of this standard deviation; row i's is a function of seed and first + i."""
+    """Independent noise of this standard deviation; that of image i is a function of the seed and
+    first + i alone."""
     noise = torch.empty(images.shape)
-    for i, row in enumerate(noise):
-        row.normal_(generator=generator(seed, first + i, DATA))
+    for i, image in enumerate(noise):
+        image.normal_(generator=generator(seed, first + i, DATA))
     return images + deviation * noise.to(images)
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Convolution with a Gaussian cut at 4 sigma; edges are continued by their last pixel."""
+    """Convolution with a Gaussian cut at 4 sigma; the last pixel continues beyond an edge."""
     down, right = (_kernel(size, sigma).to(images) for size in images.shape[2:])
     return down @ images @ right.T  # for small images a product is faster than a convolution
 
@@ -41,19 +42,19 @@ def _kernel(size: int, sigma: float) -> Tensor:  # (size, size): each row blurs 
 
 
 def contrast(images: Tensor, factor: float) -> Tensor:
-    """Distances from each channel's mean over the image, times the factor."""
+    """Distances from each channel's mean over the image, multiplied by the factor."""
     mean = images.mean((2, 3), keepdim=True)
     return (images - mean) * factor + mean
 
 
-def pixelate(images: Tensor, share: float) -> Tensor:
-    """Means over blocks, of which a side has `share` times its pixels, rounded down."""
-    down, right = (_blocks(size, share).to(images) for size in images.shape[2:])
+def pixelate(images: Tensor, fraction: float) -> Tensor:
+    """Means over blocks: along a side, `fraction` times as many blocks as pixels, rounded down."""
+    down, right = (_blocks(size, fraction).to(images) for size in images.shape[2:])
     return down @ images @ right.T
 
 
-def _blocks(size: int, share: float) -> Tensor:  # (size, size): each row averages over a block
-    count = max(int(size * share), 1)
+def _blocks(size: int, fraction: float) -> Tensor:  # (size, size): each row averages over a block
+    count = max(int(size * fraction), 1)
     edges = (torch.arange(count + 1, dtype=torch.float64) * size / count + 0.5).floor()
     places = torch.arange(size)
     inside = (places >= edges[:-1, None]) & (places < edges[1:, None])  # (count, size)
@@ -61,7 +62,7 @@ def _blocks(size: int, share: float) -> Tensor:  # (size, size): each row averag
     return means[((places + 0.5) * count / size).long()]
 
 
-#: kind -> (function, its number at strengths 1 to 5): those of CIFAR-10-C
+#: kind -> (function, its parameter at strengths 1 to 5): those of CIFAR-10-C
 CORRUPTIONS: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
     "gaussian_noise": (gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
     "gaussian_blur": (gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
@@ -74,24 +75,25 @@ STRENGTHS = (1, 2, 3, 4, 5)
 def corrupt(images: Tensor, kind: str, strength: int, *, seed: int = 0, first: int = 0) -> Tensor:
     """Images under one corruption, after Hendrycks & Dietterich 2019; clipped to [0, 1].
 
-    The numbers behind the strengths are those of their CIFAR-10-C (`make_cifar_c.py` in
-    github.com/hendrycks/robustness), made for 32 x 32 pixels; values stay floating-point here,
+    The parameters at each strength are those of their CIFAR-10-C (`make_cifar_c.py` in
+    github.com/hendrycks/robustness), chosen for 32 x 32 pixels; values stay floating-point here,
     where theirs are rounded to 8 bits.
 
-    | kind | what its number is | strengths 1 to 5 |
+    | kind | parameter | strengths 1 to 5 |
     | --- | --- | --- |
     | gaussian_noise | standard deviation of a pixel's noise | 0.04 0.06 0.08 0.09 0.10 |
     | gaussian_blur | sigma in pixels | 0.4 0.6 0.7 0.8 1 |
-    | contrast | factor on distances from the channel's mean | 0.75 0.5 0.4 0.3 0.15 |
-    | pixelate | blocks along a side, as a share of its pixels | 0.95 0.9 0.85 0.75 0.65 |
+    | contrast | factor of distances from the channel's mean | 0.75 0.5 0.4 0.3 0.15 |
+    | pixelate | blocks along a side, as a fraction of its pixels | 0.95 0.9 0.85 0.75 0.65 |
 
     Args:
-        images: (N, C, H, W) floating-point, in [0, 1]. seed: of the noise.
-        first: the number of the first row in its data set: a row's noise is a function of the seed
-            and its number alone, however rows fall into batches.
+        images: (N, C, H, W) floating-point, in [0, 1].
+        seed: seed of the noise.
+        first: the index of the first image in its data set: an image's noise is a function of the
+            seed and its index alone, whatever the batches.
 
     Raises:
-        ConfigError: no such kind or strength. DataError: other shapes or values.
+        ConfigError: an unknown kind or strength. DataError: other shapes or values.
 
     >>> image = torch.tensor([[[[0.0, 1.0], [1.0, 1.0]]]])
     >>> corrupt(image, "contrast", 2)  # halfway to the mean, 0.75
@@ -111,10 +113,10 @@ def corrupt(images: Tensor, kind: str, strength: int, *, seed: int = 0, first: i
             f"corruptions are for images in [0, 1], got values from {low:.3g} to {high:.3g}; undo "
             'their normalisation first (the data of a run name it with "normalise").'
         )
-    function, numbers = CORRUPTIONS[kind]
+    function, parameters = CORRUPTIONS[kind]
     options = {"seed": seed, "first": first} if function is gaussian_noise else {}
-    found = function(images.clamp(0, 1), numbers[STRENGTHS.index(strength)], **options)
-    return found.clamp(0, 1)
+    corrupted = function(images.clamp(0, 1), parameters[STRENGTHS.index(strength)], **options)
+    return corrupted.clamp(0, 1)
 
 
 def _require_images(images: Tensor) -> None:
@@ -126,7 +128,7 @@ def _require_images(images: Tensor) -> None:
 
 
 class Normalisation(NamedTuple):
-    """Images are (pixels - mean) / std, a number a channel each.
+    """Normalised images are (pixels - mean) / std, with one mean and std per channel.
 
     >>> Normalisation([0.5], [0.25]).invert(torch.tensor([[[[2.0]]]]))
     tensor([[[[1.]]]])
@@ -136,7 +138,7 @@ class Normalisation(NamedTuple):
     std: Sequence[float] = (1.0,)
 
     def apply(self, pixels: Tensor) -> Tensor:  # (N, C, H, W)
-        """Pixels in [0, 1], normalised."""
+        """Normalised images of pixels in [0, 1]."""
         mean, std = self._columns(pixels)
         return (pixels - mean) / std
 
@@ -151,19 +153,22 @@ class Normalisation(NamedTuple):
 
 
 class Corrupted:
-    """A loader of the same rows under one corruption after another.
+    """A loader of the same examples under one corruption after another.
 
-    All in one loader, so that a draw of a posterior is made, and its BatchNorm statistics found,
-    once for all of them.
+    One loader holds all, so that each draw of a posterior is made, and its BatchNorm statistics
+    are estimated, once for all corruptions.
 
     Args:
-        loader: of labelled images. task: takes its batches apart.
-        shifts: (kind, strength) pairs. examples: how many of each shift; None: all.
-        normalise: how the loader's images are normalised; what it gives is normalised again.
+        loader: of labelled images.
+        task: splits a batch into inputs and targets.
+        shifts: (kind, strength) pairs.
+        examples: how many of each shift, the first ones; None: all.
+        normalise: how the loader's images are normalised; corrupted ones are normalised alike.
 
     >>> from lowland.core import Classification
-    >>> rows = [(torch.rand(4, 1, 8, 8), torch.zeros(4))]
-    >>> loader = Corrupted(rows, Classification(), [("contrast", 1), ("contrast", 5)], examples=3)
+    >>> batches = [(torch.rand(4, 1, 8, 8), torch.zeros(4))]
+    >>> shifts = [("contrast", 1), ("contrast", 5)]
+    >>> loader = Corrupted(batches, Classification(), shifts, examples=3)
     >>> [len(batch.target) for batch in loader]
     [3, 3]
     """
@@ -193,19 +198,19 @@ class Corrupted:
                 if self.examples is not None:
                     parts = first_examples(parts, self.examples - first)
                 images = one_input(parts)
-                _require_images(images)  # as they come: undoing would broadcast other rows
+                _require_images(images)  # before `invert`, which would broadcast other shapes
                 pixels = self.normalise.invert(images)
-                found = corrupt(pixels, kind, strength, seed=self.seed, first=first)
-                yield parts._replace(args=(self.normalise.apply(found),))
+                corrupted = corrupt(pixels, kind, strength, seed=self.seed, first=first)
+                yield parts._replace(args=(self.normalise.apply(corrupted),))
                 first += len(pixels)
                 if self.examples is not None and first >= self.examples:
                     break
 
 
 def one_input(parts: Batch) -> Tensor:
-    """The one tensor that the model is called with; raises `DataError` where there are more."""
+    """The only input tensor of a batch; raises `DataError` where there are more."""
     args, kwargs, _ = parts
     if len(args) != 1 or kwargs or not isinstance(args[0], Tensor):
-        what = [type(value).__name__ for value in args] + list(kwargs)
-        raise DataError(f"expected batches of one input tensor, got {', '.join(what)}.")
+        inputs = [type(value).__name__ for value in args] + list(kwargs)
+        raise DataError(f"expected batches of one input tensor, got {', '.join(inputs)}.")
     return args[0]

@@ -1,4 +1,4 @@
-"""The last-layer Laplace approximation of laplace-torch, as a baseline."""
+"""The last-layer Laplace approximation, a baseline computed by laplace-torch."""
 
 from __future__ import annotations
 
@@ -19,42 +19,44 @@ from lowland.core.data import ReplayableLoader
 from lowland.core.seeds import fork_torch_rng, seed_for
 from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.evaluate.batch_groups import groups
-from lowland.evaluate.model_average import Average
-from lowland.evaluate.predictive_builder import Summary
+from lowland.evaluate.batch_groups import batch_groups
+from lowland.evaluate.model_average import ModelAverage
+from lowland.evaluate.predictive_builder import PredictiveBuilder
 from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 from lowland.uncertainty.corruption import one_input
 
 STRUCTURES = ("full", "kron", "diag")
-PRECISIONS = tuple(10 ** (0.5 * i) for i in range(-4, 13))  # of the prior, tried on validation rows
+PRECISIONS = tuple(10 ** (0.5 * i) for i in range(-4, 13))  # of the prior, to choose from
 
 
 class LastLayerLaplace:
     r"""\(N(w_\text{last}; \hat w, (H + \delta I)^{-1})\), H the generalised Gauss-Newton matrix.
 
-    The Laplace approximation over the last linear layer (MacKay 1992, Daxberger et al. 2021),
-    fitted and asked through laplace-torch (`pip install "lowland[baselines]"`); a prediction is
-    that of the network linearised in its last layer.
+    The Laplace approximation over the last linear layer (MacKay 1992, Daxberger et al. 2021), by
+    laplace-torch (`pip install "lowland[baselines]"`). Predictions are those of the network
+    linearised in its last layer.
 
     Args:
-        surface: its rows are what the approximation is fitted to; `Classification` (multiclass) or
-            `Regression` with a number for noise variance, one input tensor, a linear last layer.
-        w: a trained weight vector. structure: of H: "full", "kron" or "diag".
-        validation: rows on which the prior precision \(\delta\) of the lowest NLL is chosen, from
-            0.01 to 10^6 in half decades; None: the one of the highest marginal likelihood, which
-            for the last layer alone is often far too small.
+        surface: the approximation is fitted to its examples. The task is a multiclass
+            `Classification` or a `Regression` with a number for noise variance; the network has
+            one input tensor and a linear last layer.
+        w: a trained weight vector.
+        structure: structure of H: "full", "kron" or "diag".
+        validation: examples on which the prior precision \(\delta\) of the lowest NLL is chosen,
+            from 0.01 to 10^6 in half decades; None: the one of the highest marginal likelihood,
+            which for the last layer alone is often far too small.
         batchnorm: as for `predict`.
 
     Raises:
         LowlandError: laplace-torch is not installed, or refuses the network. ConfigError: another
-            task.
+            task or structure.
 
     >>> net = nn.Sequential(nn.Identity(), nn.Linear(1, 1, bias=False))
     >>> x = torch.ones(4, 1)
     >>> surface = LossSurface(net, Regression(noise_variance=1.0), [(x, 2 * x)])
     >>> pred = LastLayerLaplace(surface, torch.full((1,), 2.0)).predict([x])
-    >>> bool((pred.variance > 1).all())  # that of the noise, and of the weight
+    >>> bool((pred.variance > 1).all())  # the noise variance 1, and that of the weight
     True
     """
 
@@ -72,22 +74,25 @@ class LastLayerLaplace:
                 f"structure: expected one of {', '.join(STRUCTURES)}, got {structure!r}."
             )
         self.surface = surface
-        self.task, options = _likelihood(surface.task)
-        Laplace = _library()
-        how = surface.options.override(batchnorm=batchnorm)
-        network = _Network(surface, surface.point(w), how)
+        self.task, likelihood = _likelihood(surface.task)
+        Laplace = _laplace_class()
+        options = surface.options.override(batchnorm=batchnorm)
+        network = _Network(surface, surface.point(w), options)
         try:
             with warnings.catch_warnings(), fork_torch_rng(0, surface.device):
-                warnings.simplefilter("ignore")  # of its own parts, and that probit is the default
+                warnings.simplefilter("ignore")  # about its own parts, and its default link
                 self.laplace = Laplace(
-                    network, subset_of_weights="last_layer", hessian_structure=structure, **options
+                    network,
+                    subset_of_weights="last_layer",
+                    hessian_structure=structure,
+                    **likelihood,
                 )
                 with torch.enable_grad():
                     self.laplace.fit(_Loader(surface.data))
                     if validation is None:
                         self.laplace.optimize_prior_precision(method="marglik")
                 if validation is not None:
-                    self._tune(surface.replayable(validation))
+                    self._tune_prior(surface.replayable(validation))
         except LowlandError:
             raise
         except Exception as error:
@@ -106,25 +111,25 @@ class LastLayerLaplace:
         keep: str = "probs",
         progress: Progress = False,
     ) -> Predictive:
-        """The predictive over a loader, as `lowland.predict` gives it; `samples` is 1 in it.
+        """The prediction for a loader, as `lowland.predict` returns it; its `samples` is 1.
 
         Args:
             loader, keep, progress: as for `lowland.predict`.
-            link: "probit" takes the integral of the softmax in MacKay's closed form, "mc" from
-                `samples` draws of the outputs with this seed; regression needs neither.
+            link: "probit" approximates the integral of the softmax by MacKay's closed form, "mc"
+                by `samples` draws of the outputs with this seed; regression needs neither.
         """
         if link not in ("probit", "mc"):
             raise ConfigError(f"link: expected 'probit' or 'mc', got {link!r}.")
         samples, seed = checks.whole("samples", samples, least=1), checks.seed(seed)
         data = self.surface.replayable(loader)
-        summary, task, done = Summary(keep), self.task, 0
+        builder, task, done = PredictiveBuilder(keep), self.task, 0
         with (
             torch.no_grad(),
             fork_torch_rng(seed_for("laplace", seed), self.surface.device),
             reporting(progress, "Laplace") as report,
         ):
-            for group, _ in groups(self.surface, data, keep):
-                average = Average(task, keep=keep, example=self.surface.example)
+            for group, _ in batch_groups(self.surface, data, keep):
+                average = ModelAverage(task, keep=keep, example=self.surface.example)
                 for index, batch in enumerate(group):
                     inputs, target = one_input(batch), batch.target
                     output = self._output(inputs, link, samples)
@@ -133,24 +138,24 @@ class LastLayerLaplace:
                     done += len(inputs)
                     report(done, data.num_examples)
                 average.end(0, 1)
-                summary.add(average)
+                builder.add(average)
                 task = average.task
-        return summary.predictive()
+        return builder.predictive()
 
-    def _tune(self, validation: ReplayableLoader) -> None:
-        """Takes the prior precision whose predictive has the lowest NLL."""
+    def _tune_prior(self, validation: ReplayableLoader) -> None:
+        """Sets the prior precision whose predictions have the lowest NLL."""
         validation.cache()
-        found = []
+        nlls = []
         for precision in PRECISIONS:
             self.laplace.prior_precision = precision
-            figures = self.predict(validation, keep="none").metrics()
-            if "nll" not in figures:
-                raise DataError("a prior precision is chosen by NLL: give rows with targets.")
-            found.append(figures["nll"])
-        self.laplace.prior_precision = PRECISIONS[found.index(min(found))]
+            metrics = self.predict(validation, keep="none").metrics()
+            if "nll" not in metrics:
+                raise DataError("a prior precision is chosen by NLL: give examples with targets.")
+            nlls.append(metrics["nll"])
+        self.laplace.prior_precision = PRECISIONS[nlls.index(min(nlls))]
 
     def _output(self, inputs: Tensor, link: str, samples: int) -> Tensor:
-        """What `self.task` makes the predictive of: log probabilities, or means and variances."""
+        """The outputs that `self.task` expects: log probabilities, or means and variances."""
         if isinstance(self.task, Regression):
             mean, covariance = self.laplace(inputs, pred_type="glm")
             variance = covariance.diagonal(dim1=1, dim2=2) + self.laplace.sigma_noise**2
@@ -159,10 +164,10 @@ class LastLayerLaplace:
         return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
 
 
-def _library() -> Any:
+def _laplace_class() -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own dependencies
+            warnings.simplefilter("ignore")  # about its dependencies
             from laplace import Laplace
     except ImportError as error:
         raise LowlandError(
@@ -172,12 +177,12 @@ def _library() -> Any:
 
 
 def _likelihood(task: Task) -> tuple[Task, dict[str, Any]]:
-    """The task of the predictive, and what laplace-torch calls the likelihood."""
+    """The task of the predictions, and the likelihood arguments of laplace-torch."""
     if isinstance(task, Regression) and isinstance(task.noise_variance, float):
-        made = copy.copy(task)
-        made.noise_variance = "learned"
+        two_outputs = copy.copy(task)
+        two_outputs.noise_variance = "learned"
         noise = math.sqrt(task.noise_variance)
-        return made, {"likelihood": "regression", "sigma_noise": noise}
+        return two_outputs, {"likelihood": "regression", "sigma_noise": noise}
     if isinstance(task, Classification) and task.form in (None, "multiclass"):
         return task, {"likelihood": "classification"}
     raise ConfigError(
@@ -203,7 +208,7 @@ class _Network(nn.Module):
 
 
 class _Loader:
-    """Rows as laplace-torch reads them: (inputs, target), and `len(loader.dataset)`."""
+    """Examples as laplace-torch reads them: (inputs, target), and `len(loader.dataset)`."""
 
     def __init__(self, data: ReplayableLoader) -> None:
         self.data = data

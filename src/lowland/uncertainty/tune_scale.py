@@ -1,4 +1,4 @@
-"""What is chosen on validation data."""
+"""The covariance scale of a posterior, chosen on validation data."""
 
 from __future__ import annotations
 
@@ -30,19 +30,25 @@ def tune_scale(
 ) -> tuple[Gaussian | Mixture, Table]:
     """The posterior with the covariance scale whose model average has the lowest NLL on `loader`.
 
-    Warns where the posterior is so narrow that every scale predicts alike.
+    It warns where the posterior is so narrow that every scale predicts alike.
 
-    Give it validation data, never test data. The same noise is used for every scale, so that they
-    differ by the scale alone. `options` go to `predict`.
+    Use validation data, never test data. Every scale has the same noise, so that the results differ
+    by the scale alone. `options` go to `predict`.
 
     Args:
-        surface: model, task and the rows for BatchNorm statistics.
+        surface: model, task and the examples for BatchNorm statistics.
         post: a `Gaussian`, a `Mixture` of them, or `SWAG` itself.
-        loader: validation rows. scales: to try; 0 is the mean alone, as SWA.
-        samples: draws for each scale. seed: of the draws.
+        loader: validation examples.
+        scales: the scales to compare; 0 is the mean alone, as in SWA.
+        samples: draws for each scale.
+        seed: seed of the draws.
 
     Returns:
         The posterior, and a table of scale and nll, infinite where a draw's loss was not finite.
+
+    Raises:
+        ConfigError: no scales, or a posterior without a scale. DataError: examples without targets.
+            NonFiniteError: no scale has a finite NLL.
 
     >>> import torch
     >>> from torch import nn
@@ -53,55 +59,55 @@ def tune_scale(
     ...     [(torch.ones(2, 1), torch.tensor([[-1.0], [1.0]]))],
     ... )
     >>> post, table = tune_scale(surface, Gaussian(torch.zeros(1), torch.ones(1)), surface.data)
-    >>> post.scale > 0  # the targets scatter far more than the noise of one model allows
+    >>> post.scale > 0  # the targets vary far more than the noise of one model
     True
     """
     scales = checks.numbers("scales", scales, least=0)
     if not scales:
         raise ConfigError("scales: expected at least one number to try.")
     samples = checks.whole("samples", samples, least=1)
-    scaled = as_posterior(post)
-    if not isinstance(scaled, Gaussian | Mixture):
+    posterior = as_posterior(post)
+    if not isinstance(posterior, Gaussian | Mixture):
         raise ConfigError(
             f"expected a posterior with a scale, such as SWAG's, got {type(post).__name__}."
         )
-    found = []
+    nlls = []
     for scale in scales:
         try:
             pred = predict(
                 surface,
-                scaled.with_scale(scale),
+                posterior.with_scale(scale),
                 loader,
                 samples=samples,
                 seed=seed,
                 keep="nll",
                 **options,
             )
-        except NonFiniteError:  # too wide for the network to survive
-            found.append(math.inf)
+        except NonFiniteError:  # the scale is too large for this network
+            nlls.append(math.inf)
             continue
         if pred.nll_by_samples is None:
-            raise DataError("a scale is chosen by its NLL: give rows with targets.")
-        found.append(pred.metrics()["nll"])
-    if not any(map(math.isfinite, found)):
+            raise DataError("a scale is chosen by its NLL: give examples with targets.")
+        nlls.append(pred.metrics()["nll"])
+    if not any(map(math.isfinite, nlls)):
         raise NonFiniteError(
-            "no scale gives a finite NLL on the validation rows; look at the mean's loss, and "
+            "no scale gives a finite NLL on the validation examples; look at the mean's loss, and "
             "leave out iterates of a run that diverged."
         )
-    best = min(range(len(found)), key=found.__getitem__)
+    best = min(range(len(nlls)), key=nlls.__getitem__)
     if max(scales) > 0:
-        widest = scaled.with_scale(max(scales))
-        finite = [nll for nll in found if math.isfinite(nll)]
+        widest = posterior.with_scale(max(scales))
+        finite = [nll for nll in nlls if math.isfinite(nll)]
         warn_if_still(
             _relative_spread(widest),
             so=f"so that all scales predict alike (NLL {min(finite):.6g} to {max(finite):.6g})",
         )
-    rows = [{"scale": s, "nll": nll} for s, nll in zip(scales, found, strict=True)]
-    return scaled.with_scale(scales[best]), Table.from_rows(rows)
+    rows = [{"scale": s, "nll": nll} for s, nll in zip(scales, nlls, strict=True)]
+    return posterior.with_scale(scales[best]), Table.from_rows(rows)
 
 
 def _relative_spread(post: Gaussian | Mixture) -> float:
-    """Of the widest component: a mixture is spread between its components too, at any scale."""
+    """That of the widest component: no scale changes the distance between components."""
     if isinstance(post, Gaussian):
         return post.relative_spread
     return max(_relative_spread(c) for c in post.components)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Regression of sequences and images: items are positions, and nothing is broadcast."""
+"""Regression of sequences and images: each position is an item, and nothing is broadcast."""
 
 import math
 
@@ -63,7 +63,7 @@ def by_position(values, axis):  # (N, ...) -> (positions, D)
 
 
 def flat(name, noise):
-    """The same as a regression of rows: the oracle."""
+    """The same as a regression of separate positions: the oracle."""
     surface, weights, x, y = case(name, noise)
     axis = SHAPES[name][1]
     rows = nn.Linear(3, y.shape[axis] * (2 if noise is None else 1))
@@ -76,7 +76,7 @@ def flat(name, noise):
 
 @EVERY
 @pytest.mark.parametrize("noise", [None, 0.3, "learned"])
-def test_as_rows(name, noise):
+def test_positions_as_separate_examples(name, noise):
     axis = SHAPES[name][1]
     surface, weights, *_ = case(name, noise)
     oracle, same = flat(name, noise)
@@ -141,7 +141,7 @@ def test_nothing_is_broadcast(output, target):
             ll.Regression(noise).nll(torch.ones(shape), torch.zeros(target))
 
 
-def test_where_the_variances_lie_elsewhere():
+def test_variances_on_another_axis():
     hint = r"means and variances seem to lie on axis 1: say target_dim=1"
     with pytest.raises(ll.DataError, match=hint):
         ll.Regression().nll(torch.zeros(6, 2, 4), torch.zeros(6, 1, 4))
@@ -172,12 +172,12 @@ def test_forecasts_of_several_lengths():
     assert ll.scores(pred) == pytest.approx(ll.scores(oracle), rel=1e-5)
 
 
-def test_what_is_drawn_and_kept(tmp_path):
+def test_other_functions_of_sequence_predictions(tmp_path):
     surface, weights, *_ = case("image", None)
     pred = ll.predict(surface, weights)
-    held = Predictive.load(pred.save(tmp_path / "p.json"))
-    assert ll.scores(held) == pytest.approx(ll.scores(pred), rel=1e-5)
-    assert bool((ll.ood(pred, held).auroc == 0.5).all())
+    loaded = Predictive.load(pred.save(tmp_path / "p.json"))
+    assert ll.scores(loaded) == pytest.approx(ll.scores(pred), rel=1e-5)
+    assert bool((ll.ood(pred, loaded).auroc == 0.5).all())
     within = ((pred.targets - pred.mean) ** 2 <= 4 * pred.variance).double().mean()
     assert f"within ± 2 sd ({within:.0%})" in pred.plot().get_legend_handles_labels()[1]
     rows = [(torch.ones(2, 1), torch.ones(2, 5, 1))]
@@ -207,7 +207,7 @@ class Counted(Halved):
         return target.numel()
 
 
-def test_items_of_a_task_of_ones_own_are_counted():
+def test_items_of_a_custom_task_are_counted():
     data = [(torch.ones(4, 3), torch.zeros(4, 2))]
     net = nn.Linear(3, 2)
     surface = ll.LossSurface(net, Halved(), data)

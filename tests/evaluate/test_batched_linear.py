@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lowland as ll
-from lowland.evaluate.batched import BatchedLinearMode, linear
+from lowland.evaluate.batched_linear import BatchedLinearMode, linear
 
 
 def values(rows, weights, bias=True):
@@ -27,18 +27,18 @@ def test_each_is_torchs_own(rows, bias, inputs, grad):
     )
     with torch.set_grad_enabled(grad), BatchedLinearMode():
         if bias:
-            found = torch.func.vmap(F.linear, (inputs, 0, 0))(x, w, b)
+            result = torch.func.vmap(F.linear, (inputs, 0, 0))(x, w, b)
         else:
-            found = torch.func.vmap(F.linear, (inputs, 0))(x, w)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+            result = torch.func.vmap(F.linear, (inputs, 0))(x, w)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_bias_alone_that_is_mapped_over():
     x, w, _ = values((5,), ())
     b = torch.randn(7, 4)
     with torch.no_grad(), BatchedLinearMode():
-        found = torch.func.vmap(lambda b: F.linear(x, w, b))(b)
-    torch.testing.assert_close(found, torch.stack([F.linear(x, w, one) for one in b]))
+        result = torch.func.vmap(lambda b: F.linear(x, w, b))(b)
+    torch.testing.assert_close(result, torch.stack([F.linear(x, w, one) for one in b]))
 
 
 @pytest.mark.parametrize("rows", [5, 40])
@@ -50,8 +50,8 @@ def test_gradients_flow_under_vmap(rows):
 
     mapped = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)))
     with BatchedLinearMode():
-        found = mapped(w, b)
-    for one, expected in zip(found, mapped(w, b), strict=True):
+        result = mapped(w, b)
+    for one, expected in zip(result, mapped(w, b), strict=True):
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-4)
 
 
@@ -77,7 +77,7 @@ def test_views_of_what_a_layer_gives():
     rows = [(torch.randn(6, 3), torch.randint(2, (6,)))]
     surface = ll.LossSurface(Views(), ll.Classification(), rows)
     weights = torch.randn(5, surface.layout.size)
-    found = [surface.evaluate(weights, strategy=s).loss for s in ("points", "vmap")]
-    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    result = [surface.evaluate(weights, strategy=s).loss for s in ("points", "vmap")]
+    torch.testing.assert_close(*result, rtol=1e-5, atol=1e-6)
     with pytest.raises(RuntimeError, match="view"):  # the twin
         linear(torch.randn(6, 3), torch.randn(4, 3), torch.randn(4)).view(-1)
