@@ -24,10 +24,8 @@ def gaussian(surface, spread=0.3, seed=0):
 def by_hand(surface, weights, x):
     """(S, n, ...) float64 outputs, one network at a time."""
     net = surface.template.module.double().eval()
-    parameters = [dict(surface.layout.unflatten(w.double()).items()) for w in weights]
-    result = torch.stack(
-        [functional_call(net, each, (x.double(),)).detach() for each in parameters]
-    )
+    states = [dict(surface.layout.unflatten(w.double()).items()) for w in weights]
+    result = torch.stack([functional_call(net, state, (x.double(),)).detach() for state in states])
     net.float()
     return result
 

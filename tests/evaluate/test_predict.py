@@ -45,10 +45,8 @@ def logits(net, layout, weights, xs):
     net = net.double().eval()
     out = []
     for w in weights.double():
-        parameters = dict(layout.unflatten(w).items())
-        out.append(
-            torch.cat([functional_call(net, parameters, (x.double(),)) for x in xs]).detach()
-        )
+        state = dict(layout.unflatten(w).items())
+        out.append(torch.cat([functional_call(net, state, (x.double(),)) for x in xs]).detach())
     return torch.stack(out)
 
 
@@ -442,10 +440,8 @@ def test_language_models_count_the_tokens_that_are_not_masked(lengths):
     for batch in batches:
         each = []
         for w in weights:
-            parameters = dict(surface.layout.unflatten(w)) | {
-                "head.weight": w[: 11 * 5].view(11, 5)
-            }
-            z = functional_call(net, parameters, (), batch, tie_weights=False).logits
+            state = dict(surface.layout.unflatten(w)) | {"head.weight": w[: 11 * 5].view(11, 5)}
+            z = functional_call(net, state, (), batch, tie_weights=False).logits
             each.append(z.double().softmax(2)[:, :-1].detach())
         mask = batch["attention_mask"][:, 1:] == 1
         p.append(torch.stack(each).mean(0)[mask])
