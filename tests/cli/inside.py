@@ -8,7 +8,10 @@ import pytest
 
 from lowland import plots
 from lowland.cli import main
+from lowland.evaluate import planner
 from lowland.files import atomic_write
+
+_time_plan = planner.time_plan
 
 
 def lowland(*args, pictures=False):
@@ -19,13 +22,26 @@ def lowland(*args, pictures=False):
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["lowland", *map(str, args)])
-        if not pictures:
-            for name in plots.FIGURES:
-                patch.setattr(plots, name, lambda *_, **__: "no axes")
-            patch.setattr(plots, "save", _save_nothing)
+        make_quick(patch, pictures=pictures)
         with pytest.raises(SystemExit) as stop:
             main()
     return stop.value.code, out.getvalue(), err.getvalue()
+
+
+def make_quick(patch, *, pictures=False):
+    """Leaves out what takes longer than a toy's training: timing of plans, and pictures."""
+    patch.setattr(planner, "time_plan", _slow_unless_called_often)
+    if not pictures:
+        for name in plots.FIGURES:
+            patch.setattr(plots, name, lambda *_, **__: "no axes")
+        patch.setattr(plots, "save", _save_nothing)
+
+
+def _slow_unless_called_often(candidate, surface, point, work, **options):
+    """A second for each point, which the planner takes one by one without further trials."""
+    if work.calls == 1:
+        return 1.0
+    return _time_plan(candidate, surface, point, work, **options)
 
 
 def _save_nothing(_, path):

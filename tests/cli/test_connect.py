@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 import torch
-import yaml
 
 import lowland as ll
 from lowland.artifacts.graph import manifests
 from lowland.cli.curve_folder import CurveFolder
 from lowland.records import PathResult, SurfaceResult, Table, TrainingLog
 from lowland.runs.folder import RunFolder
+from tests.cli import shared
 from tests.cli.inside import lowland
 
 CONFIG = {
@@ -25,30 +25,29 @@ CONFIG = {
 }
 
 
-ASKED = ["--kind", "bezier,chain", "--lr", 0.1, "--epochs", 60, "--points", 9, "--align"]
+OPTIONS = ["--kind", "bezier,chain", "--lr", 0.1, "--epochs", 60, "--points", 9, "--align"]
 
 
 def made(folder, name, *overrides, **changes):
-    config = folder / f"{name}.yaml"
-    config.write_text(yaml.safe_dump(CONFIG | changes))
-    code, out, err = lowland("run", config, f"out={folder / name}", *overrides)
+    return shared.made(folder, name, CONFIG | changes, *overrides)
+
+
+def make(folder):
+    path, _ = made(folder, "one")
+    code, out, err = lowland("connect", path, *OPTIONS, pictures=True)
     assert code == 0, err
-    return folder / name, out
+    assert "Polygonal chain" in out
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
+    return shared.copy_of(tmp_path_factory, "connect", make)
 
 
 @pytest.fixture(scope="module")
 def run(folder):
-    """A run of two annealed networks and a walk, joined by both curves."""
-    path, _ = made(folder, "one")
-    code, out, err = lowland("connect", path, *ASKED, pictures=True)
-    assert code == 0, err
-    assert "Polygonal chain" in out
-    return path
+    """A run of two annealed networks and an SGD trajectory, joined by both curves."""
+    return folder / "one"
 
 
 def test_curves_stay_lower_than_the_line(run):
@@ -85,7 +84,7 @@ def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
     (places["curve/bezier"] / "curve.safetensors").chmod(0o644)
     (places["curve/bezier"] / "curve.safetensors").write_bytes(b"damaged")
     before = (places["curve/chain"] / "curve.safetensors").stat().st_mtime_ns
-    again = ["connect", run, *ASKED]
+    again = ["connect", run, *OPTIONS]
     code, out, err = lowland(*again, "--out", there)
     assert code == 0, err
     assert "curve/bezier is built again (curve.safetensors has 7 bytes" in out

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,10 @@ from lowland.records import Predictive, Table
 from lowland.runs.config import read_config
 from lowland.runs.setup import Setup
 from lowland.zoo import ConvNet, digits
+from tests.cli.forked import lowland as forked
 from tests.cli.inside import lowland as inside
+from tests.cli.shared import copy_of, process
 
-EVENTS = Path(__file__).with_name("events.py")
 CONFIG = {
     "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
     "data": {"name": "lowland.zoo:digits", "args": {"train": 0.1, "shift": 1}},
@@ -37,28 +36,18 @@ def config(tmp_path_factory):
     return path
 
 
-def lowland(*args, event=None, cwd=None):
-    command = (
-        [sys.executable, "-m", "lowland"] if event is None else [sys.executable, EVENTS, *event]
-    )
-    done = subprocess.run(
-        [*map(str, command), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        cwd=cwd,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
-    """A run that nobody stopped."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    code, stdout, stderr = lowland("run", config, f"out={out}")
-    assert code == 0, stderr
-    return out, stdout
+    """A run that nobody stopped, and what it printed."""
+
+    def make(folder):
+        done = process("run", config, f"out={folder / 'whole'}")
+        assert done.returncode == 0, done.stderr
+        (folder / "stdout.txt").write_text(done.stdout.replace(str(folder), "FOLDER"))
+
+    folder = copy_of(tmp_path_factory, "whole", make)
+    stdout = (folder / "stdout.txt").read_text()
+    return folder / "whole", stdout.replace("FOLDER", str(folder))
 
 
 def test_threads_are_chosen_for_the_step_that_is_trained(config, monkeypatch):
@@ -71,9 +60,8 @@ def test_threads_are_chosen_for_the_step_that_is_trained(config, monkeypatch):
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compiled_training_ends_where_eager_training_does(config, finished, tmp_path):
-    code, _, stderr = lowland(
-        "run", config, f"out={tmp_path / 'a'}", "compile=true", "methods=[sgd]"
-    )
+    words = ["compile=true", "methods=[sgd]", f"out={tmp_path / 'a'}"]
+    code, _, stderr = forked("run", config, *words, folder=tmp_path)
     assert code == 0, stderr
     eager, compiled = weights(finished[0]), weights(tmp_path / "a")
     for key, value in compiled["sgd-0.safetensors"].items():
@@ -194,7 +182,8 @@ def test_stopped_and_started_again_it_ends_with_the_same_bits(
     finished, config, tmp_path, event, number, how
 ):
     out = tmp_path / "stopped"
-    code, _, stderr = lowland("run", config, f"out={out}", event=(event, number, how))
+    stop = (event, number, how)
+    code, _, stderr = forked("run", config, f"out={out}", event=stop, folder=tmp_path)
     if how == "SIGINT":
         assert code == 130
         assert "run the same command again" in stderr
@@ -224,8 +213,7 @@ def test_the_demo_takes_settings_too(tmp_path):
 
 def test_the_example_of_a_users_own_model_runs_from_its_folder(tmp_path):
     example = Path(__file__).parents[2] / "examples" / "own_model"
-    code, stdout, stderr = lowland(
-        "run", "config.yaml", f"out={tmp_path / 'run'}", "train.epochs=4", "samples=4", cwd=example
-    )
+    words = [f"out={tmp_path / 'run'}", "train.epochs=4", "samples=4"]
+    code, stdout, stderr = forked("run", "config.yaml", *words, folder=tmp_path, cwd=example)
     assert code == 0, stderr
     assert "MultiSWAG of 3" in stdout

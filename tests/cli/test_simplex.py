@@ -10,6 +10,7 @@ import lowland as ll
 from lowland.cli.simplex_folder import SimplexFolder
 from lowland.records import GrowthResult, Predictive, SurfaceResult, Table, TernaryResult
 from lowland.runs.folder import RunFolder
+from tests.cli import shared
 from tests.cli.inside import lowland
 
 CONFIG = {
@@ -28,28 +29,27 @@ CONFIG = {
 SHORT = ["--epochs", 2, "--samples", 2, "--points", 4, "--draws", 5, "--rise", 1]
 
 
-def made(folder, name, *overrides, pictures=False, **changes):
-    config = folder / f"{name}.yaml"
-    config.write_text(yaml.safe_dump(CONFIG | changes))
-    code, out, err = lowland("run", config, f"out={folder / name}", *overrides, pictures=pictures)
+def made(folder, name, *overrides, **changes):
+    return shared.made(folder, name, CONFIG | changes, *overrides)
+
+
+def make(folder):
+    path, out = shared.made(folder, "one", CONFIG, pictures=True)
+    assert "ESPRO of 2" in out
+    code, out, err = lowland("simplex", path, "--vertices", 3, *SHORT, pictures=True)
     assert code == 0, err
-    return folder / name, out
+    assert "3 vertices" in out
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
+    return shared.copy_of(tmp_path_factory, "simplex", make)
 
 
 @pytest.fixture(scope="module")
 def run(folder):
     """A run with ESPRO, and a simplex around its first network."""
-    path, out = made(folder, "one", pictures=True)
-    assert "ESPRO of 2" in out
-    code, out, err = lowland("simplex", path, "--vertices", 3, *SHORT, pictures=True)
-    assert code == 0, err
-    assert "3 vertices" in out
-    return path
+    return folder / "one"
 
 
 def test_espro_is_the_average_over_the_simplexes(run):

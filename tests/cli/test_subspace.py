@@ -15,6 +15,7 @@ from lowland.cli.load_runs import load_runs
 from lowland.cli.subspace_folder import SubspaceFolder
 from lowland.records import Chain, Predictive, SurfaceResult, Table
 from lowland.samplers import registry
+from tests.cli import shared
 from tests.cli.inside import lowland
 
 CONFIG = {
@@ -33,13 +34,11 @@ SHORT = ["--rank", 2, "--chains", 4, "--samples", 12, "--warmup", 5, "--draws", 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    config = folder / "one.yaml"
-    config.write_text(yaml.safe_dump(CONFIG))
-    code, out, err = lowland("run", config, f"out={folder / 'one'}", pictures=True)
-    assert code == 0, err
-    assert "PCA + ESS" in out
-    return folder / "one"
+    def make(folder):
+        _, out = shared.made(folder, "one", CONFIG, pictures=True)
+        assert "PCA + ESS" in out
+
+    return shared.copy_of(tmp_path_factory, "subspace", make) / "one"
 
 
 @pytest.fixture

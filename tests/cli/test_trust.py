@@ -9,6 +9,7 @@ import yaml
 
 from lowland.cli.trust import fingerprint, remember, state_file
 from lowland.runs.config import check_config
+from tests.cli import shared
 from tests.cli.inside import lowland
 from tests.cli.test_connect import CONFIG
 
@@ -34,12 +35,10 @@ data = net
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    config = folder / "one.yaml"
-    config.write_text(yaml.safe_dump(SMALL))
-    code, _, err = lowland("run", config, f"out={folder / 'one'}")
-    assert code == 0, err
-    return folder / "one"
+    def make(folder):
+        shared.made(folder, "one", SMALL)
+
+    return shared.copy_of(tmp_path_factory, "trust", make) / "one"
 
 
 @pytest.fixture

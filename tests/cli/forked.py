@@ -1,0 +1,88 @@
+"""The command line in a process of its own that has torch already, stopped at the n-th event.
+
+Events are counted, not timed: an optimizer step, a file that is about to take its place (a write
+that never comes to be), or one that has just done so.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lowland.cli import main
+from tests.cli.inside import make_quick
+
+# its processes are forks of one without threads, which has imported what takes seconds
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(
+    [
+        "tests.cli.forked",
+        "lowland.cli.app",
+        "lowland.runs.methods",
+        "sklearn.datasets",
+        "torch._dynamo",
+    ]
+)
+
+
+def lowland(*args, folder, event=None, cwd=None, pictures=False):
+    """Its exit code (minus the signal that ended it), what it printed, and its errors.
+
+    `event`: what it is stopped at, which time, and by which signal. `folder`: for its output.
+    """
+    streams = [Path(folder) / name for name in ("stdout.txt", "stderr.txt")]
+    process = _SERVER.Process(
+        target=_run, args=(list(map(str, args)), streams, event, cwd, pictures)
+    )
+    process.start()
+    process.join(110)
+    if process.exitcode is None:
+        process.kill()
+    return process.exitcode, *(stream.read_text(encoding="utf-8") for stream in streams)
+
+
+def _run(args, streams, event, cwd, pictures):
+    for number, path in enumerate(streams, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if cwd is not None:
+        os.chdir(cwd)
+    # a shell's background jobs ignore Ctrl-C, and what they start does too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["lowland", *args]
+    make_quick(pytest.MonkeyPatch(), pictures=pictures)
+    if event is not None:
+        stop_at(event[0], event[1], signal.Signals[event[2]])
+    main()
+
+
+def stop_at(event, number, how):
+    """Has this process send itself a signal at an event."""
+    count = 0
+
+    def happened():
+        nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), how)
+
+    step, replace = torch.optim.SGD.step, os.replace
+
+    def stepping(*args, **kwargs):
+        result = step(*args, **kwargs)
+        if event == "step":
+            happened()
+        return result
+
+    def replacing(source, target, **kwargs):
+        if event == "before-replace":
+            happened()
+        replace(source, target, **kwargs)
+        if event == "after-replace":
+            happened()
+
+    torch.optim.SGD.step = stepping
+    os.replace = replacing
