@@ -9,7 +9,7 @@ from torch import nn
 
 import lowland as ll
 from lowland import metrics
-from lowland.cli.show import show, show_figures
+from lowland.cli.tables import show_comparison, show_metrics
 from lowland.records import PathResult, ShiftCurves, Table
 
 
@@ -56,15 +56,17 @@ def test_a_metric_of_ones_own_is_everywhere(registry, keep):
     assert float(table.top2[0]) == pytest.approx(expected, abs=1e-12)
     assert surface.evaluate(w.sign() * 3e38).top2.isnan().all()
     # the command line: heading, format, the best in bold
-    text = printed(show, Table({"method": ["SGD", "SWA"], "top2": torch.tensor([0.25, 0.75])}))
+    text = printed(
+        show_comparison, Table({"method": ["SGD", "SWA"], "top2": torch.tensor([0.25, 0.75])})
+    )
     assert "top-2" in text
     assert "0.2" in text
     assert "\x1b[1m  0.8\x1b[0m" in text
     assert "\x1b[1m  0.2" not in text
     change = Table({"method": ["SWA"], "top2": torch.tensor([0.5])})
-    assert "+0.5" in printed(lambda t, c: show_figures(t, "difference", "", c), change)
+    assert "+0.5" in printed(lambda t, c: show_metrics(t, "difference", "", c), change)
     shifted = Table({"method": ["SWA"], "top2_corrupted": torch.tensor([0.5])})
-    assert "top-2" in printed(lambda t, c: show_figures(t, "corrupted", "", c), shifted)
+    assert "top-2" in printed(lambda t, c: show_metrics(t, "corrupted", "", c), shifted)
     # pictures
     record = ShiftCurves(torch.tensor([0, 1]), {"blur": {"top2": torch.tensor([0.9, 0.5])}})
     assert record.plot(metric="top2").get_ylabel() == "in the two likeliest (fraction)"

@@ -11,8 +11,9 @@ import time
 import pytest
 import torch
 
+from lowland.cli.bars import Bars
 from lowland.cli.console import Terminal, say, visible
-from lowland.cli.show import Bars, print_table, show, show_figures
+from lowland.cli.tables import print_table, show_comparison, show_metrics
 from lowland.records import Table
 from tests.cli.inside import lowland
 
@@ -51,8 +52,8 @@ def printed(write, width: int = 80, **options) -> str:
     "write",
     [
         lambda name: lambda console: say(console, f"Results: {name}/"),
-        lambda name: lambda console: show(table(name), console),
-        lambda name: lambda console: show_figures(table(name), "test", name, console),
+        lambda name: lambda console: show_comparison(table(name), console),
+        lambda name: lambda console: show_metrics(table(name), "test", name, console),
         lambda name: (
             lambda console: print_table(
                 {name: ["1"], "dtypes": [name]}, console, rows=name, labels=[name], title=name
@@ -93,8 +94,8 @@ def test_errors_show_names_as_they_are(name: str) -> None:
 def test_numbers_are_never_cut(width: int) -> None:
     numbers = ["0.9592", "0.9712", "0.1235±0.0012", "0.1079±0.0021", "0.0111", "0.0255", "30", "3"]
     for write in (
-        lambda console: show(table(), console),
-        lambda console: show_figures(table(), "test", "Test data", console),
+        lambda console: show_comparison(table(), console),
+        lambda console: show_metrics(table(), "test", "Test data", console),
     ):
         out = printed(write, width)
         assert "…" not in out
@@ -103,7 +104,9 @@ def test_numbers_are_never_cut(width: int) -> None:
 
 def test_the_best_is_bold() -> None:
     out = printed(
-        lambda console: show(table(), console), force_terminal=True, color_system="standard"
+        lambda console: show_comparison(table(), console),
+        force_terminal=True,
+        color_system="standard",
     )
     bold = re.findall(r"\x1b\[1m *([0-9.]+)(?:±[0-9.]+)?\x1b", out)
     assert bold == ["0.0111", "0.9712", "0.1079"]  # ECE of the first row, the others of the second

@@ -10,6 +10,7 @@ import torch
 import typer
 from rich.console import Console
 
+from lowland.cli.bars import Bars
 from lowland.cli.checkpoints import (
     Chosen,
     Output,
@@ -21,7 +22,7 @@ from lowland.cli.checkpoints import (
 from lowland.cli.console import Terminal, say
 from lowland.cli.contents import report
 from lowland.cli.judge import Judge
-from lowland.cli.show import Bars, show
+from lowland.cli.tables import show_comparison
 from lowland.cli.trust import Trust, require_trusted
 from lowland.core import ParamLayout
 from lowland.core.threads import using_threads
@@ -228,7 +229,7 @@ def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -
     if rows is not None and judge is not None:
         rows.save(output.path / "comparison.json")
         notes |= judge.notes
-        show(rows, console)
+        show_comparison(rows, console)
     say(
         console,
         f"Averaged {chosen.span()}: P = {layout.size:,} in {tensors_of(len(layout.names))}.",

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from lowland.artifacts import Artifact, Graph
+from lowland.cli.bars import Bars
 from lowland.cli.console import say
-from lowland.cli.show import Bars
 from lowland.core.threads import using_threads
 
 

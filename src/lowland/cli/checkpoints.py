@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lowland.cli.console import say
 from lowland.cli.contents import Contents, report
-from lowland.cli.show import print_table
+from lowland.cli.tables import print_table
 from lowland.core import ParamLayout
 from lowland.core.names import name_filter
 from lowland.errors import ConfigError, StoreError

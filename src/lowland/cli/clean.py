@@ -11,8 +11,9 @@ from rich.text import Text
 
 from lowland.artifacts.clean import Usage, remove, usage
 from lowland.cli.console import Terminal, say
-from lowland.cli.show import print_table
+from lowland.cli.stage_folder import words_of
 from lowland.cli.status import folders, size_text
+from lowland.cli.tables import print_table
 from lowland.errors import ConfigError
 
 _REMOVABLE = {
@@ -37,8 +38,8 @@ def clean(
 ) -> None:
     """Show what takes how much disk in a run folder; with --remove, remove some of it."""
     run = run.expanduser()
-    chosen = [word.strip() for word in (remove_ or "").split(",") if word.strip()]
-    for word in chosen:
+    uses = words_of(remove_)
+    for word in uses:
         if word not in _REMOVABLE:
             raise ConfigError(f"--remove: expected some of {', '.join(_REMOVABLE)}, got {word!r}.")
     console = Terminal()
@@ -50,9 +51,9 @@ def clean(
         }
         names = [each.name for each in entries]
         print_table(columns, console, rows="artifact", labels=names, title=str(folder))
-    if chosen:
+    if uses:
         freed = sum(
-            remove(folder, [each for each in entries if each.use in chosen])
+            remove(folder, [each for each in entries if each.use in uses])
             for folder, entries in usages.items()
         )
         say(console, f"{size_text(freed)} removed.")

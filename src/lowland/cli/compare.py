@@ -18,7 +18,6 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.ood import NOISE, CompareOptions
 from lowland.cli.predictions import MethodPredictions, pooled
-from lowland.cli.show import show_figures
 from lowland.cli.stage_folder import words_of
 from lowland.cli.summary import (
     ComparisonTable,
@@ -32,6 +31,7 @@ from lowland.cli.summary import (
     ShiftRecord,
     ShiftTable,
 )
+from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.core import Classification
 from lowland.core.threads import using_threads
@@ -239,19 +239,19 @@ def _show(comparison: Comparison, builder: Builder, options: CompareOptions) -> 
     console = builder.console
     table: Table = builder.load(comparison.table)
     many = " (mean ± standard error over runs)" if comparison.table.many else ""
-    show_figures(table, "test", f"Test data{many}", console)
+    show_metrics(table, "test", f"Test data{many}", console)
     if comparison.differences is not None:
         title = f"Test data: difference to {comparison.rows[0].title}, run by run"
-        show_figures(builder.load(comparison.differences), "difference", title, console)
+        show_metrics(builder.load(comparison.differences), "difference", title, console)
     if comparison.corruptions:
         kinds = dict.fromkeys(each.kind.replace("_", " ") for each in comparison.corruptions)
         strengths = ", ".join(map(str, options.strengths))
         title = f"Corrupted: mean over {', '.join(kinds)}; strengths {strengths}"
-        show_figures(table, "corrupted", title, console)
+        show_metrics(table, "corrupted", title, console)
     score = "entropy" if isinstance(comparison.task, Classification) else "variance"
     for name in comparison.sets:
         title = f"Out of distribution, {name}: separated from test data by {score}"
-        show_figures(table, "ood", title, console, of=name)
+        show_metrics(table, "ood", title, console, of=name)
 
 
 def _words(text: str | None) -> list[str] | None:

@@ -13,8 +13,8 @@ from lowland.cli.console import Terminal
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.options import Keys
-from lowland.cli.show import show_figures
 from lowland.cli.stage_folder import weight_names, words_of
+from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.errors import ConfigError
 from lowland.geometry import Line
@@ -91,7 +91,7 @@ def execute(folder: CurveFolder, joining: Joining) -> Table:
     examples = builder.load(table.inputs[0]).examples
     names = " and ".join(folder.titles())
     title = f"Between {names} ({examples:,} training examples)"
-    show_figures(curves, "curve", title, builder.console, rows="curve")
+    show_metrics(curves, "curve", title, builder.console, rows="curve")
     builder.say_results()
     return curves
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lowland.cli.bars import Bars
 from lowland.cli.console import Terminal, say
-from lowland.cli.show import Bars
 from lowland.trajectory import convert_checkpoints
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowland.cli.show import Bars
+from lowland.cli.bars import Bars
 from lowland.core import ParamLayout
 from lowland.core.names import clean
 from lowland.errors import LayoutError

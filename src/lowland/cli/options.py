@@ -39,10 +39,10 @@ def with_section_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for parameter in signature.parameters.values():
         section, keys = [*get_args(parameter.annotation), None, None][:2]
         if isinstance(keys, Keys):
-            shown = [key for key in keys_of(section) if key.name not in keys.but]
+            options = [key for key in keys_of(section) if key.name not in keys.but]
             classes[parameter.name] = section
-            sections[parameter.name] = {key.name: _option_name(key.name, keys) for key in shown}
-            parameters += [_parameter(key, _option_name(key.name, keys)) for key in shown]
+            sections[parameter.name] = {key.name: _option_name(key.name, keys) for key in options}
+            parameters += [_parameter(key, _option_name(key.name, keys)) for key in options]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 

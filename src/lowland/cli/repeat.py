@@ -8,7 +8,7 @@ from typing import Any
 
 from lowland.cli.aggregate import Metrics, mean_over_runs, paired_differences
 from lowland.cli.console import Terminal, say
-from lowland.cli.show import show_figures
+from lowland.cli.tables import show_metrics
 from lowland.errors import ConfigError
 from lowland.records import Table
 from lowland.runs.config import check_config
@@ -40,11 +40,11 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
     path = Path(config.out).expanduser()
     comparison.save(path / "comparison.json")
     title = f"Over {len(values)} values of {over}: mean ± standard error"
-    show_figures(comparison, "run", title, console)
+    show_metrics(comparison, "run", title, console)
     if len(pairs):
         pairs.save(path / "differences.json")
         title = f"Difference to {comparison.method[0]}, run by run"
-        show_figures(pairs, "run difference", title, console)
+        show_metrics(pairs, "run difference", title, console)
     say(console, f"Results: {path / 'comparison.json'}")
     return comparison
 

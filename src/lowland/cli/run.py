@@ -20,7 +20,7 @@ from lowland.cli.load_runs import FinishedRun
 from lowland.cli.repeat import repeated
 from lowland.cli.scan import execute as draw_plane
 from lowland.cli.scan import make_view
-from lowland.cli.show import show
+from lowland.cli.tables import show_comparison
 from lowland.cli.trust import remember
 from lowland.records import Table
 from lowland.runs.chains import missing_diagnostics
@@ -72,7 +72,7 @@ def execute(config: Config) -> Table:
     builder.build([planned, *run.targets()])
     table: Table = builder.load(run.comparison())
     tuned = [name for method in run.methods for name in method.tuned]
-    show(_with_seconds(table, run, builder.graph), console, tuned=tuned)
+    show_comparison(_with_seconds(table, run, builder.graph), console, tuned=tuned)
     for method in run.methods:
         inputs = Inputs(method.needs(run), builder.load, builder.load)
         for note in method.notes(run, inputs):
@@ -101,13 +101,13 @@ def _with_seconds(table: Table, run: Run, graph: Graph) -> Table:
 
 
 def _say_versions(folder: RunFolder, console: Console) -> None:
-    """Says it where what is there was begun by other versions."""
+    """Prints a note where other versions began the run."""
     if not (folder.path / CONFIG).is_file():
         return
-    _, ran = folder.ran()
-    if ran.get("versions") != versions():
-        began = ", ".join(f"{k} {v}" for k, v in ran.get("versions", {}).items())
-        say(console, f"Began with {began}: its last bits may differ from here on.")
+    _, ran_with = folder.ran()
+    if ran_with.get("versions") != versions():
+        names = ", ".join(f"{k} {v}" for k, v in ran_with.get("versions", {}).items())
+        say(console, f"Began with {names}: its last bits may differ from here on.")
 
 
 def _connect(setup: Setup, settings: Connect, folder: RunFolder, threads: int) -> None:

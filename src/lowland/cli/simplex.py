@@ -15,9 +15,9 @@ from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.options import Keys
-from lowland.cli.show import show_figures
 from lowland.cli.simplex_folder import COMPLEX, SimplexFolder
 from lowland.cli.stage_folder import words_of
+from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError
@@ -138,7 +138,7 @@ def execute(
     builder.build(complete([*simplexes.values(), averages, *pictures]))
     for name, each in results.items():
         _show_growth(each.growth, name, console)
-    show_figures(builder.load(averages), "test", "Test data", console)
+    show_metrics(builder.load(averages), "test", "Test data", console)
     builder.say_results()
     return {name: each.simplex for name, each in results.items()}
 
@@ -236,6 +236,6 @@ def _show_growth(growth: GrowthResult, name: str, console: Console) -> None:
     rest = {k: v for k, v in table.columns.items() if k not in (unit, "accepted")}
     where = f"{growth.samples} points, {growth.examples:,} training examples"
     steps = Table({"method": titles} | rest)
-    show_figures(steps, "growth", f"{name} ({where})", console, rows="")
+    show_metrics(steps, "growth", f"{name} ({where})", console, rows="")
     if growth.stop_reason:
         say(console, growth.stop_reason)

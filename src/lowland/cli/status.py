@@ -42,16 +42,16 @@ def folders(run: Path) -> list[Path]:
 
 def _show(folder: Path, console: Console) -> None:
     states = statuses(folder, read_graph(folder))
-    given = [each for each in states if each.state == "given"]
+    sources = [each for each in states if each.state == "given"]
     built = {each.name: each for each in states if each.state != "given"}
-    for each in given:
+    for each in sources:
         say(console, f"{each.name}: {each.reason}")
     inputs = {name for each in built.values() for name in each.inputs}
-    shown: set[str] = set()
+    seen: set[str] = set()
     tree = Tree(visible(str(folder)))
     for each in built.values():
         if each.name not in inputs:
-            _add(tree, each, built, shown)
+            _add(tree, each, built, seen)
     # a file takes lines of any length, and a terminal wraps them
     (console if console.is_terminal else Terminal(width=_WIDTH)).print(tree)
     counts = {state: sum(each.state == state for each in built.values()) for state in _ORDER}
@@ -63,9 +63,9 @@ def _show(folder: Path, console: Console) -> None:
 _ORDER = ("done", "under way", "started", "missing", "stale", "damaged")
 
 
-def _add(tree: Tree, each: Status, built: dict[str, Status], shown: set[str]) -> None:
+def _add(tree: Tree, each: Status, built: dict[str, Status], seen: set[str]) -> None:
     """A branch for an artifact, and below it what it was built from, each once."""
-    repeated = each.name in shown
+    repeated = each.name in seen
     text = Text(each.name)
     if repeated:
         text.append(" (above)", style="dim")
@@ -74,10 +74,10 @@ def _add(tree: Tree, each: Status, built: dict[str, Status], shown: set[str]) ->
         text.append(_details(each))
     branch = tree.add(text)
     if not repeated:
-        shown.add(each.name)
+        seen.add(each.name)
         for name in each.inputs:
             if name in built:
-                _add(branch, built[name], built, shown)
+                _add(branch, built[name], built, seen)
 
 
 def _details(each: Status) -> str:

@@ -18,9 +18,9 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import load_runs
 from lowland.cli.options import Keys
-from lowland.cli.show import show_figures
 from lowland.cli.stage_folder import weight_names
 from lowland.cli.subspace_folder import SubspaceFolder
+from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.errors import ConfigError, LowlandError, StoreError
 from lowland.geometry import Curve
@@ -120,7 +120,7 @@ def execute(
     if result.about.get("told"):
         say(console, f"Note: {result.about['told']}")
     _show_chain(result, builder.graph.seconds(chain), console)
-    show_figures(builder.load(averages), "test", "Test data", console)
+    show_metrics(builder.load(averages), "test", "Test data", console)
     builder.say_results()
     return result
 

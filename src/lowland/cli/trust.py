@@ -35,9 +35,9 @@ def require_trusted(config: Config, *, file: Path, trust: bool) -> None:
     it as run here."""
     if trust:
         remember(config)
-    if trust or fingerprint(config) in _listed():
+    if trust or fingerprint(config) in _fingerprints():
         return
-    names = dict.fromkeys(one.name for one in _named(config))
+    names = dict.fromkeys(one.name for one in _factories(config))
     names |= dict.fromkeys(name for name in config.methods if ":" in name)
     raise UntrustedError(
         f"{file} names code that was not run here before ({', '.join(names)}), and that can be any "
@@ -48,13 +48,13 @@ def require_trusted(config: Config, *, file: Path, trust: bool) -> None:
 def remember(config: Config) -> None:
     """Lists a configuration as one that was run here."""
     digest = fingerprint(config)
-    if digest in _listed():
+    if digest in _fingerprints():
         return
     file = state_file()
     with suppress(OSError):  # without a place for it --trust is needed
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file, "a", encoding="ascii") as listed:
-            listed.write(f"{digest}\n")
+        with open(file, "a", encoding="ascii") as lines:
+            lines.write(f"{digest}\n")
 
 
 def state_file() -> Path:
@@ -67,16 +67,16 @@ def fingerprint(config: Config) -> str:
 
     What else it says, such as learning rates, names no code.
     """
-    body = [[one.name, one.args, _place(one.name)] for one in _named(config)]
+    body = [[one.name, one.args, _place(one.name)] for one in _factories(config)]
     body += [[name, {}, _place(name)] for name in config.methods if ":" in name]
     return hashlib.sha256(yaml.safe_dump(body, sort_keys=False).encode()).hexdigest()
 
 
-def _named(config: Config) -> list[Factory]:
+def _factories(config: Config) -> list[Factory]:
     return [one for one in (config.model, config.data, config.task) if isinstance(one, Factory)]
 
 
-def _listed() -> set[str]:
+def _fingerprints() -> set[str]:
     try:
         return set(state_file().read_text(encoding="ascii").split())
     except (OSError, ValueError):

@@ -1,34 +1,22 @@
-"""Bars and tables in the terminal."""
+"""Tables of metrics in the terminal."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table as RichTable
 from rich.text import Text
 from torch import Tensor
 
-from lowland.artifacts import Artifact
 from lowland.cli.console import say, visible
 from lowland.metrics import metric_names, metric_of
-from lowland.progress import Report
 from lowland.records import Table
 
-SECONDS = 30.0  # between lines on the progress of a stage, where there is no terminal
 _GAP = 3  # characters between columns
 Forms = dict[str, tuple[str, str]]  # column of the record -> (heading, format)
 _COST: Forms = {
@@ -72,15 +60,15 @@ def _columns(part: str, of: str) -> Forms:
     if part == "corrupted":
         return {f"{name}_corrupted": _form(name) for name in metric_names()}
     if part == "difference":
-        found = {name: _form(name, sign="+") for name in metric_names(table="difference")}
-        return found | {"nll_corrupted": ("corrupted NLL", "{:+.4f}")}
+        columns = {name: _form(name, sign="+") for name in metric_names(table="difference")}
+        return columns | {"nll_corrupted": ("corrupted NLL", "{:+.4f}")}
     if part == "test":
-        found = {name: _form(name) for name in metric_names(table="test")}
-        return found | {"crps_of": ("CRPS of", "{}"), "samples": ("networks", "{:.0f}")}
+        columns = {name: _form(name) for name in metric_names(table="test")}
+        return columns | {"crps_of": ("CRPS of", "{}"), "samples": ("networks", "{:.0f}")}
     sign = "+" if part == "run difference" else ""
-    found = {name: _form(name, sign=sign) for name in metric_names()}
-    found |= {"temperature": ("T", f"{{:{sign}.2f}}")}
-    return found | {"nll_tempered": ("NLL at T", f"{{:{sign}.4f}}")}
+    columns = {name: _form(name, sign=sign) for name in metric_names()}
+    columns |= {"temperature": ("T", f"{{:{sign}.2f}}")}
+    return columns | {"nll_tempered": ("NLL at T", f"{{:{sign}.4f}}")}
 
 
 def _form(name: str, *, sign: str = "") -> tuple[str, str]:
@@ -89,74 +77,26 @@ def _form(name: str, *, sign: str = "") -> tuple[str, str]:
     return metric.title, metric.form.replace("{:", f"{{:{sign}")
 
 
-class Bars:
-    """Progress bars with the time left, one a stage."""
+def show_comparison(table: Table, console: Console, *, tuned: Sequence[str] = ()) -> None:
+    """Prints a comparison: metrics on test data, the best of a column bold, and the cost.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description:<28}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._by_title: dict[str, Report] = {}
-
-    def __enter__(self) -> Bars:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def add(self, label: str) -> Callable[[int, int | None], None]:
-        """A bar for a stage, in files a line now and then: call the result with (done, total)."""
-        if not self._console.is_terminal:
-            return self._lines(label)
-        task = self._bars.add_task(visible(label), total=None)
-        return lambda done, total: self._bars.update(task, completed=done, total=total)
-
-    def of(self, artifact: Artifact) -> Report:
-        """A bar for all artifacts of one title; none is shown for what takes a moment."""
-        if artifact.quick:
-            return lambda done, total: None
-        if artifact.title not in self._by_title:
-            self._by_title[artifact.title] = self.add(artifact.title)
-        return self._by_title[artifact.title]
-
-    def _lines(self, label: str) -> Callable[[int, int | None], None]:
-        began = told = time.monotonic()
-        last = 0
-
-        def report(done: int, total: int | None) -> None:
-            nonlocal told, last
-            now = time.monotonic()
-            if done > last and (done == total or now - told >= SECONDS):
-                told, last = now, done
-                of = "" if total is None else f" of {total}"
-                self._console.print(f"{label}: {done}{of}, {now - began:.0f} s")
-
-        return report
-
-
-def show(table: Table, console: Console, *, tuned: Sequence[str] = ()) -> None:
-    """Prints a comparison: how good on test data, the best of a column bold, and what it cost.
-
-    `tuned`: columns of what methods chose on validation data, beside scale and temperature.
+    `tuned`: columns of values that methods chose on validation data, beside scale and temperature.
     """
-    chosen = "scale and T" if "temperature" in table.columns else "scale"
-    _show(table, _columns("run", ""), f"Test data ({chosen} chosen on validation data)", console)
+    choices = "scale and T" if "temperature" in table.columns else "scale"
+    _show(
+        table,
+        _columns("run", ""),
+        f"Test data ({choices} chosen on validation data)",
+        console,
+    )
     forms = {name: (name, "{:.4g}") for name in tuned} | _COST
     _show(table, forms, "Cost (networks: forward passes a prediction)", console)
 
 
-def show_figures(
+def show_metrics(
     table: Table, part: str, title: str, console: Console, *, of: str = "", rows: str = "method"
 ) -> None:
-    """Prints a part of what several runs found.
+    """Prints a part of a table of metrics.
 
     Columns of standard errors, which end with `_se`, stand behind their ±. `rows`: what they are.
     """
@@ -244,7 +184,7 @@ def _blocks(
 
 
 def _best(name: str) -> Any:
-    """How the best of a column is found; None where there is no telling."""
+    """How the best of a column is found; None where no value is better than another."""
     metric = metric_of(name)
     return {"min": min, "max": max}.get(metric.best or "") if metric is not None else None
 
