@@ -14,9 +14,9 @@ from torch import nn
 
 import lowland as ll
 from lowland import zoo
-from lowland.train.along import Along
 from lowland.train.objective import Objective
 from lowland.train.options import TrainOptions
+from lowland.train.shape_trainer import ShapeTrainer
 
 BATCH, DECAY = 128, 3e-4
 SAMPLES = 5  # points of a simplex a step
@@ -77,15 +77,17 @@ def case(
         log_volume=1e-6 if simplex else 0.0,
     )
     # its precision and memory format are the surface's
-    run = Along(shape, surface, [(x, y)], objective, TrainOptions(optimizer=optimizer), epochs=1)
-    run.epoch = 1  # labels are checked in the first
+    trainer = ShapeTrainer(
+        shape, surface, [(x, y)], objective, TrainOptions(optimizer=optimizer), epochs=1
+    )
+    trainer.epoch = 1  # labels are checked in the first
 
-    def along() -> None:
-        run.optimizer.zero_grad(set_to_none=True)
-        run._backward((x, y))
-        run._apply(1)
+    def curve_step() -> None:
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer._backward((x, y))
+        trainer._optimizer_step(1)
 
-    mine, theirs = paired(along, step, rounds=rounds)
+    mine, theirs = paired(curve_step, step, rounds=rounds)
     size = surface.layout.size / 1e6
     kind = "simplex" if simplex else "Bezier curve"
     return Row(

@@ -29,7 +29,7 @@ from lowland.landscape.journal import Journal
 from lowland.records import Chain, Predictive, SurfaceResult, Table
 from lowland.samplers.base import KIND as CHAINS
 from lowland.tensor_files import load_tree, read_arrays, same_tree, save_tree, write_tensors
-from lowland.train.run import KIND as TRAINING
+from lowland.train.trainer import KIND as TRAINING
 from lowland.trajectory.formats import read_checkpoint
 from lowland.trajectory.journal import journal_line
 

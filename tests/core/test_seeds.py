@@ -82,9 +82,9 @@ def test_generators_are_seeded_in_few_places():
     docs = {"plots/trace.py", "plots/rank.py"}  # in examples
     for module, tree in TREES.items():
         for name, node in calls(tree):
-            if name in MAKERS and module not in OWN | docs and module != "train/run.py":
+            if name in MAKERS and module not in OWN | docs and module != "train/trainer.py":
                 raise AssertionError(f"{module}:{node.lineno}: {name}; take lowland.core.seeds")
-    for name, node in calls(TREES["train/run.py"]):
+    for name, node in calls(TREES["train/trainer.py"]):
         if name in MAKERS:
             assert ast.unparse(node).startswith("seed_all(seed_for(")
 

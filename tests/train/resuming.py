@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 import lowland as ll
 import lowland.files
 from lowland.artifacts import checkpoint
-from lowland.train import run, sgd
+from lowland.train import sgd, trainer
 from lowland.trajectory.journal import JOURNAL
 
 EPOCHS = 3
@@ -144,7 +144,7 @@ def watched(event: Callable[[], None]) -> Iterator[None]:
         event()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "move", _before(event, run.move))
+        patch.setattr(trainer, "move", _before(event, trainer.move))
         patch.setattr(checkpoint, "save_tree", _before(event, checkpoint.save_tree))
         patch.setattr(lowland.files.os, "replace", replacing)
         yield

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.train.along import _seen
 from tests.models import CASES, every_case
-from tests.train.fitting import bowl, losses_in_turn, run_of
+from tests.train.fitting import bowl, losses_in_turn, trainer_of
 from tests.train.resuming import Boom, Count, watched
 
 
@@ -41,9 +40,9 @@ def test_gradients_are_autograds_through_an_explicitly_mixed_model(case):
     simplex = ll.Simplex(around(w, 3), free=[False, True, True])
     batch = surface.task.parts(case.batches()[0])
     coords = torch.tensor([[0.2, 0.7, 0.1], [0.5, 0.1, 0.4]], dtype=torch.float64)
-    run = run_of(simplex, surface, weight_decay=0.1, samples=2, log_volume=0.3)
+    run = trainer_of(simplex, surface, weight_decay=0.1, samples=2, log_volume=0.3)
     torch.manual_seed(7)  # of dropout
-    run.at(coords, batch, out=run.means)
+    run.losses_and_gradients(coords, batch, out=run.gradients)
     leaf = simplex.anchors.clone().requires_grad_()
     torch.manual_seed(7)
     weights = [row @ leaf for row in coords.to(leaf)]
@@ -51,7 +50,7 @@ def test_gradients_are_autograds_through_an_explicitly_mixed_model(case):
     decayed = [loss + 0.05 * w.square().sum() for loss, w in zip(losses, weights, strict=True)]
     (sum(decayed) / 2 - 0.3 * volume_of(leaf, simplex.cells).sum()).backward()
     close = {"rtol": 2e-2, "atol": 2e-3} if case.name == "mixed" else {"rtol": 1e-4, "atol": 1e-5}
-    assert torch.allclose(run.means, leaf.grad[1:], **close)
+    assert torch.allclose(run.gradients, leaf.grad[1:], **close)
 
 
 def test_several_draws_are_averaged_and_not_summed():
@@ -62,9 +61,9 @@ def test_several_draws_are_averaged_and_not_summed():
     coords = torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64)
     found = []
     for n in (1, 5):  # the published code takes a sum, five times as much against the volume
-        run = run_of(simplex, surface, samples=n, log_volume=0.3)
-        run.at(coords.expand(n, 3), batch, out=run.means)
-        found.append(run.means.clone())
+        run = trainer_of(simplex, surface, samples=n, log_volume=0.3)
+        run.losses_and_gradients(coords.expand(n, 3), batch, out=run.gradients)
+        found.append(run.gradients.clone())
     assert torch.allclose(found[0], found[1], atol=1e-6)
 
 
@@ -73,23 +72,25 @@ def test_the_volumes_gradient_far_from_the_origin(far):
     surface = bowl()
     g = torch.Generator().manual_seed(1)
     simplex = ll.Simplex(far + 0.1 * torch.randn(3, 4, generator=g), free=[False, True, True])
-    run = run_of(simplex, surface, log_volume=1.0)
+    run = trainer_of(simplex, surface, log_volume=1.0)
     batch = surface.task.parts(next(iter(surface.data.loader)))
     coords = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64)
-    with_volume = torch.empty_like(run.means)
-    run.at(coords, batch, out=with_volume)
-    plain = run_of(simplex, surface)
-    plain.at(coords, batch, out=plain.means)
+    with_volume = torch.empty_like(run.gradients)
+    run.losses_and_gradients(coords, batch, out=with_volume)
+    plain = trainer_of(simplex, surface)
+    plain.losses_and_gradients(coords, batch, out=plain.gradients)
     leaf = simplex.anchors.double().requires_grad_()
     (-volume_of(leaf, simplex.cells).sum()).backward()
-    found = run_of(simplex, surface, log_volume=1.0)
-    _, gram = found._weights(coords)
-    out = torch.zeros_like(found.means)
-    found._pulled(found._pull(torch.zeros(1), None, gram)[found.model.which], out)
+    found = trainer_of(simplex, surface, log_volume=1.0)
+    _, gram = found._weights_and_gram(coords)
+    out = torch.zeros_like(found.gradients)
+    found._add_gram_gradient(
+        found._gram_gradient(torch.zeros(1), None, gram)[found.model.free_indices], out
+    )
     assert torch.allclose(out.double(), leaf.grad[1:], rtol=1e-5, atol=1e-5)
     # and that is what a step adds, but for rounding of the loss's own gradient
-    scale = float(plain.means.abs().max())
-    assert torch.allclose(with_volume - plain.means, out, rtol=1e-4, atol=1e-4 + 1e-6 * scale)
+    scale = float(plain.gradients.abs().max())
+    assert torch.allclose(with_volume - plain.gradients, out, rtol=1e-4, atol=1e-4 + 1e-6 * scale)
 
 
 def test_draws_together_keep_the_precision_of_the_model():
@@ -101,9 +102,9 @@ def test_draws_together_keep_the_precision_of_the_model():
     coords = simplex.sample_coords(5, generator=g)
     found = []
     for strategy in ("accumulate", "vmap"):
-        run = run_of(simplex, surface, strategy=strategy, samples=5, log_volume=0.1)
-        run.at(coords, surface.task.parts(data[0]), out=run.means)
-        found.append(run.means)
+        run = trainer_of(simplex, surface, strategy=strategy, samples=5, log_volume=0.1)
+        run.losses_and_gradients(coords, surface.task.parts(data[0]), out=run.gradients)
+        found.append(run.gradients)
     assert torch.allclose(found[0], found[1], rtol=1e-12, atol=1e-13)
 
 
@@ -128,18 +129,18 @@ def test_the_whole_gradient_of_a_complex_whose_shares_move():
     w[1] = 2 * w[1] + 3
     begun = ll.SimplicialComplex.connecting(w[:2], w[2:])
     moved = begun.with_anchors(begun.anchors + 0.5 * torch.randn(4, 4, generator=g))
-    run = run_of(begun, surface, strategy="vmap", samples=40_000)
+    run = trainer_of(begun, surface, strategy="vmap", samples=40_000)
     run.model.matrix.copy_(moved.anchors)  # where the fit has come to
     batch = surface.task.parts(next(iter(surface.data.loader)))
     free = [i for i, one in enumerate(begun.free) if one]
     # drawn as the complex was at first
     coords = begun.sample_coords(40_000, generator=g)
-    run.drawn = 10
-    run.typical = 5.0
-    run.at(coords, batch, out=run.means)
+    run.num_samples = 10
+    run.mean_loss = 5.0
+    run.losses_and_gradients(coords, batch, out=run.gradients)
     leaf = moved.anchors.clone().requires_grad_()
     expected_loss(leaf, begun.cells).backward()
-    assert torch.allclose(run.means, leaf.grad[free], rtol=0.03, atol=0.03)
+    assert torch.allclose(run.gradients, leaf.grad[free], rtol=0.03, atol=0.03)
     # as if each simplex were as large as it was: off
     fixed = moved.anchors.clone().requires_grad_()
     shares = begun.shares()
@@ -148,7 +149,7 @@ def test_the_whole_gradient_of_a_complex_whose_shares_move():
         v = fixed[list(cell)].double()
         part = (v.sum(0).square().sum() + v.square().sum()) / (2 * n * (n + 1))
         (share * part).backward()
-    assert not torch.allclose(run.means, fixed.grad[free], rtol=0.1, atol=0.1)
+    assert not torch.allclose(run.gradients, fixed.grad[free], rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize("vertices", [2, 3, 4])
@@ -225,21 +226,11 @@ def test_what_has_no_volume_has_none_to_grow():
 def test_a_simplex_that_collapses_is_told():
     surface = bowl()
     w = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    run = run_of(ll.Simplex(w, free=[False, True, True]), surface, log_volume=0.1)
+    run = trainer_of(ll.Simplex(w, free=[False, True, True]), surface, log_volume=0.1)
     run.model.matrix[2] = run.model.matrix[1]
     with pytest.raises(ll.NonFiniteError, match="the volume is gone at step 1"):
-        run.at(run.draws(1)[0], surface.task.parts(next(iter(surface.data.loader))), out=run.means)
-
-
-@pytest.mark.parametrize("height", [1e-1, 1e-3, 1e-4])
-def test_the_volume_of_a_slender_simplex_keeps_its_gradient(height):
-    """Of a right triangle the gradient of the log volume by the top is 1 / height upwards."""
-    g = torch.Generator().manual_seed(0)
-    base = torch.randn(20_000, generator=g)
-    along, up = torch.linalg.qr(torch.randn(20_000, 2, generator=g)).Q.T
-    simplex = ll.Simplex([base, base + along, base + height * up])
-    anchors = simplex.anchors.float()
-    gram = _seen(anchors, simplex).requires_grad_()
-    (by,) = torch.autograd.grad(simplex.log_volume(gram), gram)
-    top = ((by + by.mT) @ (anchors - anchors[0]).double())[2]
-    assert float(top.norm()) * height == pytest.approx(1, abs=0.01)
+        run.losses_and_gradients(
+            run.next_samples(1)[0],
+            surface.task.parts(next(iter(surface.data.loader))),
+            out=run.gradients,
+        )

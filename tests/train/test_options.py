@@ -9,7 +9,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.keywords import collected_keywords
-from lowland.train.growth import GrowthKeywords, GrowthRules
+from lowland.train.growth_options import GrowthKeywords, GrowthOptions
 from lowland.train.options import TrainKeywords, TrainOptions
 
 X = torch.randn(23, 4, generator=torch.Generator().manual_seed(0))
@@ -113,7 +113,7 @@ def test_a_wrong_name_is_told(train):
 def test_the_keyword_arguments_are_the_fields():
     names = [field.name for field in fields(TrainOptions)]
     assert list(TrainKeywords.__annotations__) == ["options", *names]
-    own = [f.name for f in fields(GrowthRules) if f.name not in ("epochs", "strength")]
+    own = [f.name for f in fields(GrowthOptions) if f.name not in ("epochs", "strength")]
     assert set(GrowthKeywords.__annotations__) == {"options", *names, *own}
     for function in (ll.sgd, ll.fit, ll.sgd_members, ll.spro, ll.connect_modes):
         held = inspect.signature(function).parameters

@@ -360,7 +360,7 @@ def test_rules_that_ask_for_more_than_a_step_are_refused():
     data = [(torch.randn(4, 2), torch.randn(4, 1))]
     task = ll.Regression(noise_variance=1.0)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
-    with pytest.raises(ll.ConfigError, match="ReduceLROnPlateau asks for a figure"):
+    with pytest.raises(ll.ConfigError, match="ReduceLROnPlateau needs a metric"):
         ll.sgd(nn.Linear(2, 1), task, data, epochs=1, schedule=plateau)
 
 

@@ -93,7 +93,7 @@ class ForwardPass:
     def _differentiable(self, run: Run, args: Any, kwargs: Any, mode: str) -> Any:
         mapped = torch._C._are_functorch_transforms_active()
         new = mode not in self._seen and not mapped
-        gradients = reaching_weights(self.module) if new else nullcontext()
+        gradients = refuse_reentrant(self.module) if new else nullcontext()
         if self.recomputes and not mapped:
             with gradients:
                 out = run(_shell(self.module), args, kwargs)
@@ -238,13 +238,13 @@ def require_differentiable(nodes: set[str], module: nn.Module) -> None:
 
 
 @contextmanager
-def reaching_weights(module: nn.Module) -> Iterator[None]:
+def refuse_reentrant(module: nn.Module) -> Iterator[None]:
     """Raises `ConfigError` for reentrant recomputation of inputs without a graph: its weights would
     have a gradient of 0, and there is no node in the graph to see it by. torch only warns.
 
     >>> from torch.utils.checkpoint import checkpoint
     >>> layer = nn.Linear(1, 1)
-    >>> with reaching_weights(layer):
+    >>> with refuse_reentrant(layer):
     ...     checkpoint(layer, torch.ones(1, 1), use_reentrant=True)
     Traceback (most recent call last):
     lowland.errors.ConfigError: Linear calls torch.utils.checkpoint with use_reentrant=True ...

@@ -127,7 +127,7 @@ class Template:
 
         with self.lock:
             if mode == "dropout" and self._moving is None:
-                names = self.state_that_training_moves(parameters, buffers, (args, kwargs, None))
+                names = self.state_changed_by_training(parameters, buffers, (args, kwargs, None))
                 places = (self.places[name][0].rpartition(".")[0] for name in names)
                 self._moving = [self.module.get_submodule(place) for place in places]
             self._set_mode(mode)
@@ -158,7 +158,7 @@ class Template:
                 self.module.get_submodule(place.rpartition(".")[0]).training = True
             return value_of(after_all)
 
-    def state_that_training_moves(
+    def state_changed_by_training(
         self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Any
     ) -> list[str]:
         """The floating-point buffers that passes over a batch in training mode change, of layers

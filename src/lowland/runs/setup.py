@@ -21,7 +21,7 @@ from lowland.runs.sections import Config
 from lowland.runs.user_code import error_line
 from lowland.runs.validation import with_validation
 from lowland.train import Batches, best_threads
-from lowland.train.batches import without_last
+from lowland.train.batches import full_batches
 from lowland.train.rng import fork_global_rng
 
 SPLITS = ("train", "validation", "test")
@@ -125,7 +125,7 @@ class Setup:
                 seed=seed,
                 transform=self.data.get("transform"),
             )
-        return without_last(train, self.task) if self.config.train.drop_last else train
+        return full_batches(train, self.task) if self.config.train.drop_last else train
 
     def share_of(self, rows: int | None) -> float:
         """What part of the training rows so many are; 1 where that is not known."""

@@ -1,4 +1,4 @@
-"""Batches whose order is a function of (seed, epoch): a run that was stopped sees the same rows."""
+"""Batches whose order is a function of (seed, epoch), so that a resumed run sees the same ones."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ Transform = Callable[[Any, torch.Generator], Any]
 class Batches:
     """Seeded batches of tensors or of a map-style data set.
 
-    Epoch e has the same batches in the same order whenever it is asked for, from any batch on, so
-    that training resumes in mid-epoch. Without `shuffle` it is a replayable loader for evaluation.
-    Going over it plainly gives epoch 0, 1, 2, ... in turn. A `Dataset` that draws random numbers
-    by itself draws others each time, and a stopped run goes on with the same only with workers=0:
-    give `transform` instead.
+    Epoch e has the same batches in the same order each time, from any batch on, so that training
+    resumes in mid-epoch. Without `shuffle` it is a replayable loader for evaluation. Iterating over
+    it yields epoch 0, 1, 2, ... in turn. A `Dataset` that draws random numbers itself draws others
+    each time, and a resumed run continues with the same ones only with workers=0: use `transform`
+    instead.
 
     Args:
         data: a tuple or dict of tensors with equal first dimensions, indexed as a whole; or a
-            map-style `Dataset`, read row by row through a `DataLoader`.
-        batch_size: rows a batch; the last may be smaller unless `drop_last`.
+            map-style `Dataset`, read through a `DataLoader`.
+        batch_size: examples a batch; the last may be smaller unless `drop_last`.
         shuffle: a new order every epoch. seed: of orders and transforms.
-        fixed: epoch 0 every time: a replayable loader whose first rows are a random sample.
+        fixed: epoch 0 every time: a replayable loader whose first examples are a random sample.
         transform: (batch, generator) -> batch, such as random crops of a whole batch; its
             generator too is a function of (seed, epoch, batch).
         workers: processes that read a `Dataset`.
 
     Raises:
-        DataError: no rows, or tensors whose first dimensions differ.
+        DataError: no examples, or tensors whose first dimensions differ.
 
     >>> batches = Batches((torch.arange(5.0)[:, None], torch.arange(5)), batch_size=2, seed=3)
     >>> first = [y.tolist() for _, y in batches.epoch(0)]
@@ -77,7 +77,7 @@ class Batches:
                 f"the data set has {self.num_examples} examples, which make no batch of "
                 f"{batch_size}; check the data, or drop_last."
             )
-        self._next = 0
+        self._next_epoch = 0
 
     def _count(self) -> int:
         if not self.resident:
@@ -88,21 +88,21 @@ class Batches:
             return len(self.data)
         if next(tensors(self.data), None) is None:
             raise DataError(
-                "expected tensors, and there is none; make them with torch.as_tensor, or give a "
+                "expected tensors, and there are none; make them with torch.as_tensor, or give a "
                 "Dataset."
             )
         others: list[Any] = []
         map_tensors(self.data, lambda tensor: tensor, others.append)
         if any(hasattr(leaf, "__array__") for leaf in others):
             raise DataError(
-                "expected tensors, and there is an array among them, which every batch would get "
-                "whole; make it one with torch.as_tensor."
+                "expected tensors, got an array among them, which every batch would hold whole; "
+                "convert it with torch.as_tensor."
             )
         sizes = {tensor.shape[0] if tensor.ndim else 0 for tensor in tensors(self.data)}
         if len(sizes) != 1:
             raise DataError(
-                f"expected tensors of equal first dimensions, got {sorted(sizes)} rows; index "
-                "lists of rows through a Dataset."
+                f"expected tensors of equal first dimensions, got {sorted(sizes)}; index lists of "
+                "examples through a Dataset."
             )
         return count_examples(self.data)
 
@@ -111,8 +111,8 @@ class Batches:
         return whole + (1 if rest and not self.drop_last else 0)
 
     def __iter__(self) -> Iterator[Any]:
-        number = self._next
-        self._next += 1
+        number = self._next_epoch
+        self._next_epoch += 1
         return self.epoch(number)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Any]:
@@ -125,22 +125,22 @@ class Batches:
                 batch = self.transform(batch, self._generator(number, index + 1))
             yield batch
 
-    def whole(self) -> Batches:
-        """The same batches, but for a last one that is smaller than the first."""
-        made = copy(self)
-        made.drop_last = self.num_examples >= self.batch_size  # the only batch is not a last one
-        return made
+    def full(self) -> Batches:
+        """The same batches without a last one that is smaller than the first."""
+        batches = copy(self)
+        batches.drop_last = self.num_examples >= self.batch_size  # an only batch stays
+        return batches
 
-    def content(self) -> str | None:
-        """A hash of the first row, which tells these data from others, and lets a row be mended
-        where a run stopped at it; None: of a `Dataset`, whose rows may be drawn anew."""
+    def content_hash(self) -> str | None:
+        """A hash of the first example, which differs between data sets; other examples may be
+        corrected between two runs. None: a `Dataset`, whose examples may be random."""
         if not self.resident:
             return None
         first = map_tensors(self.data, lambda tensor: tensor[:1])
         return f"{int(example_hashes(first, 1)) % 2**64:016x}"
 
     def order(self, number: int) -> Tensor:
-        """The rows of an epoch in their order, (rows,)."""
+        """The indices of the examples of an epoch in their order, (N,)."""
         if not self.shuffle:
             return torch.arange(self.num_examples)
         number = checks.whole("number", number, least=0)
@@ -150,10 +150,10 @@ class Batches:
         if self.resident:
             for part in parts:
                 if self.shuffle:
-                    yield map_tensors(self.data, lambda t, i=part: _select(t, i))
-                else:  # rows are neighbours: a slice is a view
-                    near = slice(int(part[0]), int(part[-1]) + 1)
-                    yield map_tensors(self.data, lambda t, i=near: t[i])
+                    yield map_tensors(self.data, lambda t, i=part: _index(t, i))
+                else:  # neighbours: a slice is a view
+                    neighbours = slice(int(part[0]), int(part[-1]) + 1)
+                    yield map_tensors(self.data, lambda t, i=neighbours: t[i])
             return
         data: Dataset[Any] = self.data
         yield from DataLoader(
@@ -164,13 +164,13 @@ class Batches:
         )
 
     def _generator(self, epoch: int, index: int) -> torch.Generator:
-        # torch keeps 32 bits of a CPU seed: mix what makes it up instead of adding
+        # torch keeps 32 bits of a CPU seed: mix the parts instead of adding them
         mixed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)
         return torch.Generator().manual_seed(int(mixed[0]))
 
 
-class WholeBatches:
-    """The batches of a loader, but for a last one that is smaller than the first.
+class FullBatches:
+    """The batches of a loader without a last one that is smaller than the first.
 
     Its length is known for lists, and for a `DataLoader` that has a batch size.
 
@@ -179,8 +179,8 @@ class WholeBatches:
 
     >>> from lowland.core import Regression
     >>> loader = [torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(1, 1)]
-    >>> whole = WholeBatches(loader, Regression())
-    >>> len(whole), [len(batch) for batch in whole]
+    >>> full = FullBatches(loader, Regression())
+    >>> len(full), [len(batch) for batch in full]
     (2, [3, 3])
     """
 
@@ -189,13 +189,13 @@ class WholeBatches:
         self.task = task
 
     def __iter__(self) -> Iterator[Any]:
-        held: list[Any] = []  # the batch that may be the last
+        previous: list[Any] = []  # the batch that may be the last
         first = 0
         for batch in self.loader:
-            yield from held
-            held = [batch]
+            yield from previous
+            previous = [batch]
             first = first or self._size(batch)
-        yield from (batch for batch in held if self._size(batch) >= first)
+        yield from (batch for batch in previous if self._size(batch) >= first)
 
     def __len__(self) -> int:
         loader = self.loader
@@ -203,25 +203,25 @@ class WholeBatches:
             return max(len(loader.sampler) // loader.batch_size, min(len(loader), 1))  # type: ignore[arg-type]
         if isinstance(loader, Sequence) and loader:
             return len(loader) - (self._size(loader[-1]) < self._size(loader[0]))
-        raise TypeError("how many batches are whole is known after a pass")
+        raise TypeError("the number of full batches is known after a pass")
 
     def _size(self, batch: Any) -> int:
         return count_examples(self.task.parts(batch))
 
 
-def without_last(data: Iterable[Any], task: Task) -> Iterable[Any]:
-    """The same batches, but for a last one that is smaller than the first."""
-    return data.whole() if isinstance(data, Batches) else WholeBatches(data, task)
+def full_batches(data: Iterable[Any], task: Task) -> Iterable[Any]:
+    """The same batches without a last one that is smaller than the first."""
+    return data.full() if isinstance(data, Batches) else FullBatches(data, task)
 
 
-def _select(tensor: Tensor, index: Tensor) -> Tensor:
-    # sixteen times faster than tensor[index] for rows of bytes
+def _index(tensor: Tensor, index: Tensor) -> Tensor:
+    # sixteen times faster than tensor[index] for bytes
     with using_threads(1):
         return tensor.index_select(0, index.to(tensor.device))
 
 
-def length(data: Iterable[Any]) -> int | None:
-    """How many batches there are, where that is known."""
+def num_batches(data: Iterable[Any]) -> int | None:
+    """The number of batches; None: not known."""
     try:
         return len(data)  # type: ignore[arg-type]
     except TypeError:  # a DataLoader over a stream has a `__len__` that raises

@@ -13,7 +13,7 @@ Closure = Callable[[], Tensor]
 
 
 def requires_closure(optimizer: Optimizer) -> bool | None:
-    """Whether `step` requires a closure; None: an optional one, and only a step can tell.
+    """Whether `step` requires a closure; None: not known before a step.
 
     >>> weight = torch.nn.Parameter(torch.ones(1))
     >>> requires_closure(torch.optim.SGD([weight])), requires_closure(torch.optim.LBFGS([weight]))
@@ -25,15 +25,15 @@ def requires_closure(optimizer: Optimizer) -> bool | None:
         for p in parameters
     ):
         return True
-    # torch's own evaluate the closure once, and so need none
-    takes_none = not parameters or type(optimizer).__module__.startswith("torch.optim")
-    return False if takes_none else None
+    # torch's own evaluate an optional closure once, and so need none
+    needs_none = not parameters or type(optimizer).__module__.startswith("torch.optim")
+    return False if needs_none else None
 
 
 def take_step(optimizer: Optimizer, closure: Closure, *, required: bool | None) -> bool:
-    """A step of the optimizer, with the closure where that is required; says whether it is.
+    """A step of the optimizer, with the closure where it is required; returns whether it is.
 
-    With None the step is tried without: where it fails, the weights are put back first.
+    With None the step is tried without; where it fails, the weights are restored first.
     """
     if required is None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -12,10 +12,11 @@ from lowland import checks
 from lowland.core import LossSurface
 from lowland.errors import ConfigError
 from lowland.geometry import Barycentric, Shape
-from lowland.train.along import Along, Anchors
-from lowland.train.batches import length, without_last
+from lowland.train.anchors import Anchors
+from lowland.train.batches import full_batches, num_batches
 from lowland.train.objective import Objective
 from lowland.train.options import TrainKeywords, TrainOptions, require_surface_decides
+from lowland.train.shape_trainer import ShapeTrainer
 from lowland.trajectory import DecaySchedule
 
 S = TypeVar("S", bound=Shape)
@@ -42,14 +43,14 @@ def fit(
     at w(t), in training mode, as one of `sgd` is, and a few sums of weight vectors.
 
     With `log_volume=` it is \(E_t [\cdot] - \lambda_V \log V\) (Benton et al. 2021, equation 5): a
-    simplex or complex that is as large as the loss lets it be. A complex's simplexes are drawn in
+    simplex or complex as large as the loss allows. A complex's simplexes are drawn in
     proportion to their volumes, whose change with the vertices is part of the gradient.
 
     Args:
         shape: with free anchors, such as `Bezier.between(w0, w1)`; it is left as it was.
-        surface: the loss; its device, autocast and channels_last are those of the fit.
+        surface: the loss; its device, autocast and channels_last hold for the fit.
         loader: training batches, such as `Batches` in a new order each epoch, with augmentation;
-            None: the surface's own, as they come.
+            None: the surface's own, in their order.
         epochs: passes over them.
         weight_decay: λ, on the weights w(t) and not on the anchors.
         log_volume: λ_V, for simplexes and complexes; `spro` has the paper's rule for it. The log
@@ -59,12 +60,12 @@ def fit(
             its gradient through |w'(t)| and the length, which the paper leaves out as intractable:
             they are functions of the anchors' inner products alone.
         strategy: for samples > 1: "accumulate" them one by one, "vmap" them together, which is
-            faster for small networks; None: what is faster on the first batch, so that two runs
-            may differ in their last bits.
-        validate: gives figures of the shape as it is after each epoch, for the log.
-        options: `TrainOptions`, or keyword arguments with the names of its fields. The optimizer is
-            made from the free anchors, a parameter (P,) each; SAM and LBFGS evaluate the loss again
-            at the same t.
+            faster for small networks; None: the faster one on the first batch, so that two
+            runs may differ in their last bits.
+        validate: returns metrics of the shape after each epoch, for the log.
+        options: `TrainOptions`, or keyword arguments with the names of its fields. The optimizer
+            is built from the free anchors, a parameter (P,) each; SAM and LBFGS evaluate the loss
+            again at the same t.
 
     Returns:
         A fitted copy, whose `log` is the `TrainingLog`; anchors that are not free stay bit-equal.
@@ -95,11 +96,11 @@ def fit(
             "autocast: float16 needs its losses scaled, which fit does not do; use bfloat16."
         )
     surface.layout.check(shape.anchors)
-    data = _loader_of(surface) if loader is None else loader
+    data = _surface_loader(surface) if loader is None else loader
     if train.drop_last:
-        data, train = without_last(data, surface.task), replace(train, drop_last=False)
+        data, train = full_batches(data, surface.task), replace(train, drop_last=False)
     if train.schedule is None and train.optimizer is None:
-        batches = length(data)
+        batches = num_batches(data)
         if batches is None:
             raise ConfigError(
                 "loader: the default schedule needs its length, which it has not (nor has one "
@@ -107,43 +108,43 @@ def fit(
             )
         if batches:
             total = -(-batches // train.accumulate) * epochs
-            train = replace(train, schedule=lambda made: DecaySchedule(made, total=total))
+            train = replace(train, schedule=lambda optimizer: DecaySchedule(optimizer, total=total))
     anchors = shape.anchors.to(surface.device, surface.layout.dtype)
-    run = Along(
+    trainer = ShapeTrainer(
         shape.with_anchors(anchors),
         surface,
         data,
         objective,
         train,
         epochs=epochs,
-        validate=_figures(shape, validate),
+        validate=_with_log_volume(shape, validate),
     )
-    run.to_the_end()
-    moved = shape.anchors.clone()  # what is fixed stays as it was given, whatever its dtype
-    for i in run.model.which:
-        moved[i] = run.model.matrix[i]
-    made = shape.with_anchors(moved)
-    made.buffers = run.buffers()
-    made.log = run.log()
-    return made
+    trainer.run()
+    anchors = shape.anchors.clone()  # fixed ones stay as they were given, whatever their dtype
+    for i in trainer.model.free_indices:
+        anchors[i] = trainer.model.matrix[i]
+    fitted = shape.with_anchors(anchors)
+    fitted.buffers = trainer.shape_buffers()
+    fitted.log = trainer.log()
+    return fitted
 
 
-def _figures(
+def _with_log_volume(
     shape: Shape, validate: Callable[[Any], Mapping[str, float]] | None
 ) -> Callable[[Anchors], Mapping[str, float]] | None:
-    """Figures after an epoch: the user's, and the volume of what has one."""
-    has = isinstance(shape, Barycentric) and len(shape.anchors) > 1
-    if validate is None and not has:
+    """The user's metrics after an epoch, and the log volume of a shape that has one."""
+    has_volume = isinstance(shape, Barycentric) and len(shape.anchors) > 1
+    if validate is None and not has_volume:
         return None
 
-    def figures(anchors: Anchors) -> Mapping[str, float]:
-        now = anchors.shape_now()
-        found = dict(validate(now)) if validate else {}
-        return ({"log_volume": float(now.log_volume())} if has else {}) | found
+    def metrics(anchors: Anchors) -> Mapping[str, float]:
+        current = anchors.current_shape()
+        own = dict(validate(current)) if validate else {}
+        return ({"log_volume": float(current.log_volume())} if has_volume else {}) | own
 
-    return figures
+    return metrics
 
 
-def _loader_of(surface: LossSurface) -> Iterable[Any]:
+def _surface_loader(surface: LossSurface) -> Iterable[Any]:
     data = surface.data
     return data.loader if data.count is None else data

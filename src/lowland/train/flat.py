@@ -1,4 +1,4 @@
-"""A model whose parameters are one flat vector: what training on shapes steps on."""
+"""A model whose parameters are views of one flat vector, for training on shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, spectral
-from lowland.core.autograd import python_nodes, reaching_weights, require_differentiable
+from lowland.core.autograd import python_nodes, refuse_reentrant, require_differentiable
 from lowland.core.call import call
 from lowland.core.names import named_buffers
 
@@ -41,16 +41,16 @@ class FlatModel:
         module = surface.template.trainable()
         self.parameters = layout.tensors(module)
         self.weights = torch.empty(layout.size, dtype=layout.dtype, device=surface.device)
-        self._apart: list[tuple[Tensor, Tensor]] = []  # (parameter, its part of w)
+        self._cast_parameters: list[tuple[Tensor, Tensor]] = []  # (parameter, its part of w)
         self._parts = self.views(self.weights)
         for part, parameter in zip(self._parts, self.parameters, strict=True):
             parameter.requires_grad_(True)
             if parameter.dtype == layout.dtype:
                 parameter.data = part
             else:
-                self._apart.append((parameter, part))
+                self._cast_parameters.append((parameter, part))
         self._buffers = named_buffers(module)
-        self._sites = spectral.sites(module)
+        self._spectral_sites = spectral.sites(module)
         self._state = layout.state_of(module)
         # two fixed shapes, of a batch and of the last one of an epoch: code for any is slower
         self.module: Any = torch.compile(module, dynamic=False) if compile else module
@@ -61,9 +61,11 @@ class FlatModel:
         normalised by its spectral norm."""
         if w is not self.weights:
             self.weights.copy_(w)
-        for parameter, part in self._apart:
+        for parameter, part in self._cast_parameters:
             parameter.copy_(part)
-        for site in self._sites:  # points of a shape lie far apart: one iteration would lag behind
+        for site in (
+            self._spectral_sites
+        ):  # points of a shape lie far apart: one iteration would lag behind
             for name, vector in zip(
                 (site.u, site.v), spectral.leading_vectors(site.matrix()), strict=True
             ):
@@ -80,31 +82,31 @@ class FlatModel:
         check: bool = False,
         items: int | None = None,
     ) -> Tensor:
-        """The mean loss of a batch that is taken apart; its gradient goes `into` views of a vector.
+        """The mean loss of an unpacked batch.
 
-        What is written is scale * (gradient + decay * w), in one pass over the three; with `add`
-        it is added to what is there.
+        Writes scale * (gradient + decay * w) `into` views of a vector, in one pass over the three;
+        `add`: adds it to the vector.
         """
         task = self.surface.task
         args, kwargs, target = batch
         with torch.enable_grad():
-            gradients = reaching_weights(self.module) if check else nullcontext()
-            with self.surface.template.precision(), gradients:
+            checkpoints = refuse_reentrant(self.module) if check else nullcontext()
+            with self.surface.template.precision(), checkpoints:
                 output = task.output(call(self.module, args, kwargs))
             if check:
                 require_differentiable(python_nodes(output) or set(), self.module)
                 task.check(output, target)
             loss = task.items_nll(output, target).sum() / max(items or task.count(batch), 1)
             scaled = loss if scale == 1 else loss * scale
-            found = torch.autograd.grad(scaled, self.parameters, allow_unused=True)
+            gradients = torch.autograd.grad(scaled, self.parameters, allow_unused=True)
         with torch.no_grad():
-            for part, own, gradient in zip(into, self._parts, found, strict=True):
+            for part, own, gradient in zip(into, self._parts, gradients, strict=True):
                 if add:
                     if gradient is not None:
                         part.add_(gradient)
                     if decay:
                         part.add_(own, alpha=decay * scale)
-                elif gradient is None:  # a parameter that the loss does not see
+                elif gradient is None:  # a parameter that the loss does not depend on
                     torch.mul(own, decay * scale, out=part)
                 elif decay:
                     torch.add(gradient, own, alpha=decay * scale, out=part)
@@ -113,7 +115,7 @@ class FlatModel:
         return loss.detach()
 
     def buffers(self) -> dict[str, Tensor]:
-        """The buffers by name, themselves and not copies: training may go on from them."""
+        """The buffers by name, not copied."""
         return self._buffers
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ class Members(nn.Module):
 
     Args:
         models: networks of one structure, in any number; an iterable that makes them one by one is
-            never held as a whole. They are copied, and not changed.
+            never held as a whole. They are copied and not changed.
         device: where to compute; None: where the first is.
 
     Attributes:
@@ -54,19 +54,19 @@ class Members(nn.Module):
                 f"members: expected networks, got {type(models).__name__}; give as many as there "
                 "are to train, such as (make(seed) for seed in range(5))."
             )
-        rows: list[Tensor] = []
-        others: list[dict[str, Tensor]] = []  # of each network: what is no part of w
+        weights: list[Tensor] = []
+        others: list[dict[str, Tensor]] = []  # of each network: state that is not part of w
         for model in models:
-            if not rows:
+            if not weights:
                 self.layout = ParamLayout(model)
                 self.template = Template(model, device=device)
             else:
                 self.layout.require_same(
-                    ParamLayout(model), what=f"network {len(rows)}: its layers"
+                    ParamLayout(model), what=f"network {len(weights)}: its layers"
                 )
-            rows.append(self.layout.flatten(model).to(self.template.device))
-            others.append(self._rest(model))
-        if not rows:
+            weights.append(self.layout.flatten(model).to(self.template.device))
+            others.append(self._other_state(model))
+        if not weights:
             raise ConfigError("members: expected at least one network.")
         kinds = {entry.dtype for entry in self.layout.entries}
         if kinds != {self.layout.dtype}:
@@ -74,34 +74,34 @@ class Members(nn.Module):
                 f"members: expected parameters in {self.layout.dtype}, got "
                 f"{', '.join(sorted(map(str, kinds)))}; train such networks one by one."
             )
-        self.weights = nn.Parameter(torch.stack(rows))
-        # frozen parameters and buffers: once where all agree, else a row a network
-        self.shared, self.own = self._sorted(others)
+        self.weights = nn.Parameter(torch.stack(weights))
+        # frozen parameters and buffers: those that all agree in, and (M, ...) of the others
+        self.shared, self.per_member = self._split_shared(others)
         self.train(self.template.module.training)
 
-    def _rest(self, model: nn.Module) -> dict[str, Tensor]:
+    def _other_state(self, model: nn.Module) -> dict[str, Tensor]:
         device, statistics = self.template.device, self.template.statistics
-        rest = self.layout.state_of(model)
-        return {n: t.to(device, copy=True) for n, t in rest.items() if n not in statistics}
+        state = self.layout.state_of(model)
+        return {n: t.to(device, copy=True) for n, t in state.items() if n not in statistics}
 
     @staticmethod
-    def _sorted(
+    def _split_shared(
         others: list[dict[str, Tensor]],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         first, *rest = others
-        shared, own = {}, {}
+        shared, per_member = {}, {}
         for name, tensor in first.items():
-            found = [tensor, *(other[name] for other in rest if name in other)]
-            if len(found) != len(others) or any(t.shape != tensor.shape for t in found):
+            values = [tensor, *(other[name] for other in rest if name in other)]
+            if len(values) != len(others) or any(t.shape != tensor.shape for t in values):
                 raise LayoutError(
                     f"{name}: expected a tensor {tuple(tensor.shape)} in every network; build them "
                     "by the same code."
                 )
-            if all(torch.equal(t, tensor) for t in found):
+            if all(torch.equal(t, tensor) for t in values):
                 shared[name] = tensor
             else:
-                own[name] = torch.stack(found)
-        return shared, own
+                per_member[name] = torch.stack(values)
+        return shared, per_member
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -117,28 +117,28 @@ class Members(nn.Module):
         def one(w: dict[str, Tensor], own: dict[str, Tensor], inputs: Any) -> Any:
             return self._call(w, own, *inputs)
 
-        return self._over(one, (args, kwargs))
+        return self._vmap(one, (args, kwargs))
 
     def losses(
         self, task: Task, batch: Any, keep: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Each network's mean NLL (M,) of its own batch, its items (M,), and the outputs.
 
-        `keep` (M, B) says which rows count, where the others only fill a batch up.
+        `keep` (M, B) masks the examples that count, where others pad a batch.
         """
 
         def one(
             w: dict[str, Tensor], own: dict[str, Tensor], inputs: tuple[Any, ...]
         ) -> tuple[Tensor, Tensor, Tensor]:
-            batch, *kept = inputs
+            batch, *masks = inputs
             args, kwargs, target = task.parts(batch)
             output = task.output(self._call(w, own, args, kwargs))
             mask, each = task.valid(target), task.items_nll(output, target)
-            for keep in kept:
+            for keep in masks:
                 if each.shape != keep.shape:
                     raise DataError(
-                        "side by side splits of different sizes are for tasks whose items are "
-                        "rows; use drop_last=True, or splits of as many rows."
+                        "side by side, splits of different sizes are for tasks with one item an "
+                        "example; use drop_last=True, or splits of as many examples."
                     )
                 mask = keep if mask is None else mask & keep
                 each = each * keep
@@ -146,7 +146,7 @@ class Members(nn.Module):
             items = items.to(each.device)
             return each.sum() / items.clamp_min(1), items, output
 
-        nll, items, outputs = self._over(one, (batch,) if keep is None else (batch, keep))
+        nll, items, outputs = self._vmap(one, (batch,) if keep is None else (batch, keep))
         return nll, items, outputs
 
     def _call(self, w: dict[str, Tensor], own: dict[str, Tensor], args: Any, kwargs: Any) -> Any:
@@ -154,40 +154,40 @@ class Members(nn.Module):
         # frozen parameters are named like those of w: the template takes any by name
         return self.template({**self.shared, **own, **w}, {}, args, kwargs, mode=mode)
 
-    def _over(self, function: Any, inputs: Any) -> Any:
-        # dropout draws for each network anew
+    def _vmap(self, function: Any, inputs: Any) -> Any:
+        # dropout differs between networks
         mapped = torch.func.vmap(function, randomness="different")
         with mapping(self.template.module, instead="train them one by one, with ll.sgd"):
-            return mapped(self.layout.unflatten(self.weights), self.own, inputs)
+            return mapped(self.layout.unflatten(self.weights), self.per_member, inputs)
 
     def point(self, m: int) -> Point:
         """Network m: its weights, and its buffers where they are its own."""
         m = checks.whole("m", m, least=0, most=len(self) - 1)
-        buffers = {n: t[m] for n, t in self.own.items() if n in self.template.buffers}
+        buffers = {n: t[m] for n, t in self.per_member.items() if n in self.template.buffers}
         return Point(self.weights[m].detach(), buffers or None)
 
     def load_(self, model: nn.Module, m: int) -> nn.Module:
         """Writes network m into `model`, in place, and returns it: its trained weights, and its
         frozen parameters and buffers, but for BatchNorm statistics, which are not tracked."""
         m = checks.whole("m", m, least=0, most=len(self) - 1)
-        load_buffers(self.layout.load_(model, self.weights[m]), self._rest_of(m))
+        load_buffers(self.layout.load_(model, self.weights[m]), self._other_state_of(m))
         return model
 
     def require_no_state(self, task: Task, batch: Any) -> None:
         """Raises `ConfigError` for layers whose running state training side by side would lose."""
         parts = task.parts(move(batch, self.weights.device))
-        rest = self._rest_of(0)
+        rest = self._other_state_of(0)
         parameters = {n: t for n, t in rest.items() if n not in self.template.buffers}
         parameters |= self.layout.unflatten(self.weights[0].detach())
-        moved = self.template.state_that_training_moves(parameters, rest, parts)
-        if moved:
+        changed = self.template.state_changed_by_training(parameters, rest, parts)
+        if changed:
             raise ConfigError(
-                f"training changes {join_names(moved)}, which networks side by side would lose; "
+                f"training changes {join_names(changed)}, which networks side by side would lose; "
                 "train them one by one, with ll.sgd."
             )
 
-    def _rest_of(self, m: int) -> dict[str, Tensor]:
-        return {**self.shared, **{name: tensor[m] for name, tensor in self.own.items()}}
+    def _other_state_of(self, m: int) -> dict[str, Tensor]:
+        return {**self.shared, **{name: tensor[m] for name, tensor in self.per_member.items()}}
 
     def split(self, moments: Moments) -> list[Any]:
         """The moments of each network, views of those of all.
@@ -210,18 +210,19 @@ class Members(nn.Module):
 
 
 class MemberSGD(torch.optim.SGD):
-    r"""SGD with momentum in which each network has its own rate and weight decay.
+    r"""SGD with momentum in which each network has its own learning rate and weight decay.
 
     \(v_m \leftarrow \mu v_m + \eta_m (\nabla L_m + \lambda_m w_m),\ w_m \leftarrow w_m - f v_m\),
     where f = 1 is what schedules change: torch's SGD at \(\eta_m f\), however f changes, since its
-    v has no rate in it. One run of `sgd_members` then searches a whole grid of settings.
+    v does not contain the learning rate. One run of `sgd_members` then searches a whole grid of
+    settings.
 
     Args:
         params: of `Members`: one tensor (M, P). lr, weight_decay: a number, or one a network.
         momentum: of all.
 
     Raises:
-        ConfigError: rates that do not fit the networks.
+        ConfigError: learning rates that do not fit the networks.
 
     >>> members = Members(nn.Linear(1, 1, bias=False) for _ in range(2))
     >>> optimizer = MemberSGD(members.parameters(), lr=[0.1, 0.2], momentum=0.0)
@@ -243,9 +244,9 @@ class MemberSGD(torch.optim.SGD):
         (weights,) = params
         momentum = checks.number("momentum", momentum, least=0)
         super().__init__([weights], lr=1.0, momentum=momentum)
-        # plain numbers in the group: a checkpoint holds them, and refuses others
-        given = (("rates", "lr", lr), ("decays", "weight_decay", weight_decay))
-        for name, option, value in given:
+        # plain numbers in the group: a checkpoint stores them, and refuses others
+        options = (("rates", "lr", lr), ("decays", "weight_decay", weight_decay))
+        for name, option, value in options:
             values = checks.numbers(option, value, least=0)
             if not isinstance(value, Sequence) and not getattr(value, "ndim", 0):
                 values = values * len(weights)
@@ -262,6 +263,6 @@ class MemberSGD(torch.optim.SGD):
         (group,) = self.param_groups
         (weights,) = group["params"]
         if weights.grad is not None:
-            rates, decays = weights.new_tensor([group["rates"], group["decays"]])[:, :, None]
-            weights.grad.addcmul_(weights, decays).mul_(rates)
+            lrs, decays = weights.new_tensor([group["rates"], group["decays"]])[:, :, None]
+            weights.grad.addcmul_(weights, decays).mul_(lrs)
         return super().step(closure)

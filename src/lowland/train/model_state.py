@@ -12,16 +12,16 @@ from lowland.errors import ConfigError
 
 
 def weights_hash(vectors: Tensor, *more: Tensor) -> str:
-    """A short hash of weight vectors (n, P), and of other tensors, for settings."""
-    hashed = hashlib.blake2b(digest_size=8)
+    """A short hash of weight vectors (n, P) and other tensors, for the settings of a checkpoint."""
+    digest = hashlib.blake2b(digest_size=8)
     for vector in (*vectors, *more):
-        hashed.update(vector.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return hashed.hexdigest()
+        digest.update(vector.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, without wrappers' prefixes; buffers that a state dict leaves
-    out too, since training may go on from them."""
+    """Parameters and buffers by their names in the model, also the buffers that a state dict leaves
+    out, since training may depend on them."""
     return {name: tensor.detach() for name, tensor in named_state(model, aliases=False).items()}
 
 
@@ -37,8 +37,8 @@ def load_model_state(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     for name, tensor in named_state(model, aliases=False).items():
         if name not in tensors:
             raise ConfigError(
-                f"the checkpoint is of another model: it has no {name}; name another checkpoint, "
-                "or delete it to start anew."
+                f"the checkpoint comes from another model: it has no {name}; name another "
+                "checkpoint, or delete it to start anew."
             )
         tensor.copy_(tensors[name])
     for name, short in clean_names(empty).items():

@@ -1,4 +1,4 @@
-"""What is minimised over a shape."""
+"""The objective that is minimised over a shape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Objective:
 
     Args:
         weight_decay: λ. log_volume: λ_V. samples: t a step. measure: how t is distributed.
-        strategy: how several t are taken together; None: what is faster.
+        strategy: how several t are evaluated together; None: the faster one.
 
     Raises:
         ConfigError: numbers out of range, an unknown measure or strategy.

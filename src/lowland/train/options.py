@@ -1,4 +1,4 @@
-"""How training goes: one value, taken at the door and passed on as it is."""
+"""The options of training functions, as one value."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lowland.artifacts import Checkpoint
 from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.progress import Progress
-from lowland.train.batches import Batches, length
+from lowland.train.batches import Batches, num_batches
 
 
-class Collects(Protocol):
-    """What takes iterates after each step: see `lowland.Collector`."""
+class StepCollector(Protocol):
+    """An object that collects iterates after each step: see `lowland.Collector`."""
 
     def step(self, model: nn.Module) -> bool: ...
 
@@ -57,17 +57,17 @@ class TrainOptions:
     Args:
         optimizer: made from the parameters; None: SGD, learning rate 0.05, momentum 0.9. See
             `optimizer_named`. One whose step needs a closure, such as SAM or LBFGS, gets one: the
-            loss of the same batches at the weights of then, whose passes leave BatchNorm statistics
-            and other buffers alone.
+            loss of the same batches at the weights of the moment; its passes do not change
+            BatchNorm statistics and other buffers.
         schedule: made from the optimizer, and stepped once an optimizer step; None: constant, and
             of shapes `DecaySchedule` where no optimizer is given either. See `schedule_named`.
         accumulate: batches per optimizer step, whose gradient is the mean of theirs.
-        clip: the largest norm of the gradient of what is optimised.
-        drop_last: leaves out a last batch that is smaller than the first: of one example, BatchNorm
-            can make nothing.
+        clip: the largest norm of the gradient of the optimizer's parameters.
+        drop_last: leaves out a last batch that is smaller than the first: BatchNorm cannot
+            normalise a batch of one example.
         autocast: True, a dtype or its name for `torch.autocast`; float16 on a GPU scales the loss.
-            Of shapes it is the surface's.
-        channels_last: memory format of images and convolutions. Of shapes it is the surface's.
+            For shapes, the surface decides.
+        channels_last: memory format of images and convolutions. For shapes, the surface decides.
         compile: the model by `torch.compile`.
         seed: of dropout and other noise; the caller's random state is left as it was.
         checkpoint: a file to write the whole state to, before the first step, every 20 seconds (or
@@ -123,8 +123,8 @@ class TrainOptions:
         base = keywords.pop("options", None) or self
         if not isinstance(base, TrainOptions):
             raise ConfigError(f"options: expected TrainOptions, got {type(base).__name__}.")
-        given = {name: value for name, value in keywords.items() if value is not None}
-        return replace(base, **given) if given else base  # type: ignore[arg-type]
+        changes = {name: value for name, value in keywords.items() if value is not None}
+        return replace(base, **changes) if changes else base  # type: ignore[arg-type]
 
     def require_default(self, *names: str, instead: str) -> None:
         """Raises `ConfigError` for an option that does not go with a function."""
@@ -137,7 +137,7 @@ _DEFAULT = TrainOptions()
 
 
 def require_surface_decides(options: TrainOptions) -> None:
-    """Raises `ConfigError` for precision and memory format, which of shapes are the surface's."""
+    """Raises `ConfigError` for options that the surface decides: precision and memory format."""
     options.require_default(
         "autocast",
         "channels_last",
@@ -147,8 +147,8 @@ def require_surface_decides(options: TrainOptions) -> None:
 
 def require_collectors(collectors: Any) -> None:
     """Raises `ConfigError` unless these are objects with `step`, in a sequence."""
-    listed = isinstance(collectors, list | tuple)
-    wrong = [c for c in collectors if not hasattr(c, "step")] if listed else [collectors]
+    is_list = isinstance(collectors, list | tuple)
+    wrong = [c for c in collectors if not hasattr(c, "step")] if is_list else [collectors]
     if wrong:
         raise ConfigError(
             f"collectors: expected a list of ll.Collector, got {type(wrong[0]).__name__}; write "
@@ -156,32 +156,34 @@ def require_collectors(collectors: Any) -> None:
         )
 
 
-def described(data: Any, optimizer: Optimizer, schedule: LRScheduler | None) -> dict[str, Any]:
-    """Batches and the rule of training in plain data."""
+def training_settings(
+    data: Any, optimizer: Optimizer, schedule: LRScheduler | None
+) -> dict[str, Any]:
+    """Data, optimizer and schedule as plain values: what a checkpoint compares."""
     groups = [
         ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
         for group in optimizer.param_groups
     ]
-    own = ("num_examples", "batch_size", "shuffle", "seed", "drop_last")
+    names = ("num_examples", "batch_size", "shuffle", "seed", "drop_last")
     return {
-        "batches": length(data),
-        "data": {k: getattr(data, k) for k in own} if isinstance(data, Batches) else None,
-        "examples": data.content() if isinstance(data, Batches) else None,
+        "batches": num_batches(data),
+        "data": {k: getattr(data, k) for k in names} if isinstance(data, Batches) else None,
+        "examples": data.content_hash() if isinstance(data, Batches) else None,
         "optimizer": f"{type(optimizer).__name__}({'; '.join(groups)})",
-        "schedule": f"{type(schedule).__name__}{_plain(schedule)}",
+        "schedule": f"{type(schedule).__name__}{_schedule_numbers(schedule)}",
     }
 
 
-def _plain(schedule: LRScheduler | None) -> str:
-    """A schedule's numbers as it is made; functions that it may hold are not told apart."""
+def _schedule_numbers(schedule: LRScheduler | None) -> str:
+    """The numbers of a new schedule; functions that it may hold are not compared."""
     if schedule is None:
         return ""
     kinds = (int, float, str, list, tuple)
-    held = {k: v for k, v in schedule.state_dict().items() if isinstance(v, kinds)}
-    shown = (f"{k}={v}" for k, v in sorted(held.items()) if " at 0x" not in str(v))
-    return f"({', '.join(shown)})"
+    values = {k: v for k, v in schedule.state_dict().items() if isinstance(v, kinds)}
+    texts = (f"{k}={v}" for k, v in sorted(values.items()) if " at 0x" not in str(v))
+    return f"({', '.join(texts)})"
 
 
-def plain_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """What trains where no optimizer is given."""
+def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """The optimizer of training where none is given."""
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)

@@ -10,8 +10,8 @@ from torch import nn
 
 from lowland.core import Task
 from lowland.records import TrainingLog
-from lowland.train.options import Collects, TrainKeywords, TrainOptions
-from lowland.train.run import Run
+from lowland.train.options import StepCollector, TrainKeywords, TrainOptions
+from lowland.train.trainer import Trainer
 
 
 def sgd(
@@ -20,7 +20,7 @@ def sgd(
     data: Iterable[Any],
     *,
     epochs: int,
-    collectors: Sequence[Collects] = (),
+    collectors: Sequence[StepCollector] = (),
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     device: torch.device | str | None = None,
     **options: Unpack[TrainKeywords],
@@ -29,19 +29,20 @@ def sgd(
 
     Args:
         model, task, data: what to train, by which likelihood, on which batches. With `Batches` a
-            resumed run ends with the same weights bit by bit; other loaders are gone through again
-            up to the batch where it stopped, which gives the same rows if they draw their order
+            resumed run ends with the same weights bit by bit; other loaders are iterated again
+            up to the batch where it stopped, which gives the same examples if they draw their order
             from torch's global generator.
         epochs: passes over the data.
-        collectors: see `Collector`; they are part of the checkpoint.
-        validate: gives figures of the model after each epoch, for the log.
+        collectors: see `Collector`; the checkpoint includes them.
+        validate: returns metrics of the model after each epoch, for the log.
         device: where to train; None: where the model is.
         options: optimizer, schedule, clipping, checkpoint and others: `TrainOptions`, or keyword
             arguments with the names of its fields.
 
     Raises:
-        NonFiniteError: a loss that is NaN or infinite: it names step, epoch and batch; checkpoint
-            and stores keep the state before. DataError: an empty loader, labels that do not fit.
+        NonFiniteError: a loss that is NaN or infinite; the message has step, epoch and batch, and
+            checkpoint and stores keep the state before. DataError: an empty loader, labels that do
+            not fit.
         ConfigError: a checkpoint of a run with other settings.
 
     >>> from lowland.core import Regression
@@ -52,7 +53,7 @@ def sgd(
     >>> abs(net.weight.item() - 2) < 0.01, len(log.columns["loss"])
     (True, 50)
     """
-    run = Run(
+    trainer = Trainer(
         model,
         task,
         data,
@@ -62,5 +63,5 @@ def sgd(
         validate=validate,
         device=device,
     )
-    run.to_the_end()
-    return run.log()
+    trainer.run()
+    return trainer.log()

@@ -1,4 +1,4 @@
-"""How a simplex grows: what the keyword arguments of `spro` and `connect_modes` stand for."""
+"""Options of `spro` and `connect_modes`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lowland.train.options import TrainKeywords, TrainOptions
 
 
 class GrowthKeywords(TrainKeywords, total=False):
-    """The keyword arguments that stand for `GrowthRules` and `TrainOptions`."""
+    """The keyword arguments that stand for `GrowthOptions` and `TrainOptions`."""
 
     log_volume: float | None
     samples: int
@@ -27,8 +27,8 @@ class GrowthKeywords(TrainKeywords, total=False):
 
 
 @dataclass(frozen=True)
-class GrowthRules:
-    """How a vertex is added, fitted and kept: see `spro`."""
+class GrowthOptions:
+    """How a vertex is added, fitted and accepted: see `spro`."""
 
     epochs: int
     strength: float
@@ -36,7 +36,7 @@ class GrowthRules:
     samples: int = 5
     loader: Iterable[Any] | None = None
     weight_decay: float = 0.0
-    strategy: str = "accumulate"  # by the clock, no two runs would end with the same bits
+    strategy: str = "accumulate"  # chosen by timing, two runs would differ in their last bits
     jitter: float = 1e-2
     rise: float = 0.1
     points: int = 20
@@ -54,16 +54,16 @@ class GrowthRules:
             object.__setattr__(self, name, value)
         if self.count is not None:
             object.__setattr__(self, "count", checks.whole("count", self.count, least=1))
-        if not (isinstance(self.rise, float) and self.rise == math.inf):  # as high as it comes
+        if not (isinstance(self.rise, float) and self.rise == math.inf):  # no bound
             object.__setattr__(self, "rise", checks.number("rise", self.rise, least=0))
 
 
 def growth_options(
     epochs: int, strength: float, keywords: GrowthKeywords
-) -> tuple[GrowthRules, TrainOptions]:
-    """What the keyword arguments of `spro` and `connect_modes` stand for."""
-    names = {field.name for field in fields(GrowthRules)}
-    own = {name: value for name, value in keywords.items() if name in names}
+) -> tuple[GrowthOptions, TrainOptions]:
+    """The options that the keyword arguments of `spro` and `connect_modes` stand for."""
+    names = {field.name for field in fields(GrowthOptions)}
+    growth = {name: value for name, value in keywords.items() if name in names}
     train = {name: value for name, value in keywords.items() if name not in names}
-    rules = GrowthRules(epochs, strength, **own)  # type: ignore[arg-type]
-    return rules, TrainOptions().override(**train)  # type: ignore[arg-type]
+    options = GrowthOptions(epochs, strength, **growth)  # type: ignore[arg-type]
+    return options, TrainOptions().override(**train)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The state of a training run and its steps: mixed precision, collectors, and resuming anywhere."""
+"""The training loop: steps with mixed precision and collectors, and checkpoints at any step."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.progress import reporting
 from lowland.records import TrainingLog
 from lowland.schema import require
-from lowland.train.batches import Batches, length, without_last
+from lowland.train.batches import Batches, full_batches, num_batches
 from lowland.train.closure import requires_closure, take_step
 from lowland.train.model_state import load_model_state, model_state
 from lowland.train.options import (
-    Collects,
+    StepCollector,
     TrainOptions,
-    described,
-    plain_sgd,
+    default_optimizer,
     require_collectors,
+    training_settings,
 )
 from lowland.train.rng import fork_global_rng, rng_state, seed_all, set_rng_state
 
 KIND = "training checkpoint 2"
 SAVE_SECONDS = 20.0  # between checkpoints
-_WATCH = 32  # steps between looks at the loss on a GPU, where each look waits for it
+_CHECK_EVERY = 32  # steps between reads of the loss on a GPU, where each read waits for it
 
 
-class Done(TypedDict):
-    """How far a run has come, in its checkpoint."""
+class Position(TypedDict):
+    """The position of a run and its log, in its checkpoint."""
 
     epoch: int
     batch: int
@@ -52,8 +52,8 @@ class Done(TypedDict):
     partial: dict[str, Any]
 
 
-class Run:
-    """The state of a run and its steps; see `sgd`."""
+class Trainer:
+    """Trains a model, from the start or from a checkpoint: see `sgd`."""
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class Run:
         options: TrainOptions,
         *,
         epochs: int,
-        collectors: Sequence[Collects] = (),
+        collectors: Sequence[StepCollector] = (),
         validate: Callable[[Any], Mapping[str, float]] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         self.epochs = checks.whole("epochs", epochs, least=1)
         self.model = checks.module("model", model)
         self.task = task.for_model(model)
-        self.data = without_last(data, self.task) if options.drop_last else data
+        self.data = full_batches(data, self.task) if options.drop_last else data
         self.options = options
         self.checkpoint = Checkpoint.of(options.checkpoint)
         require_collectors(collectors)
@@ -84,15 +84,15 @@ class Run:
         # what is called: training state and names are those of the model itself
         self.network: Any = torch.compile(model) if options.compile else model
         trainable = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer: Optimizer = (options.optimizer or plain_sgd)(trainable)
+        self.optimizer: Optimizer = (options.optimizer or default_optimizer)(trainable)
         self.needs_closure = requires_closure(self.optimizer)
-        self.group: list[Any] = []  # batches of the step under way, where a closure may need them
+        self.step_batches: list[Any] = []  # for a closure
         schedule = options.schedule
         self.schedule: LRScheduler | None = schedule(self.optimizer) if schedule else None
         if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ConfigError(
-                "schedule: ReduceLROnPlateau asks for a figure after each step, and schedules here "
-                "know the step alone; take ll.DecaySchedule, or one of torch's others."
+                "schedule: ReduceLROnPlateau needs a metric at each step, and schedules here get "
+                "the step alone; use ll.DecaySchedule, or one of torch's others."
             )
         self.autocast = autocast_dtype(options.autocast, self.device)
         half = self.autocast is torch.float16 and self.device.type == "cuda"
@@ -109,19 +109,22 @@ class Run:
         self.batch = 0  # batches done in this epoch
         self.step = 0  # optimizer steps done
         self.columns: dict[str, Any] = {}
-        self.partial: dict[str, Any] = {
+        self.epoch_sums: dict[str, Any] = {
             "loss": 0.0,
             "items": 0.0,
             "seconds": 0.0,
         }  # of the epoch under way
-        self.saved = time.monotonic(), 0  # when the last checkpoint was written, and at which step
-        # (step, batch, loss, items) not looked at yet
-        self.pending: list[tuple[int, int, Tensor, int]] = []
+        self.last_save = (
+            time.monotonic(),
+            0,
+        )  # of the last checkpoint: its time and step
+        # (step, batch, loss, items) whose losses were not read yet
+        self.unchecked: list[tuple[int, int, Tensor, int]] = []
 
     # -- the loop --------------------------------------------------------------------------------
 
-    def to_the_end(self) -> None:
-        """All epochs, from where a checkpoint stands; the model's modes are left as they were."""
+    def run(self) -> None:
+        """Trains all epochs that the checkpoint does not have yet; modules keep their modes."""
         modes = {module: module.training for module in self.model.modules()}
         with (
             fork_global_rng(self.options.seed),
@@ -130,46 +133,48 @@ class Run:
             try:
                 self.resume()
                 while self.epoch < self.epochs:
-                    self.one_epoch(report)
+                    self._train_epoch(report)
             finally:
                 for module, training in modes.items():
                     module.training = training
 
-    def one_epoch(self, report: Any) -> None:
+    def _train_epoch(self, report: Any) -> None:
         self.model.train()
         for module in self.always_eval:
             module.training = False
         started = time.perf_counter()
-        total = length(self.data)
+        total = num_batches(self.data)
         if total is not None:
             total = math.ceil(total / self.options.accumulate) * self.epochs
-        waiting = 0  # batches whose gradient is not applied yet
-        for batch in self._batches():
-            if waiting == 0:
+        accumulated = 0  # batches since the last optimizer step
+        for batch in self._epoch_batches():
+            if accumulated == 0:
                 self.optimizer.zero_grad(set_to_none=True)
             self._backward(batch)
             self.batch += 1
-            waiting += 1
-            if waiting == self.options.accumulate:
-                self._apply(waiting)
-                waiting = 0
-                started = self._tick(started)
+            accumulated += 1
+            if accumulated == self.options.accumulate:
+                self._optimizer_step(accumulated)
+                accumulated = 0
+                started = self._save_if_due(started)
                 report(self.step, total)
         if self.batch == 0:
             if self.epoch:
                 raise DataError(
-                    "the training loader gave no rows in its second pass: give a loader, not an "
-                    "iterator."
+                    "the training loader gave no examples in its second pass: give a loader, "
+                    "not an iterator."
                 )
-            raise DataError("the training loader is empty: it gave no rows; check its data set.")
-        if waiting:
-            self._apply(waiting)
-        self._look()
-        self.partial["seconds"] += time.perf_counter() - started
+            raise DataError(
+                "the training loader is empty: it gave no examples; check its data set."
+            )
+        if accumulated:
+            self._optimizer_step(accumulated)
+        self._check_losses()
+        self.epoch_sums["seconds"] += time.perf_counter() - started
         self._close_epoch()
         last = self.epoch == self.epochs
-        # an epoch of a small network may be over in less time than a checkpoint takes
-        if self.checkpoint.path is not None and (last or self._due()):
+        # an epoch of a small network may take less time than a checkpoint
+        if self.checkpoint.path is not None and (last or self._checkpoint_due()):
             self.save()
         report(self.step, total)
 
@@ -179,17 +184,17 @@ class Run:
         if batch.target is None:
             raise DataError("the training batches have no target: give (inputs, target).")
         items = self.task.count(batch)
-        loss = self._gradient(batch, items)
+        loss = self._loss_and_gradient(batch, items)
         if self.needs_closure is not False:
-            self.group.append(batch)
-        self.pending.append((self.step, self.batch, loss, items))
-        if self.device.type == "cpu" or len(self.pending) >= _WATCH:
-            self._look()
+            self.step_batches.append(batch)
+        self.unchecked.append((self.step, self.batch, loss, items))
+        if self.device.type == "cpu" or len(self.unchecked) >= _CHECK_EVERY:
+            self._check_losses()
 
-    def _gradient(self, batch: Any, items: int) -> Tensor:
-        """Adds the gradient of the batch's mean loss to what is optimised; gives the loss."""
+    def _loss_and_gradient(self, batch: Any, items: int) -> Tensor:
+        """The batch's mean loss; its gradient is added to that of the parameters."""
         args, kwargs, target = batch
-        with self._precision():
+        with self._autocast():
             output = self.task.output(call(self.network, args, kwargs))
         if self.epoch == 0:
             self.task.check(output, target)
@@ -197,123 +202,126 @@ class Run:
         self.scaler.scale(loss / self.options.accumulate).backward()
         return loss.detach()
 
-    def _apply(self, waiting: int) -> None:
-        self._finish_gradient(waiting)
+    def _optimizer_step(self, accumulated: int) -> None:
+        self._finish_gradient(accumulated)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
-            self.needs_closure = take_step(self.optimizer, self._again, required=self.needs_closure)
-        self.group.clear()
+            required = self.needs_closure
+            self.needs_closure = take_step(self.optimizer, self._closure, required=required)
+        self.step_batches.clear()
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
         for collector in self.collectors:
             collector.step(self.model)
 
-    def _finish_gradient(self, waiting: int) -> None:
+    def _finish_gradient(self, accumulated: int) -> None:
         """The mean over the batches of a step, and clipped."""
         optimised = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if waiting < self.options.accumulate:  # the last batches of an epoch
+        if accumulated < self.options.accumulate:  # the last batches of an epoch
             for p in optimised:
                 if p.grad is not None:
-                    p.grad.mul_(self.options.accumulate / waiting)
+                    p.grad.mul_(self.options.accumulate / accumulated)
         if self.options.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(optimised, self.options.clip)
 
     @torch.enable_grad()
-    def _again(self) -> Tensor:
-        """The closure: the loss of this step's batches and its gradient at the weights of now.
+    def _closure(self) -> Tensor:
+        """The closure: the loss of this step's batches and its gradient at the present weights.
 
         Buffers stay as the first pass left them: statistics of batches count once a step.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        buffers = self._buffers()
+        buffers = self._training_buffers()
         before = [buffer.clone() for buffer in buffers]
-        losses = [self._gradient(batch, self.task.count(batch)) for batch in self.group]
+        counts = map(self.task.count, self.step_batches)
+        losses = list(map(self._loss_and_gradient, self.step_batches, counts))
         self._finish_gradient(len(losses))
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
         return torch.stack(losses).mean()
 
-    def _buffers(self) -> list[Tensor]:
-        """What a forward pass in training mode may change."""
+    def _training_buffers(self) -> list[Tensor]:
+        """The buffers that a forward pass in training mode may change."""
         return list(self.model.buffers())
 
-    def _look(self) -> None:
-        """Adds the losses up, and stops at one that is not finite."""
-        for step, batch, loss, items in self.pending:
+    def _check_losses(self) -> None:
+        """Sums the losses; raises `NonFiniteError` for one that is not finite."""
+        for step, batch, loss, items in self.unchecked:
             value = loss.item()
             if not math.isfinite(value):
                 raise NonFiniteError(
                     f"the loss is {value} at step {step + 1} (epoch {self.epoch + 1}, batch "
-                    f"{batch + 1}); lower the learning rate, or look at that batch: its inputs "
+                    f"{batch + 1}); lower the learning rate, or check that batch: its inputs "
                     "may hold NaN. The last "
                     "checkpoint and the iterates stored before it are whole."
                 )
-            self.partial["loss"] += value * items
-            self.partial["items"] += items
-        self.pending.clear()
+            self.epoch_sums["loss"] += value * items
+            self.epoch_sums["items"] += items
+        self.unchecked.clear()
 
-    def _tick(self, started: float) -> float:
-        """Saves where it is time to, in the middle of an epoch; gives the time it counted up to."""
-        if self.checkpoint.path is None or not self._due():
+    def _save_if_due(self, started: float) -> float:
+        """Saves in the middle of an epoch, where a checkpoint is due; returns the new start of the
+        clock."""
+        if self.checkpoint.path is None or not self._checkpoint_due():
             return started
-        self._look()
+        self._check_losses()
         now = time.perf_counter()
-        self.partial["seconds"] += now - started
+        self.epoch_sums["seconds"] += now - started
         self.save()
         return time.perf_counter()
 
-    def _due(self) -> bool:
-        every, (when, step) = self.options.checkpoint_steps, self.saved
-        if step == self.step:  # the end of an epoch adds little to its last step
+    def _checkpoint_due(self) -> bool:
+        every, (when, step) = self.options.checkpoint_steps, self.last_save
+        if step == self.step:  # the last step of the epoch was saved already
             return False
         if every is None:
             return time.monotonic() - when >= SAVE_SECONDS
         return self.step % every == 0
 
     def _close_epoch(self) -> None:
-        row = {
+        metrics = {
             "epoch": self.epoch + 1.0,
-            "loss": self.partial["loss"] / max(self.partial["items"], 1.0),
+            "loss": self.epoch_sums["loss"] / max(self.epoch_sums["items"], 1.0),
             "lr": float(self.optimizer.param_groups[0]["lr"]),
-            "seconds": self.partial["seconds"],
+            "seconds": self.epoch_sums["seconds"],
         }
         validate = self.validate
         if validate is not None:
             self.model.eval()
-            row |= {k: float(v) for k, v in value_of(lambda: validate(self.model)).items()}
-        for name, value in row.items():  # a figure may come later than the first epoch
+            metrics |= {k: float(v) for k, v in value_of(lambda: validate(self.model)).items()}
+        for name, value in metrics.items():  # a metric may come later than the first epoch
             self.columns.setdefault(name, [math.nan] * self.epoch).append(value)
         for values in self.columns.values():
             values.extend([math.nan] * (self.epoch + 1 - len(values)))
-        self.partial = dict.fromkeys(self.partial, 0.0)
+        self.epoch_sums = dict.fromkeys(self.epoch_sums, 0.0)
         self.epoch += 1
         self.batch = 0
 
-    def _batches(self) -> Iterator[Any]:
+    def _epoch_batches(self) -> Iterator[Any]:
         """The rest of this epoch."""
         if isinstance(self.data, Batches):
             return self.data.epoch(self.epoch, start=self.batch)
-        return self._skipping()
+        return self._skip_to_batch()
 
-    def _skipping(self) -> Iterator[Any]:
-        # a loader of the user's draws its order from a global generator: start the epoch from a
-        # state that is known, and come back to the present one behind the batches already seen
+    def _skip_to_batch(self) -> Iterator[Any]:
+        # a user's loader draws its order from a global generator: seed it at the start of the
+        # epoch, and restore the present state behind the batches that were trained on already
         done = self.batch
-        present = rng_state()
+        state = rng_state()
         seed_all(seed_for("order", self.options.seed, self.epoch))
         batches = iter(self.data)
         for _ in range(done):
             next(batches, None)
         if done:
-            set_rng_state(present)
+            set_rng_state(state)
         yield from batches
 
-    def _precision(self) -> Any:
+    def _autocast(self) -> Any:
         if not self.autocast:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
@@ -326,7 +334,7 @@ class Run:
         return {
             "model": self.layout.fingerprint,
             "task": repr(self.task),
-            **described(self.data, self.optimizer, self.schedule),
+            **training_settings(self.data, self.optimizer, self.schedule),
             "epochs": self.epochs,
             **{key: getattr(self.options, key) for key in keys},
         }
@@ -336,17 +344,17 @@ class Run:
         self.layout.require_finite(
             self.layout.flatten(self.model), what=f"no checkpoint at step {self.step}: the weights"
         )
-        self.checkpoint.save(self._state(), kind=KIND, same=self.settings)
-        self.saved = time.monotonic(), self.step
+        self.checkpoint.save(self._state_dict(), kind=KIND, same=self.settings)
+        self.last_save = time.monotonic(), self.step
 
-    def _state(self) -> dict[str, Any]:
+    def _state_dict(self) -> dict[str, Any]:
         return {
             "rng": rng_state(),
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
             "columns": self.columns,
-            "partial": self.partial,
+            "partial": self.epoch_sums,
             "model": model_state(self.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
@@ -359,11 +367,11 @@ class Run:
         state = self.checkpoint.load(kind=KIND, same=self.settings, form=dict[str, Any])
         if state is not None:
             with self.checkpoint.restoring(KIND):
-                self._restore(state)
+                self._load_state_dict(state)
         elif self.checkpoint.path is not None:
-            self.save()  # stores that run ahead of the next checkpoint can then go back to this one
+            self.save()  # stores that are ahead of the next checkpoint can go back to this one
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
         load_model_state(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
@@ -372,10 +380,10 @@ class Run:
         self.needs_closure = state["needs_closure"]
         for collector, saved in zip(self.collectors, state["collectors"], strict=True):
             collector.load_state_dict(saved)
-        done = {name: state[name] for name in get_type_hints(Done)}
-        require(done, Done, source=self.checkpoint.path)
+        position = {name: state[name] for name in get_type_hints(Position)}
+        require(position, Position, source=self.checkpoint.path)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
-        self.columns, self.partial = state["columns"], state["partial"]
+        self.columns, self.epoch_sums = state["columns"], state["partial"]
         set_rng_state(state["rng"])
 
     def log(self) -> TrainingLog:

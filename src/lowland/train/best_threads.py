@@ -12,7 +12,7 @@ from lowland.core import Task
 from lowland.core.data import move
 from lowland.core.template import private_copy
 
-WORTH = 1.3  # how many times faster several threads must be
+MIN_SPEEDUP = 1.3  # of several threads over one
 
 
 def best_threads(
@@ -24,11 +24,11 @@ def best_threads(
     channels_last: bool = False,
     repeats: int = 5,
 ) -> int:
-    """1, or as many as torch uses now where a training step is clearly faster on them.
+    """1, or the number that torch uses now where a training step is clearly faster on them.
 
     Clearly, because small tensors run many times slower on two threads than on one as soon as a
     neighbour keeps a core busy, while large ones lose a factor of two at most on one. Results
-    depend on the number of threads in their last bits, so choose once a run and keep to it.
+    depend on the number of threads in their last bits, so choose it once a run.
     `autocast` and `channels_last`: as the run trains, see `sgd`.
 
     >>> from lowland.core import Regression
@@ -39,7 +39,7 @@ def best_threads(
     most = torch.get_num_threads()
     if most == 1 or next(model.parameters()).device.type != "cpu":
         return most
-    model = private_copy(model).train()  # gradients and statistics of the user's stay as they are
+    model = private_copy(model).train()  # the user's gradients and statistics do not change
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = task.for_model(model)
@@ -49,18 +49,18 @@ def best_threads(
 
     def seconds(threads: int) -> float:
         torch.set_num_threads(threads)
-        best = float("inf")
+        fastest = float("inf")
         for _ in range(repeats):
             start = time.perf_counter()
             with torch.autocast("cpu", dtype, enabled=bool(autocast)):
                 output = task.output(model(*args, **kwargs))
             task.nll(output, target).mean().backward()
-            best = min(best, time.perf_counter() - start)
-        return best
+            fastest = min(fastest, time.perf_counter() - start)
+        return fastest
 
     with torch.random.fork_rng(devices=[]):
         try:
             seconds(most)  # the first pass warms up
-            return most if seconds(1) > WORTH * seconds(most) else 1
+            return most if seconds(1) > MIN_SPEEDUP * seconds(most) else 1
         finally:
             torch.set_num_threads(most)

@@ -11,7 +11,7 @@ from torch import nn
 import lowland as ll
 from lowland.artifacts import Checkpoint
 from lowland.tensor_files import load_tree, same_tree
-from lowland.train.run import KIND
+from lowland.train.trainer import KIND
 from tests.train.resuming import Boom, Count, Run, network, rows, watched
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def test_a_run_that_is_not_restored_differs(tmp_path):
     with watched(event), pytest.raises(Boom):
         Run(tmp_path / "twin")(event)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lowland.train.run.set_rng_state", lambda state: None)
+        patch.setattr("lowland.train.trainer.set_rng_state", lambda state: None)
         twin = Run(tmp_path / "twin")()
     assert not same_tree(twin.state(), expected)
 
@@ -170,7 +170,7 @@ def test_checkpoints_are_written_when_it_is_time_to(
         keep(checkpoint, state, **settings)
 
     monkeypatch.setattr(Checkpoint, "save", save)
-    monkeypatch.setattr("lowland.train.run.SAVE_SECONDS", seconds)
+    monkeypatch.setattr("lowland.train.trainer.SAVE_SECONDS", seconds)
     train(tmp_path / "c", epochs=6, checkpoint_steps=steps)
     assert saved == expected
     assert load_tree(tmp_path / "c", kind=KIND)["state"]["epoch"] == 6
