@@ -60,6 +60,7 @@ def sgd_members(
             stacked. ConfigError: a checkpoint of a run with other settings.
 
     >>> import torch
+    >>> from torch import nn
     >>> from lowland.core import Regression
     >>> x = torch.linspace(-1, 1, 32)[:, None]
     >>> members = Members(nn.Linear(1, 1) for _ in range(2))

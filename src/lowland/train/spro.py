@@ -62,6 +62,7 @@ def spro(
             Others: see `fit`.
 
     >>> import torch
+    >>> from torch import nn
     >>> from lowland.core import Regression
     >>> data = [(torch.eye(3), torch.zeros(3, 1))]  # L is the square of |w|, but for constants
     >>> surface = LossSurface(nn.Linear(3, 1, bias=False), Regression(noise_variance=1.0), data)
@@ -100,6 +101,7 @@ def connect_modes(
             settings. Others: see `fit`.
 
     >>> import torch
+    >>> from torch import nn
     >>> from lowland.core import Regression
     >>> data = [(torch.eye(3), torch.zeros(3, 1))]
     >>> surface = LossSurface(nn.Linear(3, 1, bias=False), Regression(noise_variance=1.0), data)
