@@ -112,7 +112,7 @@ def test_bad_input():
         ll.connect_modes(surface, [w, w.clone()])
     with pytest.raises(ll.ConfigError, match="vertices: 6 vertices span no simplex in 4"):
         ll.spro(surface, w, vertices=6)
-    with pytest.raises(ll.ConfigError, match="validate: loss_max would replace a metric of the log"):
+    with pytest.raises(ll.ConfigError, match="loss_max would replace a metric of the log"):
         ll.spro(surface, w, vertices=2, epochs=1, validate=lambda shape: {"loss_max": 0.0})
     with pytest.raises(ll.LayoutError, match="another model"):
         ll.spro(surface, torch.ones(5))

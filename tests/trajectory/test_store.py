@@ -20,7 +20,7 @@ from lowland import (
     StoreError,
     Trajectory,
 )
-from lowland.files import same_tree
+from lowland.tensor_files import same_tree
 from tests.posteriors.contract import PosteriorContract
 from tests.trajectory.nets import Net, stepped
 
