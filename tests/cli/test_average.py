@@ -17,9 +17,9 @@ from torch import nn
 
 import lowland as ll
 from lowland import SWAG, ParamLayout
+from lowland.artifacts.lease import Leases
 from lowland.cli.average import average as command
 from lowland.records import Table
-from lowland.runs.folder import locked
 from tests.cli import inside
 
 OWN = """
@@ -335,7 +335,7 @@ def test_a_configuration_refreshes_batchnorm_and_compares(own):
         assert float(table.nll[3]) == pytest.approx(float(table.nll[1]), rel=1e-5)
 
 
-def test_every_checkpoint_is_judged_if_asked(own):
+def test_every_checkpoint_is_evaluated_on_request(own):
     states = saved(own / "run", count=3)
     done("run", "--config", "config.yaml", "--each", "--no-swag")
     table = Table.load(own / "averaged" / "comparison.json")
@@ -347,7 +347,7 @@ def test_every_checkpoint_is_judged_if_asked(own):
         assert float(table.nll[i]) == pytest.approx(loss_of(state, test), rel=1e-5)
 
 
-def test_parameters_that_are_not_averaged_are_the_last_checkpoints_when_judged(own):
+def test_parameters_that_are_not_averaged_are_the_last_checkpoints_in_metrics(own):
     states = saved(own / "run")
     done("run", "--config", "config.yaml", "--where", "^3", "--no-swag")
     swa = load_file(own / "averaged" / "swa.safetensors")
@@ -463,7 +463,7 @@ def twice(own):
         (into_a_file, ["config.yaml is a file"]),
         (of_another_model, ["configuration's model", "0.weight expected (6, 4), got (7, 4)"]),
         (too_late, ["no checkpoint is of step 99", "8, 9, 10, 11, 12"]),
-        (without_steps, ["a.safetensors does not say its step"]),
+        (without_steps, ["a.safetensors has no step"]),
         (each_without_data, ["--each", "--config"]),
         (a_bad_rank, ["rank: expected 0 (diagonal) or at least 2"]),
         (lambda own: ["none-*.pt"], ["no checkpoint matches none-*.pt"]),
@@ -543,10 +543,9 @@ def test_two_averages_do_not_share_a_folder(tmp_path):
         torch.save({"w.weight": torch.full((2,), float(step))}, tmp_path / f"checkpoint-{step}.pt")
     files = sorted(tmp_path.glob("*.pt"))
     out = tmp_path / "out"
-    out.mkdir()
-    with locked(out):
+    with Leases(out / ".leases").hold("average", "an average"):
         code, _, err = inside.lowland("average", *files, "--out", out)
     assert code == 2
-    assert "another process works in" in err
-    assert not list(out.iterdir())
+    assert f"an average in {out} is under way in process {os.getpid()} since" in err
+    assert [path.name for path in out.iterdir()] == [".leases"]
     assert inside.lowland("average", *files, "--out", out)[0] == 0

@@ -304,7 +304,7 @@ def test_every_tensor_that_is_not_averaged_is_listed_with_the_reason(tmp_path):
     record = json.loads((tmp_path / "out" / "average.json").read_text())["tensors"]
     assert record.keys() == states[0].keys() - {"0.weight"}
     assert "BatchNorm statistics (1 tensor) are the last checkpoint's, and do not fit" in out
-    assert "neither weight nor bias (1 tensor) were averaged all the same" in out
+    assert "neither weight nor bias (1 tensor) were averaged; exclude" in out
     assert "Ranges of quantisation-aware training (2 tensors)" in out
     for name in record:
         assert name in out
@@ -319,7 +319,7 @@ def test_with_a_model_its_buffers_are_told_from_its_weights(own):  # noqa: F811
     written(own / "run", states)
     out = done("run", "--no-swag", "--config", "config.yaml")
     assert "re-estimated for the averages (2 tensors): 1.running_mean, 1.running_var" in out
-    assert "configuration's model has not (1 tensor) were left out: loss.weight" in out
+    assert "model of the configuration does not have (1 tensor) were left out: loss.weight" in out
     assert "loss.weight" not in load_file(own / "averaged" / "swa.safetensors")
 
 

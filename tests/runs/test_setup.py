@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lowland.cli.repeat import one_of
+from lowland.cli.repeat import config_of
 from lowland.errors import DataError
 from lowland.runs.config import check_config
 from lowland.runs.folder import RunFolder
@@ -131,7 +131,7 @@ def test_a_run_folder_gives_back_what_the_configuration_said(tmp_path, monkeypat
     found = Setup(again).data
     assert found["table"] == {0: 1, 1: 0}
     assert found["far"] == math.inf
-    assert one_of(config, "seed", 3).data.args == config.data.args
+    assert config_of(config, "seed", 3).data.args == config.data.args
 
 
 def test_a_last_batch_of_one_example_is_told_and_left_out(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
-"""`lowland average`: SWA and SWAG from checkpoints that are on disk already."""
+"""`lowland average`: SWA and SWAG from checkpoints on disk."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,25 +11,24 @@ import torch
 import typer
 from rich.console import Console
 
+from lowland.cli.average_metrics import AverageEvaluator
 from lowland.cli.bars import Bars
 from lowland.cli.checkpoints import (
-    Chosen,
+    CheckpointSelection,
     Output,
-    choose,
     inspect,
-    merged,
+    merge,
+    select_checkpoints,
     tensors_of,
 )
 from lowland.cli.console import Terminal, say
 from lowland.cli.contents import report
-from lowland.cli.judge import Judge
 from lowland.cli.tables import show_comparison
 from lowland.cli.trust import Trust, require_trusted
 from lowland.core import ParamLayout
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, LowlandError
 from lowland.runs.config import read_config
-from lowland.runs.folder import locked
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
 from lowland.trajectory.formats import layout_of
 from lowland.trajectory.kinds import require_whole
@@ -38,8 +38,8 @@ _IN_MEMORY = 1 << 30  # bytes of SWAG's deviations; more of them are mapped to a
 
 
 @dataclass(frozen=True)
-class Averages:
-    """What to make of the checkpoints."""
+class AverageOptions:
+    """The options of the command line."""
 
     rank: int = 20
     swag: bool = True
@@ -67,7 +67,7 @@ def average(
             metavar="FOLDER",
             help="Where the averages are written: the SWA weights as model.safetensors beside "
             "config.json for a Hugging Face model, else as swa.safetensors; SWAG's moments as "
-            "swag.safetensors; average.json says what went in.",
+            "swag.safetensors; average.json lists what was averaged.",
         ),
     ] = Path("averaged"),
     config: Annotated[
@@ -89,8 +89,8 @@ def average(
         typer.Option(
             "--from",
             metavar="STEP",
-            help="Take checkpoints from this step on. Averages want the end of training alone, "
-            "where the loss has stopped falling: the last quarter is a good start.",
+            help="Take checkpoints from this step on. Average only the end of training, where "
+            "the loss has stopped falling: the last quarter is a good start.",
         ),
     ] = None,
     rank: Annotated[
@@ -140,13 +140,14 @@ def average(
         ),
     ] = None,
     each: Annotated[
-        bool, typer.Option("--each", help="With --config: judge every checkpoint, not the last.")
+        bool,
+        typer.Option("--each", help="With --config: evaluate every checkpoint."),
     ] = False,
     look: Annotated[
         bool,
         typer.Option(
             "--inspect",
-            help="Only say what is there: files, steps, sizes, dtypes, names, and whether they fit "
+            help="Only list files, steps, sizes, dtypes and names, and check that they fit "
             "together. Nothing is imported or written.",
         ),
     ] = False,
@@ -157,96 +158,102 @@ def average(
     lowland average runs/bert --out averaged --last 10
     """
     console = Terminal()
-    chosen = choose(sources, last=last, start=start, key=key, prefix=prefix)
-    if chosen.choice is not None:
-        say(console, chosen.choice[0].upper() + chosen.choice[1:])
+    selection = select_checkpoints(sources, last=last, start=start, key=key, prefix=prefix)
+    if selection.choice is not None:
+        say(console, selection.choice[0].upper() + selection.choice[1:])
     if look:
-        inspect(chosen, where, console)
+        inspect(selection, where, console)
         return
-    if swag and len(chosen.checkpoints) < 2:
+    if swag and len(selection.checkpoints) < 2:
         raise LowlandError(
-            f"SWAG needs two checkpoints or more, got {chosen.last.path} alone; name more, or say "
-            "--no-swag."
+            f"SWAG needs two checkpoints or more, got {selection.last.path} alone; name more, or "
+            "add --no-swag."
         )
     if each and config is None:
-        raise ConfigError("--each: judging checkpoints needs model and data; give --config.")
+        raise ConfigError("--each: metrics of checkpoints need a model and data; give --config.")
     if each and where is not None:
-        raise ConfigError("--each judges whole checkpoints; leave out --where.")
-    output = Output(out.expanduser(), chosen)
-    what = Averages(rank, swag, ema, where, config, each, trust)
+        raise ConfigError("--each evaluates whole checkpoints; leave out --where.")
+    output = Output(out.expanduser(), selection)
+    options = AverageOptions(rank, swag, ema, where, config, each, trust)
     fresh = not output.path.exists()
     output.path.mkdir(parents=True, exist_ok=True)
     try:
         # a configuration chooses its own threads inside
-        with locked(output.path), using_threads(torch.get_num_threads()):
+        with output.hold(), using_threads(torch.get_num_threads()):
             try:
-                _average(chosen, what, output, console)
+                _average(selection, options, output, console)
             finally:
                 _scratch(output).unlink(missing_ok=True)
     finally:
-        if fresh and not any(output.path.iterdir()):  # refused before anything was written
-            output.path.rmdir()
+        if fresh and not output.files():  # refused before anything was written
+            shutil.rmtree(output.path)
 
 
-def _average(chosen: Chosen, what: Averages, output: Output, console: Console) -> None:
-    last = chosen.check(what.where)
-    judge = None
-    if what.config is None:
-        layout = layout_of(last.tensors, where=what.where, kinds=last.kinds)
+def _average(
+    selection: CheckpointSelection, options: AverageOptions, output: Output, console: Console
+) -> None:
+    last = selection.check(options.where)
+    evaluator = None
+    if options.config is None:
+        layout = layout_of(last.tensors, where=options.where, kinds=last.kinds)
     else:
-        config = read_config(what.config)
-        require_trusted(config, file=what.config, trust=what.trust)
-        judge = Judge(config, last.tensors, what.where)
-        layout, last = judge.layout, last.of_model(judge.last)
+        config = read_config(options.config)
+        require_trusted(config, file=options.config, trust=options.trust)
+        evaluator = AverageEvaluator(config, last.tensors, options.where)
+        layout, last = evaluator.layout, last.of_model(evaluator.last)
         require_whole({*layout.names, *layout.aliases}, last.kinds)
-        torch.set_num_threads(judge.setup.threads())
+        torch.set_num_threads(evaluator.setup.threads())
     traj = Trajectory.from_checkpoints(
-        [c.path for c in chosen.checkpoints], layout, key=chosen.key, prefix=chosen.prefix
+        [c.path for c in selection.checkpoints], layout, key=selection.key, prefix=selection.prefix
     )
-    swa, ema = _averages(layout, what, len(traj), output)
-    notes = {"rank": getattr(swa, "rank", None), "ema": what.ema, "where": what.where}
-    notes["key"] = chosen.key
+    swa, ema = _moments(layout, options, len(traj), output)
+    notes = {"rank": getattr(swa, "rank", None), "ema": options.ema, "where": options.where}
+    notes["key"] = selection.key
     output.record(**notes)
     moments: list[Moments] = [swa] if ema is None else [swa, ema]
     with Bars(console) as bars:
         traj.into(*moments, progress=bars.add("average"))
-        rows = None if judge is None else judge.rows(traj, swa, ema, each=what.each, bars=bars)
-    if judge is not None:
+        table = (
+            None
+            if evaluator is None
+            else evaluator.table(traj, swa, ema, each=options.each, bars=bars)
+        )
+    if evaluator is not None:
         for average in moments:
-            average.refresh(judge.surface)
+            average.refresh(evaluator.surface)
 
     def write(name: str, average: Moments) -> Path:
-        buffers = {} if judge is None else average.buffers or {}
-        return output.save(name, merged(layout, average.mean, last.tensors, buffers))
+        buffers = {} if evaluator is None else average.buffers or {}
+        return output.save(name, merge(layout, average.mean, last.tensors, buffers))
 
     output.clear()
-    written = {"SWA": write("swa", swa)}
+    files = {"SWA": write("swa", swa)}
     if ema is not None:
-        written["EMA"] = write("ema", ema)
+        files["EMA"] = write("ema", ema)
     if isinstance(swa, SWAG):
-        written["SWAG"] = swa.save(output.path / "swag.safetensors")
+        files["SWAG"] = swa.save(output.path / "swag.safetensors")
     output.finish(dequantized=bool(last.dequantized))
-    if rows is not None and judge is not None:
-        rows.save(output.path / "comparison.json")
-        notes |= judge.notes
-        show_comparison(rows, console)
+    if table is not None and evaluator is not None:
+        table.save(output.path / "comparison.json")
+        notes |= evaluator.tuned
+        show_comparison(table, console)
     say(
         console,
-        f"Averaged {chosen.span()}: P = {layout.size:,} in {tensors_of(len(layout.names))}.",
+        f"Averaged {selection.span()}: P = {layout.size:,} in {tensors_of(len(layout.names))}.",
     )
-    notes["tensors"] = report(last.outcomes(layout, None if judge is None else swa), console)
+    notes["tensors"] = report(last.outcomes(layout, None if evaluator is None else swa), console)
     output.record(**notes)
-    for name, path in written.items():
+    for name, path in files.items():
         say(console, f"{name}: {path}")
 
 
-def _averages(
-    layout: ParamLayout, what: Averages, count: int, output: Output
+def _moments(
+    layout: ParamLayout, options: AverageOptions, count: int, output: Output
 ) -> tuple[SWA | SWAG, EMA | None]:
-    ema = None if what.ema is None else EMA(layout, decay=what.ema)
-    if not what.swag:
+    ema = None if options.ema is None else EMA(layout, decay=options.ema)
+    if not options.swag:
         return SWA(layout), ema
-    rank = min(what.rank, count)
+    rank = min(options.rank, count)
     large = rank * layout.size * layout.dtype.itemsize > _IN_MEMORY
     return SWAG(layout, rank=rank, path=_scratch(output) if large else None), ema
 

@@ -1,11 +1,12 @@
-"""Checkpoints for the command line: chosen, looked into, and an average written as they are."""
+"""Checkpoints of the command line: selected, inspected, and averages written in their format."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
+from lowland.artifacts.lease import Leases
 from lowland.cli.console import say
 from lowland.cli.contents import Contents, report
 from lowland.cli.tables import print_table
@@ -38,21 +40,26 @@ from lowland.trajectory.torch_files import Stored
 RECORD = "average.json"
 # what lies beside the weights of a Hugging Face model and is needed to load it
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
+_LEASES = ".leases"
 _LEFT = ("trainer_state.json", "*.index.json")
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Checkpoints of one model, by step, and how their files are read."""
+class CheckpointSelection:
+    """Checkpoints of one model by step, and how their files are read.
+
+    Attributes:
+        choice: which of several sets of weights in the files is taken, in words.
+    """
 
     checkpoints: list[Checkpoint]
     key: str | None = None
     prefix: str | None = None
-    choice: str | None = None  # which of several sets of weights in the files is meant, in words
+    choice: str | None = None
 
     @property
     def last(self) -> Checkpoint:
-        """The one that gives what is not averaged."""
+        """The checkpoint that gives the tensors that are not averaged."""
         return self.checkpoints[-1]
 
     @property
@@ -62,77 +69,81 @@ class Chosen:
         return self.last.path.name in WEIGHTS and any(file.is_file() for file in beside)
 
     def read(self, checkpoint: Checkpoint) -> Stored:
-        """One of them as its file has it, mapped into memory."""
+        """The tensors of a checkpoint as its file has them, mapped into memory."""
         return read_stored(checkpoint.path, key=self.key, prefix=self.prefix)
 
     def check(self, where: str | None = None) -> Contents:
-        """What is in the last; raises `LayoutError` unless all have its names and shapes, and
-        nothing that `where` takes is a weight without a mean."""
+        """The contents of the last checkpoint.
+
+        Raises `LayoutError` where another has other names or shapes, or where `where` takes a
+        weight without a mean.
+        """
         stored = self.read(self.last)
         tensors = dequantize(stored.tensors, source=self.last.path)
-        kinds, wanted = kinds_of(tensors), name_filter(where)
-        taken = {name: kind for name, kind in kinds.items() if wanted(name)}
+        kinds, is_averaged = kinds_of(tensors), name_filter(where)
+        averaged = {name: kind for name, kind in kinds.items() if is_averaged(name)}
         for one in self.checkpoints[:-1]:
             other, names = self.read(one).tensors, (self.last.path, one.path)
             require_alike(stored.tensors, other, names=names)
-            require_constant(stored.tensors, other, taken, names=names)
+            require_constant(stored.tensors, other, averaged, names=names)
         return Contents(tensors, kinds, tuple(quantized(stored.tensors)), stored.left_out)
 
     def span(self) -> str:
-        """How many, and from which step to which."""
+        """The number of checkpoints, and their steps."""
         first, last = self.checkpoints[0].step, self.last.step
         steps = "" if first is None or last is None else f", steps {first} to {last}"
         return f"{len(self.checkpoints)} checkpoints{steps}"
 
 
-def choose(
+def select_checkpoints(
     sources: Sequence[str],
     *,
     last: int | None = None,
     start: int | None = None,
     key: str | None = None,
     prefix: str | None = None,
-) -> Chosen:
-    """The checkpoints that files, patterns and folders stand for: from a step on, the last few."""
-    found = in_order(find_checkpoints(sources))
+) -> CheckpointSelection:
+    """The checkpoints of files, patterns and folders: from a step on, and of these the last few."""
+    checkpoints = in_order(find_checkpoints(sources))
     seen: set[Path] = set()
-    for path in (c.path for c in found):
+    for path in (c.path for c in checkpoints):
         if not path.is_file():
             raise StoreError(f"{path}: no such file; check the path.")
         if path.resolve() in seen:
             raise ConfigError(f"{path} is named twice, and would count twice; name it once.")
         seen.add(path.resolve())
     if start is not None:
-        unknown = [c.path for c in found if c.step is None]
+        unknown = [c.path for c in checkpoints if c.step is None]
         if unknown:
             raise ConfigError(f"--from: {unknown[0]} does not say its step; name the files.")
-        kept = [c for c in found if c.step is not None and c.step >= start]
-        if not kept:
-            steps = ", ".join(str(c.step) for c in found)
+        later = [c for c in checkpoints if c.step is not None and c.step >= start]
+        if not later:
+            steps = ", ".join(str(c.step) for c in checkpoints)
             raise ConfigError(f"--from: no checkpoint is of step {start} or later; got {steps}.")
-        found = kept
-    chosen = Chosen(found if last is None else found[-last:], key, prefix)
-    stored = chosen.read(chosen.last)
+        checkpoints = later
+    latest = checkpoints if last is None else checkpoints[-last:]
+    selection = CheckpointSelection(latest, key, prefix)
+    stored = selection.read(selection.last)
     if stored.choice is None:
-        return chosen
-    return replace(chosen, key=stored.key, choice=stored.choice)  # the same in every file
+        return selection
+    return replace(selection, key=stored.key, choice=stored.choice)  # the same in every file
 
 
-def inspect(chosen: Chosen, where: str | None, console: Console) -> None:
-    """Prints what is there, then raises `LayoutError` if it does not fit together."""
-    folder = os.path.commonpath([c.path.parent for c in chosen.checkpoints])
+def inspect(selection: CheckpointSelection, where: str | None, console: Console) -> None:
+    """Prints what the files hold; raises `LayoutError` where they do not fit together."""
+    folder = os.path.commonpath([c.path.parent for c in selection.checkpoints])
     say(console, f"In {folder}:")
     columns: dict[str, list[str]] = {"step": [], "tensors": [], "values": [], "dtypes": []}
-    for one in chosen.checkpoints:
-        tensors = chosen.read(one).tensors.values()
+    for one in selection.checkpoints:
+        tensors = selection.read(one).tensors.values()
         dtypes = dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in tensors)
         columns["step"].append("?" if one.step is None else str(one.step))
         columns["tensors"].append(str(len(tensors)))
         columns["values"].append(f"{sum(t.numel() for t in tensors):,}")
         columns["dtypes"].append(", ".join(dtypes))
-    files = [os.path.relpath(one.path, folder) for one in chosen.checkpoints]
+    files = [os.path.relpath(one.path, folder) for one in selection.checkpoints]
     print_table(columns, console, rows="file", labels=files)
-    last = chosen.check(where)
+    last = selection.check(where)
     layout = layout_of(last.tensors, where=where, kinds=last.kinds)
     say(console, f"To average: P = {layout.size:,} in {tensors_of(len(layout.names))}.")
     for name, count, size in _parts(layout):
@@ -146,12 +157,12 @@ def tensors_of(count: int) -> str:
     return "1 tensor" if count == 1 else f"{count} tensors"
 
 
-def merged(
+def merge(
     layout: ParamLayout, w: Tensor, last: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """A checkpoint like the last one, with the averages and the buffers that belong to them.
+    """The tensors of the last checkpoint, with averages and their buffers in place of its own.
 
-    `buffers`: of the averaged model, where a model is at hand. Each tensor keeps the last
+    `buffers`: of the averaged model, where there is a model. Each tensor keeps the last
     checkpoint's dtype.
     """
     views = layout.unflatten(w)
@@ -169,55 +180,66 @@ def merged(
 
 
 class Output:
-    """The folder of an average, which takes nothing of anyone else's away.
+    """The folder of an average; files of others are left alone.
 
     `model.safetensors` where the checkpoints are a pretrained model's, beside what
-    `from_pretrained` needs; else `swa.safetensors`. `average.json` says what went in.
+    `from_pretrained` needs; else `swa.safetensors`. `average.json` lists what was averaged.
     """
 
-    def __init__(self, path: Path, chosen: Chosen) -> None:
+    def __init__(self, path: Path, selection: CheckpointSelection) -> None:
         self.path = path
-        self._chosen = chosen
+        self._selection = selection
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file; name a folder with --out.")
-        holds = {p.name for p in path.iterdir()} if path.is_dir() else set()
-        if holds and RECORD not in holds:
+        if self.files() and not (path / RECORD).is_file():
             raise StoreError(
                 f"{path} is not empty, and no earlier average; name another folder with --out."
             )
-        adapter = chosen.last.path.name.startswith("adapter")
-        name = "adapter_model" if adapter else "model" if chosen.pretrained else "swa"
+        adapter = selection.last.path.name.startswith("adapter")
+        name = "adapter_model" if adapter else "model" if selection.pretrained else "swa"
         self.model = path / f"{name}.safetensors"
 
-    def record(self, **what: Any) -> None:
-        """Says in average.json what went in; written first, it marks the folder as ours."""
-        files = [{"file": str(c.path), "step": c.step} for c in self._chosen.checkpoints]
-        body = {**what, "checkpoints": files}
+    def files(self) -> list[Path]:
+        """All that the folder holds, but for the note of the process that works in it."""
+        if not self.path.is_dir():
+            return []
+        return [path for path in self.path.iterdir() if path.name != _LEASES]
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Holds the folder; raises `HeldError`, which names the process that has it."""
+        with Leases(self.path / _LEASES).hold("average", f"an average in {self.path}"):
+            yield
+
+    def record(self, **notes: Any) -> None:
+        """Writes average.json, which lists what was averaged and marks the folder as an average."""
+        files = [{"file": str(c.path), "step": c.step} for c in self._selection.checkpoints]
+        body = {**notes, "checkpoints": files}
         write_text(self.path / RECORD, json.dumps(body, indent=1) + "\n")
 
     def clear(self) -> None:
-        """Takes an earlier average's files away, of which this one may have no successor."""
+        """Removes the files of an earlier average, some of which this one may not replace."""
         for name in ("swa.safetensors", "ema.safetensors", "swag.safetensors", "comparison.json"):
             (self.path / name).unlink(missing_ok=True)
 
     def save(self, name: str, tensors: dict[str, Tensor]) -> Path:
-        """Writes weights under the model's own names; "swa" is the model itself."""
+        """Writes weights under the names of the model; "swa" is the model itself."""
         path = self.model if name == "swa" else self.path / f"{name}.safetensors"
-        notes = {"format": "pt", "lowland": f"{name} of {self._chosen.span()}"}
+        notes = {"format": "pt", "lowland": f"{name} of {self._selection.span()}"}
         write_tensors(path, tensors, notes)  # transformers insists on the format
         return path
 
     def finish(self, *, dequantized: bool = False) -> None:
-        """Copies what `from_pretrained` needs; whoever could read the checkpoints can read it.
+        """Copies the files that `from_pretrained` needs, and the permissions of the checkpoints.
 
-        `dequantized`: the configuration must not announce quantised weights.
+        `dequantized`: quantisation is taken out of the configuration of the model.
         """
         for file in self.path.glob("*.safetensors"):
-            shutil.copymode(self._chosen.last.path, file)
-        if not self._chosen.pretrained:
+            shutil.copymode(self._selection.last.path, file)
+        if not self._selection.pretrained:
             return
         for pattern in _COMPANIONS:
-            for file in sorted(self._chosen.last.path.parent.glob(pattern)):
+            for file in sorted(self._selection.last.path.parent.glob(pattern)):
                 if not any(file.match(p) for p in _LEFT):
                     shutil.copyfile(file, self.path / file.name)
         config = self.path / "config.json"
@@ -229,18 +251,18 @@ class Output:
 
 
 def _parts(layout: ParamLayout) -> list[tuple[str, int, int]]:
-    """Tensors and values by the first components of their names, as many as tell some apart."""
+    """Modules with their numbers of tensors and values, at the first depth with several."""
     for depth in (1, 2, 3):
-        found: dict[str, tuple[int, int]] = {}
+        modules: dict[str, tuple[int, int]] = {}
         for entry in layout.entries:
             name = ".".join(entry.name.split(".")[:depth])
-            count, size = found.get(name, (0, 0))
-            found[name] = (count + 1, size + entry.size)
-        if len(found) > 1:
+            count, size = modules.get(name, (0, 0))
+            modules[name] = (count + 1, size + entry.size)
+        if len(modules) > 1:
             break
-    shown = [(name, *found[name]) for name in sorted(found, key=natural)]
-    return shown[:12] if len(shown) <= 12 else [*shown[:11], _joined(shown[11:])]
+    parts = [(name, *modules[name]) for name in sorted(modules, key=natural)]
+    return parts if len(parts) <= 12 else [*parts[:11], _rest(parts[11:])]
 
 
-def _joined(parts: list[tuple[str, int, int]]) -> tuple[str, int, int]:
+def _rest(parts: list[tuple[str, int, int]]) -> tuple[str, int, int]:
     return f"{len(parts)} more", sum(p[1] for p in parts), sum(p[2] for p in parts)

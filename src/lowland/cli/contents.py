@@ -1,4 +1,4 @@
-"""What is in averaged checkpoints, and what became of each tensor: by name, with the reason."""
+"""The contents of averaged checkpoints, and what an average did with each tensor and why."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """The tensors of a checkpoint, and what else its file holds.
+    """The tensors of a checkpoint, and the other entries of its file.
 
     Attributes:
-        tensors: by name; weights that were quantised in float32. kinds: what they are.
-        dequantized: the names of those. extra: of entries that are no tensors. foreign: of tensors
-            that the model of a configuration has not.
+        tensors: by name; quantised weights in float32. kinds: of the tensors.
+        dequantized: names of quantised weights. extra: names of entries that are no tensors.
+            foreign: names of tensors that the model of a configuration does not have.
     """
 
     tensors: dict[str, Tensor]
@@ -45,19 +45,19 @@ class Contents:
     foreign: tuple[str, ...] = ()
 
     def of_model(self, tensors: dict[str, Tensor]) -> Contents:
-        """The same with the tensors that a model has, under its names."""
+        """The contents that belong to a model: its tensors under its names."""
         own = {id(tensor) for tensor in tensors.values()}
         foreign = tuple(name for name, t in self.tensors.items() if id(t) not in own)
         return replace(self, tensors=tensors, kinds=kinds_of(tensors), foreign=foreign)
 
     def rest(self, layout: ParamLayout) -> list[str]:
-        """The names of what is not averaged."""
+        """The names of tensors that are not averaged."""
         return [n for n in self.tensors if layout.aliases.get(n, n) not in layout.names]
 
     def outcomes(self, layout: ParamLayout, average: Moments | None = None) -> Iterator[Outcome]:
-        """What became of the tensors that are not averaged, and of those that might be buffers.
+        """What was done with tensors that are not averaged, and with those that may be buffers.
 
-        `average`: with the buffers that a model has for it; None: without a model.
+        `average`: the moments with the buffers of a model; None: without a model.
         """
         fresh = set() if average is None else {*(average.statistics or {})}
         means = set() if average is None else {*(average.buffers or {})} - fresh
@@ -67,9 +67,8 @@ class Contents:
         )
         if average is None:
             yield Outcome(
-                "Names that say neither weight nor bias ({}) were averaged all the same; leave "
-                "what is a buffer to the last checkpoint with --where, or name the model with "
-                "--config",
+                "Tensors whose names contain neither weight nor bias ({}) were averaged; exclude "
+                "buffers with --where, or name the model with --config",
                 [n for n in layout.names if not _PARAMETERS.search(n.rpartition(".")[2])],
             )
         rest = self.rest(layout)
@@ -93,12 +92,13 @@ class Contents:
             yield Outcome(f"{title} were re-estimated for the averages ({{}})", new)
         yield Outcome("Entries that are no tensors ({}) were left out", list(self.extra))
         yield Outcome(
-            "Tensors that the configuration's model has not ({}) were left out", list(self.foreign)
+            "Tensors that the model of the configuration does not have ({}) were left out",
+            list(self.foreign),
         )
 
 
 def report(outcomes: Iterable[Outcome], console: Console) -> dict[str, str]:
-    """Prints outcomes, a line each; gives what became of each tensor by name."""
+    """Prints outcomes, a line each; returns what was done with each tensor by name."""
     reasons: dict[str, str] = {}
     for text, names in outcomes:
         if names:

@@ -34,15 +34,17 @@ def convert(
     ] = None,
     prefix: Annotated[
         str | None,
-        typer.Option(metavar="PREFIX", help="Write only tensors of such names; see average."),
+        typer.Option(
+            metavar="PREFIX", help="Write only tensors whose names begin with this; see average."
+        ),
     ] = None,
     run_pickled_code: Annotated[
         bool,
         typer.Option(
             "--run-pickled-code",
-            help="Unpickle the files as Python does. That runs any code that a file names: only "
-            "for files that you trust. Needed for whole pickled models and for tensors of other "
-            "libraries' classes, and not for pickled hyperparameters, which are left out unread.",
+            help="Unpickle the files as Python does. This runs any code that a file names: use it "
+            "only for files that you trust. It is needed for whole pickled models and for tensor "
+            "classes of other libraries, and not for pickled hyperparameters, which are skipped.",
         ),
     ] = False,
 ) -> None:

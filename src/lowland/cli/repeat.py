@@ -1,4 +1,4 @@
-"""One configuration for many values of a key: data splits, seeds. One table of them all."""
+"""One configuration for several values of a key, such as data splits or seeds, in one table."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from lowland.runs.sections import Config
 
 
 def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
-    """Runs each value in a folder of its own inside of `out`, and compares means over them.
+    """Runs each value in a folder of its own inside `out`, and compares means over the runs.
 
-    comparison.json has the mean and standard error of each figure, a row a method, and
-    differences.json those of its differences to the first method in the same runs. Runs that are
-    done are read, not run again.
+    comparison.json has the mean and standard error of each metric, a row a method, and
+    differences.json those of the differences to the first method in the same runs. Finished runs
+    are read, not run again.
     """
     assert config.repeat is not None
     console = Terminal()
     over, values = config.repeat.over, config.repeat.each()
-    each = [one_of(config, over, value) for value in values]  # all checked before the first runs
+    each = [config_of(config, over, value) for value in values]  # all checked before the first runs
     folders = [one.out for one in each]
     twice = [value for value, out in zip(values, folders, strict=True) if folders.count(out) > 1]
     same = [one.model_dump(exclude={"out"}) for one in each]
     twice += [value for value, one in zip(values, same, strict=True) if same.count(one) > 1]
     if twice:
         raise ConfigError(f"repeat.values: {twice[0]} is named twice, and would count twice.")
-    found = []
+    tables = []
     for number, (value, one) in enumerate(zip(values, each, strict=True), start=1):
         say(console, f"{over}={value} ({number} of {len(values)})")
-        found.append(execute(one))
-    comparison, pairs = summary(found)
+        tables.append(execute(one))
+    comparison, pairs = summary(tables)
     path = Path(config.out).expanduser()
     comparison.save(path / "comparison.json")
     title = f"Over {len(values)} values of {over}: mean ± standard error"
@@ -49,7 +49,7 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
     return comparison
 
 
-def one_of(config: Config, over: str, value: Any) -> Config:
+def config_of(config: Config, over: str, value: Any) -> Config:
     """The configuration of one value."""
     settings = config.model_dump() | {"repeat": None}
     *sections, last = over.split(".")

@@ -24,9 +24,9 @@ from lowland.errors import ConfigError
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.posteriors import Ensemble, Mixture, PointMass, Posterior, Uniform
 from lowland.records import GrowthResult, Table
-from lowland.runs.averaging import AveragesTable, PosteriorPrediction
 from lowland.runs.growth import Grown, GrownSimplex
 from lowland.runs.pictures import GrowthPicture, SamplesPicture
+from lowland.runs.posterior_predictions import AveragesTable, PosteriorPrediction
 from lowland.runs.run import Run
 from lowland.runs.sections import Growth
 from lowland.runs.triangles import Triangle, TrianglePicture

@@ -27,10 +27,10 @@ from lowland.geometry import Curve
 from lowland.posteriors import PointMass, Posterior
 from lowland.records import Chain
 from lowland.runs import chains as posteriors
-from lowland.runs.averaging import AveragesTable, PosteriorPrediction
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
 from lowland.runs.folder import RunFolder
 from lowland.runs.pictures import SamplesPicture, chain_pictures
+from lowland.runs.posterior_predictions import AveragesTable, PosteriorPrediction
 from lowland.runs.run import Run
 from lowland.runs.sections import Inference
 from lowland.runs.sources import hash_of

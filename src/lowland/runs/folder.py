@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from lowland.artifacts.graph import ARTIFACTS, GRAPH, log_event
 from lowland.core import ParamLayout, Point
-from lowland.errors import ConfigError, StoreError
+from lowland.errors import StoreError
 from lowland.files import require_no_way_out
 from lowland.runs.sections import Config
 from lowland.runs.stored import read_yaml, write_yaml
@@ -84,29 +81,6 @@ class RunFolder:
         folder = self.path / "weights"
         file = f"{name}.safetensors"
         return load_point(folder / file, folder / "buffers" / file, layout)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the one lock of a folder, which ends with the process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # not every network file system locks folders
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"another process works in {folder}; wait for its end, or name another folder "
-                    "with --out."
-                ) from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def versions() -> dict[str, str]:

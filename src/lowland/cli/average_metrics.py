@@ -1,4 +1,4 @@
-"""How good averages of checkpoints are, where a configuration names model and data."""
+"""Test metrics of averaged checkpoints, with the model and the data of a configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lowland.evaluate import predict
 from lowland.posteriors import PointMass
 from lowland.progress import Report
 from lowland.records import Table
-from lowland.runs.averaging import metrics_row
+from lowland.runs.posterior_predictions import metrics_row
 from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
@@ -23,13 +23,13 @@ from lowland.trajectory.formats import match_layout
 from lowland.uncertainty import tune_scale
 
 
-class Judge:
-    """The configuration's model with the last checkpoint in it, and its data.
+class AverageEvaluator:
+    """The model of a configuration with the last checkpoint in it, and its data.
 
     Attributes:
-        surface: the loss of the model; what `where` leaves out is as in the last checkpoint.
-        last: the last checkpoint's tensors, under the model's names.
-        notes: what was chosen on validation data.
+        surface: the loss of the model; tensors outside of `where` are those of the last checkpoint.
+        last: the tensors of the last checkpoint under the names of the model.
+        tuned: the values that were chosen on validation data.
     """
 
     def __init__(self, config: Config, last: dict[str, Tensor], where: str | None) -> None:
@@ -38,19 +38,22 @@ class Judge:
         self.last = _load(model, last)
         self.surface = self.setup.surface_of(model, where=where)
         self.layout = self.surface.layout
-        self.notes: dict[str, Any] = {}
+        self.tuned: dict[str, float] = {}
 
-    def rows(
+    def table(
         self, traj: Trajectory, swa: SWA | SWAG, ema: EMA | None, *, each: bool, bars: Bars
     ) -> Table:
-        """Test figures: of checkpoints as they are, of averages with fresh BatchNorm statistics."""
-        found = []
+        """Test metrics of checkpoints as they are, and of averages with new BatchNorm statistics.
+
+        `each`: of every checkpoint; else of the last.
+        """
+        rows = []
         for i in range(0 if each else len(traj) - 1, len(traj)):
             name = "last checkpoint" if i == len(traj) - 1 else f"step {traj.steps[i]}"
-            found.append(self._row(name, PointMass(traj[i]), bars, batchnorm="frozen"))
-        found.append(self._row("SWA", PointMass(swa.point), bars))
+            rows.append(self._row(name, PointMass(traj[i]), bars, batchnorm="frozen"))
+        rows.append(self._row("SWA", PointMass(swa.point), bars))
         if ema is not None:
-            found.append(self._row("EMA", PointMass(ema.point), bars))
+            rows.append(self._row("EMA", PointMass(ema.point), bars))
         if isinstance(swa, SWAG):
             config = self.setup.config
             tuned, table = tune_scale(
@@ -60,12 +63,12 @@ class Judge:
                 scales=config.average.scales,
                 samples=config.samples,
                 seed=config.seed,
-                progress=_joined(bars.add("choose SWAG's scale"), len(config.average.scales)),
+                progress=_repeated(bars.add("choose SWAG's scale"), len(config.average.scales)),
             )
-            self.notes["scale"] = float(table.scale[table.nll.argmin()])
+            self.tuned["scale"] = float(table.scale[table.nll.argmin()])
             row = self._row("SWAG", tuned, bars, samples=config.samples, seed=config.seed)
-            found.append(row | {"scale": self.notes["scale"]})
-        return Table.from_rows(found)
+            rows.append(row | {"scale": self.tuned["scale"]})
+        return Table.from_rows(rows)
 
     def _row(self, name: str, post: Any, bars: Bars, **options: Any) -> dict[str, Any]:
         pred = predict(
@@ -74,42 +77,42 @@ class Judge:
         return metrics_row(name, pred)
 
 
-def _joined(report: Report, times: int) -> Report:
-    """One count for work that is done several times over."""
+def _repeated(report: Report, times: int) -> Report:
+    """A report that counts on where the same work is done several times."""
     before = last = 0
 
-    def told(done: int, total: int | None) -> None:
+    def report_all(done: int, total: int | None) -> None:
         nonlocal before, last
         before += last if done <= last else 0
         last = done
         report(before + done, None if total is None else total * times)
 
-    return told
+    return report_all
 
 
 def _load(model: nn.Module, last: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Puts a checkpoint into the model, and gives the tensors that are the model's."""
+    """Loads a checkpoint into the model; returns the tensors that the model has."""
     layout = ParamLayout(model)
     try:
         tensors = match_layout(last, layout)
         layout.load_(model, layout.flatten(tensors))
     except LayoutError as error:
-        raise LayoutError(f"the checkpoints and the configuration's model: {error}") from None
-    named = {n: t for n, t in clean(model.state_dict()).items() if isinstance(t, Tensor)}
-    missing = [n for n in named if n not in {*tensors, *layout.names, *layout.aliases}]
+        raise LayoutError(f"the checkpoints and the model of the configuration: {error}") from None
+    own = {n: t for n, t in clean(model.state_dict()).items() if isinstance(t, Tensor)}
+    missing = [n for n in own if n not in {*tensors, *layout.names, *layout.aliases}]
     if missing:
         raise LayoutError(
-            f"the checkpoints lack {', '.join(missing[:5])} of the configuration's model; name the "
-            "model that they are of."
+            f"the checkpoints lack {', '.join(missing[:5])} of the model of the configuration; "
+            "name the model that they were saved from."
         )
-    tensors = {n: t for n, t in tensors.items() if n in named}
+    tensors = {n: t for n, t in tensors.items() if n in own}
     with torch.no_grad():
         for name, tensor in tensors.items():
-            if named[name].shape != tensor.shape:
+            if own[name].shape != tensor.shape:
                 raise LayoutError(
-                    f"the checkpoints' {name} is {tuple(tensor.shape)}, that of the "
-                    f"configuration's model {tuple(named[name].shape)}; name the model that they "
-                    "are of."
+                    f"{name} is {tuple(tensor.shape)} in the checkpoints, and "
+                    f"{tuple(own[name].shape)} in the model of the configuration; name the model "
+                    "that they were saved from."
                 )
-            named[name].copy_(tensor)
+            own[name].copy_(tensor)
     return tensors
