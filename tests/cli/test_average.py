@@ -461,7 +461,7 @@ def twice(own):
         (alone, ["SWAG needs two checkpoints", "step-8", "--no-swag"]),
         (into_the_source, ["run is not empty", "--out"]),
         (into_a_file, ["config.yaml is a file"]),
-        (of_another_model, ["configuration's model", "0.weight expected (6, 4), got (7, 4)"]),
+        (of_another_model, ["model of the configuration", "0.weight expected (6, 4), got (7, 4)"]),
         (too_late, ["no checkpoint is of step 99", "8, 9, 10, 11, 12"]),
         (without_steps, ["a.safetensors has no step"]),
         (each_without_data, ["--each", "--config"]),

@@ -20,17 +20,9 @@ from lowland.runs.results import Results
 from lowland.runs.run import Run
 from lowland.runs.setup import Setup
 from lowland.uncertainty.corruption import STRENGTHS, Normalisation
+from tests.cli.conftest import CONFIG
 from tests.cli.inside import lowland
 
-CONFIG = {
-    "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
-    "data": {"name": "lowland.zoo:digits", "args": {"train": 0.1, "shift": 1}},
-    "methods": ["sgd", "swag"],
-    "samples": 3,
-    "threads": 1,
-    "train": {"epochs": 4, "batch_size": 30, "lr": 0.1},
-    "average": {"lr": 0.1, "start": 0.5, "every": 0.5, "rank": 2, "scales": [0.5]},
-}
 OWN = """
 import torch
 from torch import nn
@@ -88,14 +80,15 @@ def made(folder, name, *overrides, **changes):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two runs that differ in their seed, with the module `own` beside them."""
+def folder(tmp_path_factory, finished_runs):
+    """Copies of two runs that differ in their seed, with the module `own` beside them."""
     path = tmp_path_factory.mktemp("runs")
     (path / "own.py").write_text(OWN)
     sys.path.insert(0, str(path))
     sys.modules.pop("own", None)
-    for seed in (0, 1):
-        made(path, f"r{seed}", f"seed={seed}")
+    (path / "r0.yaml").write_text(yaml.safe_dump(CONFIG))
+    for run in finished_runs:
+        shutil.copytree(run, path / run.name)
     yield path
     sys.path.remove(str(path))
 

@@ -115,7 +115,7 @@ def select_checkpoints(
     if start is not None:
         unknown = [c.path for c in checkpoints if c.step is None]
         if unknown:
-            raise ConfigError(f"--from: {unknown[0]} does not say its step; name the files.")
+            raise ConfigError(f"--from: {unknown[0]} has no step; name the files.")
         later = [c for c in checkpoints if c.step is not None and c.step >= start]
         if not later:
             steps = ", ".join(str(c.step) for c in checkpoints)
@@ -209,7 +209,10 @@ class Output:
     def hold(self) -> Iterator[None]:
         """Holds the folder; raises `HeldError`, which names the process that has it."""
         with Leases(self.path / _LEASES).hold("average", f"an average in {self.path}"):
-            yield
+            try:
+                yield
+            finally:  # while it is held
+                shutil.rmtree(self.path / _LEASES, ignore_errors=True)
 
     def record(self, **notes: Any) -> None:
         """Writes average.json, which lists what was averaged and marks the folder as an average."""

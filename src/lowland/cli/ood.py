@@ -124,7 +124,8 @@ class ShiftedData:
                 )
         if self.inputs is None or not kinds:
             return []
-        mean, std = (tuple(torch.as_tensor(part).tolist()) for part in self.normalise)
+        wide = (torch.as_tensor(part, dtype=torch.float64) for part in self.normalise)
+        mean, std = (tuple(part.tolist()) for part in wide)
         corruptions = [
             Corruption(
                 kind, strength, options.seed if kind in RANDOM else 0, self.examples, mean, std
