@@ -60,8 +60,8 @@ def test_rows_are_predictions_of_the_averages(tmp_path):
     last = net().eval()
     last.load_state_dict(checkpoints[-1])
     x, y = one.setup.data["test"]
-    nll = nn.functional.cross_entropy(last(x), y)  # with the statistics of its file
-    assert float(table.nll[3]) == pytest.approx(float(nll), rel=1e-5)
+    nll = nn.functional.cross_entropy(last(x), y).item()  # with the statistics of its file
+    assert float(table.nll[3]) == pytest.approx(nll, rel=1e-5)
     for name, point in (("SWA", swag.point), ("EMA", ema.point)):
         row = next(row for row in table.rows() if row["method"] == name)
         assert row["nll"] == pytest.approx(ll.predict(surface, point, test).metrics()["nll"])
