@@ -1,9 +1,8 @@
 """Small runs that tests of commands share."""
 
 import pytest
-import yaml
 
-from tests.cli.inside import lowland
+from tests.cli.shared import copy_of, made
 
 CONFIG = {
     "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
@@ -16,13 +15,18 @@ CONFIG = {
 }
 
 
+def copy_of_two_runs(tmp_path_factory):
+    """A folder with runs r0 and r1 of SGD and SWAG, which differ in their seed."""
+
+    def make(folder):
+        for seed in (0, 1):
+            made(folder, f"r{seed}", CONFIG, f"seed={seed}")
+
+    return copy_of(tmp_path_factory, "two-runs", make)
+
+
 @pytest.fixture(scope="session")
 def finished_runs(tmp_path_factory):
-    """Two runs of SGD and SWAG that differ in their seed; read them, and write elsewhere."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    runs = [folder / f"r{seed}" for seed in (0, 1)]
-    for seed, run in enumerate(runs):
-        code, _, err = lowland("run", folder / "config.yaml", f"out={run}", f"seed={seed}")
-        assert code == 0, err
-    return runs
+    """Two runs; read them, and write elsewhere."""
+    folder = copy_of_two_runs(tmp_path_factory)
+    return [folder / "r0", folder / "r1"]

@@ -6,8 +6,8 @@ from torch import nn
 
 import lowland as ll
 from lowland.cli.average_metrics import AverageEvaluator, _repeated
+from lowland.cli.bars import Bars
 from lowland.cli.console import Terminal
-from lowland.cli.show import Bars
 from lowland.errors import LayoutError
 from lowland.runs.config import check_config
 

@@ -20,7 +20,8 @@ from lowland.runs.results import Results
 from lowland.runs.run import Run
 from lowland.runs.setup import Setup
 from lowland.uncertainty.corruption import STRENGTHS, Normalisation
-from tests.cli.conftest import CONFIG
+from tests.cli import shared
+from tests.cli.conftest import CONFIG, copy_of_two_runs
 from tests.cli.inside import lowland
 
 OWN = """
@@ -72,23 +73,16 @@ def colour():
 
 
 def made(folder, name, *overrides, **changes):
-    config = folder / f"{name}.yaml"
-    config.write_text(yaml.safe_dump(CONFIG | changes))
-    code, _, err = lowland("run", config, f"out={folder / name}", *overrides)
-    assert code == 0, err
-    return folder / name
+    return shared.made(folder, name, CONFIG | changes, *overrides)[0]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, finished_runs):
+def folder(tmp_path_factory):
     """Copies of two runs that differ in their seed, with the module `own` beside them."""
-    path = tmp_path_factory.mktemp("runs")
+    path = copy_of_two_runs(tmp_path_factory)
     (path / "own.py").write_text(OWN)
     sys.path.insert(0, str(path))
     sys.modules.pop("own", None)
-    (path / "r0.yaml").write_text(yaml.safe_dump(CONFIG))
-    for run in finished_runs:
-        shutil.copytree(run, path / run.name)
     yield path
     sys.path.remove(str(path))
 
