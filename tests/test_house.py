@@ -279,7 +279,7 @@ NO_NAMES = {
 
 #: rooms that still have such names: only ever fewer
 STILL_NAMED = {
-    "artifacts", "checks", "cli", "core", "files", "geometry", "integrations",
+    "artifacts", "checks", "cli", "files", "geometry", "integrations",
     "keywords", "plots", "posteriors", "progress", "records", "runs",
     "samplers", "schema", "trajectory", "zoo",
 }  # fmt: skip

@@ -307,7 +307,7 @@ def test_errors_that_say_what_to_do(model, small_memory) -> None:
         surface.refresh(w, method="running")
     with pytest.raises(ll.ConfigError, match="'refresh' or 'frozen'"):
         surface(w, batchnorm="batch")
-    with pytest.raises(ll.DataError, match="at least two rows"):
+    with pytest.raises(ll.DataError, match="at least two examples"):
         ll.LossSurface(model, ll.Classification(), batched([1, 129])[:1]).refresh(w)
     with pytest.raises(ll.ConfigError, match="bn_rows: expected a whole number of at least 2"):
         surface_of(model, [130], bn_rows=1)
@@ -346,7 +346,7 @@ def test_batches_of_other_shapes_take_a_pass_a_depth(model) -> None:
 @pytest.mark.parametrize("shape", [(7, 3), (7, 3, 5), (7, 3, 4, 5)])
 @pytest.mark.parametrize("piece", [1, 70, 1 << 19])
 def test_moments_do_not_depend_on_the_pieces(shape, piece, monkeypatch):
-    monkeypatch.setattr(batchnorm, "_PIECE", piece)
+    monkeypatch.setattr(batchnorm, "_CHUNK", piece)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 100
     over = [d for d in range(x.ndim) if d != 1]
     for laid in (x, x.to(memory_format=torch.channels_last) if x.ndim == 4 else x):

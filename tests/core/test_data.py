@@ -154,7 +154,7 @@ def test_an_iterator_is_used_up() -> None:
     "loader", [[], DataLoader(TensorDataset(torch.zeros(0, 3)))], ids=["list", "loader"]
 )
 def test_an_empty_loader(loader) -> None:
-    with pytest.raises(ll.DataError, match="it gave no rows; check its data set"):
+    with pytest.raises(ll.DataError, match="it gave no examples; check its data set"):
         list(rows(loader))
 
 

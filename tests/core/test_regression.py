@@ -83,7 +83,7 @@ def test_regression_errors_say_what_to_do() -> None:
             ll.Regression(wrong)
     with pytest.raises(ll.ConfigError, match="constant target"):
         ll.Regression(target_std=0.0)
-    with pytest.raises(ll.DataError, match="drop those rows"):
+    with pytest.raises(ll.DataError, match="drop those examples"):
         ll.Regression().check(torch.zeros(1, 2), torch.tensor([[torch.nan]]))
 
 

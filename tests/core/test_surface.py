@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lowland as ll
-from lowland.core.template import private_copy
+from lowland.core.model_copy import private_copy
 from tests.models import Lazy, TiedLM, blobs, conv_bn, generator, images, mlp, tokens
 
 

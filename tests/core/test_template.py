@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.core.template import private_copy
+from lowland.core.model_copy import private_copy
 from tests.core.random_data import one_batch
 from tests.models import (
     Lazy,

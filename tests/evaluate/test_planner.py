@@ -153,7 +153,7 @@ def test_threads_are_set_back_after_an_error():
     counts = []
 
     def work():
-        with planner.Plan("points", 1, 1).running():
+        with planner.Plan("points", 1, 1).threads_in_use():
             counts.append(torch.get_num_threads())
             raise KeyError
 

@@ -24,7 +24,9 @@ def losses_in_turn(surface, weights, batch):
     for w in weights:
         yield surface.loss(w, batch, state, train=True)
         if own:
-            state = surface.template.updated(own, surface.layout.materialise(w), state, [batch])
+            state = surface.template.buffers_after_training(
+                own, surface.layout.materialise(w), state, [batch]
+            )
 
 
 def bowl():

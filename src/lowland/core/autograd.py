@@ -1,4 +1,4 @@
-"""What models that use autograd themselves need of those who call them.
+"""Calls of models that use autograd themselves.
 
 Some differentiate inside their forward pass, as physics-informed networks do: gradients must be on
 where only a value is asked for. Others compute activations anew in the backward pass, as
@@ -24,7 +24,7 @@ from lowland.core.data import map_tensors, tensors
 from lowland.errors import ConfigError
 
 T = TypeVar("T")
-Run = Callable[[nn.Module, Any, Any], Any]  # (module, args, kwargs) -> what the module returns
+Call = Callable[[nn.Module, Any, Any], Any]  # (module, args, kwargs) -> what the module returns
 
 # what a call needs: nothing, gradients on, or inputs that require gradients besides
 _PLAIN, _GRADIENTS, _INPUTS = range(3)
@@ -49,14 +49,14 @@ class ForwardPass:
         self._differentiates: bool | None = None  # None: not known yet
         self._seen: set[str] = set()  # modes whose graph was looked at
 
-    def __call__(self, run: Run, args: Any, kwargs: Any, *, mode: str) -> Any:
+    def __call__(self, run: Call, args: Any, kwargs: Any, *, mode: str) -> Any:
         """What `run(module, args, kwargs)` returns.
 
         Without gradients, too, it may have a graph: that of the model's own derivatives.
         """
         for needs in range(self._needs, _INPUTS + 1):
             try:
-                out = self._by(needs, run, args, kwargs, mode)
+                out = self._call_with(needs, run, args, kwargs, mode)
             except RuntimeError as error:
                 if needs == _INPUTS or not lacks_gradients(error):
                     raise
@@ -64,7 +64,7 @@ class ForwardPass:
                 self._needs = needs
                 return out
 
-    def _by(self, needs: int, run: Run, args: Any, kwargs: Any, mode: str) -> Any:
+    def _call_with(self, needs: int, run: Call, args: Any, kwargs: Any, mode: str) -> Any:
         gradients = torch.is_grad_enabled()
         if needs == _PLAIN and not gradients and self._differentiates is False:
             return run(self.module, args, kwargs)
@@ -75,7 +75,7 @@ class ForwardPass:
             )
         if needs > _PLAIN and not gradients:
             # apart from the caller's, whose flags and gradients stay as they are
-            args, kwargs = map_tensors((args, kwargs), _apart)
+            args, kwargs = map_tensors((args, kwargs), _detached)
         if needs == _INPUTS:
             args, kwargs = map_tensors((args, kwargs), _with_gradient)
         # steps of training are the model's own affair
@@ -90,20 +90,20 @@ class ForwardPass:
             self._differentiates = self._differentiates or inside.used
         return out
 
-    def _differentiable(self, run: Run, args: Any, kwargs: Any, mode: str) -> Any:
+    def _differentiable(self, run: Call, args: Any, kwargs: Any, mode: str) -> Any:
         mapped = torch._C._are_functorch_transforms_active()
         new = mode not in self._seen and not mapped
         gradients = refuse_reentrant(self.module) if new else nullcontext()
         if self.recomputes and not mapped:
             with gradients:
-                out = run(_shell(self.module), args, kwargs)
-            self._look(out, mode)
+                out = run(_copy_sharing_tensors(self.module), args, kwargs)
+            self._inspect_graph(out, mode)
             return out
         before = _random_state() if new else None
         try:
             with disable_saved_tensors_hooks(_HOOKS), gradients:
                 out = run(self.module, args, kwargs)
-            if mapped or not self._look(out, mode):
+            if mapped or not self._inspect_graph(out, mode):
                 return out
         except RuntimeError as error:
             if _HOOKS not in str(error):
@@ -120,7 +120,7 @@ class ForwardPass:
             _set_random_state(before)
         return self._differentiable(run, args, kwargs, mode)
 
-    def _look(self, out: Any, mode: str) -> bool:
+    def _inspect_graph(self, out: Any, mode: str) -> bool:
         """Whether the graph has operations of Python's own, which may call the module's parts in
         the backward pass; the first graph of each mode is looked at."""
         if mode in self._seen:
@@ -162,10 +162,10 @@ class KeepGraph(TorchFunctionMode):
 
 
 @contextmanager
-def mapping(module: nn.Module, *, instead: str) -> Iterator[None]:
-    """What vmap cannot do, in words: `instead` says what can.
+def explain_vmap_errors(module: nn.Module, *, instead: str) -> Iterator[None]:
+    """Turns errors of vmap into a `ConfigError`, with `instead` as the advice.
 
-    >>> with mapping(nn.Linear(1, 1), instead="take weights one by one"):
+    >>> with explain_vmap_errors(nn.Linear(1, 1), instead="take weights one by one"):
     ...     torch.func.vmap(lambda x: x.item())(torch.ones(2))
     Traceback (most recent call last):
     lowland.errors.ConfigError: Linear cannot be called with many weights at once (vmap: ...
@@ -214,19 +214,19 @@ def python_nodes(out: Any) -> set[str] | None:
     (None, set())
     """
     nested = isinstance(out, Tensor | Mapping | tuple | list)
-    held = out if nested else getattr(out, "__dict__", ())
-    waiting: list[Any] = [t.grad_fn for t in tensors(held) if t.grad_fn is not None]
+    contents = out if nested else getattr(out, "__dict__", ())
+    waiting: list[Any] = [t.grad_fn for t in tensors(contents) if t.grad_fn is not None]
     if not waiting:
         return None
-    known = set(waiting)
+    visited = set(waiting)
     names = set()
     while waiting:
         node = waiting.pop()
         if isinstance(node, BackwardCFunction):
             names.add(type(node).__name__)
         for other, _ in node.next_functions:
-            if other is not None and other not in known:
-                known.add(other)
+            if other is not None and other not in visited:
+                visited.add(other)
                 waiting.append(other)
     return names
 
@@ -268,7 +268,7 @@ def _reentrant(module: nn.Module) -> ConfigError:
     )
 
 
-def _shell(module: nn.Module) -> nn.Module:
+def _copy_sharing_tensors(module: nn.Module) -> nn.Module:
     """A deep copy that shares every tensor with the module."""
     memo = {
         id(value): value
@@ -279,7 +279,7 @@ def _shell(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def _apart(tensor: Tensor) -> Tensor:
+def _detached(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(tensor.requires_grad)
 
 

@@ -2,16 +2,16 @@ r"""Re-estimation of the statistics of BatchNorm and tracked InstanceNorm layers
 
 A BatchNorm layer needs the mean and variance, over the data, of what enters it. Those of a trained
 network do not fit an average of networks, or any other point of weight space: they are computed
-anew from fixed rows. Two ways:
+anew from fixed examples. Two ways:
 
 - *batch*: one pass in which BatchNorm layers normalise by their own batch, as in training; what
   enters each layer is pooled within and between batches. The papers' protocol (Izmailov et al.
-  2018); in all layers but the first it depends on how rows fall into batches.
-- *exact*: what "batch" gives when all rows are one batch: each layer's input when all layers before
-  it normalise by the moments of all rows. Where the rows do not fit in memory at once, passes in
-  evaluation mode are repeated, each taking the moments that the one before it gave: after k passes
-  the layers of depth k have theirs for good, so that there is one pass a depth and no graph to
-  trace.
+  2018); in all layers but the first it depends on how examples are batched.
+- *exact*: the result of "batch" when all examples are one batch: each layer's input when all
+  layers before it normalise by the moments of all examples. Where they do not fit in memory at
+  once, passes in evaluation mode are repeated, each with the moments of the pass before it: after
+  k passes the layers of depth k have their final ones, so that there is one pass a depth and no
+  graph to trace.
 
 InstanceNorm with `track_running_stats` normalises each instance by itself in training and by
 statistics in evaluation: the means over instances of their means and unbiased variances, which
@@ -34,41 +34,41 @@ from lowland.core.names import clean_names
 from lowland.errors import DataError
 
 Buffers = dict[str, Tensor]
-_PIECE = 1 << 18  # values that are looked at together: in float32 half of what a core's cache holds
-_SETTLES = 100  # passes at most for layers that are called more than once
+_CHUNK = 1 << 18  # values that are read together: in float32 half of a core's cache
+_MAX_PASSES = 100  # passes at most for layers that are called more than once
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # values a channel, mean (C,), biased variance (C,); of InstanceNorm: instances, their mean mean and
 # mean unbiased variance
 Moments = tuple[int, Tensor, Tensor]
 
 
-def layers_of(model: nn.Module) -> dict[str, _NormBase]:
+def norm_layers(model: nn.Module) -> dict[str, _NormBase]:
     """The layers that keep statistics of their inputs, by name; frozen ones are left alone.
 
     Frozen means: in evaluation mode inside a model in training mode, as fine-tuning does.
     """
     return {
         name: module
-        for name, module in every_layer(model).items()
+        for name, module in all_norm_layers(model).items()
         if module.training or not model.training
     }
 
 
-def every_layer(model: nn.Module) -> dict[str, _NormBase]:
+def all_norm_layers(model: nn.Module) -> dict[str, _NormBase]:
     """The layers that keep statistics, frozen ones too, without wrappers' prefixes."""
-    found = {
+    layers = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, _NormBase) and module.running_mean is not None
     }
-    short = clean_names(found)
-    return {short[name]: module for name, module in found.items()}
+    short = clean_names(layers)
+    return {short[name]: module for name, module in layers.items()}
 
 
-def statistics_of(layers: Iterable[str]) -> list[str]:
+def statistics_names(layers: Iterable[str]) -> list[str]:
     """The names of the buffers of layers with these names.
 
-    >>> statistics_of(["bn"])
+    >>> statistics_names(["bn"])
     ['bn.running_mean', 'bn.running_var', 'bn.num_batches_tracked']
     """
     ends = ("running_mean", "running_var", "num_batches_tracked")
@@ -76,7 +76,7 @@ def statistics_of(layers: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def recording(
+def record_moments(
     layers: dict[str, _NormBase], *, use: bool = False
 ) -> Iterator[dict[str, list[Moments]]]:
     """Records the moments of what enters each layer while the context is open.
@@ -84,18 +84,18 @@ def recording(
     `use`: layers in evaluation mode normalise by them, as they would in training mode.
     """
     seen: dict[str, list[Moments]] = {name: [] for name in layers}
-    wanted = torch.is_grad_enabled()  # a model that differentiates has gradients on all the same
+    keep_graph = torch.is_grad_enabled()  # models that differentiate switch gradients on inside
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def record(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs["input"]
             instances = isinstance(module, _InstanceNorm)
-            x = x if wanted else x.detach()
-            found = instance_moments(module, x) if instances else moments(x)
-            seen[name].append(found)
+            x = x if keep_graph else x.detach()
+            new = instance_moments(module, x) if instances else moments(x)
+            seen[name].append(new)
             if use and not instances:
-                module.running_mean.copy_(found[1])
-                module.running_var.copy_(found[2])
+                module.running_mean.copy_(new[1])
+                module.running_var.copy_(new[2])
 
         return record
 
@@ -112,11 +112,11 @@ def recording(
 def moments(x: Tensor) -> Moments:  # x: (B, C, ...)
     """Count, mean and biased variance a channel.
 
-    Piece by piece, each small enough to stay in the cache for both passes, then pooled in float64:
+    Chunk by chunk, each small enough to stay in the cache for both passes, then pooled in float64:
     `torch.var_mean` takes six times as long over 4,096 images in channels_last memory.
     """
-    rows = max(1, _PIECE * x.shape[0] // max(1, x.numel()))
-    parts = [_two_passes(piece) for piece in x.split(rows)]
+    size = max(1, _CHUNK * x.shape[0] // max(1, x.numel()))
+    parts = [_two_passes(part) for part in x.split(size)]
     if len(parts) == 1:
         return parts[0]
     return x.numel() // x.shape[1], *pooled(parts, correction=0)
@@ -161,7 +161,7 @@ def pooled(parts: list[Moments], *, correction: int = 1) -> tuple[Tensor, Tensor
     """
     total = sum(count for count, _, _ in parts)
     if total < 2:
-        raise DataError("BatchNorm statistics need at least two rows; raise bn_rows.")
+        raise DataError("BatchNorm statistics need at least two examples; raise bn_rows.")
     mean = sum((m.double() * n for n, m, _ in parts), start=torch.zeros(())) / total
     scatter = sum(
         ((v.double() + (m.double() - mean) ** 2) * n for n, m, v in parts), start=torch.zeros(())
@@ -176,7 +176,7 @@ def pooled_instances(parts: list[Moments]) -> tuple[Tensor, Tensor]:
     return mean, sum((v.double() * n for n, _, v in parts), start=torch.zeros(())) / total
 
 
-def named(
+def running_statistics(
     layers: dict[str, _NormBase], seen: dict[str, list[Moments]], *, correction: int = 1
 ) -> Buffers:
     """Running statistics by buffer name, in the layers' dtypes; layers not passed are left out."""
@@ -194,20 +194,20 @@ def named(
     return out
 
 
-def one_pass(
+def from_one_pass(
     layers: dict[str, _NormBase], forward: Callable[[Any], Any], batches: Iterable[Any]
 ) -> Buffers:
     """Statistics from one pass: `forward(batch)` runs the model with BN layers in training mode.
 
     Pure in what `forward` closes over: it may be differentiated and vmapped.
     """
-    with recording(layers) as seen:
+    with record_moments(layers) as seen:
         for batch in batches:
             forward(batch)
-        return named(layers, seen)
+        return running_statistics(layers, seen)
 
 
-def in_turn(
+def from_one_batch(
     layers: dict[str, _NormBase], forward: Callable[[Buffers], Any], start: Buffers
 ) -> Buffers:
     """Exact statistics from one batch: `forward(buffers)` runs the model in evaluation mode.
@@ -215,9 +215,9 @@ def in_turn(
     Each layer is given the moments of what enters it just before it normalises. In training mode
     torch would look for them a second time, and more slowly.
     """
-    with recording(layers, use=True) as seen:
+    with record_moments(layers, use=True) as seen:
         forward({name: buffer.clone() for name, buffer in start.items()})
-        return named(layers, seen)
+        return running_statistics(layers, seen)
 
 
 def refuse_one_example(error: Exception) -> None:
@@ -229,7 +229,7 @@ def refuse_one_example(error: Exception) -> None:
         ) from error
 
 
-def takes_statistics(layers: Iterable[_NormBase]) -> bool:
+def accept_statistics(layers: Iterable[_NormBase]) -> bool:
     """Whether BatchNorm layers normalise alike by given statistics and by their own batch's:
     torch's kinds, with statistics as precise as what is found."""
     return all(
@@ -241,11 +241,13 @@ def takes_statistics(layers: Iterable[_NormBase]) -> bool:
     )
 
 
-def unestimated(layers: dict[str, _NormBase], buffers: Mapping[str, Tensor]) -> list[str]:
+def layers_without_statistics(
+    layers: dict[str, _NormBase], buffers: Mapping[str, Tensor]
+) -> list[str]:
     """The layers whose statistics among `buffers` are still those that a new layer has."""
     names = []
     for name in layers:
-        mean, variance, count = (buffers.get(one) for one in statistics_of([name]))
+        mean, variance, count = (buffers.get(one) for one in statistics_names([name]))
         if mean is not None and variance is not None:
             new = bool((mean == 0).all() and (variance == 1).all())
             if new and (count is None or int(count) == 0):
@@ -253,7 +255,7 @@ def unestimated(layers: dict[str, _NormBase], buffers: Mapping[str, Tensor]) -> 
     return names
 
 
-def fixed_point(
+def from_passes(
     layers: dict[str, _NormBase],
     forward: Callable[[Any, Buffers], Any],
     batches: list[Any],
@@ -263,18 +265,18 @@ def fixed_point(
     buffers, passes, most = start, 0, len(layers)
     while passes < most:
         passes += 1
-        with recording(layers) as seen:
+        with record_moments(layers) as seen:
             for batch in batches:
                 forward(batch, buffers)
         # biased, for that is what a layer in training mode divides by
-        found = named(layers, seen, correction=0)
+        new = running_statistics(layers, seen, correction=0)
         if any(len(parts) > len(batches) for parts in seen.values()):
             # a layer that is called twice feeds its own statistics: passes go on until they settle
-            most = _SETTLES
-        if all(torch.allclose(found[name], buffers[name], rtol=1e-7) for name in found):
+            most = _MAX_PASSES
+        if all(torch.allclose(new[name], buffers[name], rtol=1e-7) for name in new):
             break
-        buffers = {**buffers, **found}
-    return named(layers, seen)
+        buffers = {**buffers, **new}
+    return running_statistics(layers, seen)
 
 
 @contextmanager

@@ -112,14 +112,15 @@ class BufferMean:
 def stack_buffers(sets: Iterable[Mapping[str, Tensor] | None]) -> Buffers | None:
     """The buffers of A anchors as (A, ...) by name, or (1, ...) where all are equal.
 
-    Anchors whose buffers are not known, None, have the first known ones. None: no anchor has any.
+    An anchor with None has the buffers of the first that has any. None: no anchor has any.
     """
     sets = list(sets)
-    known = [one for one in sets if one]
-    if not known:
+    present = [one for one in sets if one]
+    if not present:
         return None
-    names = [name for name in known[0] if all(name in one for one in known)]
-    return {name: _stacked([(one or known[0])[name] for one in sets]) for name in names}
+    first = present[0]
+    names = [name for name in first if all(name in one for one in present)]
+    return {name: _stacked([(one or first)[name] for one in sets]) for name in names}
 
 
 def restack_buffers(shares: Tensor, stacked: Mapping[str, Tensor]) -> Buffers:

@@ -39,7 +39,7 @@ def call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
         refuse_one_example(error)
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise InputError(
-            f"the model failed on inputs {', '.join(_described((args, kwargs))) or 'none'}: "
+            f"the model failed on inputs {', '.join(_describe((args, kwargs))) or 'none'}: "
             f"{type(error).__name__}: {reason}; give it the shapes and dtypes that it was made "
             "for, or look at its forward pass."
         ) from error
@@ -64,14 +64,14 @@ def check_batch(task: Task, inputs: Any, output: Tensor, target: Any) -> None:
         task.check(output, target)
 
 
-def _described(data: Any) -> Iterator[str]:
+def _describe(data: Any) -> Iterator[str]:
     """Dtype and shape of each tensor, by name where it has one, and the types of all else."""
     if isinstance(data, Mapping):
         for name, value in data.items():
-            yield from (f"{name}: {text}" for text in _described(value))
+            yield from (f"{name}: {text}" for text in _describe(value))
     elif isinstance(data, tuple | list):
         for value in data:
-            yield from _described(value)
+            yield from _describe(value)
     elif isinstance(data, Tensor):
         yield f"{str(data.dtype).removeprefix('torch.')} {tuple(data.shape)}"
     else:

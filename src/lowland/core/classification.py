@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core.axes import axis_of, require_axis
+from lowland.core.model_copy import unwrap
 from lowland.core.task import Task, Unpack, at_least_float32
-from lowland.core.template import unwrap
 from lowland.errors import ConfigError, DataError
 
 #: how models of Hugging Face, and of peft, are called that give logits (N, T, C)
@@ -29,7 +29,7 @@ class Classification(Task):
       `class_dim=-1` output (N, ..., C), as sequence models give it;
     - binary: output (N,) or (N, 1), target of N zeros and ones;
     - multilabel: output (N, C), target (N, C) floating-point zeros and ones (integers where
-      `form` says so); an item is a row, and its likelihood the product over labels.
+      `form` says so); an item is an example, and its likelihood the product over labels.
 
     Probabilities are (N, C, ...); binary ones (N, 2).
 
@@ -177,8 +177,8 @@ class Classification(Task):
         form = self.form_of(output, target)
         if form == "multilabel" and self.form is None and bool((target.sum(1) == 1).all()):
             raise DataError(
-                "every row of the floating-point targets sums to 1: for one-hot rows give integer "
-                "labels, target.argmax(1); for independent labels say form='multilabel'."
+                "every row of the floating-point targets sums to 1: for one-hot labels give "
+                "integers, target.argmax(1); for independent labels say form='multilabel'."
             )
         if form != "multiclass":
             bad = target[(target != 0) & (target != 1)]
@@ -194,7 +194,7 @@ class Classification(Task):
         if bad.numel():
             raise DataError(
                 f"labels out of range: expected 0 to {classes - 1}, got {int(bad[0])}; give the "
-                f"model as many outputs as there are classes, or mark rows to skip with "
+                f"model as many outputs as there are classes, or mark examples to skip with "
                 f"{self.ignore_index}."
             )
 

@@ -15,23 +15,23 @@ from lowland import checks
 from lowland.core.task import Task, count_examples
 from lowland.errors import DataError
 
-RESIDENT_SHARE = 0.25  # of the memory that is free: what resident rows may take
+RESIDENT_SHARE = 0.25  # of the free memory, for resident examples
 
 
 class ReplayableLoader:
     """The batches of a replayable loader, taken apart (`Batch`), on a device.
 
-    The first complete pass records a checksum of every row; a later pass with other rows (random
-    augmentation, a consumed iterator) raises `DataError`. A changed order is allowed unless
+    The first complete pass records a checksum of every example; a later pass with other examples
+    (random augmentation, a consumed iterator) raises `DataError`. A changed order is allowed unless
     `ordered`, since sums do not depend on it.
 
     Args:
         loader: any iterable of batches that can be gone through again.
         task: takes batches apart and counts their items.
         device: where batches are moved to.
-        count: rows to read, for loaders without an end.
+        count: examples to read, for loaders without an end.
         channels_last: memory format of (N, C, H, W) tensors.
-        name: what errors call this loader.
+        name: of this loader in errors.
 
     >>> from lowland.core import Regression
     >>> data = ReplayableLoader([torch.zeros(3, 2), torch.ones(1, 2)], Regression(), device="cpu")
@@ -64,19 +64,19 @@ class ReplayableLoader:
         self.items: int | None = None
         self._sum: tuple[int, int] | None = None
         self._resident: list[Any] | None = None
-        self._streamed = False  # known not to fit: nobody reads them all to find out again
+        self._streamed = False  # the examples are known not to fit in memory
 
     def __iter__(self) -> Iterator[Any]:
         return self.batches()
 
     def batches(self, *, ordered: bool = False) -> Iterator[Any]:
-        """One pass. Sets `rows` and `items`, and compares the rows with those of the first pass."""
+        """One pass. Sets `num_examples` and `items`; compares the examples with the first pass."""
         if self._resident is not None:
             yield from self._resident
             return
         seen = items = unordered = sequence = 0
         for raw in self.loader:
-            # taken apart first: a batch may be an object that only the task's unpack= knows
+            # unpacked first: only the task's unpack= knows a batch of another form
             batch: Any = self.task.parts(raw)
             size = count_examples(batch)
             if self.count is not None and seen + size > self.count:
@@ -86,7 +86,7 @@ class ReplayableLoader:
                 continue
             hashes = example_hashes(batch, size)
             places = torch.arange(seen, seen + size) * _PRIME
-            # modulo 2^64, as the sums within a batch are: how rows fall into batches is no matter
+            # modulo 2^64, as the sums within a batch, so that the batching does not matter
             unordered = (unordered + int(hashes.sum())) % _MODULUS
             sequence = (sequence + int(_mix(hashes + places).sum())) % _MODULUS
             seen += size
@@ -100,32 +100,32 @@ class ReplayableLoader:
         """The first batch alone; not a pass."""
         for batch in self.loader:
             return move(self.task.parts(batch), self.device, channels_last=self.channels_last)
-        raise DataError(f"{self.name} is empty: it gave no rows; check its data set.")
+        raise DataError(f"{self.name} is empty: it gave no examples; check its data set.")
 
-    def _finish(self, seen: int, items: int, found: tuple[int, int], ordered: bool) -> None:
+    def _finish(self, seen: int, items: int, checksums: tuple[int, int], ordered: bool) -> None:
         if seen == 0:
             again = " on the second pass: give a loader, not an iterator" if self._sum else ""
             raise DataError(
-                f"{self.name} is empty{again or ': it gave no rows; check its data set'}."
+                f"{self.name} is empty{again or ': it gave no examples; check its data set'}."
             )
         if items == 0:
             raise DataError(f"{self.name} has no item that counts: every label is ignored.")
         if self._sum is None:
-            self.num_examples, self.items, self._sum = seen, items, found
-        elif self.num_examples != seen or self._sum[0] != found[0]:
+            self.num_examples, self.items, self._sum = seen, items, checksums
+        elif self.num_examples != seen or self._sum[0] != checksums[0]:
             raise DataError(
                 f"{self.name} changed: {seen} examples now, {self.num_examples} before, and not "
                 "the same ones; turn random augmentation and drop_last off, and pass a loader that "
                 "replays its examples."
             )
-        elif ordered and self._sum[1] != found[1]:
+        elif ordered and self._sum[1] != checksums[1]:
             raise DataError(
-                f"{self.name} gives the same rows in another order; pass shuffle=False here."
+                f"{self.name} gives the same examples in another order; pass shuffle=False here."
             )
 
     @property
     def checksum(self) -> int | None:
-        """Of all rows, whatever their order; known after the first pass."""
+        """Of all examples, in any order; None: before the first pass."""
         return None if self._sum is None else self._sum[0]
 
     def resident(self, *, share: float = RESIDENT_SHARE) -> list[Any] | None:
@@ -133,33 +133,33 @@ class ReplayableLoader:
         if self._resident is not None or self._streamed:
             return self._resident
         budget = self.budget(share)
-        kept: list[Any] | None = []
+        stored: list[Any] | None = []
         used = 0
         for batch in self.batches():
-            if kept is None:
+            if stored is None:
                 continue
             used += nbytes(batch)
-            kept.append(batch)
+            stored.append(batch)
             if used > budget:
-                kept = None
-        return kept
+                stored = None
+        return stored
 
     def budget(self, share: float = RESIDENT_SHARE) -> float:
         """Bytes that batches may take in memory."""
         return share * free_memory(self.device)
 
     def cached(self) -> ReplayableLoader:
-        """The same rows, held in memory where they fit for as long as the copy lives.
+        """A copy whose examples stay in memory where they fit.
 
-        What the first pass over the copy finds, passes over these rows are compared with.
+        Later passes over this loader are compared with the first pass over the copy.
         """
-        kept = copy.copy(self)
-        kept._streamed = not kept.cache()
-        self.num_examples, self.items, self._sum = kept.num_examples, kept.items, kept._sum
-        return kept
+        copied = copy.copy(self)
+        copied._streamed = not copied.cache()
+        self.num_examples, self.items, self._sum = copied.num_examples, copied.items, copied._sum
+        return copied
 
     def subset(self, batches: list[Any]) -> ReplayableLoader:
-        """Some of these batches as rows of their own, in memory."""
+        """A loader of some of these batches, in memory."""
         part = copy.copy(self)
         part._resident, part._sum = batches, None
         part.num_examples = sum(count_examples(batch) for batch in batches)
@@ -167,7 +167,7 @@ class ReplayableLoader:
         return part
 
     def cache(self) -> bool:
-        """Holds the rows in memory from now on, where they fit; says whether it does."""
+        """Keeps the examples in memory from now on, where they fit; returns whether they do."""
         self._resident = self.resident()
         return self._resident is not None
 
@@ -175,7 +175,7 @@ class ReplayableLoader:
 def move(data: Any, device: torch.device, *, channels_last: bool = False) -> Any:
     """The same nesting with its tensors, and what else has a `.to`, on `device`."""
 
-    def moved(tensor: Tensor) -> Tensor:
+    def move_tensor(tensor: Tensor) -> Tensor:
         if channels_last and tensor.ndim == 4:
             return tensor.to(device, memory_format=torch.channels_last)
         return tensor.to(device)
@@ -183,11 +183,11 @@ def move(data: Any, device: torch.device, *, channels_last: bool = False) -> Any
     def other(value: Any) -> Any:
         return value.to(device) if hasattr(value, "to") else value
 
-    return map_tensors(data, moved, other)
+    return map_tensors(data, move_tensor, other)
 
 
 def first_examples(data: Any, size: int) -> Any:
-    """The first `size` rows of a nesting; tensors without a dimension of rows stay whole."""
+    """The first `size` examples of a nesting; tensors without a batch dimension stay whole."""
     whole = count_examples(data)
     if whole <= size:
         return data
@@ -195,8 +195,8 @@ def first_examples(data: Any, size: int) -> Any:
 
 
 def is_sliceable(batch: Any) -> bool:
-    """Whether a batch is its rows and no more, to be taken apart: all tensors have them, and there
-    is no list of other things, which may be one for each row."""
+    """Whether a batch can be sliced by examples: all tensors have the batch dimension, and there
+    is no list of other objects, which may be one for each example."""
     size = count_examples(batch)
     if not all(tensor.ndim and tensor.shape[0] == size for tensor in tensors(batch)):
         return False
@@ -214,19 +214,18 @@ def is_sliceable(batch: Any) -> bool:
 
 
 def concatenate(batches: list[Any]) -> Any | None:
-    """One batch of many; None where they do not fit together: their tensors, or what is beside
-    them, which would be the first batch's."""
+    """One batch of many; None: their tensors, or the values beside them, differ too much."""
     columns = [list(tensors(batch)) for batch in batches]
     if len({tuple((c.shape[1:], c.dtype) for c in column) for column in columns}) != 1:
         return None
     if not all(map(is_sliceable, batches)) or not all(_alike(batches[0], b) for b in batches[1:]):
         return None
-    joined = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
-    return map_tensors(batches[0], lambda _: next(joined))
+    concatenated = iter([torch.cat(parts) for parts in zip(*columns, strict=True)])
+    return map_tensors(batches[0], lambda _: next(concatenated))
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """Whether two nestings differ in their tensors' rows alone."""
+    """Whether two nestings differ in the values of their tensors alone."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return True
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -274,7 +273,7 @@ def nbytes(data: Any) -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes that could be allocated on `device` now."""
     if device.type == "cuda":
-        # what torch has reserved and not given out is free for it, too
+        # memory that torch has reserved and not allocated is free, too
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + idle
     try:
@@ -295,7 +294,7 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def example_hashes(batch: Any, size: int) -> Tensor:  # (size,) int64
-    """One hash for each row of a batch, over all its tensors that have these rows.
+    """One hash for each example of a batch, over all its tensors with the batch dimension.
 
     >>> a = example_hashes((torch.eye(3), torch.arange(3)), 3)
     >>> b = example_hashes((torch.eye(3).flip(0), torch.arange(3).flip(0)), 3)

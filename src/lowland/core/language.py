@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowland import checks
+from lowland.core.model_copy import unwrap
 from lowland.core.task import Batch, Task, Unpack, at_least_float32
-from lowland.core.template import unwrap
 from lowland.errors import ConfigError, DataError
 
 

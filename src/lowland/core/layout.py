@@ -82,10 +82,10 @@ class ParamLayout:
 
     def __init__(self, model: nn.Module, *, where: Where = None) -> None:
         checks.module("model", model)
-        wanted = name_filter(where)
+        included = name_filter(where)
         names: dict[int, str] = {}  # id of a parameter -> the name that it is kept under
         every: dict[int, list[str]] = {}  # id of a parameter -> all its names
-        found: list[tuple[str, tuple[int, ...], torch.dtype]] = []
+        specs: list[tuple[str, tuple[int, ...], torch.dtype]] = []
         for raw, parameter in named_parameters(model).items():
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise LayoutError(
@@ -94,35 +94,35 @@ class ParamLayout:
                 )
             if not parameter.requires_grad:
                 continue
-            require_whole(raw, parameter)
+            require_unsharded(raw, parameter)
             every.setdefault(id(parameter), []).append(raw)
-            if id(parameter) not in names and wanted(raw):
+            if id(parameter) not in names and included(raw):
                 if not parameter.dtype.is_floating_point:
                     raise LayoutError(
                         f"{raw}: expected real floating-point weights, got {parameter.dtype}; "
                         "leave the parameter out with where=."
                     )
                 names[id(parameter)] = raw
-                found.append((raw, tuple(parameter.shape), parameter.dtype))
-        if not found:
+                specs.append((raw, tuple(parameter.shape), parameter.dtype))
+        if not specs:
             raise LayoutError(
                 "no parameter to lay out: none requires gradients and fits where=; "
                 "call model.requires_grad_(True) or widen where=."
             )
         aliases = {
-            other: kept for key, kept in names.items() for other in every[key] if other != kept
+            other: name for key, name in names.items() for other in every[key] if other != name
         }
-        self._build(found, aliases)
+        self._build(specs, aliases)
         self.buffer_names = frozenset(named_buffers(model))
 
     buffer_names: frozenset[str] | None
 
     def _build(
-        self, found: Iterable[tuple[str, tuple[int, ...], torch.dtype]], aliases: dict[str, str]
+        self, specs: Iterable[tuple[str, tuple[int, ...], torch.dtype]], aliases: dict[str, str]
     ) -> None:
         entries = []
         offset = 0
-        for name, shape, dtype in found:
+        for name, shape, dtype in specs:
             entries.append(Entry(name, shape, dtype, offset))
             offset += math.prod(shape)
         self.entries: tuple[Entry, ...] = tuple(entries)
@@ -159,7 +159,7 @@ class ParamLayout:
         """
         require(spec, LayoutSpec, source=source)
         layout = cls.__new__(cls)
-        found = []
+        specs = []
         for name, shape, kind in spec["parameters"]:
             dtype = getattr(torch, kind, None)
             if not isinstance(dtype, torch.dtype) or min(shape, default=0) < 0:
@@ -167,16 +167,16 @@ class ParamLayout:
                     f"{source}: {name[:80]!r} cannot have the shape {tuple(shape)} and the dtype "
                     f"{kind[:80]!r}; name another file."
                 )
-            found.append((name, tuple(shape), dtype))
-        names, aliases = {name for name, *_ in found}, dict(spec["aliases"])
-        if not names or len(names) < len(found) or not names.issuperset(aliases.values()):
+            specs.append((name, tuple(shape), dtype))
+        names, aliases = {name for name, *_ in specs}, dict(spec["aliases"])
+        if not names or len(names) < len(specs) or not names.issuperset(aliases.values()):
             raise StoreError(
                 f"{source}: a parameter stands twice in it, is an alias of none, or there is none; "
                 "name another file."
             )
-        if sum(math.prod(shape) for _, shape, _ in found) >= 2**63:
+        if sum(math.prod(shape) for _, shape, _ in specs) >= 2**63:
             raise StoreError(f"{source}: more weights than can be; name another file.")
-        layout._build(found, aliases)
+        layout._build(specs, aliases)
         return layout
 
     def require_same(self, other: ParamLayout, *, what: str = "the weights") -> None:
@@ -191,16 +191,16 @@ class ParamLayout:
     def segments(self, source: nn.Module | Mapping[str, Tensor]) -> Iterator[tuple[int, Tensor]]:
         """Yields (offset, values as a flat tensor) for each parameter, without copying."""
         tensors = named_parameters(source) if isinstance(source, nn.Module) else clean(source)
-        found: dict[str, Tensor] = {}
+        by_name: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             if isinstance(tensor, Tensor):  # state dicts may hold other state
-                require_whole(name, tensor)
-                found.setdefault(self.aliases.get(name, name), tensor)
-        shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+                require_unsharded(name, tensor)
+                by_name.setdefault(self.aliases.get(name, name), tensor)
+        shapes = {name: tuple(tensor.shape) for name, tensor in by_name.items()}
         if any(shapes.get(entry.name) != entry.shape for entry in self.entries):
             raise LayoutError(f"the weights come from another model: {self._difference(shapes)}.")
         for entry in self.entries:
-            tensor = found[entry.name]
+            tensor = by_name[entry.name]
             if not tensor.dtype.is_floating_point:  # quantised, or a real part alone
                 raise LayoutError(
                     f"{entry.name}: expected real floating-point weights, got {tensor.dtype}; "
@@ -215,8 +215,8 @@ class ParamLayout:
             tensors = named_state(source)
         else:
             tensors = clean({n: t for n, t in source.items() if isinstance(t, Tensor)})
-        known = {*self.names, *self.aliases}
-        return {name: tensor.detach() for name, tensor in tensors.items() if name not in known}
+        laid_out = {*self.names, *self.aliases}
+        return {name: tensor.detach() for name, tensor in tensors.items() if name not in laid_out}
 
     def flatten(self, source: nn.Module | Mapping[str, Tensor]) -> Tensor:
         """The flat vector (P,) of a model or of a state dict: a copy, on the source's device."""
@@ -258,10 +258,10 @@ class ParamLayout:
         """The parameters of a model in the order of the flat vector, themselves and not copies."""
         for _ in self.segments(model):  # raises where the model is another one
             pass
-        found: dict[str, Tensor] = {}
+        by_name: dict[str, Tensor] = {}
         for name, tensor in named_parameters(model).items():
-            found.setdefault(self.aliases.get(name, name), tensor)
-        return [found[entry.name] for entry in self.entries]
+            by_name.setdefault(self.aliases.get(name, name), tensor)
+        return [by_name[entry.name] for entry in self.entries]
 
     # -- algebra ---------------------------------------------------------------------------------
 
@@ -344,18 +344,18 @@ def inner(a: Tensor, b: Tensor, *, origin: Tensor | None = None) -> Tensor:
     total = torch.zeros(len(left), len(right), dtype=torch.float64, device=a.device)
     step = max(_INNER_CHUNK // max(len(left), len(right), 1), 1)
 
-    def wide(rows: Tensor, part: slice) -> Tensor:
-        rows = rows[:, part].double()
-        return rows if origin is None else rows - origin[part].double()
+    def as_float64(vectors: Tensor, part: slice) -> Tensor:
+        values = vectors[:, part].double()
+        return values if origin is None else values - origin[part].double()
 
     for start in range(0, size, step):
         part = slice(start, start + step)
-        first = wide(left, part)
-        total += first @ (first if b is a else wide(right, part)).T
+        first = as_float64(left, part)
+        total += first @ (first if b is a else as_float64(right, part)).T
     return total.reshape(a.shape[:-1] + b.shape[:-1])
 
 
-def require_whole(name: str, tensor: Tensor) -> None:
+def require_unsharded(name: str, tensor: Tensor) -> None:
     """Raises `LayoutError` for a DTensor, of which each process may hold another part."""
     if hasattr(tensor, "placements"):  # not its class, which takes long to import
         raise LayoutError(

@@ -1,4 +1,4 @@
-"""How weights are evaluated: one value, taken at the door and passed on as it is."""
+"""The options of evaluation, as one value."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Plan:
                 f"{self.strategy!r} and {self.chunk}."
             )
 
-    def running(self) -> AbstractContextManager[None]:
-        """Uses as many threads as planned, for a while."""
+    def threads_in_use(self) -> AbstractContextManager[None]:
+        """Uses the plan's number of threads while the context is open."""
         return using_threads(self.threads)
 
 
@@ -81,9 +81,9 @@ class EvalOptions:
     >>> options = EvalOptions(batchnorm="frozen")
     >>> options.override(strategy="vmap", chunk=16)
     EvalOptions(strategy='vmap', chunk=16, batchnorm='frozen', count=None, threads=None)
-    >>> print(options.plan)  # nothing is said of it
+    >>> print(options.plan)  # chosen by timing
     None
-    >>> options.following(Plan("vmap", 16, threads=1)).plan
+    >>> options.with_plan(Plan("vmap", 16, threads=1)).plan
     Plan(strategy='vmap', chunk=16, threads=1, seconds=None)
     """
 
@@ -111,8 +111,8 @@ class EvalOptions:
         base = keywords.pop("options", None) or self
         if not isinstance(base, EvalOptions):
             raise ConfigError(f"options: expected EvalOptions, got {type(base).__name__}.")
-        given = {name: value for name, value in keywords.items() if value is not None}
-        return replace(base, **given) if given else base  # type: ignore[arg-type]
+        changes = {name: value for name, value in keywords.items() if value is not None}
+        return replace(base, **changes) if changes else base  # type: ignore[arg-type]
 
     @property
     def plan(self) -> Plan | None:
@@ -122,6 +122,6 @@ class EvalOptions:
             return None
         return Plan(self.strategy, chunk, self.threads)
 
-    def following(self, plan: Plan) -> EvalOptions:
+    def with_plan(self, plan: Plan) -> EvalOptions:
         """The same options by an explicit plan, such as one that was timed or recorded before."""
         return replace(self, strategy=plan.strategy, chunk=plan.chunk, threads=plan.threads)

@@ -21,8 +21,8 @@ VARIANCE_FLOOR = 1e-6
 
 
 class Regression(Task):
-    r"""Gaussian likelihood: targets (N, D), an item is a row; or (N, T, D), (N, D, H, W), where an
-    item is a position of a sequence or a pixel.
+    r"""Gaussian likelihood: targets (N, D), an item is an example; or (N, T, D), (N, D, H, W),
+    where an item is a position of a sequence or a pixel.
 
     \(-\log N(y; m, v) = \tfrac12 \sum_d [\log 2\pi v_d + (y_d - m_d)^2 / v_d]\)
 
@@ -101,10 +101,10 @@ class Regression(Task):
 
     def _require_units(self, targets: int) -> None:
         for name in ("target_mean", "target_std"):
-            held = len(getattr(self, name))
-            if held not in (1, targets):
+            count = len(getattr(self, name))
+            if count not in (1, targets):
                 raise DataError(
-                    f"regression: {name} holds {held} numbers, and the model predicts {targets} "
+                    f"regression: {name} has {count} numbers, and the model predicts {targets} "
                     "targets; give one number, or one for each target."
                 )
 
@@ -146,7 +146,7 @@ class Regression(Task):
 
     def check(self, output: Tensor, target: Tensor) -> None:
         if not bool(torch.isfinite(target).all()):
-            raise DataError("regression: the targets hold NaN or infinity; drop those rows.")
+            raise DataError("regression: the targets hold NaN or infinity; drop those examples.")
         if self.noise_variance == "learned" and not bool((self.moments(output)[1] > 0).all()):
             raise DataError(
                 "regression: noise_variance='learned' takes the second half of the outputs for "

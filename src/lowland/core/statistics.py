@@ -52,7 +52,7 @@ class Statistics:
         self.source = source
         self.most = most
         self._batches: list[Any] | None = None
-        self._joined: Any | None = None
+        self._single_batch: Any | None = None
         self._planned = False
 
     @property
@@ -75,23 +75,23 @@ class Statistics:
         """The buffers `names`, by one pass in training mode that begins with those of the point."""
         if not self.names:
             return {}
-        return self.template.updated(self.names, parameters, buffers, self.batches())
+        return self.template.buffers_after_training(self.names, parameters, buffers, self.batches())
 
     def exact(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
         """From one resident batch where it fits, else from a pass a depth."""
-        joined, layers = self.resident(), self.template.layers
-        if joined is not None and not bn.takes_statistics(layers.values()):
+        batch, layers = self.resident(), self.template.layers
+        if batch is not None and not bn.accept_statistics(layers.values()):
             return self.from_resident(parameters, buffers)
 
-        def forward(batch: Any, found: Buffers) -> None:
+        def forward(batch: Any, statistics: Buffers) -> None:
             args, kwargs, _ = batch
-            self.template(parameters, {**buffers, **found}, args, kwargs, mode="statistics")
+            self.template(parameters, {**buffers, **statistics}, args, kwargs, mode="statistics")
 
         start = {name: self.template.buffers[name] for name in self.template.statistics}
         with self.template.lock:
-            if joined is not None:
-                return bn.in_turn(layers, lambda found: forward(joined, found), start)
-            return bn.fixed_point(layers, forward, self.batches(), start)
+            if batch is not None:
+                return bn.from_one_batch(layers, lambda buffers: forward(batch, buffers), start)
+            return bn.from_passes(layers, forward, self.batches(), start)
 
     def by_batches(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
         """From one pass in which each batch is normalised by itself: the papers' protocol."""
@@ -101,7 +101,7 @@ class Statistics:
             if min(map(count_examples, self.batches())) > 1:
                 raise
             raise DataError(
-                "a batch of one row cannot be normalised by itself; choose another batch size, "
+                "a batch of one example cannot be normalised by itself; choose another batch size, "
                 "another bn_rows, or method='exact'."
             ) from error
 
@@ -113,26 +113,27 @@ class Statistics:
 
     def require_resident(self) -> Any:
         """The one resident batch; raises `DataError` where there is none."""
-        joined = self.resident()
-        if joined is None:
+        batch = self.resident()
+        if batch is None:
             raise DataError(
-                "the BatchNorm rows cannot be one batch: too many for the memory, or of different "
-                "shapes; lower bn_rows, give another bn_loader, or use batchnorm='frozen'."
+                "the BatchNorm examples cannot be one batch: too many for the memory, or of "
+                "different shapes; lower bn_rows, give another bn_loader, or use "
+                "batchnorm='frozen'."
             )
-        return joined
+        return batch
 
     def resident(self) -> Any | None:
-        """All rows as one batch; None where a forward pass over them would not fit."""
+        """All examples as one batch; None where a forward pass over them would not fit."""
         if not self._planned:
             batches = self.batches()
-            need = self._bytes_a_row(batches[0]) * sum(map(count_examples, batches))
+            need = self._bytes_per_example(batches[0]) * sum(map(count_examples, batches))
             if need <= SHARE * free_memory(self.template.device):
-                self._joined = concatenate(batches)
+                self._single_batch = concatenate(batches)
             self._planned = True
-        return self._joined
+        return self._single_batch
 
     def batches(self) -> list[Any]:
-        """The rows, batch by batch."""
+        """The examples, batch by batch."""
         if self._batches is None:
             self._batches = self._read()
         return self._batches
@@ -146,9 +147,9 @@ class Statistics:
                     "the loader is an iterator, and BatchNorm statistics would use it up; give "
                     "a DataLoader or a list, or bn_loader=."
                 )
-        kept, seen = [], 0
-        # a shuffled loader draws its order from the global generator: always the same rows, and
-        # the caller's random state left as it was
+        batches, seen = [], 0
+        # a shuffled loader draws its order from the global generator: always the same examples, and
+        # the caller's random state is restored
         with fork_torch_rng(0):
             for raw in source:
                 batch: Any = data.task.parts(raw)
@@ -159,13 +160,15 @@ class Statistics:
                     # the examples of other batches belong together, such as the nodes of a graph
                     batch = first_examples(batch, most - seen)
                 seen += count_examples(batch)
-                kept.append(move(batch, data.device, channels_last=data.channels_last))
+                batches.append(move(batch, data.device, channels_last=data.channels_last))
                 if seen >= most:
                     break
         if seen < 2:
-            raise DataError("BatchNorm statistics need at least two rows; give bn_loader= more.")
-        self.template.require_replayable(kept[0].args, kept[0].kwargs)
-        return kept
+            raise DataError(
+                "BatchNorm statistics need at least two examples; give bn_loader= more."
+            )
+        self.template.require_replayable(batches[0].args, batches[0].kwargs)
+        return batches
 
     def _pass(
         self, parameters: Mapping[str, Tensor], batches: Iterable[Any], buffers: Buffers
@@ -175,10 +178,10 @@ class Statistics:
             self.template(parameters, buffers, args, kwargs, mode="batchnorm")
 
         with self.template.lock:
-            return bn.one_pass(self.template.layers, forward, batches)
+            return bn.from_one_pass(self.template.layers, forward, batches)
 
-    def _bytes_a_row(self, batch: Any) -> float:
-        """Memory that a forward pass without gradients takes a row: four of the largest output."""
+    def _bytes_per_example(self, batch: Any) -> float:
+        """Memory of a forward pass without gradients per example: four times the largest output."""
         sizes: list[int] = [0]
 
         def note(module: nn.Module, args: Any, output: Any) -> None:

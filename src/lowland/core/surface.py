@@ -140,7 +140,9 @@ class LossSurface:
         buffers = self.buffers_for(point, self.options.override(batchnorm=batchnorm))
         parameters = self.layout.materialise(point.weights)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        unseen = data.items is None  # later passes have the same rows: nothing to wait for on a GPU
+        unseen = (
+            data.items is None
+        )  # later passes have the same examples: nothing to wait for on a GPU
         for batch in data:
             args, kwargs, target = self.labelled(batch)
             output = self.forward(parameters, buffers, args, kwargs)
@@ -246,20 +248,20 @@ class LossSurface:
     def point(self, w: Tensor | Point | nn.Module) -> Point:
         """Weights on this surface's device, checked, with their buffers if they have any."""
         if isinstance(w, nn.Module):
-            w = Point(self.layout.flatten(w), buffers_of(w) | self.frozen_of(w))
+            w = Point(self.layout.flatten(w), buffers_of(w) | self.changed_frozen_parameters(w))
         point = w if isinstance(w, Point) else Point(w)
         self.layout.check(point.weights, flat=True)
         weights = point.weights.to(self.device)
         self.layout.require_finite(weights)
         if point.buffers is None:
-            self._warn_of_outdated()
+            self._warn_of_changed_buffers()
             return Point(weights)
-        return type(point)(weights, self.own_buffers(point.buffers))
+        return type(point)(weights, self.matching_buffers(point.buffers))
 
-    def _warn_of_outdated(self) -> None:
+    def _warn_of_changed_buffers(self) -> None:
         """Warns where a flat vector takes buffers that the model no longer has."""
         own = {n: t for n, t in self.buffers.items() if n not in self.statistics.names}
-        names = self.template.outdated(own)
+        names = self.template.changed_buffers(own)
         if names:
             warn(
                 f"{join_names(names)} of the model changed after the surface was made, and a flat "
@@ -268,7 +270,7 @@ class LossSurface:
                 "now.",
             )
 
-    def frozen_of(self, model: nn.Module) -> Buffers:
+    def changed_frozen_parameters(self, model: nn.Module) -> Buffers:
         """Copies of the frozen parameters in which a model differs from the surface's, by name:
         they travel with its buffers."""
         theirs = self.layout.state_of(model)
@@ -278,7 +280,7 @@ class LossSurface:
             if name not in self.buffers and not torch.equal(theirs[name].to(ours), ours)
         }
 
-    def own_buffers(self, buffers: Mapping[str, Tensor]) -> Buffers:
+    def matching_buffers(self, buffers: Mapping[str, Tensor]) -> Buffers:
         """Those that are the model's, on its device, in its dtypes."""
         # checkpoints hold other tensors too: counters of wrappers, parameters that are no part of w
         own = {
@@ -301,7 +303,7 @@ class LossSurface:
     def replayable(
         self, loader: Iterable[Any] | None, *, count: int | None = None
     ) -> ReplayableLoader:
-        """The surface's own rows, or those of another loader."""
+        """The surface's own examples, or those of another loader."""
         if loader is None:
             return self.data
         if isinstance(loader, ReplayableLoader):
@@ -353,7 +355,9 @@ class LossSurface:
     def require_estimated(self, point: Point) -> None:
         """Raises `DataError` where the statistics that a point comes with, or else the model's, are
         still those of a new layer."""
-        new = bn.unestimated(self.template.layers, {**self.buffers, **(point.buffers or {})})
+        new = bn.layers_without_statistics(
+            self.template.layers, {**self.buffers, **(point.buffers or {})}
+        )
         if new:
             raise DataError(
                 f"batchnorm='frozen': the statistics of {join_names(new)} were never estimated; "
@@ -406,7 +410,7 @@ class LossSurface:
             self.statistics.require_resident()  # before the work rather than after it
         fixed = self.buffers_for(point, options)
         if refreshes:
-            names = bn.statistics_of(self.template.layers)
+            names = bn.statistics_names(self.template.layers)
             own = [n for n in names if n in fixed and fixed[n].is_floating_point()]
             stats = {name: fixed[name].clone().requires_grad_() for name in own}
         total = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -424,10 +428,10 @@ class LossSurface:
                 if part is not None:
                     into_one += part
         if stats:
-            # the chain rule through statistics(w): one backward pass over the BN rows
-            found = self.statistics.from_resident(self.layout.materialise(leaf), fixed)
-            names = [name for name in stats if name in found]  # not of a layer that is not passed
-            outputs, by = [found[name] for name in names], [into[name] for name in names]
+            # the chain rule through statistics(w): one backward pass over the BN examples
+            new = self.statistics.from_resident(self.layout.materialise(leaf), fixed)
+            names = [name for name in stats if name in new]  # without layers that are not called
+            outputs, by = [new[name] for name in names], [into[name] for name in names]
             (through,) = torch.autograd.grad(outputs, leaf, by, allow_unused=True)
             if through is not None:
                 gradient += through

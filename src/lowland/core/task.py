@@ -1,7 +1,7 @@
 """The contract of likelihoods: what an output says about its target, and how batches come apart.
 
 To bring your own, subclass `Task` and write `nll`; override `unpack` for batches of another form,
-`statistics` for what a model average keeps beside the likelihood, `metrics` for figures of your
+`statistics` for what a model average keeps beside the likelihood, `metrics` for metrics of your
 own. A batch format alone needs no subclass: every task takes `unpack=`.
 """
 
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    target: Any  # None: rows without labels
+    target: Any  # None: examples without labels
 
 
 Unpack = Callable[[Any], tuple[tuple[Any, ...], dict[str, Any], Any]]
@@ -127,8 +127,9 @@ class Task(ABC):
             )
         if type(self).valid is Task.valid and len(loss) != self.items(target):
             raise DataError(
-                f"{self!r}.nll: expected {self.items(target)} items, one a row, got {len(loss)}; "
-                "override Task.items, how many the targets are, or Task.valid, which of them count."
+                f"{self!r}.nll: expected {self.items(target)} items, one an example, got "
+                f"{len(loss)}; override Task.items, how many the targets "
+                "are, or Task.valid, which of them count."
             )
         return loss
 
@@ -137,7 +138,7 @@ class Task(ABC):
         return None
 
     def items(self, target: Any) -> int:
-        """How many items these targets are, those that do not count included: one a row."""
+        """How many items these targets are, those that do not count included: one an example."""
         return count_examples(target)
 
     def count(self, batch: Any) -> int:
@@ -155,7 +156,7 @@ class Task(ABC):
         """
 
     def statistics(self, output: Tensor) -> dict[str, Tensor]:
-        """What a model average keeps the mean of, over samples; first dimension: rows."""
+        """What a model average keeps the mean of, over samples; first dimension: examples."""
         return {}
 
     def entropy(self, probs: Tensor) -> Tensor:  # probs: (N, C, ...) -> (N, ...)
@@ -164,7 +165,7 @@ class Task(ABC):
         return entropy
 
     def metrics(self, averages: dict[str, Tensor], target: Tensor | None) -> dict[str, float]:
-        """Figures of your own from the averaged `statistics`, beside the usual ones."""
+        """Metrics of your own from the averaged `statistics`, beside the usual ones."""
         return {}
 
     def settings(self) -> dict[str, Any]:
@@ -174,14 +175,14 @@ class Task(ABC):
         an argument is stored under another name, or is no number, string, bool, None, tensor or
         dict of these.
         """
-        found = {}
+        settings = {}
         for name, parameter in inspect.signature(type(self)).parameters.items():
             if name == "unpack":  # predictions have no batches to take apart
                 continue
             if parameter.kind not in _BY_NAME or not hasattr(self, name):
                 raise ConfigError(f"its argument {name} is not stored as an attribute")
-            found[name] = getattr(self, name)
-        return found
+            settings[name] = getattr(self, name)
+        return settings
 
     def to_dict(self) -> dict[str, Any]:
         """The class's name and the `settings`, which a `Predictive` carries to say what its items
@@ -225,8 +226,8 @@ class Task(ABC):
 
     def __repr__(self) -> str:
         own = {name.lstrip("_"): value for name, value in vars(self).items() if value is not None}
-        shown = ", ".join(f"{name}={_shown(value)}" for name, value in own.items())
-        return f"{type(self).__name__}({shown})"
+        arguments = ", ".join(f"{name}={_repr(value)}" for name, value in own.items())
+        return f"{type(self).__name__}({arguments})"
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -271,21 +272,22 @@ def _require_tensor(target: Any) -> None:
     )
 
 
-def _shown(value: Any) -> str:
+def _repr(value: Any) -> str:
     """The same in every process: no addresses."""
     if isinstance(value, Tensor):
         return str(value.tolist())
-    named = getattr(value, "__qualname__", None)
-    text = repr(value) if named is None else str(named)
+    name = getattr(value, "__qualname__", None)
+    text = repr(value) if name is None else str(name)
     return type(value).__qualname__ if " at 0x" in text else text
 
 
 def count_examples(data: Any) -> int:
-    """The first dimension of the first tensor in a nesting."""
+    """The number of examples of a batch: the first dimension of the first tensor in a nesting."""
     size = _first_dimension(data)
     if size is None:
         raise DataError(
-            "the batch holds no tensor with rows; give tensors, or write unpack= for the task."
+            "the batch has no tensor with a batch dimension; give tensors, or write unpack= for "
+            "the task."
         )
     return size
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +20,9 @@ from lowland.core.autograd import ForwardPass, value_of
 from lowland.core.buffers import Buffers
 from lowland.core.call import call
 from lowland.core.data import map_tensors, tensors
+from lowland.core.model_copy import private_copy, unwrap
 from lowland.core.names import clean_names, named_buffers
+from lowland.core.places import computed_tensors, places_of, slots
 from lowland.errors import DataError
 
 _HALF = (torch.bfloat16, torch.float16)  # to others torch does not autocast
@@ -77,25 +78,27 @@ class Template:
             self.device = checks.device(device)
         self.module.to(self.device)
         self.autocast = autocast_dtype(autocast, self.device)
-        self.layers = bn.layers_of(self.module)
-        self.statistics = bn.statistics_of(self.layers)
+        self.layers = bn.norm_layers(self.module)
+        self.statistics = bn.statistics_names(self.layers)
         self._instance = {
             name: layer for name, layer in self.layers.items() if isinstance(layer, _InstanceNorm)
         }
-        self._read_only = frozenset(bn.statistics_of(bn.every_layer(self.module)))
+        self._read_only = frozenset(bn.statistics_names(bn.all_norm_layers(self.module)))
         # what the user put into evaluation mode inside a model in training mode stays in it
         training = self.module.training
         self._always_eval = [m for m in self.module.modules() if training and not m.training]
-        self._moving: list[nn.Module] | None = None  # what training changes of, once known
+        self._stateful: list[nn.Module] | None = (
+            None  # modules whose state training changes; None: not known yet
+        )
         self._mode = ""
         self._replayable = False  # whether that is known
         # the module has one mode and one set of hooks at a time: threads take turns
         self.lock = threading.RLock()
         # some modules write to their parameters in the forward pass, which would be the caller's w
         self._writes = any(getattr(m, "max_norm", None) is not None for m in self.module.modules())
-        self.places, self._unfilled = _places(self.module)
-        self._slots = _slots(self.module)
-        self._computed = _computed(self.module)
+        self.places, self._unfilled = places_of(self.module)
+        self._slots = slots(self.module)
+        self._computed = computed_tensors(self.module)
         self._sites = spectral.sites(self.module)
         self.buffers: Buffers = {n: b.detach() for n, b in named_buffers(self.module).items()}
         self.module.requires_grad_(False)
@@ -122,18 +125,21 @@ class Template:
             mode = "eval"
 
         def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-            with self._holding(self._values(parameters, buffers, mode), module), self.precision():
+            with (
+                self._with_values(self._values(parameters, buffers, mode), module),
+                self.precision(),
+            ):
                 return call(module, args, kwargs)
 
         with self.lock:
-            if mode == "dropout" and self._moving is None:
+            if mode == "dropout" and self._stateful is None:
                 names = self.state_changed_by_training(parameters, buffers, (args, kwargs, None))
                 places = (self.places[name][0].rpartition(".")[0] for name in names)
-                self._moving = [self.module.get_submodule(place) for place in places]
+                self._stateful = [self.module.get_submodule(place) for place in places]
             self._set_mode(mode)
             return self.forward(run, args, kwargs, mode=mode)
 
-    def updated(
+    def buffers_after_training(
         self,
         names: Iterable[str],
         parameters: Mapping[str, Tensor],
@@ -144,19 +150,19 @@ class Template:
         training mode, and layers with statistics normalising by the batch."""
         places = {name: self.places[name][0] for name in names}
 
-        def after_all() -> Buffers:
-            with self._holding(self._values(parameters, buffers, "batchnorm")):
+        def run_batches() -> Buffers:
+            with self._with_values(self._values(parameters, buffers, "batchnorm")):
                 for args, kwargs, _ in batches:
                     call(self.module, args, kwargs)
-                slots = {name: self._slots[place] for name, place in places.items()}
-                return {name: slot[key].detach() for name, (slot, key) in slots.items()}
+                changed = {name: self._slots[place] for name, place in places.items()}
+                return {name: slot[key].detach() for name, (slot, key) in changed.items()}
 
         with self.lock, self.precision():
             self._set_mode("batchnorm")
             self._mode = ""  # more than the mode says is in training mode
             for place in places.values():
                 self.module.get_submodule(place.rpartition(".")[0]).training = True
-            return value_of(after_all)
+            return value_of(run_batches)
 
     def state_changed_by_training(
         self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Any
@@ -166,8 +172,8 @@ class Template:
         names = [n for n in self.own_state if self.buffers[n].is_floating_point()]
         if not names:
             return []
-        once = self.updated(names, parameters, buffers, [batch])
-        twice = self.updated(names, parameters, {**buffers, **once}, [batch])
+        once = self.buffers_after_training(names, parameters, buffers, [batch])
+        twice = self.buffers_after_training(names, parameters, {**buffers, **once}, [batch])
         # the vectors of spectral norm move with the weights, at convergence too
         vectors = {name for site in self._sites for name in (site.u, site.v)}
         return [n for n in names if n in vectors or not torch.equal(once[n], twice[n])]
@@ -177,7 +183,7 @@ class Template:
         """The buffers that are no layer's statistics."""
         return [name for name in self.buffers if name not in self._read_only]
 
-    def outdated(self, buffers: Buffers) -> list[str]:
+    def changed_buffers(self, buffers: Buffers) -> list[str]:
         """Which of these buffers, ours, are others now in the model that the template was made of,
         but for counters and what follows from the weights or is estimated for them."""
         source = self._source()
@@ -221,7 +227,7 @@ class Template:
         short = clean_names(dict(self.module.named_buffers()))
         out: Buffers = {}
         values = self._values(parameters, buffers, "eval")
-        with self.lock, torch.set_grad_enabled(differentiable), self._holding(values):
+        with self.lock, torch.set_grad_enabled(differentiable), self._with_values(values):
             for site in self._sites:
                 vectors = spectral.leading_vectors(site.matrix())
                 for name, vector in zip((site.u, site.v), vectors, strict=True):
@@ -245,7 +251,7 @@ class Template:
         if by_input:
             # without running statistics a layer normalises by its input and writes nothing,
             # which keeps the call pure: vmap has no rule for writing batched values into them
-            for name in bn.statistics_of(by_input):
+            for name in bn.statistics_names(by_input):
                 # SyncBatchNorm insists on its counter
                 counter = name.rpartition(".")[2] == "num_batches_tracked"
                 for place in self.places[name]:
@@ -253,15 +259,15 @@ class Template:
         return values
 
     @contextlib.contextmanager
-    def _holding(
+    def _with_values(
         self, values: Mapping[str, Tensor | None], module: nn.Module | None = None
     ) -> Iterator[None]:
         """The module, or a copy of it, holds these values while the context is open."""
         ours = module is None or module is self.module
-        slots = self._slots if ours else _slots(module)  # type: ignore[arg-type]
+        by_place = self._slots if ours else slots(module)  # type: ignore[arg-type]
         # what `functional_call` does, with the places looked up once: it takes longer to find them
         # than a small network to be evaluated
-        filled = [(*slots[place], value) for place, value in values.items()]
+        filled = [(*by_place[place], value) for place, value in values.items()]
         own = [slot[key] for slot, key, _ in filled]
         try:
             for slot, key, new in filled:
@@ -291,9 +297,9 @@ class Template:
             except Exception:  # what is wrong is for the call that is meant to say
                 return
             if before != [tensor._version for tensor in tensors((args, kwargs))]:
-                kept = [tensor.clone() for tensor in tensors(first)]
+                outputs = [tensor.clone() for tensor in tensors(first)]
                 again = self({}, {}, args, kwargs)
-                if not all(map(torch.equal, kept, tensors(again))):
+                if not all(map(torch.equal, outputs, tensors(again))):
                     raise DataError(
                         "the model writes into its inputs, so that each evaluation sees other "
                         "rows; let it work on a copy (x = x * 2 instead of x.mul_(2))."
@@ -307,8 +313,8 @@ class Template:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.lock = threading.RLock()
-        self._slots = _slots(self.module)
-        self._computed = _computed(self.module)
+        self._slots = slots(self.module)
+        self._computed = computed_tensors(self.module)
         self._sites = spectral.sites(self.module)
         self._source = lambda: None
         self._marks = {}
@@ -331,7 +337,7 @@ class Template:
             for module in self.module.modules():
                 if isinstance(module, _NormBase):
                     module.training = False
-            for module in self._moving or ():
+            for module in self._stateful or ():
                 module.training = False
         self._mode = mode
 
@@ -351,85 +357,3 @@ class Template:
 def _may_matter(tensor: Tensor) -> bool:
     """Counters do not."""
     return tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex()
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside `torch.compile` and data-parallel wrappers."""
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(model, parallel) or uncompiled(model) is not model:
-        model = model.module if isinstance(model, parallel) else uncompiled(model)
-    return model
-
-
-def uncompiled(module: nn.Module) -> nn.Module:
-    """What `torch.compile` wrapped, or the module itself."""
-    inner = getattr(module, "_orig_mod", module)
-    return inner if isinstance(inner, nn.Module) else module
-
-
-def private_copy(model: nn.Module) -> nn.Module:
-    """A deep copy, ties kept, of models with computed attributes too.
-
-    `torch.nn.utils.weight_norm` leaves a computed tensor on the module, which `deepcopy` refuses;
-    it is copied as a constant, and computed anew at the next forward pass. Compiled parts are
-    copied uncompiled, since compiled code is bound to its own weights.
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in (*vars(module).values(), *module._buffers.values()):
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    made = copy.deepcopy(model, memo)
-    for module in list(made.modules()):
-        for name, child in module._modules.items():
-            if child is not None:
-                module._modules[name] = uncompiled(child)
-    return made
-
-
-def _slots(model: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
-    """Each place as the dict of its module that holds it, and the key there."""
-    return {
-        f"{prefix}.{key}" if prefix else key: (held, key)
-        for prefix, module in model.named_modules()
-        for held in (module._parameters, module._buffers)
-        for key in held
-    }
-
-
-def _computed(model: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
-    """Tensors that hooks left as plain attributes of a module, such as weight norm's weight."""
-    return [
-        (vars(module), key, value)
-        for module in model.modules()
-        for key, value in vars(module).items()
-        if isinstance(value, Tensor)
-    ]
-
-
-def _places(model: nn.Module) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Where a parameter or buffer of any name stands: every place that is tied to it, once each.
-
-    Names count with and without wrappers' prefixes. Beside them the buffers that are None until a
-    forward pass fills them: they are None again at every call, so that calls are pure.
-    """
-    places: dict[str, tuple[str, ...]] = {}
-    unfilled = []
-    for kind, every in (
-        ("_parameters", dict(model.named_parameters(remove_duplicate=False))),
-        ("_buffers", dict(model.named_buffers(remove_duplicate=False))),
-    ):
-        tied: dict[int, list[str]] = {}
-        for prefix, module in model.named_modules():
-            for key, tensor in getattr(module, kind).items():
-                name = f"{prefix}.{key}" if prefix else key
-                if tensor is not None:
-                    tied.setdefault(id(tensor), []).append(name)
-                elif kind == "_buffers":
-                    unfilled.append(name)
-        short = clean_names([*every, *unfilled])
-        for name, tensor in every.items():
-            places[name] = places[short[name]] = tuple(tied[id(tensor)])
-        for name in unfilled:
-            places[name] = places[short[name]] = (name,)
-    return places, unfilled

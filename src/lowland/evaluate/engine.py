@@ -148,7 +148,7 @@ class Evaluation:
         stream = chain((first,), stream)
         del first
         done = 0
-        with torch.no_grad(), plan.running(), reporting(progress, label) as report:
+        with torch.no_grad(), plan.threads_in_use(), reporting(progress, label) as report:
             for group in chunks(stream, plan.chunk):
                 vmap = plan.strategy == "vmap" and len(group) > 1
                 outputs = networks(self.surface, group, self.options, vmap=vmap)

@@ -115,7 +115,7 @@ class LogLikelihood:
         c, slopes = shape.coefficients(z), shape.slopes(z)
         blocks = partial(self._block, shape, own_buffers=self._has_own_buffers(shape))
         plan = self._plan_for(len(c))
-        with plan.running():
+        with plan.threads_in_use():
             try:
                 values, gradients = self._gradients(shape, blocks, z, c, plan)
             except ConfigError:
@@ -152,7 +152,7 @@ class LogLikelihood:
         """Values (n,) of n points; `block` makes a slice of them."""
         plan = self._plan_for(n)
         in_chunks = plan.strategy == "vmap" or self.batches is None
-        with plan.running():
+        with plan.threads_in_use():
             slices = _slices(n, plan.chunk if in_chunks else 1)
             values = [self._values(block(part), plan) for part in slices]
         return _concatenate(values, torch.empty(0, device=self.surface.device))
@@ -243,14 +243,14 @@ class LogLikelihood:
         weights = linear_combination(shape.coefficients(z), shape.anchors)
         weights = weights.to(self.surface.device, self.surface.layout.dtype)
         buffers = shape.buffers_at(z) if own_buffers else None
-        return Block(weights, None if buffers is None else self.surface.own_buffers(buffers))
+        return Block(weights, None if buffers is None else self.surface.matching_buffers(buffers))
 
     def _has_own_buffers(self, shape: Shape) -> bool:
         """Whether the points of a shape have other buffers than the surface; with equal ones, the
         traced graph is used."""
         if shape.buffers is None:
             return False
-        buffers, defaults = self.surface.own_buffers(shape.buffers), self.surface.buffers
+        buffers, defaults = self.surface.matching_buffers(shape.buffers), self.surface.buffers
         return not all(len(b) == 1 and torch.equal(b[0], defaults[n]) for n, b in buffers.items())
 
     def _check(self, batches: list[Any]) -> None:

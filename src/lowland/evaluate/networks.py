@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Point
-from lowland.core.autograd import mapping
+from lowland.core.autograd import explain_vmap_errors
 from lowland.core.data import nbytes
 from lowland.core.options import EvalOptions
 from lowland.evaluate.batched_linear import BatchedLinearMode
@@ -67,7 +67,7 @@ def vmap_forward(
         return surface.forward(parameters, buffers, args, kwargs)
 
     instead = "leave strategy= out, or take 'points'"
-    with mapping(surface.template.module, instead=instead), BatchedLinearMode():
+    with explain_vmap_errors(surface.template.module, instead=instead), BatchedLinearMode():
         return torch.func.vmap(forward)(parameters, buffers)
 
 

@@ -149,7 +149,7 @@ def time_plan(
     # for one thread, CPU time, which does not depend on other processes
     on_one_cpu = candidate.threads == 1 and surface.device.type == "cpu"
     clock = time.thread_time if on_one_cpu else time.perf_counter
-    with torch.no_grad(), candidate.running(), warnings.catch_warnings():
+    with torch.no_grad(), candidate.threads_in_use(), warnings.catch_warnings():
         # where an operation has no batching rule, torch loops over it, slowly, and warns
         warnings.filterwarnings("error", ".*batching rule")
         try:

@@ -84,7 +84,7 @@ def predict(
             if not (done or is_last):  # the next groups use the same buffers and the same plan
                 points = ReplayedPoints(surface, points, eval_options)
                 first = Evaluation(surface, [(group, average)], eval_options, total=total)
-                planned = eval_options.following(first.plan(model_point(surface)))
+                planned = eval_options.with_plan(first.plan(model_point(surface)))
                 eval_options = replace(planned, batchnorm="frozen")
             evaluation = Evaluation(surface, [(group, average)], eval_options, total=total)
             only_group = is_last and not done

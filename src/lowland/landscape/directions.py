@@ -8,8 +8,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from lowland import checks
 from lowland.core import LossSurface, ParamLayout, Point
+from lowland.core.model_copy import unwrap
 from lowland.core.names import clean_names
-from lowland.core.template import unwrap
 from lowland.errors import ConfigError
 from lowland.posteriors.noise import normal
 

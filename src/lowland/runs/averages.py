@@ -48,7 +48,7 @@ class Average(Artifact):
         trained, surface = inputs[self.trajectory.name], self.run.setup.surface
         mean = trained.ema.point if self.of == "ema" else trained.iterates.average()
         model = self.run.setup.model(self.trajectory.network)  # for what is frozen in it
-        buffers = (mean.buffers or {}) | surface.frozen_of(model)
+        buffers = (mean.buffers or {}) | surface.changed_frozen_parameters(model)
         return surface.estimated(Point(mean.weights, buffers))
 
     def save(self, result: Point, folder: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lowland.core import Task
 from lowland.core.data import move
-from lowland.core.template import private_copy
+from lowland.core.model_copy import private_copy
 
 MIN_SPEEDUP = 1.3  # of several threads over one
 

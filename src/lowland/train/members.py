@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core import ParamLayout, Point, Task
-from lowland.core.autograd import mapping
+from lowland.core.autograd import explain_vmap_errors
 from lowland.core.buffers import load_buffers
 from lowland.core.data import move
 from lowland.core.names import join_names
@@ -157,7 +157,9 @@ class Members(nn.Module):
     def _vmap(self, function: Any, inputs: Any) -> Any:
         # dropout differs between networks
         mapped = torch.func.vmap(function, randomness="different")
-        with mapping(self.template.module, instead="train them one by one, with ll.sgd"):
+        with explain_vmap_errors(
+            self.template.module, instead="train them one by one, with ll.sgd"
+        ):
             return mapped(self.layout.unflatten(self.weights), self.per_member, inputs)
 
     def point(self, m: int) -> Point:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface
-from lowland.core.autograd import mapping
+from lowland.core.autograd import explain_vmap_errors
 from lowland.core.buffers import Buffers, restack_buffers, stack_buffers
 from lowland.core.names import join_names
 from lowland.core.seeds import stream
@@ -282,7 +282,7 @@ class ShapeTrainer(Trainer):
                 self.task.check(output, parts.target)
             self._require_no_state(parameters, parts)
         instead = "leave strategy= out, or take 'accumulate'"
-        with mapping(self.surface.template.module, instead=instead):
+        with explain_vmap_errors(self.surface.template.module, instead=instead):
             grads, losses = torch.func.vmap(
                 torch.func.grad_and_value(loss), randomness="different"
             )(weights)

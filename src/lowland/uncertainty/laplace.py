@@ -16,8 +16,8 @@ from lowland.core import Classification, EvalOptions, LossSurface, Point, Regres
 from lowland.core.buffers import load_buffers
 from lowland.core.call import check_batch
 from lowland.core.data import ReplayableLoader
+from lowland.core.model_copy import private_copy
 from lowland.core.seeds import fork_torch_rng, seed_for
-from lowland.core.template import private_copy
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.evaluate.batch_groups import batch_groups
 from lowland.evaluate.model_average import ModelAverage
