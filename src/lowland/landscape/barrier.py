@@ -33,7 +33,7 @@ def barrier(
 
     Args:
         w0, w1: two minima. points: their number, ends included.
-        loader: further examples, such as the test set's, for `test_height`.
+        loader: further examples, such as the test set, for `test_height`.
         progress, options: as for `path`.
 
     Raises:

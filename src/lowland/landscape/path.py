@@ -44,7 +44,7 @@ def path(
 
     Args:
         curve: a `Line`, `Bezier`, `PolyChain`. points: their number, even in t from end to end.
-        loader: further examples, such as the test set's, for `test_loss` and `test_error`.
+        loader: further examples, such as the test set, for `test_loss` and `test_error`.
         t: coordinates in rising order, instead of `points`; outside [0, 1] they extend the curve.
         test_count: number of examples of `loader`; None: all. `count=`: of the surface's own.
         store: a file to which every chunk of points is written; an existing one is continued, to

@@ -49,7 +49,7 @@ def ternary(
         progress, options: as for `predict`.
 
     Raises:
-        ConfigError: a shape that has not three vertices, a resolution of 1. LayoutError: a shape
+        ConfigError: a shape without exactly three vertices, a resolution of 1. LayoutError: a shape
             of another model. NonFiniteError: no point has a finite loss.
 
     >>> from torch import nn

@@ -32,7 +32,7 @@ class Batches:
     Args:
         data: a tuple or dict of tensors with equal first dimensions, indexed as a whole; or a
             map-style `Dataset`, read through a `DataLoader`.
-        batch_size: examples a batch; the last may be smaller unless `drop_last`.
+        batch_size: examples per batch; the last may be smaller unless `drop_last`.
         shuffle: a new order every epoch. seed: of orders and transforms.
         fixed: epoch 0 every time: a replayable loader whose first examples are a random sample.
         transform: (batch, generator) -> batch, such as random crops of a whole batch; its

@@ -47,7 +47,7 @@ def fit(
     proportion to their volumes, whose change with the vertices is part of the gradient.
 
     Args:
-        shape: with free anchors, such as `Bezier.between(w0, w1)`; it is left as it was.
+        shape: with free anchors, such as `Bezier.between(w0, w1)`; it is not changed.
         surface: the loss; its device, autocast and channels_last hold for the fit.
         loader: training batches, such as `Batches` in a new order each epoch, with augmentation;
             None: the surface's own, in their order.

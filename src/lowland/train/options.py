@@ -69,7 +69,7 @@ class TrainOptions:
             For shapes, the surface decides.
         channels_last: memory format of images and convolutions. For shapes, the surface decides.
         compile: the model by `torch.compile`.
-        seed: of dropout and other noise; the caller's random state is left as it was.
+        seed: of dropout and other noise; the caller's random state does not change.
         checkpoint: a file to write the whole state to, before the first step, every 20 seconds (or
             every `checkpoint_steps` steps) and at the end, and to continue from if it is there.
         progress: True for a bar, or a callable of (done, total).

@@ -28,14 +28,14 @@ def sgd_members(
     diverged: str = "stop",
     **options: Unpack[TrainKeywords],
 ) -> list[TrainingLog]:
-    r"""What `sgd` does for one network, for M at once: \(\nabla_W \sum_m L_m(w_m)\) in one pass.
+    r"""Trains M networks at once, as `sgd` trains one: \(\nabla_W \sum_m L_m(w_m)\) in one pass.
 
     Row m of the gradient of the sum is the gradient of network m alone, so that each network goes
     where `sgd` would take it, to rounding: with its own weights, examples and order of batches. For
     networks whose steps take less time than launching their operations; on a CPU one thread is
     fastest (`torch.set_num_threads(1)`). Dropout draws other noise than `sgd` does; BatchNorm
-    normalises by the batch and keeps no statistics, which are refreshed afterwards. Layers that
-    keep statistics of their own, and spectral norm, are refused.
+    normalises by the batch and keeps no statistics, which are refreshed afterwards. Layers with
+    statistics of their own, and spectral norm, are errors.
 
     Args:
         members: what to train, in place. task: the likelihood.
@@ -53,7 +53,7 @@ def sgd_members(
             clipped is that of each network's gradient.
 
     Returns:
-        A log a network, with its share of the time.
+        One log per network, with its share of the time.
 
     Raises:
         NonFiniteError: which networks diverged, and when. DataError: batches that cannot be

@@ -25,9 +25,9 @@ def spro(
 ) -> Simplex:
     r"""A simplex of low loss around a mode: simplicial pointwise random optimisation.
 
-    Vertex by vertex: `Simplex.grow` adds one at the centroid, displaced, and `fit` moves it to
-    minimise \(E\, L(w) - \lambda_j \log V\) over the simplex while the others stay (Benton et al.
-    2021, section 4). An ensemble of simplexes (ESPRO) is
+    For each vertex, `Simplex.grow` adds it near the centroid, and `fit` moves it to minimise
+    \(E\, L(w) - \lambda_j \log V\) over the simplex while the others stay (Benton et al. 2021,
+    section 4). An ensemble of simplexes (ESPRO) is
     `Mixture([Uniform(spro(surface, w)) for w in modes])`.
 
     A new vertex is accepted where both hold; otherwise it is left out, with a warning, and growth
@@ -86,9 +86,9 @@ def connect_modes(
 ) -> SimplicialComplex:
     r"""A volume of low loss that connects modes: each spans a simplex with the shared connectors.
 
-    Connectors are added one by one, as vertices are in `spro`, each of them in all simplexes; the
-    loss is of the whole complex, uniform by volume. One connector of two modes is a chain with one
-    bend.
+    Connectors are added one by one, like vertices in `spro`, each to all simplexes; the loss is
+    that of the whole complex, uniform by volume. One connector of two modes is a chain with one
+    control point.
 
     Args:
         modes: two or more, (P,) each; `ll.align` lowers the barriers between them.
