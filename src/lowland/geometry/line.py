@@ -32,7 +32,7 @@ class Line(Curve):
 
     @classmethod
     def between(cls, w0: Tensor | Point, w1: Tensor | Point, *, bends: int = 0) -> Line:
-        """`Line(w0, w1)`, as the other curves are made; it takes no bends."""
+        """`Line(w0, w1)`, for the interface of the other curves; a line has no control points."""
         if checks.whole("bends", bends, least=0):
             raise ConfigError(f"bends: a line has none, got {bends}; take a Bezier or a PolyChain.")
         return cls(w0, w1)

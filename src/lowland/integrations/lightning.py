@@ -74,7 +74,7 @@ class CollectorCallback(Callback):
         return pl_module if self._module is None else attrgetter(self._module)(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Builds the targets, or goes on with those of the checkpoint."""
+        """Builds the targets, or continues those of the checkpoint."""
         if not trainer.is_global_zero:
             self._collecting.load_state_dict({})  # every process was given the checkpoint's
             return
@@ -108,7 +108,7 @@ class CollectorCallback(Callback):
         )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says what was collected, or warns that it is too little."""
+        """Prints what was collected, or warns that it is too little."""
         if trainer.is_global_zero:
             rank_zero_info(f"lowland: {self._collecting.end()}")
 

@@ -34,10 +34,10 @@ class CollectorCallback(TrainerCallback):
         targets: what to collect into: functions of the layout, such as `SWA`, `SWAG` (when none is
             given) or `partial(SWAG, rank=5)`, and paths of trajectories to write.
         start: share of the budget after which iterates are taken.
-        every_epochs, every_steps: how often; one epoch where neither is given.
+        every_epochs, every_steps: how often; every epoch if neither is given.
         where: which parameters, see `ParamLayout`.
-        resume_from: the folder that holds the checkpoint folders of the run that goes on; None:
-            the Trainer's `output_dir`.
+        resume_from: the folder with the checkpoint folders of the resumed run; None: the Trainer's
+            `output_dir`.
 
     Attributes:
         targets: the averages and stores, from the start of training on.
@@ -66,7 +66,7 @@ class CollectorCallback(TrainerCallback):
         return self._collecting.targets
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Builds the targets, or goes on with those of the checkpoint."""
+        """Builds the targets, or continues those of the checkpoint."""
         if not state.is_world_process_zero:
             return
         if state.global_step:
@@ -98,7 +98,7 @@ class CollectorCallback(TrainerCallback):
         )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Says what was collected, or warns that it is too little."""
+        """Prints what was collected, or warns that it is too little."""
         if state.is_world_process_zero:
             text = self._collecting.end()
             if args.should_log:

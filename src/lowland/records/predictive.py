@@ -42,7 +42,7 @@ class Predictive(Record):
         error_by_samples: (S,), its error, a fraction, of a classifier; None in older files.
         metric_values: what `metrics()` returns.
         task: the likelihood, as `Task.to_dict` gives it: which items count, what labels mean. A
-            record that is made by hand has that of its `kind` in its default settings.
+            record created directly has the default task of its `kind`.
     """
 
     figure = "predictive"

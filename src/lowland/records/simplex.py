@@ -89,7 +89,7 @@ class TernaryResult(Record):
         metrics: {name: (n,)}: "loss", "error", ...; NaN stays NaN.
         names: of the vertices.
         lengths: (3,), distances of the vertices 0 and 1, 1 and 2, 2 and 0.
-        split: of which rows the metrics are, such as "test". examples: how many.
+        split: the examples of the metrics, such as "test". examples: how many.
         batchnorm: the policy of BatchNorm statistics, "none" for models without any.
 
     >>> record = TernaryResult(

@@ -18,7 +18,7 @@ _LUMA = (0.299, 0.587, 0.114)  # what grey is made of: ITU-R BT.601, as Pillow's
 def resize_to_match(
     data: str | Mapping[str, Any], *, size: int | tuple[int, int], channels: int = 3
 ) -> dict[str, Any]:
-    """The test images of a data set in [0, 1], scaled, and made grey or coloured.
+    """The test images of a data set in [0, 1], scaled and converted to grey or colour.
 
     For `lowland compare --ood`, which normalises them like the run's own.
 
