@@ -280,7 +280,7 @@ NO_NAMES = {
 #: rooms that still have such names: only ever fewer
 STILL_NAMED = {
     "artifacts", "checks", "cli", "files", "geometry", "integrations",
-    "keywords", "plots", "posteriors", "progress", "records", "runs",
+    "keywords", "posteriors", "progress", "runs",
     "samplers", "schema", "trajectory", "zoo",
 }  # fmt: skip
 

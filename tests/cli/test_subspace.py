@@ -238,7 +238,7 @@ def test_a_package_that_is_missing_is_told_at_once(
 
 
 def test_without_arviz_stats_chains_are_sampled_and_that_is_told(run, tmp_path, monkeypatch):
-    for name in ("arviz_stats", "arviz_stats.base"):
+    for name in ("arviz_stats", "arviz_stats.base", "arviz_stats.base.array"):
         monkeypatch.setitem(sys.modules, name, None)
     out = subspace(run, "--temperature", "20", "--rank", 1, "--out", tmp_path / "out")
     assert out.index("whether the chains agree will not be known") < out.index("log densities in")

@@ -66,7 +66,7 @@ class FigureContract:
         path = plots.save(self.draw(self.record()), tmp_path / "picture.png", dpi=50)
         assert path.read_bytes().startswith(b"\x89PNG")
 
-    def test_unknown_options_are_refused(self):
+    def test_unknown_options_raise(self):
         with pytest.raises(TypeError, match="colour"):
             self.draw(self.record(), colour="red")
 

@@ -93,8 +93,8 @@ class TestDecisions(FigureContract):
 
     def test_nothing_of_it_is_cut_off(self):
         for name, record in (self.odd_records() | {"": self.record()}).items():
-            for drawn in (0, 1, 3):
-                ax = self.draw(record, drawn=drawn)
+            for max_draws in (0, 1, 3):
+                ax = self.draw(record, max_draws=max_draws)
                 ax.figure.draw_without_rendering()
                 box, whole = ax.get_tightbbox(), ax.figure.bbox
                 assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
@@ -138,7 +138,7 @@ def test_lines_bands_and_dots_hold_the_numbers():
 
 def test_fewer_lines_and_another_target():
     record = lines(5, d=2)
-    ax = functions(record, drawn=2, target=1)
+    ax = functions(record, max_draws=2, target=1)
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert texts == ["2 draws", "average ± 2 sd", "data"]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), record.draws[0, :, 1])
@@ -147,13 +147,13 @@ def test_fewer_lines_and_another_target():
         functions(record, target=2)
 
 
-def test_the_band_is_as_wide_as_asked_with_the_noise_or_without():
+def test_the_band_is_as_wide_as_sigmas_with_and_without_noise():
     record = lines(5)  # noise of variance 0.04
     spread = record.draws.var(0, correction=0)[:, 0]
-    for options, variance, said in [
+    for options, variance, label in [
         ({"sigmas": 3}, spread + 0.04, "average ± 3 sd"),
         ({"sigmas": 3, "noise": False}, spread, "average ± 3 sd of the draws"),
-        ({"noise": False, "drawn": 1}, spread, "average ± 2 sd of the draws"),  # of all, though
+        ({"noise": False, "max_draws": 1}, spread, "average ± 2 sd of the draws"),  # of all, though
     ]:
         ax = functions(record, **options)
         (band,) = ax.collections
@@ -163,7 +163,7 @@ def test_the_band_is_as_wide_as_asked_with_the_noise_or_without():
             edges = top[np.abs(top[:, 0] - float(x)) < 1e-6, 1]
             assert edges.max() == pytest.approx(float(mean + half), abs=1e-5)
             assert edges.min() == pytest.approx(float(mean - half), abs=1e-5)
-        assert said in [text.get_text() for text in ax.get_legend().get_texts()]
+        assert label in [text.get_text() for text in ax.get_legend().get_texts()]
     no_noise = FunctionsResult(X, record.draws, record.mean, task="regression")
     assert not functions(no_noise).collections
     assert functions(no_noise, noise=False).collections
@@ -177,7 +177,7 @@ def test_records_by_name_are_panels_of_one_scale():
     row = [ax, *ax.child_axes]
     assert [axes.texts[0].get_text() for axes in row] == list(records)
     assert ax.get_legend().get_texts()[0].get_text() == "draws"  # as their numbers differ
-    same = functions(records, drawn=2)
+    same = functions(records, max_draws=2)
     assert same.get_legend().get_texts()[0].get_text() == "2 draws"
     for axes, record in zip(row, records.values(), strict=True):
         thin = [line.get_ydata() for line in axes.lines if line.get_linewidth() < 1]
@@ -187,7 +187,7 @@ def test_records_by_name_are_panels_of_one_scale():
     places = [axes.get_window_extent() for axes in row]
     assert all(a.x1 < b.x0 for a, b in pairwise(places))
     assert max(p.width for p in places) - min(p.width for p in places) < 1
-    with pytest.raises(ConfigError, match="panels of regressions of 1 input only"):
+    with pytest.raises(ConfigError, match="panels for regressions of 1 input only"):
         functions({"a": classes(), "b": classes()})
 
 
@@ -196,13 +196,13 @@ def test_records_by_name_are_panels_of_one_scale():
 
 def test_panels_are_the_average_and_draws():
     record = classes(s=5)
-    for drawn, names in [
+    for max_draws, names in [
         (None, ["average", "draw 1", "draw 2", "draw 3"]),
         (1, ["average", "draw 1"]),
         (0, ["average"]),
         (9, ["average", *(f"draw {i}" for i in range(1, 6))]),
     ]:
-        ax = functions(record, drawn=drawn)
+        ax = functions(record, max_draws=max_draws)
         row = [
             ax,
             *(child for child in ax.child_axes if child.get_shared_x_axes().joined(child, ax)),
@@ -216,14 +216,14 @@ def test_panels_are_the_average_and_draws():
 
 def test_the_boundary_is_where_classes_are_as_probable():
     record = classes(2, s=2)  # centres -1 and 3: the boundary is x = 1
-    ax = functions(record, drawn=1)
+    ax = functions(record, max_draws=1)
     for axes in (ax, ax.child_axes[0]):
         (boundary,) = (c for c in axes.collections if not c.filled)
         ((path,),) = (c.get_paths() for c in [boundary])
         np.testing.assert_allclose(path.vertices[:, 0], 1, atol=1e-6)
-    three = functions(classes(3, s=1), drawn=0)  # centres -1, 1, 3: at x = 0 and x = 2
-    found = np.concatenate([p.vertices[:, 0] for c in three.collections for p in c.get_paths()])
-    assert set(found.round(6)) == {0.0, 2.0}
+    three = functions(classes(3, s=1), max_draws=0)  # centres -1, 1, 3: at x = 0 and x = 2
+    vertices = np.concatenate([p.vertices[:, 0] for c in three.collections for p in c.get_paths()])
+    assert set(vertices.round(6)) == {0.0, 2.0}
 
 
 def test_probabilities_are_drawn_where_they_are():
@@ -235,7 +235,7 @@ def test_probabilities_are_drawn_where_they_are():
     probs[0] = torch.tensor([0.3, 0.4, 0.3])  # the lower left corner, hardly of class 1
     shuffled = torch.randperm(len(GRID), generator=torch.Generator().manual_seed(0))
     record = FunctionsResult(GRID[shuffled], probs[None, shuffled], probs[shuffled])
-    (image,) = functions(record, drawn=0).images
+    (image,) = functions(record, max_draws=0).images
     assert image.origin == "lower"
     seen = image.get_array()
     rgb = np.array([[int(PALETTE[c][i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in range(3)])
@@ -251,7 +251,7 @@ def test_probabilities_are_drawn_where_they_are():
 
 def test_dots_have_their_classes_colour_in_every_panel():
     record = classes(3)
-    ax = functions(record, drawn=2)
+    ax = functions(record, max_draws=2)
     for axes in (ax, *ax.child_axes[:2]):
         dots = {line.get_label(): line for line in axes.lines}
         assert sorted(dots) == ["class 0", "class 1", "class 2"]
@@ -262,7 +262,7 @@ def test_dots_have_their_classes_colour_in_every_panel():
 
 
 def test_many_classes_have_a_colour_each():
-    ax = functions(classes(10, s=1), drawn=0)
+    ax = functions(classes(10, s=1), max_draws=0)
     inks = {line.get_label(): tuple(line.get_color()) for line in ax.lines}
     assert len(inks) == len(set(inks.values())) == 10
 
@@ -270,8 +270,8 @@ def test_many_classes_have_a_colour_each():
 def test_labels_that_do_not_count_are_not_drawn():
     record = classes(3)
     record.data_targets[:5] = -100
-    drawn = [len(line.get_xdata()) for line in functions(record, drawn=0).lines]
-    assert sum(drawn) == 25
+    max_draws = [len(line.get_xdata()) for line in functions(record, max_draws=0).lines]
+    assert sum(max_draws) == 25
 
 
 def test_the_users_axes_keep_their_neighbours():
@@ -287,7 +287,7 @@ def test_the_users_axes_keep_their_neighbours():
 # -- what cannot be drawn --------------------------------------------------------------------------
 
 
-def test_other_functions_are_refused():
+def test_other_functions_raise():
     two = FunctionsResult(GRID, *[torch.zeros(1, len(GRID), 1)] * 2, task="regression")
     with pytest.raises(ConfigError, match="got a regression of 2; give inputs of such a slice"):
         functions(two)
@@ -296,7 +296,7 @@ def test_other_functions_are_refused():
         functions(one)
 
 
-def test_inputs_that_are_no_grid_are_refused():
+def test_inputs_that_are_no_grid_raise():
     record = classes(data=False)
     with pytest.raises(DataError, match=r"regular grid, got 440 .*regular_grid"):
         functions(FunctionsResult(GRID[1:], record.draws[:, 1:], record.mean[1:]))

@@ -10,7 +10,7 @@ def test_labels_move_as_little_as_possible():
     assert spread([3.0, 0.0], gap=1.0) == [3.0, 0.0]
     np.testing.assert_allclose(spread([5.0, 5.0, 5.0], gap=1.0), [4.0, 5.0, 6.0])
     positions = np.random.default_rng(0).uniform(0, 20, 15)
-    moved = np.array(spread(list(positions), gap=1.0))
-    assert np.diff(np.sort(moved)).min() > 1 - 1e-9
-    assert (np.argsort(moved) == np.argsort(positions)).all()
-    np.testing.assert_allclose(moved.mean(), positions.mean())
+    apart = np.array(spread(list(positions), gap=1.0))
+    assert np.diff(np.sort(apart)).min() > 1 - 1e-9
+    assert (np.argsort(apart) == np.argsort(positions)).all()
+    np.testing.assert_allclose(apart.mean(), positions.mean())

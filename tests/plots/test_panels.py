@@ -10,7 +10,7 @@ from lowland.plots.panels import align_labels, panels
 BOXES = [(0.0, 0.0, 0.4, 1.0), (0.5, 0.0, 0.5, 0.4), (0.5, 0.6, 0.5, 0.4)]
 
 
-def drawn(figure):
+def render(figure):
     FigureCanvasAgg(figure).draw()
     return figure
 
@@ -19,12 +19,12 @@ def drawn(figure):
 def test_each_panel_fills_its_box(place):
     figure = Figure()
     ax = figure.add_axes(place)
-    found = panels(ax, BOXES)
-    drawn(figure)
-    assert found[0] is ax
-    assert found[1:] == list(ax.child_axes)
+    axes = panels(ax, BOXES)
+    render(figure)
+    assert axes[0] is ax
+    assert axes[1:] == list(ax.child_axes)
     x, y, wide, high = place
-    for panel, (left, low, w, h) in zip(found, BOXES, strict=True):
+    for panel, (left, low, w, h) in zip(axes, BOXES, strict=True):
         box = panel.get_window_extent().transformed(figure.transFigure.inverted())
         np.testing.assert_allclose(
             box.bounds, (x + left * wide, y + low * high, w * wide, h * high), atol=1e-3
@@ -37,7 +37,7 @@ def test_panels_follow_a_layout_and_share_an_axis():
     other.set_ylabel("a label\nof several\nlines")
     low, high = panels(ax, [(0, 0, 1, 0.4), (0, 0.6, 1, 0.4)], sharex=ax)
     high.set_xlim(3, 5)
-    drawn(figure)
+    render(figure)
     assert low.get_xlim() == (3, 5)
     assert low.get_window_extent().y1 < high.get_window_extent().y0
     assert low.get_window_extent().x1 < other.get_window_extent().x0
@@ -48,10 +48,10 @@ def test_labels_above_one_another_stand_in_one_line():
     low, high = panels(figure.add_subplot(), [(0, 0, 1, 0.4), (0, 0.6, 1, 0.4)])
     low.set(ylim=(0, 1e-7), ylabel="small")
     high.set(ylim=(0, 123_456), ylabel="large")
-    drawn(figure)
+    render(figure)
     before = [ax.yaxis.label.get_window_extent().x1 for ax in (low, high)]
     assert before[0] != pytest.approx(before[1], abs=1)
     align_labels([low, high])
-    drawn(figure)
+    render(figure)
     after = [ax.yaxis.label.get_window_extent().x1 for ax in (low, high)]
     assert after[0] == pytest.approx(after[1], abs=1)

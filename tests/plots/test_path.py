@@ -12,10 +12,10 @@ T = torch.linspace(0, 1, 11, dtype=torch.float64)
 
 def record(height=1.0, *, test=True, **fields):
     loss = fields.pop("loss", 0.5 + height * 4 * T * (1 - T))
-    found = {"error": loss / 4, "l2": T, "distance": T, "length": 2 * T} | fields
+    fields = {"error": loss / 4, "l2": T, "distance": T, "length": 2 * T} | fields
     if test:
-        found |= {"test_loss": loss + 0.1, "test_error": loss / 4 + 0.01}
-    return PathResult(T, loss, **found)
+        fields |= {"test_loss": loss + 0.1, "test_error": loss / 4 + 0.01}
+    return PathResult(T, loss, **fields)
 
 
 class TestPath(FigureContract):

@@ -23,8 +23,8 @@ def test_every_file_has_its_line():
 
 def test_every_record_has_its_figure():
     kinds = [kind for kind in vars(records).values() if isinstance(kind, type)]
-    figures = {kind.figure for kind in kinds if issubclass(kind, Record)} - {""}
-    assert figures <= set(plots.FIGURES)
+    names = {kind.figure for kind in kinds if issubclass(kind, Record)} - {""}
+    assert names <= set(plots.FIGURES)
     assert TABLE.plot().get_xlabel() == "nll"
 
 

@@ -116,23 +116,23 @@ def test_an_infinite_density_is_no_maximum():
 def test_dots_are_draws_of_all_chains_in_the_planes_coordinates():
     record = chains(4, draws=50)
     ax = posterior(plane(), chain=record, coordinates=(2, 0))
-    ((name, drawn),) = dots(ax).items()
+    ((name, plotted),) = dots(ax).items()
     assert name == "ess samples"
-    np.testing.assert_array_equal(drawn.get_offsets(), record.draws[:, [2, 0]])
+    np.testing.assert_array_equal(plotted.get_offsets(), record.draws[:, [2, 0]])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("coordinate 2", "coordinate 0")
     assert "bands are a slice, dots a projection" in ax.texts[-1].get_text().replace("\n", " ")
-    said = posterior(plane(about={"coordinates": [2, 0]}), chain=record)
-    np.testing.assert_array_equal(dots(said)["ess samples"].get_offsets(), record.draws[:, [2, 0]])
+    axes = posterior(plane(about={"coordinates": [2, 0]}), chain=record)
+    np.testing.assert_array_equal(dots(axes)["ess samples"].get_offsets(), record.draws[:, [2, 0]])
 
 
 def test_many_draws_are_thinned_evenly():
     record = chains(4, draws=1000)
-    drawn = posterior(plane(), chain=record, dots=100)
-    xy = dots(drawn)["ess samples"].get_offsets()
+    plotted = posterior(plane(), chain=record, dots=100)
+    xy = dots(plotted)["ess samples"].get_offsets()
     assert len(xy) == 100
     rows = [int((record.draws[:, :2] == torch.tensor(p)).all(1).nonzero()) for p in np.array(xy)]
     assert np.bincount(np.array(rows) // 1000).tolist() == [25, 25, 25, 25]
-    assert "100 draws" in drawn.texts[-1].get_text()
+    assert "100 draws" in plotted.texts[-1].get_text()
 
 
 def test_draws_with_weights_come_as_often_as_they_weigh():
@@ -148,9 +148,9 @@ def test_draws_with_weights_come_as_often_as_they_weigh():
 
 def test_records_by_name_have_a_colour_each():
     ax = posterior(plane(), chain={"ESS": chains(), "NUTS": chains(seed=1)})
-    drawn = dots(ax)
-    assert list(drawn) == ["ESS", "NUTS"]
-    faces = {tuple(c.get_facecolor()[0]) for c in drawn.values()}
+    plotted = dots(ax)
+    assert list(plotted) == ["ESS", "NUTS"]
+    faces = {tuple(c.get_facecolor()[0]) for c in plotted.values()}
     assert len(faces) == 2
 
 
@@ -205,7 +205,7 @@ def test_the_users_axes_keep_their_neighbours():
 # -- what cannot be drawn --------------------------------------------------------------------------
 
 
-def test_what_is_no_plane_of_a_density_is_refused():
+def test_what_is_no_plane_of_a_density_raises():
     with pytest.raises(ConfigError, match="expected a plane, got a line"):
         posterior(SurfaceResult(X, None, {"log_density": -X}))
     with pytest.raises(ConfigError, match="expected one of loss, got 'log_density'"):
@@ -217,13 +217,15 @@ def test_what_is_no_plane_of_a_density_is_refused():
             posterior(plane(), **options)
 
 
-def test_coordinates_that_are_not_there_are_refused():
+def test_missing_coordinates_raise():
     with pytest.raises(ConfigError, match="two different ones from 0 on, got 1 and 1"):
         posterior(plane(), coordinates=(1, 1))
     one = Chain(torch.zeros(1, 4, 1), torch.zeros(1, 4), sampler="ess")
-    with pytest.raises(ConfigError, match="chain: the plane is of coordinates 0 and 1, which 1"):
+    with pytest.raises(
+        ConfigError, match="chain: the plane has coordinates 0 and 1, the chain or Gaussian has 1"
+    ):
         posterior(plane(), chain=one)
-    with pytest.raises(ConfigError, match="VI: the plane is of coordinates 0 and 5"):
+    with pytest.raises(ConfigError, match="VI: the plane has coordinates 0 and 5"):
         posterior(plane(), gaussians={"VI": (torch.zeros(2), torch.eye(2))}, coordinates=(0, 5))
     with pytest.raises(ConfigError, match="dots: expected a whole number of at least 1, got 0"):
         posterior(plane(), chain=chains(), dots=0)

@@ -74,7 +74,7 @@ def test_a_classifier_gives_its_reliability_diagram():
     assert ax.get_ylabel() == "accuracy"
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_what_cannot_be_drawn_raises():
     with pytest.raises(DataError, match="targets"):
         predictive(Predictive("regression", 1, mean=torch.ones(2, 1), variance=torch.ones(2, 1)))
     with pytest.raises(DataError, match="no examples"):

@@ -25,7 +25,7 @@ class TestRank(FigureContract):
             "two chains": chains(2, k=1),
             "sixteen chains": chains(16, stuck=1),
             "forty chains": chains(40, stuck=1),
-            "never moved": still,
+            "constant": still,
         }
 
     def test_nothing_of_it_is_cut_off(self):
@@ -41,20 +41,20 @@ def bars(ax, colour):
     """Heights above each chain's line, in draws: (chains, bins)."""
     from matplotlib.colors import to_rgb
 
-    found = [p for p in ax.patches if p.get_facecolor()[:3] == to_rgb(colour)]
-    return np.stack([p.get_data().baseline - p.get_data().values for p in found])
+    patches = [p for p in ax.patches if p.get_facecolor()[:3] == to_rgb(colour)]
+    return np.stack([p.get_data().baseline - p.get_data().values for p in patches])
 
 
 def test_bars_are_the_counts_of_ranks_less_those_of_equal_chains():
     record = chains(draws=200)
     ax = rank(record, coordinate=1, bins=10)
-    drawn = bars(ax, INSIDE) + bars(ax, OUTSIDE)
+    heights = bars(ax, INSIDE) + bars(ax, OUTSIDE)
     ranks = rankdata(record.coords[..., 1].reshape(-1)).reshape(4, 200)
     counts = np.stack([np.histogram(row, np.linspace(0.5, 800.5, 11))[0] for row in ranks])
     assert np.ptp(counts) > 5
-    np.testing.assert_allclose(drawn / drawn.max(), (counts - 20) / (counts.max() - 20))
+    np.testing.assert_allclose(heights / heights.max(), (counts - 20) / (counts.max() - 20))
     assert not bars(ax, OUTSIDE).any()
-    assert np.abs(bars(ax, BAND)).max() >= np.abs(drawn).max()
+    assert np.abs(bars(ax, BAND)).max() >= np.abs(heights).max()
     assert ax.get_ylim() == (3.5, -0.5)  # the first chain on top
 
 
@@ -102,18 +102,18 @@ def test_equal_values_share_their_rank():
     np.testing.assert_allclose(both[0], both[1])
 
 
-def test_what_has_no_ranks_is_refused(monkeypatch):
+def test_what_has_no_ranks_raises(monkeypatch):
     with pytest.raises(ConfigError, match="draws with weights"):
         rank(grid())
     with pytest.raises(DataError, match="sample two or more"):
         rank(chains(1))
-    with pytest.raises(DataError, match="as many draws a chain as bins, 20, got 10"):
+    with pytest.raises(DataError, match="at least as many draws a chain as bins, 20, got 10"):
         rank(chains(draws=10))
     with pytest.raises(ConfigError, match="thin: expected a whole number of at least 1, got 0"):
         rank(chains(), thin=0)
     record = chains()
     record.coords[0, 0, 0] = math.nan
-    with pytest.raises(DataError, match="not finite have no rank"):
+    with pytest.raises(DataError, match="NaN or infinite values have no rank"):
         rank(record, coordinate=0)
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(LowlandError, match=r"ranks need scipy.*lowland\[samplers\]"):

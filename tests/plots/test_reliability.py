@@ -112,7 +112,7 @@ def test_the_size_of_a_point_follows_its_rows():
     assert len(set(sizes)) == 3
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_what_cannot_be_drawn_raises():
     with pytest.raises(ConfigError, match="style: expected one of diagram, gap, got 'bars'"):
         reliability(record(), style="bars")
     with pytest.raises(DataError, match="holds no reliability"):

@@ -41,5 +41,5 @@ def test_the_line_is_the_record_without_its_first_rows():
 
 
 def test_no_rows_is_told():
-    with pytest.raises(DataError, match="no rows"):
+    with pytest.raises(DataError, match="no examples"):
         risk_coverage(RiskCoverage(torch.zeros(0), torch.zeros(0)))

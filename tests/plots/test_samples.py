@@ -54,10 +54,10 @@ def test_final_values_are_labelled():
     assert [text.get_text() for text in ax.texts] == ["SWAG 0.320", "SWA 0.500"]
 
 
-def test_without_values_it_is_refused():
+def test_without_values_it_raises():
     with pytest.raises(DataError, match="nll_by_samples"):
         samples(Predictive("classification", 3))
-    with pytest.raises(DataError, match="no error_by_samples; predict on a classifier's rows"):
+    with pytest.raises(DataError, match="no error_by_samples; predict on a classifier's examples"):
         samples(Predictive("regression", 3, nll_by_samples=torch.ones(3)), metric="error")
     with pytest.raises(ConfigError, match="expected one of nll, error, got 'ece'"):
         samples(average(3), metric="ece")

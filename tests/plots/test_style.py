@@ -83,11 +83,11 @@ def test_numbers_of_any_tensor_are_float64():
     assert style.numbers(tensor).tolist() == [1.5, 2.5]
 
 
-def test_one_record_has_no_name_and_none_is_refused():
-    assert style.named(TABLE) == {"": TABLE}
-    assert style.named({"SGD": TABLE}) == {"SGD": TABLE}
+def test_one_record_has_no_name_and_none_raises():
+    assert style.by_label(TABLE) == {"": TABLE}
+    assert style.by_label({"SGD": TABLE}) == {"SGD": TABLE}
     with pytest.raises(DataError, match="got an empty dict"):
-        style.named({})
+        style.by_label({})
 
 
 def test_colours_are_those_of_the_map_from_end_to_end():

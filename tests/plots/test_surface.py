@@ -188,9 +188,9 @@ def test_axes_are_named_by_what_the_record_knows():
 
 
 def test_points_that_were_evaluated_are_shown():
-    known = BOWL < 1
-    (dots,) = surface(bowl(evaluated_mask=known), show_points=True).lines
-    i, j = np.nonzero(known.numpy())
+    mask = BOWL < 1
+    (dots,) = surface(bowl(evaluated_mask=mask), show_points=True).lines
+    i, j = np.nonzero(mask.numpy())
     np.testing.assert_allclose(dots.get_xydata(), np.stack([X.numpy()[j], Y.numpy()[i]], 1))
     (dots,) = surface(bowl(), show_points=True).lines
     assert len(dots.get_xydata()) == 425
@@ -253,7 +253,7 @@ def test_a_line_is_drawn_over_x_with_gaps():
     assert surface(along(), metric="test_error").get_ylabel() == "test error (%)"
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_what_cannot_be_drawn_raises():
     with pytest.raises(ConfigError, match="metric: expected one of loss, error, got 'nll'"):
         surface(bowl(), metric="nll")
     for record in (bowl(), along()):

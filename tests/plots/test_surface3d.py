@@ -150,7 +150,7 @@ def test_the_floor_has_the_flat_picture_or_nothing():
     assert bar(bare).get_ylabel() == "training loss (nats)"
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_what_cannot_be_drawn_raises():
     with pytest.raises(ConfigError, match='projection="3d"'):
         surface3d(bowl(), ax=Figure().add_subplot())
     with pytest.raises(ConfigError, match="height: expected one of log, linear"):

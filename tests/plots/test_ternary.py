@@ -19,9 +19,9 @@ BOWL = 0.1 + 8 * (GRID - GRID.mean(0)).square().sum(1)
 
 
 def over(loss=BOWL, lengths=(5.0, 6.0, 7.0), **options):
-    figures = {"loss": loss, "error": 0.02 * BOWL}
+    metrics = {"loss": loss, "error": 0.02 * BOWL}
     sides = torch.tensor(lengths, dtype=torch.float64)
-    return TernaryResult(GRID, figures, lengths=sides, **options)
+    return TernaryResult(GRID, metrics, lengths=sides, **options)
 
 
 def holed():
@@ -60,8 +60,8 @@ class TestTernary(FigureContract):
 
 
 def corners(ax):  # (3, 2)
-    (found,) = (line for line in ax.lines if line.get_marker() == "o")
-    return found.get_xydata()
+    (dots,) = (line for line in ax.lines if line.get_marker() == "o")
+    return dots.get_xydata()
 
 
 def bands(ax):

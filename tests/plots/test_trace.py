@@ -49,7 +49,7 @@ class TestTrace(FigureContract):
             "sixteen chains": chains(16, stuck=1),
             "two draws": chains(2, draws=2, k=1),
             "weights": grid(),
-            "never moved": still,
+            "constant": still,
             "holes": holes,
         }
 
@@ -80,19 +80,19 @@ def test_lines_are_the_chains_and_the_histogram_beside_them_counts_their_draws()
     assert trace(chains(16)).get_legend() is None
 
 
-def test_the_coordinate_that_agrees_least_is_drawn_and_its_diagnoses_told():
+def test_the_coordinate_with_the_largest_rhat_is_drawn_with_its_diagnostics():
     record = chains(stuck=2)
     ax = trace(record)
     assert ax.get_ylabel() == "coordinate 2"
     (text,) = (text.get_text().replace("\n", " ") for text in ax.texts)
     assert text.startswith(f"coordinate 2, the worst of 3: R-hat {float(record.rhat[2]):.3f}; ")
     assert f"effective samples {float(record.ess[2]):,.0f} of 240" in text
-    assert record.rhat[2] > 1.3 > record.rhat[:2].max()  # the others would have told another story
+    assert record.rhat[2] > 1.3 > record.rhat[:2].max()  # the others have smaller ones
     other = trace(record, coordinate=0).texts[0].get_text()
     assert f"R-hat {float(record.rhat[0]):.3f}" in other
 
 
-def test_of_one_chain_the_coordinate_of_fewest_effective_samples_is_drawn():
+def test_one_chain_has_the_coordinate_with_the_fewest_effective_samples():
     record = chains(1)
     record.coords[0, :, 1] = record.coords[0, :, 1].cumsum(0)
     ax = trace(record)
@@ -100,7 +100,7 @@ def test_of_one_chain_the_coordinate_of_fewest_effective_samples_is_drawn():
     assert "R-hat" not in ax.texts[0].get_text()
 
 
-def test_the_log_density_has_its_own_diagnoses():
+def test_the_log_density_has_its_own_diagnostics():
     record = chains()
     record.log_density[0] -= 50
     ax = trace(record, coordinate="log_density")
@@ -118,14 +118,14 @@ def test_draws_with_weights_are_dots_of_that_area():
     areas = dots.get_sizes()
     np.testing.assert_allclose(areas / areas.max(), (record.weights / record.weights.max())[0])
     counts, _, _ = ax.child_axes[0].patches[0].get_data()
-    assert len(counts) == 9  # a bin a value, though 30 were asked for
+    assert len(counts) == 9  # a bin a value, not the default 30
     by_value = record.weights.reshape(9, 9).sum(1)
     np.testing.assert_allclose(counts, by_value)
     assert f"worth {float(record.ess[0]):,.0f} of 81" in ax.texts[0].get_text()
 
 
-def test_without_arviz_it_is_drawn_and_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "arviz_stats.base", None)
+def test_without_arviz_the_caption_has_the_message(monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz_stats.base.array", None)
     ax = trace(chains())
     assert "need arviz-stats" in ax.texts[0].get_text()
     assert ax.get_ylabel() == "coordinate 0"
@@ -141,7 +141,7 @@ def test_the_panels_share_the_place_of_the_users_axes():
     assert_readable(left)
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_what_cannot_be_drawn_raises():
     for wrong in (3, -1, "loss", True):
         with pytest.raises(ConfigError, match="expected 0 to 2, 'log_density' or None"):
             trace(chains(), coordinate=wrong)

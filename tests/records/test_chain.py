@@ -53,10 +53,10 @@ def test_chains_that_disagree_are_seen():
 def test_a_chain_of_a_file_has_forgotten_its_subspace(tmp_path):
     line = Line(torch.zeros(3), torch.ones(3))
     record = chain(k=1).within(line)
-    found = record.posterior()
-    w = found.point(5).weights.double()
+    posterior = record.posterior()
+    w = posterior.point(5).weights.double()
     assert float((record.draws.expand(-1, 3) - w).norm(dim=1).min()) < 1e-6  # it is one of them
     back = Chain.load(record.save(tmp_path / "chain.npz"))
     with pytest.raises(ConfigError, match="give the subspace that it was sampled in"):
         back.posterior()
-    assert torch.equal(back.posterior(line).point(5).weights, found.point(5).weights)
+    assert torch.equal(back.posterior(line).point(5).weights, posterior.point(5).weights)

@@ -37,14 +37,14 @@ def test_points_beyond_the_ends_are_no_part_of_a_barrier():
 
 
 def test_means_are_over_t_and_integrals_over_the_length():
-    found = path(metrics={"rmse": 2 * LOSS}).summary()
+    summary = path(metrics={"rmse": 2 * LOSS}).summary()
     t, loss = T.double().numpy(), LOSS.double().numpy()
-    assert found["loss"]["mean"] == pytest.approx(np.trapezoid(loss, t))
-    assert found["loss"]["integral"] == pytest.approx(np.trapezoid(loss, t**2))
-    assert (found["loss"]["min"], found["loss"]["max"]) == (1, 3)
-    assert found["loss"]["at"] == pytest.approx(0.1)
-    assert found["rmse"]["mean"] == pytest.approx(2 * found["loss"]["mean"])
-    assert "test_loss" not in found
+    assert summary["loss"]["mean"] == pytest.approx(np.trapezoid(loss, t))
+    assert summary["loss"]["integral"] == pytest.approx(np.trapezoid(loss, t**2))
+    assert (summary["loss"]["min"], summary["loss"]["max"]) == (1, 3)
+    assert summary["loss"]["at"] == pytest.approx(0.1)
+    assert summary["rmse"]["mean"] == pytest.approx(2 * summary["loss"]["mean"])
+    assert "test_loss" not in summary
     nothing = path(metrics={"rmse": torch.full((4,), math.nan)}).summary()
     assert "rmse" not in nothing
 
@@ -56,5 +56,5 @@ def test_figures_of_a_plane_are_attributes():
     with pytest.raises(AttributeError, match="no metric 'nll'; there are loss"):
         _ = plane.nll
     assert plane.evaluations == 6
-    known = torch.tensor([[True, False, True], [False] * 3])
-    assert SurfaceResult(plane.x, plane.y, {"loss": loss}, evaluated_mask=known).evaluations == 2
+    mask = torch.tensor([[True, False, True], [False] * 3])
+    assert SurfaceResult(plane.x, plane.y, {"loss": loss}, evaluated_mask=mask).evaluations == 2

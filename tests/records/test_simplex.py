@@ -19,8 +19,8 @@ def test_a_figure_of_a_triangle_is_an_attribute() -> None:
 def test_corners_are_apart_as_the_vertices_are(lengths) -> None:
     triangle = TernaryResult(torch.eye(3), {}, lengths=torch.tensor(lengths))
     a, b, c = triangle.corners()
-    found = [float((x - y).norm()) for x, y in ((a, b), (b, c), (c, a))]
-    assert found == pytest.approx(lengths)
+    distances = [float((x - y).norm()) for x, y in ((a, b), (b, c), (c, a))]
+    assert distances == pytest.approx(lengths)
 
 
 def test_what_growth_reached_and_its_table() -> None:

@@ -85,7 +85,7 @@ def test_more_samples_of_a_finished_run(tmp_path):
 
 
 def test_without_arviz_the_draws_are_not_lost(monkeypatch):
-    monkeypatch.setitem(sys.modules, "arviz_stats.base", None)
+    monkeypatch.setitem(sys.modules, "arviz_stats.base.array", None)
     with pytest.warns(UserWarning, match="lowland\\[samplers\\]"):
         chain = Metropolis().run(linear(1, 1.0)[0], Job(chains=2, samples=20))
     assert chain.coords.shape == (2, 20, 1)

@@ -1,4 +1,4 @@
-"""How well subspaces explain the data, beside one another."""
+"""Log evidences of subspaces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lowland.plots.style import canvas, colour, named
+from lowland.plots.style import by_label, canvas, colour
 from lowland.records import Evidence
 
 if TYPE_CHECKING:
@@ -23,20 +23,20 @@ def evidence(record: Evidence | Mapping[str, Evidence], *, ax: Axes | None = Non
     >>> evidence({"PCA": record, "random": Evidence(-20.0, 0.0, "grid", 100)}).get_xlabel()
     'log evidence (nats), \u00b1 2 standard errors'
     """
-    each = named(record)
-    with canvas(ax, size=(5.2, 1.2 + 0.4 * len(each))) as ax:
-        for i, one in enumerate(each.values()):
+    records = by_label(record)
+    with canvas(ax, size=(5.2, 1.2 + 0.4 * len(records))) as ax:
+        for i, result in enumerate(records.values()):
             ax.errorbar(
-                one.log_evidence,
+                result.log_evidence,
                 i,
-                xerr=_ERRORS * one.error,
+                xerr=_ERRORS * result.error,
                 fmt="o",
                 color=colour(0),
                 capsize=3,
             )
-        ax.set_yticks(range(len(each)), [name or "subspace" for name in each])
-        ax.set_ylim(len(each) - 0.5, -0.5)
-        values = np.array([one.log_evidence for one in each.values()])
+        ax.set_yticks(range(len(records)), [name or "subspace" for name in records])
+        ax.set_ylim(len(records) - 0.5, -0.5)
+        values = np.array([result.log_evidence for result in records.values()])
         if np.ptp(values) == 0:
             ax.margins(x=0.2)
         ax.set_xlabel(f"log evidence (nats), \u00b1 {_ERRORS} standard errors")

@@ -1,4 +1,4 @@
-"""The functions that a posterior draws."""
+"""Functions drawn from a posterior."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lowland.plots.style import (
     MUTED,
     PALETTE,
     SMALL,
+    by_label,
     canvas,
     colour,
     colours_of,
     halo,
-    named,
     numbers,
 )
 from lowland.records import FunctionsResult
@@ -29,23 +29,23 @@ from lowland.records import FunctionsResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FAR = 0.06  # between panels, in their widths
+GAP = 0.06  # between panels, in their widths
 PALE, DEEP = (
     0.12,
     0.62,
-)  # of a class's colour, where it is hardly the likeliest and where it is sure
+)  # opacities of a class's colour, for the lowest and the highest probability
 
 
 def functions(
     record: FunctionsResult | Mapping[str, FunctionsResult],
     *,
     ax: Axes | None = None,
-    drawn: int | None = None,
+    max_draws: int | None = None,
     target: int = 0,
     sigmas: float = 2.0,
     noise: bool = True,
 ) -> Axes:
-    """Draws what a posterior over weights says as functions of one or two inputs.
+    """Draws the functions of a posterior over weights, for one or two inputs.
 
     Regression of one input: draws as thin lines, their average with a band of standard deviations,
     and the data as dots; several records by name are panels of one scale, as Izmailov et al. (2019)
@@ -54,13 +54,13 @@ def functions(
     paler where it is less probable, and beside it single draws. Contours are decision boundaries.
 
     Args:
-        drawn: single draws to show; None: all lines, or 3 panels. target: of a regression, which.
+        max_draws: number of draws; None: all lines, or 3 panels. target: the regression target.
         sigmas: half the band's width, in standard deviations.
-        noise: whether the band is of new targets, total variance, or of the function alone: how far
-            the record's draws are spread.
+        noise: whether the band has the total variance, of new targets, or that of the draws, of
+            the function alone.
 
     Raises:
-        ConfigError: functions that no picture is for.
+        ConfigError: functions of other numbers of inputs.
 
     >>> import torch
     >>> x = torch.linspace(-1, 1, 5)[:, None]
@@ -69,30 +69,32 @@ def functions(
     >>> [text.get_text() for text in functions(record).get_legend().get_texts()]
     ['2 draws', 'average ± 2 sd']
     """
-    records = named(record)
-    lines = all(one.task == "regression" and one.inputs.shape[1] == 1 for one in records.values())
+    records = by_label(record)
+    lines = all(
+        result.task == "regression" and result.inputs.shape[1] == 1 for result in records.values()
+    )
     if lines:
         sigmas = checks.number("sigmas", sigmas, above=0)
-        band = _Band(drawn, target, sigmas, noise)
+        band = _BandOptions(max_draws, target, sigmas, noise)
         if isinstance(record, Mapping):
-            return _row(records, band, ax=ax)
-        return _lines(record, band, ax=ax)
+            return _draw_row(records, band, ax=ax)
+        return _draw_lines(record, band, ax=ax)
     first, *others = records.values()
     if others:
-        raise ConfigError("functions: several records are panels of regressions of 1 input only.")
+        raise ConfigError("functions: several records have panels for regressions of 1 input only.")
     d = first.inputs.shape[1]
     if first.task == "classification" and d == 2:
-        return _decisions(first, ax=ax, drawn=3 if drawn is None else drawn)
+        return _draw_decisions(first, ax=ax, max_draws=3 if max_draws is None else max_draws)
     raise ConfigError(
-        f"functions: a picture is of a regression of 1 input or a classification of 2, got a "
+        f"functions: expected a regression of 1 input or a classification of 2, got a "
         f"{first.task} of {d}; give inputs of such a slice, or draw the record's numbers yourself."
     )
 
 
-class _Band(NamedTuple):
-    """What is shown of draws over one input."""
+class _BandOptions(NamedTuple):
+    """Options of pictures over one input."""
 
-    drawn: int | None
+    max_draws: int | None
     target: int
     sigmas: float
     noise: bool
@@ -104,31 +106,33 @@ class _Band(NamedTuple):
         values = record.variance if self.noise else None
         if values is None:  # without the draws' noise
             values = record.draws.double().var(0, correction=0)
-        far = self.sigmas * np.sqrt(numbers(values)[:, self.target])
-        return far, f"average ± {self.sigmas:g} sd" + ("" if self.noise else " of the draws")
+        half_width = self.sigmas * np.sqrt(numbers(values)[:, self.target])
+        return half_width, f"average ± {self.sigmas:g} sd" + ("" if self.noise else " of the draws")
 
 
-def _lines(record: FunctionsResult, band: _Band, *, ax: Axes | None) -> Axes:
+def _draw_lines(record: FunctionsResult, band: _BandOptions, *, ax: Axes | None) -> Axes:
     """Draws over one input."""
     with canvas(ax) as ax:
-        _one(ax, record, band)
+        _draw_record(ax, record, band)
         ax.margins(x=0)
         # beside the axes: inside, some line runs through it
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
 
 
-def _row(records: Mapping[str, FunctionsResult], band: _Band, *, ax: Axes | None) -> Axes:
+def _draw_row(
+    records: Mapping[str, FunctionsResult], band: _BandOptions, *, ax: Axes | None
+) -> Axes:
     """Panels in a row, of one scale."""
     n = len(records)
-    share = 1 / (n + FAR * (n - 1))
-    boxes = [(i * (1 + FAR) * share, 0.0, share, 1.0) for i in range(n)]
+    share = 1 / (n + GAP * (n - 1))
+    boxes = [(i * (1 + GAP) * share, 0.0, share, 1.0) for i in range(n)]
     if ax is not None:
         make_room(ax, below=0.16, beside=0)
     with canvas(ax, size=(max(2.7 * n + 0.8, 4.6), 3.4)) as ax:
         row = panels(ax, boxes, sharex=ax, sharey=ax)
         for axes, (name, record) in zip(row, records.items(), strict=True):
-            _one(axes, record, band)
+            _draw_record(axes, record, band)
             above: Any = {"xytext": (0, 4), "textcoords": "offset points", "va": "bottom"}
             axes.annotate(name, (0, 1), xycoords="axes fraction", color=INK, **above)
             axes.margins(x=0)
@@ -137,53 +141,55 @@ def _row(records: Mapping[str, FunctionsResult], band: _Band, *, ax: Axes | None
             axes.set_axisbelow(True)
             axes.set_ylabel("")
             axes.tick_params(labelleft=False, color=MUTED, labelsize=SMALL, labelcolor=INK)
-        if len({len(one.draws[: band.drawn]) for one in records.values()}) > 1:
+        if len({len(result.draws[: band.max_draws]) for result in records.values()}) > 1:
             ax.lines[0].set_label("draws")  # the legend is of all panels
         words_below(ax, "", width=letters_across(ax))
     return ax
 
 
-def _one(ax: Axes, record: FunctionsResult, band: _Band) -> None:
+def _draw_record(ax: Axes, record: FunctionsResult, band: _BandOptions) -> None:
     """One record's lines, band and dots."""
     outputs = record.mean.shape[1]
     target = checks.whole("target", band.target, least=0, most=outputs - 1)
     x = numbers(record.inputs)[:, 0]
     order = np.argsort(x, kind="stable")
     x, draws = x[order], numbers(record.draws)[:, order, target]
-    draws = draws if band.drawn is None else draws[: band.drawn]
+    draws = draws if band.max_draws is None else draws[: band.max_draws]
     mean = numbers(record.mean)[order, target]
     for i, draw in enumerate(draws):
         label = f"{len(draws)} draws" if not i else "_draw"
         style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45, "zorder": 2}
         ax.plot(x, draw, color=colour(5), label=label, **style)
-    far, label = band.around(record)
-    if far is not None:
+    half_width, label = band.around(record)
+    if half_width is not None:
         pale: dict[str, Any] = {"alpha": 0.15, "linewidth": 0, "zorder": 1}
-        ax.fill_between(x, mean - far[order], mean + far[order], color=colour(0), **pale)
+        ax.fill_between(
+            x, mean - half_width[order], mean + half_width[order], color=colour(0), **pale
+        )
     ax.plot(x, mean, color=colour(0), linewidth=2.2, label=label, zorder=3)
     if record.data_inputs is not None and record.data_targets is not None:
-        at = numbers(record.data_inputs)[:, 0]
-        y = numbers(record.data_targets).reshape(len(at), -1)[:, target]
+        inputs = numbers(record.data_inputs)[:, 0]
+        y = numbers(record.data_targets).reshape(len(inputs), -1)[:, target]
         dot: dict[str, Any] = {"markersize": 3.5, "markeredgecolor": "white"}
-        ax.plot(at, y, "o", color=INK, markeredgewidth=0.4, label="data", zorder=4, **dot)
+        ax.plot(inputs, y, "o", color=INK, markeredgewidth=0.4, label="data", zorder=4, **dot)
     ax.set(xlabel="input", ylabel="target" if outputs == 1 else f"target {target}")
 
 
-def _decisions(record: FunctionsResult, *, ax: Axes | None, drawn: int) -> Axes:
+def _draw_decisions(record: FunctionsResult, *, ax: Axes | None, max_draws: int) -> Axes:
     """Panels in a row: the average, then single draws."""
     x, y, places = _grid(numbers(record.inputs))
-    shown = [record.mean, *record.draws[: max(drawn, 0)]]
-    names = ["average", *(f"draw {i}" for i in range(1, len(shown)))]
+    panel_probs = [record.mean, *record.draws[: max(max_draws, 0)]]
+    names = ["average", *(f"draw {i}" for i in range(1, len(panel_probs)))]
     classes = record.mean.shape[1]
-    n = len(shown)
-    share = 1 / (n + FAR * (n - 1))
-    boxes = [(i * (1 + FAR) * share, 0.0, share, 1.0) for i in range(n)]
+    n = len(panel_probs)
+    share = 1 / (n + GAP * (n - 1))
+    boxes = [(i * (1 + GAP) * share, 0.0, share, 1.0) for i in range(n)]
     if ax is not None:
         make_room(ax, below=0.2, beside=0.16 if classes == 2 else 0)
     wide = max(2.9 * n + 1.0, 4.6)
     with canvas(ax, size=(wide, 3.4 + 0.1 * max(classes - 4, 0))) as ax:
         row = panels(ax, boxes, sharex=ax, sharey=ax)
-        for axes, probs, name in zip(row, shown, names, strict=True):
+        for axes, probs, name in zip(row, panel_probs, names, strict=True):
             filled = _fill(axes, x, y, numbers(probs)[places])
             axes.grid(False)
             axes.annotate(
@@ -244,16 +250,16 @@ def _fill(ax: Axes, x: np.ndarray, y: np.ndarray, probs: np.ndarray) -> Any:  # 
         if p.min() < 0.5 < p.max():
             ax.contour(x, y, p, [0.5], **boundary)
         return ax.contourf(x, y, p, np.linspace(0, 1, 21), cmap=_two_classes(), zorder=1)
-    chosen, sure = probs.argmax(2), probs.max(2)
+    likeliest, confidence = probs.argmax(2), probs.max(2)
     colours = np.array([to_rgb(ink) for ink in _inks(probs.shape[2])])
     least = 1 / probs.shape[2]
-    depth = PALE + (DEEP - PALE) * np.clip((sure - least) / (1 - least), 0, 1)[..., None]
-    image = 1 - depth * (1 - colours[chosen])
+    depth = PALE + (DEEP - PALE) * np.clip((confidence - least) / (1 - least), 0, 1)[..., None]
+    image = 1 - depth * (1 - colours[likeliest])
     edges = [(z[0] - (z[1] - z[0]) / 2, z[-1] + (z[-1] - z[-2]) / 2) for z in (x, y)]
-    for c in np.unique(chosen):
-        rest = np.delete(probs, c, 2).max(2) - probs[:, :, c]
-        if rest.min() < 0 < rest.max():
-            ax.contour(x, y, rest, [0.0], **boundary)
+    for c in np.unique(likeliest):
+        margin = np.delete(probs, c, 2).max(2) - probs[:, :, c]
+        if margin.min() < 0 < margin.max():
+            ax.contour(x, y, margin, [0.0], **boundary)
     return ax.imshow(image, origin="lower", extent=(*edges[0], *edges[1]), aspect="auto", zorder=1)
 
 
@@ -280,8 +286,8 @@ def _dots(ax: Axes, record: FunctionsResult) -> None:
     xy, labels = numbers(record.data_inputs), numbers(record.data_targets).reshape(-1)
     inks = _inks(record.mean.shape[1])
     for c in np.unique(labels).astype(int).tolist():
-        if not 0 <= c < len(inks):  # rows that do not count
+        if not 0 <= c < len(inks):  # ignored examples
             continue
-        there = labels == c
+        is_class = labels == c
         dot: dict[str, Any] = {"markersize": 3.5, "markeredgecolor": "white"}
-        ax.plot(*xy[there].T, "o", color=inks[c], label=f"class {c}", zorder=3, **dot)
+        ax.plot(*xy[is_class].T, "o", color=inks[c], label=f"class {c}", zorder=3, **dot)

@@ -1,4 +1,8 @@
-"""Labels at the ends of lines that do not overlap."""
+"""Labels of lines and points that do not overlap.
+
+adjustText places them no better, five times as slowly (109 against 24 ms for six labels), and
+imports pyplot.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +27,17 @@ class Label(NamedTuple):
 
 
 def end_labels(ax: Axes, labels: Sequence[Label]) -> None:
-    """Writes texts right of the axes at the heights of the lines' ends, apart enough to be read.
+    """Writes texts right of the axes at the heights of the lines' ends, without overlaps.
 
-    Lines that end early are led on to their label by dots. Scales and limits must be set before.
+    A dotted line leads from the end of a short line to its label. Set scales and limits before.
     """
     from matplotlib.patches import ConnectionPatch
 
-    ax.get_xlim(), ax.get_ylim()  # limits are computed when asked for
+    ax.get_xlim(), ax.get_ylim()  # computes the limits
     ends = [ax.transData.transform((label.x, label.y)) for label in labels]
     heights = [72 / ax.figure.dpi * float(end[1]) for end in ends]  # in points
-    moved = spread(heights, 1.3 * SMALL)
-    for label, end, old, new in zip(labels, ends, heights, moved, strict=True):
+    label_heights = spread(heights, 1.3 * SMALL)
+    for label, end, old, new in zip(labels, ends, heights, label_heights, strict=True):
         if ax.transAxes.inverted().transform(end)[0] < 0.9:
             edge = ax.get_yaxis_transform()
             ends_at = (label.x, label.y), (1, label.y)
@@ -54,7 +58,7 @@ def end_labels(ax: Axes, labels: Sequence[Label]) -> None:
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """The nearest positions (least squares) in the same order that are `gap` apart or more.
+    """The nearest positions (least squares) in the same order with distances of `gap` or more.
 
     >>> spread([0.0, 1.0, 9.0], gap=2.0)
     [-0.5, 1.5, 9.0]
@@ -75,16 +79,16 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def mark_labels(ax: Axes, labels: Sequence[Label], *, avoid: np.ndarray) -> None:
-    """Writes texts beside points, where they hide neither each other nor what is drawn.
+    """Writes texts beside points, where they cover neither each other nor other points.
 
-    Of eight places around each point it takes the one that covers least of the points `avoid`
-    (q, 2) and of the other labels and stays inside the axes. Limits must be set before.
+    Of eight positions around each point it takes the one inside the axes that covers least of the
+    points `avoid` (q, 2) and of the other labels. Set limits before.
     """
     inside = ax.get_window_extent()
     point = ax.figure.dpi / 72
     away = 7 * point
-    drawn = ax.transData.transform(avoid) if len(avoid) else np.empty((0, 2))
-    placed: list[Any] = []
+    obstacles = ax.transData.transform(avoid) if len(avoid) else np.empty((0, 2))
+    boxes: list[Any] = []
     for label in labels:
         x, y = ax.transData.transform((label.x, label.y))
         text = ax.annotate(
@@ -104,24 +108,24 @@ def mark_labels(ax: Axes, labels: Sequence[Label], *, avoid: np.ndarray) -> None
             left = x + right * away - w * (1 - right) / 2
             low = y + up * away - h * (1 - up) / 2
             box = np.array([left, low, left + w, low + h])
-            cost = 0.01 * i + _hidden(box, drawn) + sum(_overlap(box, b) for b in placed) / h**2
+            cost = 0.01 * i + _hidden(box, obstacles) + sum(_overlap(box, b) for b in boxes) / h**2
             cost += 20 * (1 - _overlap(box, np.asarray(inside.extents)) / (w * h))
             best = min(best, (cost, left, low))
         _, left, low = best
-        placed.append(np.array([left, low, left + w, low + h]))
+        boxes.append(np.array([left, low, left + w, low + h]))
         text.set_position(((left - x) / point, (low - y) / point))
 
 
 PLACES = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 
 
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     """The area that two boxes (x0, y0, x1, y1) share."""
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
     return float(np.prod(np.maximum(sides, 0)))
 
 
 def _hidden(box: np.ndarray, points: np.ndarray) -> float:
-    """How many points lie in a box, counted ever less."""
-    there = ((points > box[:2]) & (points < box[2:])).all(1)
-    return float(np.sqrt(there.sum()))
+    """The square root of the number of points in a box."""
+    covered = ((points > box[:2]) & (points < box[2:])).all(1)
+    return float(np.sqrt(covered.sum()))

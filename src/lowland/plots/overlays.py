@@ -58,18 +58,18 @@ def overlay(
     darker on its way. What a hill hides is faint.
     """
     onto = onto or Flat()
-    seen = [np.empty((0, 2))]
+    points = [np.empty((0, 2))]
     inks = iter(INKS * len(record.curves))
 
     def line(xy: np.ndarray, name: str, **style: Any) -> None:
-        there = onto.visible(xy)
-        for part, shown in ((there, 1.0), (~there, HIDDEN)):
+        visible = onto.visible(xy)
+        for part, opacity in ((visible, 1.0), (~visible, HIDDEN)):
             if part.any():
                 columns = onto.columns(np.where(_widened(part)[:, None], xy, np.nan))
-                label = name if shown == 1 or not there.any() else None
-                rim = halo(style["linewidth"] + 2) if shown == 1 else None
-                ax.plot(*columns, **style, label=label, alpha=shown, path_effects=rim)
-        seen.append(xy)
+                label = name if opacity == 1 or not visible.any() else None
+                rim = halo(style["linewidth"] + 2) if opacity == 1 else None
+                ax.plot(*columns, **style, label=label, alpha=opacity, path_effects=rim)
+        points.append(xy)
 
     for name, curve in record.curves.items():
         xy = numbers(curve)
@@ -84,24 +84,24 @@ def overlay(
         line(xy, label, color=INK, linewidth=1, zorder=6, markerfacecolor=PALE, markevery=[], **dot)
         for i, point in enumerate(xy):
             shade = f"{1 - i / max(len(xy) - 1, 1):.3f}"  # from white to black
-            shown = 1.0 if onto.visible(point[None])[0] else HIDDEN
+            opacity = 1.0 if onto.visible(point[None])[0] else HIDDEN
             columns = onto.columns(point[None])
-            ax.plot(*columns, **dot, markerfacecolor=shade, alpha=shown, zorder=7)
+            ax.plot(*columns, **dot, markerfacecolor=shade, alpha=opacity, zorder=7)
     labels = []
     for name, mark in record.marks.items():
         xy = numbers(mark).reshape(1, -1)
         marker = "D" if "bend" in name else "o"
-        shown = 1.0 if onto.visible(xy)[0] else HIDDEN
+        opacity = 1.0 if onto.visible(xy)[0] else HIDDEN
         style: dict[str, Any] = {
             "color": INK,
             "markeredgecolor": "white",
             "markeredgewidth": 1.2,
-            "alpha": shown,
+            "alpha": opacity,
         }
         ax.plot(*onto.columns(xy), marker, **style, markersize=7 + (marker == "o"), zorder=8)
         labels.append(Label(float(xy[0, 0]), float(xy[0, 1]), name, INK))
-        seen.append(xy)
-    return labels, np.concatenate(seen)
+        points.append(xy)
+    return labels, np.concatenate(points)
 
 
 def _straight(xy: np.ndarray) -> bool:  # (q, 2)
@@ -196,7 +196,7 @@ def make_room(ax: Axes, *, below: float = 0.08, beside: float = 0.16) -> None:
 
 
 def caption(record: SurfaceResult | TernaryResult, missing: int, total: int) -> str:
-    """How the figures were found: BatchNorm, rows, and what was not evaluated or not finite."""
+    """How metrics were computed: BatchNorm, examples, points not evaluated or not finite."""
     parts = [BATCHNORM.get(record.batchnorm, "")]
     if record.examples:
         parts.append(f"{record.examples:,} {record.split} examples".replace("  ", " "))
@@ -223,10 +223,10 @@ def words_below(ax: Axes, text: str, *, width: int, offset: float | None = None)
     if offset is None:
         low = ax.xaxis.get_tightbbox()
         offset = (ax.get_window_extent().y0 - low.y0) * 72 / ax.figure.dpi + 5 if low else 5.0
-    moved = ScaledTranslation(0, -offset / 72, ax.figure.dpi_scale_trans)
-    anchor: Any = ax.transAxes + moved
+    offset_transform = ScaledTranslation(0, -offset / 72, ax.figure.dpi_scale_trans)
+    anchor: Any = ax.transAxes + offset_transform
     handles, names = ax.get_legend_handles_labels()
-    where: Any = ax.transAxes, moved
+    where: Any = ax.transAxes, offset_transform
     if handles:
         wide = [len(name) + 6 for name in names]
         columns = len(names) if sum(wide) <= width else max(1, width // max(wide))

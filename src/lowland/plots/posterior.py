@@ -23,7 +23,7 @@ from lowland.plots.overlays import (
     words_below,
 )
 from lowland.plots.shading import PERCEPTUAL, Shading
-from lowland.plots.style import INK, canvas, colours_of, named, numbers
+from lowland.plots.style import INK, by_label, canvas, colours_of, numbers
 from lowland.plots.surface import (
     axis_labels,
     contoured,
@@ -99,8 +99,10 @@ def posterior(
     i, j = _pair(record, coordinates)
     shaded, drop = _shading(values / temperature, metric, cmap)
     shades = masked(drop, shaded)
-    chains = {} if chain is None else named(chain)
-    drawn = {name: _dots(name, one, (i, j), dots) for name, one in chains.items()}
+    chains = {} if chain is None else by_label(chain)
+    dots_by_name = {
+        name: _dots(name, chain_record, (i, j), dots) for name, chain_record in chains.items()
+    }
     curves, paths = dict(record.curves), dict(record.paths)
     for name, (mean, covariance) in (gaussians or {}).items():
         _require(name, len(mean), (i, j))
@@ -111,10 +113,10 @@ def posterior(
         paths[name] = {"coords": steps}
     with_overlays = replace(record, curves=curves, paths=paths)
     x, y = numbers(record.x), numbers(record.y)
-    same, ratio = record.about.get("orthonormal", True), np.ptp(x) / np.ptp(y)
-    true = same and 0.2 < ratio < 5
+    orthonormal, ratio = record.about.get("orthonormal", True), np.ptp(x) / np.ptp(y)
+    true = orthonormal and 0.2 < ratio < 5
     wide, high = size_of(ratio if true else 1.0)
-    lines = bool(drawn) + bool(curves or paths)
+    lines = bool(dots_by_name) + bool(curves or paths)
     if ax is not None:
         make_room(ax)
     with canvas(ax, size=(wide + 2.2, high + 1.0 + 0.2 * lines)) as ax:
@@ -125,12 +127,12 @@ def posterior(
         inner = inner_edges(shades, shaded.bands)
         if len(inner):
             ax.contour(x, y, shades, inner, colors="white", linewidths=0.7, alpha=0.7, zorder=2)
-        for n, (name, (xy, area)) in enumerate(drawn.items()):
+        for n, (name, (xy, area)) in enumerate(dots_by_name.items()):
             face, marker = FACES[n % len(FACES)]
             rim: dict[str, Any] = {"edgecolors": INK, "linewidths": 0.4, "zorder": 4}
             label = name or f"{chains[name].sampler} samples"
             ax.scatter(xy[:, 0], xy[:, 1], area, color=face, marker=marker, label=label, **rim)
-        labels, seen = overlay(ax, with_overlays)
+        labels, points = overlay(ax, with_overlays)
         narrow = 0.05 * np.clip(high / wide, 0.7, 4)
         place = (1 + narrow / 2, 0, narrow, 1)
         comma = ", " if high > 3 else ",\n"  # as long as the bar, or nearly
@@ -141,7 +143,9 @@ def posterior(
         )
         settle(ax)
         level_ticks(bar, shaded)
-        mark_labels(ax, labels, avoid=np.concatenate([seen, *(xy for xy, _ in drawn.values())]))
+        mark_labels(
+            ax, labels, avoid=np.concatenate([points, *(xy for xy, _ in dots_by_name.values())])
+        )
     return ax
 
 
@@ -153,9 +157,9 @@ class _Drops(Shading):
 
 
 def _pair(record: SurfaceResult, coordinates: Sequence[int] | None) -> tuple[int, int]:
-    """Which coordinates the plane is of."""
-    found = record.about.get("coordinates", (0, 1)) if coordinates is None else coordinates
-    i, j = (int(c) for c in found)
+    """The two coordinates of the plane."""
+    pair = record.about.get("coordinates", (0, 1)) if coordinates is None else coordinates
+    i, j = (int(c) for c in pair)
     if i == j or min(i, j) < 0:
         raise ConfigError(f"coordinates: expected two different ones from 0 on, got {i} and {j}.")
     return i, j
@@ -164,8 +168,8 @@ def _pair(record: SurfaceResult, coordinates: Sequence[int] | None) -> tuple[int
 def _require(name: str, k: int, pair: tuple[int, int]) -> None:
     if max(pair) >= k:
         raise ConfigError(
-            f"{name or 'chain'}: the plane is of coordinates {pair[0]} and {pair[1]}, which {k} "
-            "coordinates lack; say coordinates=(i, j)."
+            f"{name or 'chain'}: the plane has coordinates {pair[0]} and {pair[1]}, the chain or "
+            f"Gaussian has {k}; pass coordinates=(i, j)."
         )
 
 

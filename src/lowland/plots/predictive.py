@@ -46,31 +46,31 @@ def predictive(
     )
     deviation = 2 * np.sqrt(variance)
     within = np.abs(target - mean) <= deviation
-    drawn = np.unique(np.linspace(0, len(mean) - 1, min(examples, len(mean))).astype(int))
+    selected = np.unique(np.linspace(0, len(mean) - 1, min(examples, len(mean))).astype(int))
     with canvas(ax, size=(5.4, 4.6)) as ax:
-        for i, (name, there) in enumerate({"within ± 2 sd": within, "beyond": ~within}.items()):
-            chosen = drawn[there[drawn]]
+        for i, (name, mask) in enumerate({"within ± 2 sd": within, "beyond": ~within}.items()):
+            subset = selected[mask[selected]]
             ax.errorbar(
-                target[chosen],
-                mean[chosen],
-                deviation[chosen],
+                target[subset],
+                mean[subset],
+                deviation[subset],
                 fmt="o",
                 color=colour(i),
                 ecolor=(colour(i), 0.35),
                 markersize=3.5,
                 elinewidth=1.2,
-                label=f"{name} ({there.mean():.0%})",
+                label=f"{name} ({mask.mean():.0%})",
                 zorder=2 + i,
             )
         point = float(target.mean())
         ax.axline((point, point), slope=1, color=MUTED, linewidth=1, linestyle="--", zorder=1)
         ax.set(xlabel="target", ylabel="predicted mean ± 2 sd")
         ax.legend(loc="upper left")
-        if len(drawn) < len(mean):
+        if len(selected) < len(mean):
             ax.text(
                 0.99,
                 0.01,
-                f"{len(drawn)} of {len(mean)} examples",
+                f"{len(selected)} of {len(mean)} examples",
                 transform=ax.transAxes,
                 ha="right",
                 va="bottom",

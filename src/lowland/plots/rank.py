@@ -1,4 +1,8 @@
-"""Whether chains sample the same: their ranks among all draws."""
+"""Rank histograms of chains.
+
+arviz-plots has none with a band for all bars, and its release 0.8 does not import with
+matplotlib 3.11.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ if TYPE_CHECKING:
 
 BINS = 20
 INSIDE, OUTSIDE, BAND = PALETTE[0], PALETTE[1], "#d9d9d9"
-SURE = 0.95  # of the band: so often do all bars of chains that agree lie in it
+SURE = 0.95  # probability that all bars of agreeing chains lie in the band
 TALLEST = 0.45  # of a row's height
-CUT = 2.5  # bands: one stuck chain would leave the others flat
+CUT = 2.5  # times the band: one stuck chain would make all others flat
 
 
 def rank(
@@ -33,18 +37,18 @@ def rank(
 ) -> Axes:
     r"""Draws each chain's histogram of ranks among all chains' draws (Vehtari et al. 2021).
 
-    Chains that sample the same have \(S / B\) ranks in each of B bins. A row a chain: bars rise
-    and fall from that line, and the grey band is where all bars of all chains lie in 95% of cases
-    where draws are independent, each count being hypergeometric. Bars that leave it are orange.
-    Bars are cut where they are 2.5 times as tall as the band.
-    Slow chains leave it too: `thin` them to what is nearly independent before blaming them.
+    Chains that sample the same distribution have \(S / B\) ranks in each of B bins, give or take.
+    One row per chain: bars show the deviation from that count. With independent draws all bars of
+    all chains lie in the grey band with probability 95% (counts are hypergeometric). Bars outside
+    are orange; bars taller than 2.5 bands are cut. Autocorrelated chains leave the band, too:
+    `thin` them until draws are nearly independent.
 
     Args:
-        coordinate: as for `trace`. bins: of the ranks, B.
-        thin: keeps every so manieth draw.
+        coordinate: as for `trace`. bins: number of bins, B.
+        thin: use every `thin`-th draw only.
 
     Raises:
-        ConfigError: draws with weights, which are no chain's; bins or thin below 1.
+        ConfigError: weighted draws, bins or thin below 1.
         DataError: a single chain, fewer draws than bins, values that are not finite.
 
     >>> import torch
@@ -62,31 +66,33 @@ def rank(
     values = values[:, ::thin]
     chains, draws = values.shape
     if chains < 2:
-        raise DataError("rank: one chain has the ranks of all draws; sample two or more.")
+        raise DataError("rank: expected chains to compare, got one; sample two or more.")
     if draws < bins:
-        raise DataError(f"rank: expected as many draws a chain as bins, {bins}, got {draws}.")
+        raise DataError(
+            f"rank: expected at least as many draws a chain as bins, {bins}, got {draws}."
+        )
     if not np.isfinite(values).all():
-        raise DataError(f"{name}: values that are not finite have no rank; sample again.")
+        raise DataError(f"{name}: NaN or infinite values have no rank; sample again.")
     edges = np.linspace(0.5, values.size + 0.5, bins + 1)
     counts = np.stack([np.histogram(row, edges)[0] for row in _ranks(values)])
     expected = draws / bins
     low, high = (v / expected - 1 for v in _band(chains, draws, edges))  # (bins,)
     off = counts / expected - 1
     tallest = max(high.max(), -low.min())
-    most = min(max(np.abs(off).max(), tallest), CUT * tallest)
-    scale = TALLEST / most
-    drawn = off.clip(-most, most)
+    limit = min(max(np.abs(off).max(), tallest), CUT * tallest)
+    scale = TALLEST / limit
+    clipped = off.clip(-limit, limit)
     if ax is not None:
         make_room(ax, beside=0)
     with canvas(ax, size=(6.4, min(1.3 + 0.42 * chains, 9.0))) as ax:
         ax.grid(False)
-        for i, (row, bar) in enumerate(zip(off, drawn, strict=True)):
+        for i, (row, bar) in enumerate(zip(off, clipped, strict=True)):
             ax.axhline(i, color=MUTED, linewidth=0.8, zorder=3)
             for edge in (low, high):
                 ax.stairs(i - scale * edge, edges, baseline=i, fill=True, color=BAND, zorder=1)
             beyond = (row < low) | (row > high)
-            for there, ink in ((~beyond, INSIDE), (beyond, OUTSIDE)):
-                bars = np.where(there, i - scale * bar, i)
+            for mask, ink in ((~beyond, INSIDE), (beyond, OUTSIDE)):
+                bars = np.where(mask, i - scale * bar, i)
                 ax.stairs(bars, edges, baseline=i, fill=True, color=ink, alpha=0.75, zorder=2)
         step = max(1, int(np.ceil(chains / 32)))  # as many names as there is room for
         rows = range(0, chains, step)
@@ -94,16 +100,16 @@ def rank(
         ax.tick_params(axis="y", length=0)
         ax.set(xlim=(edges[0], edges[-1]), ylim=(chains - 0.5, -0.5))  # the first on top
         ax.set_xlabel(f"rank of {name.removesuffix(' (nats)')} among all {values.size:,} draws")
-        words = [f"rows: ± {most:.0%} of the {expected:g} draws a bin that chains that agree have"]
-        words[0] += ", taller bars cut" if (drawn != off).any() else ""
-        words.append(f"band: all bars of independent draws in {SURE:.0%} of cases")
+        words = [f"rows: ± {limit:.0%} of the {expected:g} expected draws per bin"]
+        words[0] += ", taller bars cut" if (clipped != off).any() else ""
+        words.append(f"band: contains all bars of independent draws with probability {SURE:.0%}")
         words += [f"every {thin}th draw"] if thin > 1 else []
         words_below(ax, "; ".join(words), width=letters_across(ax))
     return ax
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Among all values, from 1; equal ones have their average, whichever chain comes first."""
+    """Ranks among all values, from 1; equal values share their average rank."""
     try:
         from scipy.stats import rankdata
     except ImportError:
@@ -112,9 +118,9 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _band(chains: int, draws: int, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The counts between which all bars lie, by Bonferroni: (bins,) each.
+    """The lower and upper limit of all counts, by Bonferroni: (bins,) each.
 
-    A chain's draws take `draws` of all ranks at random, so that a bin holds a hypergeometric count.
+    A chain has `draws` of all ranks at random, so that a bin's count is hypergeometric.
     """
     from scipy.stats import hypergeom
 

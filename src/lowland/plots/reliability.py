@@ -9,7 +9,7 @@ import numpy as np
 
 from lowland.errors import ConfigError, DataError
 from lowland.plots.scales import NEAREST, confidence_ticks
-from lowland.plots.style import MUTED, SMALL, canvas, colour, dashes, named, numbers
+from lowland.plots.style import MUTED, SMALL, by_label, canvas, colour, dashes, numbers
 from lowland.records import Predictive, Reliability
 
 if TYPE_CHECKING:
@@ -44,23 +44,23 @@ def reliability(
     """
     if style not in STYLES:
         raise ConfigError(f"style: expected one of {', '.join(STYLES)}, got {style!r}.")
-    records = {name: _reliability(one) for name, one in named(record).items()}
-    shown = []
+    records = {name: _reliability(result) for name, result in by_label(record).items()}
+    confidences = []
     gap = style == "gap"
     with canvas(ax, size=(6.4, 4.0) if gap else (4.8, 4.6)) as ax:
-        for i, (name, one) in enumerate(records.items()):
-            confidence, accuracy, count = _bins(one)
+        for i, (name, result) in enumerate(records.items()):
+            confidence, accuracy, count = _bins(result)
             x = np.minimum(confidence, NEAREST) if gap else confidence
             y = confidence - accuracy if gap else accuracy
-            error = f"ECE {one.ece:.3f}"
+            error = f"ECE {result.ece:.3f}"
             text = f"{name} ({error})" if name and ece else name or error
-            shown.append(x)
+            confidences.append(x)
             ink = colour(i)
             ax.plot(x, y, dashes(i), color=ink, linewidth=2, label=text, zorder=3)
             area = 6 + 54 * count / count.max(initial=1)
             ax.scatter(x, y, area, color=ink, zorder=3, clip_on=False)
         if gap:
-            confidence_ticks(ax, np.concatenate(shown))
+            confidence_ticks(ax, np.concatenate(confidences))
             ax.axhline(0, color=MUTED, linewidth=1, linestyle="--", zorder=2)
             ax.set(xlabel="confidence, spaced as −log(1 − confidence)")
             ax.set(ylabel="confidence − accuracy")

@@ -11,7 +11,7 @@ from lowland.errors import ConfigError, DataError
 from lowland.metrics import axis_of
 from lowland.plots.labels import Label, end_labels
 from lowland.plots.scales import log_ticks
-from lowland.plots.style import canvas, colour, dashes, named, numbers
+from lowland.plots.style import by_label, canvas, colour, dashes, numbers
 from lowland.records import Predictive
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FIELDS: dict[str, tuple[str, Callable[[float], str]]] = {
 def samples(
     record: Predictive | Mapping[str, Predictive], *, ax: Axes | None = None, metric: str = "nll"
 ) -> Axes:
-    """Draws a figure of the model average of the first s samples against s, last values labelled.
+    """Draws a metric of the model average of the first s samples against s.
 
     `metric`: "nll", in nats an item, or "error", in percent; a dict of records gives a line a
     label. s is logarithmic where there are more than 10 samples.
@@ -41,8 +41,8 @@ def samples(
     """
     if metric not in FIELDS:
         raise ConfigError(f"metric: expected one of {', '.join(FIELDS)}, got {metric!r}.")
-    field, said = FIELDS[metric]
-    values = {name: _values(one, field) for name, one in named(record).items()}
+    field, format_value = FIELDS[metric]
+    values = {name: _values(result, field) for name, result in by_label(record).items()}
     longest = max(map(len, values.values()))
     with canvas(ax) as ax:
         labels = []
@@ -59,7 +59,7 @@ def samples(
                 markevery=1 if longest <= 10 else [-1],
                 label=name or "model average",
             )
-            text = f"{name} {said(curve[-1])}".strip()
+            text = f"{name} {format_value(curve[-1])}".strip()
             labels.append(Label(len(curve), curve[-1], text, colour(i)))
         if longest > 10:
             log_ticks(ax, "x", np.array([1.0, longest]))
@@ -74,6 +74,6 @@ def samples(
 def _values(record: Predictive, field: str) -> np.ndarray:
     values = getattr(record, field)
     if values is None or not len(values):
-        of = "a classifier's rows" if field == "error_by_samples" else "rows"
-        raise DataError(f"the record holds no {field}; predict on {of} that have targets.")
+        examples = "a classifier's examples" if field == "error_by_samples" else "examples"
+        raise DataError(f"the record has no {field}; predict on {examples} with targets.")
     return numbers(values)

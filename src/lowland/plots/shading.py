@@ -49,7 +49,7 @@ class Shading(NamedTuple):
 
 
 def percent(metric: str) -> bool:
-    """Whether a metric is a share of the rows, which pictures give in percent."""
+    """Whether a metric is a share of the examples, which pictures have in percent."""
     return "error" in metric.split("_")
 
 
@@ -85,21 +85,21 @@ def shading(
     finite = values[np.isfinite(values)]
     if not len(finite):
         raise DataError(f"{metric}: all values are NaN or infinite; scan closer to the networks.")
-    usual = classic_of(metric)
+    classic = classic_of(metric)
     unit = 100.0 if percent(metric) else 1.0
-    least = float(finite.min())
+    low = float(finite.min())
     if vmax is None:
-        vmax = usual[0] * unit if usual and usual[0] * unit > least else math.inf
-    elif not vmax > least:
-        raise ConfigError(f"vmax: expected more than the least value, {least:.4g}, got {vmax:g}.")
-    most = float(np.minimum(finite, vmax).max())
-    if not most - least > 1e-12 * abs(least):  # a flat surface: one colour, of a scale of width 1
-        most = least + max(1.0, 1e-6 * abs(least))
+        vmax = classic[0] * unit if classic and classic[0] * unit > low else math.inf
+    elif not vmax > low:
+        raise ConfigError(f"vmax: expected more than the least value, {low:.4g}, got {vmax:g}.")
+    high = float(np.minimum(finite, vmax).max())
+    if not high - low > 1e-12 * abs(low):  # a flat surface: one colour, of a scale of width 1
+        high = low + max(1.0, 1e-6 * abs(low))
     if scale == "classic":
-        alpha = usual[1] + math.log(unit) if usual and alpha is None else alpha
-        levels, shade = _classic(least, most, alpha, bands)
+        alpha = classic[1] + math.log(unit) if classic and alpha is None else alpha
+        levels, shade = _classic(low, high, alpha, bands)
     else:
-        levels, shade = _even(scale, least, most, bands)
+        levels, shade = _even(scale, low, high, bands)
     colours = colours_of(cmap, bands + 1)
     if cmap.startswith("jet"):  # as the papers print it
         colours = 1 - PALE * (1 - colours)

@@ -1,4 +1,4 @@
-"""What becomes of figures when images are corrupted."""
+"""Metrics under corruption of the images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lowland.errors import ConfigError
 from lowland.metrics import axis_of
 from lowland.plots.labels import Label, end_labels
 from lowland.plots.scales import log_ticks
-from lowland.plots.style import canvas, colour, dashes, named, numbers
+from lowland.plots.style import by_label, canvas, colour, dashes, numbers
 from lowland.records import ShiftCurves
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def shift(
     metric: str = "nll",
     kind: str | None = None,
 ) -> Axes:
-    """Draws one metric against the strength of corruption; a dict of records gives a line a label.
+    """Draws one metric against the strength of corruption; a dict of records has one line each.
 
-    `metric`: "nll", "accuracy", "ece" or another that the records hold. `kind`: of corruption;
-    None: the mean over all kinds. Strength 0 is the clean rows. Labels say the value at the
-    strongest. The axis of the NLL is logarithmic where its values differ more than tenfold.
+    `metric`: "nll", "accuracy", "ece" or another of the records. `kind`: the corruption; None: the
+    mean over all kinds. Strength 0: clean examples. Labels have the value at the largest
+    strength. The axis of the NLL is logarithmic where values differ more than tenfold.
 
     >>> import torch
     >>> curves = {"contrast": {"nll": torch.tensor([0.25, 0.5])}}
@@ -37,8 +37,8 @@ def shift(
     'SWAG 0.500'
     """
     lines = {
-        name: (numbers(one.strength), _values(one, metric, kind))
-        for name, one in named(record).items()
+        name: (numbers(result.strength), _values(result, metric, kind))
+        for name, result in by_label(record).items()
     }
     values = np.concatenate([y for _, y in lines.values()])
     with canvas(ax, size=(7.6, max(4.0, 2.0 + 0.25 * len(lines)))) as ax:
@@ -61,8 +61,8 @@ def shift(
 def _values(record: ShiftCurves, metric: str, kind: str | None) -> np.ndarray:
     if kind is not None and kind not in record.curves:
         raise ConfigError(f"kind: expected one of {', '.join(record.curves)}, got {kind!r}.")
-    held = [set(curve) for curve in record.curves.values()]
-    if not held or metric not in set.intersection(*held):
-        names = ", ".join(sorted(set.union(*held))) if held else "none, for there is no curve"
+    metrics = [set(curve) for curve in record.curves.values()]
+    if not metrics or metric not in set.intersection(*metrics):
+        names = ", ".join(sorted(set.union(*metrics))) if metrics else "none, for there is no curve"
         raise ConfigError(f"metric: expected one of {names}, got {metric!r}.")
     return numbers(record.mean(metric) if kind is None else record.curves[kind][metric])

@@ -1,4 +1,4 @@
-"""How alike weight vectors are, as a matrix of colours."""
+"""Similarity of weight vectors, as a matrix of colours."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ TITLES = {
     "distance": "distance of the weights",
     "disagreement": "predictions that differ (fraction)",
 }
-READ = 12  # vectors: beyond these, numbers in the cells would be too small to read
+READ = 12  # vectors: numbers in the cells of more would be too small
 
 
 def similarity(record: SimilarityResult, *, ax: Axes | None = None, metric: str = "cosine") -> Axes:
     """Draws a matrix: "cosine", "distance" or "disagreement", its values written into the cells.
 
-    More than 12 vectors have a bar of colours instead of the numbers. Cosines have one scale, of
-    which white is zero; the others begin with white at zero, and end with the largest.
+    More than 12 vectors have a colour bar instead of the numbers. White is zero; colours end at ±1
+    for cosines, at the largest value otherwise.
 
     >>> import torch
     >>> axes = similarity(SimilarityResult(torch.eye(2), 1 - torch.eye(2)))
     >>> [text.get_text() for text in axes.texts]
     ['1.00', '0.00', '0.00', '1.00']
     """
-    held = {name: getattr(record, name) for name in TITLES if getattr(record, name) is not None}
-    if metric not in held:
-        raise ConfigError(f"metric: expected one of {', '.join(held)}, got {metric!r}.")
-    values = numbers(held[metric])
+    matrices = {name: getattr(record, name) for name in TITLES if getattr(record, name) is not None}
+    if metric not in matrices:
+        raise ConfigError(f"metric: expected one of {', '.join(matrices)}, got {metric!r}.")
+    values = numbers(matrices[metric])
     n = len(values)
     names = record.names or [str(i) for i in range(n)]
     side = min(max(3.4, 1.6 + 0.62 * n), 7.5)
@@ -52,9 +52,9 @@ def similarity(record: SimilarityResult, *, ax: Axes | None = None, metric: str 
             bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, 0.04, 1)))
             bar.outline.set_visible(False)
             bar.ax.tick_params(color=MUTED, labelcolor=INK, labelsize=SMALL)
-        every = range(0, n, -(-n // 16))
-        ax.set_xticks(every, [names[i] for i in every])
-        ax.set_yticks(every, [names[i] for i in every])
+        ticks = range(0, n, -(-n // 16))
+        ax.set_xticks(ticks, [names[i] for i in ticks])
+        ax.set_yticks(ticks, [names[i] for i in ticks])
         if max(map(len, names)) > 6:
             ax.tick_params(axis="x", rotation=45)
             for label in ax.get_xticklabels():

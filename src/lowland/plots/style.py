@@ -74,7 +74,7 @@ def numbers(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().double().numpy()
 
 
-def named(record: Any) -> dict[str, Any]:
+def by_label(record: Any) -> dict[str, Any]:
     """Records by label; one alone has the label ""."""
     records = dict(record) if isinstance(record, Mapping) else {"": record}
     if not records:
@@ -111,14 +111,14 @@ def canvas(
         yield ax
 
 
-def save(drawn: Axes | Figure, path: PathLike, *, dpi: float = 200) -> Path:
+def save(artist: Axes | Figure, path: PathLike, *, dpi: float = 200) -> Path:
     """Writes a figure, or the whole figure that axes are part of, atomically; returns the path.
 
     The path's ending says the format: `.png`, `.svg`, `.pdf`; none is `.png`. No display is used.
     """
     path = Path(path)
     path = path if path.suffix else path.with_name(f"{path.name}.png")
-    figure: Figure = drawn.figure.canvas.figure
+    figure: Figure = artist.figure.canvas.figure
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix[1:] not in formats:
         raise ConfigError(f"{path}: expected an ending of {', '.join(formats)}; give such a path.")

@@ -79,36 +79,36 @@ def surface(
     shaded = shading(values, metric, scale=scale, vmax=vmax, alpha=alpha, bands=bands, cmap=cmap)
     shades = masked(values, shaded)
     x, y = numbers(record.x), numbers(record.y)
-    same, ratio = record.about.get("orthonormal", True), np.ptp(x) / np.ptp(y)
-    wide, high = size_of(ratio if same else 1.0)
+    orthonormal, ratio = record.about.get("orthonormal", True), np.ptp(x) / np.ptp(y)
+    wide, high = size_of(ratio if orthonormal else 1.0)
     if ax is not None:
         make_room(ax)
     with canvas(ax, size=(wide + 2.0, high + 1.0 + 0.2 * bool(record.paths))) as ax:
         ax.grid(False)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), **axis_labels(record))
-        ax.set_aspect("equal" if same and 0.2 < ratio < 5 else "auto")
+        ax.set_aspect("equal" if orthonormal and 0.2 < ratio < 5 else "auto")
         contoured(ax, x, y, shades, shaded, zorder=1)
         inner = inner_edges(shades, bands)
         if contours and len(inner):
             ax.contour(x, y, shades, inner, colors="white", linewidths=0.7, alpha=0.7, zorder=2)
         if show_points:
-            i, j = np.nonzero(_known(record, values))
+            i, j = np.nonzero(_evaluated_mask(record, values))
             ax.plot(x[j], y[i], ".", color=INK, markersize=2, zorder=3)
-        labels, seen = overlay(ax, record)
+        labels, points = overlay(ax, record)
         narrow = 0.05 * np.clip(high / wide, 0.7, 4)
         bar = colour_bar(ax, shaded, title(record, metric), place=(1 + narrow / 2, 0, narrow, 1))
         text = caption(record, int(shades.mask.sum()), shades.size)
         words_below(ax, text, width=int(15 * (wide + 1)))
         settle(ax)
         level_ticks(bar, shaded)
-        mark_labels(ax, labels, avoid=seen)
+        mark_labels(ax, labels, avoid=points)
     return ax
 
 
 def masked(values: np.ndarray, shaded: Shading) -> np.ma.MaskedArray:
     """The values' bands, those that are not finite masked."""
-    there = np.isfinite(values)
-    return np.ma.masked_array(shaded.shade(np.where(there, values, shaded.levels[0])), ~there)
+    finite = np.isfinite(values)
+    return np.ma.masked_array(shaded.shade(np.where(finite, values, shaded.levels[0])), ~finite)
 
 
 def contoured(
@@ -145,7 +145,7 @@ def size_of(ratio: float) -> tuple[float, float]:
     return wide, min(max(wide / ratio, 1.4), 4.6)
 
 
-def _known(record: SurfaceResult, values: np.ndarray) -> np.ndarray:
+def _evaluated_mask(record: SurfaceResult, values: np.ndarray) -> np.ndarray:
     """Where a network was evaluated."""
     return (
         np.ones(values.shape, bool)
@@ -202,7 +202,7 @@ def _line(
     x, finite = numbers(record.x), np.isfinite(values)
     if not finite.any():
         raise DataError(f"{metric}: all values are NaN or infinite; scan closer to the networks.")
-    shown: np.ndarray = values[finite]
+    finite_values: np.ndarray = values[finite]
     with canvas(ax) as ax:
         y = np.where(finite, values, np.nan)
         ax.plot(x, y, "-", color=colour(0), linewidth=2, marker="." if show_points else None)
@@ -210,10 +210,10 @@ def _line(
             left, right = x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)]
             ax.axvspan((left + x[i]) / 2, (right + x[i]) / 2, color=MISSING, linewidth=0, zorder=1)
         ax.set(xlim=(x[0], x[-1]), ylabel=title(record, metric), xlabel=_along(record))
-        if scale != "linear" and 0 < 20 * shown.min() < shown.max():
-            log_ticks(ax, "y", shown)
+        if scale != "linear" and 0 < 20 * finite_values.min() < finite_values.max():
+            log_ticks(ax, "y", finite_values)
         else:
-            ax.set_ylim(bottom=min(0.0, shown.min()))
+            ax.set_ylim(bottom=min(0.0, finite_values.min()))
         if vmax is not None:
             ax.set_ylim(top=vmax)
         labels, whole = [], dict[str, Any](clip_on=False)  # marks are often at the line's ends
@@ -228,7 +228,7 @@ def _line(
         text = caption(record, int((~finite).sum()), finite.size)
         words_below(ax, text, width=90)
         settle(ax)
-        mark_labels(ax, labels, avoid=np.stack([x[finite], shown], axis=1))
+        mark_labels(ax, labels, avoid=np.stack([x[finite], finite_values], axis=1))
     return ax
 
 

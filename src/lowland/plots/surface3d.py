@@ -94,11 +94,13 @@ def surface3d(
         axes.set_proj_type("ortho")
         if contours:
             contoured(axes, x, y, masked(values, shaded), shaded, zdir="z", offset=floor, zorder=1)
-        drawn = between(x, y, heights, *mesh)
+        relief_heights = between(x, y, heights, *mesh)
         landscape = axes.plot_surface(
             *mesh,
-            drawn,
-            facecolors=_lit(_colours(between(x, y, shades, *mesh), shaded), drawn / (high - low)),
+            relief_heights,
+            facecolors=_lit(
+                _colours(between(x, y, shades, *mesh), shaded), relief_heights / (high - low)
+            ),
             rcount=FINE,
             ccount=FINE,
             linewidth=0,
@@ -106,7 +108,7 @@ def surface3d(
             shade=False,
             zorder=2,
         )
-        labels, seen = overlay(ax, record, onto=relief)
+        labels, points = overlay(ax, record, onto=relief)
         axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), zlim=(floor, high), **axis_labels(record))
         if height == "log":
             axes.set_zticks(range(0, bands + 1), shaded.labels())
@@ -125,7 +127,7 @@ def surface3d(
         settle(ax)
         landscape.set_visible(True)
         level_ticks(bar, shaded)
-        flat = relief.projected(seen, axes.get_proj())
+        flat = relief.projected(points, axes.get_proj())
         marks = relief.projected(np.array([label[:2] for label in labels]), axes.get_proj())
         mark_labels(
             ax,
@@ -147,9 +149,9 @@ def between(
     j = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
     i = np.clip(np.searchsorted(y, up, side="right") - 1, 0, len(y) - 2)
     s, t = (at - x[j]) / (x[j + 1] - x[j]), (up - y[i]) / (y[i + 1] - y[i])
-    found: np.ndarray = (1 - t) * ((1 - s) * values[i, j] + s * values[i, j + 1])
-    found = found + t * ((1 - s) * values[i + 1, j] + s * values[i + 1, j + 1])
-    return np.where((s < 0) | (s > 1) | (t < 0) | (t > 1), np.nan, found)
+    result: np.ndarray = (1 - t) * ((1 - s) * values[i, j] + s * values[i, j + 1])
+    result = result + t * ((1 - s) * values[i + 1, j] + s * values[i + 1, j + 1])
+    return np.where((s < 0) | (s > 1) | (t < 0) | (t > 1), np.nan, result)
 
 
 class Relief(Flat):
@@ -182,8 +184,8 @@ class Relief(Flat):
             return np.empty((0, 2))
         x, y, z = self.columns(xy)
         z = np.where(np.isfinite(z), z, self.floor)
-        found = np.stack([x, y, z, np.ones_like(x)], axis=1) @ projection.T
-        return np.asarray(found[:, :2] / found[:, 3:])
+        result = np.stack([x, y, z, np.ones_like(x)], axis=1) @ projection.T
+        return np.asarray(result[:, :2] / result[:, 3:])
 
     def visible(self, xy: np.ndarray) -> np.ndarray:
         start = np.stack(self.columns(xy), axis=1)
@@ -197,8 +199,8 @@ class Relief(Flat):
 def _box(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """The sides of what is drawn: true to the plane unless it is very narrow."""
     wide, deep = np.ptp(x), np.ptp(y)
-    most = max(wide, deep)
-    return max(wide / most, 0.4), max(deep / most, 0.4), 0.62
+    longest = max(wide, deep)
+    return max(wide / longest, 0.4), max(deep / longest, 0.4), 0.62
 
 
 def _colours(shades: np.ndarray, shaded: Shading) -> np.ndarray:
@@ -210,8 +212,8 @@ def _colours(shades: np.ndarray, shaded: Shading) -> np.ndarray:
     share = np.clip((high - edge) / np.maximum(high - low, 1e-12), 0, 1)[..., None]
     last = shaded.bands if shaded.over else shaded.bands - 1
     under, above = (np.clip(edge + i, 0, last).astype(int) for i in (-1, 0))
-    found: np.ndarray = (1 - share) * shaded.colours[under] + share * shaded.colours[above]
-    return found
+    result: np.ndarray = (1 - share) * shaded.colours[under] + share * shaded.colours[above]
+    return result
 
 
 def _lit(colours: np.ndarray, heights: np.ndarray) -> np.ndarray:

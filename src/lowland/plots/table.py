@@ -38,7 +38,7 @@ def table(
     column = column or ("nll" if "nll" in numeric else next(iter(numeric), None))
     if column not in numeric:
         raise ConfigError(
-            f"column: expected a numeric one, of {', '.join(numeric) or 'which there is none'}, "
+            f"column: expected a numeric column, {', '.join(numeric) or 'but there is none'}, "
             f"got {column!r}."
         )
     metric = metric_of(column)
@@ -56,11 +56,11 @@ def table(
             ink, diameter = (colour(1), 9) if marked else (colour(0), 7)
             ax.plot(values[rows], rows, "o", color=ink, markersize=diameter, label=label)
         for row, value in enumerate(values):
-            there = np.isfinite(value)
+            is_finite = np.isfinite(value)
             ax.annotate(
                 f"{value:.4g}",
-                (value if there else 0, row),
-                xycoords=("data" if there else "axes fraction", "data"),
+                (value if is_finite else 0, row),
+                xycoords=("data" if is_finite else "axes fraction", "data"),
                 xytext=(9, 0),
                 textcoords="offset points",
                 va="center",

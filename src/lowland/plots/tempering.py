@@ -1,4 +1,4 @@
-"""What temperature and prior do to predictions."""
+"""Metrics against the temperature and the prior scale."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = "nll") -> Axes:
     """Draws a metric of validation examples against the temperature, a line a prior scale.
 
-    The pair that was chosen has a ring, and the words below name it. Bars are standard errors,
-    where the record has them. Both axes are logarithmic where values span more than a factor of 20.
+    The best pair has a ring, and is in the caption. Bars are standard errors, where the record has
+    them. Both axes are logarithmic where values span more than a factor of 20.
 
     Args:
         metric: "nll", or the record's second metric: "rmse" or "error", in percent.
@@ -33,15 +33,15 @@ def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = 
     >>> axes.texts[0].get_text()
     'chosen: temperature 10, prior sd 1 (0.25 nats)'
     """
-    there = ["nll"] if record.second_metric is None else ["nll", record.second_metric_name]
-    if metric not in there:
-        raise ConfigError(f"metric: expected one of {', '.join(there)}, got {metric!r}.")
-    found = record.nll if metric == "nll" or record.second_metric is None else record.second_metric
+    metrics = ["nll"] if record.second_metric is None else ["nll", record.second_metric_name]
+    if metric not in metrics:
+        raise ConfigError(f"metric: expected one of {', '.join(metrics)}, got {metric!r}.")
+    values = record.nll if metric == "nll" or record.second_metric is None else record.second_metric
     unit = 100 if metric == "error" else 1
-    y, x, scales = (numbers(v) for v in (found, record.temperatures, record.prior_scales))
+    y, x, scales = (numbers(v) for v in (values, record.temperatures, record.prior_scales))
     y = np.where(np.isfinite(y), unit * y, np.nan)
-    shown = y[~np.isnan(y)]
-    if not len(shown):
+    finite = y[~np.isnan(y)]
+    if not len(finite):
         raise DataError(f"{metric}: all values are NaN or infinite; try other temperatures.")
     if ax is not None:
         make_room(ax, below=0.15, beside=0)
@@ -66,14 +66,14 @@ def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = 
         ax.margins(x=0.05)
         if x.min() > 0 and x.max() > x.min():
             log_ticks(ax, "x", x)
-        if 0 < 20 * shown.min() < shown.max():
-            log_ticks(ax, "y", shown)
-        ax.set(xlabel="temperature", ylabel=f"validation {_axis(metric)}")
-        words_below(ax, _words(record, metric, float(y[best])), width=letters_across(ax))
+        if 0 < 20 * finite.min() < finite.max():
+            log_ticks(ax, "y", finite)
+        ax.set(xlabel="temperature", ylabel=f"validation {_axis_label(metric)}")
+        words_below(ax, _caption(record, metric, float(y[best])), width=letters_across(ax))
     return ax
 
 
-def _axis(name: str) -> str:
+def _axis_label(name: str) -> str:
     """The metric's title, in percent where it is a fraction."""
     metric = metric_of(name)
     assert metric is not None
@@ -84,8 +84,8 @@ def _prior(scale: float) -> str:
     return f"prior sd {scale:.3g}" if np.isfinite(scale) else "flat prior"
 
 
-def _words(record: TemperingResult, metric: str, best: float) -> str:
-    """What was chosen, and at what expense."""
+def _caption(record: TemperingResult, metric: str, best: float) -> str:
+    """The best pair, and the cost."""
     value = f"{best:.4g}" + {"nll": " nats", "error": "%"}.get(metric, "")
     words = [f"chosen: temperature {record.temperature:g}, {_prior(record.prior_scale)} ({value})"]
     words += [f"averages of {record.samples:,} samples"] if record.samples else []

@@ -1,4 +1,8 @@
-"""How chains wander."""
+"""Traces of chains and their histograms.
+
+arviz-plots draws traces too, but its release 0.8 does not import with matplotlib 3.11, and it draws
+neither weighted draws nor on axes of the user's.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BINS = 30  # of the histogram beside the trace
-DOT = 60.0  # square points, of the heaviest draw
+DOT = 60.0  # square points, the area of the draw with the largest weight
 
 
 def trace(
@@ -25,16 +29,16 @@ def trace(
 ) -> Axes:
     """Draws one coordinate of each chain against the draw's number, and its histogram beside it.
 
-    Chains that agree lie on one another, in both panels. The words below give the rank-normalised
-    split R-hat and the effective samples of what is drawn (Vehtari et al. 2021). Draws that have
-    weights come in no order: they are dots, of an area that is as their weight.
+    Chains that agree overlap in both panels. The caption has the rank-normalised split R-hat and
+    the effective sample sizes of the coordinate (Vehtari et al. 2021). Weighted draws have no
+    order: they are dots with areas proportional to their weights.
 
     Args:
-        coordinate: which; "log_density"; None: the coordinate whose chains agree least, by R-hat.
-        bins: of the histograms.
+        coordinate: its number, or "log_density"; None: the coordinate with the largest R-hat.
+        bins: number of bins of the histograms.
 
     Raises:
-        ConfigError: a coordinate that there is none of. DataError: no finite values.
+        ConfigError: no such coordinate. DataError: no finite values.
 
     >>> import torch
     >>> draws = torch.randn(4, 100, 2, generator=torch.Generator().manual_seed(0))
@@ -43,8 +47,8 @@ def trace(
     'coordinate 1'
     """
     values, name = values_of(record, coordinate)
-    shown = values[np.isfinite(values)]
-    if not len(shown):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         raise DataError(f"{name}: no finite values; sample again, from where the density is.")
     chains, draws = values.shape
     if ax is not None:
@@ -55,35 +59,40 @@ def trace(
         right.set_axisbelow(True)
         right.tick_params(labelleft=False, color=MUTED)
         right.set_xticks([])
-        edges = _edges(shown, bins)
-        many = chains > len(PALETTE)
+        edges = _edges(finite, bins)
+        many_chains = chains > len(PALETTE)
         number = np.arange(1, draws + 1)
         for i, (line, weights) in enumerate(zip(values, numbers(record.weights), strict=True)):
-            ink, label = colour(i), f"chain {i + 1}" if chains > 1 and not many else f"_chain {i}"
-            there = np.isfinite(line)
+            ink, label = (
+                colour(i),
+                f"chain {i + 1}" if chains > 1 and not many_chains else f"_chain {i}",
+            )
+            is_finite = np.isfinite(line)
             if record.log_weights is None:
-                line = np.where(there, line, np.nan)
+                line = np.where(is_finite, line, np.nan)
                 width: dict[str, Any] = {
-                    "linewidth": 0.6 if many else 0.9,
-                    "alpha": 0.6 if many else 0.8,
+                    "linewidth": 0.6 if many_chains else 0.9,
+                    "alpha": 0.6 if many_chains else 0.8,
                 }
                 left.plot(number, line, color=ink, label=label, **width)
             else:
-                area = DOT * weights[there] / max(numbers(record.weights).max(), 1e-300)
+                area = DOT * weights[is_finite] / max(numbers(record.weights).max(), 1e-300)
                 dot: dict[str, Any] = {"linewidth": 0, "alpha": 0.6}
-                left.scatter(number[there], line[there], area, color=ink, label=label, **dot)
-            if there.any():
-                counts, _ = np.histogram(line[there], edges, weights=weights[there])
+                left.scatter(
+                    number[is_finite], line[is_finite], area, color=ink, label=label, **dot
+                )
+            if is_finite.any():
+                counts, _ = np.histogram(line[is_finite], edges, weights=weights[is_finite])
                 right.stairs(counts, edges, orientation="horizontal", color=ink, linewidth=1.1)
         left.margins(x=0.01)
         right.set_xlim(left=0)
         left.set(xlabel="draw", ylabel=name)
-        words_below(left, _told(record, coordinate, name), width=letters_across(ax))
+        words_below(left, _caption(record, coordinate, name), width=letters_across(ax))
     return ax
 
 
 def _edges(values: np.ndarray, bins: int) -> np.ndarray:
-    """Of the histogram: a bin a value for a grid's few, which equal bins would hold unevenly."""
+    """Edges of the histogram's bins: one bin a value for the few values of a grid."""
     unique = np.unique(values)
     if not 1 < len(unique) <= 2 * bins:
         return np.histogram_bin_edges(values, bins)
@@ -93,7 +102,7 @@ def _edges(values: np.ndarray, bins: int) -> np.ndarray:
 
 
 def values_of(record: Chain, coordinate: int | str | None) -> tuple[np.ndarray, str]:
-    """Values (chains, S) and their name. None: of the coordinate whose chains agree least."""
+    """Values (chains, S) and their name; None: the coordinate with the largest R-hat."""
     k = record.coords.shape[-1]
     if coordinate == "log_density":
         return numbers(record.log_density), "log density (nats)"
@@ -112,16 +121,16 @@ def _worst(record: Chain) -> int:
         for values in (numbers(record.rhat), -numbers(record.ess)):
             if np.isfinite(values).any():
                 return int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
-    except LowlandError:  # without arviz-stats, which is no part of `plots`: the words say so
+    except LowlandError:  # arviz-stats is not in the extra `plots`: the caption has the message
         pass
     return 0
 
 
-def _told(record: Chain, coordinate: int | str | None, name: str) -> str:
-    """How far to trust what is drawn."""
-    chosen = _worst(record) if coordinate is None else coordinate
-    one = record.log_density if chosen == "log_density" else record.coords[..., int(chosen)]
-    alone = replace(record, coords=one[..., None])  # the same diagnoses for the log density
+def _caption(record: Chain, coordinate: int | str | None, name: str) -> str:
+    """The diagnostics of the coordinate."""
+    selected = _worst(record) if coordinate is None else coordinate
+    values = record.log_density if selected == "log_density" else record.coords[..., int(selected)]
+    alone = replace(record, coords=values[..., None])  # the same diagnostics for the log density
     parts = []
     try:
         rhat, bulk, tail = (float(v[0]) for v in (alone.rhat, alone.ess, alone.ess_tail))
@@ -132,7 +141,7 @@ def _told(record: Chain, coordinate: int | str | None, name: str) -> str:
         elif np.isfinite(bulk):
             parts.append(f"effective samples {bulk:,.0f} of {total:,} (tails {tail:,.0f})")
         else:
-            parts.append("effective samples unknown: too few draws, or chains that never moved")
+            parts.append("effective samples unknown: too few draws, or constant chains")
     except LowlandError as error:
         parts.append(str(error).split(":")[0])
     if coordinate is None and record.coords.shape[-1] > 1 and record.log_weights is None:

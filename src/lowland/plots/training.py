@@ -72,15 +72,15 @@ def _curves(record: TrainingLog, metric: str) -> list[Curve]:
             bold = {"color": colour(i), "linestyle": dashes(i), "linewidth": 2.4, "markersize": 6}
             curves.append(_curve(name, column["epoch"], column[metric], bold))
     if not curves:
-        known = ", ".join(columns)
-        raise ConfigError(f"metric: expected a column of the log ({known}), got {metric!r}.")
+        names = ", ".join(columns)
+        raise ConfigError(f"metric: expected a column of the log ({names}), got {metric!r}.")
     return curves
 
 
 def _curve(name: str, epoch: Tensor, values: Tensor, style: dict[str, Any]) -> Curve:
     x, y = numbers(epoch), numbers(values)
-    there = np.isfinite(y)  # epochs without a validation are NaN
-    return Curve(name, x[there], y[there], style)
+    finite = np.isfinite(y)  # epochs without a validation are NaN
+    return Curve(name, x[finite], y[finite], style)
 
 
 def _mark(ax: Axes, epoch: float, *, top: bool) -> None:

@@ -114,8 +114,8 @@ class Chain(Record):
             ) from None
         values = self.coords.double().cpu().numpy()
         with np.errstate(all="ignore"):  # chains that never moved: NaN says it
-            found = getattr(array_stats, name)(values, chain_axis=0, draw_axis=1, **options)
-        return torch.as_tensor(found, dtype=torch.float64).reshape(-1)
+            result = getattr(array_stats, name)(values, chain_axis=0, draw_axis=1, **options)
+        return torch.as_tensor(result, dtype=torch.float64).reshape(-1)
 
     def to_pandas(self) -> Any:
         """A row a coordinate: mean, standard deviation, R-hat, effective sample sizes."""
@@ -140,13 +140,13 @@ class Chain(Record):
         """
         from lowland.posteriors import Pushforward
 
-        found = shape if shape is not None else vars(self).get("shape")
-        if found is None:
+        result = shape if shape is not None else vars(self).get("shape")
+        if result is None:
             raise ConfigError(
                 "posterior: a chain on disk holds coordinates alone; give the subspace that it was "
                 "sampled in."
             )
-        return Pushforward(found, self.draws, weights=self.weights.flatten())
+        return Pushforward(result, self.draws, weights=self.weights.flatten())
 
     def within(self, shape: Shape) -> Chain:
         """The same chain, which knows its subspace."""

@@ -64,11 +64,11 @@ class PathResult(Record):
         "mean" is \(\int f(w(t))\, dt\), "integral" \(\int f\, |w'| dt\) over the length, by
         trapezoids; "at" is the t of the maximum.
         """
-        found: dict[str, Tensor | None] = {"loss": self.loss, "error": self.error}
-        found |= {"test_loss": self.test_loss, "test_error": self.test_error}
-        found |= dict(self.metrics)
+        metrics: dict[str, Tensor | None] = {"loss": self.loss, "error": self.error}
+        metrics |= {"test_loss": self.test_loss, "test_error": self.test_error}
+        metrics |= dict(self.metrics)
         out = {}
-        for name, values in found.items():
+        for name, values in metrics.items():
             if values is None or not bool(torch.isfinite(values).any()):
                 continue
             values, t, s = values.double(), self.t.double(), self.length.double()
