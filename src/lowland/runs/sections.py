@@ -100,7 +100,7 @@ class Train(Section):
     lr: float = key(0.1, "learning rate", gt=0, allow_inf_nan=False)
     momentum: float = key(0.9, "momentum of SGD", ge=0, lt=1)
     weight_decay: float = key(5e-4, "weight decay", ge=0, allow_inf_nan=False)
-    accumulate: int = key(1, "batches whose gradients are summed for a step", unit="batches", ge=1)
+    accumulate: int = key(1, "batches whose mean gradient makes a step", unit="batches", ge=1)
     clip: float | None = key(None, "largest norm of a gradient; `null`: no clipping", gt=0)
     drop_last: bool = key(
         False,
