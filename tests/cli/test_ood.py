@@ -76,9 +76,10 @@ def test_noise_has_the_moments_of_the_test_examples_and_a_fingerprint_of_its_own
     x = one.data["test"][0][:20]
     assert torch.equal(sets[1].sets["noise"], ll.noise_like(x, kind="gaussian", seed=1))
     assert torch.equal(sets[1].sets["uniform"], ll.noise_like(x, kind="uniform", seed=1))
-    sources = [each.source("noise", "seed-0") for each in sets]
-    assert sources[0].name == "seed-0/ood/noise"
-    assert sources[0].fingerprint != sources[1].fingerprint
+    first, second = (each.passes("seed-0")[1][0] for each in sets)
+    assert (first.name, first.size, first.sources[0].name) == ("ood/noise", 20, "seed-0/ood/noise")
+    assert first.sources[0].fingerprint != second.sources[0].fingerprint
+    assert torch.equal(torch.cat([batch for (batch,) in first.loader]), sets[0].sets["noise"])
 
 
 def test_another_data_set_is_normalised_as_the_run():

@@ -3,13 +3,13 @@
 import torch
 
 from lowland.artifacts import Graph, Source
+from lowland.cli.ood import ShiftedSet
 from lowland.cli.predictions import (
     MethodPredictions,
     OnePass,
     ShiftedPrediction,
-    ShiftedSettings,
     pooled,
-    tempered,
+    temperature_scaled,
 )
 from lowland.core import Classification, Regression
 from lowland.records import Predictive
@@ -17,7 +17,7 @@ from lowland.runs.predictions import PredictionSettings
 from lowland.uncertainty import temper
 
 TASK = Classification()
-SETTINGS = ShiftedSettings(PredictionSettings("swag", 3, 0, {}), None)
+SETTINGS = PredictionSettings("swag", 3, 0, {})
 G = torch.Generator().manual_seed(0)
 
 
@@ -54,11 +54,15 @@ def shifted(graph, method, sets):
     together = OnePass(method, TASK, is_done=graph.is_done)
     return [
         ShiftedPrediction(
-            f"seed-0/swag/{name}", [], SETTINGS, title="SWAG", loader=[probs], size=len(probs),
+            "seed-0/swag",
+            ShiftedSet(name, [probs], len(probs)),
+            [],
+            SETTINGS,
+            title="SWAG",
             together=together,
         )
         for name, probs in sets.items()
-    ]  # fmt: skip
+    ]
 
 
 def test_several_sets_are_predicted_in_one_pass_and_each_once(tmp_path):
@@ -84,7 +88,7 @@ def test_a_temperature_is_applied_to_every_set(tmp_path):
     preds = {name: prediction(probabilities(6)) for name in ("test", "ood/noise")}
     sgd = MethodPredictions("sgd", "SGD", {name: given(name, p) for name, p in preds.items()})
     tuning = given("tuning/sgd", {"temperature": 2.5})
-    row = tempered(sgd, tuning, prefix="seed-0", task=TASK)
+    row = temperature_scaled(sgd, tuning, prefix="seed-0", task=TASK)
     graph = Graph(tmp_path)
     graph.build(list(row.sets.values()))
     assert list(row.ood) == ["noise"]

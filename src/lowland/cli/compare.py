@@ -229,9 +229,9 @@ def _write_settings(path: Path, runs: list[FinishedRun], options: CompareOptions
 
 def _hide_others(path: Path, targets: Sequence[Artifact]) -> None:
     """Removes the records and pictures of earlier options, which would stand beside these."""
-    shown = {each.fingerprint for each in targets}
+    fingerprints = {each.fingerprint for each in targets}
     for manifest in manifests(path):
-        if manifest.body["fingerprint"] not in shown:
+        if manifest.body["fingerprint"] not in fingerprints:
             hide(path, manifest)
 
 

@@ -11,7 +11,6 @@ from lowland.artifacts import Artifact, Inputs, Source
 from lowland.cli.load_runs import FinishedRun
 from lowland.cli.ood import CompareOptions, ShiftedData
 from lowland.cli.predictions import (
-    OOD,
     TEST,
     BaselinePrediction,
     MethodPredictions,
@@ -19,8 +18,7 @@ from lowland.cli.predictions import (
     OnePass,
     Predict,
     ShiftedPrediction,
-    ShiftedSettings,
-    tempered,
+    temperature_scaled,
 )
 from lowland.core import Classification, Regression
 from lowland.errors import ConfigError, LowlandError
@@ -77,7 +75,9 @@ class ComparedRun:
             rows.append(self._method(method))
             if method.name == _SGD and "temperature" in baselines:
                 tuning = self._input(self.run.tuning(method))
-                rows.append(tempered(rows[-1], tuning, prefix=self.prefix, task=self.setup.task))
+                rows.append(
+                    temperature_scaled(rows[-1], tuning, prefix=self.prefix, task=self.setup.task)
+                )
         return rows + [self._baseline(name) for name in baselines if name != "temperature"]
 
     def _method(self, method: Method) -> MethodPredictions:
@@ -111,30 +111,19 @@ class ComparedRun:
         self, method: Method, title: str, inputs: list[Source], predict: Predict
     ) -> dict[str, Artifact]:
         """The predictions for corrupted and for out-of-distribution sets."""
-        sets: dict[str, Artifact] = {}
-        passes = [OnePass(predict, self.setup.task, is_done=self.is_done) for _ in range(2)]
-
-        def add(name: str, data: Iterable[Any], size: int, *, corruption: Any, of: OnePass) -> None:
-            source = (
-                [] if corruption else [self.shifted.source(name.removeprefix(OOD), self.prefix)]
-            )
-            sets[name] = ShiftedPrediction(
-                f"{self.prefix}/{method.name}/{name}",
-                [*inputs, *source],
-                ShiftedSettings(self._settings(method), corruption),
-                title=f"{self.name}: {title}",
-                loader=data,
-                size=size,
-                together=of,
-            )
-
-        for each in self.shifted.corruptions:
-            loader = each.loader(self.setup)
-            add(each.name, loader, each.examples, corruption=each, of=passes[0])
-        for name, tensor in self.shifted.sets.items():
-            batches = [(batch,) for batch in tensor.split(self.config.eval_batch_size)]
-            add(OOD + name, batches, len(tensor), corruption=None, of=passes[1])
-        return sets
+        predictions: dict[str, Artifact] = {}
+        for sets in self.shifted.passes(self.prefix):
+            together = OnePass(predict, self.setup.task, is_done=self.is_done)
+            for data in sets:
+                predictions[data.name] = ShiftedPrediction(
+                    f"{self.prefix}/{method.name}",
+                    data,
+                    inputs,
+                    self._settings(method),
+                    title=f"{self.name}: {title}",
+                    together=together,
+                )
+        return predictions
 
     def _settings(self, method: Method) -> PredictionSettings:
         settings = self.run.prediction(method).settings

@@ -27,6 +27,7 @@ from lowland.uncertainty.corruption import (
 )
 from lowland.uncertainty.ood import noise_like
 
+OOD = "ood/"  # the beginning of the names of out-of-distribution sets
 NOISE = {"noise": "gaussian", "uniform": "uniform"}  # generated sets
 RANDOM = ("gaussian_noise",)  # corruptions that depend on the seed
 
@@ -76,6 +77,22 @@ class Corruption:
         )
 
 
+@dataclass(frozen=True)
+class ShiftedSet:
+    """A corrupted or an out-of-distribution set.
+
+    Attributes:
+        name: of its predictions. size: its number of examples. corruption: its settings, where it
+            is corrupted. sources: what its predictions are built from, where it is another set.
+    """
+
+    name: str
+    loader: Iterable[Any]
+    size: int
+    corruption: Corruption | None = None
+    sources: tuple[Source, ...] = ()
+
+
 class ShiftedData:
     """The corrupted and the out-of-distribution examples for the networks of a run.
 
@@ -94,10 +111,21 @@ class ShiftedData:
         self.corruptions = self._corruptions(options)
         self.sets = self._sets(options)
 
-    def source(self, name: str, prefix: str) -> Source:
-        """An out-of-distribution set as what artifacts are built from."""
-        inputs = self.sets[name]
-        return Source(f"{prefix}/ood/{name}", inputs, content_of(inputs))
+    def passes(self, prefix: str) -> list[list[ShiftedSet]]:
+        """The sets with targets and those without: each list can be predicted in one pass.
+
+        `prefix`: of the names of sources.
+        """
+        corrupted = [
+            ShiftedSet(each.name, each.loader(self.setup), each.examples, each)
+            for each in self.corruptions
+        ]
+        others = []
+        for name, inputs in self.sets.items():
+            batches = [(batch,) for batch in inputs.split(self.setup.config.eval_batch_size)]
+            source = Source(f"{prefix}/{OOD}{name}", inputs, content_of(inputs))
+            others.append(ShiftedSet(OOD + name, batches, len(inputs), sources=(source,)))
+        return [corrupted, others]
 
     def _inputs(self, options: CompareOptions) -> Tensor | None:
         """The first inputs of the test split; None where they are no examples of one tensor."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
-from lowland.cli.ood import Corruption
+from lowland.cli.ood import OOD, Corruption, ShiftedSet
 from lowland.core import Regression, Task
 from lowland.errors import DataError
 from lowland.evaluate import pool
@@ -22,6 +22,7 @@ from lowland.posteriors import PointMass
 from lowland.progress import Report
 from lowland.records import Predictive
 from lowland.runs.methods import Method
+from lowland.runs.methods.temperature import TemperatureScaling
 from lowland.runs.predictions import PredictionSettings
 from lowland.runs.records import RecordArtifact
 from lowland.runs.results import Results
@@ -30,7 +31,7 @@ from lowland.uncertainty import temper
 
 MOST = 20_000_000  # numbers of a mixture's components that are held for its exact CRPS
 Components = tuple[Tensor, Tensor]  # means and variances, (S, N, D)
-TEST, OOD = "test", "ood/"  # the name of a set, and the beginning of names
+TEST = "test"  # the name of a set
 Predict = Callable[[Iterable[Any], Report], Predictive]
 
 
@@ -115,27 +116,29 @@ class ShiftedSettings:
 class ShiftedPrediction(PredictionArtifact):
     """A prediction for a corrupted or an out-of-distribution set.
 
-    Args:
-        loader: the set. size: its number of examples. together: predicts it with its siblings.
+    `together`: predicts the set with others of the same method.
     """
 
     kind = "shifted-prediction"
 
     def __init__(
         self,
-        name: str,
+        prefix: str,
+        data: ShiftedSet,
         inputs: Sequence[Artifact],
-        settings: ShiftedSettings,
+        settings: PredictionSettings,
         *,
         title: str,
-        loader: Iterable[Any],
-        size: int,
         together: OnePass,
     ) -> None:
-        self.loader = loader
-        self.size = size
+        self.data = data
         self.together = together
-        super().__init__(name, inputs, settings, title=title)
+        super().__init__(
+            f"{prefix}/{data.name}",
+            [*inputs, *data.sources],
+            ShiftedSettings(settings, data.corruption),
+            title=title,
+        )
         together.members.append(self)
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
@@ -165,10 +168,10 @@ class OnePass:
         """The prediction of one set; those of the others are kept until they are requested."""
         if member.name not in self._predictions:
             missing = [each for each in self.members if not self.is_done(each)]
-            whole = self.predict(_Chained([each.loader for each in missing]), progress)
+            whole = self.predict(_Chained([each.data.loader for each in missing]), progress)
             first = 0
             for each in missing:
-                stop = first + each.size
+                stop = first + each.data.size
                 self._predictions[each.name] = examples_of(whole, first, stop, self.task)
                 first = stop
         return self._predictions.pop(member.name)
@@ -184,10 +187,10 @@ class _Chained:
         return chain.from_iterable(self.loaders)
 
 
-class TemperedPrediction(PredictionArtifact):
+class TemperatureScaledPrediction(PredictionArtifact):
     """A prediction with every probability raised to 1/T."""
 
-    kind = "tempered-prediction"
+    kind = "temperature-scaled-prediction"
     quick = True
 
     def __init__(self, name: str, prediction: Artifact, tuning: Artifact, *, task: Task) -> None:
@@ -314,19 +317,19 @@ class PooledComponents(_ComponentsArtifact):
         return torch.cat(means), torch.cat(variances)
 
 
-def tempered(
+def temperature_scaled(
     sgd: MethodPredictions, tuning: Artifact, *, prefix: str, task: Task
 ) -> MethodPredictions:
     """The predictions of annealed SGD at the temperature that the run chose.
 
     `prefix`: of the names of the run's artifacts.
     """
-    key = "temperature"
+    method = TemperatureScaling
     sets = {
-        name: TemperedPrediction(f"{prefix}/{key}/{name}", each, tuning, task=task)
+        name: TemperatureScaledPrediction(f"{prefix}/{method.name}/{name}", each, tuning, task=task)
         for name, each in sgd.sets.items()
     }
-    return MethodPredictions(key, "SGD, tempered", sets)
+    return MethodPredictions(method.name, method.title, sets)
 
 
 def pooled(title: str, runs: Sequence[MethodPredictions], *, task: Task) -> MethodPredictions:
