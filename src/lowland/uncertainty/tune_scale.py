@@ -71,39 +71,33 @@ def tune_scale(
         raise ConfigError(
             f"expected a posterior with a scale, such as SWAG's, got {type(post).__name__}."
         )
-    nlls = []
-    for scale in scales:
-        try:
-            pred = predict(
-                surface,
-                posterior.with_scale(scale),
-                loader,
-                samples=samples,
-                seed=seed,
-                keep="nll",
-                **options,
-            )
-        except NonFiniteError:  # the scale is too large for this network
-            nlls.append(math.inf)
-            continue
-        if pred.nll_by_samples is None:
-            raise DataError("a scale is chosen by its NLL: give examples with targets.")
-        nlls.append(pred.metrics()["nll"])
-    if not any(map(math.isfinite, nlls)):
+    options |= {"samples": samples, "seed": seed}
+    nlls = [_nll(surface, posterior.with_scale(scale), loader, **options) for scale in scales]
+    finite = [nll for nll in nlls if math.isfinite(nll)]
+    if not finite:
         raise NonFiniteError(
             "no scale gives a finite NLL on the validation examples; look at the mean's loss, and "
             "leave out iterates of a run that diverged."
         )
-    best = min(range(len(nlls)), key=nlls.__getitem__)
     if max(scales) > 0:
-        widest = posterior.with_scale(max(scales))
-        finite = [nll for nll in nlls if math.isfinite(nll)]
         warn_if_still(
-            _relative_spread(widest),
+            _relative_spread(posterior.with_scale(max(scales))),
             so=f"so that all scales predict alike (NLL {min(finite):.6g} to {max(finite):.6g})",
         )
     rows = [{"scale": s, "nll": nll} for s, nll in zip(scales, nlls, strict=True)]
-    return posterior.with_scale(scales[best]), Table.from_rows(rows)
+    best = scales[nlls.index(min(nlls))]
+    return posterior.with_scale(best), Table.from_rows(rows)
+
+
+def _nll(surface: LossSurface, post: Any, loader: Iterable[Any], **options: Any) -> float:
+    """The NLL of the model average; infinite where the scale is too large for the network."""
+    try:
+        pred = predict(surface, post, loader, keep="nll", **options)
+    except NonFiniteError:
+        return math.inf
+    if pred.nll_by_samples is None:
+        raise DataError("a scale is chosen by its NLL: give examples with targets.")
+    return pred.metrics()["nll"]
 
 
 def _relative_spread(post: Gaussian | Mixture) -> float:
