@@ -1,7 +1,7 @@
 """Many weight vectors over examples, into sinks: the loop that every evaluation shares.
 
 A sink takes outputs batch by batch: metrics of each weight vector (`table`), a model average
-(`model_average`), a log density (`likelihood`), the points of a scan (`landscape.metrics`).
+(`model_average`), a log density (`likelihood`), the points of a scan (`landscape.point_metrics`).
 """
 
 from __future__ import annotations
@@ -108,15 +108,13 @@ class Evaluation:
         """The explicit plan of the options, or the fastest one at a point."""
         batch = self.passes[0].first()
         self.surface.template.require_replayable(batch.args, batch.kwargs)
-        resident = [len(one.resident) for one in self.passes if one.resident is not None]
+        resident = [len(p.resident) for p in self.passes if p.resident is not None]
+        counts = [p.data.num_examples or 0 for p in self.passes if p.sink.holds_examples]
         work = Work(
             batch,
             batches=sum(resident) if len(resident) == len(self.passes) else None,
             points=self.total,
-            held_examples=sum(
-                one.data.num_examples or 0 for one in self.passes if one.sink.holds_examples
-            )
-            or None,
+            held_examples=sum(counts) or None,
         )
         return plan(self.surface, point, work, self.options)
 
@@ -152,8 +150,8 @@ class Evaluation:
             for group in chunks(stream, plan.chunk):
                 vmap = plan.strategy == "vmap" and len(group) > 1
                 outputs = networks(self.surface, group, self.options, vmap=vmap)
-                for one in self.passes:
-                    one.feed(outputs, done, len(group), check=done == 0)
+                for examples in self.passes:
+                    examples.feed(outputs, done, len(group), check=done == 0)
                 del outputs
                 if after is not None:
                     after(done, len(group))

@@ -76,8 +76,11 @@ def stack_points(
 ) -> tuple[Tensors, Tensors]:
     """Parameters and buffers (n, ...) by name: weights that are mapped over need buffers that
     are."""
-    rows = group.weights if isinstance(group, Block) else torch.stack([p.weights for p in group])
-    parameters = surface.layout.materialise(rows)
+    if isinstance(group, Block):
+        weights = group.weights
+    else:
+        weights = torch.stack([point.weights for point in group])
+    parameters = surface.layout.materialise(weights)
     return parameters, _stack_buffers(surface, group, parameters, options)
 
 

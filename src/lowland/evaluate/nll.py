@@ -88,9 +88,10 @@ def vmap_points(function: Callable[[Tensor], Any], outputs: Tensor) -> Any:
 
 def log_likelihoods(task: Task, outputs: Tensor, target: Any, *, single: bool) -> Tensor:  # (n,)
     """Log-likelihoods of a batch for outputs (n, B, ...), float64; `single`: n is 1."""
-    nll = (
-        task.items_nll(outputs[0], target)[None] if single else nll_per_item(task, outputs, target)
-    )
+    if single:
+        nll = task.items_nll(outputs[0], target)[None]
+    else:
+        nll = nll_per_item(task, outputs, target)
     return -nll.sum(1, dtype=torch.float64)
 
 

@@ -99,9 +99,8 @@ def _fastest(
     if not work.batches:
         single = Plan("batches", chunk or most, threads)
     timed = partial(time_plan, surface=surface, point=point, work=work)
-    thread_counts = (
-        {1, threads} if surface.device.type == "cpu" and not options.threads else {threads}
-    )
+    may_use_fewer = surface.device.type == "cpu" and not options.threads
+    thread_counts = {1, threads} if may_use_fewer else {threads}
     seconds = timed(Plan("points", 1, threads))
     if seconds > SMALL and (work.calls == 1 or seconds > _LARGE):
         return Plan(single.strategy, single.chunk, threads, seconds)

@@ -35,16 +35,11 @@ def slice_examples(
         raise DataError("the prediction holds no probabilities: predict with keep='probs'.")
     task = prediction_task(pred, task)
     part = slice(start, stop)
-    fields: dict[str, Any] = {
-        "probs": pred.probs[part],
-        "metric_values": {},
-        "task": task.to_dict(),
-    }
-    fields |= {"nll_by_samples": None, "error_by_samples": None}
-    for name in ("entropy", "mutual_information", "targets", "log_probs"):
+    absent = ("nll_by_samples", "error_by_samples", "reliability", "target_log_prob")
+    fields: dict[str, Any] = {"task": task.to_dict(), "metric_values": {}, **dict.fromkeys(absent)}
+    for name in ("probs", "entropy", "mutual_information", "targets", "log_probs"):
         values = getattr(pred, name)
         fields[name] = None if values is None else values[part]
-    fields |= {"reliability": None, "target_log_prob": None}
     if pred.targets is not None and pred.target_log_prob is not None:
         target = fields["targets"]
         per_example = len(pred.target_log_prob) // max(len(pred.targets), 1)  # where all count
