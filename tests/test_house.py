@@ -279,9 +279,9 @@ NO_NAMES = {
 
 #: rooms that still have such names: only ever fewer
 STILL_NAMED = {
-    "artifacts", "checks", "cli", "files", "geometry", "integrations",
-    "keywords", "posteriors", "progress", "runs",
-    "samplers", "schema", "trajectory", "zoo",
+    "artifacts", "cli", "geometry",
+    "posteriors", "runs",
+    "samplers", "trajectory",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Numbers, dtypes, devices and models that users pass: checked at the door, in one sentence."""
+"""Checks of arguments: numbers, dtypes, devices, models and functions."""
 
 from __future__ import annotations
 
@@ -111,16 +111,16 @@ def dtype(name: str, value: Any, among: tuple[torch.dtype, ...] = ()) -> torch.d
     >>> dtype("autocast", "bfloat16")
     torch.bfloat16
     """
-    named = getattr(torch, value.removeprefix("torch."), None) if isinstance(value, str) else value
-    if isinstance(named, torch.dtype) and (named in among if among else named.is_floating_point):
-        return named
+    kind = getattr(torch, value.removeprefix("torch."), None) if isinstance(value, str) else value
+    if isinstance(kind, torch.dtype) and (kind in among if among else kind.is_floating_point):
+        return kind
     some = " or ".join(str(one) for one in among) or "such as torch.float32"
-    raise ConfigError(f"{name}: expected a floating-point dtype, {some}, got {_shown(value)}.")
+    raise ConfigError(f"{name}: expected a floating-point dtype, {some}, got {_repr(value)}.")
 
 
 @contextmanager
 def memory(name: str, value: int) -> Iterator[None]:
-    """What is allocated inside is so much for an argument's sake.
+    """Turns a failed allocation inside into a `ConfigError` that names the argument.
 
     >>> with memory("rank", 10**15):
     ...     torch.empty(10**15)
@@ -143,20 +143,20 @@ def device(value: Any, *, meta: bool = False) -> torch.device:
     device(type='cpu')
     """
     try:
-        found = torch.device(value)
+        result = torch.device(value)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"device: expected 'cpu', 'cuda' or another device of torch's, got {_shown(value)}."
+            f"device: expected 'cpu', 'cuda' or another device of torch's, got {_repr(value)}."
         ) from error
-    if found.type == "meta" and not meta:
+    if result.type == "meta" and not meta:
         raise ConfigError("device: nothing can be computed on 'meta'; take 'cpu'.")
     try:
-        torch.empty(1, device=found)
+        torch.empty(1, device=result)
     except Exception as error:  # torch has as many kinds as reasons
         raise ConfigError(
-            f"device: {found} cannot be used here ({_line(error)}); take 'cpu'."
+            f"device: {result} cannot be used here ({_line(error)}); take 'cpu'."
         ) from error
-    return found
+    return result
 
 
 def module(name: str, value: Any) -> nn.Module:
@@ -166,7 +166,7 @@ def module(name: str, value: Any) -> nn.Module:
     if isinstance(value, type) and issubclass(value, nn.Module):
         kind = value.__name__
         raise ConfigError(f"{name}: got the class {kind}; make a model of it: {kind}(...).")
-    raise ConfigError(f"{name}: expected an nn.Module, got {_shown(value)}.")
+    raise ConfigError(f"{name}: expected an nn.Module, got {_repr(value)}.")
 
 
 def function(name: str, value: Any, *, example: str) -> None:
@@ -182,7 +182,7 @@ def function(name: str, value: Any, *, example: str) -> None:
 
 
 def _text(name: str, expected: str, value: Any, hint: str) -> str:
-    return f"{name}: expected {expected}, got {_shown(value)}{hint and f'; {hint}'}."
+    return f"{name}: expected {expected}, got {_repr(value)}{hint and f'; {hint}'}."
 
 
 def _line(error: Exception) -> str:
@@ -194,7 +194,7 @@ def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
-def _shown(value: Any) -> str:
+def _repr(value: Any) -> str:
     """A value in an error message: short, and with its type where that is what is wrong."""
     value = _plain(value)
     if isinstance(value, str | bool | Real | torch.dtype | torch.device | None):

@@ -58,7 +58,7 @@ OTHER_NAMES = {
     "where": "filter include only param_filter subset",
     "workers": "num_workers n_workers n_jobs",
 }
-_WRITTEN = {
+_SUGGESTIONS = {
     "optimizer": "optimizer=lambda params: torch.optim.SGD(params, lr=0.1)",
     "noise_variance": "noise_variance=, the square of a standard deviation,",
     "prior_scale": "prior_scale=, a standard deviation,",
@@ -83,7 +83,7 @@ def hinted(function: F) -> F:
         try:
             return function(*args, **kwargs)
         except TypeError as error:
-            wrong = explain(function, args, kwargs) or _handed_on(function, kwargs, error)
+            wrong = explain(function, args, kwargs) or _explain_forwarded(function, kwargs, error)
             if wrong is None:  # the call is right, and what went wrong is inside
                 raise
         raise wrong from None
@@ -96,9 +96,9 @@ def explain(
 ) -> ArgumentError | None:
     """What is wrong with a call, and what to write; None where its arguments fit."""
     signature = inspect.signature(function)
-    name, known = _name(function), signature.parameters
-    named = _named(function)
-    unknown = next((n for n in kwargs if n not in named), None)
+    name, parameters = _name(function), signature.parameters
+    names = _argument_names(function)
+    unknown = next((n for n in kwargs if n not in names), None)
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -108,13 +108,13 @@ def explain(
             return None
     if unknown is not None:
         return ArgumentError(
-            f"{name}: there is no argument {unknown}=; {_instead(unknown, named)}.",
+            f"{name}: there is no argument {unknown}=; {_instead(unknown, names)}.",
             unknown=unknown,
         )
-    by_name = [n for n, p in known.items() if p.kind is p.KEYWORD_ONLY]
+    by_name = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
     if by_name and "too many positional" in reason:
         by_place = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        most = sum(p.kind is by_place and n not in ("self", "cls") for n, p in known.items())
+        most = sum(p.kind is by_place and n not in ("self", "cls") for n, p in parameters.items())
         return ArgumentError(
             f"{name}: expected {most} arguments by position, got more; write the others by name, "
             f"such as {by_name[0]}=."
@@ -122,17 +122,17 @@ def explain(
     return ArgumentError(f"{name}: {reason}.")
 
 
-def _handed_on(
+def _explain_forwarded(
     function: Callable[..., Any], kwargs: Mapping[str, Any], error: TypeError
 ) -> ArgumentError | None:
     """What to write where an unknown argument was handed on as one of the options of another
     function, and is like one of this function's own."""
     unknown = error.unknown if isinstance(error, ArgumentError) else None
-    named = _named(function)
-    if unknown is None or unknown not in kwargs or not _meant(unknown, named):
+    names = _argument_names(function)
+    if unknown is None or unknown not in kwargs or not _similar_names(unknown, names):
         return None
     return ArgumentError(
-        f"{_name(function)}: there is no argument {unknown}=; {_instead(unknown, named)}.",
+        f"{_name(function)}: there is no argument {unknown}=; {_instead(unknown, names)}.",
         unknown=unknown,
     )
 
@@ -141,18 +141,18 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", "call").removesuffix(".__init__").lstrip("_")
 
 
-def _named(function: Callable[..., Any]) -> list[str]:
+def _argument_names(function: Callable[..., Any]) -> list[str]:
     """What can be given by name."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     own = [n for n, p in inspect.signature(function).parameters.items() if p.kind in kinds]
     return own + list(collected_keywords(function) or ())
 
 
-def _meant(unknown: str, named: list[str]) -> list[str]:
+def _similar_names(unknown: str, names: list[str]) -> list[str]:
     """Arguments that an unknown name may be of, the likeliest first."""
-    arguments = [n for n in named if n not in ("self", "cls")]
-    meant = [n for n in arguments if unknown.lower() in OTHER_NAMES.get(n, "").split()]
-    return meant or difflib.get_close_matches(unknown.lower(), arguments, n=2)
+    arguments = [n for n in names if n not in ("self", "cls")]
+    similar = [n for n in arguments if unknown.lower() in OTHER_NAMES.get(n, "").split()]
+    return similar or difflib.get_close_matches(unknown.lower(), arguments, n=2)
 
 
 def collected_keywords(function: Callable[..., Any]) -> dict[str, Any] | None:
@@ -176,10 +176,10 @@ def collected_keywords(function: Callable[..., Any]) -> dict[str, Any] | None:
     return None
 
 
-def _instead(unknown: str, named: list[str]) -> str:
-    arguments = [n for n in named if n not in ("self", "cls")]
-    if meant := _meant(unknown, named):
-        return f"write {' or '.join(_WRITTEN.get(n, f'{n}=') for n in meant)} instead"
+def _instead(unknown: str, names: list[str]) -> str:
+    arguments = [n for n in names if n not in ("self", "cls")]
+    if similar := _similar_names(unknown, names):
+        return f"write {' or '.join(_SUGGESTIONS.get(n, f'{n}=') for n in similar)} instead"
     return f"it takes {', '.join(f'{n}=' for n in arguments)}" if arguments else "it takes none"
 
 
@@ -199,20 +199,20 @@ def hint(namespace: dict[str, Any], names: Iterable[str]) -> None:
             functions[id(thing)] = thing, hinted(thing)
     modules = [m for n, m in sys.modules.items() if n == "lowland" or n.startswith("lowland.")]
     for module in modules:
-        for key, held in list(vars(module).items()):
-            if id(held) in functions:
-                setattr(module, key, functions[id(held)][1])
+        for key, value in list(vars(module).items()):
+            if id(value) in functions:
+                setattr(module, key, functions[id(value)][1])
 
 
 def _hint_methods(cls: type) -> None:
-    for key, held in list(vars(cls).items()):
-        function = getattr(held, "__func__", held)
+    for key, member in list(vars(cls).items()):
+        function = getattr(member, "__func__", member)
         if not inspect.isfunction(function) or hasattr(function, "__hinted__"):
             continue
         by_name = inspect.unwrap(function).__code__.co_kwonlyargcount
         # others are called by position, and often
         if key in ("__init__", "__call__") or (by_name and not key.startswith("_")):
-            made = hinted(function)
-            made.__hinted__ = True  # type: ignore[attr-defined]
-            kind = type(held) if isinstance(held, classmethod | staticmethod) else lambda f: f
-            setattr(cls, key, kind(made))
+            wrapped = hinted(function)
+            wrapped.__hinted__ = True  # type: ignore[attr-defined]
+            kind = type(member) if isinstance(member, classmethod | staticmethod) else lambda f: f
+            setattr(cls, key, kind(wrapped))

@@ -778,7 +778,7 @@ def test_the_likelihood_alone_of_other_tasks():
 def test_units_of_another_number_of_targets(name):
     task = ll.Regression(noise_variance=1.0, **{name: torch.ones(3)})
     surface = ll.LossSurface(nn.Linear(2, 1), task, [(torch.randn(4, 2), torch.randn(4, 1))])
-    with pytest.raises(ll.DataError, match=f"{name} holds 3 numbers, .* 1 targets"):
+    with pytest.raises(ll.DataError, match=f"{name} has 3 numbers, .* 1 targets"):
         ll.predict(surface, torch.zeros(3))
 
 

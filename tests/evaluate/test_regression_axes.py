@@ -212,7 +212,7 @@ def test_items_of_a_custom_task_are_counted():
     net = nn.Linear(3, 2)
     surface = ll.LossSurface(net, Halved(), data)
     w = surface.layout.flatten(net)
-    with pytest.raises(ll.DataError, match="expected 4 items, one a row, got 8; override Task"):
+    with pytest.raises(ll.DataError, match="expected 4 items, one an example, got 8"):
         surface(w)
     surface = ll.LossSurface(net, Counted(), data)
     assert float(surface(w)) == pytest.approx(ll.predict(surface, w).metrics()["nll"])

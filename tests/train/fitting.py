@@ -30,7 +30,7 @@ def losses_in_turn(surface, weights, batch):
 
 
 def bowl():
-    """L(w) = |w|² / 2 + a constant: mean over four rows of squares of 2 w_i / 2."""
+    """L(w) = |w|² / 2 + a constant: mean over four examples of squares of 2 w_i / 2."""
     model = nn.Linear(4, 1, bias=False)
     rows = [(2 * torch.eye(4), torch.zeros(4, 1))]
     return ll.LossSurface(model, ll.Regression(noise_variance=1.0), rows)

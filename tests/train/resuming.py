@@ -30,7 +30,7 @@ class Boom(Exception):
 
 
 class Noisy(Dataset):
-    """Rows that are augmented from all three global generators."""
+    """Examples that are augmented from all three global generators."""
 
     def __len__(self) -> int:
         return 23

@@ -41,7 +41,7 @@ def pictures(seed=0):
 
 
 def batches(rows=table, **options):
-    """Each network its own rows and its own order."""
+    """Each network its own examples and its own order."""
     return [
         ll.Batches(rows(m), **({"batch_size": 5, "seed": 10 + m, "drop_last": False} | options))
         for m in range(M)

@@ -8,7 +8,7 @@ from lowland.train.member_batches import MemberBatches
 from tests.train.side_by_side import batches
 
 
-def test_rows_are_gathered_in_blocks_of_batches(monkeypatch):
+def test_examples_are_gathered_in_blocks_of_batches(monkeypatch):
 
     found = []
     for block in (1 << 23, 200, 1):

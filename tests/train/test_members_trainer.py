@@ -22,7 +22,7 @@ def _one_thread():
 
 
 def exploding(m=2):
-    """Rows of one network are so large that its loss overflows."""
+    """Examples of one network are so large that its loss overflows."""
     data = batches()
     x, y = table(m)
     data[m] = ll.Batches((x * 1e30, y), batch_size=5, seed=10 + m)

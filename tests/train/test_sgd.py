@@ -224,7 +224,7 @@ def test_a_loss_that_is_not_finite_names_its_place(tmp_path):
                checkpoint=tmp_path / "c", checkpoint_steps=1)  # fmt: skip
     assert ll.Trajectory.open(tmp_path / "store").steps == [1, 2]
     good = store[1]
-    # with the row mended, the run goes on from the state before
+    # with the example mended, the run goes on from the state before
     x[12] = 0
     again = network()
     store = ll.Trajectory.open(tmp_path / "store", layout=layout)
@@ -282,7 +282,7 @@ def test_regression_targets_are_never_broadcast():
 
 
 class Reduced(ll.Task):
-    """A loss that is a mean already: divided by the rows again, it would train too slowly."""
+    """A loss that is a mean already: divided by the examples again, it would train too slowly."""
 
     def nll(self, output, target):
         return F.cross_entropy(output, target)

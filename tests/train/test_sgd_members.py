@@ -119,7 +119,7 @@ def test_one_loss_for_all_is_another_run():
     assert (members.weights - twin.weights).abs().max() > 1e-3
 
 
-def test_shared_rows_are_held_once():
+def test_shared_examples_are_held_once():
     rows = table()
     data = [ll.Batches(rows, batch_size=5, seed=m) for m in range(M)]
     members = ll.Members(seeded(mlp))
@@ -168,8 +168,8 @@ def test_other_forms_of_batches(kind):
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_splits_that_differ_by_some_rows(drop_last):
-    """As in cross-validation. The broken twin lets the rows that fill a batch up count."""
+def test_splits_that_differ_by_some_examples(drop_last):
+    """As in cross-validation. The broken twin lets the examples that fill a batch up count."""
     data = [
         ll.Batches(table(m, rows=21 + m), batch_size=5, seed=m, drop_last=drop_last)
         for m in range(M)
@@ -188,7 +188,7 @@ def test_splits_that_differ_by_some_rows(drop_last):
         assert drop_last or m == M - 1 or (twin.weights[m] - w).abs().max() > 1e-4
 
 
-def test_rows_that_fill_up_must_not_reach_batchnorm_or_count_as_items():
+def test_examples_that_fill_up_must_not_reach_batchnorm_or_count_as_items():
     data = batches(pictures)
     x, y = pictures(1)
     data[1] = ll.Batches((x[:21], y[:21]), batch_size=5)

@@ -1,4 +1,4 @@
-"""Collecting in loops as people write them."""
+"""IterateCollector in loops as people write them."""
 
 import pytest
 import torch

@@ -152,7 +152,7 @@ def test_no_parquet(root):
 
 
 @pytest.mark.parametrize("bad", [b"hello", None, png(pixels(1, 0)[0])[:200]])
-def test_a_row_that_is_no_image(root, bad):
+def test_a_example_that_is_no_image(root, bad):
     images = [png(i) for i in pixels(40, 1)]
     images[17] = bad
     write(root / "test.parquet", images, np.arange(40) % 10)
@@ -211,7 +211,7 @@ def test_splits_that_do_not_fit(root, options):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the CIFAR-10 files are not beside the project")
-def test_the_real_files_have_the_right_rows():
+def test_the_real_files_have_the_right_examples():
     table = pq.read_table(SHARED / "test.parquet")
     assert table.num_rows == 10_000
     assert np.bincount(table["label"].to_numpy()).tolist() == [1000] * 10

@@ -7,7 +7,7 @@ from lowland import ConfigError, DataError
 from lowland.zoo import ImageLoader, Prepare, class_subset, digits
 
 
-def test_only_keeps_the_rows_of_its_classes_and_numbers_them():
+def test_a_subset_has_the_examples_of_its_classes_and_numbers_them():
     data = digits(shift=1)
     found = class_subset(data, classes=[3, 1])
     for name in ("train", "validation", "test"):
@@ -29,11 +29,11 @@ def test_only_of_a_loader_leaves_the_file_as_it_is():
     assert labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_what_only_cannot_do_is_told():
+def test_what_a_subset_cannot_do_is_refused():
     for classes in ([], [1, 1], ["a"]):
         with pytest.raises(ConfigError, match="each of them once"):
             class_subset("lowland.zoo:digits", classes=classes)
-    with pytest.raises(ConfigError, match="no row of 10; it has 0, 1"):
+    with pytest.raises(ConfigError, match="no example of 10; it has 0, 1"):
         class_subset("lowland.zoo:digits", classes=[0, 10])
     with pytest.raises(DataError, match="test: expected"):
         class_subset({"test": [1, 2]}, classes=[0])

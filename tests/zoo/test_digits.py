@@ -16,7 +16,7 @@ def test_digits_are_split_without_overlap():
     images = torch.cat([x for x, _ in splits.values()])
     assert images.min() == 0
     assert images.max() == 1
-    # together they are scikit-learn's rows, each once
+    # together they are scikit-learn's examples, each once
     from sklearn.datasets import load_digits
 
     found = load_digits()

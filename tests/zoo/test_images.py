@@ -138,7 +138,7 @@ def test_everything_happens_where_the_bytes_lie(pad):
     zoo_images._affine.cache_clear()
 
 
-def test_a_loader_replays_its_rows():
+def test_a_loader_replays_its_examples():
     data = pictures(20), torch.arange(20)
     index = torch.tensor([7, 3, 19, 0, 1])
     prepare = Prepare(MEAN, STD)

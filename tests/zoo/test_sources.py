@@ -105,7 +105,7 @@ def test_a_size_is_cut_about_the_centre():
     assert decode([png(image)], str, size=(2, 4), mode="L").shape == (1, 2, 4, 1)
 
 
-def test_rows_that_do_not_decode_are_named():
+def test_examples_that_do_not_decode_are_named():
     first = png(pixels(1, 0)[0])
     where = "row {}".format
     with pytest.raises(DataError, match="row 1 is 16 x 16 colour, but row 0 is 32 x 32 colour"):

@@ -17,7 +17,7 @@ def test_tensors_are_split(tmp_path):
     for part, n in (("train", 14), ("validation", 2), ("test", 4)):
         assert [len(t) for t in a[part]] == [n, n]
         assert torch.equal(a[part][0], b[part][0])
-        assert torch.equal(a[part][0][:, :1], a[part][1])  # rows stay together; (N, 1)
+        assert torch.equal(a[part][0][:, :1], a[part][1])  # examples stay together; (N, 1)
         assert a[part][0].dtype == torch.float32
     rows = torch.cat([a[part][0] for part in a])
     assert sorted(rows[:, 0].tolist()) == x[:, 0].tolist()
@@ -62,7 +62,7 @@ def test_files_of_tensors(tmp_path):
     with pytest.raises(DataError, match=r"expected an \.npz or \.safetensors"):
         tensors(tmp_path / "a.csv")
     np.savez(tmp_path / "c.npz", x=np.zeros(9), y=np.zeros(9))
-    with pytest.raises(DataError, match="no rows for validation"):
+    with pytest.raises(DataError, match="no examples for validation"):
         tensors(tmp_path / "c.npz", validation=0)
 
 
@@ -81,8 +81,8 @@ def test_class_labels_that_are_floats_are_sent_the_right_way(tmp_path, dtype, su
         return tensors(path)["train"][1]
 
     output = torch.zeros(7, 3)
-    told = r"integer labels \(7,\), got float32 \(7, 1\).*y.astype\('int64'\)"
-    with pytest.raises(DataError, match=told):
+    message = r"integer labels \(7,\), got float32 \(7, 1\).*y.astype\('int64'\)"
+    with pytest.raises(DataError, match=message):
         Classification().check(output, labels(y))
     Classification().check(output, labels(y.astype("int64")))  # what the message says to do
     Classification().check(torch.zeros(7, 1), labels(y % 2))  # binary labels may be floats

@@ -1,4 +1,4 @@
-"""UCI sets: standardised by the rows that are trained on, and by no others."""
+"""UCI sets: standardised by the examples that are trained on, and by no others."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ N, D = 40, 3
 
 @pytest.fixture
 def root(tmp_path):
-    """A set whose test rows lie far away, with a column that varies in them alone."""
+    """A set whose test examples lie far away, with a column that varies in them alone."""
     g = np.random.default_rng(0)
     x = g.normal(size=(N, D)) * [1.0, 10.0, 0.1] + [0.0, 5.0, -3.0]
     y = 100 + 7 * g.normal(size=N)
@@ -31,7 +31,7 @@ def raw(root):
         return file["x"], file["y"], file["test_mask"]
 
 
-def test_standardised_by_the_training_rows_alone(root):
+def test_standardised_by_the_training_examples_alone(root):
     data = uci(name="far", root=root, validation=0.25)
     x, y = data["train"]
     assert {k: len(data[k][0]) for k in ("train", "validation", "test")} == {
@@ -43,7 +43,7 @@ def test_standardised_by_the_training_rows_alone(root):
     torch.testing.assert_close(x[:, :D].mean(0), zero, atol=1e-5, rtol=0)
     torch.testing.assert_close(x[:, :D].std(0, correction=0), one, atol=1e-5, rtol=0)
     assert abs(float(y.mean())) < 1e-5
-    # the broken twin, statistics of the whole set, would put the test rows within a few units
+    # the broken twin, statistics of the whole set, would put the test examples within a few units
     whole, _, mask = raw(root)
     twin = (whole - whole.mean(0)) / whole.std(0)
     assert abs(twin[mask[0]][:, :D]).max() < 4
@@ -51,7 +51,7 @@ def test_standardised_by_the_training_rows_alone(root):
     assert data["test"][1].min() > 100
 
 
-def test_every_row_is_in_one_part(root):
+def test_every_example_is_in_one_part(root):
     for split in (0, 1):
         data = uci(name="far", root=root, split=split, validation=0.25)
         _, y, mask = raw(root)
@@ -69,19 +69,21 @@ def test_columns_that_never_vary_are_zero_everywhere(root):
     data = uci(name="far", root=root)
     assert data["constant"] == [D]
     for part in ("train", "validation", "test"):
-        assert not data[part][0][:, D].any()  # in test rows too, where it would be 8.9 otherwise
+        assert not data[part][0][
+            :, D
+        ].any()  # in test examples too, where it would be 8.9 otherwise
     # 0.1 summed 36 times is not 3.6: a standard deviation that is rounding must not divide
     train = raw(root)[0][4:, D]
     assert 0 <= train.std() < 1e-12
 
 
-def test_without_validation_all_other_rows_are_trained_on(root):
+def test_without_validation_all_other_examples_are_trained_on(root):
     data = uci(name="far", root=root, validation=0)
     assert "validation" not in data
     assert len(data["train"][0]) == N - 4
 
 
-def test_held_out_rows_are_a_function_of_seed_and_split(root):
+def test_held_out_examples_are_a_function_of_seed_and_split(root):
     a, b = (uci(name="far", root=root)["validation"][1] for _ in range(2))
     assert torch.equal(a, b)
     other = uci(name="far", root=root, seed=1)["validation"][1]
@@ -125,7 +127,7 @@ def test_what_is_not_there(root):
         ({"test_mask": np.zeros((2, N - 1), bool)}, r"test_mask \(splits, N\)"),
         ({"test_mask": np.zeros((2, N), int)}, "booleans"),
         ({"y": np.zeros(N - 1)}, r"y \(N,\)"),
-        ({"y": np.full(N, np.nan)}, "40 rows hold NaN"),
+        ({"y": np.full(N, np.nan)}, "40 examples hold NaN"),
         ({"y": np.full(N, 2.0)}, "nothing to learn"),
         ({"x": None}, "expected arrays"),
     ],

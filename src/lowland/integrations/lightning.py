@@ -16,7 +16,7 @@ except ImportError as error:
     ) from error
 
 from lowland.core.names import Where
-from lowland.integrations.collecting import Collecting, Target
+from lowland.integrations.iterate_collector import IterateCollector, Target
 
 
 class CollectorCallback(Callback):
@@ -41,7 +41,7 @@ class CollectorCallback(Callback):
     Attributes:
         targets: the averages and stores, from the start of the fit on.
 
-    >>> callback = CollectorCallback("walk", module="net", start=0.5, every_steps=100)
+    >>> callback = CollectorCallback("iterates", module="net", start=0.5, every_steps=100)
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class CollectorCallback(Callback):
         every_steps: int | None = None,
         where: Where = None,
     ) -> None:
-        self._collecting = Collecting(
+        self._collector = IterateCollector(
             targets, start=start, every_epochs=every_epochs, every_steps=every_steps, where=where
         )
         self._module = module
@@ -62,7 +62,7 @@ class CollectorCallback(Callback):
     @property
     def targets(self) -> tuple[Any, ...]:
         """What is collected into."""
-        return self._collecting.targets
+        return self._collector.targets
 
     @property
     def state_key(self) -> str:
@@ -76,10 +76,10 @@ class CollectorCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Builds the targets, or continues those of the checkpoint."""
         if not trainer.is_global_zero:
-            self._collecting.load_state_dict({})  # every process was given the checkpoint's
+            self._collector.load_state_dict({})  # every process was given the checkpoint's
             return
         share = _share(trainer, 0)
-        self._collecting.begin(
+        self._collector.begin(
             self._network(pl_module),
             budget=share is not None,
             length=math.isfinite(trainer.num_training_batches),
@@ -100,7 +100,7 @@ class CollectorCallback(Callback):
         if not trainer.is_global_zero:
             return
         last = batch_idx + 1 == trainer.num_training_batches
-        self._collecting.step(
+        self._collector.step(
             self._network(pl_module),
             step=trainer.global_step,
             share=_share(trainer, batch_idx + 1) or 0.0,
@@ -110,15 +110,15 @@ class CollectorCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints what was collected, or warns that it is too little."""
         if trainer.is_global_zero:
-            rank_zero_info(f"lowland: {self._collecting.end()}")
+            rank_zero_info(f"lowland: {self._collector.end()}")
 
     def state_dict(self) -> dict[str, Any]:
         """For Lightning's checkpoints."""
-        return self._collecting.state_dict()
+        return self._collector.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """From Lightning's checkpoints."""
-        self._collecting.load_state_dict(state)
+        self._collector.load_state_dict(state)
 
 
 def _share(trainer: Trainer, batches: int) -> float | None:

@@ -14,7 +14,7 @@ except ImportError as error:
     ) from error
 
 from lowland.core.names import Where
-from lowland.integrations.collecting import Collecting, Target
+from lowland.integrations.iterate_collector import IterateCollector, Target
 from lowland.tensor_files import load_tree, restoring, save_tree
 from lowland.warn import warn
 
@@ -42,7 +42,7 @@ class CollectorCallback(TrainerCallback):
     Attributes:
         targets: the averages and stores, from the start of training on.
 
-    >>> callback = CollectorCallback("walk", start=0.5, every_steps=100)
+    >>> callback = CollectorCallback("iterates", start=0.5, every_steps=100)
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CollectorCallback(TrainerCallback):
         where: Where = None,
         resume_from: str | None = None,
     ) -> None:
-        self._collecting = Collecting(
+        self._collector = IterateCollector(
             targets, start=start, every_epochs=every_epochs, every_steps=every_steps, where=where
         )
         self._resume_from = resume_from
@@ -63,7 +63,7 @@ class CollectorCallback(TrainerCallback):
     @property
     def targets(self) -> tuple[Any, ...]:
         """What is collected into."""
-        return self._collecting.targets
+        return self._collector.targets
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Builds the targets, or continues those of the checkpoint."""
@@ -73,10 +73,10 @@ class CollectorCallback(TrainerCallback):
             file = _folder(self._resume_from or args.output_dir, state.global_step) / FILE
             if file.is_file():  # else the checkpoint is from before this callback
                 with restoring(file, _KIND):
-                    self._collecting.load_state_dict(load_tree(file, kind=_KIND))
+                    self._collector.load_state_dict(load_tree(file, kind=_KIND))
         self._length = _steps_an_epoch(kwargs["train_dataloader"], args.gradient_accumulation_steps)
         step = state.global_step
-        self._collecting.begin(
+        self._collector.begin(
             kwargs["model"],
             length=self._length is not None,
             done=step,
@@ -90,7 +90,7 @@ class CollectorCallback(TrainerCallback):
             return
         step = state.global_step
         epoch, rest = divmod(step, self._length) if self._length else (0, 1)
-        self._collecting.step(
+        self._collector.step(
             kwargs["model"],
             step=step,
             share=step / state.max_steps,
@@ -100,7 +100,7 @@ class CollectorCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Prints what was collected, or warns that it is too little."""
         if state.is_world_process_zero:
-            text = self._collecting.end()
+            text = self._collector.end()
             if args.should_log:
                 print(f"lowland: {text}")  # as the Trainer itself does with its last metrics
 
@@ -110,7 +110,7 @@ class CollectorCallback(TrainerCallback):
             return
         folder = _folder(args.output_dir, state.global_step)
         if folder.is_dir():
-            save_tree(folder / FILE, self._collecting.state_dict(), kind=_KIND)
+            save_tree(folder / FILE, self._collector.state_dict(), kind=_KIND)
         else:  # a search over hyperparameters has folders of its own
             warn(
                 f"{folder} is not there, so that what was collected is not saved: a run that goes "

@@ -70,6 +70,6 @@ def listing(sources: Sequence[Path], *more: object) -> str:
     """One hash over names, sizes and times of files, and whatever else images are made with."""
     total = hashlib.blake2b(repr(more).encode(), digest_size=16)
     for source in sources:
-        found = source.stat()
-        total.update(f"{source} {found.st_size} {found.st_mtime_ns}\n".encode())
+        stat = source.stat()
+        total.update(f"{source} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return total.hexdigest()

@@ -126,12 +126,12 @@ def _cifar(kind: int, root: Path, *, cache: PathLike | None, **options: Any) -> 
     mean, std = (_MEAN, _STD) if options.pop("normalise") else ((0.0,) * 3, (1.0,) * 3)
     prepare = Prepare(mean, std)
     augment = Prepare(mean, std, pad=4, flip=True) if options.pop("augment") else prepare
-    rows, test_rows = options.pop("train"), options.pop("test")
+    train_count, test_count = options.pop("train"), options.pop("test")
     return splits(
         data["train"],
         data["test"],
-        rows=rows,
-        test_rows=test_rows,
+        train_count=train_count,
+        test_count=test_count,
         prepare=prepare,
         augment=augment,
         **options,

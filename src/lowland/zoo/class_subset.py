@@ -1,4 +1,4 @@
-"""Some classes of a data set: the rest are what a network has never seen."""
+"""Some classes of a data set; the others are unknown to a network that is trained on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowland.errors import ConfigError, DataError
 from lowland.zoo.images import ImageLoader
-from lowland.zoo.named import called
+from lowland.zoo.load_splits import load_splits
 
 
 def class_subset(data: str | Mapping[str, Any], *, classes: Sequence[int]) -> dict[str, Any]:
@@ -29,31 +29,31 @@ def class_subset(data: str | Mapping[str, Any], *, classes: Sequence[int]) -> di
         ConfigError: a class that occurs twice, or has no example in a split.
         DataError: splits of another form.
 
-    >>> seen, strange = (class_subset("lowland.zoo:digits", classes=c) for c in (range(8), [8, 9]))
-    >>> seen["test"][1].unique().tolist(), strange["test"][1].unique().tolist()
+    >>> train, ood = (class_subset("lowland.zoo:digits", classes=c) for c in (range(8), [8, 9]))
+    >>> train["test"][1].unique().tolist(), ood["test"][1].unique().tolist()
     ([0, 1, 2, 3, 4, 5, 6, 7], [0, 1])
     """
-    wanted = list(classes)
-    if not wanted or len(set(wanted)) < len(wanted) or not all(type(c) is int for c in wanted):
-        raise ConfigError(f"classes: expected labels, each of them once, got {wanted}.")
-    splits = called(data)
+    labels = list(classes)
+    if not labels or len(set(labels)) < len(labels) or not all(type(c) is int for c in labels):
+        raise ConfigError(f"classes: expected labels, each of them once, got {labels}.")
+    splits = load_splits(data)
     for name in ("train", "validation", "test", "clean", "batchnorm"):
         if name in splits:
-            splits[name] = _chosen(splits[name], wanted, name)
-    told = ", ".join(map(str, wanted))
-    return splits | {"name": f"{splits.get('name', 'classes')} {told}"}
+            splits[name] = _select_classes(splits[name], labels, name)
+    numbers = ", ".join(map(str, labels))
+    return splits | {"name": f"{splits.get('name', 'classes')} {numbers}"}
 
 
-def _chosen(split: Any, classes: list[int], name: str) -> Any:
+def _select_classes(split: Any, classes: list[int], name: str) -> Any:
     if isinstance(split, ImageLoader):
         images, labels = split.images, split.labels
-        index, told = _numbered(labels[split.index.to(labels.device)], classes, name)
-        fresh = torch.zeros_like(labels)
-        kept = split.index[index.to(split.index.device)]
-        fresh[kept.to(labels.device)] = told
-        data = images, fresh
+        places, new = _numbered(labels[split.index.to(labels.device)], classes, name)
+        new_labels = torch.zeros_like(labels)
+        index = split.index[places.to(split.index.device)]
+        new_labels[index.to(labels.device)] = new
+        data = images, new_labels
         return ImageLoader(
-            data, split.prepare, index=kept, batch_size=split.batch_size, seed=split.seed
+            data, split.prepare, index=index, batch_size=split.batch_size, seed=split.seed
         )
     pair = isinstance(split, tuple) and len(split) == 2
     if not pair or not all(isinstance(part, Tensor) for part in split) or split[1].ndim != 1:
@@ -61,16 +61,16 @@ def _chosen(split: Any, classes: list[int], name: str) -> Any:
             f"{name}: expected (inputs, labels), tensors with labels (N,), or a loader of the "
             f"zoo's, got {type(split).__name__}; choose classes in a callable of your own."
         )
-    index, told = _numbered(split[1], classes, name)
-    return split[0][index.to(split[0].device)], told
+    index, new = _numbered(split[1], classes, name)
+    return split[0][index.to(split[0].device)], new
 
 
 def _numbered(labels: Tensor, classes: list[int], name: str) -> tuple[Tensor, Tensor]:
-    """Which rows are of these classes, and their new labels."""
+    """The indices of the examples of these classes, and their new labels."""
     absent = [c for c in classes if not bool((labels == c).any())]
     if absent:
         raise ConfigError(
-            f"classes: {name} has no row of {', '.join(map(str, absent))}; it has "
+            f"classes: {name} has no example of {', '.join(map(str, absent))}; it has "
             f"{', '.join(map(str, labels.unique().tolist()))}."
         )
     new = torch.full_like(labels, -1)

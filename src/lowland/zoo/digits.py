@@ -40,9 +40,9 @@ def digits(
         raise LowlandError(
             'the digits come with scikit-learn: pip install "lowland[cli]".'
         ) from None
-    found = load_digits()
-    images = torch.from_numpy(found.images).float().unsqueeze(1) / 16
-    labels = torch.from_numpy(np.asarray(found.target)).long()
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
+    labels = torch.from_numpy(np.asarray(bunch.target)).long()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     ends = [round(len(labels) * train), round(len(labels) * (train + validation))]
     parts = dict(zip(("train", "validation", "test"), order.tensor_split(ends), strict=True))
@@ -54,17 +54,17 @@ def shifted(batch: Split, generator: torch.Generator, *, most: int) -> Split:
     """Each image moved by up to `most` pixels up or down and left or right; zeros come in.
 
     >>> images = torch.arange(8.0).view(2, 1, 2, 2)
-    >>> moved, _ = shifted((images, torch.zeros(2)), torch.Generator().manual_seed(0), most=0)
-    >>> torch.equal(moved, images)
+    >>> same, _ = shifted((images, torch.zeros(2)), torch.Generator().manual_seed(0), most=0)
+    >>> torch.equal(same, images)
     True
     """
     images, labels = batch
     n, _, height, width = images.shape
     padded = F.pad(images, (most,) * 4)
     down, right = torch.randint(2 * most + 1, (2, n, 1), generator=generator)
-    rows = down + torch.arange(height)  # (n, height)
+    lines = down + torch.arange(height)  # (n, height)
     columns = right + torch.arange(width)
     each = torch.arange(n)[:, None, None]
     # one gather for the batch: (n, height, width, channels) comes out, channels in front again
-    moved = padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    return moved.contiguous(), labels
+    shifted_images = padded[each, :, lines[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return shifted_images.contiguous(), labels

@@ -12,7 +12,7 @@ from lowland.files import PathLike
 from lowland.zoo.cache import cached, listing
 from lowland.zoo.images import Labelled, Prepare
 from lowland.zoo.sources import decode
-from lowland.zoo.splits import picked, shares, splits
+from lowland.zoo.splits import select_images, split_sizes, splits
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
@@ -70,26 +70,26 @@ def image_folder(
     names = _classes(where["train"], folder)
     data = {}
     for part, place in where.items():
-        found = _classes(place, place)
-        if found != names:
+        others = _classes(place, place)
+        if others != names:
             raise DataError(
-                f"{place}: expected the classes {', '.join(names)}, found {', '.join(found)}."
+                f"{place}: expected the classes {', '.join(names)}, found {', '.join(others)}."
             )
         data[part] = _read(place, names, height_width, "RGB" if colour else "L", cache)
-    train, held, tested = _divided(data, validation, test, seed)
-    channels = train[0].shape[-1]
-    mean, std = moments(train[0]) if normalise else ((0.0,) * channels, (1.0,) * channels)
+    train_images, validation_images, test_images = _divided(data, validation, test, seed)
+    channels = train_images[0].shape[-1]
+    mean, std = moments(train_images[0]) if normalise else ((0.0,) * channels, (1.0,) * channels)
     prepare = Prepare(mean, std)
     if augment:
-        border = train[0].shape[1] // 8 if pad is None else pad
+        border = train_images[0].shape[1] // 8 if pad is None else pad
         training = Prepare(mean, std, pad=border, flip=True)
     return splits(
-        train,
-        tested,
+        train_images,
+        test_images,
         classes=len(names),
         prepare=prepare,
         augment=training if augment else prepare,
-        validation=held,
+        validation=validation_images,
         seed=seed,
         device=device,
     )
@@ -124,12 +124,12 @@ def moments(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 def _parts(folder: Path) -> dict[str, Path]:
     """The folder of each part; of training images alone where there are no parts."""
-    found = {}
+    folders = {}
     for part, names in _PARTS.items():
         places = [folder / name for name in names if (folder / name).is_dir()]
         if places:
-            found[part] = places[0]
-    return found if "train" in found else {"train": folder}
+            folders[part] = places[0]
+    return folders if "train" in folders else {"train": folder}
 
 
 def _classes(place: Path, root: Path) -> list[str]:
@@ -158,7 +158,7 @@ def _read(
         raise DataError(f"{place}: no image in {', '.join(names)}; known are {_endings()}.")
 
     def read() -> Labelled:
-        images = decode(paths, lambda row: str(paths[row]), size=size, mode=mode)
+        images = decode(paths, lambda i: str(paths[i]), size=size, mode=mode)
         return images, torch.tensor([label for _, label in files])
 
     return cached(place, listing(paths, size, mode), read, cache=cache)
@@ -171,14 +171,14 @@ def _endings() -> str:
 def _divided(
     data: dict[str, Labelled], validation: float, test: float, seed: int
 ) -> tuple[Labelled, Labelled, Labelled]:
-    """Training, validation and test images; what has no folder is split off the first."""
+    """Training, validation and test images; a part without a folder is split off the first."""
     train = data["train"]
     n = len(train[1])
-    wanted = {"validation": validation, "test": test}
-    missing = [part for part in wanted if part not in data]
-    counts = shares(n, *(wanted[part] for part in missing))
+    shares = {"validation": validation, "test": test}
+    missing = [part for part in shares if part not in data]
+    counts = split_sizes(n, *(shares[part] for part in missing))
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     *cut, rest = order.tensor_split(torch.tensor(counts).cumsum(0)) if counts else (order,)
     for part, index in zip(missing, cut, strict=True):
-        data = data | {part: picked(train, index)}
-    return picked(train, rest), data["validation"], data["test"]
+        data = data | {part: select_images(train, index)}
+    return select_images(train, rest), data["validation"], data["test"]

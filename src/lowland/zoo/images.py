@@ -62,15 +62,15 @@ class Prepare:
         # a row of a crop is a run of bytes that may begin at any pixel: pick runs, not pixels
         runs = padded.as_strided((n * tall * wide - width + 1, width * channels), (channels, 1))
         down, right = torch.randint(2 * pad + 1, (2, n, 1), generator=generator)
-        rows = torch.arange(n)[:, None] * tall + down + torch.arange(height)  # (n, height)
-        starts = (rows * wide + right).flatten().to(device)
+        lines = torch.arange(n)[:, None] * tall + down + torch.arange(height)  # (n, height)
+        starts = (lines * wide + right).flatten().to(device)
         return runs.index_select(0, starts).view(n, height, width, channels)
 
     def _mirrored(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        chosen = torch.randint(2, (len(images),), generator=generator).nonzero()[:, 0]
-        chosen = chosen.to(images.device)
-        mirrored = images.index_select(0, chosen).flip(2)
-        return images.index_copy(0, chosen, mirrored)
+        index = torch.randint(2, (len(images),), generator=generator).nonzero()[:, 0]
+        index = index.to(images.device)
+        mirrored = images.index_select(0, index).flip(2)
+        return images.index_copy(0, index, mirrored)
 
 
 @lru_cache(maxsize=32)
@@ -89,7 +89,7 @@ class ImageLoader:
 
     Args:
         data: images (N, H, W, C) and labels (N,). prepare: without `pad` and `flip`, or with a
-            `seed`: each row then has one crop and mirroring, in every pass.
+            `seed`: each image then has one crop and mirroring, in every pass.
         index: the examples to read, in their order; None: all.
         batch_size: examples a batch.
 
@@ -130,5 +130,5 @@ class ImageLoader:
     def __iter__(self) -> Iterator[Labelled]:
         generator = None if self.seed is None else stream("augmentation", self.seed)
         for part in self.index.to(self.images.device).split(self.batch_size):
-            rows = self.images.index_select(0, part), self.labels.index_select(0, part)
-            yield self.prepare(rows, generator)
+            batch = self.images.index_select(0, part), self.labels.index_select(0, part)
+            yield self.prepare(batch, generator)

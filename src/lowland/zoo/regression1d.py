@@ -42,8 +42,8 @@ def regression1d(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; give the path of the (N, 2) array of x and y.")
-    rows = np.load(path, allow_pickle=False)
-    if rows.ndim != 2 or rows.shape[1] != 2:
-        raise DataError(f"{path}: expected an array (N, 2) of x and y, got {rows.shape}.")
-    values = torch.from_numpy(rows).float()
+    table = np.load(path, allow_pickle=False)
+    if table.ndim != 2 or table.shape[1] != 2:
+        raise DataError(f"{path}: expected an array (N, 2) of x and y, got {table.shape}.")
+    values = torch.from_numpy(table).float()
     return {"train": (values[:, :1], values[:, 1:])}

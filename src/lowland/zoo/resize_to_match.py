@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowland.errors import ConfigError, DataError
-from lowland.zoo.named import called
+from lowland.zoo.load_splits import load_splits
 
 _LUMA = (0.299, 0.587, 0.114)  # what grey is made of: ITU-R BT.601, as Pillow's
 
@@ -37,7 +37,7 @@ def resize_to_match(
         raise ConfigError(f"size: expected a positive number, or height and width, got {size}.")
     if channels not in (1, 3):
         raise ConfigError(f"channels: expected 1 or 3, got {channels}.")
-    splits = called(data)
+    splits = load_splits(data)
     test = splits["test"]
     batches = [test] if isinstance(test, tuple) and isinstance(test[0], Tensor) else test
     images, labels = [], []
@@ -46,12 +46,12 @@ def resize_to_match(
         if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3):
             raise DataError(
                 "test: expected (images, labels) with images (N, 1, H, W) or (N, 3, H, W); bring "
-                "other rows to that shape in a callable of your own."
+                "other images to that shape in a callable of your own."
             )
         images.append(_shaped(_pixels(x, splits.get("normalise")), height_width, channels))
         labels.append(batch[1])
-    named = {"name": splits["name"]} if "name" in splits else {}
-    return {"test": (torch.cat(images), torch.cat(labels)), **named}
+    name = {"name": splits["name"]} if "name" in splits else {}
+    return {"test": (torch.cat(images), torch.cat(labels)), **name}
 
 
 def _pixels(x: Tensor, normalise: Any) -> Tensor:

@@ -40,7 +40,7 @@ def read_parquet(path: Path) -> Labelled:
     if pa.types.is_struct(column.type):  # as `datasets` writes it: {bytes, path}
         column = column.field("bytes")
     encoded = [None if value is None else value.as_buffer() for value in column]
-    images = decode(encoded, lambda row: f"{path}: row {row}")
+    images = decode(encoded, lambda i: f"{path}: row {i}")
     labels = np.asarray(table["label"].to_numpy())
     return images, torch.from_numpy(labels.astype(np.int64))
 
@@ -55,7 +55,7 @@ def decode(
     """Images of one size and mode from encoded bytes or paths, on all cores.
 
     Args:
-        encoded: bytes or paths. where: names a row in errors.
+        encoded: bytes or paths. where: names an image in errors.
         size: (height, width) that each image is scaled and cropped to, about its centre; None: they
             must agree.
         mode: "RGB" or "L", which each image is brought to; None: they must agree.
@@ -67,37 +67,38 @@ def decode(
     if not encoded:
         raise DataError(f"{where(0)}: there is no image.")
 
-    def one(row: int) -> np.ndarray[Any, Any]:
-        source = encoded[row]
+    def one(i: int) -> np.ndarray[Any, Any]:
+        source = encoded[i]
         try:
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
                 if image.mode.startswith(("I", "F")):
                     raise DataError(f"expected 8 bits a channel, got mode {image.mode}")
-                made: Image.Image = image
+                picture: Image.Image = image
                 if isinstance(source, Path):  # a photograph may lie on its side
-                    made = ImageOps.exif_transpose(image)
-                made = made.convert(mode or ("L" if image.mode in ("1", "L", "LA") else "RGB"))
+                    picture = ImageOps.exif_transpose(image)
+                picture = picture.convert(
+                    mode or ("L" if image.mode in ("1", "L", "LA") else "RGB")
+                )
                 if size is not None:
-                    made = ImageOps.fit(made, (size[1], size[0]))
-                return np.asarray(made)
+                    picture = ImageOps.fit(picture, (size[1], size[0]))
+                return np.asarray(picture)
         except Exception as error:
-            told = (
-                str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
-            )
-            raise DataError(f"{where(row)}: not an image, or a damaged one ({told}).") from error
+            kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
+            reason = f"{kind}{error}"
+            raise DataError(f"{where(i)}: not an image, or a damaged one ({reason}).") from error
 
     first = one(0)
     out = np.empty((len(encoded), *first.shape), dtype=np.uint8)
 
-    def some(rows: Iterable[int]) -> None:
-        for row in rows:
-            pixels = one(row)
+    def some(indices: Iterable[int]) -> None:
+        for i in indices:
+            pixels = one(i)
             if pixels.shape != first.shape:
                 raise DataError(
-                    f"{where(row)} is {_told(pixels)}, but {where(0)} is {_told(first)}; bring the "
-                    "images to one size and mode."
+                    f"{where(i)} is {_describe(pixels)}, but {where(0)} is {_describe(first)}; "
+                    "bring the images to one size and mode."
                 )
-            out[row] = pixels
+            out[i] = pixels
 
     parts = np.array_split(np.arange(len(encoded)), max(1, len(encoded) // 500))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -106,7 +107,7 @@ def decode(
     return images if images.ndim == 4 else images.unsqueeze(-1)
 
 
-def _told(pixels: np.ndarray[Any, Any]) -> str:
+def _describe(pixels: np.ndarray[Any, Any]) -> str:
     height, width = pixels.shape[:2]
     return f"{height} x {width} {'colour' if pixels.ndim == 3 else 'grey'}"
 
@@ -124,25 +125,25 @@ class _Plain(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def read_pickles(paths: Sequence[Path], *, label: str) -> Labelled:
     """The batches of CIFAR's Python version: `data` (N, 3072) and a list of labels, in pickles.
 
-    Only arrays, numbers and containers are unpickled; a file that asks for anything else is
+    Only arrays, numbers and containers are unpickled; a file with anything else is
     refused.
     """
     images, labels = [], []
     for path in paths:
         try:
             with path.open("rb") as file:
-                found = _Plain(file, encoding="bytes").load()
-            found = {k.decode() if isinstance(k, bytes) else k: v for k, v in found.items()}
-            pixels = np.asarray(found["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
+                raw = _Plain(file, encoding="bytes").load()
+            batch = {k.decode() if isinstance(k, bytes) else k: v for k, v in raw.items()}
+            pixels = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
             images.append(torch.from_numpy(pixels).permute(0, 2, 3, 1))
-            labels.append(torch.tensor(list(found[label]), dtype=torch.int64))
+            labels.append(torch.tensor(list(batch[label]), dtype=torch.int64))
         except Exception as error:
             raise DataError(
                 f"{path}: not a batch of CIFAR's Python version ({type(error).__name__}: {error}); "

@@ -1,4 +1,4 @@
-"""One's own tensors, from one file."""
+"""The user's own tensors, from one file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from lowland.errors import DataError, StoreError
 from lowland.files import PathLike
 from lowland.tensor_files import read_arrays, read_tensors
-from lowland.zoo.splits import shares
+from lowland.zoo.splits import split_sizes
 
 
 def tensors(
@@ -35,19 +35,21 @@ def tensors(
     {'train': (7, 3), 'validation': (1, 3), 'test': (2, 3)}
     """
     path = Path(path)
-    found = _read(path)
-    pairs = {"train": _pair(path, found, "")}
-    wanted = {"validation": validation, "test": test}
-    for part in wanted:
-        if {f"x_{part}", f"y_{part}"} & set(found):
-            pairs[part] = _pair(path, found, f"_{part}")
+    arrays = _read(path)
+    pairs = {"train": _pair(path, arrays, "")}
+    shares = {"validation": validation, "test": test}
+    for part in shares:
+        if {f"x_{part}", f"y_{part}"} & set(arrays):
+            pairs[part] = _pair(path, arrays, f"_{part}")
     x, y = pairs["train"]
-    missing = [part for part in wanted if part not in pairs]
-    counts = shares(len(y), *(wanted[part] for part in missing))
+    missing = [part for part in shares if part not in pairs]
+    counts = split_sizes(len(y), *(shares[part] for part in missing))
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     for part, count in zip(missing, counts, strict=True):
         if count == 0:
-            raise DataError(f"{path}: no rows for {part}; raise {part}=, or add x_{part} to it.")
+            raise DataError(
+                f"{path}: no examples for {part}; raise {part}=, or add x_{part} to it."
+            )
         index, order = order[:count], order[count:]
         pairs[part] = x[index], y[index]
     if missing:
@@ -70,13 +72,13 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _pair(path: Path, found: dict[str, Tensor], end: str) -> tuple[Tensor, Tensor]:
-    missing = [name for name in (f"x{end}", f"y{end}") if name not in found]
+def _pair(path: Path, arrays: dict[str, Tensor], end: str) -> tuple[Tensor, Tensor]:
+    missing = [name for name in (f"x{end}", f"y{end}") if name not in arrays]
     if missing:
         raise DataError(
-            f"{path}: expected x{end} and y{end}, found {', '.join(sorted(found)) or 'nothing'}."
+            f"{path}: expected x{end} and y{end}, found {', '.join(sorted(arrays)) or 'nothing'}."
         )
-    x, y = (_typed(found[f"{name}{end}"]) for name in ("x", "y"))
+    x, y = (_typed(arrays[f"{name}{end}"]) for name in ("x", "y"))
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or not len(x):
         raise DataError(
             f"{path}: expected x{end} (N, ...) and y{end} (N, ...), got {tuple(x.shape)} and "

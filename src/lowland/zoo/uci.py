@@ -62,11 +62,12 @@ def uci(
     test = np.flatnonzero(test_mask[split])
     rest = np.flatnonzero(~test_mask[split])
     rest = np.random.default_rng((seed, split)).permutation(rest)
-    held, train = np.split(rest, [round(len(rest) * validation)])
-    if len(train) < 2 or len(test) == 0 or (validation and not len(held)):
+    validation_index, train = np.split(rest, [round(len(rest) * validation)])
+    if len(train) < 2 or len(test) == 0 or (validation and not len(validation_index)):
         raise ConfigError(
-            f"{name}, split {split}: validation={validation} gives {len(train)} rows to train on, "
-            f"{len(held)} to validate and {len(test)} to test; choose another share."
+            f"{name}, split {split}: validation={validation} gives {len(train)} examples to train "
+            f"on, {len(validation_index)} to validate and {len(test)} to test; choose another "
+            "share."
         )
     mean, std = x[train].mean(0), x[train].std(0)
     constant = np.ptp(x[train], axis=0) == 0  # their std may be rounding, and not 0
@@ -74,17 +75,20 @@ def uci(
     if np.ptp(y[train]) == 0:
         raise DataError(f"{name}, split {split}: every target is {y[train][0]}: nothing to learn.")
 
-    def rows(index: np.ndarray) -> Split:
+    def standardised(index: np.ndarray) -> Split:
         features = np.where(constant, 0.0, (x[index] - mean) / np.where(constant, 1.0, std))
         targets = (y[index] - target_mean) / target_std
         return torch.from_numpy(features).float(), torch.from_numpy(targets).float()[:, None]
 
-    found: dict[str, Any] = {"train": rows(np.sort(train)), "test": rows(test)}
+    splits: dict[str, Any] = {
+        "train": standardised(np.sort(train)),
+        "test": standardised(test),
+    }
     if validation:
-        found["validation"] = rows(np.sort(held))
+        splits["validation"] = standardised(np.sort(validation_index))
     task = Regression(noise_variance, target_mean=target_mean, target_std=target_std)
-    model = {"inputs": x.shape[1]}  # what `uci_net` has to know
-    return found | {"task": task, "model": model, "constant": np.flatnonzero(constant).tolist()}
+    model = {"inputs": x.shape[1]}  # the arguments of `uci_net`
+    return splits | {"task": task, "model": model, "constant": np.flatnonzero(constant).tolist()}
 
 
 def _read(root: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,7 +111,7 @@ def _read(root: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, y = x.astype(np.float64), y.astype(np.float64)
     bad = int((~np.isfinite(x)).any(1).sum() + (~np.isfinite(y)).sum())
     if bad:
-        raise DataError(f"{path}: {bad} rows hold NaN or infinity; drop them.")
+        raise DataError(f"{path}: {bad} examples hold NaN or infinity; drop them.")
     return x, y, mask
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from lowland import SWA, Trajectory
 from lowland.errors import ConfigError
-from lowland.integrations.collecting import Collecting
+from lowland.integrations.iterate_collector import IterateCollector
 
 
 def moved(net, by=1.0):
@@ -20,39 +20,39 @@ def behind(net):
 
 
 def begun(net, *targets, **options):
-    collecting = Collecting(targets or (SWA,), **({"start": 0.0, "every_steps": 1} | options))
-    collecting.begin(net)
-    return collecting
+    collector = IterateCollector(targets or (SWA,), **({"start": 0.0, "every_steps": 1} | options))
+    collector.begin(net)
+    return collector
 
 
 def test_weights_that_stand_still_are_no_iterate():
     net = nn.Linear(1, 1, bias=False)
-    collecting = begun(net)
+    collector = begun(net)
     found = []
     for step in range(6):
         if step % 2 == 0:
             moved(net)
-        found.append(collecting.step(net, step=step, share=0.0))
+        found.append(collector.step(net, step=step, share=0.0))
     assert found == [True, False] * 3
 
 
 def test_steps_that_torch_does_not_see_are_taken_from_the_trainer():
     net = nn.Linear(1, 1, bias=False)
-    collecting = begun(net)
+    collector = begun(net)
     for step in (1, 2, 2, 3):
         behind(net)
-        collecting.step(net, step=step, share=0.0)
-    assert collecting.targets[0].count == 3
+        collector.step(net, step=step, share=0.0)
+    assert collector.targets[0].count == 3
 
 
 def test_parameters_whose_data_are_replaced_have_moved():
     net = nn.Linear(1, 1, bias=False)
-    collecting = begun(net)
+    collector = begun(net)
     keep = []
     for _ in range(3):
         keep.append(net.weight.data)  # or its memory might be used again
         net.weight.data = net.weight.data + 1
-        assert collecting.step(net, step=0, share=0.0)
+        assert collector.step(net, step=0, share=0.0)
 
 
 @pytest.mark.parametrize(
@@ -60,20 +60,20 @@ def test_parameters_whose_data_are_replaced_have_moved():
 )
 def test_a_share_that_is_no_binary_fraction_starts_where_it_says(start, total, first, tmp_path):
     net = nn.Linear(1, 1, bias=False)
-    collecting = begun(net, tmp_path / "walk", start=start)
+    collector = begun(net, tmp_path / "walk", start=start)
     for step in range(1, total + 1):
         moved(net)
-        collecting.step(net, step=step, share=step / total)
+        collector.step(net, step=step, share=step / total)
     assert Trajectory.open(tmp_path / "walk").steps[0] == first
 
 
 def test_epochs_count_where_they_end():
     net = nn.Linear(1, 1, bias=False)
-    collecting = begun(net, every_steps=None, every_epochs=2)
+    collector = begun(net, every_steps=None, every_epochs=2)
     for step in range(1, 25):
         moved(net)
-        collecting.step(net, step=step, share=0.0, epoch=None if step % 3 else step // 3)
-    assert collecting.end() == "4 iterates were collected, from step 6 to step 24."
+        collector.step(net, step=step, share=0.0, epoch=None if step % 3 else step // 3)
+    assert collector.end() == "4 iterates were collected, from step 6 to step 24."
 
 
 def test_a_state_goes_on(tmp_path):
@@ -86,7 +86,7 @@ def test_a_state_goes_on(tmp_path):
     state = one.state_dict()
     moved(net)
     one.step(net, step=0, share=0.0)
-    other = Collecting((SWA, tmp_path / "walk"), start=0.0, every_steps=3)
+    other = IterateCollector((SWA, tmp_path / "walk"), start=0.0, every_steps=3)
     other.load_state_dict(state)
     other.begin(net)
     taken = []
@@ -95,7 +95,7 @@ def test_a_state_goes_on(tmp_path):
         taken.append(other.step(net, step=0, share=0.0))
     assert taken == [False, True, False, False, True]
     assert other.targets[1].steps == [3, 6, 9]
-    last = Collecting((SWA, tmp_path / "walk"), start=0.0, every_steps=3)
+    last = IterateCollector((SWA, tmp_path / "walk"), start=0.0, every_steps=3)
     last.load_state_dict(other.state_dict())
     last.begin(net)
     assert "No iterate was collected" in last.end()  # nor need there be: no warning
@@ -103,5 +103,5 @@ def test_a_state_goes_on(tmp_path):
 
 def test_a_share_of_no_budget_is_refused():
     with pytest.raises(ConfigError, match=r"start=0.75 is no share of one; .* or start=0\."):
-        Collecting(()).begin(nn.Linear(1, 1), budget=False)
-    Collecting((), start=0.0).begin(nn.Linear(1, 1), budget=False)
+        IterateCollector(()).begin(nn.Linear(1, 1), budget=False)
+    IterateCollector((), start=0.0).begin(nn.Linear(1, 1), budget=False)

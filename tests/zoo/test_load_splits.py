@@ -8,7 +8,7 @@ import torch
 
 from lowland import ConfigError
 from lowland.zoo import digits
-from lowland.zoo.named import called
+from lowland.zoo.load_splits import load_splits
 
 
 @pytest.fixture
@@ -21,19 +21,19 @@ def own(monkeypatch):
 
 
 def test_a_name_is_called_with_its_arguments():
-    found = called({"name": "lowland.zoo:digits", "args": {"train": 0.2}})
+    found = load_splits({"name": "lowland.zoo:digits", "args": {"train": 0.2}})
     for part in ("train", "validation", "test"):
         assert all(map(torch.equal, found[part], digits(train=0.2)[part]))
     assert found["name"] == "digits"
-    assert called("lowland.zoo:digits").keys() == found.keys()
+    assert load_splits("lowland.zoo:digits").keys() == found.keys()
 
 
 def test_splits_are_themselves_and_keep_the_name_that_they_have(own):
     splits = {"test": (torch.zeros(1), torch.zeros(1))}
-    assert called(splits) == splits
-    assert called(splits) is not splits
-    assert called({"name": "own_named:data", "args": {"n": 5}})["name"] == "mine"
-    assert len(called({"name": "own_named:data", "args": None})["test"][0]) == 2
+    assert load_splits(splits) == splits
+    assert load_splits(splits) is not splits
+    assert load_splits({"name": "own_named:data", "args": {"n": 5}})["name"] == "mine"
+    assert len(load_splits({"name": "own_named:data", "args": None})["test"][0]) == 2
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_splits_are_themselves_and_keep_the_name_that_they_have(own):
         ({"name": "lowland.zoo:digits", "arg": {}}, "package.module:callable"),
         ("lowland.zoo:digitz", "lowland.zoo:digitz cannot be imported"),
         ("lowland_zoo:digits", "lowland_zoo:digits cannot be imported"),
-        ("own_named:nothing", "own_named:nothing gives a dict with test"),
-        ("own_named:train_only", "own_named:train_only gives a dict with test"),
+        ("own_named:nothing", "own_named:nothing to return a dict with test"),
+        ("own_named:train_only", "own_named:train_only to return a dict with test"),
     ],
 )
 def test_what_names_no_data_is_refused(own, data, words):
     with pytest.raises(ConfigError, match=words):
-        called(data)
+        load_splits(data)

@@ -1,4 +1,4 @@
-"""Data that other data are made of: named as a configuration names them."""
+"""Loading splits by the name of a callable, as in a configuration."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from lowland.errors import ConfigError
 
 
-def called(data: Any) -> dict[str, Any]:
-    """The splits that `package.module:callable`, or {name: ..., args: {...}}, gives, and its name.
+def load_splits(data: Any) -> dict[str, Any]:
+    """The splits that `package.module:callable`, or {name: ..., args: {...}}, returns; its name.
 
-    >>> sorted(called({"name": "lowland.zoo:digits", "args": {"train": 0.2}}))
+    >>> sorted(load_splits({"name": "lowland.zoo:digits", "args": {"train": 0.2}}))
     ['name', 'test', 'train', 'validation']
     """
     if isinstance(data, str):
@@ -33,7 +33,7 @@ def called(data: Any) -> dict[str, Any]:
         raise ConfigError(
             f"data: {data['name']} cannot be imported ({error}); check the spelling."
         ) from error
-    found = function(**(data.get("args") or {}))
-    if not isinstance(found, Mapping) or "test" not in found:
-        raise ConfigError(f"data: expected that {data['name']} gives a dict with test.")
-    return {"name": attribute, **found}
+    splits = function(**(data.get("args") or {}))
+    if not isinstance(splits, Mapping) or "test" not in splits:
+        raise ConfigError(f"data: expected {data['name']} to return a dict with test.")
+    return {"name": attribute, **splits}

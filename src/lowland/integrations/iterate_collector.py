@@ -1,4 +1,4 @@
-"""What the callbacks share: targets that are built once the model is known, and when to collect."""
+"""Collection of iterates for the callbacks of other trainers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROUNDING = 1e-9  # of shares of the budget
 Target = Callable[[ParamLayout], Any] | PathLike
 
 
-class Collecting:
+class IterateCollector:
     """Iterates of a training run into averages and stores.
 
     An iterate is the weights at the end of a batch in which they moved: one a batch, however many
@@ -34,12 +34,12 @@ class Collecting:
         every_epochs, every_steps: how often, in epochs or in iterates; one of them.
         where: which parameters, see `ParamLayout`.
 
-    >>> collecting = Collecting((), start=0.5, every_steps=1)
+    >>> collector = IterateCollector((), start=0.5, every_steps=1)
     >>> net = nn.Linear(1, 1)
-    >>> collecting.begin(net)
-    >>> [collecting.step(net, step=n, share=n / 4) for n in (1, 2, 3, 4)]
+    >>> collector.begin(net)
+    >>> [collector.step(net, step=n, share=n / 4) for n in (1, 2, 3, 4)]
     [False, True, True, True]
-    >>> collecting.targets[0].count, collecting.end()
+    >>> collector.targets[0].count, collector.end()
     (3, '3 iterates were collected, from step 2 to step 4.')
     """
 
@@ -54,8 +54,8 @@ class Collecting:
     ) -> None:
         if every_epochs is not None and every_steps is not None:
             raise ConfigError("give every_epochs or every_steps, not both.")
-        given = every_steps if every_steps is not None else every_epochs
-        self._interval = 1 if given is None else given
+        interval = every_steps if every_steps is not None else every_epochs
+        self._interval = 1 if interval is None else interval
         Every(self._interval, total=1, start=start)  # checked at the door
         self._in_steps = every_steps is not None
         self._makers = targets or (SWAG,)
@@ -67,7 +67,7 @@ class Collecting:
         self._steps: list[int] = []  # of those that were taken in this fit
         self._share = 0.0  # of the budget, at the last look
         self._versions: list[tuple[int, int]] = []
-        self._tells = False  # whether they do change
+        self._counts_writes = False  # whether torch counts the optimizer's writes
 
     @property
     def targets(self) -> tuple[Any, ...]:
@@ -110,7 +110,7 @@ class Collecting:
             collector = old
         else:
             layout = ParamLayout(model, where=self._where)
-            targets = [_made(maker, layout, done) for maker in self._makers]
+            targets = [_make_target(maker, layout, done) for maker in self._makers]
             collector = Collector(*targets, when=Every(1))
             collector.count, self._iterates = done, done
             due = (done if self._in_steps else epoch) >= self._interval and share >= self._start
@@ -137,15 +137,15 @@ class Collecting:
         assert collector is not None  # begin comes first
         versions = _versions(model)
         changed = versions != self._versions  # by steps that the trainer need not know of
-        self._tells = self._tells or changed
+        self._counts_writes = self._counts_writes or changed
         # some optimizers write behind torch's back
-        moved = changed or (not self._tells and step > collector.count)
+        is_new = changed or (not self._counts_writes and step > collector.count)
         self._share, self._versions = share, versions
-        if moved:
+        if is_new:
             self._iterates += 1
             collector.count = max(step, collector.count + 1)
         if self._in_steps:
-            due = moved and self._iterates % self._interval == 0
+            due = is_new and self._iterates % self._interval == 0
         else:
             due = epoch is not None and epoch % self._interval == 0
         last = self._steps[-1] if self._steps else 0
@@ -157,19 +157,19 @@ class Collecting:
 
     def end(self) -> str:
         """What was collected in this fit, in a sentence; warns where it is too little to use."""
-        taken = self._steps
-        if len(taken) > 1:
+        steps = self._steps
+        if len(steps) > 1:
             text = (
-                f"{len(taken)} iterates were collected, from step {taken[0]} to step {taken[-1]}."
+                f"{len(steps)} iterates were collected, from step {steps[0]} to step {steps[-1]}."
             )
-        elif taken:
-            text = f"1 iterate was collected, at step {taken[0]}."
+        elif steps:
+            text = f"1 iterate was collected, at step {steps[0]}."
         else:
             text = f"No iterate was collected: {self._reason()}."
-        held = min(_held(target) for target in self.targets)  # of an earlier fit, too
-        if held == 0:
+        count = min(_num_iterates(target) for target in self.targets)  # of an earlier fit, too
+        if count == 0:
             warn(text)
-        elif held == 1 and any(isinstance(target, SWAG) for target in self.targets):
+        elif count == 1 and any(isinstance(target, SWAG) for target in self.targets):
             advice = "SWAG needs two: start earlier, or collect more often."
             warn(f"{text} {advice}")
         return text
@@ -204,7 +204,7 @@ class Collecting:
         self._state = state or None
 
 
-def _held(target: Any) -> float:
+def _num_iterates(target: Any) -> float:
     """How many iterates are in a store or an average; infinity where that is not known."""
     return len(target) if hasattr(target, "append") else getattr(target, "count", math.inf)
 
@@ -214,7 +214,7 @@ def _versions(model: nn.Module) -> list[tuple[int, int]]:
     return [(p.data_ptr(), p._version) for p in model.parameters()]
 
 
-def _made(maker: Target, layout: ParamLayout, done: int) -> Any:
+def _make_target(maker: Target, layout: ParamLayout, done: int) -> Any:
     if not isinstance(maker, str | os.PathLike):
         return maker(layout)
     path = Path(maker)
