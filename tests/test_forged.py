@@ -30,7 +30,7 @@ from lowland.records import Chain, Predictive, SurfaceResult, Table
 from lowland.samplers.base import KIND as CHAINS
 from lowland.tensor_files import load_tree, read_arrays, same_tree, save_tree, write_tensors
 from lowland.train.trainer import KIND as TRAINING
-from lowland.trajectory.formats import read_checkpoint
+from lowland.trajectory.checkpoint_tensors import read_checkpoint
 from lowland.trajectory.journal import journal_line
 
 DEEP = "[" * 60_000 + "]" * 60_000

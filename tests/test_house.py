@@ -279,9 +279,7 @@ NO_NAMES = {
 
 #: rooms that still have such names: only ever fewer
 STILL_NAMED = {
-    "artifacts", "cli", "geometry",
-    "posteriors", "runs",
-    "samplers", "trajectory",
+    "artifacts", "cli", "runs",
 }  # fmt: skip
 
 

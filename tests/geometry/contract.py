@@ -92,35 +92,35 @@ class ShapeContract:
 
     def test_the_derivative_is_that_of_the_weights(self):
         shape, coords = self.make(torch.float64), self.some(4)
-        found = shape.derivative(coords)
-        assert found.shape == (4, shape.k, SIZE)
+        result = shape.derivative(coords)
+        assert result.shape == (4, shape.k, SIZE)
         for i in range(shape.k):
             step = torch.zeros_like(coords)
             step[:, i] = 1e-6
             numeric = (shape(coords + step) - shape(coords - step)) / 2e-6
-            torch.testing.assert_close(found[:, i], numeric, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(result[:, i], numeric, rtol=1e-6, atol=1e-6)
 
     def test_gradients_reach_the_anchors_by_their_coefficients(self):
         shape, coords = self.make(torch.float64), self.some(1)
         leaf = shape.anchors.clone().requires_grad_()
         w = shape.with_anchors(leaf)(coords)[0]
         direction = vectors(1, torch.float64, seed=9)[0]
-        (found,) = torch.autograd.grad((w * direction).sum(), leaf)
-        torch.testing.assert_close(found, shape.coefficients(coords).T * direction)
+        (result,) = torch.autograd.grad((w * direction).sum(), leaf)
+        torch.testing.assert_close(result, shape.coefficients(coords).T * direction)
 
     @pytest.mark.parametrize("dtype", DTYPES)
-    def test_points_on_it_are_found_again(self, dtype):
+    def test_coordinates_of_points_on_the_shape(self, dtype):
         shape, coords = self.make(dtype), self.some(5)
         w = shape(coords)
-        found, far = shape.coords_of(w)
+        result, far = shape.coords_of(w)
         tolerance = 1e-5 if dtype == torch.float32 else 1e-7
-        assert found.dtype == far.dtype == torch.float64
-        torch.testing.assert_close(found, coords, rtol=0, atol=tolerance)
+        assert result.dtype == far.dtype == torch.float64
+        torch.testing.assert_close(result, coords, rtol=0, atol=tolerance)
         assert float(far.max()) < tolerance * float(w.norm(dim=1).max())
         one, distance = shape.coords_of(ll.Point(w[2]))
         assert one.shape == (shape.k,)
         assert distance.shape == ()
-        torch.testing.assert_close(one, found[2])
+        torch.testing.assert_close(one, result[2])
 
     def test_points_off_it_are_as_far_as_they_were_moved(self):
         shape, coords = self.make(torch.float64), self.some(3)
@@ -130,8 +130,8 @@ class ShapeContract:
         away = vectors(1, torch.float64, seed=5)[0]
         away = away - q2 @ (q2.T @ away)
         away = 3 * away / away.norm()
-        found, far = shape.coords_of(shape(coords) + away)
-        torch.testing.assert_close(found, coords, rtol=0, atol=1e-6)
+        result, far = shape.coords_of(shape(coords) + away)
+        torch.testing.assert_close(result, coords, rtol=0, atol=1e-6)
         torch.testing.assert_close(far, torch.full((3,), 3.0).double(), rtol=1e-9, atol=0)
 
     def test_weights_of_another_model_have_no_coordinates(self):
@@ -176,10 +176,10 @@ class ShapeContract:
     def test_other_anchors(self):
         shape = self.make()
         before = shape.anchors.clone()
-        made = shape.with_anchors(2 * shape.anchors)
-        assert type(made) is type(shape)
-        assert (made.free, made.k) == (shape.free, shape.k)
-        torch.testing.assert_close(made(self.some()), 2 * shape(self.some()))
+        copy = shape.with_anchors(2 * shape.anchors)
+        assert type(copy) is type(shape)
+        assert (copy.free, copy.k) == (shape.free, shape.k)
+        torch.testing.assert_close(copy(self.some()), 2 * shape(self.some()))
         assert torch.equal(shape.anchors, before)
         with pytest.raises(ll.LayoutError, match="anchors: expected"):
             shape.with_anchors(shape.anchors[:, :-1])
@@ -236,11 +236,11 @@ class CurveContract(ShapeContract):
     def test_the_length_has_a_gradient_by_the_gram_matrix(self):
         curve = self.make(torch.float64)
         gram = curve.gram().requires_grad_()
-        (found,) = torch.autograd.grad(curve.arc(gram), gram)
+        (result,) = torch.autograd.grad(curve.arc(gram), gram)
         push = vectors(1, torch.float64, size=len(gram), seed=4)
         push = push.T @ push
         up, down = (curve.arc(gram.detach() + s * push) for s in (1e-5, -1e-5))
-        assert float((found * push).sum()) == pytest.approx(float(up - down) / 2e-5, rel=1e-5)
+        assert float((result * push).sum()) == pytest.approx(float(up - down) / 2e-5, rel=1e-5)
 
     def test_even_shares_of_its_length(self):
         curve = self.make(torch.float64)

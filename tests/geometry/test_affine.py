@@ -18,13 +18,13 @@ def test_coordinates_of_directions_that_are_far_from_orthogonal():
     w, a, b = vectors(3, torch.float64)
     sub = ll.Subspace(w, torch.stack([a, a + 1e-3 * b]))
     coords = torch.randn(4, 2, generator=generator(), dtype=torch.float64)
-    found, far = sub.coords_of(sub(coords))
-    torch.testing.assert_close(found, coords, rtol=1e-6, atol=1e-6)
+    result, far = sub.coords_of(sub(coords))
+    torch.testing.assert_close(result, coords, rtol=1e-6, atol=1e-6)
     assert float(far.max()) < 1e-9
 
 
 def test_orthonormal_leaves_its_argument_as_it_was():
-    given = torch.tensor([[3.0, 0, 0], [1.0, 2.0, 0]])
-    rows = orthonormal(given)
+    anchors = torch.tensor([[3.0, 0, 0], [1.0, 2.0, 0]])
+    rows = orthonormal(anchors)
     assert torch.equal(rows, torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]))
-    assert torch.equal(given, torch.tensor([[3.0, 0, 0], [1.0, 2.0, 0]]))
+    assert torch.equal(anchors, torch.tensor([[3.0, 0, 0], [1.0, 2.0, 0]]))

@@ -16,19 +16,21 @@ from tests.geometry.contract import generator, vectors
 @pytest.mark.parametrize("shape", ["simplex", "complex"])
 def test_the_gradient_of_the_volume_by_the_inner_products_is_autograds(shape):
     w = vectors(5, torch.float64)
-    made = ll.Simplex(w) if shape == "simplex" else ll.SimplicialComplex.connecting(w[:3], w[3:])
-    leaf = made.anchors.clone().requires_grad_()
+    simplexes = (
+        ll.Simplex(w) if shape == "simplex" else ll.SimplicialComplex.connecting(w[:3], w[3:])
+    )
+    leaf = simplexes.anchors.clone().requires_grad_()
     total = []
-    for cell in made.cells:
+    for cell in simplexes.cells:
         edges = leaf[list(cell[1:])] - leaf[cell[0]]
         total.append(0.5 * torch.logdet(edges @ edges.T) - math.lgamma(len(cell)))
     expected = torch.logsumexp(torch.stack(total), 0)
     expected.backward()
-    gram = made.seen().requires_grad_()
-    value = made.log_volume(gram)
+    gram = simplexes.seen().requires_grad_()
+    value = simplexes.log_volume(gram)
     (by,) = torch.autograd.grad(value, gram)
     torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=0)
-    torch.testing.assert_close((by + by.T) @ made.anchors, leaf.grad, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close((by + by.T) @ simplexes.anchors, leaf.grad, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -36,20 +38,20 @@ def test_the_gradient_of_the_volume_by_the_inner_products_is_autograds(shape):
 def test_a_new_vertex_stands_above_the_centroid(vertices, dtype):
     w = vectors(vertices, dtype, size=400) + 3
     simplex = ll.Simplex(w)
-    grown = simplex.grow(jitter=0.05, seed=2)
-    assert torch.equal(grown.anchors[:-1], w)
-    assert grown.free == (False,) * vertices + (True,)
-    assert torch.equal(grown.anchors, simplex.grow(jitter=0.05, seed=2).anchors)
-    assert not torch.equal(grown.anchors, simplex.grow(jitter=0.05, seed=3).anchors)
+    larger = simplex.grow(jitter=0.05, seed=2)
+    assert torch.equal(larger.anchors[:-1], w)
+    assert larger.free == (False,) * vertices + (True,)
+    assert torch.equal(larger.anchors, simplex.grow(jitter=0.05, seed=2).anchors)
+    assert not torch.equal(larger.anchors, simplex.grow(jitter=0.05, seed=3).anchors)
     pairs = list(itertools.combinations(w.double(), 2))
     reach = np.mean([float((a - b).norm()) for a, b in pairs]) if pairs else float(w.norm())
-    up = grown.anchors[-1].double() - w.double().mean(0)
+    up = larger.anchors[-1].double() - w.double().mean(0)
     assert float(up.norm()) == pytest.approx(0.05 * reach, rel=1e-4)
     edges = w[1:].double() - w[0].double()
     if len(edges):
         cosines = (edges @ up) / edges.norm(dim=1) / up.norm()
         assert float(cosines.abs().max()) < (1e-4 if dtype == torch.float32 else 1e-12)
-    assert math.isfinite(float(grown.log_volume()))
+    assert math.isfinite(float(larger.log_volume()))
 
 
 def test_the_centroid_itself_has_no_volume():

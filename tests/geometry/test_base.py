@@ -37,8 +37,8 @@ def test_weights_keep_their_bits(roughly):
         twin = sub.center + z.float() @ sub.basis  # the broken twin
         if really():
             assert float((twin - exact).abs().max()) > 1e-3
-    found, far = sub.coords_of(sub(z))
-    torch.testing.assert_close(found, z, rtol=0, atol=1e-5)
+    result, far = sub.coords_of(sub(z))
+    torch.testing.assert_close(result, z, rtol=0, atol=1e-5)
     assert float(far.max()) < 1e-3
 
 
@@ -48,13 +48,13 @@ def test_derivatives_and_gradients_keep_theirs(roughly):
     leaf = sub.anchors.clone().requires_grad_()
     direction = vectors(1, size=20000, seed=5)[0]
     w = sub.with_anchors(leaf)(torch.full((1, 39), 0.3))[0]
-    (found,) = torch.autograd.grad((w * direction).sum(), leaf)
+    (result,) = torch.autograd.grad((w * direction).sum(), leaf)
     expected = torch.cat([torch.ones(1), torch.full((39,), 0.3)])[:, None] * direction
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def test_any_way_of_allowing_it_is_seen():
-    from lowland.geometry.base import rounds
+    from lowland.geometry.base import rounds_matmul
 
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     before = torch.get_float32_matmul_precision()
@@ -62,7 +62,7 @@ def test_any_way_of_allowing_it_is_seen():
     try:
         for word in ("medium", "high", "highest"):
             torch.set_float32_matmul_precision(word)
-            seen[word] = rounds(cpu), rounds(gpu)
+            seen[word] = rounds_matmul(cpu), rounds_matmul(gpu)
     finally:
         torch.set_float32_matmul_precision(before)
     assert seen["highest"] == (False, False)

@@ -60,24 +60,24 @@ def test_complexes_that_are_none_are_refused():
 
 def test_a_complex_grows_by_a_vertex_that_all_its_simplexes_share():
     modes = vectors(3)
-    grown = ll.SimplicialComplex.connecting(modes).grow().grow(seed=1)
-    assert grown.cells == ((0, 3, 4), (1, 3, 4), (2, 3, 4))
-    assert grown.free == (False, False, False, False, True)
-    assert torch.equal(grown.anchors[:3], modes)
-    by_hand = ll.SimplicialComplex.connecting(modes, grown.anchors[3:])
-    torch.testing.assert_close(by_hand.log_volume(), grown.log_volume())
-    assert by_hand.cells == grown.cells
-    assert torch.equal(by_hand.anchors, grown.anchors)
+    larger = ll.SimplicialComplex.connecting(modes).grow().grow(seed=1)
+    assert larger.cells == ((0, 3, 4), (1, 3, 4), (2, 3, 4))
+    assert larger.free == (False, False, False, False, True)
+    assert torch.equal(larger.anchors[:3], modes)
+    by_hand = ll.SimplicialComplex.connecting(modes, larger.anchors[3:])
+    torch.testing.assert_close(by_hand.log_volume(), larger.log_volume())
+    assert by_hand.cells == larger.cells
+    assert torch.equal(by_hand.anchors, larger.anchors)
     assert by_hand.free == (False, False, False, True, True)
 
 
 def test_simplexes_are_drawn_in_proportion_to_volume():
     a = torch.zeros(4, 3)
     a[1, 0], a[2, 1], a[3, 2] = 1.0, 1.0, 4.0
-    made = ll.SimplicialComplex([ll.Simplex(a[[0, 1, 2]]), ll.Simplex(a[[0, 1, 3]])])
-    assert made.shares().tolist() == pytest.approx([0.2, 0.8])  # areas of 1/2 and 2
-    assert float(made.log_volume().exp()) == pytest.approx(2.5)
-    coords = made.sample_coords(1000, generator=generator())
+    joined_complex = ll.SimplicialComplex([ll.Simplex(a[[0, 1, 2]]), ll.Simplex(a[[0, 1, 3]])])
+    assert joined_complex.shares().tolist() == pytest.approx([0.2, 0.8])  # areas of 1/2 and 2
+    assert float(joined_complex.log_volume().exp()) == pytest.approx(2.5)
+    coords = joined_complex.sample_coords(1000, generator=generator())
     assert int((coords[:, 2] > 0).sum()) in (199, 200, 201)  # stratified
     assert bool(((coords[:, 2] == 0) | (coords[:, 3] == 0)).all())
     equal = ll.SimplicialComplex(
@@ -91,10 +91,12 @@ def test_among_n_draws_no_simplex_is_off_its_share_by_one():
     g = generator(3)
     for seed in range(40):
         w = vectors(6, size=8, seed=seed)
-        made = ll.SimplicialComplex([ll.Simplex(w[[i, i + 1, i + 2]]) for i in range(4)])
+        joined_complex = ll.SimplicialComplex([ll.Simplex(w[[i, i + 1, i + 2]]) for i in range(4)])
         for n in (3, 5, 16):
-            coords = made.sample_coords(n, generator=g)
-            for share, cell in zip(made.shares().tolist(), made.cells, strict=True):
+            coords = joined_complex.sample_coords(n, generator=g)
+            for share, cell in zip(
+                joined_complex.shares().tolist(), joined_complex.cells, strict=True
+            ):
                 inside = (coords[:, list(cell)].sum(1) > 1 - 1e-9).sum()
                 assert abs(int(inside) - n * share) < 1
 
@@ -102,14 +104,14 @@ def test_among_n_draws_no_simplex_is_off_its_share_by_one():
 def test_overlapping_simplexes_count_as_often_as_they_occur():
     triangle = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     shifted = triangle + torch.tensor([0.1, 0.1])
-    made = ll.SimplicialComplex([ll.Simplex(triangle), ll.Simplex(shifted)])
-    assert float(made.log_volume().exp()) == pytest.approx(1.0)  # 1/2 twice
+    joined_complex = ll.SimplicialComplex([ll.Simplex(triangle), ll.Simplex(shifted)])
+    assert float(joined_complex.log_volume().exp()) == pytest.approx(1.0)  # 1/2 twice
 
 
 def test_weights_are_nearest_to_one_simplex_of_a_complex():
-    made = ll.SimplicialComplex.connecting(vectors(2), vectors(2, seed=4))
-    for cell, w in enumerate(made.anchors[:2]):
-        coords, far = made.coords_of(w + 0.01 * vectors(1, seed=9)[0])
-        inside = made.cells[cell]
+    joined_complex = ll.SimplicialComplex.connecting(vectors(2), vectors(2, seed=4))
+    for cell, w in enumerate(joined_complex.anchors[:2]):
+        coords, far = joined_complex.coords_of(w + 0.01 * vectors(1, seed=9)[0])
+        inside = joined_complex.cells[cell]
         assert float(far) < 0.1
         assert float(coords[list(inside)].sum()) == pytest.approx(1)

@@ -97,10 +97,10 @@ def test_float32_finds_the_same_directions():
     model, surface, w = small()
     expected = ll.Subspace.hessian(surface, w, rank=2)
     narrow = ll.LossSurface(model.float(), ll.Classification(), blobs())
-    found = ll.Subspace.hessian(narrow, w.float(), rank=2)
-    assert found.basis.dtype == torch.float32
-    torch.testing.assert_close(found.eigenvalues, expected.eigenvalues, rtol=1e-3, atol=1e-5)
-    overlap = (found.basis.double() * expected.basis).sum(1).abs()
+    result = ll.Subspace.hessian(narrow, w.float(), rank=2)
+    assert result.basis.dtype == torch.float32
+    torch.testing.assert_close(result.eigenvalues, expected.eigenvalues, rtol=1e-3, atol=1e-5)
+    overlap = (result.basis.double() * expected.basis).sum(1).abs()
     assert float(overlap.min()) > 1 - 1e-4
 
 
@@ -130,21 +130,21 @@ def test_laplace_scales_are_standard_deviations_of_the_posterior():
     torch.testing.assert_close((sub.basis**2).sum(1), (unit @ covariance * unit).sum(1))
 
 
-def test_other_rows_have_a_curvature_of_their_own():
+def test_other_examples_have_a_curvature_of_their_own():
     surface, whole = regression()
     other, _ = regression(batches=1)  # the first 30 of the 40 rows
     part = other.data.loader
-    w, told = torch.zeros(5).double(), []
+    w, calls = torch.zeros(5).double(), []
     options = {"rank": 4, "scale": "laplace"}
     expected = ll.Subspace.hessian(other, w, **options)
-    found = ll.Subspace.hessian(
-        surface, w, loader=part, progress=lambda *now: told.append(now), **options
+    result = ll.Subspace.hessian(
+        surface, w, loader=part, progress=lambda *now: calls.append(now), **options
     )
-    assert torch.equal(found.basis, expected.basis)
+    assert torch.equal(result.basis, expected.basis)
     with pytest.raises(AssertionError):
         assert_leading(ll.Subspace.hessian(surface, w, rank=4, loader=part), whole, 1e-6)
-    n = len(told) - 1
-    assert told == [*((done + 1, None) for done in range(n)), (n, n)]
+    n = len(calls) - 1
+    assert calls == [*((done + 1, None) for done in range(n)), (n, n)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -191,8 +191,8 @@ def test_any_model_has_a_curvature(case):
         for s in (step, -step)
     )
     expected = (up - down) / (2 * step)
-    found = curvature(surface, w)(v)
-    assert float((found - expected).norm()) < 2e-2 * float(expected.norm())
+    result = curvature(surface, w)(v)
+    assert float((result - expected).norm()) < 2e-2 * float(expected.norm())
     assert torch.isfinite(curvature(surface, w, kind="ggn")(v)).all()
 
 

@@ -20,20 +20,20 @@ def by_svd(iterates, rank):
 
 def assert_components(sub, mean, rows, tolerance=1e-5):
     np.testing.assert_allclose(sub.center.double(), mean, rtol=tolerance, atol=tolerance)
-    found = sub.basis.double().numpy()
-    signs = np.sign((found * rows).sum(1, keepdims=True))  # a component has no sign
+    result = sub.basis.double().numpy()
+    signs = np.sign((result * rows).sum(1, keepdims=True))  # a component has no sign
     scale = np.linalg.norm(rows, axis=1, keepdims=True)
-    np.testing.assert_allclose(signs * found / scale, rows / scale, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(signs * result / scale, rows / scale, rtol=0, atol=tolerance)
 
 
-def walk(n=12, size=3000):
+def random_walk(n=12, size=3000):
     """Iterates that drift, far from the origin, as those of SGD do."""
     steps = vectors(n, size=size, seed=3) * torch.linspace(1, 0.2, n)[:, None]
     return 10 * vectors(1, size=size, seed=4) + 0.1 * steps.cumsum(0)
 
 
 def test_components_of_a_tensor_are_those_of_a_decomposition_in_float64():
-    iterates = walk()
+    iterates = random_walk()
     assert_components(ll.Subspace.pca(iterates, rank=5), *by_svd(iterates, 5))
     # the broken twin: iterates that are not centred
     _, rows = by_svd(iterates, 5)
@@ -44,7 +44,7 @@ def test_components_of_a_tensor_are_those_of_a_decomposition_in_float64():
 
 
 def test_blocks_of_columns_do_not_change_the_components(monkeypatch):
-    iterates = walk()
+    iterates = random_walk()
     expected = by_svd(iterates, 5)
     monkeypatch.setattr("lowland.geometry.pca._LEAST", 1)
     threads = torch.get_num_threads()
@@ -63,7 +63,7 @@ def layout_of(size=3000):
 
 
 def test_components_of_a_trajectory(tmp_path):
-    layout, iterates = layout_of(), walk()
+    layout, iterates = layout_of(), random_walk()
     model = torch.nn.Linear(3000, 1, bias=False)
     trajectory = ll.Trajectory.create(tmp_path / "run", layout)
     for step, w in enumerate(iterates):
@@ -75,7 +75,7 @@ def test_components_of_a_trajectory(tmp_path):
 
 def test_components_of_swag_are_those_of_its_deviations():
     swag = ll.SWAG(layout_of(), rank=8)
-    iterates = walk()
+    iterates = random_walk()
     for w in iterates:
         swag.update(w)
     deviations = swag.deviations.double().numpy()
@@ -85,7 +85,7 @@ def test_components_of_swag_are_those_of_its_deviations():
 
 
 def test_more_components_than_there_are_is_an_error():
-    iterates = walk(4)
+    iterates = random_walk(4)
     with pytest.raises(ll.ConfigError, match="rank: expected 1 to 3, which 4 iterates"):
         ll.Subspace.pca(iterates, rank=4)
     with pytest.raises(ll.ConfigError, match="rank: expected 1 to 3"):

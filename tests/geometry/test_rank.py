@@ -51,11 +51,11 @@ def test_the_evidence_is_that_of_scikit_learn():
     n = 30
     spectrum = torch.linspace(3, 0.1, n - 1, dtype=torch.float64) ** 3
     expected = [_assess_dimension(spectrum.numpy(), k, n) for k in range(1, n - 1)]
-    found = evidence(spectrum, n)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-7)
+    result = evidence(spectrum, n)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-7)
     # in no unit: sums of squares pick what variances do
     scaled = evidence(5 * spectrum, n)
-    torch.testing.assert_close(scaled - scaled[0], found - found[0])
+    torch.testing.assert_close(scaled - scaled[0], result - result[0])
 
 
 def test_equal_eigenvalues_and_few_iterates_have_a_rank_too():

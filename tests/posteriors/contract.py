@@ -57,15 +57,15 @@ class PosteriorContract:
     def test_the_number_of_threads_does_not_change_a_draw(self):
         post = self.make(300_007, torch.float32)
         threads = torch.get_num_threads()
-        found = []
+        result = []
         try:
             for count in (1, 2, 3):
                 torch.set_num_threads(count)
-                found.append(post.draw(1).clone())
+                result.append(post.draw(1).clone())
         finally:
             torch.set_num_threads(threads)
-        assert torch.equal(found[0], found[1])
-        assert torch.equal(found[0], found[2])
+        assert torch.equal(result[0], result[1])
+        assert torch.equal(result[0], result[2])
 
     def test_samples_are_the_first_draws_stacked(self):
         post = self.make(40, torch.float32)

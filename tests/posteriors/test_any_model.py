@@ -19,6 +19,6 @@ def test_a_frozen_posterior_needs_no_example(case: Case, tmp_path):
     frozen = post.freeze(surface)
     served = ll.Ensemble.load(frozen.save(tmp_path / "f.safetensors"), layout=surface.layout)
     server = ll.LossSurface(case.model(), case.task())
-    found = server.evaluate(served, case.batches()).nll
-    assert found.tolist() == pytest.approx(right.tolist(), rel=1e-6)
+    result = server.evaluate(served, case.batches()).nll
+    assert result.tolist() == pytest.approx(right.tolist(), rel=1e-6)
     assert all(torch.equal(served.draw(i), post.draw(i)) for i in range(2))

@@ -65,9 +65,9 @@ class AlwaysFloat32(Gaussian):
 
 
 def suite(factory):
-    found = PosteriorContract()
-    found.make = factory
-    return found
+    result = PosteriorContract()
+    result.make = factory
+    return result
 
 
 def twin(kind):

@@ -53,9 +53,9 @@ def test_log_prob_is_that_of_the_dense_covariance(size, k, scale, batch):
         *batch, size, dtype=torch.float64, generator=torch.Generator().manual_seed(5)
     )
     expected = MultivariateNormal(post.mean, torch.from_numpy(dense(post))).log_prob(w)
-    found = post.log_prob(w)
-    assert found.shape == batch
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-9)
+    result = post.log_prob(w)
+    assert result.shape == batch
+    torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-9)
 
 
 def test_log_prob_works_in_float64_whatever_the_weights():
@@ -63,8 +63,8 @@ def test_log_prob_works_in_float64_whatever_the_weights():
     narrow = Gaussian(mean + 100, variance * 1e-8, deviations * 1e-4)
     exact = MultivariateNormal(narrow.mean.double(), torch.from_numpy(dense(narrow)))
     w = narrow.sample(5)
-    found = narrow.log_prob(w)
-    torch.testing.assert_close(found, exact.log_prob(w.double()), rtol=1e-9, atol=1e-7)
+    result = narrow.log_prob(w)
+    torch.testing.assert_close(result, exact.log_prob(w.double()), rtol=1e-9, atol=1e-7)
 
 
 def test_log_prob_goes_through_memory_in_parts(monkeypatch):

@@ -32,8 +32,8 @@ class TestNested(PosteriorContract):
 
 def counts(weights, n):
     masses = [PointMass(torch.tensor([float(k)])) for k in range(len(weights))]
-    drawn = Mixture(masses, weights=weights).sample(n).flatten().long()
-    return torch.bincount(drawn, minlength=len(weights))
+    draws = Mixture(masses, weights=weights).sample(n).flatten().long()
+    return torch.bincount(draws, minlength=len(weights))
 
 
 @given(weights=st.lists(st.floats(0.01, 1.0), min_size=1, max_size=8), n=st.integers(1, 120))

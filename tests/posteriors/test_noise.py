@@ -60,10 +60,10 @@ def test_no_two_chunks_of_a_seed_share_a_key():
         draws, chunks = [*range(256), (1 << 20) - 1], [*range(64), noise.LOW_RANK]
         return [noise.generator(seed, d, c).initial_seed() for d in draws for c in chunks]
 
-    found = keys(0)
-    assert len(set(found)) == len(found)
+    result = keys(0)
+    assert len(set(result)) == len(result)
     for seed in (1, 2, -1, 1 << 40):  # and seeds do not share them at the same place
-        assert not any(a == b for a, b in zip(found, keys(seed), strict=True))
+        assert not any(a == b for a, b in zip(result, keys(seed), strict=True))
 
 
 def test_the_key_is_a_bijection_of_the_place():

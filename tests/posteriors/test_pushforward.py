@@ -17,8 +17,8 @@ def test_draws_are_as_likely_as_their_weights_and_lie_evenly():
     sub = ll.Subspace(torch.zeros(1), torch.ones(1, 1))
     coords = torch.arange(4.0)[:, None]
     weights = torch.tensor([1.0, 0.0, 2.0, 1.0])
-    found = ll.Pushforward(sub, coords, weights=weights).sample(400, seed=5).flatten()
-    counts = torch.bincount(found.int(), minlength=4)
+    result = ll.Pushforward(sub, coords, weights=weights).sample(400, seed=5).flatten()
+    counts = torch.bincount(result.int(), minlength=4)
     assert counts[1] == 0  # no weight, no draw
     assert (counts - 100 * weights).abs().max() <= 2  # random draws would be off by ten
 

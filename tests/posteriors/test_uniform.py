@@ -50,8 +50,8 @@ def test_on_a_curve_t_or_the_length_is_uniform():
     chain = ll.PolyChain.between(w0, w1)
     chain = chain.with_anchors(torch.stack([w0, torch.tensor([1.0, 0.0]).double(), w1]))
     for measure, share in (("coords", 0.5), ("arc", 0.25)):  # of draws on the shorter piece
-        drawn = ll.Uniform(chain, measure=measure).sample(640)[:, 0]
-        assert float((drawn < 1).double().mean()) == pytest.approx(share, abs=0.01)
+        draws = ll.Uniform(chain, measure=measure).sample(640)[:, 0]
+        assert float((draws < 1).double().mean()) == pytest.approx(share, abs=0.01)
     along = ll.Uniform(chain, measure="arc").sample(640)[:, 0] / 4
     assert scipy.stats.kstest(along.numpy(), "uniform").pvalue > 0.01
 
@@ -63,14 +63,14 @@ def test_a_model_average_over_a_mixture_of_simplexes():
     surface = ll.LossSurface(model, ll.Classification(), [(x, y)])
     first, second = (ll.Uniform(ll.Simplex(vertices(3, 8) + i)) for i in range(2))
     espro = ll.Mixture([first, second])
-    found = ll.predict(surface, espro, [(x, y)], samples=10)
+    result = ll.predict(surface, espro, [(x, y)], samples=10)
     weights = espro.sample(10)
     on = [(w - vertices(1, 8)[0]).norm() for w in weights]
     assert len({round(float(d), 6) for d in on}) == 10
     each = [
         torch.softmax(x @ w[:6].reshape(2, 3).T + w[6:], 1) for w in weights
     ]  # weight, then bias
-    torch.testing.assert_close(found.probs, torch.stack(each).mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result.probs, torch.stack(each).mean(0), rtol=1e-5, atol=1e-6)
 
 
 def test_what_has_no_uniform_distribution_is_refused():

@@ -150,9 +150,9 @@ class SamplerContract:
         density = stopped_after(linear(2, 1.0)[0], whole.evaluations // 2)
         with pytest.raises(KeyboardInterrupt):
             self.make().run(density, self.job(**few, checkpoint=path))
-        resumed = self.make().run(linear(2, 1.0)[0], self.job(**few, checkpoint=path))
-        assert torch.equal(resumed.coords, whole.coords)
-        assert torch.equal(resumed.log_density, whole.log_density)
+        load_state = self.make().run(linear(2, 1.0)[0], self.job(**few, checkpoint=path))
+        assert torch.equal(load_state.coords, whole.coords)
+        assert torch.equal(load_state.log_density, whole.log_density)
         with pytest.raises(ConfigError, match="other settings"):
             self.make().run(linear(2, 3.0)[0], self.job(**few, checkpoint=path))
         if self.random:
@@ -168,8 +168,8 @@ class SamplerContract:
         )
         start = (mean - 0.1).expand(self.chains, 1)
         chain = self.make().run(density, self.job(samples=50, warmup=20, start=start))
-        kept = chain.draws[chain.weights.flatten() > 0]
-        assert bool((kept <= mean).all())
+        draws = chain.draws[chain.weights.flatten() > 0]
+        assert bool((draws <= mean).all())
 
     def test_a_start_that_is_not_finite(self):
         density = Density(lambda z: torch.full((len(z),), math.nan), 1)

@@ -107,8 +107,8 @@ def calibration(sampler: MarkovChain, *, thin: int = 8, seed: int = 0) -> list[f
         (draws.prod(-1), truth.prod(-1)),
         (likelihoods, density.likelihood(truth)),
     ]
-    found = []
+    p_values = []
     for values, true in pairs:
         counts = torch.bincount((values < true[:, None]).sum(1), minlength=20)  # 20 ranks
-        found.append(float(stats.chisquare(counts.numpy()).pvalue))
-    return found
+        p_values.append(float(stats.chisquare(counts.numpy()).pvalue))
+    return p_values

@@ -75,14 +75,16 @@ def test_step_sizes_follow_what_is_accepted():
 def test_a_metric_is_the_covariance_of_its_window(dense):
     g = torch.Generator().manual_seed(0)
     root = torch.tensor([[2.0, 0.0], [0.6, 0.1]]).double()
-    walk = torch.randn(5000, 2, generator=g).double() @ root.T
+    iterates = torch.randn(5000, 2, generator=g).double() @ root.T
     state = arrays(torch.zeros(1, 2).double(), dense=dense)
     ends = np.array([5000])
-    for z in walk.numpy():
+    for z in iterates.numpy():
         state["z"][0] = z
         learn(state, np.array([0]), np.array([0.8]), target=0.8, ends=ends, scale=1.0)
     factor = state["factor"][0]
-    found = factor @ factor.T if dense else np.diag(factor**2)
-    seen = np.cov(walk[75:].numpy().T)  # the first transitions look for the typical set
-    np.testing.assert_allclose(found, seen if dense else np.diag(np.diag(seen)), atol=0.01)
+    covariance = factor @ factor.T if dense else np.diag(factor**2)
+    expected = np.cov(iterates[75:].numpy().T)  # the first transitions look for the typical set
+    np.testing.assert_allclose(
+        covariance, expected if dense else np.diag(np.diag(expected)), atol=0.01
+    )
     assert state["search"][0] == 1  # another metric: another step size

@@ -16,14 +16,14 @@ from tests.samplers.oracles import banana, calibration, knowing, marginal_errors
 class Forgetful(EllipticalSlice):
     """Shrinks to the last proposal from above, whichever side of the current point it is on."""
 
-    def shrunk(self, low, high, theta, fresh):
+    def shrink(self, low, high, theta, fresh):
         return np.where(fresh, theta - CIRCLE, low), theta
 
 
 class Half(EllipticalSlice):
     """Leaves out the half of the first bracket that lies behind the current point."""
 
-    def shrunk(self, low, high, theta, fresh):
+    def shrink(self, low, high, theta, fresh):
         return low, np.where(fresh | (theta > 0), theta, high)
 
 
@@ -38,11 +38,11 @@ class Untempered(EllipticalSlice):
     """Drops the temperature, as a published sampler does."""
 
     def run(self, density, job):
-        asked, density.temperature = density.temperature, 1.0
+        temperature, density.temperature = density.temperature, 1.0
         try:
             return super().run(density, job)
         finally:
-            density.temperature = asked
+            density.temperature = temperature
 
 
 class Twice(EllipticalSlice):
@@ -71,7 +71,7 @@ class TestEllipticalSlice(SamplerContract):
         return super().job(**{"warmup": 50} | options)
 
 
-def test_twenty_coordinates_of_which_the_data_say_little():
+def test_twenty_coordinates_with_weak_data():
     density, mean, covariance, _ = linear(20, 3.0, noise=6.0)
     chain = EllipticalSlice().run(density, Job(chains=128, samples=250, warmup=100))
     first, second = errors_of(chain, mean, covariance)
@@ -115,7 +115,7 @@ def test_a_banana_by_quadrature_and_by_emcee():
 
 @short
 @pytest.mark.parametrize("sampler", [EllipticalSlice, *ASKEW])
-def test_two_unequal_modes_tell_a_bracket_that_is_askew(sampler):
+def test_two_unequal_modes_detect_a_bracket_that_is_askew(sampler):
     exact = Grid().run(skew(), Job())
     chain = sampler().run(skew(), Job(chains=256, samples=250, warmup=50))
     worst = float(marginal_errors(chain.coords, exact).abs().max())
@@ -123,13 +123,13 @@ def test_two_unequal_modes_tell_a_bracket_that_is_askew(sampler):
 
 
 @short
-def test_the_banana_tells_a_broken_one():
+def test_the_banana_detects_a_broken_sampler():
     exact = Grid().run(banana(), Job())
     chain = Unscaled().run(banana(), Job(chains=128, samples=250))
     assert marginal_errors(chain.coords, exact).abs().max() > 6
 
 
-def test_what_it_tells_of_a_run():
+def test_diagnostics_of_a_run():
     density = linear(2, 1.0)[0]
     chain = EllipticalSlice().run(density, Job(chains=8, samples=400, warmup=0))
     per = chain.about["evaluations_per_transition"]
@@ -157,7 +157,7 @@ def test_chains_do_not_wait_for_one_another():
 
 
 @short
-def test_a_level_that_is_never_found_again_leaves_the_chain_where_it_is():
+def test_a_level_that_is_never_reached_again_leaves_the_chain_in_place():
     first = True
 
     def rounds_otherwise(z):

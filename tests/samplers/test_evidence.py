@@ -11,7 +11,7 @@ import torch
 
 from lowland.errors import ConfigError
 from lowland.samplers import Density, Grid, Job
-from lowland.samplers.evidence import tempered
+from lowland.samplers.evidence import sequential_monte_carlo
 from tests.samplers.oracles import banana
 
 
@@ -32,7 +32,7 @@ def gaussian(k, mean, sd):
 )
 def test_gaussians_within_their_errors(k, mean, sd):
     density, exact = gaussian(k, mean, sd)
-    results = [tempered(density, seed=seed) for seed in range(2)]
+    results = [sequential_monte_carlo(density, seed=seed) for seed in range(2)]
     # an error from four repeats is a rough one: pooled over the seeds
     error = math.hypot(*(one.error for one in results), 0.15) / 2**0.5
     off = [(one.log_evidence - exact) / error for one in results]
@@ -42,7 +42,7 @@ def test_gaussians_within_their_errors(k, mean, sd):
 
 def test_a_banana_by_quadrature():
     exact = Grid().run(banana(), Job()).log_evidence
-    results = [tempered(banana(), seed=seed) for seed in range(3)]
+    results = [sequential_monte_carlo(banana(), seed=seed) for seed in range(3)]
     errors = [(one.log_evidence - exact) / math.hypot(one.error, 0.05) for one in results]
     assert max(map(abs, errors)) < 4
 
@@ -56,29 +56,29 @@ def test_neighbouring_seeds_share_no_moves(monkeypatch):
     seeds = []
     for seed in (0, 1, 2):
         jobs.clear()
-        tempered(gaussian(5, 3.0, 0.5)[0], particles=32, seed=seed, moves=5)
+        sequential_monte_carlo(gaussian(5, 3.0, 0.5)[0], particles=32, seed=seed, moves=5)
         seeds.append({job["seed"] for job in jobs})
         assert len(seeds[-1]) == len(jobs) > 8
     assert not seeds[0] & seeds[1]
     assert not seeds[1] & seeds[2]
 
 
-def test_particles_that_are_not_moved_far_enough_are_told():
+def test_particles_that_hardly_move_warn():
     """What the error of the mean of the Zs, at most a nat, would hide."""
     density, _ = gaussian(30, 1.0, 0.05)
     with pytest.warns(UserWarning, match=r"repeats lie .* nats apart .* raise particles=16"):
-        found = tempered(density, particles=16, moves=1)
-    assert found.error > 1  # more than that of the mean of the Zs can be
+        result = sequential_monte_carlo(density, particles=16, moves=1)
+    assert result.error > 1  # more than that of the mean of the Zs can be
 
 
 def test_more_moves_are_made_where_particles_remember():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        few = tempered(gaussian(2, 1.0, 0.5)[0], particles=16, repeats=2)
-        many = tempered(gaussian(15, 0.5, 0.1)[0], particles=16, repeats=2)
-        said = tempered(gaussian(15, 0.5, 0.1)[0], particles=16, repeats=2, moves=3)
+        few = sequential_monte_carlo(gaussian(2, 1.0, 0.5)[0], particles=16, repeats=2)
+        many = sequential_monte_carlo(gaussian(15, 0.5, 0.1)[0], particles=16, repeats=2)
+        fixed = sequential_monte_carlo(gaussian(15, 0.5, 0.1)[0], particles=16, repeats=2, moves=3)
     assert few.about["moves"] < many.about["moves"]
-    assert said.about["moves"] == 3
+    assert fixed.about["moves"] == 3
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,10 @@ def test_more_moves_are_made_where_particles_remember():
 )
 def test_bad_input(options):
     with pytest.raises(ConfigError, match=next(iter(options)).rstrip("s")):
-        tempered(gaussian(1, 0.0, 1.0)[0], **options)
+        sequential_monte_carlo(gaussian(1, 0.0, 1.0)[0], **options)
     flat = Density(lambda z: z.sum(1), 1, prior_scale=None)
     with pytest.raises(ConfigError, match="flat prior"):
-        tempered(flat)
-    assert torch.isfinite(torch.tensor(tempered(gaussian(1, 0.0, 1.0)[0]).log_evidence))
+        sequential_monte_carlo(flat)
+    assert torch.isfinite(
+        torch.tensor(sequential_monte_carlo(gaussian(1, 0.0, 1.0)[0]).log_evidence)
+    )

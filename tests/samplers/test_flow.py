@@ -9,7 +9,7 @@ import torch
 
 from lowland.errors import ConfigError, LowlandError
 from lowland.samplers import Density, Flow, Job, Variational, base, elbo
-from lowland.samplers.flow import Given, Splines
+from lowland.samplers.flow import Splines, WithGivenGradient
 from tests.samplers.contract import SamplerContract, linear, stopped_after
 
 QUICK = {"layers": 1, "hidden": 8, "draws": 32}
@@ -74,11 +74,11 @@ def test_the_density_of_a_flow_is_one():
     e = torch.randn(5, 2, generator=generator, dtype=torch.float64)
     z, log_q = q.draw(e)
     for row, point, value in zip(e, z, log_q, strict=True):
-        jacobian = torch.autograd.functional.jacobian(lambda x: q._move(x[None])[0][0], row)
+        jacobian = torch.autograd.functional.jacobian(lambda x: q._transform(x[None])[0][0], row)
         normal = -0.5 * float(row @ row) - math.log(2 * math.pi)
         assert math.isclose(float(value), normal - float(torch.logdet(jacobian.T @ jacobian)) / 2)
         assert torch.isfinite(point).all()
-    assert torch.allclose(q._back(z), log_q, atol=1e-9)
+    assert torch.allclose(q._log_prob(z), log_q, atol=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -102,7 +102,7 @@ def test_both_gradients_have_one_mean_and_the_landing_none_at_the_truth():
         q = Splines(
             mean + shift * scale[:, 0], scale, layers=1, hidden=4, bins=3, seed=0, landing=landing
         )
-        q.ascend(e, density.value_and_grad)
+        q.backward(e, density.value_and_grad)
         return torch.cat([p.grad.flatten() for p in q.parameters])
 
     assert gradient(0.0, True).abs().max() < 1e-9 < 1e-3 < gradient(0.0, False).abs().max()
@@ -116,14 +116,14 @@ def test_gradients_go_through_the_link():
     density = linear(2, 2.0)[0]
     leaf = z.clone().requires_grad_()
     weights = torch.arange(4).double()
-    (Given.apply(leaf, density.value_and_grad) @ weights).backward()
+    (WithGivenGradient.apply(leaf, density.value_and_grad) @ weights).backward()
     assert torch.allclose(leaf.grad, weights[:, None] * density.value_and_grad(z)[1])
 
 
 def test_without_its_jacobian_the_bound_is_wrong(monkeypatch):
     """A flow that forgets log |det dz/de| claims more than the evidence."""
     monkeypatch.setattr(elbo, "_BLOCK", 10)
-    plain = Splines._move
+    plain = Splines._transform
 
     def forgets(self, e):
         z, _ = plain(self, e)
@@ -132,7 +132,7 @@ def test_without_its_jacobian_the_bound_is_wrong(monkeypatch):
     density, *_, evidence = linear(2, 1.0)
     right = Flow(**QUICK).run(density, Job(chains=1, samples=2))
     assert abs(right.log_evidence_bound - evidence) < 0.02
-    monkeypatch.setattr(Splines, "_move", forgets)
+    monkeypatch.setattr(Splines, "_transform", forgets)
     broken = Flow(**QUICK).run(linear(2, 1.0)[0], Job(chains=1, samples=2))
     assert abs(broken.log_evidence_bound - evidence) > 1
 
@@ -147,11 +147,11 @@ def test_it_goes_on_from_the_gaussian_the_flow_and_the_draws(tmp_path, monkeypat
         density = linear(2, 1.0)[0]
         with pytest.raises(KeyboardInterrupt):
             sampler.run(stopped_after(density, share * whole.evaluations), job)
-        resumed = sampler.run(linear(2, 1.0)[0], job)
-        assert torch.equal(resumed.coords, whole.coords)
-        assert torch.equal(resumed.about["elbo"], whole.about["elbo"])
-        assert resumed.log_evidence_bound == whole.log_evidence_bound
-        assert resumed.evaluations == whole.evaluations
+        load_state = sampler.run(linear(2, 1.0)[0], job)
+        assert torch.equal(load_state.coords, whole.coords)
+        assert torch.equal(load_state.about["elbo"], whole.about["elbo"])
+        assert load_state.log_evidence_bound == whole.log_evidence_bound
+        assert load_state.evaluations == whole.evaluations
 
 
 @pytest.mark.parametrize("landing", [True, False])
@@ -166,7 +166,7 @@ def test_where_the_density_is_zero(landing, monkeypatch):
     assert evidence - 0.3 < flow.log_evidence_bound < evidence + 4 * error
 
 
-def test_it_says_what_to_install(monkeypatch):
+def test_without_zuko_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "zuko", None)
     with pytest.raises(LowlandError, match=r'pip install "lowland\[samplers\]"'):
         Flow().run(linear(1, 1.0)[0], Job(chains=1, samples=2))

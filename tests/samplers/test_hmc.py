@@ -79,20 +79,20 @@ def test_u_turns_without_recursion_are_those_of_the_recursion(bend):
     n, depth, k = 200, 5, 3
     generator = np.random.default_rng(0)
     sampler = NUTS()
-    sampler.slots, sampler.open = hmc._bookkeeping(depth + 1)
-    walks = np.ones(k) + bend * generator.standard_normal((n, 1 << depth, k)).cumsum(1)
+    sampler.slots, sampler.begins = hmc._bookkeeping(depth + 1)
+    paths = np.ones(k) + bend * generator.standard_normal((n, 1 << depth, k)).cumsum(1)
     marks = np.full((n, depth + 1, 3, k), np.nan)
     part = np.zeros((n, k))
     turned = np.zeros(n, dtype=bool)
     for leaf in range(1 << depth):
-        u = walks[:, leaf]
+        u = paths[:, leaf]
         part = part + u
         if leaf % 2 == 0:
-            marks[:, sampler.slots[leaf]] = np.stack((u, walks[:, leaf - 1], part), 1)
+            marks[:, sampler.slots[leaf]] = np.stack((u, paths[:, leaf - 1], part), 1)
         else:
-            opened = np.repeat(sampler.open[leaf][None], n, 0)
-            turned |= sampler._turned(marks, u, part, opened)
-    expected = np.array([recursive(walk) for walk in walks])
+            begins = np.repeat(sampler.begins[leaf][None], n, 0)
+            turned |= sampler._turned(marks, u, part, begins)
+    expected = np.array([recursive(path) for path in paths])
     assert 0 < expected.sum() < n
     assert (turned == expected).all()
 
@@ -100,7 +100,7 @@ def test_u_turns_without_recursion_are_those_of_the_recursion(bend):
         half = len(u) // 2
         return half and (ends(u[:half]) or ends(u[half:]) or min(u[[0, -1]] @ u.sum(0)) <= 0)
 
-    assert sum(map(bool, map(ends, walks))) < expected.sum()
+    assert sum(map(bool, map(ends, paths))) < expected.sum()
 
 
 @pytest.mark.parametrize(("step", "leapfrogs"), [(0.12, 31), (0.09, 63), (0.25, 15)])
@@ -135,15 +135,15 @@ class Watched(Fixed):
         return super().begin(density, z, log_density)
 
     def _add_subtrees(self, rows):
-        found = super()._add_subtrees(rows)
+        result = super()._add_subtrees(rows)
         state = self._arrays
         self.trees += [(state["ends"][i].copy(), int(state["depth"][i])) for i in rows]
-        return found
+        return result
 
     def _log_weight(self, value, u, energy):
-        found = super()._log_weight(value, u, energy)
-        self.worst = max(getattr(self, "worst", 0.0), np.abs(found).max())
-        return found
+        result = super()._log_weight(value, u, energy)
+        self.worst = max(getattr(self, "worst", 0.0), np.abs(result).max())
+        return result
 
 
 def verlet(z, u, step, n):
@@ -164,11 +164,11 @@ def test_a_tree_is_one_trajectory_that_can_be_gone_back():
     for ends, depth in sampler.trees:
         (z0, u0, _), (z1, u1, gradient) = torch.from_numpy(ends)
         n = (1 << depth) - 1
-        for found, expected in [
+        for result, expected in [
             (verlet(z0, u0, 0.1, n), (z1, u1)),
             (verlet(z1, u1, -0.1, n), (z0, u0)),
         ]:
-            assert torch.allclose(torch.stack(found), torch.stack(expected), atol=1e-8)
+            assert torch.allclose(torch.stack(result), torch.stack(expected), atol=1e-8)
         assert torch.allclose(density.value_and_grad(z1[None])[1][0], gradient)
 
 
@@ -198,14 +198,14 @@ class Unweighted(Fixed):
     """Points weigh the same."""
 
     def _log_weight(self, value, u, energy):
-        found = super()._log_weight(value, u, energy)
-        return np.where(found > -hmc.DIVERGED, 0.0, found)
+        result = super()._log_weight(value, u, energy)
+        return np.where(result > -hmc.DIVERGED, 0.0, result)
 
 
 class Blind(Fixed):
     """Looks for U-turns of the whole tree alone: another tree from where it leads."""
 
-    def _turned(self, marks, u, part, opened):
+    def _turned(self, marks, u, part, begins):
         return np.zeros(len(u), dtype=bool)
 
 
@@ -213,10 +213,10 @@ class Stale(Fixed):
     """Carries a gradient over from the place before."""
 
     def _add_subtrees(self, rows):
-        kept = self._arrays["gradient"][rows].copy()
-        found = super()._add_subtrees(rows)
-        self._arrays["gradient"][rows] = kept
-        return found
+        gradient = self._arrays["gradient"][rows].copy()
+        result = super()._add_subtrees(rows)
+        self._arrays["gradient"][rows] = gradient
+        return result
 
 
 def bananas(n: int, seed: int = 0) -> torch.Tensor:
@@ -293,11 +293,11 @@ def ranks_of(sampler: NUTS, n: int = 2000, draws: int = 31, thin: int = 5) -> fl
     job = Job(chains=n, samples=draws, warmup=10, thin=thin, start=torch.zeros(2))
     chain = sampler.run(density, job)
     worst = 1.0
-    for truth, found in [
+    for truth, result in [
         *zip(density.truth.T, chain.coords.unbind(2), strict=True),
         (density.truth.square().sum(1), chain.coords.square().sum(2)),
     ]:
-        ranks = (found < truth[:, None]).sum(1)
+        ranks = (result < truth[:, None]).sum(1)
         counts = torch.bincount(ranks, minlength=draws + 1).view(16, -1).sum(1)
         worst = min(worst, float(stats.chisquare(counts.numpy()).pvalue))
     return worst
@@ -314,10 +314,10 @@ class Recorded(NUTS):
         return super().begin(density, z, log_density)
 
     def advance(self, density, chains, warming):
-        found = super().advance(density, chains, warming)
+        result = super().advance(density, chains, warming)
         if not warming.any():
             self.used.append([self.state[name].clone() for name in ("step", "factor", "log_step")])
-        return found
+        return result
 
 
 @short
@@ -326,15 +326,15 @@ def test_nothing_is_learnt_after_warming_up(dense):
     sampler = Recorded(dense=dense)
     sampler.run(linear(3, 1.0)[0], Job(chains=4, samples=40, warmup=60))
     assert len(sampler.used) > 40
-    for found, first in zip(sampler.used[-1], sampler.used[0], strict=True):
-        assert torch.equal(found, first)
+    for result, first in zip(sampler.used[-1], sampler.used[0], strict=True):
+        assert torch.equal(result, first)
     step, factor, _ = sampler.used[0]
     assert not torch.equal(step[0], step[1])  # each chain learnt its own
     assert not torch.equal(factor[0], factor[1])
 
 
 @short
-def test_what_is_learnt_is_the_posteriors_scale_and_the_acceptance_asked_for():
+def test_warmup_learns_the_posteriors_scale_and_the_target_acceptance():
     scales = torch.logspace(-0.7, 0.3, 6, dtype=torch.float64)
     density = Density(lambda z: -0.5 * (z / scales).square().sum(1), 6, prior_scale=None)
     steps = []
@@ -350,7 +350,7 @@ def test_what_is_learnt_is_the_posteriors_scale_and_the_acceptance_asked_for():
 
 
 @short
-def test_a_density_with_a_cliff_diverges_and_says_what_to_do():
+def test_a_density_with_a_cliff_diverges_and_warns():
     # a wall that the gradient does not announce
     density = Density(lambda z: torch.where(z[:, 0] > 0, 0.0, -1e6) * 1.0 - 3 * z[:, 0].abs(), 1)
     start = torch.ones(4, 1)

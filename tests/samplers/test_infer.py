@@ -46,7 +46,7 @@ def test_the_evidence_of_a_linear_network():
 
 def test_the_evidence_is_unbiased():
     """Of Z itself, over many small runs; where half of the prior has no likelihood at all too."""
-    from lowland.samplers.evidence import tempered
+    from lowland.samplers.evidence import sequential_monte_carlo
 
     def half(z):
         inside = -0.5 * (z / 0.5).square().sum(1)
@@ -54,7 +54,7 @@ def test_the_evidence_is_unbiased():
 
     density = samplers.Density(half, 1)
     truth = samplers.Grid(coarse=4800).run(density, samplers.Job()).log_evidence
-    runs = [tempered(density, particles=16, moves=2, seed=10 * i) for i in range(25)]
+    runs = [sequential_monte_carlo(density, particles=16, moves=2, seed=10 * i) for i in range(25)]
     ratios = torch.tensor([run.log_evidence - truth for run in runs]).exp()
     assert abs(float(ratios.mean()) - 1) < 3 * float(ratios.std()) / 25**0.5
     assert 0.5 < float(ratios.std()) / float(torch.tensor([r.error for r in runs]).mean()) < 2
@@ -62,17 +62,17 @@ def test_the_evidence_is_unbiased():
 
 def test_evidence_in_more_dimensions_prefers_the_subspace_that_holds_the_solution():
     surface, sub, truth = problem(rank=4)
-    found = ll.evidence(sub, surface, seed=1)
-    assert found.method == "tempering"
-    assert abs(found.log_evidence - truth(1.0, 1.0)[2]) < 4 * found.error
+    result = ll.evidence(sub, surface, seed=1)
+    assert result.method == "tempering"
+    assert abs(result.log_evidence - truth(1.0, 1.0)[2]) < 4 * result.error
     w = torch.linalg.lstsq(
         torch.cat([b.args[0] for b in surface.data]), torch.cat([b.target for b in surface.data])
     ).solution[:, 0]
     good = ll.evidence(ll.Subspace(w, sub.basis[:2]), surface)
     poor = ll.evidence(ll.Subspace(w + 5, sub.basis[:2]), surface)
     assert good.log_evidence > poor.log_evidence + 10
-    for scale, told in ((None, "a flat prior has no integral"), ("tune", "got 'tune'")):
-        with pytest.raises(ll.ConfigError, match=told):
+    for scale, message in ((None, "a flat prior has no integral"), ("tune", "got 'tune'")):
+        with pytest.raises(ll.ConfigError, match=message):
             ll.evidence(sub, surface, prior_scale=scale)
 
 
@@ -97,10 +97,10 @@ def test_a_chain_on_disk_needs_its_subspace(tmp_path):
     surface, sub, _ = problem()
     chain = ll.infer(sub, surface, chains=2, samples=5)
     chain.save(tmp_path / "chain.npz")
-    found = samplers_chain(tmp_path / "chain.npz")
+    result = samplers_chain(tmp_path / "chain.npz")
     with pytest.raises(ll.ConfigError, match="give the subspace"):
-        found.posterior()
-    assert torch.equal(found.posterior(sub).draw(3), chain.posterior().draw(3))
+        result.posterior()
+    assert torch.equal(result.posterior(sub).draw(3), chain.posterior().draw(3))
 
 
 def samplers_chain(path):
@@ -131,9 +131,9 @@ def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path, monkeypa
     for other in ({"temperature": 2.0}, {"prior_scale": 2.0}, {"seed": 1}, {"sampler": "slice"}):
         with pytest.raises(ll.ConfigError, match="other settings"):
             ll.infer(sub, surface, **{**options, **other}, checkpoint=file)
-    moved = ll.Subspace(sub.center + 1e-3, sub.basis)
+    shifted = ll.Subspace(sub.center + 1e-3, sub.basis)
     with pytest.raises(ll.ConfigError, match="other settings"):
-        ll.infer(moved, surface, **options, checkpoint=file)
+        ll.infer(shifted, surface, **options, checkpoint=file)
     others, _, _ = problem(seed=3)
     with pytest.raises(ll.ConfigError, match="other settings"):
         ll.infer(sub, others, **options, checkpoint=file)

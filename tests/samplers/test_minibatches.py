@@ -76,7 +76,7 @@ def test_sgld_goes_on_where_it_was_stopped(tmp_path):
     assert torch.equal(whole.coords, again.coords)
 
 
-def test_a_limit_counts_rows_and_short_passes_are_told():
+def test_a_limit_counts_examples_and_short_passes_raise():
     task = ll.Regression(noise_variance=1.0)
     limited = Stream(ReplayableLoader(loader(), task, device="cpu", count=25))
     assert len(limited) == 3

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lowland.samplers import Density, Job, Variational
-from lowland.samplers.elbo import khat_of
-from lowland.samplers.misfit import KHAT, shifts, warn_unless_near
+from lowland.samplers.elbo import pareto_khat
+from lowland.samplers.misfit import KHAT, shifts, warn_if_far
 from tests.samplers.contract import linear
 
 N = 2048  # what a fit draws
@@ -27,7 +27,7 @@ def gaussians(seed, *, k=10, shift=0.0, sd=1.0):
 def warns(z, ratios):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_unless_near(z, ratios, khat_of(ratios), "vi")
+        warn_if_far(z, ratios, pareto_khat(ratios), "vi")
     return [str(one.message) for one in caught]
 
 
@@ -53,7 +53,7 @@ def test_a_mean_that_is_off_is_seen_where_khat_is_low(misfit, least):
     seen = passed = 0
     for seed in range(40):
         z, ratios = gaussians(seed, **misfit)
-        passed += khat_of(ratios) < KHAT
+        passed += pareto_khat(ratios) < KHAT
         seen += any("mean of coordinate 0 moves by" in text for text in warns(z, ratios))
     assert passed == 40  # the diagnostic alone
     assert seen >= least

@@ -36,7 +36,9 @@ def far(k, mean, sd):
 
 
 @pytest.mark.parametrize(("k", "mean", "sd"), [(1, 10.0, 0.5), (2, 10.0, 0.5), (3, 8.5, 1.0)])
-def test_the_box_grows_to_where_the_posterior_leads(k, mean, sd, tmp_path, monkeypatch):
+def test_the_box_is_enlarged_where_the_posterior_reaches_its_edge(
+    k, mean, sd, tmp_path, monkeypatch
+):
     density, middle, spread, evidence = far(k, mean, sd)
     monkeypatch.setattr("lowland.samplers.base.EVERY", 0.0)
     chain = Grid().run(density, Job(checkpoint=tmp_path / "grid.safetensors"))
@@ -62,9 +64,9 @@ def test_the_box_grows_to_where_the_posterior_leads(k, mean, sd, tmp_path, monke
     assert torch.equal(Grid().run(far(k, mean, sd)[0], job).coords, chain.coords)
 
 
-def test_a_posterior_beyond_the_largest_box_is_told():
+def test_a_posterior_beyond_the_largest_box_warns():
     density = far(1, 300.0, 1.0)[0]
-    with pytest.warns(UserWarning, match="leads beyond 102 prior standard deviations"):
+    with pytest.warns(UserWarning, match="extends beyond 102 prior standard deviations"):
         chain = Grid().run(density, Job())
     assert not chain.about["converged"]
     # a box by hand is the integral that was asked for
@@ -73,7 +75,7 @@ def test_a_posterior_beyond_the_largest_box_is_told():
     assert chain.about["on_edge"] > 0
 
 
-def test_a_posterior_too_narrow_to_number_its_points_is_told():
+def test_a_posterior_too_narrow_for_64_bit_keys_warns():
     density = Density(lambda z: -0.5 * ((z - 0.5) / 1e-6).square().sum(1), 3)
     with pytest.warns(UserWarning, match="not converged"):
         Grid().run(density, Job())
@@ -99,13 +101,13 @@ def test_a_banana_by_scipy():
     def p(y: float, x: float) -> float:
         return float(density(torch.tensor([[x, y]]).double()).exp())
 
-    found = [
+    moments = [
         integrate.dblquad(lambda y, x, f=f: f(y, x) * p(y, x), -4, 4, -3, 8, epsabs=1e-4)[0]
         for f in (lambda y, x: 1.0, lambda y, x: x, lambda y, x: y)
     ]
     chain = Grid().run(banana(), Job())
-    assert chain.log_evidence == pytest.approx(math.log(found[0]), abs=1e-3)
-    exact = torch.tensor(found[1:]).double() / found[0]
+    assert chain.log_evidence == pytest.approx(math.log(moments[0]), abs=1e-3)
+    exact = torch.tensor(moments[1:]).double() / moments[0]
     assert torch.allclose(chain.mean, exact, atol=1e-3)
 
 
@@ -153,11 +155,11 @@ def test_a_ridge_a_hundredth_wide():
 def test_a_fixed_spacing_of_a_twentieth_is_wrong_there():
     density, mean, evidence = narrow()
     grid = Lattice(torch.tensor([-6.0, -6.0]).double(), torch.tensor([6.0, 6.0]).double(), 240)
-    keys = grid.everything()
-    found = grid.moments(keys, density(grid.points(keys)))
-    sd = found["covariance"].diagonal().sqrt()
-    off = ((found["mean"] - mean) / sd).abs().max()
-    assert max(off, abs(found["log_evidence"] - evidence)) > 0.05
+    keys = grid.all_keys()
+    moments = grid.moments(keys, density(grid.points(keys)))
+    sd = moments["covariance"].diagonal().sqrt()
+    off = ((moments["mean"] - mean) / sd).abs().max()
+    assert max(off, abs(moments["log_evidence"] - evidence)) > 0.05
 
 
 def test_two_modes_of_which_one_is_narrow():
@@ -189,9 +191,9 @@ def test_a_box_by_hand_cuts():
     assert half.log_evidence == pytest.approx(whole.log_evidence - math.log(2), abs=1e-3)
 
 
-def test_a_budget_that_is_too_small_says_by_how_far():
+def test_a_budget_that_is_too_small_warns_with_the_last_change():
     density = narrow()[0]
-    with pytest.warns(UserWarning, match=r"move by .*raise max_evaluations"):
+    with pytest.warns(UserWarning, match=r"change by .*raise max_evaluations"):
         chain = Grid(max_evaluations=8000).run(density, Job())
     assert chain.evaluations <= 8000
     assert not chain.about["converged"]

@@ -78,8 +78,8 @@ def test_the_stationary_law_of_a_constant_step(size, temperature):
         # a twentieth is left of how far its own law would be from where the chains start
         normal = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1)).double()
         options = {"start": mean + normal @ torch.linalg.cholesky(covariance.double()).T, "thin": 1}
-        found = off(SGLD(step=step), density, mean, covariance, warmup=int(3 / step), **options)
-        assert found < 4, f"step = {step}"
+        result = off(SGLD(step=step), density, mean, covariance, warmup=int(3 / step), **options)
+        assert result < 4, f"step = {step}"
         bias.append(float((covariance - exact(density)).abs().max()))
     # that law is the posterior's as steps become small, in proportion to them
     assert bias[0] > 2.5 * bias[1] > 6 * bias[2]
@@ -90,10 +90,10 @@ class Broken(SGLD):
 
     def advance(self, density, chains, warming):
         before = self.state["next"][chains].clone()
-        found = super().advance(density, chains, warming)
+        result = super().advance(density, chains, warming)
         drift = 0.5 * self.size(0) * density.prior_scale**2 * self.state["gradient"][chains]
         self.state["next"][chains] += self.state["next"][chains] - before - drift
-        return found
+        return result
 
 
 @short
@@ -171,15 +171,15 @@ def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, monkeypatch):
     density._minibatch = stops
     with pytest.raises(KeyboardInterrupt):
         sampler().run(density, job(checkpoint=path))
-    found = sampler().run(gaussian(), job(checkpoint=path))
-    assert torch.equal(found.coords, whole.coords)
-    assert torch.equal(found.log_density, whole.log_density)
+    result = sampler().run(gaussian(), job(checkpoint=path))
+    assert torch.equal(result.coords, whole.coords)
+    assert torch.equal(result.log_density, whole.log_density)
     with pytest.raises(ConfigError, match="other settings"):
         SGLD(step=0.2).run(gaussian(), job(checkpoint=path))
 
 
 @short
-def test_steps_to_where_the_density_is_not_finite_are_not_taken_and_told():
+def test_steps_to_where_the_density_is_not_finite_are_rejected_with_a_warning():
     def part(z: Tensor, step: int) -> tuple[Tensor, Tensor]:
         value = torch.where(z[:, 0] > 0, 0.0, math.nan)
         return value, torch.zeros_like(z)

@@ -15,7 +15,7 @@ from tests.samplers.oracles import banana, calibration, knowing, marginal_errors
 class OneSided(Slice):
     """Steps out above only, without sharing the steps at random."""
 
-    def shared(self, u):
+    def share_steps(self, u):
         none = np.zeros(len(u), dtype=np.int64)
         return none, none + self.max_steps - 1
 
@@ -75,7 +75,7 @@ def test_calibration_by_simulation(directions):
 
 
 @short
-def test_calibration_tells_an_interval_that_is_laid_wrongly():
+def test_calibration_detects_an_interval_that_is_laid_wrongly():
     """Widths do not grow here, so that the bound matters."""
 
     class Still(OneSided):
@@ -108,9 +108,9 @@ def test_widths_find_the_length_of_the_slices(width):
     density = Density(lambda z: -0.5 * (z / scales).square().sum(1), 2, prior_scale=None)
     start = scales * torch.randn(8, 2, generator=torch.Generator().manual_seed(0)).double()
     chain = Slice(width=width).run(density, Job(chains=8, samples=200, start=start))
-    found = torch.tensor(chain.about["widths"]).double() / scales
+    widths = torch.tensor(chain.about["widths"]).double() / scales
     # a slice of a standard normal is 2 sqrt(-2 log u + x²) long: 3.4 on average
-    assert bool(((found > 2) & (found < 5)).all()), found
+    assert bool(((widths > 2) & (widths < 5)).all()), widths
     assert chain.about["evaluations_per_transition"] < 12  # of two moves
     assert float(chain.acceptance.mean()) > 0.4
 
@@ -123,7 +123,7 @@ def test_widths_stay_after_warming_up():
 
 
 @short
-def test_a_level_that_is_never_found_again_leaves_the_chain_where_it_is():
+def test_a_level_that_is_never_reached_again_leaves_the_chain_in_place():
     first = True
 
     def rounds_otherwise(z):

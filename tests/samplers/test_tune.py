@@ -17,14 +17,14 @@ from tests.samplers.linear_network import problem
 def test_what_was_tuned_is_kept_for_a_run_that_goes_on(tmp_path, monkeypatch):
     surface, sub, _ = problem(rows=12, batch_size=12)
     other, _, _ = problem(seed=5)
-    tried = []
+    pairs = []
 
     class Quick(samplers.Slice):
         warmup = 4
 
         def run(self, density, job):
             if job.checkpoint is None:  # not the chains themselves
-                tried.append(density.temperature)
+                pairs.append(density.temperature)
             return super().run(density, job)
 
     def run(temperature=(1.0, 30.0), **options):
@@ -53,7 +53,7 @@ def test_what_was_tuned_is_kept_for_a_run_that_goes_on(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(progress=stop_at(done))
     first, again = run(), run(torch.tensor([1.0, 30.0]))
-    assert tried == [30.0, 1.0]
+    assert pairs == [30.0, 1.0]
     whole = run(checkpoint=None)
     assert torch.equal(first.about["tuning"]["nll"], whole.about["tuning"]["nll"])
     assert torch.equal(first.coords, whole.coords)
@@ -67,7 +67,7 @@ def test_what_was_tuned_is_kept_for_a_run_that_goes_on(tmp_path, monkeypatch):
 
 
 @short
-def test_a_temperature_is_chosen_on_validation_rows():
+def test_a_temperature_is_chosen_on_validation_examples():
     surface, sub, _ = problem(rows=12, batch_size=12, noise=1.0)
     other, _, _ = problem(rows=200, batch_size=200, noise=1.0, seed=5)
     validation = [(b.args[0], b.target) for b in other.data]
@@ -95,11 +95,11 @@ def test_the_error_of_a_tuned_nll_is_what_other_seeds_are_off_by():
     other, _, _ = problem(rows=200, batch_size=200, noise=1.0, seed=5)
     rows = [(b.args[0], b.target) for b in other.data]
     options = {"temperatures": [3.0], "chains": 8, "samples": 10, "warmup": 20}
-    found = [ll.tune_temperature(sub, surface, rows, **options, seed=seed) for seed in range(8)]
-    assert all(one.samples == 80 for one in found)
-    between = torch.cat([one.nll for one in found]).std()
-    told = torch.cat([one.nll_se for one in found]).mean()
-    assert 0.4 < told / between < 2.5
+    results = [ll.tune_temperature(sub, surface, rows, **options, seed=seed) for seed in range(8)]
+    assert all(one.samples == 80 for one in results)
+    between = torch.cat([one.nll for one in results]).std()
+    errors = torch.cat([one.nll_se for one in results]).mean()
+    assert 0.4 < errors / between < 2.5
     few = ll.tune_temperature(sub, surface, rows, **options, draws=5)
     assert few.samples == 5
     assert few.nll_se is None

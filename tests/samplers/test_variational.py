@@ -125,8 +125,8 @@ def test_the_gradient_of_a_gaussian_is_that_of_autograd():
         for p in q.parameters:
             p.copy_(0.3 * normal(*p.shape))
     e, weights = normal(n, k), normal(k)
-    q.ascend(e, lambda z: ((z @ weights).sin(), (z @ weights).cos()[:, None] * weights))
-    found = [p.grad.clone() for p in q.parameters]
+    q.backward(e, lambda z: ((z @ weights).sin(), (z @ weights).cos()[:, None] * weights))
+    gradients = [p.grad.clone() for p in q.parameters]
     factor = torch.diag(q.log_sd.exp()) + q.below.tril(-1)
     u = q.mu + e @ factor.T
     stopped = torch.distributions.MultivariateNormal(
@@ -134,7 +134,7 @@ def test_the_gradient_of_a_gaussian_is_that_of_autograd():
     ).log_prob(u)
     value = (((q.centre + u @ q.root.T) @ weights).sin() - stopped).mean()
     expected = torch.autograd.grad(value, q.parameters)
-    for mine, theirs in zip(found, expected, strict=True):
+    for mine, theirs in zip(gradients, expected, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-12)
 
 
@@ -157,10 +157,10 @@ def test_minibatches_agree_with_all_data():
     )
     precision = x.T @ x + torch.eye(2).double()
     mean = torch.linalg.solve(precision, x.T @ y)
-    found = Variational(minibatch=True).run(density, Job(chains=1, samples=2)).about
+    about = Variational(minibatch=True).run(density, Job(chains=1, samples=2)).about
     sds = torch.linalg.inv(precision).diagonal().sqrt()
-    assert ((found["mean"] - mean) / sds).abs().max() < 0.3  # data are noise here, too
-    scale = found["scale"]
+    assert ((about["mean"] - mean) / sds).abs().max() < 0.3  # data are noise here, too
+    scale = about["scale"]
     assert torch.allclose((scale @ scale.T).diagonal().sqrt(), sds, rtol=0.2)
     with pytest.raises(ConfigError, match="no minibatches"):
         Variational(minibatch=True).run(linear(1, 1.0)[0], Job())
@@ -188,7 +188,7 @@ def test_only_the_start_is_finite():
 
 @pytest.mark.parametrize(
     "options",
-    [{"covariance": "low-rank"}, {"steps": 0}, {"draws": 0}, {"rate": -1.0}, {"evidence_draws": 1}],
+    [{"covariance": "low-rank"}, {"steps": 0}, {"draws": 0}, {"lr": -1.0}, {"evidence_draws": 1}],
 )
 def test_options_that_make_no_sense(options):
     with pytest.raises(ConfigError, match=next(iter(options))):

@@ -11,7 +11,7 @@ def flat_layout(size, dtype=torch.float32):
     return ParamLayout(nn.Linear(size, 1, bias=False, dtype=dtype))
 
 
-def walk(n, size, *, centre=0.0, sd=1.0, dtype=torch.float32, seed=0):
+def random_walk(n, size, *, centre=0.0, sd=1.0, dtype=torch.float32, seed=0):
     """n iterates of a correlated walk, (n, P)."""
     g = torch.Generator().manual_seed(seed)
     steps = torch.randn(n, size, generator=g, dtype=torch.float64)

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 import lowland as ll
 from lowland.core.buffers import buffers_of
-from lowland.trajectory.formats import layout_of, read_checkpoint
+from lowland.trajectory.checkpoint_tensors import layout_of, read_checkpoint
 from tests.models import Case, every_case, nearby, with_other_buffers
 
 
@@ -30,8 +30,8 @@ def test_iterates_and_their_moments_keep_their_buffers(case: Case, tmp_path):
         for one in moments:
             one.update(model)
         expected.append((layout.flatten(model), buffers_of(model)))
-    opened = ll.Trajectory.open(tmp_path / "store")
-    for point, (w, buffers) in zip(opened, expected, strict=True):
+    store = ll.Trajectory.open(tmp_path / "store")
+    for point, (w, buffers) in zip(store, expected, strict=True):
         assert torch.equal(point.weights, w)
         assert_same(point.buffers, buffers)
     first, last = (buffers for _, buffers in expected)
@@ -43,7 +43,7 @@ def test_iterates_and_their_moments_keep_their_buffers(case: Case, tmp_path):
         again = type(one).load(one.save(tmp_path / "moments.safetensors"), layout=layout)
         assert_same(again.buffers, last if isinstance(one, ll.EMA) else mean)
         assert torch.equal(again.point.weights, one.mean)
-    assert_same(opened.average().buffers, mean)
+    assert_same(store.average().buffers, mean)
 
 
 @pytest.mark.parametrize("name", ["running_mean", "0.mean"])

@@ -40,8 +40,8 @@ def test_a_share_of_the_budget(total):
 def test_a_share_of_the_budget_begins_where_the_schedule_is_flat():
     weight = nn.Parameter(torch.ones(1))
     schedule = SWASchedule(torch.optim.SGD([weight], lr=0.1), total=40, swa_lr=0.02)
-    rates = [schedule.rates(step)[0] for step in picked(Every(1, total=40), 40)]
-    assert rates == pytest.approx([0.02] * 11)
+    lrs = [schedule.lrs(step)[0] for step in picked(Every(1, total=40), 40)]
+    assert lrs == pytest.approx([0.02] * 11)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def check_equal(a, b):
         assert same_tree(x.buffers, y.buffers)
 
 
-def test_members_are_taken_after_the_optimizers_steps(tmp_path):
+def test_members_are_collected_after_the_optimizers_steps(tmp_path):
     run = Run(tmp_path / "run")
-    taken = [run.batch for _ in range(48) if run.step()]
-    assert taken == [4, 12, 20, 28, 36, 44]
+    steps = [run.batch for _ in range(48) if run.step()]
+    assert steps == [4, 12, 20, 28, 36, 44]
     assert run.store.steps == [2, 6, 10, 14, 18, 22]
     assert run.collector.count == 24
     assert run.swa.count == run.swag.count == run.ema.count == 6
@@ -166,7 +166,7 @@ def test_a_run_goes_on_from_a_checkpoint_that_the_store_is_ahead_of(tmp_path, sa
     check_equal(resumed, straight)
 
 
-def test_the_check_of_resuming_fails_a_store_that_is_not_taken_back(tmp_path, monkeypatch):
+def test_the_check_of_resuming_fails_a_store_that_is_not_rewound(tmp_path, monkeypatch):
     monkeypatch.setattr(Trajectory, "rewind", lambda self, step: None)
     with pytest.raises((AssertionError, OSError)):
         test_a_run_goes_on_from_a_checkpoint_that_the_store_is_ahead_of(tmp_path, 4, 20)

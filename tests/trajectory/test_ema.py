@@ -8,11 +8,11 @@ from torch import nn
 import lowland as ll
 from lowland import EMA, ConfigError
 from lowland.tensor_files import same_tree
-from tests.trajectory.test_moments import collected, flat_layout, walk
+from tests.trajectory.test_moments import collected, flat_layout, random_walk
 
 
 def test_ema_is_its_recursion():
-    iterates = walk(40, 5, dtype=torch.float64)
+    iterates = random_walk(40, 5, dtype=torch.float64)
     ema = collected(EMA, iterates, decay=0.9)
     expected = iterates[0]
     for w in iterates[1:]:
@@ -34,7 +34,7 @@ def test_ema_that_warms_up_forgets_the_first_iterate():
     plain = collected(EMA, torch.eye(n, dtype=torch.float64), decay=0.999).mean
     assert float(plain[0]) == pytest.approx(0.999**29)  # what it is for: nearly all
     # where its own decay is the smaller one from the start, there is nothing to warm up
-    iterates = walk(9, 5)
+    iterates = random_walk(9, 5)
     assert torch.equal(
         collected(EMA, iterates, decay=0.1, warmup=True).mean,
         collected(EMA, iterates, decay=0.1).mean,
@@ -42,7 +42,7 @@ def test_ema_that_warms_up_forgets_the_first_iterate():
 
 
 def test_states_from_before_there_was_a_warmup_are_read():
-    old = collected(EMA, walk(3, 5), decay=0.9).state_dict()
+    old = collected(EMA, random_walk(3, 5), decay=0.9).state_dict()
     state = {key: value for key, value in old.items() if key != "warmup"}
     again = EMA(flat_layout(5), decay=0.9)
     again.load_state_dict(state)
@@ -52,7 +52,7 @@ def test_states_from_before_there_was_a_warmup_are_read():
 
 
 def test_ema_without_memory_is_the_last_iterate():
-    iterates = walk(4, 5)
+    iterates = random_walk(4, 5)
     assert torch.equal(collected(EMA, iterates, decay=0.0).mean, iterates[-1])
 
 

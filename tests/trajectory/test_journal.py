@@ -108,20 +108,20 @@ def test_a_temporary_file_that_is_a_link_is_not_written_through(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "new"
 
 
-@pytest.mark.parametrize("lost", [1, 2, 3])
-def test_a_lost_line_is_told_and_nothing_is_written_over(tmp_path, lost):
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_missing_line_raises_and_nothing_is_overwritten(tmp_path, missing):
     path = tmp_path / "run"
     filled(path, 4)
     whole = {name: (path / name).read_bytes() for name in files(path)}
     lines = lines_of(path)
-    write_lines(path, lines[:lost] + lines[lost + 1 :])
-    with pytest.raises(StoreError, match=rf"line {lost + 1} is of .*: a line is missing; the "):
+    write_lines(path, lines[:missing] + lines[missing + 1 :])
+    with pytest.raises(StoreError, match=rf"line {missing + 1} is of .*: a line is missing; the "):
         Trajectory.open(path)
-    with pytest.raises(StoreError, match=f"the {lost - 1} iterates before it are whole"):
+    with pytest.raises(StoreError, match=f"the {missing - 1} iterates before it are whole"):
         Trajectory.open(path)
     store = Trajectory.open(path, recover=True)
-    check_iterates(store, lost - 1)
-    for i in range(lost - 1, 4):  # put aside, not deleted
+    check_iterates(store, missing - 1)
+    for i in range(missing - 1, 4):  # put aside, not deleted
         name = f"00000{i}.safetensors"
         assert (path / "damaged" / name).read_bytes() == whole[name]
     append_the_rest(store, 4)
@@ -146,22 +146,22 @@ def test_steps_that_do_not_go_up_are_refused(tmp_path):
         Trajectory.open(path)
 
 
-@pytest.mark.parametrize("held", [0, 1, 2, 3])
-def test_a_shortened_tail_is_told(tmp_path, held):
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_shortened_tail_warns(tmp_path, count):
     path = tmp_path / "run"
     filled(path, 4)
-    write_lines(path, lines_of(path)[: 1 + held])
+    write_lines(path, lines_of(path)[: 1 + count])
     with pytest.warns(
-        UserWarning, match=rf"has no line for 00000{held}\.safetensors.*end was lost"
+        UserWarning, match=rf"has no line for 00000{count}\.safetensors.*end was lost"
     ):
         store = Trajectory.open(path)
-    check_iterates(store, held)
+    check_iterates(store, count)
     store = Trajectory.open(path, recover=True)
-    check_iterates(store, held)
+    check_iterates(store, count)
     assert (path / "damaged" / "000003.safetensors").is_file()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_iterates(Trajectory.open(path), held)
+        check_iterates(Trajectory.open(path), count)
 
 
 HEADERS = {

@@ -24,9 +24,9 @@ def copy(whole, tmp_path, name="run"):
     return shutil.copytree(whole, tmp_path / name)
 
 
-def check_survives(path, least, most, *, told=False):
+def check_survives(path, least, most, *, warns=False):
     """Opens with at least all but the last iterate, and goes on as if nothing had happened."""
-    with pytest.warns(UserWarning, match="has no line for 00000") if told else nullcontext():
+    with pytest.warns(UserWarning, match="has no line for 00000") if warns else nullcontext():
         store = Trajectory.open(path)
     assert least <= len(store) <= most
     check_iterates(store, len(store))
@@ -48,7 +48,7 @@ def check_every_cut(whole, tmp_path):
     for cut in range(last, len(content)):
         path = copy(whole, tmp_path, f"cut-{cut}")
         (path / "journal.jsonl").write_bytes(content[:cut])
-        check_survives(path, 2, 2, told=True)
+        check_survives(path, 2, 2, warns=True)
         shutil.rmtree(path)
 
 
@@ -83,7 +83,7 @@ def test_a_file_without_a_line_is_written_over(whole, tmp_path, name, length):
     path = copy(whole, tmp_path)
     content = (path / "000002.safetensors").read_bytes()
     (path / name).write_bytes(content[:length])
-    check_survives(path, 3, 3, told=name == "000003.safetensors")
+    check_survives(path, 3, 3, warns=name == "000003.safetensors")
 
 
 def test_readers_do_not_cut_off_what_a_writer_is_writing(whole, tmp_path):
@@ -112,7 +112,7 @@ def test_a_rewind_that_was_killed_before_its_files_were_gone(whole, tmp_path):
     Trajectory.open(path).rewind(10)
     for name in ("000001.safetensors", "000002.safetensors"):
         (path / name).write_bytes(keep[name])
-    check_survives(path, 1, 1, told=True)
+    check_survives(path, 1, 1, warns=True)
 
 
 @pytest.mark.parametrize("torn", [True, False])

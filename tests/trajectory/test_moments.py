@@ -19,7 +19,7 @@ from lowland import (
     StoreError,
 )
 from lowland.tensor_files import same_tree
-from tests.trajectory.iterates import collected, flat_layout, offline, walk
+from tests.trajectory.iterates import collected, flat_layout, offline, random_walk
 
 
 class Net(nn.Module):
@@ -48,7 +48,7 @@ def check_swa(kind):
     """Izmailov et al. 2018: every model counts once."""
     swa = collected(kind, torch.tensor([[1.0], [2.0], [3.0], [6.0]]))
     assert swa.mean.item() == pytest.approx(3, rel=1e-6)
-    iterates = walk(150, 7)
+    iterates = random_walk(150, 7)
     assert collected(kind, iterates).mean.numpy() == pytest.approx(
         offline(iterates, 0)[0], rel=1e-5, abs=1e-6
     )
@@ -86,7 +86,7 @@ def check_low_precision(kind):
     """A bfloat16 model: the average is of float32 quality."""
     model = nn.Linear(64, 1, bias=False, dtype=torch.bfloat16)
     moments = kind(ParamLayout(model))
-    iterates = walk(400, 64, centre=1.0, sd=0.3, dtype=torch.bfloat16)
+    iterates = random_walk(400, 64, centre=1.0, sd=0.3, dtype=torch.bfloat16)
     for w in iterates:
         with torch.no_grad():
             model.weight.copy_(w[None])
@@ -112,7 +112,7 @@ def test_the_check_of_stalling_fails_a_bfloat16_average():
 
 
 def test_parts_do_not_change_the_moments(monkeypatch):
-    iterates = walk(9, 1000)
+    iterates = random_walk(9, 1000)
     whole = collected(SWAG, iterates, rank=4)
     monkeypatch.setattr("lowland.trajectory.moments._PART", 64)
     parts = collected(SWAG, iterates, rank=4)
@@ -132,11 +132,11 @@ def test_the_first_iterate_is_its_own_average():
 
 
 def test_moments_are_views():
-    swag = collected(SWAG, walk(3, 5), rank=2)
+    swag = collected(SWAG, random_walk(3, 5), rank=2)
     for name in ("mean", "variance", "deviations"):
         assert getattr(swag, name).data_ptr() == getattr(swag, name).data_ptr()
     before = swag.mean
-    swag.update(walk(1, 5)[0])
+    swag.update(random_walk(1, 5)[0])
     assert before is swag.mean
 
 
@@ -173,13 +173,13 @@ def sources(model):
 def test_an_iterate_may_come_in_many_forms(build, form, kind):
     model = build()
     layout = ParamLayout(model)
-    found, expected = kind(layout), kind(layout)
+    loaded, expected = kind(layout), kind(layout)
     for seed in range(3):
         stepped(model, seed)
         expected.update(layout.flatten(model))
-        found.update(sources(model)[form])
-    assert found.count == 3
-    torch.testing.assert_close(found.mean, expected.mean)
+        loaded.update(sources(model)[form])
+    assert loaded.count == 3
+    torch.testing.assert_close(loaded.mean, expected.mean)
 
 
 def test_the_model_is_read_not_kept():
@@ -226,7 +226,7 @@ def test_an_iterate_that_is_not_finite_changes_nothing(kind, bad, form):
     assert bool(torch.isfinite(moments.mean).all())
 
 
-def test_large_finite_weights_are_taken():
+def test_large_finite_weights_are_averaged():
     swa = SWA(flat_layout(4))
     swa.update(torch.full((4,), 3e38))  # whose sum overflows
     assert swa.mean.tolist() == pytest.approx([3e38] * 4)
@@ -258,7 +258,7 @@ def test_weights_of_another_model_are_named():
 # -- too little ----------------------------------------------------------------------------------
 
 
-def test_too_few_iterates_is_an_error_that_says_so():
+def test_too_few_iterates_is_an_error():
     swag = SWAG(flat_layout(3))
     with pytest.raises(LowlandError, match="0 of the 1 iterates"):
         swag.mean  # noqa: B018
@@ -288,7 +288,7 @@ def test_settings_that_make_no_sense(kind, settings):
 
 
 def test_posteriors():
-    iterates = walk(6, 4)
+    iterates = random_walk(6, 4)
     swa, ema = collected(SWA, iterates), collected(EMA, iterates, decay=0.5)
     assert torch.equal(swa.posterior().draw(0), swa.mean)
     assert torch.equal(ema.posterior().draw(3, seed=1), ema.mean)
@@ -315,7 +315,7 @@ KINDS = [
 @pytest.mark.parametrize("by", ["file", "state"])
 def test_continuing_is_bit_equal_to_not_stopping(tmp_path, kind, settings, at, by):
     layout = ParamLayout(Net())
-    iterates = walk(11, layout.size)
+    iterates = random_walk(11, layout.size)
     straight, first = kind(layout, **settings), kind(layout, **settings)
     for w in iterates:
         straight.update(w)
@@ -338,10 +338,10 @@ def test_continuing_is_bit_equal_to_not_stopping(tmp_path, kind, settings, at, b
 
 def test_a_loaded_file_may_be_written_over(tmp_path):
     path = tmp_path / "swag.safetensors"
-    collected(SWAG, walk(3, 5), rank=2).save(path)
+    collected(SWAG, random_walk(3, 5), rank=2).save(path)
     loaded = SWAG.load(path)
     expected = loaded.mean.clone()
-    collected(SWAG, walk(3, 5, seed=1), rank=2).save(path)  # the old one may still be mapped
+    collected(SWAG, random_walk(3, 5, seed=1), rank=2).save(path)  # the old one may still be mapped
     assert torch.equal(loaded.mean, expected)
 
 
@@ -355,7 +355,7 @@ def test_a_state_travels_between_a_model_and_its_wrapped_form():
 
 
 def test_a_state_of_another_model_or_setting_is_refused():
-    state = collected(SWAG, walk(3, 5), rank=2).state_dict()
+    state = collected(SWAG, random_walk(3, 5), rank=2).state_dict()
     with pytest.raises(LayoutError, match="SWAG state's weights come from another model"):
         SWAG(flat_layout(6), rank=2).load_state_dict(state)
     with pytest.raises(ConfigError, match="the state has rank=2, this one 3"):
@@ -366,7 +366,7 @@ def test_a_state_of_another_model_or_setting_is_refused():
 
 def test_files_that_are_not_its_own_are_refused_by_name(tmp_path):
     path = tmp_path / "swag.safetensors"
-    collected(SWAG, walk(3, 5), rank=2).save(path)
+    collected(SWAG, random_walk(3, 5), rank=2).save(path)
     whole = path.read_bytes()
     for cut in (0, 4, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
@@ -375,7 +375,7 @@ def test_files_that_are_not_its_own_are_refused_by_name(tmp_path):
     path.write_bytes(b"not a safetensors file at all")
     with pytest.raises(StoreError, match=r"swag.safetensors"):
         SWAG.load(path)
-    swa = collected(SWA, walk(3, 5)).save(tmp_path / "swa.safetensors")
+    swa = collected(SWA, random_walk(3, 5)).save(tmp_path / "swa.safetensors")
     with pytest.raises(StoreError, match=r"swa.safetensors: expected SWAG, found SWA"):
         SWAG.load(swa)
     with pytest.raises(StoreError, match="no such file"):
@@ -393,10 +393,10 @@ def test_a_file_of_a_model_whose_parameters_come_in_another_order(rank, tmp_path
 
     layout = ParamLayout(Net())
     swag = SWAG(layout, rank=rank)
-    for w in walk(4, layout.size):
+    for w in random_walk(4, layout.size):
         swag.update(w)
     swag.save(tmp_path / "swag.safetensors")
     other = ParamLayout(Other())
-    found = SWAG.load(tmp_path / "swag.safetensors", layout=other)
-    ours, theirs = layout.unflatten(swag.mean), other.unflatten(found.mean)
+    loaded = SWAG.load(tmp_path / "swag.safetensors", layout=other)
+    ours, theirs = layout.unflatten(swag.mean), other.unflatten(loaded.mean)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

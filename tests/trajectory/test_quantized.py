@@ -26,7 +26,7 @@ def values(tensors):
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (6, 1), (6, 2), (2, 4)])
 def test_scales_of_tensors_rows_groups_and_blocks(name, dtype, shape):
     q, s = codes(6, 8).to(dtype), torch.rand(shape, dtype=torch.bfloat16) + 0.1
-    found = values({"m.weight": q, f"m.{name}": s, "m.input_scale": torch.ones(1)})
+    result = values({"m.weight": q, f"m.{name}": s, "m.input_scale": torch.ones(1)})
     for i in range(6):
         for j in range(8):
             place = {
@@ -37,22 +37,22 @@ def test_scales_of_tensors_rows_groups_and_blocks(name, dtype, shape):
                 (6, 2): (i, j // 4),
                 (2, 4): (i // 3, j // 2),
             }[shape]
-            assert float(found[i, j]) == pytest.approx(float(q[i, j]) * float(s[place]), rel=1e-6)
+            assert float(result[i, j]) == pytest.approx(float(q[i, j]) * float(s[place]), rel=1e-6)
 
 
 def test_blocks_of_128_whose_last_is_smaller():
     q, s = torch.ones(300, 131).to(FLOAT8), torch.arange(1.0, 7.0).view(3, 2)
     with pytest.raises(StoreError, match=r"m.weight .*\(300, 131\) values each of \(3, 2\) scales"):
         values({"m.weight": q, "m.weight_scale_inv": s})  # of 100 or 128 rows
-    found = values({"m.weight": q[:290], "m.weight_scale_inv": s})
+    result = values({"m.weight": q[:290], "m.weight_scale_inv": s})
     for i, j in ((0, 0), (127, 127), (128, 128), (255, 0), (256, 129), (289, 129)):
-        assert found[i, j] == s[i // 128, j // 128]
+        assert result[i, j] == s[i // 128, j // 128]
 
 
 def test_zero_points():
     q, s, z = codes(4, 6), torch.rand(4, 1), torch.tensor([[1], [-3], [0], [7]], dtype=torch.int8)
-    found = values({"m.weight": q, "m.weight_scale": s, "m.weight_zero_point": z})
-    torch.testing.assert_close(found, (q.double() - z.double()) * s.double())
+    result = values({"m.weight": q, "m.weight_scale": s, "m.weight_zero_point": z})
+    torch.testing.assert_close(result, (q.double() - z.double()) * s.double())
 
 
 def test_bitsandbytes_rows():
@@ -103,24 +103,24 @@ def half_a_byte():
     ],
 )
 def test_forms_that_a_file_does_not_explain_are_refused_by_name(tensors):
-    held = tensors()
-    first = next(iter(held))
+    state = tensors()
+    first = next(iter(state))
     with pytest.raises(StoreError, match=rf"a.pt: {first} is quantised and cannot be averaged"):
-        dequantize(held, source="a.pt")
+        dequantize(state, source="a.pt")
 
 
 def test_masks_and_indices_beside_scales_are_no_weights():
-    held = {
+    state = {
         "attn.mask": torch.ones(4, 4, dtype=torch.uint8).tril(),
         "attn.index": torch.arange(9),
         "attn.scale": torch.ones(3),
         "attn.steps": torch.tensor(7, dtype=torch.uint8),
         "logit_scale": torch.ones(()),
     }
-    assert quantized(held) == {}
-    assert dequantize(held, source="a").keys() == held.keys()
+    assert quantized(state) == {}
+    assert dequantize(state, source="a").keys() == state.keys()
 
 
 def test_several_weights_of_one_module_have_their_own_scales():
-    held = {"a": codes(2, 2), "a_scale": torch.ones(1), "b": codes(2, 2), "b_scale": torch.ones(1)}
-    assert quantized(held) == {"a": ["a_scale"], "b": ["b_scale"]}
+    state = {"a": codes(2, 2), "a_scale": torch.ones(1), "b": codes(2, 2), "b_scale": torch.ones(1)}
+    assert quantized(state) == {"a": ["a_scale"], "b": ["b_scale"]}

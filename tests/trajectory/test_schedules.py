@@ -16,8 +16,8 @@ from lowland import (
 )
 
 
-def optimizer(*rates):
-    groups = [{"params": [nn.Parameter(torch.ones(2))], "lr": lr} for lr in rates or (0.1,)]
+def optimizer(*lrs):
+    groups = [{"params": [nn.Parameter(torch.ones(2))], "lr": lr} for lr in lrs or (0.1,)]
     return optim.SGD(groups, lr=0.1, momentum=0.9)
 
 
@@ -62,33 +62,33 @@ FORMS = {
 }
 
 
-def rates(schedule, steps):
+def lrs(schedule, steps):
     """The rates that the optimizer steps with."""
-    found = []
+    values = []
     for _ in range(steps):
-        found.append([float(group["lr"]) for group in schedule.optimizer.param_groups])
+        values.append([float(group["lr"]) for group in schedule.optimizer.param_groups])
         schedule.optimizer.step()
         schedule.step()
-    return found
+    return values
 
 
 @pytest.mark.parametrize("name", BUILD)
 def test_the_optimizer_steps_with_the_closed_form(name):
-    found = [rate for (rate,) in rates(BUILD[name](optimizer()), 60)]
-    assert found == pytest.approx([FORMS[name](s) for s in range(60)], rel=1e-9)
+    values = [lr for (lr,) in lrs(BUILD[name](optimizer()), 60)]
+    assert values == pytest.approx([FORMS[name](s) for s in range(60)], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", BUILD)
 def test_rates_agree_with_the_steps(name):
     schedule = BUILD[name](optimizer(0.1, 0.3))
-    expected = [schedule.rates(s) for s in range(30)]
-    assert rates(schedule, 30) == expected
-    assert schedule.get_last_lr() == schedule.rates(30)
+    expected = [schedule.lrs(s) for s in range(30)]
+    assert lrs(schedule, 30) == expected
+    assert schedule.get_last_lr() == schedule.lrs(30)
 
 
 @pytest.mark.parametrize("name", BUILD)
 def test_parameter_groups_keep_their_proportions(name):
-    for first, second, third in rates(BUILD[name](optimizer(0.1, 0.2, 0.05)), 50):
+    for first, second, third in lrs(BUILD[name](optimizer(0.1, 0.2, 0.05)), 50):
         assert second == pytest.approx(2 * first)
         assert third == pytest.approx(first / 2)
 
@@ -96,9 +96,9 @@ def test_parameter_groups_keep_their_proportions(name):
 @pytest.mark.parametrize("name", BUILD)
 @pytest.mark.parametrize("at", [0, 1, 19, 20, 35, 50])
 def test_continuing_equals_not_stopping(name, at):
-    straight = rates(BUILD[name](optimizer(0.1, 0.2)), 60)
+    straight = lrs(BUILD[name](optimizer(0.1, 0.2)), 60)
     first = BUILD[name](optimizer(0.1, 0.2))
-    assert rates(first, at) == straight[:at]
+    assert lrs(first, at) == straight[:at]
     file = io.BytesIO()
     torch.save((first.state_dict(), first.optimizer.state_dict()), file)
     file.seek(0)
@@ -106,37 +106,37 @@ def test_continuing_equals_not_stopping(name, at):
     second = BUILD[name](optimizer(0.1, 0.2))
     second.load_state_dict(state)
     second.optimizer.load_state_dict(optimizer_state)
-    assert rates(second, 60 - at) == straight[at:]
+    assert lrs(second, 60 - at) == straight[at:]
 
 
 def test_a_rate_that_is_a_tensor_is_stepped_in_place():
     weight = nn.Parameter(torch.ones(1))
     schedule = DecaySchedule(optim.AdamW([weight], lr=torch.tensor(0.5)), total=10)
     weight.grad = torch.ones(1)
-    found = [float(rate) for (rate,) in rates(schedule, 10)]
-    assert found == pytest.approx([0.5 * decay(s / 10) for s in range(10)], rel=1e-6)
+    values = [float(lr) for (lr,) in lrs(schedule, 10)]
+    assert values == pytest.approx([0.5 * decay(s / 10) for s in range(10)], rel=1e-6)
 
 
-def test_swa_may_walk_faster_than_it_starts():
+def test_swa_lr_may_exceed_the_first_lr():
     schedule = SWASchedule(optimizer(0.01), total=100, swa_lr=0.05, start=0.5)
-    assert schedule.rates(0) == [pytest.approx(0.01)]
-    assert schedule.rates(45) == [pytest.approx(0.05)]
-    assert schedule.rates(99) == [pytest.approx(0.05)]
+    assert schedule.lrs(0) == [pytest.approx(0.01)]
+    assert schedule.lrs(45) == [pytest.approx(0.05)]
+    assert schedule.lrs(99) == [pytest.approx(0.05)]
 
 
 @pytest.mark.parametrize("cycle", [2, 4, 10])
-def test_members_are_taken_where_the_rate_is_lowest(cycle):
+def test_members_are_collected_where_the_learning_rate_is_lowest(cycle):
     schedule = CyclicalSchedule(optimizer(), cycle=cycle, high=0.05, low=1e-4)
     rule = MidCycle(cycle)
-    taken = []
+    steps = []
     for step in range(1, 4 * cycle + 1):
         schedule.optimizer.step()
         schedule.step()
         if rule.picks(step):
-            taken.append(step)
+            steps.append(step)
             assert schedule.get_last_lr() == [pytest.approx(1e-4)]
-    assert taken == [cycle // 2 + k * cycle for k in range(4)]
-    assert min(schedule.rates(s)[0] for s in range(100)) == pytest.approx(1e-4)
+    assert steps == [cycle // 2 + k * cycle for k in range(4)]
+    assert min(schedule.lrs(s)[0] for s in range(100)) == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ LRS = optim.lr_scheduler
 
 def stepped(schedule, steps):
     """The first group's rates that the optimizer steps with."""
-    return [first for first, *_ in rates(schedule, steps)]
+    return [first for first, *_ in lrs(schedule, steps)]
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["after", "beside"])
@@ -189,20 +189,20 @@ def test_swa_goes_on_from_the_rate_that_a_decay_has_reached(first):
     else:
         o.step()
         schedule.step()
-    found = stepped(schedule, 20)
-    assert found[0] == pytest.approx(1e-3)
+    values = stepped(schedule, 20)
+    assert values[0] == pytest.approx(1e-3)
     expected = [swa(s / 20, 1e-3, 0.05, 0.5) for s in range(40)]
-    assert found == pytest.approx(expected[0 if first else 1 :][:20])
+    assert values == pytest.approx(expected[0 if first else 1 :][:20])
 
 
 def test_swa_in_sequential_goes_on_from_the_rate_that_a_decay_has_reached():
     o = optimizer()
     parts = [LRS.CosineAnnealingLR(o, T_max=20), SWASchedule(o, total=20, swa_lr=0.05, start=0.5)]
-    found = stepped(LRS.SequentialLR(o, parts, milestones=[20]), 40)
-    last = found[19]
+    values = stepped(LRS.SequentialLR(o, parts, milestones=[20]), 40)
+    last = values[19]
     assert last < 0.1 * (1 - 0.98)
     expected = [swa(s / 20, last, 0.05, 0.5) for s in range(20)]
-    assert found[20:] == pytest.approx(expected)
+    assert values[20:] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("warmup", [LRS.LinearLR, LRS.ConstantLR])
@@ -210,17 +210,17 @@ def test_swa_in_sequential_goes_on_from_the_rate_that_a_decay_has_reached():
 def test_after_a_warmup_each_begins_at_the_optimizers_own_rate(warmup, name):
     o = optimizer()
     parts = [warmup(o, 0.1, total_iters=5), BUILD[name](o)]
-    found = stepped(LRS.SequentialLR(o, parts, milestones=[5]), 50)
-    assert found[0] == pytest.approx(0.01)
-    assert found[5:] == pytest.approx([FORMS[name](s) for s in range(45)], rel=1e-9)
+    values = stepped(LRS.SequentialLR(o, parts, milestones=[5]), 50)
+    assert values[0] == pytest.approx(0.01)
+    assert values[5:] == pytest.approx([FORMS[name](s) for s in range(45)], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["constant", "decay", "swa", "cyclical"])
 def test_first_in_sequential_it_is_as_alone(name):
     o = optimizer()
     parts = [BUILD[name](o), LRS.ExponentialLR(o, 0.9)]
-    found = stepped(LRS.SequentialLR(o, parts, milestones=[30]), 31)
-    assert found[:30] == pytest.approx([FORMS[name](s) for s in range(30)], rel=1e-9)
+    values = stepped(LRS.SequentialLR(o, parts, milestones=[30]), 31)
+    assert values[:30] == pytest.approx([FORMS[name](s) for s in range(30)], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["constant", "decay", "swa"])
@@ -228,19 +228,19 @@ def test_a_schedule_made_in_mid_training_begins_at_the_rate_of_then(name):
     o = optimizer(0.1, 0.2)
     stepped(LRS.ExponentialLR(o, 0.5), 3)
     schedule = BUILD[name](o)
-    assert schedule.rates(0) == pytest.approx([0.1 / 8, 0.2 / 8])
+    assert schedule.lrs(0) == pytest.approx([0.1 / 8, 0.2 / 8])
     resumed = optimizer(0.1, 0.2)  # and so it does where the optimizer was restored, without a step
     resumed.load_state_dict(o.state_dict())
-    assert BUILD[name](resumed).rates(0) == pytest.approx([0.1 / 8, 0.2 / 8])
+    assert BUILD[name](resumed).lrs(0) == pytest.approx([0.1 / 8, 0.2 / 8])
 
 
 def test_proportions_are_those_of_the_initial_rates():
     """A cosine ends at one rate for all groups, which may be zero."""
     o = optimizer(0.1, 0.3)
     stepped(LRS.CosineAnnealingLR(o, T_max=10), 10)
-    found = rates(SWASchedule(o, total=10, swa_lr=0.02, start=0.5), 10)
-    assert found[0] == pytest.approx([0.0, 0.0])
-    assert found[-1] == pytest.approx([0.02, 0.06])
+    values = lrs(SWASchedule(o, total=10, swa_lr=0.02, start=0.5), 10)
+    assert values[0] == pytest.approx([0.0, 0.0])
+    assert values[-1] == pytest.approx([0.02, 0.06])
 
 
 @pytest.mark.parametrize("at", [0, 1, 10, 19, 20, 21, 30])
@@ -250,10 +250,10 @@ def test_a_sequence_continues_as_if_it_had_not_stopped(at):
         parts = [LRS.CosineAnnealingLR(o, T_max=20), SWASchedule(o, total=20, swa_lr=0.05)]
         return LRS.SequentialLR(o, parts, milestones=[20])
 
-    straight = rates(build(), 40)
+    straight = lrs(build(), 40)
     first = build()
-    rates(first, at)
+    lrs(first, at)
     second = build()
     second.load_state_dict(first.state_dict())
     second.optimizer.load_state_dict(first.optimizer.state_dict())
-    assert rates(second, 40 - at) == straight[at:]
+    assert lrs(second, 40 - at) == straight[at:]

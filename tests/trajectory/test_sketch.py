@@ -18,7 +18,7 @@ from lowland import (
     Trajectory,
 )
 from lowland.tensor_files import same_tree
-from tests.trajectory.test_moments import collected, flat_layout, walk
+from tests.trajectory.test_moments import collected, flat_layout, random_walk
 
 
 def scatter(iterates):
@@ -33,7 +33,7 @@ def squares(sketch):
 
 def check_guarantee(kind, *, n, rank, centre=3.0):
     """Ghashami et al. 2016, theorem 1.1, for every k."""
-    iterates = walk(n, 24, centre=centre, dtype=torch.float64) * torch.linspace(3, 0.2, 24)
+    iterates = random_walk(n, 24, centre=centre, dtype=torch.float64) * torch.linspace(3, 0.2, 24)
     sketch = collected(kind, iterates, rank=rank)
     torch.testing.assert_close(sketch.mean, iterates.mean(0))
     exact = scatter(iterates)
@@ -45,7 +45,7 @@ def check_guarantee(kind, *, n, rank, centre=3.0):
     for k in range(rank):
         assert worst <= float(values[k:].sum()) / (rank - k) + tiny
     assert worst <= sketch.error_bound + tiny
-    assert float(squares(sketch).trace()) + sketch.lost == pytest.approx(float(exact.trace()))
+    assert float(squares(sketch).trace()) + sketch.discarded == pytest.approx(float(exact.trace()))
 
 
 @pytest.mark.parametrize("n", [2, 9, 17, 18, 40, 150])
@@ -89,7 +89,7 @@ def test_the_check_fails_broken_ones(twin):
 
 
 @pytest.mark.parametrize("span", [1, 3, 5])
-def test_nothing_is_lost_of_iterates_that_span_few_dimensions(span):
+def test_iterates_that_span_few_dimensions_are_sketched_exactly(span):
     g = torch.Generator().manual_seed(0)
     axes = torch.randn(span, 50, generator=g, dtype=torch.float64)
     iterates = 2 + torch.randn(90, span, generator=g, dtype=torch.float64) @ axes
@@ -97,32 +97,32 @@ def test_nothing_is_lost_of_iterates_that_span_few_dimensions(span):
     torch.testing.assert_close(squares(sketch), scatter(iterates), rtol=1e-9, atol=1e-9)
     assert sketch.error_bound < 1e-9
     for rank in (span, 0.9, "evidence"):
-        found, expected = (Subspace.pca(s, rank=rank) for s in (sketch, iterates))
-        assert found.k == expected.k
+        result, expected = (Subspace.pca(s, rank=rank) for s in (sketch, iterates))
+        assert result.k == expected.k
         torch.testing.assert_close(
-            found.explained_variance_ratio, expected.explained_variance_ratio
+            result.explained_variance_ratio, expected.explained_variance_ratio
         )
         torch.testing.assert_close(
-            found.basis.T @ found.basis, expected.basis.T @ expected.basis, rtol=1e-8, atol=1e-8
+            result.basis.T @ result.basis, expected.basis.T @ expected.basis, rtol=1e-8, atol=1e-8
         )
-        torch.testing.assert_close(found.center, expected.center)
+        torch.testing.assert_close(result.center, expected.center)
     with pytest.raises(ConfigError, match=f"at most {span}, .*90 iterates span"):
         Subspace.pca(sketch, rank=span + 1)
 
 
-def test_the_components_of_a_long_walk():
+def test_the_components_of_a_long_trajectory():
     g = torch.Generator().manual_seed(0)
     axes = torch.linalg.qr(torch.randn(2000, 3, generator=g)).Q.T
     strong = torch.randn(200, 3, generator=g) * torch.tensor([5.0, 3.0, 2.0])
     iterates = 1 + strong @ axes + 0.01 * torch.randn(200, 2000, generator=g)
     sketch = collected(FrequentDirections, iterates, rank=10)
-    found, expected = (Subspace.pca(s, rank=3) for s in (sketch, iterates))
-    cosines = torch.nn.functional.cosine_similarity(found.basis, expected.basis).abs()
+    result, expected = (Subspace.pca(s, rank=3) for s in (sketch, iterates))
+    cosines = torch.nn.functional.cosine_similarity(result.basis, expected.basis).abs()
     assert float(cosines.min()) > 0.999
     torch.testing.assert_close(
-        found.explained_variance_ratio, expected.explained_variance_ratio, rtol=0.05, atol=0
+        result.explained_variance_ratio, expected.explained_variance_ratio, rtol=0.05, atol=0
     )
-    assert bool((found.explained_variance_ratio <= expected.explained_variance_ratio + 1e-6).all())
+    assert bool((result.explained_variance_ratio <= expected.explained_variance_ratio + 1e-6).all())
     with pytest.raises(ConfigError, match="this sketch has dropped some"):
         Subspace.pca(sketch, rank="evidence")
     with pytest.raises(ConfigError, match=r"share of at most 0\..* give it more rows"):
@@ -130,7 +130,7 @@ def test_the_components_of_a_long_walk():
 
 
 def test_float32_rows_lose_no_more_than_their_rounding():
-    iterates = walk(80, 300, centre=10.0, sd=0.1)
+    iterates = random_walk(80, 300, centre=10.0, sd=0.1)
     sketch = collected(FrequentDirections, iterates, rank=8)
     twin = collected(FrequentDirections, iterates.double(), rank=8)
     assert sketch.sketch.dtype == torch.float32
@@ -138,7 +138,7 @@ def test_float32_rows_lose_no_more_than_their_rounding():
 
 
 def test_it_resumes_bit_by_bit(tmp_path):
-    iterates = walk(40, 30)
+    iterates = random_walk(40, 30)
     for stop in (1, 2, 9, 10, 11, 12, 25):
         whole = collected(FrequentDirections, iterates, rank=5)
         half = collected(FrequentDirections, iterates[:stop], rank=5)
@@ -177,7 +177,7 @@ def test_it_is_collected_from_models_and_from_stores(tmp_path):
 
 
 def test_an_iterate_that_is_not_finite_changes_nothing():
-    sketch = collected(FrequentDirections, walk(20, 6), rank=3)
+    sketch = collected(FrequentDirections, random_walk(20, 6), rank=3)
     before = {k: v.clone() if hasattr(v, "clone") else v for k, v in sketch.state_dict().items()}
     with pytest.raises(NonFiniteError):
         sketch.update(torch.full((6,), math.nan))

@@ -6,7 +6,7 @@ import torch
 
 from lowland import EMA, SWA, SWAG, FrequentDirections
 from lowland.tensor_files import same_tree
-from tests.trajectory.test_moments import collected, flat_layout, walk
+from tests.trajectory.test_moments import collected, flat_layout, random_walk
 
 # a mean of weights near 1 moves by half of it an iterate, below half of float32's last bit there,
 # 6e-8: a mean that is not compensated stands still from the start, whatever the number of iterates
@@ -97,7 +97,7 @@ def test_after_a_million_iterates():
     swag.load_state_dict(
         state | {"_mean": torch.tensor([1.0]), "_variance": torch.tensor([variance])}
     )
-    iterates = 1.02 + 0.01 * walk(more, 1, seed=3)
+    iterates = 1.02 + 0.01 * random_walk(more, 1, seed=3)
     absorbed(swag, iterates)
     for n, w in enumerate(iterates[:, 0].double().numpy(), start=many + 1):
         before, mean = mean, mean + (w - mean) / n
@@ -107,9 +107,9 @@ def test_after_a_million_iterates():
 
 
 @pytest.mark.parametrize(("kind", "settings"), [*KINDS, (EMA, {"decay": 0.999})])
-def test_what_rounding_lost_is_part_of_the_state(kind, settings, monkeypatch, tmp_path):
+def test_the_rounding_residual_is_part_of_the_state(kind, settings, monkeypatch, tmp_path):
     monkeypatch.setattr("lowland.trajectory.moments._SHARE", 1 / 3)
-    iterates = walk(12, 6, centre=1.0, sd=1e-6)
+    iterates = random_walk(12, 6, centre=1.0, sd=1e-6)
     straight = collected(kind, iterates, **settings)
     assert bool(straight._residual.any())
     half = collected(kind, iterates[:8], **settings)
@@ -127,7 +127,7 @@ def test_what_rounding_lost_is_part_of_the_state(kind, settings, monkeypatch, tm
 
 def test_a_networks_moments_have_their_part_of_it(monkeypatch):
     monkeypatch.setattr("lowland.trajectory.moments._SHARE", 1 / 3)
-    iterates = walk(12, 6, centre=1.0, sd=1e-6)
+    iterates = random_walk(12, 6, centre=1.0, sd=1e-6)
     parts = collected(SWAG, iterates, rank=2).split(flat_layout(3))
     for part, own in zip(parts, (iterates[:, :3], iterates[:, 3:]), strict=True):
         assert same_tree(part.state_dict(), collected(SWAG, own.contiguous(), rank=2).state_dict())
@@ -135,7 +135,7 @@ def test_a_networks_moments_have_their_part_of_it(monkeypatch):
 
 def test_where_nothing_stalls():
     """Each of a thousand iterates counts once, before and after rounding is made up for."""
-    iterates = walk(1000, 50, centre=1.0, sd=0.3)
+    iterates = random_walk(1000, 50, centre=1.0, sd=0.3)
     swag = collected(SWAG, iterates, rank=5)
     w = iterates.double().numpy()
     assert swag.mean.numpy() == pytest.approx(w.mean(0), abs=1e-7)

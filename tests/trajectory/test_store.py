@@ -140,8 +140,8 @@ def test_wrapped_models_and_flat_vectors_may_be_mixed(tmp_path):
 
 def test_numbers_of_numpy_and_torch_are_numbers(tmp_path):
     store = Trajectory.create(tmp_path / "run", ParamLayout(nn.Linear(1, 1)))
-    figures = {"a": np.float32(0.5), "b": torch.tensor(2.0), "c": float("nan")}
-    store.append(torch.zeros(2), step=np.int64(3), metrics=figures)
+    metrics = {"a": np.float32(0.5), "b": torch.tensor(2.0), "c": float("nan")}
+    store.append(torch.zeros(2), step=np.int64(3), metrics=metrics)
     again = Trajectory.open(tmp_path / "run")
     assert again.steps == [3]
     assert again.metrics[0]["a"] == 0.5
@@ -208,7 +208,7 @@ def test_a_folder_that_holds_something_is_not_made_into_a_store(tmp_path):
     assert len(Trajectory.create(tmp_path / "empty", ParamLayout(Net()))) == 0
 
 
-def test_what_is_no_store_says_so(tmp_path):
+def test_other_folders_and_files_are_no_store(tmp_path):
     with pytest.raises(StoreError, match=r"journal.jsonl is missing"):
         Trajectory.open(tmp_path)
     for content in (b"", b"\n", b"{}\n", b"\x00\xff" * 40, b'deadbeef {"format": 1}\n'):
@@ -270,8 +270,8 @@ def test_a_damaged_file_is_named_and_recovery_keeps_those_before(tmp_path, damag
     recovered = Trajectory.open(path, recover=True)
     check_iterates(recovered, which)
     aside = {f.removeprefix("damaged/") for f in files(path) if f.startswith("damaged/")}
-    lost = {f"00000{i}.safetensors" for i in range(which, 3)} & set(left)
-    assert aside == lost | {"journal.jsonl"}
+    missing = {f"00000{i}.safetensors" for i in range(which, 3)} & set(left)
+    assert aside == missing | {"journal.jsonl"}
     append_the_rest(recovered)
     check_iterates(Trajectory.open(path, recover=True), 5)
 
@@ -281,11 +281,11 @@ def test_a_second_recovery_does_not_write_over_what_the_first_put_aside(tmp_path
     filled(path)
     flipped(path / "000001.safetensors")
     first = Trajectory.open(path, recover=True)
-    kept = (path / "damaged" / "000001.safetensors").read_bytes()
+    remaining = (path / "damaged" / "000001.safetensors").read_bytes()
     append_the_rest(first, 3)
     truncated(path / "000001.safetensors")
     Trajectory.open(path, recover=True)
-    assert (path / "damaged" / "000001.safetensors").read_bytes() == kept
+    assert (path / "damaged" / "000001.safetensors").read_bytes() == remaining
     assert (path / "damaged-2" / "000001.safetensors").is_file()
     assert (path / "damaged-2" / "000002.safetensors").is_file()
 

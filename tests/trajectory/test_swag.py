@@ -14,7 +14,7 @@ from lowland import (
     SWAG,
 )
 from lowland.tensor_files import same_tree
-from tests.trajectory.iterates import collected, offline, walk
+from tests.trajectory.iterates import collected, offline, random_walk
 
 
 def covariance(variance, deviations):
@@ -26,19 +26,19 @@ def covariance(variance, deviations):
 def check_swag(kind):
     """The offline covariance of the same iterates, with the ring part full, full, and round."""
     for n in (2, 3, 5, 6, 7, 10, 23):
-        iterates = walk(n, 6, dtype=torch.float64)
+        iterates = random_walk(n, 6, dtype=torch.float64)
         swag = collected(kind, iterates, rank=5)
         mean, variance, deviations = offline(iterates, 5)
         assert swag.mean.numpy() == pytest.approx(mean, rel=1e-12, abs=1e-13)
         assert swag.variance.numpy() == pytest.approx(variance, rel=1e-12, abs=1e-13)
-        held = swag.deviations.numpy()
-        assert held.shape == deviations.shape == (min(n, 5), 6)
-        order = np.argsort(held[:, 0]), np.argsort(deviations[:, 0])
-        assert held[order[0]] == pytest.approx(deviations[order[1]], rel=1e-11, abs=1e-12)
+        rows = swag.deviations.numpy()
+        assert rows.shape == deviations.shape == (min(n, 5), 6)
+        order = np.argsort(rows[:, 0]), np.argsort(deviations[:, 0])
+        assert rows[order[0]] == pytest.approx(deviations[order[1]], rel=1e-11, abs=1e-12)
         # the covariance that draws have: every column of the formula's noise is seen alone
         if n >= 5:
-            found = covariance(swag.variance, swag.deviations)
-            assert found == pytest.approx(covariance(variance, deviations), rel=1e-11, abs=1e-12)
+            result = covariance(swag.variance, swag.deviations)
+            assert result == pytest.approx(covariance(variance, deviations), rel=1e-11, abs=1e-12)
 
 
 class MeanBefore(SWAG):
@@ -112,7 +112,7 @@ def test_the_check_of_swag_fails_broken_ones(twin):
 
 def check_cancellation(kind):
     """Weights of 0.5 with standard deviation 1e-4, in float32."""
-    iterates = walk(300, 200, centre=0.5, sd=1e-4)
+    iterates = random_walk(300, 200, centre=0.5, sd=1e-4)
     swag = collected(kind, iterates, rank=0)
     assert bool((swag.variance > 0).all())
     ratio = swag.variance.double().numpy() / offline(iterates, 0)[1]
@@ -124,15 +124,15 @@ def test_the_variance_does_not_cancel():
 
 
 def test_the_check_of_cancellation_fails_raw_moments():
-    check_raw = collected(RawMoments, walk(50, 6), rank=0)  # right where nothing cancels
-    assert check_raw.variance.numpy() == pytest.approx(offline(walk(50, 6), 0)[1], rel=1e-3)
+    check_raw = collected(RawMoments, random_walk(50, 6), rank=0)  # right where nothing cancels
+    assert check_raw.variance.numpy() == pytest.approx(offline(random_walk(50, 6), 0)[1], rel=1e-3)
     with pytest.raises(AssertionError):
         check_cancellation(RawMoments)
 
 
 def check_k(kind):
     """K is the number of columns held, not the maximum rank: 3 iterates under rank 20."""
-    iterates = walk(3, 4, dtype=torch.float64)
+    iterates = random_walk(3, 4, dtype=torch.float64)
     swag = collected(kind, iterates, rank=20)
     with pytest.warns(UserWarning, match="holds 3 iterates"):
         post = swag.posterior()
@@ -171,7 +171,7 @@ def test_the_check_of_k_fails_broken_ones(twin):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, "bfloat16"])
 def test_deviations_in_low_precision_leave_mean_and_variance_alone(dtype):
-    iterates = walk(9, 50)
+    iterates = random_walk(9, 50)
     short, whole = (collected(SWAG, iterates, rank=4, deviations_dtype=d) for d in (dtype, None))
     assert torch.equal(short.mean, whole.mean)
     assert torch.equal(short.variance, whole.variance)
@@ -180,7 +180,7 @@ def test_deviations_in_low_precision_leave_mean_and_variance_alone(dtype):
 
 
 def test_two_perfectly_correlated_weights_through_swag():
-    value = walk(200, 1, dtype=torch.float64, seed=3)
+    value = random_walk(200, 1, dtype=torch.float64, seed=3)
     swag = collected(SWAG, value.expand(200, 2), rank=20)
     post = swag.posterior()
     diagonal, low_rank = float(swag.variance[0]) / 2, float((swag.deviations[:, 0] ** 2).sum()) / 38
@@ -191,7 +191,7 @@ def test_two_perfectly_correlated_weights_through_swag():
 
 
 def test_fewer_iterates_than_rank_is_a_warning_and_a_full_ring_is_none(recwarn):
-    iterates = walk(4, 3)
+    iterates = random_walk(4, 3)
     with pytest.warns(UserWarning, match="SWAG of rank 5 holds 4 iterates"):
         collected(SWAG, iterates, rank=5).posterior()
     collected(SWAG, iterates, rank=4).posterior()
@@ -200,7 +200,7 @@ def test_fewer_iterates_than_rank_is_a_warning_and_a_full_ring_is_none(recwarn):
 
 def test_mapped_deviations_are_those_in_memory(tmp_path):
     path = tmp_path / "folder" / "deviations"
-    iterates = walk(9, 40)
+    iterates = random_walk(9, 40)
     mapped = collected(SWAG, iterates, rank=4, path=path)
     inside = collected(SWAG, iterates, rank=4)
     assert same_tree(mapped.state_dict(), inside.state_dict())
@@ -212,7 +212,7 @@ def test_mapped_deviations_are_those_in_memory(tmp_path):
 
 
 def test_a_diagonal_needs_no_file(tmp_path):
-    swag = collected(SWAG, walk(3, 5), rank=0, path=tmp_path / "deviations")
+    swag = collected(SWAG, random_walk(3, 5), rank=0, path=tmp_path / "deviations")
     assert not (tmp_path / "deviations").exists()
     assert swag.deviations.shape == (0, 5)
 
@@ -259,11 +259,11 @@ def peak_of(script, *arguments):
 def test_peak_memory_is_that_of_the_moments(dtype, width):
     size, rank = 3_000_000, 10
     moments, draws = peak_of(PEAK, size, rank, dtype)
-    held = size * (rank * width + 2 * 4)
-    assert moments > 0.9 * held  # the measure sees it
+    memory = size * (rank * width + 2 * 4)
+    assert moments > 0.9 * memory  # the measure sees it
     room = 16 << 20  # cache-sized parts of two threads, whatever P
-    assert moments <= 1.1 * (held + size * 4) + room  # (K + 3) P floats
-    assert draws <= 1.1 * (held + size * 4) + room  # one draw at a time is the third
+    assert moments <= 1.1 * (memory + size * 4) + room  # (K + 3) P floats
+    assert draws <= 1.1 * (memory + size * 4) + room  # one draw at a time is the third
 
 
 PRIVATE = """

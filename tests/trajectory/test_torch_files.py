@@ -13,7 +13,7 @@ from lowland import (
     Trajectory,
 )
 from lowland.trajectory import read_checkpoint
-from lowland.trajectory.formats import match_layout
+from lowland.trajectory.checkpoint_tensors import match_layout
 from tests.trajectory.nets import Net, stepped
 
 
@@ -46,11 +46,11 @@ def test_a_part_of_a_word_makes_no_copy(tmp_path):
             with pytest.raises(LayoutError, match="fit alike"):
                 match_layout(both, ParamLayout(Net()))
         else:
-            found = match_layout(both, ParamLayout(Net()))
-            assert all(torch.equal(found[n], both[f"instance.{n}"]) for n in found)
+            stored = match_layout(both, ParamLayout(Net()))
+            assert all(torch.equal(stored[n], both[f"instance.{n}"]) for n in stored)
 
 
-def test_a_key_says_where_the_weights_are(tmp_path):
+def test_a_key_selects_the_weights(tmp_path):
     content = {"model": Net().state_dict(), "ema": {"shadow": stepped(Net(), 4).state_dict()}}
     torch.save(content, tmp_path / "a.pt")
     layout = ParamLayout(Net())
@@ -60,7 +60,7 @@ def test_a_key_says_where_the_weights_are(tmp_path):
         read_checkpoint(tmp_path / "a.pt", key="emma")
 
 
-def test_of_two_sets_of_weights_the_one_that_is_taken_is_named(tmp_path):
+def test_of_two_sets_of_weights_the_warning_names_the_one_that_is_read(tmp_path):
     """Moments of averages are no moments of iterates: their scatter is far too small."""
     layout = ParamLayout(Net())
     iterate, average = stepped(Net(), 3), stepped(Net(), 99)

@@ -30,9 +30,9 @@ from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, LowlandError
 from lowland.runs.config import read_config
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
-from lowland.trajectory.formats import layout_of
-from lowland.trajectory.kinds import require_whole
+from lowland.trajectory.checkpoint_tensors import layout_of
 from lowland.trajectory.moments import Moments
+from lowland.trajectory.tensor_kinds import require_whole
 
 _IN_MEMORY = 1 << 30  # bytes of SWAG's deviations; more of them are mapped to a file
 

@@ -19,7 +19,7 @@ from lowland.runs.posterior_predictions import metrics_row
 from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
 from lowland.trajectory import EMA, SWA, SWAG, Trajectory
-from lowland.trajectory.formats import match_layout
+from lowland.trajectory.checkpoint_tensors import match_layout
 from lowland.uncertainty import tune_scale
 
 

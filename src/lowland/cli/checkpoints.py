@@ -24,17 +24,17 @@ from lowland.errors import ConfigError, StoreError
 from lowland.files import write_text
 from lowland.schema import parse_json, require
 from lowland.tensor_files import write_tensors
-from lowland.trajectory.checkpoints import (
+from lowland.trajectory.checkpoint_files import (
     WEIGHTS,
     Checkpoint,
     find_checkpoints,
     in_order,
-    natural,
+    natural_key,
 )
-from lowland.trajectory.formats import layout_of, read_stored, require_alike
-from lowland.trajectory.kinds import kinds_of, require_constant
+from lowland.trajectory.checkpoint_tensors import layout_of, read_stored, require_alike
 from lowland.trajectory.quantized import dequantize, quantized
-from lowland.trajectory.spectral import singular_vectors, spectral_norms
+from lowland.trajectory.singular_vectors import singular_vectors, spectral_norms
+from lowland.trajectory.tensor_kinds import kinds_of, require_constant
 from lowland.trajectory.torch_files import Stored
 
 RECORD = "average.json"
@@ -263,7 +263,7 @@ def _parts(layout: ParamLayout) -> list[tuple[str, int, int]]:
             modules[name] = (count + 1, size + entry.size)
         if len(modules) > 1:
             break
-    parts = [(name, *modules[name]) for name in sorted(modules, key=natural)]
+    parts = [(name, *modules[name]) for name in sorted(modules, key=natural_key)]
     return parts if len(parts) <= 12 else [*parts[:11], _rest(parts[11:])]
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lowland.cli.console import say
 from lowland.core import ParamLayout
-from lowland.trajectory.kinds import Kind, kinds_of
 from lowland.trajectory.moments import Moments
-from lowland.trajectory.spectral import spectral_norms
+from lowland.trajectory.singular_vectors import spectral_norms
+from lowland.trajectory.tensor_kinds import Kind, kinds_of
 
 _SHOWN = 6  # names in a line; average.json has all
 _AVERAGED = (Kind.WEIGHT, Kind.STATISTICS, Kind.RANGES)  # floating-point buffers of a model

@@ -13,7 +13,7 @@ from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.base import (
     Shape,
-    checked,
+    check_anchors,
     linear_combination,
     stack_weight_buffers,
     stack_weights,
@@ -34,10 +34,10 @@ class Affine(Shape):
     @classmethod
     def _of(cls, anchors: Tensor, *, buffers: Buffers | None = None) -> Self:  # (1 + k, P)
         """What `__init__` makes of anchors that nobody else has: they are not copied."""
-        made = cls.__new__(cls)
-        checked(anchors, what=_WHAT)
-        made._hold(anchors, buffers=buffers)
-        return made
+        shape = cls.__new__(cls)
+        check_anchors(anchors, what=_WHAT)
+        shape._hold(anchors, buffers=buffers)
+        return shape
 
     def _hold(self, anchors: Tensor, *, buffers: Buffers | None) -> None:
         Shape.__init__(self, anchors, free=[False] * len(anchors))

@@ -63,10 +63,10 @@ class Barycentric(Shape):
 
     def members(self) -> Tensor:
         """Which vertices each simplex has, (cells, A) bool."""
-        found = torch.zeros(len(self.cells), self.k, dtype=torch.bool)
-        for row, cell in zip(found, self.cells, strict=True):
+        membership = torch.zeros(len(self.cells), self.k, dtype=torch.bool)
+        for row, cell in zip(membership, self.cells, strict=True):
             row[list(cell)] = True
-        return found
+        return membership
 
     # -- volume ----------------------------------------------------------------------------------
 
@@ -111,8 +111,8 @@ class Barycentric(Shape):
         w = self._vectors(w)
         if not len(w):
             raise LayoutError("weights: expected (P,) or at least one of (n, P), got none.")
-        found = [self._nearest(row) for row in w.reshape(-1, self.size)]
-        coords, far = (torch.stack(parts) for parts in zip(*found, strict=True))
+        nearest = [self._nearest(row) for row in w.reshape(-1, self.size)]
+        coords, far = (torch.stack(parts) for parts in zip(*nearest, strict=True))
         return (coords[0], far[0]) if w.ndim == 1 else (coords, far)
 
     def _nearest(self, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,8 +168,8 @@ class Barycentric(Shape):
             )
         away = self._across(gram, seed) * (jitter * reach)
         new = (self.anchors.double().mean(0) if n > 1 else self.anchors[0].double()) + away
-        made = type(self).__new__(type(self))
-        made._fill(
+        copy = type(self).__new__(type(self))
+        copy._fill(
             torch.cat([self.anchors, new[None].to(self.anchors.dtype)]),
             [False] * n + [True],
             [(*cell, n) for cell in self.cells],
@@ -177,8 +177,8 @@ class Barycentric(Shape):
         )
         if self.buffers is not None:  # the new vertex has the mean of the others'
             shares = torch.cat([torch.eye(n), torch.full((1, n), 1 / n)])
-            made.buffers = restack_buffers(shares, self.buffers)
-        return made
+            copy.buffers = restack_buffers(shares, self.buffers)
+        return copy
 
     def _across(self, gram: Tensor, seed: int) -> Tensor:
         """A random unit vector (P,), float64, orthogonal to all edges."""

@@ -195,21 +195,21 @@ class Shape(ABC):
             raise LayoutError(
                 f"anchors: expected {tuple(self.anchors.shape)}, got {tuple(anchors.shape)}."
             )
-        made = type(self).__new__(type(self))
-        vars(made).update(vars(self) | {"anchors": anchors, "log": None})
-        return made
+        copy = type(self).__new__(type(self))
+        vars(copy).update(vars(self) | {"anchors": anchors, "log": None})
+        return copy
 
     def to(self, device: torch.device | str) -> Self:
         """The same shape on another device."""
         device = checks.device(device, meta=True)
-        made = self.with_anchors(self.anchors)
-        moved: dict[str, Any] = {
+        copy = self.with_anchors(self.anchors)
+        tensors: dict[str, Any] = {
             k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
         }
         if self.buffers is not None:
-            moved["buffers"] = {name: b.to(device) for name, b in self.buffers.items()}
-        vars(made).update(moved | {"log": self.log})
-        return made
+            tensors["buffers"] = {name: b.to(device) for name, b in self.buffers.items()}
+        vars(copy).update(tensors | {"log": self.log})
+        return copy
 
     def save(self, path: PathLike) -> None:
         """Writes the shape as one safetensors file, atomically."""
@@ -220,12 +220,12 @@ class Shape(ABC):
     def load(cls, path: PathLike) -> Self:
         """Reads a shape of this class, or of any below it: `Shape.load` reads all."""
         tree = load_tree(path, kind=KIND, form=Stored)
-        found = _SHAPES.get(tree["shape"])
-        if found is None or not issubclass(found, cls):
+        kind = _SHAPES.get(tree["shape"])
+        if kind is None or not issubclass(kind, cls):
             raise StoreError(f"{path}: expected a {cls.__name__}, found a {tree['shape'][:60]}.")
         body = tree["body"]
         body.pop("buffered", None)  # of files of an earlier version
-        wrong = mismatch_of_fields(body, get_type_hints(found), ("anchors", "free"))
+        wrong = mismatch_of_fields(body, get_type_hints(kind), ("anchors", "free"))
         if wrong:
             raise StoreError(f"{path}: {wrong}; name another file.")
         anchors = body["anchors"]
@@ -242,11 +242,11 @@ class Shape(ABC):
                 f"{path}: buffers: expected 1 or {count} of each, got {sorted(counts)}; name "
                 "another file."
             )
-        made = found.__new__(found)
-        with restoring(path, found.__name__):
-            Shape.__init__(made, anchors, free=body["free"])
-            vars(made).update(body | {"log": None})
-        return made
+        shape = kind.__new__(kind)
+        with restoring(path, kind.__name__):
+            Shape.__init__(shape, anchors, free=body["free"])
+            vars(shape).update(body | {"log": None})
+        return shape
 
     def _vectors(self, w: Tensor | Point) -> Tensor:  # (P,) or (n, P)
         """Weights as the anchors are; raises `LayoutError` for those of another model."""
@@ -280,7 +280,7 @@ def stack_weights(weights: Iterable[Any], *, what: str) -> Tensor:
     Raises:
         LayoutError: of different models. NonFiniteError: NaN or infinity.
     """
-    rows = checked(weights, what=what)
+    rows = check_anchors(weights, what=what)
     return torch.stack([row.detach().to(rows[0].device, common_dtype(rows)) for row in rows])
 
 
@@ -290,7 +290,7 @@ def common_dtype(weights: Iterable[Tensor]) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
-def checked(weights: Iterable[Any], *, what: str) -> list[Tensor]:
+def check_anchors(weights: Iterable[Any], *, what: str) -> list[Tensor]:
     """Weight vectors of one model, themselves; raises what `stack_weights` does."""
     rows = [as_point(w, what=f"{what} {i}").weights for i, w in enumerate(weights)]
     for i, row in enumerate(rows):
@@ -318,7 +318,7 @@ def linear_combination(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, 
     weight, and under "medium" one on a CPU seven: fit for activations, not for weights.
     """
     c = coefficients.to(anchors.dtype)
-    if anchors.dtype == torch.float64 or not rounds(anchors.device):
+    if anchors.dtype == torch.float64 or not rounds_matmul(anchors.device):
         return c @ anchors
     w = c[:, :1] * anchors[0]
     for a in range(1, len(anchors)):
@@ -326,11 +326,11 @@ def linear_combination(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, 
     return w
 
 
-def rounds(device: torch.device) -> bool:
+def rounds_matmul(device: torch.device) -> bool:
     """Whether float32 matrix products on the device are allowed to be rounded."""
     backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    said = (backend.matmul.fp32_precision, torch.backends.fp32_precision)  # type: ignore[attr-defined]
-    return next((word for word in said if word != "none"), "ieee") != "ieee"
+    settings = (backend.matmul.fp32_precision, torch.backends.fp32_precision)  # type: ignore[attr-defined]
+    return next((word for word in settings if word != "none"), "ieee") != "ieee"
 
 
 def stratified(n: int, *, generator: torch.Generator | None) -> Tensor:

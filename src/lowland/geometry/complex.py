@@ -99,13 +99,13 @@ class SimplicialComplex(Barycentric):
                     f"modes {same} and {i} are the same weights; give networks of other seeds."
                 )
             apart.append(w)
-        made = cls.__new__(cls)
+        shape = cls.__new__(cls)
         rows = stack_weights([*modes, *connectors], what="the modes and connectors")
         shared = range(len(modes), len(rows))
         free = [i in shared for i in range(len(rows))]
-        made._fill(rows, free, [(i, *shared) for i in range(len(modes))])
-        made.buffers = stack_weight_buffers([*modes, *connectors])
-        return made
+        shape._fill(rows, free, [(i, *shared) for i in range(len(modes))])
+        shape.buffers = stack_weight_buffers([*modes, *connectors])
+        return shape
 
     # -- its own distribution --------------------------------------------------------------------
 

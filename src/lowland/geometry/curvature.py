@@ -168,10 +168,10 @@ def _grad(
     """The gradient; zero where the value does not depend on `by`, or no longer does."""
     if not value.requires_grad:
         return torch.zeros_like(by)
-    (found,) = torch.autograd.grad(
+    (product,) = torch.autograd.grad(
         value, by, weights, create_graph=not last, retain_graph=True, materialize_grads=True
     )
-    return found
+    return product
 
 
 def _eigen(
@@ -192,11 +192,11 @@ def _eigen(
         )
     except linalg.ArpackError as error:  # no convergence is one of them, a matrix of zeros another
         raise LowlandError(
-            f"the {rank} largest eigenvalues were not found ({error}); lower the rank, or move the "
-            "model to float64."
+            f"the {rank} largest eigenvalues did not converge ({error}); lower the rank, or move "
+            "the model to float64."
         ) from error
-    found = torch.from_numpy(values[::-1].copy()), torch.from_numpy(vectors[:, ::-1].copy())
-    return found[0].to(like.device), found[1].to(like.device)
+    values, vectors = values[::-1].copy(), vectors[:, ::-1].copy()
+    return torch.from_numpy(values).to(like.device), torch.from_numpy(vectors).to(like.device)
 
 
 def need_scipy() -> Any:

@@ -46,14 +46,14 @@ class Curve(Shape):
         require_apart(ends)
         share = torch.linspace(0, 1, bends + 2, dtype=torch.float64, device=ends.device)[1:-1, None]
         inside = torch.lerp(ends[:1], ends[1:], share.to(ends.dtype))
-        made = cls.__new__(cls)
+        shape = cls.__new__(cls)
         free = [False, *[True] * bends, False]
-        Shape.__init__(made, torch.cat([ends[:1], inside, ends[1:]]), free=free)
+        Shape.__init__(shape, torch.cat([ends[:1], inside, ends[1:]]), free=free)
         buffers = stack_weight_buffers([w0, w1])
         if buffers is not None:
             at = torch.linspace(0, 1, bends + 2, dtype=torch.float64)
-            made.buffers = restack_buffers(torch.stack([1 - at, at], dim=1), buffers)
-        return made
+            shape.buffers = restack_buffers(torch.stack([1 - at, at], dim=1), buffers)
+        return shape
 
     @property
     @abstractmethod
@@ -111,8 +111,8 @@ class Curve(Shape):
         middle = (t[1:] + t[:-1]) / 2
         steps = self.speed(middle, gram).cpu() * (t[1:] - t[:-1])
         done = torch.cat([torch.zeros(1).double(), steps.cumsum(0)])
-        found = np.interp((share * done[-1]).numpy(), done.numpy(), t.numpy())
-        return torch.from_numpy(np.atleast_1d(found))[:, None].to(self.device)
+        at_shares = np.interp((share * done[-1]).numpy(), done.numpy(), t.numpy())
+        return torch.from_numpy(np.atleast_1d(at_shares))[:, None].to(self.device)
 
     def _pieces(self) -> list[tuple[float, float]]:
         return list(itertools.pairwise(self.breaks))
@@ -136,9 +136,9 @@ class Curve(Shape):
     def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
         """The nearest t in [0, 1]: the best of a fine grid, refined by golden section."""
         w = self._vectors(w)
-        found = [self._nearest(row) for row in w.reshape(-1, self.size)]
-        t = torch.stack([one for one, _ in found])[:, None]
-        far = torch.stack([one for _, one in found])
+        nearest = [self._nearest(row) for row in w.reshape(-1, self.size)]
+        t = torch.stack([one for one, _ in nearest])[:, None]
+        far = torch.stack([one for _, one in nearest])
         return (t[0], far[0]) if w.ndim == 1 else (t, far)
 
     def _nearest(self, w: Tensor) -> tuple[Tensor, Tensor]:

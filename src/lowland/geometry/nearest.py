@@ -23,31 +23,31 @@ def nearest(gram: Tensor) -> Tensor:  # (A, A) -> (A,)
     if not bool(torch.isfinite(gram).all()):
         raise NonFiniteError("weights that are NaN, infinite or too large have no nearest point.")
     weights = torch.zeros_like(gram[0])
-    held = [int(gram.diagonal().argmin())]  # a face that has the best point so far in its inside
-    weights[held] = 1
+    support = [int(gram.diagonal().argmin())]  # a face that has the best point so far in its inside
+    weights[support] = 1
     least = _ROUNDING * float(gram.diagonal().max())
     for _ in range(100 + 10 * len(gram)):
         slopes = gram @ weights
         best = int(slopes.argmin())
-        if best in held or float(weights @ slopes - slopes[best]) <= least:
+        if best in support or float(weights @ slopes - slopes[best]) <= least:
             return weights
-        held.append(best)
+        support.append(best)
         while True:
-            inside = _flat(gram[held][:, held])
+            inside = _flat(gram[support][:, support])
             if bool((inside > _ROUNDING).all()):
                 weights = torch.zeros_like(weights)
-                weights[held] = inside
+                weights[support] = inside
                 break
             # back to the face that the way to that point leaves the simplex through
-            before = weights[held]
+            before = weights[support]
             out = inside <= _ROUNDING
             share = (before / (before - inside))[out].min().clamp(0, 1)
             after = torch.lerp(before, inside, share)
             after[out & (after <= _ROUNDING)] = 0
             after[out & (after == after[out].min())] = 0
-            held = [one for one, value in zip(held, after.tolist(), strict=True) if value > 0]
+            support = [one for one, value in zip(support, after.tolist(), strict=True) if value > 0]
             weights = torch.zeros_like(weights)
-            weights[held] = after[after > 0] / after.sum()
+            weights[support] = after[after > 0] / after.sum()
     return weights  # of vertices that are nearly one: rounding leads around in a circle
 
 
@@ -60,5 +60,5 @@ def _flat(gram: Tensor) -> Tensor:  # (S, S) -> (S,)
     system[n, n] = 0
     right = torch.zeros(n + 1, dtype=gram.dtype, device=gram.device)
     right[n] = 1
-    found: Tensor = torch.linalg.solve(system, right)[:n]
-    return found
+    solution: Tensor = torch.linalg.solve(system, right)[:n]
+    return solution

@@ -16,7 +16,7 @@ from lowland.core.spread import relative_spread, warn_if_still
 from lowland.core.threads import using_threads
 from lowland.errors import DataError, NonFiniteError
 from lowland.geometry.base import common_dtype
-from lowland.geometry.rank import ROUNDING, Rank, chosen, span_of
+from lowland.geometry.rank import ROUNDING, Rank, resolve_rank, span_of
 
 # values that are widened to float64 at a time: few enough that a block stays in a core's cache
 # between its mean, its product and its successor, where it takes a third of the time
@@ -30,8 +30,8 @@ class _Source(NamedTuple):
     rows: Sequence[Tensor]  # K of (P,)
     mean: Tensor | None  # that rows are deviations from; None: rows are iterates
     samples: int  # how many iterates the rows stand for
-    lost: float = 0.0  # sum of squares that the rows no longer have
-    kept: bool = False  # whether they are all of the deviations that SWAG keeps
+    discarded: float = 0.0  # sum of squares that is missing in the rows
+    deviations: bool = False  # whether the rows are SWAG's deviations
 
 
 def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
@@ -47,8 +47,8 @@ def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
     (tensor([[2., 0.],
             [2., 0.]]), tensor([1.], dtype=torch.float64))
     """
-    found = _source_of(source)
-    rows, mean, samples = found.rows, found.mean, found.samples
+    collected = _source_of(source)
+    rows, mean, samples = collected.rows, collected.mean, collected.samples
     if samples < 2:
         raise DataError(f"principal components need at least two iterates, got {samples}.")
     centred = mean is not None
@@ -62,16 +62,16 @@ def principal(source: Any, rank: Rank) -> tuple[Tensor, Tensor]:
         )
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0), vectors.flip(1)
-    total = float(values.clamp_min(0).sum()) + found.lost
+    total = float(values.clamp_min(0).sum()) + collected.discarded
     # rows of a sketch may be more than the iterates less one, and rounding is no dimension
     spectrum = values[: min(span_of(values), samples - (not centred))]
-    k = chosen(
+    k = resolve_rank(
         rank,
         spectrum,
         total=total,
         samples=samples,
-        whole=found.lost <= ROUNDING * total,
-        kept=found.kept,
+        whole=collected.discarded <= ROUNDING * total,
+        deviations=collected.deviations,
     )
     spread = math.sqrt(total / (samples - 1))
     like = rows[0] if mean is None else mean
@@ -140,13 +140,13 @@ def _source_of(source: Any) -> _Source:
     sketch = getattr(source, "sketch", None)
     if isinstance(sketch, Tensor):  # of FrequentDirections
         rows = list(sketch) or [torch.zeros_like(source.mean)]
-        return _Source(rows, source.mean, source.count, source.lost)
+        return _Source(rows, source.mean, source.count, source.discarded)
     deviations = getattr(source, "deviations", None)
     if isinstance(deviations, Tensor):  # SWAG's
-        return _Source(list(deviations), source.mean, len(deviations), kept=True)
+        return _Source(list(deviations), source.mean, len(deviations), deviations=True)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
-        found = [source[i] for i in range(len(source))]  # mapped from a store, not read
-        iterates = [(p.weights if isinstance(p, Point) else p).detach() for p in found]
+        points = [source[i] for i in range(len(source))]  # mapped from a store, not read
+        iterates = [(p.weights if isinstance(p, Point) else p).detach() for p in points]
         return _Source(iterates, None, len(iterates))
     raise DataError(
         "expected a Trajectory, a SWAG, a FrequentDirections or iterates (K, P), got "

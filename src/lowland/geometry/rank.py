@@ -16,25 +16,26 @@ Rank = SupportsIndex | float | str
 ROUNDING = 1e-10  # of the largest eigenvalue: below it there is only rounding
 
 
-def chosen(
+def resolve_rank(
     rank: Rank,
     spectrum: Tensor,  # (d,) float64, descending: all eigenvalues that are not zero
     *,
     total: float,
     samples: int,
     whole: bool = True,
-    kept: bool = False,
+    deviations: bool = False,
 ) -> int:
-    """The rank that is asked for, checked.
+    """The rank as a number of directions, checked.
 
     Args:
-        rank: see `Subspace.pca`. total: the sum that shares are of, at least the spectrum's.
-        samples: iterates behind the spectrum. whole: whether its small eigenvalues are theirs.
-        kept: whether they are deviations from a mean, as SWAG keeps, which span as many dimensions.
+        rank: see `Subspace.pca`. total: the total variance, at least the spectrum's sum.
+        samples: number of iterates or deviations. whole: whether the spectrum has all eigenvalues.
+        deviations: whether samples are SWAG's deviations, n of which span up to n dimensions, and
+            not iterates, which span n - 1 about their mean.
 
     >>> spectrum = torch.tensor([6.0, 3.0, 1.0], dtype=torch.float64)
-    >>> chosen(2, spectrum, total=10, samples=4), chosen(0.95, spectrum, total=10, samples=4)
-    (2, 3)
+    >>> [resolve_rank(rank, spectrum, total=10, samples=4) for rank in (2, 0.95)]
+    [2, 3]
     """
     span = len(spectrum)
     if isinstance(rank, str):
@@ -45,15 +46,15 @@ def chosen(
                 "rank='evidence' needs every eigenvalue, and this sketch has dropped some; give a "
                 "number, a share of the variance, or a sketch of more rows."
             )
-        _require(1, span, samples, kept)
-        found = evidence(spectrum, samples)
-        return int(found.argmax()) + 1 if len(found) else 1
+        _require(1, span, samples, deviations)
+        values = evidence(spectrum, samples)
+        return int(values.argmax()) + 1 if len(values) else 1
     if isinstance(rank, float):
         if not 0 < rank < 1:
             raise ConfigError(
                 f"rank: expected an integer, or a share of the variance between 0 and 1, got {rank}"
             )
-        _require(1, span, samples, kept)
+        _require(1, span, samples, deviations)
         shares = spectrum.cumsum(0) / total
         enough = int((shares < rank * (1 - 1e-12)).sum()) + 1
         if enough > span:
@@ -63,17 +64,17 @@ def chosen(
             )
         return enough
     rank = operator.index(rank)
-    _require(rank, span, samples, kept)
+    _require(rank, span, samples, deviations)
     return rank
 
 
-def _require(rank: int, span: int, samples: int, kept: bool) -> None:
-    if kept and not 1 <= rank <= samples:
+def _require(rank: int, span: int, samples: int, deviations: bool) -> None:
+    if deviations and not 1 <= rank <= samples:
         raise ConfigError(
             f"rank: expected 1 to {samples}, which {samples} deviations can span, got {rank}; keep "
             "more of them (rank= of SWAG), or ask for fewer directions."
         )
-    if not kept and not 1 <= rank < samples:
+    if not deviations and not 1 <= rank < samples:
         raise ConfigError(
             f"rank: expected 1 to {samples - 1}, which {samples} iterates can span, got {rank}; "
             "collect more iterates, or ask for fewer directions."
@@ -116,7 +117,7 @@ def evidence(spectrum: Tensor, samples: int) -> Tensor:  # (d,) -> (d - 1,)
     after = spectrum.sum() - spectrum.cumsum(0)
     gaps = spectrum[:, None] - spectrum  # (d, d)
     upper = torch.ones_like(gaps).triu(1).bool()
-    found = []
+    values = []
     for k in range(1, d):
         v = after[k - 1] / (d - k)
         inverse = torch.cat([spectrum[:k], v.expand(d - k)]).reciprocal()
@@ -124,7 +125,7 @@ def evidence(spectrum: Tensor, samples: int) -> Tensor:  # (d,) -> (d - 1,)
         pairs = upper[:k]
         log_a = product[pairs].log().sum() + math.log(n) * pairs.sum()
         m = d * k - k * (k + 1) / 2
-        found.append(
+        values.append(
             of_frames[k - 1]
             - n / 2 * logs[k - 1]
             - n * (d - k) / 2 * v.log()
@@ -132,7 +133,7 @@ def evidence(spectrum: Tensor, samples: int) -> Tensor:  # (d,) -> (d - 1,)
             - log_a / 2
             - k / 2 * math.log(n)
         )
-    out = torch.stack(found) if found else spectrum.new_empty(0)
+    out = torch.stack(values) if values else spectrum.new_empty(0)
     # of equal eigenvalues the first cannot be told from the second, and Laplace's integral diverges
     return torch.where(out.isfinite(), out, -torch.inf)
 

@@ -20,7 +20,7 @@ from lowland.geometry.affine import (
     require_independent,
     rounding,
 )
-from lowland.geometry.base import Shape, checked, common_dtype, stack_weight_buffers
+from lowland.geometry.base import Shape, check_anchors, common_dtype, stack_weight_buffers
 from lowland.geometry.curvature import leading
 from lowland.geometry.pca import mean_buffers, principal
 from lowland.geometry.rank import Rank
@@ -65,7 +65,7 @@ class Subspace(Affine):
         center = as_point(w, what="the center").weights
         rank = checks.whole("rank", rank, least=1, most=center.shape[-1])
         seed = checks.seed(seed)
-        checked([center], what="the center")
+        check_anchors([center], what="the center")
         generator = stream("subspace", seed)
         # centre and directions in one tensor, in place: of a large network there is no second one
         with checks.memory("rank", rank):

@@ -49,8 +49,8 @@ def _heights(gram: Tensor) -> Tensor:  # (k + 1, k + 1) -> (k,)
     factor, failed = torch.linalg.cholesky_ex(torch.where(unit.isnan(), 0.0, unit))
     if int(failed):
         return torch.zeros_like(lengths)
-    found: Tensor = factor.diagonal() * lengths
-    return found
+    heights: Tensor = factor.diagonal() * lengths
+    return heights
 
 
 def height(gram: Tensor) -> float:

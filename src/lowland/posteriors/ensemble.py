@@ -56,8 +56,8 @@ class Ensemble(Posterior):
         self.support: int = len(members)
         self.size = len(self.point(0).weights)
         # what reads its members from disk checks them as it reads
-        held = members if isinstance(members, list | tuple) else ()
-        for i, member in enumerate(held):
+        stored = members if isinstance(members, list | tuple) else ()
+        for i, member in enumerate(stored):
             size = len(as_point(member, what=f"ensemble: member {i}").weights)
             if size != self.size:
                 raise LayoutError(
@@ -100,7 +100,7 @@ class Ensemble(Posterior):
             layout.require_same(own, what=f"the members in {path}")
         with restoring(path, "Ensemble"):
             parts = zip(tree["weights"], tree["buffers"], tree["estimated"], strict=True)
-            members = [(EstimatedPoint if known else Point)(w, b) for w, b, known in parts]
+            members = [(EstimatedPoint if estimated else Point)(w, b) for w, b, estimated in parts]
             ensemble = cls(members, layout=layout or own)
         ensemble.frozen = tree["frozen"]
         return ensemble

@@ -71,8 +71,8 @@ def seed_of(generator: torch.Generator | None, seed: int) -> int:
     """`seed`, or one drawn from the generator where there is one."""
     if generator is None:
         return seed
-    drawn = torch.randint(1 << 62, (), generator=generator, device=generator.device)
-    return int(drawn)
+    number = torch.randint(1 << 62, (), generator=generator, device=generator.device)
+    return int(number)
 
 
 def in_parallel(work: Callable[[int], None], items: Iterable[int]) -> None:

@@ -54,10 +54,10 @@ class Uniform(Posterior):
         block, place = divmod(i, _STRATA)
         if self._block is None or self._block[0] != (seed, block):
             generator = stream("uniform", seed, block)
-            found = self.shape.sample_coords(_STRATA, generator=generator)
+            coords = self.shape.sample_coords(_STRATA, generator=generator)
             if self.measure == "arc" and isinstance(self.shape, Curve):
-                found = self.shape.at_arc(found)
-            self._block = (seed, block), found
+                coords = self.shape.at_arc(coords)
+            self._block = (seed, block), coords
         return self._block[1][place]
 
     def point(self, i: int, *, seed: int = 0) -> Point:

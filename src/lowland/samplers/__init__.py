@@ -12,7 +12,7 @@ from lowland.samplers.quadrature import Grid
 from lowland.samplers.registry import SAMPLERS
 from lowland.samplers.sgld import SGLD
 from lowland.samplers.slice import Slice
-from lowland.samplers.subspace import log_density
+from lowland.samplers.subspace_density import log_density
 from lowland.samplers.tune import tune_temperature
 from lowland.samplers.variational import Variational
 

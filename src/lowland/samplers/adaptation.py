@@ -87,14 +87,14 @@ def search(state: dict[str, Array], rows: Array, change: Array) -> None:
     up = change > SEARCH  # NaN is not
     phase = state["search"][rows]
     phase = np.where(phase == 1, np.where(up, 2, 3), phase)
-    found = up == (phase == 3)
+    done = up == (phase == 3)
     step = state["step"][rows]
-    step = np.where(found, step, np.where(up, step * 2, step / 2)).clip(*LIMITS)
-    found |= (step == LIMITS[0]) | (step == LIMITS[1])
+    step = np.where(done, step, np.where(up, step * 2, step / 2)).clip(*LIMITS)
+    done |= (step == LIMITS[0]) | (step == LIMITS[1])
     state["step"][rows] = step
-    state["search"][rows] = np.where(found, 0, phase)
+    state["search"][rows] = np.where(done, 0, phase)
     # dual averaging goes on from there
-    log_step, rows = np.log(step[found]), rows[found]
+    log_step, rows = np.log(step[done]), rows[done]
     state["log_step"][rows] = log_step
     state["shrink_to"][rows] = math.log(10) + log_step
     state["error"][rows] = state["updates"][rows] = 0.0

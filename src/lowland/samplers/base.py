@@ -1,8 +1,8 @@
 """The contract: a sampler turns a log density on R^k into a `Chain`.
 
-Two kinds. A sampler that draws independently, or on a grid, writes `run`. A Markov chain is a
-`MarkovChain`: it writes `begin` and `advance` for many chains at once, and counting, warming up,
-thinning, progress and being stopped and continued bit by bit follow.
+There are two kinds. A sampler that draws independently, or on a grid, implements `run`. A
+`MarkovChain` implements `begin` and `advance` for many chains at once; the base counts, warms up,
+thins, reports progress, and resumes a stopped run bit by bit.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ from lowland.samplers.density import Density
 from lowland.schema import require
 from lowland.warn import warn
 
-KIND = "chains under way 2"
+KIND = "chains under way 3"
 RHAT = 1.05  # above it chains disagree
-_FEW = 10  # draws of a chain that say nothing about that
-EVERY = 10.0  # seconds between checkpoints: what a run that is stopped may lose
+_FEW = 10  # draws of a chain, too few for R-hat
+EVERY = 10.0  # seconds between checkpoints, which a stopped run may lose
 
 
 @dataclass
 class Job:
-    """How much of what is asked for, and where it is kept while it is under way.
+    """What a sampler runs: how many chains and draws, from where, with which seed and checkpoint.
 
     Args:
-        chains, samples: how many, and how many of each after warming up. warmup: transitions that
-            are thrown away; None: what the sampler takes. thin: keeps one transition in so many.
-        start: (chains, k) points; None: drawn from the prior. seed: of everything random.
-        checkpoint: that a stopped run goes on from. settings: what must be the same for it to go
-            on, such as a hash of the data. memory: what else a run that goes on must know,
-            with `state_dict` and `load_state_dict`. progress: True for a bar, or a callable.
+        chains: number of chains. samples: draws of each chain after warm-up.
+        warmup: transitions that are discarded; None: the sampler's default.
+        thin: keeps one transition in so many.
+        start: (chains, k) points; None: draws from the prior. seed: of everything random.
+        checkpoint: a file from which a stopped run goes on. settings: what must be equal for a run
+            to go on, such as a checksum of the data. memory: further state of a run, with
+            `state_dict` and `load_state_dict`. progress: True for a bar, or a callable.
     """
 
     chains: int = 16
@@ -72,9 +73,9 @@ class Job:
         """The source of everything random."""
         return stream("chains", self.seed)
 
-    def starts(self, density: Density, generator: torch.Generator) -> Tensor:
-        """(chains, k) points: those given, or draws from the prior, spread wider than a posterior
-        so that R-hat sees chains that do not find one another."""
+    def start_points(self, density: Density, generator: torch.Generator) -> Tensor:
+        """(chains, k) points: `start`, or draws from the prior. It is wider than the posterior, so
+        that R-hat detects chains that do not meet."""
         if self.start is None:
             z = torch.randn(self.chains, density.k, generator=generator, dtype=torch.float64)
             return z * (density.prior_scale or 1.0)
@@ -86,19 +87,19 @@ class Job:
             )
         return start.clone()
 
-    def resumed(self, kind: dict[str, Any], form: Any) -> dict[str, Any] | None:
-        """The state of a stopped run, if there is one.
+    def load_state(self, kind: dict[str, Any], form: Any) -> dict[str, Any] | None:
+        """The state of a stopped run; None where there is none.
 
         Args:
-            form: of the sampler's own part, a `TypedDict`, see `lowland.schema`.
+            form: the `TypedDict` of the sampler's own part, see `lowland.schema`.
 
         Raises:
-            ConfigError: of a run with other settings. StoreError: a damaged or foreign file.
+            ConfigError: a checkpoint of other settings. StoreError: a damaged or foreign file.
         """
         if self.checkpoint is None:
             return None
         checkpoint = Checkpoint.of(self.checkpoint)
-        state = checkpoint.load(kind=KIND, same=self._asked(kind), form=dict[str, Any])
+        state = checkpoint.load(kind=KIND, same=self._same_settings(kind), form=dict[str, Any])
         if state is None:
             return None
         memory = state.pop("memory", None)
@@ -108,26 +109,27 @@ class Job:
                 self.memory.load_state_dict(memory)
         return dict(state)
 
-    def _asked(self, kind: dict[str, Any]) -> dict[str, Any]:
-        """All that must be the same; a start that is given is told apart by what it holds."""
-        held = None if self.start is None else self.start.contiguous().numpy().tobytes()
-        place = None if held is None else hashlib.sha256(held).hexdigest()[:16]
-        return self.settings | kind | {"start": place}
+    def _same_settings(self, kind: dict[str, Any]) -> dict[str, Any]:
+        """All that must be the same for a run to go on; start points by their checksum."""
+        digest = None
+        if self.start is not None:
+            digest = hashlib.sha256(self.start.contiguous().numpy().tobytes()).hexdigest()[:16]
+        return self.settings | kind | {"start": digest}
 
-    def keep(self, kind: dict[str, Any], state: dict[str, Any]) -> None:
-        """Writes the state in the place of the last one, atomically."""
+    def save(self, kind: dict[str, Any], state: dict[str, Any]) -> None:
+        """Replaces the saved state atomically."""
         if self.checkpoint is not None:
             memory = None if self.memory is None else self.memory.state_dict()
             checkpoint = Checkpoint.of(self.checkpoint)
-            checkpoint.save(state | {"memory": memory}, kind=KIND, same=self._asked(kind))
+            checkpoint.save(state | {"memory": memory}, kind=KIND, same=self._same_settings(kind))
 
     def restoring(self) -> AbstractContextManager[None]:
-        """Turns what goes wrong while a state is taken up into a `StoreError`."""
+        """Turns errors while a state is restored into a `StoreError`."""
         return Checkpoint.of(self.checkpoint).restoring(KIND)
 
 
-class Saved(TypedDict):
-    """Markov chains under way, in a file."""
+class SavedChains(TypedDict):
+    """Markov chains under way, in a checkpoint."""
 
     generator: Tensor
     state: dict[str, Tensor]  # the first dimension of each is the chain
@@ -139,11 +141,11 @@ class Saved(TypedDict):
 
 
 class Sampler(ABC):
-    """Draws from a log density. Options of a sampler are arguments of its class.
+    """Draws from a log density. The options of a sampler are arguments of its class.
 
     Attributes:
-        name: what it is called. gaussian_prior: whether it needs one. samples: of each chain, where
-            nothing else is said.
+        name: the name for `ll.infer`. gaussian_prior: whether it needs a Gaussian prior.
+        samples: default number of draws of each chain.
     """
 
     name: ClassVar[str]
@@ -155,16 +157,16 @@ class Sampler(ABC):
         """Samples; see `Job`."""
 
     def settings(self) -> dict[str, Any]:
-        """The sampler's own, for a stopped run to be known again."""
+        """The options that must be equal for a stopped run to go on."""
         plain = (int, float, str, bool, type(None))
         own = {k: v for k, v in sorted(vars(self).items()) if isinstance(v, plain)}
         return {"sampler": self.name} | own
 
     def require_packages(self) -> None:  # noqa: B027 - most need none
-        """Raises `LowlandError` where a package that it needs is not installed."""
+        """Raises `LowlandError` where a package that the sampler needs is not installed."""
 
     def check(self, density: Density) -> None:
-        """Raises `ConfigError` where the sampler and the density do not fit."""
+        """Raises `ConfigError` where the sampler cannot sample this density."""
         self.require_packages()
         if self.gaussian_prior and density.prior_scale is None:
             raise ConfigError(
@@ -175,12 +177,11 @@ class Sampler(ABC):
 class MarkovChain(Sampler):
     """Many Markov chains at once, in step or not.
 
-    A subclass holds its chains' state as tensors whose first dimension is the chain, in
-    `self.state`, and everything random comes from `self.generator`; that is all that is needed to
-    go on after a stop.
+    A subclass keeps its chains' state in `self.state`, tensors whose first dimension is the chain,
+    and takes random numbers from `self.generator` alone: a stopped run needs nothing else to go on.
 
     Attributes:
-        warmup: transitions to throw away where nothing else is said.
+        warmup: default number of transitions that are discarded.
     """
 
     warmup: ClassVar[int] = 200
@@ -190,18 +191,18 @@ class MarkovChain(Sampler):
 
     @abstractmethod
     def begin(self, density: Density, z: Tensor, log_density: Tensor) -> dict[str, Tensor]:
-        """The first state, at points z (chains, k); it has "z" and "log_density" in it."""
+        """The first state, at points z (chains, k); it includes "z" and "log_density"."""
 
     @abstractmethod
     def advance(self, density: Density, chains: Tensor, warming: Tensor) -> Tensor:
-        """One batched evaluation for the chains with these numbers (m,): moves `self.state` on.
+        """One batched evaluation for the chains with these indices (m,): updates `self.state`.
 
-        `warming` (m,) says which are still warming up and may adapt. Gives (m,) booleans: which of
-        them completed a transition; "z" and "log_density" of `self.state` are then their new place.
+        `warming` (m,): which of them are in warm-up and may adapt. Returns (m,) booleans: which
+        completed a transition; "z" and "log_density" of `self.state` are then their new points.
         """
 
     def about(self) -> dict[str, Any]:
-        """What there is to tell of the run, such as step sizes."""
+        """Diagnostics of the run, such as step sizes."""
         return {}
 
     def acceptance(self) -> Tensor | None:
@@ -219,36 +220,36 @@ class MarkovChain(Sampler):
             "seed": job.seed,
         }
         needed = warmup + job.samples * job.thin  # transitions of each chain
-        saved = job.resumed(kind, Saved)
+        saved = job.load_state(kind, SavedChains)
         self.generator = job.generator()
-        # draws of a longer run that was stopped are kept, though fewer are asked for now
-        most = job.samples if saved is None else max([job.samples, *saved["coords"].shape[1:2]])
-        coords = torch.empty(job.chains, most, density.k, dtype=torch.float64)
-        log_density = torch.empty(job.chains, most, dtype=torch.float64)
+        # a longer run that was stopped keeps its draws, though this call returns fewer
+        capacity = job.samples if saved is None else max([job.samples, *saved["coords"].shape[1:2]])
+        coords = torch.empty(job.chains, capacity, density.k, dtype=torch.float64)
+        log_density = torch.empty(job.chains, capacity, dtype=torch.float64)
         if saved is None:
-            z = job.starts(density, self.generator)
+            z = job.start_points(density, self.generator)
             self.state = self.begin(density, z, density.require_finite(z))
             counts = torch.zeros(job.chains, dtype=torch.int64)
             before = 0.0
         else:
             with job.restoring():
                 self.generator.set_state(saved["generator"])
-                held = saved["coords"].shape[1]
-                coords[:, :held], log_density[:, :held] = saved["coords"], saved["log_density"]
+                done = saved["coords"].shape[1]
+                coords[:, :done], log_density[:, :done] = saved["coords"], saved["log_density"]
                 counts = torch.zeros(job.chains, dtype=torch.int64).copy_(saved["counts"])
             self.state, before = saved["state"], saved["seconds"]
             density.evaluations = saved["evaluations"]
-        begun = kept = time.monotonic()
+        started = last_save = time.monotonic()
 
-        def keep() -> None:
-            done = int(((counts - warmup) // job.thin).clamp(0, most).max())
-            job.keep(
+        def save() -> None:
+            done = int(((counts - warmup) // job.thin).clamp(0, capacity).max())
+            job.save(
                 kind,
                 {
                     "generator": self.generator.get_state(),
                     "state": self.state,
                     "counts": counts,
-                    "seconds": before + time.monotonic() - begun,
+                    "seconds": before + time.monotonic() - started,
                     "evaluations": density.evaluations,
                     "coords": coords[:, :done].contiguous(),
                     "log_density": log_density[:, :done].contiguous(),
@@ -271,11 +272,11 @@ class MarkovChain(Sampler):
                     places[rows, columns] = self.state["z"].numpy()[rows]
                     values[rows, columns] = self.state["log_density"].numpy()[rows]
                     report(int(times.sum()), total)
-                # between evaluations alone: one that is cut short leaves nothing behind
-                if time.monotonic() - kept > EVERY:
-                    keep()
-                    kept = time.monotonic()
-        keep()
+                # between evaluations only: an interrupted one leaves no trace
+                if time.monotonic() - last_save > EVERY:
+                    save()
+                    last_save = time.monotonic()
+        save()
         chain = Chain(
             coords=coords[:, : job.samples].contiguous(),
             log_density=log_density[:, : job.samples].contiguous(),
@@ -288,22 +289,22 @@ class MarkovChain(Sampler):
                 "warmup": warmup,
                 "thin": job.thin,
                 "seed": job.seed,
-                "seconds": before + time.monotonic() - begun,
+                "seconds": before + time.monotonic() - started,
             }
             | self.about(),
         )
-        warn_unless_agreed(chain)
+        warn_if_chains_disagree(chain)
         return chain
 
 
-def warn_unless_agreed(chain: Chain) -> None:
-    """Warns where chains disagree, and says what to do."""
+def warn_if_chains_disagree(chain: Chain) -> None:
+    """Warns where R-hat is above `RHAT`."""
     if chain.coords.shape[0] < 2 or chain.coords.shape[1] < _FEW:
         return
     try:
         worst = float(chain.rhat.max())
-    except LowlandError as error:  # of a missing package: no reason to lose the draws
-        warn(f"whether the chains agree is not known: {error}")
+    except LowlandError as error:  # a missing package is no reason to lose the draws
+        warn(f"R-hat of the chains was not computed: {error}")
         return
     if not worst <= RHAT:  # NaN too
         warn(

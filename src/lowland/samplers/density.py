@@ -1,4 +1,4 @@
-"""What samplers see: a tempered log density of k numbers, many points at a time."""
+"""What samplers evaluate: a tempered log density of k coordinates, many points at a time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Minibatch = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # (n, k), step -> (n
 class Density:
     r"""\(\log p(z) = \tfrac1T \log p(D | z) + \log N(z; 0, s^2 I)\), up to the evidence.
 
-    The temperature divides the log-likelihood alone (Izmailov et al. 2019); the prior is the only
-    one. Points z are float64. Where the log-likelihood is not a number it counts as \(-\infty\): no
-    sampler goes there.
+    The temperature divides the log-likelihood alone (Izmailov et al. 2019); the Gaussian is the
+    only prior. Points z are float64. A log-likelihood that is not a number counts as
+    \(-\infty\).
 
     Args:
         log_likelihood: a function of n points (n, k) that gives (n,).
@@ -34,8 +34,8 @@ class Density:
             autograd through `log_likelihood`.
         minibatch: the same from a part of the data, scaled to all of it, as a function of points
             and the number of a step: what SGLD and stochastic variational inference take.
-        memory: what evaluations depend on besides, such as how they were planned, with `state_dict`
-            and `load_state_dict`.
+        memory: further state that evaluations depend on, such as execution plans, with
+            `state_dict` and `load_state_dict`.
 
     Attributes:
         evaluations: points at which the log-likelihood was evaluated so far.
@@ -76,7 +76,7 @@ class Density:
 
     @torch.no_grad()
     def likelihood(self, z: Tensor) -> Tensor:  # (n, k) -> (n,)
-        """The tempered log-likelihood, float64: what is left of the density without the prior."""
+        """The tempered log-likelihood, float64: the log density without the prior."""
         self.evaluations += len(z)
         return self._tempered(self._log_likelihood(z), z)
 
@@ -102,7 +102,7 @@ class Density:
                         "log_likelihood: its values have no gradient by the points; compute it by "
                         "torch's operations on them, or give gradient=."
                     )
-                # rows do not depend on one another: the gradient of the sum is each one's own
+                # points are independent: the gradient of the sum has the gradient of each
                 (gradient,) = torch.autograd.grad(value.sum(), leaf, materialize_grads=True)
         return self._with_prior(z, value.detach(), gradient)
 
@@ -110,7 +110,7 @@ class Density:
         """Unbiased estimates of the log density and its gradient from the data of one step.
 
         Raises:
-            ConfigError: a density that was made of a function of all data alone.
+            ConfigError: a density without `minibatch`.
         """
         if self._minibatch is None:
             raise ConfigError(
@@ -121,7 +121,7 @@ class Density:
         return self._with_prior(z, *self._minibatch(z, step))
 
     def at(self, *, prior_scale: float | None, temperature: float) -> Density:
-        """The same likelihood, and what is known of how to evaluate it, at other s and T."""
+        """The same likelihood, with its state of evaluation, at another s and T."""
         return Density(
             self._log_likelihood,
             self.k,
@@ -133,7 +133,7 @@ class Density:
         )
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for a stopped run to go on, the data apart."""
+        """What must be equal for a stopped run to go on, apart from the data."""
         return {
             "k": self.k,
             "prior_scale": self.prior_scale,
@@ -142,7 +142,7 @@ class Density:
 
     @property
     def has_minibatch(self) -> bool:
-        """Whether a part of the data can be evaluated."""
+        """Whether minibatches can be evaluated."""
         return self._minibatch is not None
 
     def require_finite(self, z: Tensor) -> Tensor:  # (n, k) -> (n,)
@@ -151,24 +151,24 @@ class Density:
         Raises:
             NonFiniteError: where it is not finite.
         """
-        found = self(z)
-        bad = (~torch.isfinite(found)).nonzero().flatten().tolist()
+        values = self(z)
+        bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
         if bad:
             raise NonFiniteError(
                 f"the log density is not finite at the start of {len(bad)} of {len(z)} chains "
                 f"(the first is {bad[0]}); start nearer to the centre with start=, take a smaller "
                 "prior_scale, or look at the weights."
             )
-        return found
+        return values
 
     def _with_prior(self, z: Tensor, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         value = self._tempered(value, z) + self.log_prior(z)
         gradient = gradient.to(z.device, torch.float64) / self.temperature
         if self.prior_scale is not None:
             gradient = gradient - z / self.prior_scale**2
-        fine = torch.isfinite(value) & torch.isfinite(gradient).all(1)
-        value = torch.where(fine, value, torch.full_like(value, -math.inf))
-        return value, torch.where(fine[:, None], gradient, torch.zeros_like(gradient))
+        finite = torch.isfinite(value) & torch.isfinite(gradient).all(1)
+        value = torch.where(finite, value, torch.full_like(value, -math.inf))
+        return value, torch.where(finite[:, None], gradient, torch.zeros_like(gradient))
 
     def _tempered(self, value: Tensor, z: Tensor) -> Tensor:
         if value.shape != (len(z),):

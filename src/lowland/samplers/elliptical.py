@@ -25,8 +25,8 @@ class EllipticalSlice(MarkovChain):
 
     \(\theta\) is uniform on the circle, then on a bracket that shrinks towards \(\theta = 0\), the
     current point, until the likelihood at z' lies above a uniform share of that at z. There is
-    nothing to tune. It mixes well with few coordinates or a likelihood that is broad beside the
-    prior; where that is narrow or has many coordinates, see `NUTS`.
+    nothing to tune. It mixes well with few coordinates or a likelihood that is broad compared with
+    the prior; for a narrow likelihood or many coordinates, see `NUTS`.
 
     Raises:
         ConfigError: a density with a flat prior.
@@ -64,12 +64,12 @@ class EllipticalSlice(MarkovChain):
         # NumPy's views of the same memory: a round has some forty operations on a few numbers
         # each, and a call of NumPy costs a third of one of torch
         state = {name: value.numpy() for name, value in self.state.items()}
-        numbers = chains.numpy()
-        at = slice(None) if len(numbers) == len(state["z"]) else numbers  # all: no gathering
-        # every chain is given numbers for a first proposal: dearer to choose than to draw
-        u = torch.rand(2, len(numbers), generator=self.generator, dtype=torch.float64).numpy()
+        indices = chains.numpy()
+        at = slice(None) if len(indices) == len(state["z"]) else indices  # all: no gathering
+        # all chains draw the numbers of a first proposal: selecting chains would cost more
+        u = torch.rand(2, len(indices), generator=self.generator, dtype=torch.float64).numpy()
         fresh = state["fresh"][at]
-        nu = np.where(fresh[:, None], self.normals(density, len(numbers)), state["nu"][at])
+        nu = np.where(fresh[:, None], self.normals(density, len(indices)), state["nu"][at])
         first = state["likelihood"][at] + np.log1p(-u[0])  # 1 - u is never 0
         level = np.where(fresh, first, state["level"][at])
         low, high = state["low"][at], state["high"][at]
@@ -77,32 +77,32 @@ class EllipticalSlice(MarkovChain):
         new = state["z"][at] * np.cos(theta)[:, None] + nu * np.sin(theta)[:, None]
         likelihood = density.likelihood(torch.from_numpy(new)).numpy()
 
-        taken = (likelihood >= level) & (likelihood > -math.inf)
-        low, high = self.shrunk(low, high, theta, fresh)
-        done = taken | (high - low < CLOSED)
+        accepted = (likelihood >= level) & (likelihood > -math.inf)
+        low, high = self.shrink(low, high, theta, fresh)
+        done = accepted | (high - low < CLOSED)
         low[done], high[done] = 0.0, CIRCLE
         state["nu"][at], state["level"][at] = nu, level
         state["low"][at], state["high"][at], state["fresh"][at] = low, high, done
-        if taken.any():
-            to, new, likelihood = numbers[taken], new[taken], likelihood[taken]
+        if accepted.any():
+            to, new, likelihood = indices[accepted], new[accepted], likelihood[accepted]
             state["z"][to], state["likelihood"][to] = new, likelihood
             prior = density.log_prior(torch.from_numpy(new)).numpy()
             state["log_density"][to] = likelihood + prior
         counted = ~warming.numpy()
         state["proposals"][at] += counted
-        state["accepted"][at] += counted & taken
+        state["accepted"][at] += counted & accepted
         state["transitions"][at] += counted & done
         return torch.from_numpy(done)
 
     def normals(self, density: Density, n: int) -> Array:  # -> (n, k)
         """Draws from the prior: the ellipses' other points."""
-        assert density.prior_scale is not None  # `check` saw to it
+        assert density.prior_scale is not None  # `check` requires it
         size = (n, density.k)
         normal = torch.randn(size, generator=self.generator, dtype=torch.float64)
         return normal.mul_(density.prior_scale).numpy()
 
-    def shrunk(self, low: Array, high: Array, theta: Array, fresh: Array) -> tuple[Array, Array]:
-        """The bracket after a proposal at theta was refused: theta is an end, 0 stays inside."""
+    def shrink(self, low: Array, high: Array, theta: Array, fresh: Array) -> tuple[Array, Array]:
+        """The bracket after theta was rejected: theta becomes an end, 0 stays inside."""
         low = np.where(fresh, theta - CIRCLE, np.where(theta < 0, theta, low))
         return low, np.where(theta < 0, high, theta)
 

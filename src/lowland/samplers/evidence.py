@@ -1,4 +1,4 @@
-"""The evidence of a subspace: how well it explains the data, all its weights together."""
+"""The evidence of a subspace: how well its weights explain the data on average."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from lowland.samplers.base import Job
 from lowland.samplers.density import Density
 from lowland.samplers.elliptical import EllipticalSlice
 from lowland.samplers.quadrature import Grid
-from lowland.samplers.subspace import log_density
+from lowland.samplers.subspace_density import log_density
 from lowland.warn import warn
 
 METHODS = ("grid", "tempering")
-_GRID = 3  # coordinates up to which a grid is exact and cheap
-_KEPT = 0.5  # effective share of particles after a step in temperature
-_FORGOTTEN = 0.1  # the correlation of particles with where they were drawn anew
-_MOVES = 5  # before it is first looked at
-_MOST = 320  # transitions a step
-_FAR = 0.5  # nats of standard error that are warned of
+_MAX_GRID_K = 3  # coordinates up to which a grid is exact and cheap
+_EFFECTIVE = 0.5  # effective share of particles after a step of the power
+_CORRELATED = 0.1  # of particles with those resampled: above it they move further
+_FIRST_MOVES = 5  # transitions before the correlation is first computed
+_MAX_MOVES = 320  # transitions at each step of the power
+_LARGE_ERROR = 0.5  # nats of standard error above which there is a warning
 
 
 def evidence(
@@ -52,21 +52,21 @@ def evidence(
     r"""\(\log Z = \log \int p(D | \hat w + z B)^{1/T}\, N(z; 0, s^2 I)\, dz\), of a subspace.
 
     By quadrature in up to three coordinates, else by sequential Monte Carlo (Del Moral et al.
-    2006) over the power of the likelihood, from the prior to the posterior: each step of the power
-    leaves half of the particles effective, then they are drawn anew and moved until they have
-    forgotten where they were drawn, by elliptical slice sampling about a Gaussian with the
-    moments of the other repeats' particles (after Nishihara et al. 2014). Repeats, which have
-    nothing but these steps and Gaussians in common, give the standard error; where it is above half
-    a nat, log Z is likely too small, and there is a warning.
+    2006) over the power of the likelihood, from the prior to the posterior. Each step of the power
+    leaves half of the particles effective; they are resampled, and moved until they hardly
+    correlate with where they were, by elliptical slice sampling about a Gaussian with the moments
+    of the other repeats' particles (after Nishihara et al. 2014). Repeats share only these steps
+    and Gaussians, and give the standard error; where it is above half a nat, log Z is likely too
+    small, and there is a warning.
 
-    At T != 1 it is the normaliser of the tempered posterior, which compares subspaces at the same T
-    alone.
+    At T != 1 it is the normaliser of the tempered posterior, which compares subspaces at the same
+    T only.
 
     Args:
-        sub, surface: as `ll.infer` takes them. method: "grid", "tempering", or None: what fits.
+        sub, surface: as `ll.infer` takes them. method: "grid", "tempering", or None: by k.
         prior_scale: s, in units of the directions B. temperature: T.
-        particles, moves, repeats: of "tempering": points, transitions a step, runs. moves=None: 5
-            or more, until coordinates correlate by less than 0.1 with those before them.
+        particles, moves, repeats: for "tempering": points, transitions at each step, runs. With
+            moves=None 5 or more, until coordinates correlate by less than 0.1 with those before.
         loader, options: as for `ll.infer`.
 
     Raises:
@@ -78,8 +78,8 @@ def evidence(
     >>> from lowland.geometry import Subspace
     >>> data = [(torch.ones(1, 1), torch.zeros(1, 1))]
     >>> surface = LossSurface(nn.Linear(1, 1, bias=False), Regression(noise_variance=1.0), data)
-    >>> found = evidence(Subspace(torch.zeros(1), torch.ones(1, 1)), surface)
-    >>> round(found.log_evidence, 3)  # log N(0; 0, 2)
+    >>> result = evidence(Subspace(torch.zeros(1), torch.ones(1, 1)), surface)
+    >>> round(result.log_evidence, 3)  # log N(0; 0, 2)
     -1.266
     """
     if method not in (None, *METHODS):
@@ -93,16 +93,16 @@ def evidence(
         loader=loader,
         **options,
     )
-    if method == "grid" or (method is None and sub.k <= _GRID):
+    if method == "grid" or (method is None and sub.k <= _MAX_GRID_K):
         chain = Grid().run(density, Job(seed=seed, progress=progress))
         assert chain.log_evidence is not None
         return Evidence(chain.log_evidence, 0.0, "grid", density.evaluations, chain.about)
-    return tempered(
+    return sequential_monte_carlo(
         density, particles=particles, moves=moves, repeats=repeats, seed=seed, progress=progress
     )
 
 
-def tempered(
+def sequential_monte_carlo(
     density: Density,
     *,
     particles: int = 128,
@@ -123,33 +123,33 @@ def tempered(
     z = density.prior_scale * z
     value = density.likelihood(z.flatten(0, 1)).reshape(repeats, particles)
     power, total = 0.0, torch.zeros(repeats, dtype=torch.float64)
-    steps, most = 0, 0
+    steps, most_moves = 0, 0
     with reporting(progress, "evidence") as report:
         while power < 1:
-            step = _step(value.flatten(), 1 - power)  # all repeats take the same
+            step = _power_step(value.flatten(), 1 - power)  # all repeats take the same
             weights = step * value
             total += weights.logsumexp(1) - math.log(particles)
             power = 1.0 if step >= 1 - power else power + step
             steps += 1
             report(round(1000 * power), 1000)
             if power == 1:
-                break  # the particles themselves are not asked for
-            around = _gaussians(z, weights)
-            chosen = _drawn(weights.softmax(1), generator)
-            z = z.gather(1, chosen[..., None].expand(-1, -1, density.k))
-            z, value, many = _moved(density, z, power, around, moves, (seed, steps))
-            most = max(most, many)
-    # the mean of the Zs is unbiased, its error in the logarithm by the delta method; that is a nat
-    # at most, however far the repeats lie apart, while that of their mean says so
+                break  # nothing depends on the last particles
+            gaussians = _gaussians(z, weights)
+            indices = _resample(weights.softmax(1), generator)
+            z = z.gather(1, indices[..., None].expand(-1, -1, density.k))
+            z, value, count = _move_particles(density, z, power, gaussians, moves, (seed, steps))
+            most_moves = max(most_moves, count)
+    # the mean of the Zs is unbiased. The delta method bounds its error in the logarithm by a nat,
+    # however far apart the repeats are; the error of the mean of the logarithms has no bound
     log = total.logsumexp(0) - math.log(repeats)
     spread = max((total - log).exp().std(), total.std()) / math.sqrt(repeats)
-    if spread > _FAR:
+    if spread > _LARGE_ERROR:
         warn(
             f"evidence: the {repeats} repeats lie {float(total.std()):.2g} nats apart (standard "
             f"deviation), and their mean is then too small rather than too large; raise "
-            f"particles={particles} or moves= (at most {most} were made a step).",
+            f"particles={particles} or moves= (at most {most_moves} at each step).",
         )
-    about = {"power_steps": steps, "repeats": total, "moves": most}
+    about = {"power_steps": steps, "repeats": total, "moves": most_moves}
     return Evidence(float(log), float(spread), "tempering", density.evaluations, about)
 
 
@@ -161,24 +161,26 @@ def _require_prior(scale: float | None) -> None:
         )
 
 
-def _step(value: Tensor, most: float) -> float:
-    """How far the power may go so that half of all particles stay effective."""
+def _power_step(value: Tensor, most: float) -> float:
+    """The largest step of the power after which half of all particles are effective."""
 
     def effective(step: float) -> float:
         weights = (step * value).softmax(0)
         return float(1 / weights.square().sum()) / len(value)
 
-    if effective(most) >= _KEPT:
+    if effective(most) >= _EFFECTIVE:
         return most
     low, high = 0.0, most
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if effective(middle) >= _KEPT else (low, middle)
+        low, high = (middle, high) if effective(middle) >= _EFFECTIVE else (low, middle)
     return max(low, most * 1e-12)
 
 
-def _drawn(weights: Tensor, generator: torch.Generator) -> Tensor:  # (repeats, n) -> (repeats, n)
-    """Systematic resampling: each particle as often as its weight says, up to rounding."""
+def _resample(
+    weights: Tensor, generator: torch.Generator
+) -> Tensor:  # (repeats, n) -> (repeats, n)
+    """Systematic resampling: each particle in proportion to its weight, up to rounding."""
     n = weights.shape[1]
     offsets = torch.rand(len(weights), 1, generator=generator, dtype=torch.float64)
     at = (torch.arange(n, dtype=torch.float64) + offsets) / n
@@ -187,14 +189,13 @@ def _drawn(weights: Tensor, generator: torch.Generator) -> Tensor:  # (repeats, 
 
 
 def _gaussians(z: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:  # (R, n, k), (R, n)
-    """For each repeat the mean (R, 1, k) and the Cholesky factor (R, k, k) of the covariance of all
-    the other repeats' weighted particles: of its own they would be too near to where those are.
+    """For each repeat the mean (R, 1, k) and the Cholesky factor (R, k, k) of the covariance of the
+    other repeats' weighted particles. Moments of its own particles would bias it towards them.
 
-    Of few effective ones the covariance is drawn towards its diagonal, and in no direction is it
-    that of a point.
+    With few effective particles the covariance shrinks towards its diagonal, which is positive.
     """
     repeats, k = len(z), z.shape[2]
-    others = logs.repeat(repeats, 1, 1)  # of repeat r row r
+    others = logs.repeat(repeats, 1, 1)  # row r for repeat r
     others[range(repeats), range(repeats)] = -math.inf
     weights = others.flatten(1).softmax(1)  # (R, R n)
     points = z.flatten(0, 1)
@@ -208,44 +209,44 @@ def _gaussians(z: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:  # (R, n, k), 
     return mean, torch.linalg.cholesky(covariance)
 
 
-def _moved(
+def _move_particles(
     density: Density,
     z: Tensor,  # (R, n, k)
     power: float,
-    around: tuple[Tensor, Tensor],
+    gaussians: tuple[Tensor, Tensor],
     moves: int | None,
     key: tuple[int, ...],
 ) -> tuple[Tensor, Tensor, int]:
-    """Particles after transitions that leave prior times likelihood^power as it is; their
-    likelihood (R, n), and how many transitions they were."""
-    mean, factor = around
+    """Particles after transitions that leave prior times likelihood^power invariant, their
+    likelihood (R, n), and the number of transitions."""
+    mean, factor = gaussians
     u = torch.linalg.solve_triangular(factor, (z - mean).mT, upper=False).mT
     movers = [_Mover(density, power, *one) for one in zip(mean, factor, u, strict=True)]
-    done, block = 0, _MOVES if moves is None else moves
+    done, block = 0, _FIRST_MOVES if moves is None else moves
     while True:
         for r, mover in enumerate(movers):
             mover.move(block, seed=seed_for("evidence moves", *key, r, done))
         done += block
         now = torch.stack([mover.u for mover in movers])
-        if moves is not None or done >= _MOST or _correlation(u, now) < _FORGOTTEN:
-            found = [mover.found() for mover in movers]
-            z, value = (torch.stack(part) for part in zip(*found, strict=True))
+        if moves is not None or done >= _MAX_MOVES or _correlation(u, now) < _CORRELATED:
+            particles = [mover.particles() for mover in movers]
+            z, value = (torch.stack(part) for part in zip(*particles, strict=True))
             return z, value, done
-        block = done  # twice as many in all
+        block = done  # the next block doubles the number
 
 
 class _Mover:
     """Elliptical slice sampling of prior times likelihood^power about N(m, L L^T).
 
-    In u, z = m + L u, that density is N(u; 0, I) times what is left of it, which is the nearer to a
-    constant the nearer it is to that Gaussian.
+    In u, z = m + L u, that density is N(u; 0, I) times a rest, which is nearly constant where the
+    density is nearly that Gaussian.
     """
 
     def __init__(
         self, density: Density, power: float, mean: Tensor, factor: Tensor, u: Tensor
     ) -> None:
         self.density, self.power, self.mean, self.factor, self.u = density, power, mean, factor, u
-        self.part = Density(self._left, density.k)
+        self.part = Density(self._log_rest, density.k)
         self.sampler = EllipticalSlice()
 
     def move(self, transitions: int, *, seed: int) -> None:
@@ -257,24 +258,24 @@ class _Mover:
             seed=seed,
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one draw of each says nothing of R-hat
+            warnings.simplefilter("ignore")  # one draw of each chain has no R-hat
             self.sampler.run(self.part, job)
         self.u = self.sampler.state["z"]
 
-    def found(self) -> tuple[Tensor, Tensor]:
-        """Where particles are (n, k), and their likelihood (n,)."""
+    def particles(self) -> tuple[Tensor, Tensor]:
+        """The particles (n, k) and their likelihood (n,)."""
         z = self._points(self.u)
-        # what was compared, and not evaluated again
+        # from the last comparison, not evaluated again
         return z, (self.sampler.state["likelihood"] - self._rest(self.u, z)) / self.power
 
     def _points(self, u: Tensor) -> Tensor:
         return self.mean + u @ self.factor.T
 
     def _rest(self, u: Tensor, z: Tensor) -> Tensor:
-        """All that is left but the likelihood, up to a constant."""
+        """The log of the rest without the likelihood, up to a constant."""
         return self.density.log_prior(z) + 0.5 * u.square().sum(1)
 
-    def _left(self, u: Tensor) -> Tensor:
+    def _log_rest(self, u: Tensor) -> Tensor:
         z = self._points(u)
         return self.power * self.density.likelihood(z) + self._rest(u, z)
 

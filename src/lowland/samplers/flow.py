@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,17 @@ from lowland.core.seeds import fork_torch_rng, seed_for
 from lowland.errors import LowlandError
 from lowland.samplers.base import Job
 from lowland.samplers.density import Density
-from lowland.samplers.elbo import Climb, Family
-from lowland.samplers.fitted import Fitted
-from lowland.samplers.variational import moments, normal
+from lowland.samplers.elbo import ElboFit, ElboKeywords, Family
+from lowland.samplers.variational import gaussian_moments, initial_normal
+from lowland.samplers.variational_sampler import VariationalSampler
 
 _FEW = 8  # coordinates up to which going back through the layers costs little
 
 WithGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class Given(torch.autograd.Function):
-    """A function whose gradient comes with its value, as a link of autograd's chain."""
+class WithGivenGradient(torch.autograd.Function):
+    """A function that computes its own gradient, as a step of autograd's chain."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, evaluate: WithGradient) -> Tensor:
@@ -36,7 +36,7 @@ class Given(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        """The given gradient, row by row."""
+        """The gradient of each point, times what comes from above."""
         (gradient,) = ctx.saved_tensors
         return upstream[0][:, None] * gradient, None
 
@@ -46,8 +46,8 @@ class Splines(Family):
     the direction in which drawing takes one pass (Kingma et al. 2016; Durkan et al. 2019).
 
     T is the identity to begin with, so that q is the Gaussian (m, S). With `landing` the gradient
-    is that of Roeder et al. 2017, whose noise is zero where q is p: log q is that of layers that
-    stand still, through which z goes back to where it came from, k passes a layer.
+    is that of Roeder et al. 2017, whose noise is zero where q is p: log q is computed by a frozen
+    copy of the layers, through which z goes back to \(\epsilon\), k passes a layer.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Splines(Family):
         seed: int,
         landing: bool = True,
     ) -> None:
-        zuko = need_zuko()
+        zuko = require_zuko()
         self.mean, self.scale, self.k = mean, scale, len(mean)
         spline = {
             "univariate": zuko.transforms.MonotonicRQSTransform,
@@ -85,14 +85,14 @@ class Splines(Family):
         with torch.no_grad():
             for layer in self.layers:
                 every = list(layer.parameters())
-                # of a network the last weights and biases; of a single coordinate's, all there is
+                # a network's last weights and biases; all parameters of a single coordinate
                 for p in every if self.k == 1 else every[-2:]:
                     p.zero_()
         self.parameters = list(self.layers.parameters())
         self.landing = landing
-        self._stopped = deepcopy(self.layers).requires_grad_(False)
+        self._frozen = deepcopy(self.layers).requires_grad_(False)
 
-    def _move(self, e: Tensor) -> tuple[Tensor, Tensor]:
+    def _transform(self, e: Tensor) -> tuple[Tensor, Tensor]:
         u = e
         constant = self.scale.diagonal().log().sum() + 0.5 * self.k * math.log(2 * math.pi)
         log_q = -0.5 * e.square().sum(1) - constant
@@ -101,15 +101,15 @@ class Splines(Family):
             log_q = log_q - ladj
         return self.mean + u @ self.scale.T, log_q
 
-    def _back(self, z: Tensor) -> Tensor:  # (n, k) -> (n,)
-        """log q at z, with no gradient by the parameters."""
+    def _log_prob(self, z: Tensor) -> Tensor:  # (n, k) -> (n,)
+        """log q at z, by layers that take no gradient."""
         with torch.no_grad():
-            for still, learnt in zip(self._stopped.parameters(), self.parameters, strict=True):
-                still.copy_(learnt)
+            for frozen, learnt in zip(self._frozen.parameters(), self.parameters, strict=True):
+                frozen.copy_(learnt)
         e = torch.linalg.solve_triangular(self.scale, (z - self.mean).T, upper=False).T
         constant = self.scale.diagonal().log().sum() + 0.5 * self.k * math.log(2 * math.pi)
         log_q = -constant
-        for layer in reversed(list(self._stopped)):
+        for layer in reversed(list(self._frozen)):
             e, ladj = layer().inv.call_and_ladj(e)
             log_q = log_q + ladj
         total: Tensor = log_q - 0.5 * e.square().sum(1)
@@ -117,27 +117,26 @@ class Splines(Family):
 
     @torch.no_grad()
     def draw(self, e: Tensor) -> tuple[Tensor, Tensor]:
-        return self._move(e)
+        return self._transform(e)
 
-    def ascend(self, e: Tensor, evaluate: WithGradient) -> Tensor:
+    def backward(self, e: Tensor, evaluate: WithGradient) -> Tensor:
         for p in self.parameters:
             p.grad = None
-        z, log_q = self._move(e)
-        log_p = Given.apply(z, evaluate)  # type: ignore[no-untyped-call]
-        fine = torch.isfinite(log_p.detach())
-        # where p is 0 in places the plain gradient of the other draws would push q into them
-        if self.landing or not bool(fine.all()):
-            log_q = self._back(z)
-        gains = torch.where(fine, log_p - log_q, 0.0)
-        gradients = torch.autograd.grad(
-            gains.sum() / fine.sum().clamp(min=1), self.parameters, materialize_grads=True
-        )
+        z, log_q = self._transform(e)
+        log_p = WithGivenGradient.apply(z, evaluate)  # type: ignore[no-untyped-call]
+        finite = torch.isfinite(log_p.detach())
+        # where p is 0 for some draws, the plain gradient of the others would push q towards them
+        if self.landing or not bool(finite.all()):
+            log_q = self._log_prob(z)
+        log_ratios = torch.where(finite, log_p - log_q, 0.0)
+        elbo = log_ratios.sum() / finite.sum().clamp(min=1)
+        gradients = torch.autograd.grad(elbo, self.parameters, materialize_grads=True)
         for p, gradient in zip(self.parameters, gradients, strict=True):
             p.grad = gradient
-        return torch.where(fine, gains.detach(), -math.inf)
+        return torch.where(finite, log_ratios.detach(), -math.inf)
 
 
-class Flow(Fitted):
+class Flow(VariationalSampler):
     r"""A normalizing flow that maximises the ELBO, and draws of it (Rezende and Mohamed 2015).
 
     First `Variational` fits a Gaussian with a full covariance; then monotonic rational-quadratic
@@ -155,8 +154,8 @@ class Flow(Fitted):
             bins: of a spline.
         landing: learns with the gradient of Roeder et al. 2017, exact where q is p, at k passes
             through each layer; None: up to 8 coordinates, beyond which the plain one is quicker.
-        draws, steps, rate, falling, tolerance, minibatch, whiten, evidence_draws: see
-            `Variational`.
+        draws: points at each step; by default 128. steps, lr, decay_lr, tolerance, minibatch,
+            whiten, evidence_draws: see `Variational`.
 
     Raises:
         LowlandError: zuko is not installed. ConfigError, NonFiniteError: see `Variational`.
@@ -177,42 +176,27 @@ class Flow(Fitted):
         hidden: int = 32,
         bins: int = 8,
         landing: bool | None = None,
-        draws: int = 128,
-        steps: int = 5000,
-        rate: float = 0.01,
-        falling: bool = True,
-        tolerance: float = 1e-3,
-        minibatch: bool = False,
-        whiten: bool = True,
-        evidence_draws: int = 2048,
+        **options: Unpack[ElboKeywords],
     ) -> None:
-        super().__init__(
-            draws=draws,
-            steps=steps,
-            rate=rate,
-            falling=falling,
-            tolerance=tolerance,
-            minibatch=minibatch,
-            whiten=whiten,
-            evidence_draws=evidence_draws,
-        )
+        options.setdefault("draws", 128)
+        super().__init__(**options)
         self.layers = checks.whole("layers", layers, least=1)
         self.hidden = checks.whole("hidden", hidden, least=1)
         self.bins = checks.whole("bins", bins, least=2)
         self.landing = landing
 
     def require_packages(self) -> None:
-        need_zuko()
+        require_zuko()
 
     def family(
-        self, before: Sequence[Family], density: Density, job: Job, begun: dict[str, Any] | None
+        self, before: Sequence[Family], density: Density, job: Job, saved: dict[str, Any] | None
     ) -> Family | None:
         if not before:
-            return normal(density, job, begun, full=True, whiten=self.whiten)
+            return initial_normal(density, job, saved, full=True, whiten=self.options.whiten)
         if len(before) > 1:
             return None
         return Splines(
-            **moments(before[0]),
+            **gaussian_moments(before[0]),
             layers=self.layers,
             hidden=self.hidden,
             bins=self.bins,
@@ -220,17 +204,17 @@ class Flow(Fitted):
             landing=density.k <= _FEW if self.landing is None else self.landing,
         )
 
-    def about(self, fitted: Sequence[tuple[Family, Climb]]) -> dict[str, Any]:
-        (below, climbed), _ = fitted
-        last = torch.tensor(climbed.curve[-50:], dtype=torch.float64)
-        return moments(below) | {"gaussian_elbo": float(last.nanmean())}
+    def about(self, fits: Sequence[tuple[Family, ElboFit]]) -> dict[str, Any]:
+        (gaussian, fit), _ = fits
+        last = torch.tensor(fit.curve[-50:], dtype=torch.float64)
+        return gaussian_moments(gaussian) | {"gaussian_elbo": float(last.nanmean())}
 
 
-def need_zuko() -> Any:
+def require_zuko() -> Any:
     """The library of flows.
 
     Raises:
-        LowlandError: where it is not installed.
+        LowlandError: zuko is not installed.
     """
     try:
         import zuko

@@ -18,9 +18,9 @@ from lowland.samplers.base import Job, MarkovChain
 from lowland.samplers.density import Density
 from lowland.warn import warn
 
-DIVERGED = 1000.0  # an energy error above it: the integrator has left the trajectory
-MANY = 0.01  # a share of divergent transitions that is warned of
-_Z, _U, _GRADIENT = 0, 1, 2  # what a point of a trajectory is
+DIVERGED = 1000.0  # energy error above which the integrator has left the trajectory
+MANY = 0.01  # share of divergent transitions above which there is a warning
+_Z, _U, _GRADIENT = 0, 1, 2  # the parts of a point of a trajectory
 
 
 class NUTS(MarkovChain):
@@ -32,15 +32,15 @@ class NUTS(MarkovChain):
     points in proportion to \(e^{-H}\), later halves preferred.
 
     Trees are built without recursion, one leapfrog step of all chains at a time: a chain that ends
-    its tree begins the next and waits for no other. Each keeps \(O(\text{max depth})\) momenta.
-    In warm-up each chain learns a step size by dual averaging and a metric in doubling windows;
-    after it nothing changes.
+    its tree begins the next at once. Each chain stores \(O(\text{max depth})\) momenta. In warm-up
+    each chain learns a step size by dual averaging and a metric in doubling windows; both are
+    fixed afterwards.
 
     Args:
         target_accept: mean acceptance statistic that step sizes are tuned to; nearer to 1 means
             smaller steps, for densities with narrow places.
         max_depth: of trees, which have at most 2^max_depth - 1 steps.
-        dense: learns a full covariance, for strongly dependent coordinates; else variances.
+        dense: learns a full covariance, for strongly dependent coordinates; False: variances.
 
     Raises:
         ConfigError: options out of range.
@@ -65,14 +65,14 @@ class NUTS(MarkovChain):
     def run(self, density: Density, job: Job) -> Chain:
         warmup = self.warmup if job.warmup is None else job.warmup
         self.ends = np.array(adaptation.window_ends(warmup), dtype=np.int64)
-        self.slots, self.open = _bookkeeping(self.max_depth)
+        self.slots, self.begins = _bookkeeping(self.max_depth)
         self._of: dict[str, Tensor] | None = None
         chain = super().run(density, job)
-        share = float(self.state["told"][:, 3].sum() / self.state["told"][:, 0].sum())
+        share = float(self.state["totals"][:, 3].sum() / self.state["totals"][:, 0].sum())
         if share > MANY:
             warn(
-                f"{share:.1%} of the transitions diverged: where the density is narrow, or not a "
-                "number, chains do not get, and draws are biased away from there; raise "
+                f"{share:.1%} of the transitions diverged: chains do not reach places where the "
+                "density is narrow or not a number, and draws are biased away from them; raise "
                 f"target_accept (now {self.target_accept}), take a longer warm-up or a smaller "
                 "prior_scale, or the sampler 'slice'.",
             )
@@ -83,7 +83,7 @@ class NUTS(MarkovChain):
     def begin(self, density: Density, z: Tensor, log_density: Tensor) -> dict[str, Tensor]:
         value, gradient = density.value_and_grad(z)
         bad = (~torch.isfinite(value)).nonzero().flatten().tolist()
-        if bad:  # of a value that is finite, or there would be no start
+        if bad:  # the value itself is finite at a start
             raise NonFiniteError(
                 f"the gradient of the log density is not finite at the start of {len(bad)} of "
                 f"{len(z)} chains (the first is {bad[0]}); start elsewhere with start=, or take "
@@ -111,10 +111,10 @@ class NUTS(MarkovChain):
             "draw": z.new_zeros(n, 3, k),
             "draw_value": zeros.clone(),
             "fresh": torch.ones(n, dtype=torch.bool),  # the next step begins a tree
-            # for the acceptance statistic, and what to tell: of transitions after warm-up
+            # for the acceptance statistic and the diagnostics, of transitions after warm-up
             "accepted": zeros.clone(),
             "leaves": zeros.clone(),
-            "told": z.new_zeros(n, 5),  # transitions, acceptance, leaves, divergent, at max_depth
+            "totals": z.new_zeros(n, 5),  # transitions, acceptance, leaves, divergent, at max_depth
         }
 
     @np.errstate(all="ignore")  # where a density is not finite
@@ -131,7 +131,7 @@ class NUTS(MarkovChain):
         step = (state["step"][rows] * (2 * state["side"][rows] - 1))[:, None]
         half = before + 0.5 * step * adaptation.force(factor, gradient)
         z = z + step * adaptation.velocity(factor, half)
-        value, gradient = (found.numpy() for found in density.value_and_grad(torch.from_numpy(z)))
+        value, gradient = (part.numpy() for part in density.value_and_grad(torch.from_numpy(z)))
         u = half + 0.5 * step * adaptation.force(factor, gradient)
         log_weight = self._log_weight(value, u, state["energy"][rows])
         searching = state["search"][rows] > 0
@@ -203,8 +203,8 @@ class NUTS(MarkovChain):
         part = state["part"][rows] + u
         weight = np.logaddexp(state["part_weight"][rows], log_weight)
         take = self._take_leaf(self._uniform(len(rows)), log_weight, weight)
-        taken = rows[take]
-        state["draw"][taken], state["draw_value"][taken] = point[take], value[take]
+        to = rows[take]
+        state["draw"][to], state["draw_value"][to] = point[take], value[take]
         state["point"][rows], state["part"][rows], state["leaf"][rows] = point, part, leaf + 1
         state["part_weight"][rows] = weight
         state["accepted"][rows] += np.exp(np.minimum(log_weight, 0.0))
@@ -217,28 +217,28 @@ class NUTS(MarkovChain):
         turned: Array = ~even
         if turned.any():  # an odd leaf ends some
             odd = rows[turned]
-            opened = self.open[leaf[turned]]
-            turned[turned] = self._turned(state["marks"][odd], u[turned], part[turned], opened)
+            begins = self.begins[leaf[turned]]
+            turned[turned] = self._turned(state["marks"][odd], u[turned], part[turned], begins)
         return turned
 
     def _take_leaf(self, chance: Array, log_weight: Array, weight: Array) -> Array:
         """Draws in proportion to weights, one after the other; `weight` is the sum so far."""
         return chance < log_weight - weight
 
-    def _turned(self, marks: Array, u: Array, part: Array, opened: Array) -> Array:
-        """Whether one of the subtrees that end here, and begin at `opened` marks, turned back."""
-        width = int(np.flatnonzero(opened.any(0))[-1]) + 1
-        marks, opened = marks[:, :width], opened[:, :width]
+    def _turned(self, marks: Array, u: Array, part: Array, begins: Array) -> Array:
+        """Whether one of the subtrees that end here, and begin at these marks, turned back."""
+        width = int(np.flatnonzero(begins.any(0))[-1]) + 1
+        marks, begins = marks[:, :width], begins[:, :width]
         first, before, sums = marks[:, :, 0], marks[:, :, 1], marks[:, :, 2]  # (m, slots, k)
         whole = part[:, None] - sums + first  # of momenta from each mark to here
         here = u[:, None]
-        turns = _turns(first, here, whole) & opened
+        turns = _turns(first, here, whole) & begins
         if width > 1:
             # The next mark begins its second half: from the first half to there, and the other way
             late, early, second = first[:, 1:], before[:, 1:], whole[:, 1:]
             across = _turns(first[:, :-1], late, whole[:, :-1] - second + late)
             across |= _turns(early, here, second + early)
-            turns[:, :-1] |= opened[:, :-1] & opened[:, 1:] & across
+            turns[:, :-1] |= begins[:, :-1] & begins[:, 1:] & across
         ends: Array = np.logical_or.reduce(turns, 1)
         return ends
 
@@ -247,10 +247,10 @@ class NUTS(MarkovChain):
         state = self._arrays
         weight, part_weight = state["weight"][rows], state["part_weight"][rows]
         # beyond what weights alone would give: far points are preferred
-        taken = rows[self._uniform(len(rows)) < part_weight - weight]
-        draw = state["draw"][taken]
-        state["z"][taken], state["gradient"][taken] = draw[:, _Z], draw[:, _GRADIENT]
-        state["log_density"][taken] = state["draw_value"][taken]
+        to = rows[self._uniform(len(rows)) < part_weight - weight]
+        draw = state["draw"][to]
+        state["z"][to], state["gradient"][to] = draw[:, _Z], draw[:, _GRADIENT]
+        state["log_density"][to] = state["draw_value"][to]
         state["weight"][rows] = np.logaddexp(weight, part_weight)
 
         side, point = state["side"][rows], state["point"][rows]
@@ -280,23 +280,23 @@ class NUTS(MarkovChain):
         if not warm.all():
             diverged = ~(log_weight > -DIVERGED)
             full = state["depth"][rows] == self.max_depth
-            told = np.stack((np.ones_like(leaves), acceptance, leaves, diverged, full), 1)
-            state["told"][rows[~warm]] += told[~warm]
+            totals = np.stack((np.ones_like(leaves), acceptance, leaves, diverged, full), 1)
+            state["totals"][rows[~warm]] += totals[~warm]
 
-    # -- what there is to tell -------------------------------------------------------------------
+    # -- diagnostics -------------------------------------------------------------------
 
     def acceptance(self) -> Tensor:
         """(chains,): the mean acceptance statistic, of all points of the trees."""
-        told = self.state["told"]
-        return told[:, 1] / told[:, 0]
+        totals = self.state["totals"]
+        return totals[:, 1] / totals[:, 0]
 
     def about(self) -> dict[str, Any]:
-        told = self.state["told"]
+        totals = self.state["totals"]
         return {
             "step_size": self.state["step"].tolist(),  # in units of each chain's metric
-            "leapfrogs": float(told[:, 2].sum() / told[:, 0].sum()),  # a transition
-            "divergences": int(told[:, 3].sum()),
-            "at_max_depth": int(told[:, 4].sum()),
+            "leapfrogs": float(totals[:, 2].sum() / totals[:, 0].sum()),  # a transition
+            "divergences": int(totals[:, 3].sum()),
+            "at_max_depth": int(totals[:, 4].sum()),
         }
 
 

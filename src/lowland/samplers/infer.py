@@ -1,4 +1,4 @@
-"""Bayesian inference in a subspace of the weights, by any of the samplers."""
+"""Bayesian inference in a subspace of the weights, with any of the samplers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lowland.progress import Progress
 from lowland.records import Chain
 from lowland.samplers.base import Job, Sampler
 from lowland.samplers.registry import sampler_of
-from lowland.samplers.subspace import log_density, settings
-from lowland.samplers.tune import require_known, several, tune_temperature
+from lowland.samplers.subspace_density import log_density, settings
+from lowland.samplers.tune import is_search, require_numbers_or_tune, tune_temperature
 
 
 def infer(
@@ -43,9 +43,9 @@ def infer(
 ) -> Chain:
     r"""Samples \(p(z | D) \propto p(D | \hat w + z B)^{1/T}\, N(z; 0, s^2 I)\), B the directions.
 
-    Izmailov et al. 2019. `chain.posterior()` are the draws as weights, for `ll.predict`. A log
-    density is a forward pass over the rows; `chain.evaluations` counts them, and with the defaults
-    they are tens of thousands.
+    Izmailov et al. 2019. `chain.posterior()` has the draws as weights, for `ll.predict`. Each log
+    density is a forward pass over the data; `chain.evaluations` counts them, tens of thousands with
+    the defaults.
 
     Args:
         sub: a `Subspace` or a `Plane`. surface: model, task and the data D.
@@ -54,22 +54,22 @@ def infer(
         prior_scale: s, a standard deviation in units of the directions' lengths; a list of them,
             or "tune": the best on `validation`; None: flat, for samplers that take it.
         temperature: T, by which the log-likelihood is divided; a list, or "tune": likewise.
-        validation: rows to choose s and T on, never test rows; see `tune_temperature`.
-        chains: how many. samples: of each after warming up; None: 1,000, and 100 of "vi" and
-            "flow", whose draws are independent.
-        warmup: transitions of each chain that are thrown away; None: 200, for NUTS 300, SGLD 1,000.
+        validation: examples to choose s and T on, never test examples; see `tune_temperature`.
+        chains: number of chains. samples: draws of each after warm-up; None: 1,000, and 100 for
+            "vi" and "flow", whose draws are independent.
+        warmup: transitions of each chain that are discarded; None: 200, NUTS 300, SGLD 1,000.
         thin: keeps one transition in so many. start: (chains, k) or (k,); None: from the prior.
-        loader: other rows than the surface's.
+        loader: other data than the surface's.
         checkpoint: a file: a stopped run goes on from it bit by bit, and one with more `samples`
-            from where it ended. The temperatures that were tried are in a file beside it, whose
-            name ends in `.tuning`.
+            from where it ended. The search over temperatures has a file beside it, whose name
+            ends in `.tuning`.
         progress: True for a bar, or a callable of (done, total).
         options: `batchnorm`, `strategy`, `chunk` and others: how weights are evaluated, see
             `ll.EvalOptions`.
 
     Raises:
         ConfigError: T or s that are not positive, an unknown sampler, a checkpoint of other
-            settings. NonFiniteError: the log density is not finite where chains start.
+            settings. NonFiniteError: the log density is not finite at the start of a chain.
 
     >>> import torch
     >>> from torch import nn
@@ -84,18 +84,19 @@ def infer(
     """
     method = sampler_of(sampler)
     method.require_packages()
-    # a pass over the rows, for what is kept on disk alone
-    how = surface.options.override(**options)
-    known = {} if checkpoint is None else settings(sub, surface, loader=loader, options=how)
+    eval_options = surface.options.override(**options)
+    fingerprint: dict[str, Any] = {}
+    if checkpoint is not None:  # else no pass over the data is needed
+        fingerprint = settings(sub, surface, loader=loader, options=eval_options)
+    hyperparameters: dict[str, Any] = {"temperature": temperature, "prior_scale": prior_scale}
+    for name, value in hyperparameters.items():
+        require_numbers_or_tune(name, value)
     about: dict[str, Any] = {}
-    chosen: dict[str, Any] = {"temperature": temperature, "prior_scale": prior_scale}
-    for name, value in chosen.items():
-        require_known(name, value)
-    if several(prior_scale) or several(temperature):
+    if is_search(prior_scale) or is_search(temperature):
         if validation is None:
             raise ConfigError(
-                "validation: give rows to choose the temperature or the prior scale on, none of "
-                "the test rows."
+                "validation: give examples to choose the temperature or the prior scale on, and "
+                "no test examples."
             )
         tuned = tune_temperature(
             sub,
@@ -108,12 +109,12 @@ def infer(
             warmup=warmup,
             seed=seed,
             loader=loader,
-            options=how,
+            options=eval_options,
             checkpoint=Checkpoint.of(checkpoint).part("tuning"),
             progress=progress,
         )
         flat = tuned.prior_scale == math.inf
-        chosen = {
+        hyperparameters = {
             "temperature": tuned.temperature,
             "prior_scale": None if flat else tuned.prior_scale,
         }
@@ -124,7 +125,9 @@ def infer(
             "evaluations": tuned.evaluations,
             "seconds": tuned.seconds,
         }
-    density = log_density(sub, surface, **chosen, loader=loader, seed=seed, options=how)
+    density = log_density(
+        sub, surface, **hyperparameters, loader=loader, seed=seed, options=eval_options
+    )
     job = Job(
         chains=chains,
         samples=method.samples if samples is None else samples,
@@ -133,7 +136,7 @@ def infer(
         start=start,
         seed=seed,
         checkpoint=checkpoint,
-        settings=known,
+        settings=fingerprint,
         memory=density.memory,
         progress=progress,
     )

@@ -1,4 +1,4 @@
-"""Points of a box, halved again and again, known by one number each: what quadrature goes over."""
+"""Regular lattices in a box, each point with an integer key, for quadrature."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-GROWTH = 8  # boxes that are put to either side of one that is too small
+GROWTH = 8  # boxes added on either side of one that is too small
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Lattice:
     def at(self, level: int) -> Lattice:
         return Lattice(self.low, self.high, self.side, level)
 
-    # A point is known by one number, its indices written in base intervals + 1.
+    # A point's key is its indices, written in base intervals + 1.
 
     @property
     def k(self) -> int:
@@ -43,21 +43,21 @@ class Lattice:
 
     @property
     def countable(self) -> bool:
-        """Whether the points' numbers are numbers of 64 bits."""
+        """Whether keys fit in 64 bits."""
         return bool((self.intervals + 1) ** self.k < 2**63)
 
-    def grown(self) -> Lattice:
-        """The same lattice in a box that is larger to all sides."""
+    def enlarged(self) -> Lattice:
+        """The same lattice in a box that is larger on all sides."""
         out = GROWTH * (self.high - self.low)
         side = self.side * (2 * GROWTH + 1)
         return Lattice(self.low - out, self.high + out, side, self.level)
 
     def from_inner(self, keys: Tensor, inner: Lattice) -> Tensor:
-        """The numbers here of points of a box that this one has grown from."""
+        """The keys here of points of a smaller box that was enlarged to this one."""
         ahead = (self.intervals - inner.intervals) // 2
         return ((inner.indices(keys) + ahead) * self.strides).sum(1)
 
-    def everything(self) -> Tensor:
+    def all_keys(self) -> Tensor:
         return torch.arange((self.intervals + 1) ** self.k)
 
     def indices(self, keys: Tensor) -> Tensor:  # (n,) -> (n, k)
@@ -71,7 +71,7 @@ class Lattice:
         return ((indices == 0) | (indices == self.intervals)).any(1)
 
     def from_coarser(self, keys: Tensor, coarser: Lattice) -> Tensor:
-        """The same points' numbers here; their order stays."""
+        """The same points' keys here, in the same order."""
         return (2 * coarser.indices(keys) * self.strides).sum(1)
 
     def log_weights(self, keys: Tensor) -> Tensor:
@@ -80,16 +80,16 @@ class Lattice:
         halves = ((indices == 0) | (indices == self.intervals)).sum(1)
         return self.spacing.log().sum() - math.log(2) * halves
 
-    def beside(self, keys: Tensor) -> Tensor:
+    def axis_neighbours(self, keys: Tensor) -> Tensor:
         """The neighbours along the axes, inside the box."""
-        indices, found = self.indices(keys), []
+        indices, neighbours = self.indices(keys), []
         for axis, stride in enumerate(self.strides.tolist()):
-            found.append(keys[indices[:, axis] > 0] - stride)
-            found.append(keys[indices[:, axis] < self.intervals] + stride)
-        keys = torch.cat(found).unique()
+            neighbours.append(keys[indices[:, axis] > 0] - stride)
+            neighbours.append(keys[indices[:, axis] < self.intervals] + stride)
+        keys = torch.cat(neighbours).unique()
         return keys
 
-    def around(self, keys: Tensor) -> Tensor:
+    def neighbourhood(self, keys: Tensor) -> Tensor:
         """The points and their 3^k - 1 neighbours, inside the box."""
         for axis, stride in enumerate(self.strides.tolist()):
             index = self.indices(keys)[:, axis]
@@ -98,7 +98,7 @@ class Lattice:
         return keys
 
     def rises(self, keys: Tensor, values: Tensor) -> Tensor:  # -> (n, k)
-        """By axis, the greatest difference to a neighbour that is known; the keys are sorted."""
+        """For each axis the greatest difference to a neighbour among the keys, which are sorted."""
         indices = self.indices(keys)
         out = values.new_zeros(len(keys), self.k)
         for axis, stride in enumerate(self.strides.tolist()):
@@ -108,20 +108,20 @@ class Lattice:
                 )
                 other = keys + step * stride
                 place = torch.searchsorted(keys, other).clamp(max=len(keys) - 1)
-                known = inside & (keys[place] == other)
-                # both -inf: nothing is known of a slope there
+                present = inside & (keys[place] == other)
+                # between two values of -inf there is no slope
                 by = (values[place] - values).abs()
-                known &= torch.isfinite(by)  # no slope leads to where there is no density
-                out[:, axis] = torch.maximum(out[:, axis], by.where(known, 0.0))
+                present &= torch.isfinite(by)  # nor towards one
+                out[:, axis] = torch.maximum(out[:, axis], by.where(present, 0.0))
         return out
 
-    def kept(self, keys: Tensor, values: Tensor, rises: Tensor, neglect: float) -> Tensor:
-        """The points that may hold mass: all but those whose bounds sum to a share `neglect`."""
+    def holding_mass(self, keys: Tensor, values: Tensor, rises: Tensor, neglect: float) -> Tensor:
+        """The points that may hold mass: all but those whose bounds sum to the share `neglect`."""
         weights = self.log_weights(keys)
         bounds, order = (values + 0.5 * rises.sum(1) + weights).sort()
         total = (values + weights).logsumexp(0)
-        dropped = bounds.logcumsumexp(0) < total + math.log(neglect)
-        return keys[order[~dropped]].sort().values
+        negligible = bounds.logcumsumexp(0) < total + math.log(neglect)
+        return keys[order[~negligible]].sort().values
 
     def steepness(self, keys: Tensor, values: Tensor, rises: Tensor) -> float:
         """The mean difference of log density between neighbours: small where it is resolved."""
@@ -137,14 +137,14 @@ class Lattice:
         return {"mean": mean, "covariance": covariance, "log_evidence": logs.logsumexp(0)}
 
 
-def missing(keys: Tensor, known: Tensor) -> Tensor:
-    """Those of the keys that are not among the known ones."""
-    return keys[~torch.isin(keys, known, assume_unique=True)]
+def missing(keys: Tensor, others: Tensor) -> Tensor:
+    """The keys that are not among the others."""
+    return keys[~torch.isin(keys, others, assume_unique=True)]
 
 
 def difference(before: dict[str, Tensor], now: dict[str, Tensor]) -> float:
-    """The most that moments have moved, in units of the standard deviations now."""
-    # a grid that one point dominates has none: then nothing has settled
+    """The greatest change of the moments, in units of the standard deviations now."""
+    # a grid that one point dominates has no standard deviation, and has not converged
     sd = now["covariance"].diagonal().sqrt()
     mean = (now["mean"] - before["mean"]).abs() / sd
     covariance = (now["covariance"] - before["covariance"]).abs() / (sd[:, None] * sd)

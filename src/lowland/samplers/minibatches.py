@@ -1,4 +1,4 @@
-"""The log-likelihood in a subspace by one batch at a time: what SGLD and minibatch fits ask for."""
+"""The log-likelihood in a subspace from one batch at a time, for SGLD and minibatch fits."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lowland.geometry import Shape
 class Minibatches:
     """Unbiased estimates of the log-likelihood and its gradient from one batch of the loader.
 
-    Of data that fit in memory, the batch of a step is drawn from all n of them by the seed and the
-    step's number alone, so that a stopped run goes on with the same. Others are gone through pass
-    after pass, see `Stream`. Either way a batch counts n times.
+    Where the data fit in memory, the seed and the step's number alone pick the batch of a step from
+    all n, so that a resumed run takes the same ones. Other data are read pass after pass, see
+    `Stream`. In both cases a batch counts n times.
     """
 
     def __init__(
@@ -35,72 +35,74 @@ class Minibatches:
         seed: int,
     ) -> None:
         self.sub, self.surface, self.seed = sub, surface, seed
-        self.rows = replayable_loader(surface, loader, count=options.count)
+        self.loader = replayable_loader(surface, loader, count=options.count)
         self.options = options
-        self._held: list[LogLikelihood] | None = None
+        self._resident: list[LogLikelihood] | None = None
         self._stream: Stream | None = None
-        self._plans: dict[str, Any] = {}  # of all batches, as of the first
+        self._plans: dict[str, Any] = {}  # of the first batch, for all
 
     def __call__(self, z: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        if self._held is None and self._stream is None:
-            held = self.rows.resident()
-            if held is None:
-                self._stream = Stream(self.rows)
+        if self._resident is None and self._stream is None:
+            batches = self.loader.resident()
+            if batches is None:
+                self._stream = Stream(self.loader)
             else:
-                self._held = [self._likelihood(batch) for batch in held]
-        if self._held is not None:
-            several = len(self._held)
+                self._resident = [self._likelihood(batch) for batch in batches]
+        if self._resident is not None:
+            count = len(self._resident)
             number = seed_for("minibatches", self.seed, step)
-            one = self._held[number % several]
+            likelihood = self._resident[number % count]
         else:
             assert self._stream is not None
-            several = len(self._stream)
-            one = self._likelihood(self._stream.at(step))
-        value, gradient = one.value_and_grad(self.sub, z)
-        plans = one.state_dict()["plans"]
+            count = len(self._stream)
+            likelihood = self._likelihood(self._stream.at(step))
+        value, gradient = likelihood.value_and_grad(self.sub, z)
+        plans = likelihood.state_dict()["plans"]
         if plans != self._plans:
             self.load_state_dict({"plans": plans})
-        return several * value, several * gradient
+        return count * value, count * gradient
 
     def state_dict(self) -> dict[str, Any]:
-        """How batches were planned: what makes values of a later process the same bit by bit."""
+        """The execution plans of batches, with which a later process computes the same bits."""
         return {"plans": self._plans}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on as what `state_dict` is of."""
+        """Takes the plans of a `state_dict`."""
         self._plans = state["plans"]
-        for one in self._held or ():
-            one.load_state_dict({"plans": self._plans, "seen": {}})
+        for likelihood in self._resident or ():
+            likelihood.load_state_dict({"plans": self._plans, "seen": {}})
 
     def _likelihood(self, batch: Any) -> LogLikelihood:
-        # of gradients there is nothing to trace
-        found = LogLikelihood(self.surface, loader=[batch], trace=False, options=self.options)
-        found.load_state_dict({"plans": self._plans, "seen": {}})
-        return found
+        # traced evaluation has no gradients
+        likelihood = LogLikelihood(self.surface, loader=[batch], trace=False, options=self.options)
+        likelihood.load_state_dict({"plans": self._plans, "seen": {}})
+        return likelihood
 
 
 class Stream:
     """The batches of a loader as they are read, one a step, pass after pass.
 
-    Step t has batch t mod n of pass t // n. `Batches` go on at any step with the batch that it has;
-    another loader begins a pass and skips what is before, and if it shuffles by itself, a run that
-    was stopped goes on with other rows than it would have had.
+    Step t takes batch t mod n of pass t // n. `Batches` can begin at any step; another loader
+    begins the pass and skips the batches before. Where such a loader shuffles, a resumed run reads
+    other examples than an uninterrupted one.
 
     Raises:
-        DataError: a pass that ends before it should.
+        DataError: a pass with fewer batches than the first.
 
     >>> import torch
     >>> from lowland.core import Regression
-    >>> rows = ReplayableLoader([[i, i] for i in torch.eye(3).split(1)], Regression(), device="cpu")
-    >>> stream = Stream(rows)
+    >>> loader = ReplayableLoader(
+    ...     [[i, i] for i in torch.eye(3).split(1)], Regression(), device="cpu"
+    ... )
+    >>> stream = Stream(loader)
     >>> len(stream), [stream.at(step).target.argmax().item() for step in (0, 1, 2, 3, 2)]
     (3, [0, 1, 2, 0, 2])
     """
 
-    def __init__(self, rows: ReplayableLoader) -> None:
-        self.rows = rows
-        known = rows.count is None and hasattr(rows.loader, "__len__")
-        self.batches = len(rows.loader) if known else sum(1 for _ in rows.batches())  # type: ignore[arg-type]
+    def __init__(self, loader: ReplayableLoader) -> None:
+        self.loader = loader
+        sized = loader.count is None and hasattr(loader.loader, "__len__")
+        self.batches = len(loader.loader) if sized else sum(1 for _ in loader.batches())  # type: ignore[arg-type]
         self._next = -1
         self._rest: Iterator[Any] = iter(())
 
@@ -115,16 +117,16 @@ class Stream:
         batch = next(self._rest, None)
         if batch is None:
             raise DataError(
-                f"{self.rows.name} has fewer than the {self.batches} batches of its first pass, or "
-                "of its length; pass a loader that replays its rows."
+                f"{self.loader.name} has fewer than the {self.batches} batches of its first pass, "
+                "or of its length; pass a loader that replays its examples."
             )
         self._next = step + 1
         return batch
 
     def _pass(self, number: int, start: int) -> Iterator[Any]:
-        rows = self.rows
-        if rows.count is not None or not hasattr(rows.loader, "epoch"):
-            yield from islice(rows.batches(), start, None)
+        loader = self.loader
+        if loader.count is not None or not hasattr(loader.loader, "epoch"):
+            yield from islice(loader.batches(), start, None)
             return
-        for raw in rows.loader.epoch(number, start=start):
-            yield move(rows.task.parts(raw), rows.device, channels_last=rows.channels_last)
+        for raw in loader.loader.epoch(number, start=start):
+            yield move(loader.task.parts(raw), loader.device, channels_last=loader.channels_last)

@@ -1,4 +1,4 @@
-"""Whether a fitted density q is near the posterior p, from draws of q and their ratios p / q."""
+"""Whether a fitted density q is near the posterior p, by importance ratios p / q of its draws."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from lowland.warn import warn
 
 KHAT = 0.7  # above it ratios are too heavy-tailed for weights to correct q (Vehtari et al. 2024)
-_EFFECTIVE = 0.5  # share of the draws: where only the tails are too light, more are
-_MEAN, _SQUARE = 0.2, 0.5  # shifts that matter, in standard deviations of q and in its variances
-_ERRORS = 4.0  # standard errors by which a shift must exceed 0: of k coordinates the largest counts
+_EFFECTIVE = 0.5  # effective share of the draws; it is larger where only tails are too light
+_MEAN, _SQUARE = 0.2, 0.5  # shifts that it warns of, in standard deviations and variances of q
+_ERRORS = 4.0  # standard errors by which the largest shift of k coordinates must exceed 0
 
 
 @torch.no_grad()
 def shifts(z: Tensor, log_ratios: Tensor) -> tuple[Tensor, Tensor]:  # (n, k), (n,) -> (2, k), both
-    r"""What importance weights change: \(E_p[x] - E_q[x]\) of each coordinate and of its square, in
-    q's standard deviations from q's mean, and the standard errors of that.
+    r"""The change by importance weights, \(E_p[x] - E_q[x]\) of each coordinate and of its square,
+    in q's standard deviations from q's mean, and the standard errors of that.
 
     With \(w_i \propto p(z_i) / q(z_i)\) the difference is \(\sum_i (w_i - 1 / n)\, x_i\), whose
     error is that of a ratio, by the delta method.
@@ -36,10 +36,10 @@ def shifts(z: Tensor, log_ratios: Tensor) -> tuple[Tensor, Tensor]:  # (n, k), (
     return weighted - plain, influence.std(1) / n**0.5
 
 
-def warn_unless_near(z: Tensor, log_ratios: Tensor, khat: float | None, name: str) -> None:
-    """Warns where Pareto's k or the weighted moments say that q is not near p.
+def warn_if_far(z: Tensor, log_ratios: Tensor, khat: float | None, name: str) -> None:
+    """Warns where Pareto's k or the weighted moments show that q is not near p.
 
-    Neither sees where q has no draws: a mode or a narrow neck that q has never been in.
+    Neither detects a part of p where q has no draws, such as another mode.
     """
     reasons = []
     effective = float(1 / log_ratios.double().softmax(0).square().sum()) / len(z)
@@ -49,15 +49,15 @@ def warn_unless_near(z: Tensor, log_ratios: Tensor, khat: float | None, name: st
             f"{effective:.0%} of the draws effective"
         )
     change, error = shifts(z, log_ratios)
-    sure = change.abs() > _ERRORS * error
-    for what, bound, by, seen in zip(
-        ("mean", "mean square"), (_MEAN, _SQUARE), change.abs(), sure, strict=True
+    significant = change.abs() > _ERRORS * error
+    for moment, bound, shift, sure in zip(
+        ("mean", "mean square"), (_MEAN, _SQUARE), change.abs(), significant, strict=True
     ):
-        if (by * seen).max() > bound:
-            at = int((by * seen).argmax())
+        if (shift * sure).max() > bound:
+            at = int((shift * sure).argmax())
             reasons.append(
-                f"with importance weights the {what} of coordinate {at} moves by {by[at]:.2f} "
-                f"{'standard deviations' if what == 'mean' else 'variances'}"
+                f"with importance weights the {moment} of coordinate {at} moves by {shift[at]:.2f} "
+                f"{'standard deviations' if moment == 'mean' else 'variances'}"
             )
     if reasons:
         warn(

@@ -1,4 +1,4 @@
-"""The log posterior over two coordinates of a subspace, to look at with what was sampled there."""
+"""The log posterior over two coordinates of a subspace, for pictures of a chain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lowland.landscape.scan import scan
 from lowland.progress import Progress
 from lowland.records import Chain, SurfaceResult
 
-_WIDE = 4.0  # standard deviations of the draws that a picture shows
+_WIDE = 4.0  # half the width of a picture, in standard deviations of the draws
 
 
 def posterior_plane(
@@ -36,18 +36,19 @@ def posterior_plane(
     progress: Progress = False,
     **options: Unpack[EvalKeywords],
 ) -> SurfaceResult:
-    r"""\(\tfrac1T \log p(D | z) + \log N(z; 0, s^2 I)\) over \(z_i, z_j\), at the draws' mean else.
+    r"""\(\tfrac1T \log p(D | z) + \log N(z; 0, s^2 I)\) over \(z_i, z_j\), with the
+    other coordinates at the draws' mean.
 
     T and s are the chain's. `plots.posterior(record, chain=chain)` draws it with the samples.
 
     Args:
         sub, surface, loader: as the chain was sampled with. coordinates: i and j.
         bounds: ((low, high), (low, high)); None: four standard deviations about the draws' mean.
-        resolution, paths, store, progress, options: as for `ll.scan`. With `count=` fewer rows
-            are looked at, and their log-likelihood is scaled to all of them.
+        resolution, paths, store, progress, options: as for `ll.scan`. With `count=` it reads
+            fewer examples, and scales their log-likelihood to all of them.
 
     Raises:
-        ConfigError: coordinates that the subspace does not have.
+        ConfigError: coordinates out of range, or equal.
     """
     i, j = (checks.whole("coordinates", c, least=0, most=sub.k - 1) for c in coordinates)
     if i == j:
@@ -59,8 +60,7 @@ def posterior_plane(
         half = _WIDE * chain.covariance.diagonal().sqrt()
         half[half == 0] = chain.prior_scale or 1.0  # of a single draw
         bounds = [(float(chain.mean[c] - half[c]), float(chain.mean[c] + half[c])) for c in (i, j)]
-    how = surface.options.override(**options)
-    found = scan(
+    losses = scan(
         plane,
         surface,
         resolution=resolution,
@@ -70,15 +70,15 @@ def posterior_plane(
         paths=paths,
         store=store,
         progress=progress,
-        options=how,
+        options=surface.options.override(**options),
     )
-    every = surface.replayable(loader).cached()
-    assert every.items is not None  # held
-    assert found.y is not None  # a plane
-    value = -every.items / chain.temperature * found.metrics["loss"]
+    examples = surface.replayable(loader).cached()
+    assert examples.items is not None  # cached
+    assert losses.y is not None  # a plane
+    value = -examples.items / chain.temperature * losses.metrics["loss"]
     if chain.prior_scale is not None:
-        square = found.x[None, :] ** 2 + found.y[:, None] ** 2 + float(rest @ rest)
+        square = losses.x[None, :] ** 2 + losses.y[:, None] ** 2 + float(rest @ rest)
         constant = sub.k * (math.log(chain.prior_scale) + 0.5 * math.log(2 * math.pi))
         value = value - 0.5 * square / chain.prior_scale**2 - constant
-    about = found.about | {"coordinates": torch.tensor([i, j])}
-    return replace(found, metrics={"log_density": value}, about=about)
+    about = losses.about | {"coordinates": torch.tensor([i, j])}
+    return replace(losses, metrics={"log_density": value}, about=about)

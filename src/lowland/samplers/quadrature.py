@@ -22,9 +22,9 @@ from lowland.warn import warn
 
 WIDE = 6.0  # prior standard deviations from its middle to the box's sides, to begin with
 COARSE = {1: 256, 2: 64, 3: 32}  # intervals a side
-STEEP = 3.0  # natural log of the ratio of neighbours, on average: beyond it no grid resolves
-NEGLECT = 1e-3  # of the tolerance: the share of mass that a level may leave out
-BATCH = 4096  # points at a time, and what a run that is stopped may lose
+STEEP = 3.0  # mean log ratio of neighbours above which a grid does not resolve the density
+NEGLECT = 1e-3  # the share of mass that a level may leave out, in units of the tolerance
+BATCH = 4096  # points at a time, which a stopped run may lose
 Bounds = tuple[float, float] | Sequence[tuple[float, float]]
 
 
@@ -32,18 +32,18 @@ class State(TypedDict):
     """A grid under way."""
 
     level: int
-    grown: bool  # whether the box was too small
+    enlarged: bool  # whether the box was too small
     keys: Tensor
-    log_density: Tensor  # of the points known
-    wanted: Tensor
-    found: Tensor  # of the first of those wanted
-    complete: dict[str, Any] | None  # the last level that was gone through
+    log_density: Tensor  # at these keys
+    pending: Tensor  # keys to evaluate
+    pending_values: Tensor  # at the first of them
+    complete: dict[str, Any] | None  # the last whole level
     converged: bool
     seconds: float
 
 
-class Saved(TypedDict):
-    """The same in a file."""
+class SavedGrid(TypedDict):
+    """The same in a checkpoint."""
 
     state: State
     evaluations: int
@@ -54,26 +54,27 @@ class Grid(Sampler):
 
     The spacing is halved until mean and covariance (in units of the posterior's standard
     deviations) and the log evidence move by less than `tolerance`; a grid whose neighbours differ
-    by more than a factor of e³ on average is halved in any case. Each level keeps the points of
-    the one before, and adds new ones only around points that may hold mass: an upper bound on what
-    a cell holds is the density at its middle, extrapolated to its corner along its steepest
-    differences, which is safe where the log density is concave across a cell. Wherever what is kept
-    reaches the rim of the points known, the rim grows. What is left out at a level is at most a
-    thousandth of `tolerance` by those bounds.
+    by more than a factor of e³ on average is halved in any case. Each level keeps the points of the
+    one before, and adds new ones only around points that may hold mass. The bound on the mass of a
+    cell is the density at its middle, extrapolated to its corner along its steepest differences,
+    which is safe where the log density is concave across a cell. Where such points lie at the rim
+    of the evaluated ones, the rim moves outwards. By these bounds a level leaves out at most a
+    thousandth of `tolerance`.
 
-    **What can be missed**: a mode that is much narrower than the coarsest spacing, apart from all
-    others, and announces itself by no slope. Take more `coarse` intervals if that may be.
+    **What it can miss**: a mode that is much narrower than the coarsest spacing and far from all
+    others. Raise `coarse` where there may be one.
 
-    Gives a `Chain` of one row, the last level's points with `log_weights` and the `log_evidence`,
-    the logarithm of the integral of likelihood^(1/T) times the normalised prior. It is not random;
-    `chains`, `samples` and `warmup` of a `Job` do not matter to it.
+    Returns a `Chain` of one chain, the last level's points with `log_weights` and the
+    `log_evidence`, the logarithm of the integral of likelihood^(1/T) times the normalised prior. It
+    is deterministic and ignores `chains`, `samples` and `warmup` of a `Job`.
 
     Args:
-        bounds: (low, high), or a pair for each coordinate: the box to integrate over, whatever lies
-            outside; None: six prior standard deviations to either side, and up to a hundred where
-            the posterior leads there. A flat prior needs them.
-        tolerance: see above. coarse: intervals a side to begin with; None: 256, 64 and 32 for one
-            to three coordinates. max_evaluations: after which it warns, and gives what it has.
+        bounds: (low, high), or a pair for each coordinate: the box to integrate over. None: six
+            prior standard deviations on either side, and up to a hundred where the posterior
+            reaches the edge. A flat prior needs bounds.
+        tolerance: see above. coarse: intervals on each side at first; None: 256, 64 and 32 for one
+            to three coordinates. max_evaluations: where these run out it warns and returns the
+            last level.
 
     Raises:
         ConfigError: options out of range, more than three coordinates, no box. NonFiniteError: no
@@ -119,16 +120,16 @@ class Grid(Sampler):
         self.check(density)
         kind = self.settings() | density.settings()
         first = self._lattice(density)
-        begun = kept = time.monotonic()
-        saved = job.resumed(kind, Saved)
+        started = last_save = time.monotonic()
+        saved = job.load_state(kind, SavedGrid)
         if saved is None:
             state: dict[str, Any] = {
                 "level": 0,
-                "grown": False,
+                "enlarged": False,
                 "keys": torch.empty(0, dtype=torch.int64),
                 "log_density": torch.empty(0, dtype=torch.float64),
-                "wanted": first.everything(),
-                "found": torch.empty(0, dtype=torch.float64),
+                "pending": first.all_keys(),
+                "pending_values": torch.empty(0, dtype=torch.float64),
                 "complete": None,
                 "converged": False,
                 "seconds": 0.0,
@@ -138,9 +139,9 @@ class Grid(Sampler):
             density.evaluations = saved["evaluations"]
         past = state["seconds"]
 
-        def keep() -> None:
-            state["seconds"] = past + time.monotonic() - begun
-            job.keep(kind, {"state": state, "evaluations": density.evaluations})
+        def save() -> None:
+            state["seconds"] = past + time.monotonic() - started
+            job.save(kind, {"state": state, "evaluations": density.evaluations})
 
         with reporting(job.progress, self.name) as report:
             while not state["converged"] and self._affords(density, state):
@@ -148,70 +149,72 @@ class Grid(Sampler):
                 grid = lattice.at(state["level"])
                 if not grid.countable:
                     break
-                while len(state["found"]) < len(state["wanted"]):
-                    batch = state["wanted"][len(state["found"]) :][:BATCH]
-                    state["found"] = torch.cat([state["found"], density(grid.points(batch))])
+                while len(state["pending_values"]) < len(state["pending"]):
+                    batch = state["pending"][len(state["pending_values"]) :][:BATCH]
+                    state["pending_values"] = torch.cat(
+                        [state["pending_values"], density(grid.points(batch))]
+                    )
                     report(density.evaluations, self.max_evaluations)
-                    if time.monotonic() - kept > base.EVERY:
-                        keep()
-                        kept = time.monotonic()
-                self._take_in(lattice, state)
-        keep()
+                    if time.monotonic() - last_save > base.EVERY:
+                        save()
+                        last_save = time.monotonic()
+                self._end_pass(lattice, state)
+        save()
         return self._chain(density, _box(first, state), state)
 
     def _affords(self, density: Density, state: dict[str, Any]) -> bool:
-        more = len(state["wanted"]) - len(state["found"])
+        more = len(state["pending"]) - len(state["pending_values"])
         return density.evaluations + more <= self.max_evaluations
 
-    def _take_in(self, lattice: Lattice, state: dict[str, Any]) -> None:
-        """Joins what was wanted with what is known, and says what is wanted next."""
+    def _end_pass(self, lattice: Lattice, state: dict[str, Any]) -> None:
+        """Merges the new values into the level, and sets the next keys to evaluate."""
         grid = lattice.at(state["level"])
-        keys, order = torch.cat([state["keys"], state["wanted"]]).sort()
-        values = torch.cat([state["log_density"], state["found"]])[order]
+        keys, order = torch.cat([state["keys"], state["pending"]]).sort()
+        values = torch.cat([state["log_density"], state["pending_values"]])[order]
         if not torch.isfinite(values).any():
             raise NonFiniteError(
                 f"the log density is finite nowhere on the grid of {len(values)} points to start "
                 "from; look at the weights, or give bounds= and more coarse= intervals to Grid."
             )
         rises = grid.rises(keys, values)
-        full = grid.kept(keys, values, rises, NEGLECT * self.tolerance)
-        state |= {"keys": keys, "log_density": values, "found": values[:0]}
-        fresh = self.bounds is None and grid.level == 0 and not state["grown"]
+        full = grid.holding_mass(keys, values, rises, NEGLECT * self.tolerance)
+        state |= {"keys": keys, "log_density": values, "pending_values": values[:0]}
+        fresh = self.bounds is None and grid.level == 0 and not state["enlarged"]
         if fresh and bool(grid.on_edge(full).any()):
-            wider = lattice.grown()
+            wider = lattice.enlarged()
             state["keys"] = keys = wider.from_inner(keys, lattice)
             full = wider.from_inner(full, lattice)
-            state["grown"] = True
+            state["enlarged"] = True
             lattice = grid = wider
-        state["wanted"] = missing(grid.beside(full), keys)
-        if len(state["wanted"]):
-            return  # the rim grows
+        state["pending"] = missing(grid.axis_neighbours(full), keys)
+        if len(state["pending"]):
+            return  # further points at the rim
         moments = grid.moments(keys, values)
-        steep, moved = grid.steepness(keys, values, rises), None
+        steep, change = grid.steepness(keys, values, rises), None
         if state["complete"] is not None:
-            moved = difference(state["complete"]["moments"], moments)
-            state["converged"] = moved < self.tolerance and steep < STEEP
+            change = difference(state["complete"]["moments"], moments)
+            state["converged"] = change < self.tolerance and steep < STEEP
         state["complete"] = {
             "level": state["level"],
             "keys": keys,
             "log_density": values,
             "moments": moments,
-            "moved": moved,
+            "change": change,
             "steep": steep,
             "outside": self.bounds is None and bool(grid.on_edge(full).any()),
         }
         finer = lattice.at(state["level"] + 1)
         if not finer.countable:
-            state |= {"level": finer.level, "wanted": state["wanted"][:0]}
+            state |= {"level": finer.level, "pending": state["pending"][:0]}
             return
-        around = finer.around(finer.from_coarser(full, grid))
+        neighbourhood = finer.neighbourhood(finer.from_coarser(full, grid))
         keys = finer.from_coarser(keys, grid)
-        still = torch.isin(keys, around, assume_unique=True)
+        still = torch.isin(keys, neighbourhood, assume_unique=True)
         state |= {
             "level": state["level"] + 1,
             "keys": keys[still],
             "log_density": values[still],
-            "wanted": missing(around, keys),
+            "pending": missing(neighbourhood, keys),
         }
 
     def _lattice(self, density: Density) -> Lattice:
@@ -236,15 +239,15 @@ class Grid(Sampler):
     def _chain(self, density: Density, lattice: Lattice, state: dict[str, Any]) -> Chain:
         last = state["complete"]
         if last is None:  # the first level's rim outran the budget
-            grid, moved, steep = lattice.at(0), None, math.inf
+            grid, change, steep = lattice.at(0), None, math.inf
             keys, values = state["keys"], state["log_density"]
         else:
-            grid, moved, steep = lattice.at(last["level"]), last["moved"], last["steep"]
+            grid, change, steep = lattice.at(last["level"]), last["change"], last["steep"]
             keys, values = last["keys"], last["log_density"]
         if not state["converged"]:
-            by = (
-                "there is one level only" if moved is None else f"moments still move by {moved:.3g}"
-            )
+            by = "there is one level only"
+            if change is not None:
+                by = f"moments still change by {change:.3g}"
             warn(
                 f"grid: not converged after {density.evaluations} evaluations at spacing "
                 f"{float(grid.spacing.max()):.3g}: {by} (tolerance {self.tolerance}) and "
@@ -256,8 +259,8 @@ class Grid(Sampler):
         if outside:
             far = float(grid.high[0]) / (density.prior_scale or 1)
             warn(
-                f"grid: the posterior leads beyond {far:.3g} prior standard deviations, where the "
-                "grid ends; take a larger prior_scale, a higher temperature, or another centre.",
+                f"grid: the posterior extends beyond {far:.3g} prior standard deviations, where "
+                "the grid ends; take a larger prior_scale or temperature, or another centre.",
             )
         alive = logs > -math.inf
         keys, values, logs = keys[alive], values[alive], logs[alive]
@@ -275,7 +278,7 @@ class Grid(Sampler):
             about={
                 "spacing": grid.spacing.tolist(),
                 "halvings": grid.level,
-                "moved": moved,
+                "moved": change,
                 "converged": state["converged"] and not outside,
                 "on_edge": float((logs - evidence)[edge].exp().sum()),
                 "seconds": state["seconds"],
@@ -284,5 +287,5 @@ class Grid(Sampler):
 
 
 def _box(first: Lattice, state: dict[str, Any]) -> Lattice:
-    """The lattice of a run: the first one, or what it has grown to."""
-    return first.grown() if state["grown"] else first
+    """The lattice of a run: the first one, or the enlarged one."""
+    return first.enlarged() if state["enlarged"] else first

@@ -1,4 +1,4 @@
-"""Samplers by name: a line each."""
+"""Samplers by name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lowland.samplers.slice import Slice
 from lowland.samplers.variational import Variational
 
 SAMPLERS: dict[str, type[Sampler]] = {
-    made.name: made for made in (EllipticalSlice, Slice, NUTS, SGLD, Variational, Flow, Grid)
+    kind.name: kind for kind in (EllipticalSlice, Slice, NUTS, SGLD, Variational, Flow, Grid)
 }
 
 
-def sampler_of(named: str | Sampler) -> Sampler:
-    """A sampler by its name, with its usual options, or as it is."""
-    if isinstance(named, Sampler):
-        return named
-    if named not in SAMPLERS:
-        raise ConfigError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {named!r}.")
-    return SAMPLERS[named]()
+def sampler_of(sampler: str | Sampler) -> Sampler:
+    """A sampler by name, with its default options; a `Sampler` is returned as it is."""
+    if isinstance(sampler, Sampler):
+        return sampler
+    if sampler not in SAMPLERS:
+        raise ConfigError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+    return SAMPLERS[sampler]()

@@ -1,4 +1,4 @@
-"""Stochastic gradient Langevin dynamics: chains that see a part of the data at each step."""
+"""Stochastic gradient Langevin dynamics: chains that read a part of the data at each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lowland.samplers.base import Job, MarkovChain
 from lowland.samplers.density import Density
 from lowland.warn import warn
 
-REFUSED = 0.01  # a share of steps to where the density is not finite that is warned of
+REJECTED = 0.01  # share of steps to where the density is not finite, above which it warns
 
 
 class SGLD(MarkovChain):
@@ -23,8 +23,8 @@ class SGLD(MarkovChain):
 
     \(\hat g_t\) is the gradient of the log density by the minibatch of step t. No step is rejected,
     so that draws are of the density only as \(\epsilon \to 0\): with a constant step the bias is of
-    the order of \(\epsilon\), and of the minibatches' noise. All chains see the same minibatch of a
-    step, so that their noise is not independent: R-hat does not see what it does to all of them.
+    the order of \(\epsilon\), and of the minibatches' noise. All chains take the same minibatch at
+    a step, so that their noise is not independent, and R-hat does not detect its common part.
 
     A draw is a point where a minibatch was evaluated; its log density is that estimate. Steps are
     small: take many, and `Job(thin=...)`.
@@ -101,30 +101,29 @@ class SGLD(MarkovChain):
         return self.step * math.pow(1 + t / self.offset, -self.gamma)
 
     def explores(self, t: int) -> bool:
-        """Whether step t is one without noise."""
+        """Whether step t has no noise."""
         return self.cycle is not None and (t % self.cycle) / self.cycle < self.explore
 
     def run(self, density: Density, job: Job) -> Chain:
         chain = super().run(density, job)
         share = 1 - float(self.acceptance().mean())
-        if share > REFUSED:
+        if share > REJECTED:
             warn(
-                f"{share:.1%} of the steps led to where the log density is not finite and were not "
-                f"taken; take a smaller step (now {self.step}).",
+                f"{share:.1%} of the steps led to where the log density is not finite and were "
+                f"rejected; take a smaller step (now {self.step}).",
             )
         return chain
 
     def begin(self, density: Density, z: Tensor, log_density: Tensor) -> dict[str, Tensor]:
-        # of the place before the first, to which a step that is not finite goes back: nowhere
+        # the gradient at the start, to which a first step that is not finite goes back, is 0
         return {
             "z": z,
             "log_density": log_density,
             "gradient": torch.zeros_like(z),
             "next": z.clone(),
-            "steps": torch.zeros(
-                len(z), dtype=torch.int64
-            ),  # in step: no chain waits or runs ahead
-            "refused": z.new_zeros(len(z)),
+            # chains are in step: all have made as many
+            "steps": torch.zeros(len(z), dtype=torch.int64),
+            "rejected": z.new_zeros(len(z)),
         }
 
     def advance(self, density: Density, chains: Tensor, warming: Tensor) -> Tensor:
@@ -132,28 +131,28 @@ class SGLD(MarkovChain):
         t = int(state["steps"][chains[0]])
         z = state["next"][chains]
         value, gradient = density.minibatch(z, t)
-        fine = torch.isfinite(value)
-        z = torch.where(fine[:, None], z, state["z"][chains])
-        gradient = torch.where(fine[:, None], gradient, state["gradient"][chains])
+        finite = torch.isfinite(value)
+        z = torch.where(finite[:, None], z, state["z"][chains])
+        gradient = torch.where(finite[:, None], gradient, state["gradient"][chains])
         state["z"][chains] = z
-        state["log_density"][chains] = torch.where(fine, value, state["log_density"][chains])
+        state["log_density"][chains] = torch.where(finite, value, state["log_density"][chains])
         state["gradient"][chains] = gradient
 
         size = self.size(t)
         if self.precondition:
             size *= (density.prior_scale or 1.0) ** 2
-        moved = z + 0.5 * size * gradient
+        proposal = z + 0.5 * size * gradient
         if not self.explores(t):
             noise = torch.randn(z.shape, generator=self.generator, dtype=z.dtype)
-            moved = moved + math.sqrt(size) * noise
-        state["next"][chains] = moved
+            proposal = proposal + math.sqrt(size) * noise
+        state["next"][chains] = proposal
         state["steps"][chains] += 1
-        state["refused"][chains] += (~fine).double()
+        state["rejected"][chains] += (~finite).double()
         return torch.full((len(chains),), not self.explores(t))
 
     def acceptance(self) -> Tensor:
         """(chains,): the share of steps that led to where the log density is finite."""
-        return 1 - self.state["refused"] / self.state["steps"]
+        return 1 - self.state["rejected"] / self.state["steps"]
 
     def about(self) -> dict[str, Any]:
         steps = int(self.state["steps"].max())

@@ -17,7 +17,7 @@ from lowland.samplers.elliptical import CLOSED
 
 Array = np.ndarray
 
-RATE = 0.1  # of what a move says about the width, while warming up
+GAIN = 0.1  # how far a move changes the width in warm-up
 DIRECTIONS = ("turn", "random")
 
 
@@ -25,9 +25,9 @@ class Slice(MarkovChain):
     r"""\(x' = x + t d\), t uniform on \(\{t: p(x + t d) > u\,p(x)\}\), u uniform (Neal 2003).
 
     An interval of the length of d is laid around the current point at random, steps out until both
-    ends are off the slice, then shrinks to each proposal that was refused. At most `max_steps`
+    ends are off the slice, then shrinks to each rejected proposal. At most `max_steps`
     intervals are laid end to end, shared at random between the two sides, which keeps the target
-    exact. Any prior will do, a flat one too. A transition is k such moves.
+    exact. The prior may be flat. A transition is k such moves.
 
     All chains take one evaluation a round; none waits for another.
 
@@ -97,21 +97,21 @@ class Slice(MarkovChain):
         value = density(torch.from_numpy(new)).numpy()
         on = (value >= level) & (value > -math.inf)
 
-        taken = inside & on
-        refused = inside & ~on
-        low = np.where(below & on, low - 1, np.where(refused & (t < 0), t, low))
-        high = np.where(above & on, high + 1, np.where(refused & (t >= 0), t, high))
+        accepted = inside & on
+        rejected = inside & ~on
+        low = np.where(below & on, low - 1, np.where(rejected & (t < 0), t, low))
+        high = np.where(above & on, high + 1, np.where(rejected & (t >= 0), t, high))
         state["low"][at], state["high"][at] = low, high
         state["down"][at] = np.where(below, np.where(on, down - 1, 0), down)
         state["up"][at] = np.where(above, np.where(on, up - 1, 0), up)
         # a bracket that has closed is the current point: see `elliptical`
-        done = taken | (refused & (high - low < CLOSED))
-        to = at[taken]
-        state["z"][to], state["log_density"][to] = new[taken], value[taken]
+        done = accepted | (rejected & (high - low < CLOSED))
+        to = at[accepted]
+        state["z"][to], state["log_density"][to] = new[accepted], value[accepted]
         warm = warming.numpy()
-        learn = taken & warm
+        learn = accepted & warm
         state["widths"][at[learn]] *= np.where(
-            direction[learn] != 0, 1 + RATE * (3 * np.abs(t[learn, None]) - 1), 1.0
+            direction[learn] != 0, 1 + GAIN * (3 * np.abs(t[learn, None]) - 1), 1.0
         )
         state["fresh"][at] = done
         move = state["move"][at] + done
@@ -119,7 +119,7 @@ class Slice(MarkovChain):
         state["move"][at] = np.where(completed, 0, move)
         state["evaluations"][at] += ~warm
         state["proposals"][at] += inside & ~warm
-        state["accepted"][at] += taken & ~warm
+        state["accepted"][at] += accepted & ~warm
         state["transitions"][at] += completed & ~warm
         return torch.from_numpy(completed)
 
@@ -127,7 +127,7 @@ class Slice(MarkovChain):
         """Level, direction and interval of the chains that begin a move."""
         fresh = state["fresh"][at]
         n, k = len(at), state["z"].shape[1]
-        if self.directions == "random":  # for all of them: dearer to choose than to draw
+        if self.directions == "random":  # for all chains: selecting them would cost more
             normal = torch.randn(n, k, generator=self.generator, dtype=torch.float64).numpy()
         to, u = at[fresh], u[:, fresh]
         if not len(to):
@@ -139,9 +139,9 @@ class Slice(MarkovChain):
         state["direction"][to] = unit * state["widths"][to]
         state["level"][to] = state["log_density"][to] + np.log1p(-u[0])  # 1 - u is never 0
         state["low"][to], state["high"][to] = -u[1], 1 - u[1]
-        state["down"][to], state["up"][to] = self.shared(u[2])
+        state["down"][to], state["up"][to] = self.share_steps(u[2])
 
-    def shared(self, u: Array) -> tuple[Array, Array]:
+    def share_steps(self, u: Array) -> tuple[Array, Array]:
         """How often the interval may step out below and above, shared at random: from wherever on
         the slice one begins, an interval is then found equally often (Neal's figure 3)."""
         down = np.floor(self.max_steps * u).astype(np.int64)

@@ -7,7 +7,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, TypedDict, Unpack
 
@@ -17,23 +17,25 @@ from torch import Tensor
 from lowland import checks
 from lowland.artifacts import Checkpoint
 from lowland.core import EvalOptions, LossSurface, Regression
+from lowland.core.data import ReplayableLoader
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate import predict
 from lowland.files import PathLike
 from lowland.geometry import Shape
-from lowland.posteriors import Pushforward
+from lowland.posteriors import Posterior, Pushforward
 from lowland.progress import Progress, reporting
-from lowland.records import TemperingResult
+from lowland.records import Chain, TemperingResult
 from lowland.samplers.base import Job, Sampler
+from lowland.samplers.density import Density
 from lowland.samplers.registry import sampler_of
-from lowland.samplers.subspace import log_density, settings
+from lowland.samplers.subspace_density import log_density, settings
 
-KIND = "temperatures 2"
+KIND = "temperatures 3"
 
 
-class Saved(TypedDict):
-    """The pairs of temperature and prior scale that were tried so far, in a file."""
+class SavedSearch(TypedDict):
+    """The pairs of temperature and prior scale so far, in a checkpoint."""
 
     rows: list[dict[str, float]]
     start: Tensor | None
@@ -45,8 +47,8 @@ class Saved(TypedDict):
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 PRIOR_SCALES = (0.3, 1.0, 3.0)
-_TEMPER = "tune"
-_OF_GRID = 100  # draws: its points are many, and most have no weight
+_TUNE = "tune"
+_GRID_DRAWS = 100  # of the many points of a grid most have no weight
 
 
 def tune_temperature(
@@ -54,7 +56,7 @@ def tune_temperature(
     surface: LossSurface,
     validation: Iterable[Any],
     *,
-    temperatures: float | Sequence[float] | str = _TEMPER,
+    temperatures: float | Sequence[float] | str = _TUNE,
     prior_scales: float | Sequence[float] | str | None = 1.0,
     sampler: str | Sampler = "ess",
     chains: int = 16,
@@ -67,123 +69,180 @@ def tune_temperature(
     progress: Progress = False,
     **options: Unpack[EvalKeywords],
 ) -> TemperingResult:
-    r"""NLL of the model average on validation rows, for each temperature and prior scale.
+    r"""NLL of the model average on validation examples, for each temperature and prior scale.
 
-    Of a regression it is that of the Gaussian with the average's mean and variance.
+    For a regression it is the NLL of the Gaussian with the average's mean and variance.
 
-    The posterior of a few coordinates given n rows is as narrow as \(1/\sqrt n\), as if the
-    subspace held the truth; a temperature above 1 widens it (Izmailov et al. 2019). Chains are run
-    from the highest temperature down, each from where the last ended, with the same seed.
+    The posterior of a few coordinates given n examples is as narrow as \(1/\sqrt n\), as if the
+    subspace contained the truth; a temperature above 1 widens it (Izmailov et al. 2019). Chains run
+    from the highest temperature down, each from where the last one ended, with the same seed.
 
-    It costs at most (temperatures) x (prior scales) x (chains) x (warm-up + samples) transitions;
-    the record says how many evaluations they were.
+    The cost is at most (temperatures) x (prior scales) x (chains) x (warm-up + samples)
+    transitions; the record has the number of evaluations.
 
     Args:
-        sub, surface: as `ll.infer` takes them. validation: rows, never test rows.
-        temperatures: to try; "tune": 0.1 to 10,000. prior_scales: likewise; "tune": 0.3, 1, 3.
+        sub, surface: as for `ll.infer`. validation: examples, never test examples.
+        temperatures: candidates; "tune": 0.1 to 10,000. prior_scales: likewise; "tune": 0.3, 1, 3.
         samples: of each chain. warmup: transitions before them at the first temperature, and a
-            quarter of that at the others; None: what suits the sampler.
-        draws: weights in each model average; None: all that were sampled, which costs little beside
-            sampling them, and gives `nll_se`, how far other draws would be off: the standard error
-            of the mean over chains, by chain. Of a grid's points 100.
-        checkpoint: a file: a stopped run goes on from it after the pairs that were tried, and one
-            that ended gives what it found.
+            quarter of that at the others; None: the sampler's default.
+        draws: weights in each model average. None: all draws, which costs little beside sampling
+            them, and adds `nll_se`, the standard error of the NLL over chains; of a grid 100.
+        checkpoint: a file: a stopped run goes on from it after the last pair, and a finished one
+            returns its result.
         options: as for `ll.infer`; `strategy`, `chunk` and `threads` hold for predictions, too.
 
     Raises:
-        ConfigError: nothing to try, or a checkpoint of other settings. DataError: validation rows
-            without targets.
+        ConfigError: no candidates, or a checkpoint of other settings. DataError: validation
+            examples without targets.
     """
-    hot = sorted(_tried(temperatures, TEMPERATURES, "temperatures"), reverse=True)
-    scales = [None] if prior_scales is None else _tried(prior_scales, PRIOR_SCALES, "prior_scales")
-    method = sampler_of(sampler)
-    chains = checks.whole("chains", chains, least=1)
-    samples = checks.whole("samples", samples, least=1)
-    draws = None if draws is None else checks.whole("draws", draws, least=1)
-    how = surface.options.override(**options)
-    held = surface.replayable(validation).cached()
+    candidates = sorted(_candidates("temperatures", temperatures, TEMPERATURES), reverse=True)
+    scales: list[float | None] = [None]
+    if prior_scales is not None:
+        scales = [*_candidates("prior_scales", prior_scales, PRIOR_SCALES)]
+    eval_options = surface.options.override(**options)
+    search = _Search(
+        sub,
+        surface,
+        sampler_of(sampler),
+        surface.replayable(validation).cached(),
+        chains=checks.whole("chains", chains, least=1),
+        samples=checks.whole("samples", samples, least=1),
+        warmup=warmup,
+        draws=None if draws is None else checks.whole("draws", draws, least=1),
+        seed=seed,
+        options=eval_options,
+    )
     checkpoint = Checkpoint.of(checkpoint)
     same: dict[str, Any] = {}
-    if checkpoint.path is not None:  # else no pass over the rows is needed
-        same = {
-            "temperatures": hot,
-            "prior_scales": scales,
-            "validation": f"{held.num_examples} {held.checksum}",
-            "chains": chains,
-            "samples": samples,
-            "warmup": warmup,
-            "draws": draws,
-            "seed": seed,
-        }
-        same |= method.settings() | settings(sub, surface, loader=loader, options=how)
-    # read and planned once, for all of them
-    likelihood = log_density(sub, surface, loader=loader, seed=seed, options=how)
-    state = checkpoint.load(kind=KIND, same=same, form=Saved)
+    if checkpoint.path is not None:  # else no pass over the data is needed
+        same = {"temperatures": candidates, "prior_scales": scales} | search.settings()
+        same |= settings(sub, surface, loader=loader, options=eval_options)
+    # the data are read and planned once, for all pairs
+    likelihood = log_density(sub, surface, loader=loader, seed=seed, options=eval_options)
+    state = checkpoint.load(kind=KIND, same=same, form=SavedSearch)
     if state is None:
         state = {"rows": [], "start": None, "evaluations": 0, "count": 0, "seconds": 0.0}
     else:
         with checkpoint.restoring(KIND):
             likelihood.memory.load_state_dict(state["memory"])
     rows: list[dict[str, float]] = state["rows"]
-    pairs = list(product(scales, hot))
+    pairs = list(product(scales, candidates))
     with reporting(progress, "temperatures") as report:
         report(len(rows), len(pairs))
         for scale, temperature in pairs[len(rows) :]:
             clock = time.perf_counter()
-            start = None if temperature == hot[0] else state["start"]
+            start = None if temperature == candidates[0] else state["start"]
             density = likelihood.at(prior_scale=scale, temperature=temperature)
-            row = {
-                "temperature": temperature,
-                "prior_scale": math.inf if scale is None else scale,
-            }
-            first = getattr(method, "warmup", 0) if warmup is None else warmup
-            job = Job(
-                chains=chains,
-                samples=samples,
-                # from where the last temperature ended it is not far
-                warmup=first if start is None else min(max(first // 4, 10), first),
-                start=start,
-                seed=seed,
-            )
-            with warnings.catch_warnings():
-                # a few draws of each are enough to compare by, and never agree as chains do
-                warnings.filterwarnings("ignore", "the chains disagree")
-                chain = method.run(density, job)
-            count = draws or (_OF_GRID if chain.log_weights is not None else len(chain.draws))
-            if len(chain.coords) == chains:
+            chain = search.sample(density, start)
+            if len(chain.coords) == search.chains:
                 state["start"] = chain.coords[:, -1]
             state["evaluations"] += chain.evaluations
-            state["count"] = count
-            found = _figures(surface, chain.within(sub).posterior(), held, count, seed, how)
-            if draws is None and chain.log_weights is None:
-                each = (
-                    _figures(surface, Pushforward(sub, z), held, samples, seed, how)
-                    for z in chain.coords
-                )
-                found["nll_se"] = _error([one["nll"] for one in each])
-            rows.append(row | found)
+            state["count"] = search.draws_of(chain)
+            pair = {"temperature": temperature, "prior_scale": math.inf if scale is None else scale}
+            rows.append(pair | search.metrics(chain))
             state["seconds"] += time.perf_counter() - clock
             if checkpoint.path is not None:
-                now = state | {"memory": likelihood.memory.state_dict()}
-                checkpoint.save(now, kind=KIND, same=same)
+                memory = {"memory": likelihood.memory.state_dict()}
+                checkpoint.save(state | memory, kind=KIND, same=same)
             report(len(rows), len(pairs))
-    nll = [row["nll"] for row in rows]
-    if not any(map(math.isfinite, nll)):
+    return _result(state, "rmse" if isinstance(surface.task, Regression) else "error")
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What is equal for all pairs: how chains are run, and how their predictions are scored."""
+
+    sub: Shape
+    surface: LossSurface
+    sampler: Sampler
+    validation: ReplayableLoader
+    chains: int
+    samples: int
+    warmup: int | None
+    draws: int | None
+    seed: int
+    options: EvalOptions
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a stopped search to go on."""
+        return {
+            "validation": f"{self.validation.num_examples} {self.validation.checksum}",
+            "chains": self.chains,
+            "samples": self.samples,
+            "warmup": self.warmup,
+            "draws": self.draws,
+            "seed": self.seed,
+        } | self.sampler.settings()
+
+    def sample(self, density: Density, start: Tensor | None) -> Chain:
+        """Chains from `start`, the last points at another temperature, or from the prior."""
+        warmup = getattr(self.sampler, "warmup", 0) if self.warmup is None else self.warmup
+        if start is not None:  # the chains are near their new stationary state already
+            warmup = min(max(warmup // 4, 10), warmup)
+        job = Job(
+            chains=self.chains, samples=self.samples, warmup=warmup, start=start, seed=self.seed
+        )
+        with warnings.catch_warnings():
+            # the few draws that a comparison needs never agree as long chains do
+            warnings.filterwarnings("ignore", "the chains disagree")
+            return self.sampler.run(density, job)
+
+    def draws_of(self, chain: Chain) -> int:
+        """The number of draws in a model average."""
+        return self.draws or (_GRID_DRAWS if chain.log_weights is not None else len(chain.draws))
+
+    def metrics(self, chain: Chain) -> dict[str, float]:
+        """The metrics of the model average of all chains, with `nll_se` from those of each."""
+        metrics = self._metrics(chain.within(self.sub).posterior(), self.draws_of(chain))
+        if self.draws is None and chain.log_weights is None:
+            each = [self._metrics(Pushforward(self.sub, z), self.samples) for z in chain.coords]
+            metrics["nll_se"] = _standard_error([one["nll"] for one in each])
+        return metrics
+
+    def _metrics(self, posterior: Posterior, draws: int) -> dict[str, float]:
+        try:
+            predictive = predict(
+                self.surface,
+                posterior,
+                self.validation,
+                samples=draws,
+                seed=self.seed,
+                keep="none",
+                options=replace(self.options, count=None),  # `count` is for training examples
+            )
+        except NonFiniteError:  # the posterior is so wide that outputs overflow
+            return {"nll": math.inf}
+        if predictive.nll_by_samples is None:
+            raise DataError(
+                "validation: give examples with targets; temperatures are chosen by their NLL."
+            )
+        metrics = predictive.metrics()
+        if "accuracy" in metrics:
+            metrics["error"] = 1 - metrics["accuracy"]
+        # a regression's average is scored by the Gaussian of its moments, as in the paper
+        return metrics | {"nll": metrics.get("nll_gaussian", metrics["nll"])}
+
+
+def _result(state: dict[str, Any], second: str) -> TemperingResult:
+    """The record of a finished search; `second`: the metric beside the NLL."""
+    rows = state["rows"]
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([row.get(name, math.nan) for row in rows], dtype=torch.float64)
+
+    nll, errors = column("nll"), column("nll_se")
+    if not bool(nll.isfinite().any()):
         raise NonFiniteError(
-            "no temperature gives a finite NLL on the validation rows; look at the subspace's "
+            "no temperature gives a finite NLL on the validation examples; look at the subspace's "
             "centre, or try higher temperatures and smaller prior scales."
         )
-    errors = torch.tensor([row.get("nll_se", math.nan) for row in rows], dtype=torch.float64)
-    second = "rmse" if isinstance(surface.task, Regression) else "error"
     return TemperingResult(
-        temperatures=torch.tensor([row["temperature"] for row in rows], dtype=torch.float64),
-        prior_scales=torch.tensor([row["prior_scale"] for row in rows], dtype=torch.float64),
-        nll=torch.tensor(nll, dtype=torch.float64),
-        second_metric=torch.tensor(
-            [row.get(second, math.nan) for row in rows], dtype=torch.float64
-        ),
+        temperatures=column("temperature"),
+        prior_scales=column("prior_scale"),
+        nll=nll,
+        second_metric=column(second),
         second_metric_name=second,
-        best=min(range(len(nll)), key=lambda i: nll[i] if math.isfinite(nll[i]) else math.inf),
+        best=int(torch.where(nll.isfinite(), nll, math.inf).argmin()),
         samples=state["count"],
         evaluations=state["evaluations"],
         nll_se=errors if bool(errors.isfinite().any()) else None,
@@ -191,53 +250,28 @@ def tune_temperature(
     )
 
 
-def _figures(
-    surface: LossSurface, post: Any, rows: Any, draws: int, seed: int, options: EvalOptions
-) -> dict[str, float]:
-    try:
-        pred = predict(
-            surface,
-            post,
-            rows,
-            samples=draws,
-            seed=seed,
-            keep="none",
-            options=replace(options, count=None),  # that is of the training examples
-        )
-    except NonFiniteError:  # too wide for the network to survive
-        return {"nll": math.inf}
-    if pred.nll_by_samples is None:
-        raise DataError("validation: give rows with targets; temperatures are chosen by their NLL.")
-    figures = pred.metrics()
-    if "accuracy" in figures:
-        figures["error"] = 1 - figures["accuracy"]
-    # a regression's average is judged by the Gaussian of its moments, as the paper does
-    return figures | {"nll": figures.get("nll_gaussian", figures["nll"])}
-
-
-def _error(each: Sequence[float]) -> float:
-    """The standard error of the mean of as many chains; NaN where one alone, or not finite."""
-    if len(each) < 2 or not all(map(math.isfinite, each)):
+def _standard_error(values: Sequence[float]) -> float:
+    """The standard error of the mean over chains; NaN for one chain, or values not finite."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
         return math.nan
-    return statistics.stdev(each) / math.sqrt(len(each))
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
-def _tried(asked: Any, usual: Sequence[float], what: str) -> list[float]:
-    require_known(what, asked)
-    found: Any = usual if isinstance(asked, str) else asked
-    # a flat prior stands alone: beside proper ones it would make T and s hard to tell apart
-    values = checks.numbers(what, found, above=0)
-    if not values:
-        raise ConfigError(f"{what}: expected at least one number to try.")
-    return values
+def _candidates(name: str, value: Any, defaults: Sequence[float]) -> list[float]:
+    require_numbers_or_tune(name, value)
+    # a flat prior is no candidate: beside proper ones T and s would be hard to tell apart
+    numbers = checks.numbers(name, defaults if isinstance(value, str) else value, above=0)
+    if not numbers:
+        raise ConfigError(f"{name}: expected at least one number.")
+    return numbers
 
 
-def require_known(what: str, asked: Any) -> None:
-    """Of words there is one."""
-    if isinstance(asked, str) and asked != _TEMPER:
-        raise ConfigError(f"{what}: expected numbers or 'tune', got {asked!r}.")
+def require_numbers_or_tune(name: str, value: Any) -> None:
+    """Raises `ConfigError` for a string other than "tune"."""
+    if isinstance(value, str) and value != _TUNE:
+        raise ConfigError(f"{name}: expected numbers or 'tune', got {value!r}.")
 
 
-def several(asked: Any) -> bool:
-    """Whether it is to be chosen: of numbers in a list or an array, or "tune"."""
-    return isinstance(asked, str | Sequence) or getattr(asked, "ndim", 0) > 0
+def is_search(value: Any) -> bool:
+    """Whether a value is to be tuned: "tune", or numbers in a list or an array."""
+    return isinstance(value, str | Sequence) or getattr(value, "ndim", 0) > 0

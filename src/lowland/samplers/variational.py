@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from lowland.errors import ConfigError
 from lowland.samplers.base import Job
-from lowland.samplers.curvature import peak
 from lowland.samplers.density import Density
-from lowland.samplers.elbo import Climb, Family, first_point
-from lowland.samplers.fitted import Fitted
+from lowland.samplers.elbo import ElboFit, ElboKeywords, Family, start_point
+from lowland.samplers.mode import find_mode
+from lowland.samplers.variational_sampler import VariationalSampler
 
-_FIRST = 0.1  # standard deviation of q to begin with, in those of the prior
+_FIRST = 0.1  # initial standard deviation of q, in units of the prior's
 
 
 class Normal(Family):
@@ -38,7 +38,7 @@ class Normal(Family):
             self.below = torch.zeros(self.k, self.k, **double)  # type: ignore[call-overload]
             self.parameters.append(self.below)
 
-    def begun(self) -> dict[str, Tensor]:
+    def constants(self) -> dict[str, Tensor]:
         return {"centre": self.centre, "root": self.root}
 
     @property
@@ -65,49 +65,50 @@ class Normal(Family):
         return self.mean + e @ scale.T, -0.5 * e.square().sum(1) - constant
 
     @torch.no_grad()
-    def ascend(self, e: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    def backward(self, e: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
         z, log_q = self.draw(e)
         log_p, gradient = evaluate(z)
-        fine = torch.isfinite(log_p)
-        # of log p - log q by u = mu + L e: the latter's is -L^{-T} e
+        finite = torch.isfinite(log_p)
+        # the gradient of log p - log q by u = mu + L e; that of log q is -L^{-T} e
         solved = torch.linalg.solve_triangular(self.factor.T, e.T, upper=True).T
-        path = torch.where(fine[:, None], gradient @ self.root + solved, 0.0)
-        n = int(fine.sum().clamp(min=1))
-        outer = path.T @ e / n  # by L
+        path = torch.where(finite[:, None], gradient @ self.root + solved, 0.0)
+        n = int(finite.sum().clamp(min=1))
+        outer = path.T @ e / n  # the gradient by L
         self.mu.grad = path.sum(0) / n
         self.log_sd.grad = outer.diagonal() * self.log_sd.exp()
         if self.full:
             self.below.grad = outer.tril(-1)
-        return torch.where(fine, log_p - log_q, -math.inf)
+        return torch.where(finite, log_p - log_q, -math.inf)
 
 
-class Variational(Fitted):
+class Variational(VariationalSampler):
     r"""The Gaussian q that maximises the ELBO, \(E_q[\log p(z) - \log q(z)]\), and draws of it.
 
     Adam on reparameterised draws (Kingma and Welling 2014), with the gradient of Roeder et al.
-    2017, many draws a pass. It begins at a mode with the curvature there (`whiten`), in whose units
-    it also learns, so that the rate means the same on a narrow ridge as on a wide plain. Izmailov
-    et al. 2019 take Adam at 0.01 for 30 epochs, a mean field and a prior of scale 1.
+    2017, many draws a pass. It begins at a mode, in units of the curvature there (`whiten`), so
+    that a learning rate means the same on a narrow ridge as on a wide plain. Izmailov et al. 2019
+    take Adam at 0.01 for 30 epochs, a mean field and a prior of scale 1.
 
     The chain's `log_evidence_bound` is the ELBO. Its `about` has q's "mean" (k,) and "scale"
     (k, k), the Cholesky factor of its covariance; "elbo" (steps,), "steps", "converged"; and
-    "khat": above 0.7 weights p / q cannot correct q's draws. Below it they can, though the draws
-    may still be off, so that weighted moments are compared with plain ones. A warning says where
-    either shows a misfit of more than the tails: look at another sampler, or at "flow". Neither
-    sees a part of p that q has no draws in. Where the density is 0 or not a number q is cut off;
-    "share" is how much of it is left. The log
-    density of every draw is evaluated, on all data: take as many as are wanted, no more.
+    "khat": above 0.7 importance weights p / q cannot correct q's draws. Below it they can, though
+    the draws may still be off, so that weighted moments are compared with plain ones. Where either
+    shows a misfit of more than the tails there is a warning: compare with another sampler, or with
+    "flow". Neither detects a part of p where q has no draws. Where the density is 0 or not a number
+    q is truncated; "share" is the part of q that is left. The log density of every draw is
+    evaluated on all data: draw no more than you need.
 
     Args:
         covariance: "full", or "mean-field": independent coordinates, too narrow where they depend
             on one another.
-        draws: points a step. steps: at most. rate: of Adam. falling: lowers it each time that the
-            ELBO stalls, and stops when it has fallen far enough; otherwise stops at the first time.
+        draws: points at each step. steps: the most steps. lr: learning rate of Adam.
+        decay_lr: lowers the learning rate each time the ELBO stalls, and ends at its floor; False:
+            ends when the ELBO stalls first.
         tolerance: nats that 50 steps must gain.
-        minibatch: takes a part of the data a step. whiten: finds a mode first, by Newton steps of
-            2k + 1 gradients of all data each; False, for very many coordinates: begins at the
-            origin, or the best of `start`, with a tenth of the prior's scale.
-        evidence_draws: how many the ELBO is estimated with at the end, on all data.
+        minibatch: each step reads a part of the data. whiten: finds a mode first, by Newton steps
+            of 2k + 1 gradients on all data each; False, for very many coordinates: begins at the
+            origin, or at the best of `start`, with a tenth of the prior's scale.
+        evidence_draws: draws of the final estimate of the ELBO, on all data.
 
     Raises:
         ConfigError: no such covariance; a setting that is not positive; no minibatches.
@@ -124,63 +125,42 @@ class Variational(Fitted):
 
     name: ClassVar[str] = "vi"
 
-    def __init__(
-        self,
-        *,
-        covariance: str = "full",
-        draws: int = 64,
-        steps: int = 5000,
-        rate: float = 0.01,
-        falling: bool = True,
-        tolerance: float = 1e-3,
-        minibatch: bool = False,
-        whiten: bool = True,
-        evidence_draws: int = 2048,
-    ) -> None:
+    def __init__(self, *, covariance: str = "full", **options: Unpack[ElboKeywords]) -> None:
         if covariance not in ("full", "mean-field"):
             raise ConfigError(f'covariance: expected "full" or "mean-field", got {covariance!r}.')
-        super().__init__(
-            draws=draws,
-            steps=steps,
-            rate=rate,
-            falling=falling,
-            tolerance=tolerance,
-            minibatch=minibatch,
-            whiten=whiten,
-            evidence_draws=evidence_draws,
-        )
+        super().__init__(**options)
         self.covariance = covariance
 
     def family(
-        self, before: Sequence[Family], density: Density, job: Job, begun: dict[str, Any] | None
+        self, before: Sequence[Family], density: Density, job: Job, saved: dict[str, Any] | None
     ) -> Family | None:
         if before:
             return None
         full = self.covariance == "full"
-        return normal(density, job, begun, full=full, whiten=self.whiten)
+        return initial_normal(density, job, saved, full=full, whiten=self.options.whiten)
 
-    def about(self, fitted: Sequence[tuple[Family, Climb]]) -> dict[str, Any]:
-        return moments(fitted[0][0])
+    def about(self, fits: Sequence[tuple[Family, ElboFit]]) -> dict[str, Any]:
+        return gaussian_moments(fits[0][0])
 
 
-def normal(
-    density: Density, job: Job, begun: dict[str, Any] | None, *, full: bool, whiten: bool
+def initial_normal(
+    density: Density, job: Job, saved: dict[str, Any] | None, *, full: bool, whiten: bool
 ) -> Normal:
-    """A Gaussian before it is learnt: at a mode with the curvature there, or as it began before."""
-    if begun is not None:
-        return Normal(begun["centre"], begun["root"], full=full)
-    centre = first_point(density, job)
+    """The Gaussian that a fit begins with: at a mode with the curvature there, or the saved one."""
+    if saved is not None:
+        return Normal(saved["centre"], saved["root"], full=full)
+    centre = start_point(density, job)
     width = _FIRST * (density.prior_scale or 1.0)
     root = width * torch.eye(density.k, dtype=torch.float64)
     if whiten:
-        centre, root = peak(density, centre, width)
+        centre, root = find_mode(density, centre, width)
     if not full:  # the best independent coordinates have the precision's diagonal
         precision = torch.cholesky_inverse(root)
         root = torch.diag(precision.diagonal().rsqrt())
     return Normal(centre, root, full=full)
 
 
-def moments(family: Family) -> dict[str, Any]:
+def gaussian_moments(family: Family) -> dict[str, Any]:
     """Mean (k,) and Cholesky factor of the covariance (k, k)."""
     assert isinstance(family, Normal)
     return {"mean": family.mean, "scale": family.scale}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lowland.core.layout import inner
 from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
-from lowland.geometry.base import rounds
+from lowland.geometry.base import rounds_matmul
 
 CHUNK = 1 << 15  # weights of every anchor that are read together: they stay in the cache
 _MIN_ASPECT = 0.03  # height to length of a simplex, below which float32 loses its volume
@@ -68,7 +68,7 @@ def anchor_gram(anchors: Tensor, shape: Shape) -> Tensor:  # (A, P) -> (A, A)
     gradient, and takes a third of the time. It is not enough for the volume of a simplex that is a
     hundred times longer than high, which float64 products are taken for.
     """
-    if anchors.dtype == torch.float64 or rounds(anchors.device):
+    if anchors.dtype == torch.float64 or rounds_matmul(anchors.device):
         return inner(anchors, anchors, origin=anchors[0])
     total = torch.zeros(len(anchors), len(anchors), dtype=torch.float64, device=anchors.device)
     for part in anchors.split(CHUNK, dim=1):

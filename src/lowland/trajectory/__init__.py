@@ -1,9 +1,9 @@
 """The walk of SGD: its iterates on disk, and what they average to."""
 
-from lowland.trajectory.checkpoints import Checkpoint, find_checkpoints
+from lowland.trajectory.checkpoint_conversion import convert_checkpoints
+from lowland.trajectory.checkpoint_files import Checkpoint, find_checkpoints
+from lowland.trajectory.checkpoint_tensors import read_checkpoint
 from lowland.trajectory.collect import Collector, Every, MidCycle
-from lowland.trajectory.convert import convert_checkpoints
-from lowland.trajectory.formats import read_checkpoint
 from lowland.trajectory.moments import EMA, SWA
 from lowland.trajectory.schedules import (
     ConstantSchedule,

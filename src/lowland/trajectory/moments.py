@@ -43,7 +43,7 @@ _SHARE = 1 / 64
 class Moments(ABC):
     """Base of the averages: the door for iterates, and files."""
 
-    _kept: ClassVar[tuple[str, ...]] = ("_mean",)  # tensors that make up the state
+    _state_names: ClassVar[tuple[str, ...]] = ("_mean",)  # tensors that make up the state
 
     def __init__(self, layout: ParamLayout, *, device: torch.device | str | None = None) -> None:
         self.layout = layout
@@ -81,7 +81,7 @@ class Moments(ABC):
             raise LayoutError(
                 f"expected a model, a state dict or a tensor, got {type(source).__name__}."
             )
-        pieces = _joined(pieces)
+        pieces = _merge_small(pieces)
         self._require_finite(pieces)
         self.count += 1
         self._absorb(pieces)
@@ -228,7 +228,7 @@ class Moments(ABC):
 
     def _vectors(self) -> dict[str, Tensor]:
         """The (P,) vectors that make up the state, by name."""
-        names = self._kept if self._residual is None else (*self._kept, "_residual")
+        names = self._state_names if self._residual is None else (*self._state_names, "_residual")
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
@@ -277,17 +277,17 @@ class Moments(ABC):
             StoreError: a damaged or foreign file. LayoutError: moments of another model.
         """
         state = load_tree(path, kind=cls.__name__, form=dict[str, Any])
-        names = {"layout", "count", *cls._kept}
+        names = {"layout", "count", *cls._state_names}
         settings = {k: v for k, v in state.items() if k not in names and not k.startswith("_")}
-        known = inspect.signature(cls).parameters.keys() - {"layout", "device", "path"}
-        if unknown := sorted(map(str, settings.keys() - known)):  # a path would be written to
+        arguments = inspect.signature(cls).parameters.keys() - {"layout", "device", "path"}
+        if unknown := sorted(map(str, settings.keys() - arguments)):  # a path would be written to
             raise StoreError(
                 f"{path}: unknown field {unknown[0]!r:.80}, as of another version of lowland; name "
                 "another file."
             )
         try:
             theirs = ParamLayout.from_spec(state["layout"], source=path)
-            _require_state(state, cls._kept, theirs, path)
+            _require_state(state, cls._state_names, theirs, path)
             if layout is not None and layout.fingerprint != theirs.fingerprint:
                 state = _arranged(state, theirs, layout, path)
             loaded = cls(theirs if layout is None else layout, **settings)
@@ -298,7 +298,7 @@ class Moments(ABC):
 
 
 def _require_state(
-    state: dict[str, Any], kept: Iterable[str], layout: ParamLayout, path: PathLike
+    state: dict[str, Any], names: Iterable[str], layout: ParamLayout, path: PathLike
 ) -> None:
     """Raises `StoreError` unless a file holds what its layout says, before as much is allocated."""
     require(state["count"], int, source=f"{path}: count")
@@ -307,7 +307,7 @@ def _require_state(
     require(state.get("_buffers", {}), dict[str, Tensor], source=f"{path}: buffers")
     require(state.get("_statistics"), dict[str, Tensor] | None, source=f"{path}: statistics")
     require(state.get("_frozen", {}), dict[str, list[float]], source=f"{path}: frozen")
-    for name in kept:
+    for name in names:
         require(state[name], Tensor, source=f"{path}: {name}")
         if state[name].shape[-1:] != (layout.size,):
             raise StoreError(
@@ -334,23 +334,23 @@ def _arranged(
             f"holds {', '.join(theirs.names[:5])}."
         )
 
-    def moved(vectors: Tensor) -> Tensor:  # (..., P)
-        named = theirs.unflatten(vectors)
-        pieces = [named[places[name]] for name in ours.names]
+    def rearrange(vectors: Tensor) -> Tensor:  # (..., P)
+        by_name = theirs.unflatten(vectors)
+        pieces = [by_name[places[name]] for name in ours.names]
         return torch.cat([p.flatten(vectors.ndim - 1) for p in pieces], dim=-1)
 
-    tensors = {k: moved(v) for k, v in state.items() if isinstance(v, Tensor)}  # not buffers
+    tensors = {k: rearrange(v) for k, v in state.items() if isinstance(v, Tensor)}  # not buffers
     return state | tensors | {"layout": ours.spec()}
 
 
-def _joined(pieces: list[Tensor]) -> list[Tensor]:
-    """The same values, with neighbours that are small put together."""
-    joined: list[Tensor] = []
+def _merge_small(pieces: list[Tensor]) -> list[Tensor]:
+    """The same values, with small neighbours concatenated."""
+    merged: list[Tensor] = []
     kind = lambda piece: (len(piece) < _SMALL, piece.dtype, piece.device)  # noqa: E731
     for (small, *_), group in groupby(pieces, kind):
         run = list(group)
-        joined += [torch.cat(run)] if small else run
-    return joined
+        merged += [torch.cat(run)] if small else run
+    return merged
 
 
 def move(mean: Tensor, w: Tensor, share: float, residual: Tensor | None, scratch: Tensor) -> None:

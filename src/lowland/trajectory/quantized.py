@@ -47,8 +47,11 @@ def dequantize(tensors: Mapping[str, Tensor], *, source: PathLike) -> dict[str, 
     Raises:
         StoreError: weights in another form, by name. Their integers have no mean.
 
-    >>> held = {"fc.weight": torch.tensor([[127, -64]], dtype=torch.int8), "fc.SCB": torch.ones(1)}
-    >>> dequantize(held, source="a.safetensors")
+    >>> tensors = {
+    ...     "fc.weight": torch.tensor([[127, -64]], dtype=torch.int8),
+    ...     "fc.SCB": torch.ones(1),
+    ... }
+    >>> dequantize(tensors, source="a.safetensors")
     {'fc.weight': tensor([[ 1.0000, -0.5039]])}
     """
     out = dict(tensors)

@@ -1,12 +1,13 @@
 r"""Learning rates of the papers as torch schedulers, in steps or epochs: as you step them.
 
 Each is a closed form of the number of `.step()` calls, so that a schedule restored from its
-`state_dict` continues exactly. Parameter groups keep the proportions of the optimizer's own rates.
+`state_dict` continues exactly. Parameter groups keep the proportions of the optimizer's own
+learning rates.
 
 After another schedule on the same optimizer, each goes on from the learning rate that the other has
-reached, as torch's `SWALR` does: whether it is made then or before, and in `SequentialLR`. After
-a warm-up it begins at the optimizer's own rate. In `ChainedScheduler` the last of such schedules
-alone counts, as with torch's `LambdaLR`.
+reached, as torch's `SWALR` does: whether it is made then or before, and in `SequentialLR`. After a
+warm-up it begins at the optimizer's own learning rate. In `ChainedScheduler` the last of such
+schedules alone counts, as with torch's `LambdaLR`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from lowland.errors import ConfigError
 
 
 class Schedule(LRScheduler):
-    """Base: a subclass writes `rates`, a closed form of the step and of `starts`."""
+    """Base: a subclass writes `lrs`, a closed form of the step and of `starts`."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         # torch marks both; a schedule that is made beside another one waits for its turn
         self._waits = hasattr(optimizer.step, "_wrapped_by_lr_sched") and not getattr(
             optimizer, "_opt_called", False
         )
-        self.starts: list[float] = []  # the rate of each parameter group where this begins
+        self.starts: list[float] = []  # each parameter group's learning rate where this begins
         super().__init__(optimizer)
 
     @abstractmethod
-    def rates(self, step: int) -> list[float]:
+    def lrs(self, step: int) -> list[float]:
         """The learning rate of each parameter group after `step` calls of `.step()`."""
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
@@ -41,23 +42,23 @@ class Schedule(LRScheduler):
             self.starts = self._bases if self._waits else now
             if self._waits:
                 return now
-        # its first step, or its turn in SequentialLR: has another schedule lowered the rate?
+        # its first step, or its turn in SequentialLR: another schedule may have lowered it
         elif self.last_epoch <= 1 and now[0] < float(self._last_lr[0]):
             self.starts = now
-        return self.rates(self.last_epoch)
+        return self.lrs(self.last_epoch)
 
     @property
     def _bases(self) -> list[float]:
         return [float(base) for base in self.base_lrs]
 
-    def _scaled(self, rate: float) -> list[float]:
-        """`rate` for the first parameter group, the others in proportion."""
+    def _scaled(self, lr: float) -> list[float]:
+        """`lr` for the first parameter group, the others in proportion."""
         first = self._bases[0]
         if first <= 0:
             raise ConfigError(
-                f"lr: expected a positive rate for the first parameter group, got {first}."
+                f"lr: expected a positive learning rate for the first parameter group, got {first}."
             )
-        return [rate * (base / first) for base in self._bases]
+        return [lr * (base / first) for base in self._bases]
 
 
 class ConstantSchedule(Schedule):
@@ -69,7 +70,7 @@ class ConstantSchedule(Schedule):
     [0.1]
     """
 
-    def rates(self, step: int) -> list[float]:
+    def lrs(self, step: int) -> list[float]:
         return self.starts
 
 
@@ -86,7 +87,7 @@ class DecaySchedule(Schedule):
     >>> from torch import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
     >>> schedule = DecaySchedule(optimizer, total=10)
-    >>> [round(schedule.rates(step)[0], 3) for step in (0, 5, 7, 9, 10)]
+    >>> [round(schedule.lrs(step)[0], 3) for step in (0, 5, 7, 9, 10)]
     [1.0, 1.0, 0.505, 0.01, 0.01]
     """
 
@@ -95,8 +96,8 @@ class DecaySchedule(Schedule):
         self.final = checks.number("final", final, least=0)
         super().__init__(optimizer)
 
-    def rates(self, step: int) -> list[float]:
-        return [rate * _decay(step / self.total, self.final) for rate in self.starts]
+    def lrs(self, step: int) -> list[float]:
+        return [lr * _decay(step / self.total, self.final) for lr in self.starts]
 
 
 class SWASchedule(Schedule):
@@ -114,7 +115,7 @@ class SWASchedule(Schedule):
     >>> from torch import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
     >>> schedule = SWASchedule(optimizer, total=100, swa_lr=0.05)
-    >>> [round(schedule.rates(step)[0], 3) for step in (0, 37, 52, 75, 100)]
+    >>> [round(schedule.lrs(step)[0], 3) for step in (0, 37, 52, 75, 100)]
     [0.1, 0.1, 0.076, 0.05, 0.05]
     """
 
@@ -126,7 +127,7 @@ class SWASchedule(Schedule):
         self.start = checks.number("start", start, above=0, most=1)
         super().__init__(optimizer)
 
-    def rates(self, step: int) -> list[float]:
+    def lrs(self, step: int) -> list[float]:
         share = 1 - _decay(step / (self.start * self.total), 0.0)  # of the way to swa_lr
         ends = self._scaled(self.swa_lr)
         return [a + (b - a) * share for a, b in zip(self.starts, ends, strict=True)]
@@ -147,7 +148,7 @@ class CyclicalSchedule(Schedule):
     >>> from torch import nn, optim
     >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.05)
     >>> schedule = CyclicalSchedule(optimizer, cycle=4)
-    >>> [round(schedule.rates(step)[0], 5) for step in range(5)]
+    >>> [round(schedule.lrs(step)[0], 5) for step in range(5)]
     [0.05, 0.02505, 0.0001, 0.02505, 0.05]
     """
 
@@ -159,7 +160,7 @@ class CyclicalSchedule(Schedule):
         self.low = checks.number("low", low, above=0, most=self.high)
         super().__init__(optimizer)
 
-    def rates(self, step: int) -> list[float]:
+    def lrs(self, step: int) -> list[float]:
         t = step % self.cycle / self.cycle
         down = min(2 * t, 2 - 2 * t)  # 0 at the ends of the cycle, 1 in its middle
         return self._scaled(self.high * (1 - down) + self.low * down)

@@ -39,7 +39,7 @@ class FrequentDirections(Moments):
         device: where the sketch lives; None: the CPU.
 
     Attributes:
-        lost: the sum of squares that shrinking has taken away.
+        discarded: the sum of squares that shrinking has removed.
         error_bound: \(\sum s_l^2\) over all shrinkings, which \(\|A^T A - B^T B\|\) is no larger
             than.
 
@@ -60,7 +60,7 @@ class FrequentDirections(Moments):
     ) -> None:
         super().__init__(layout, device=device)
         self.rank = checks.whole("rank", rank, least=2)
-        self.lost = 0.0
+        self.discarded = 0.0
         self.error_bound = 0.0
         self._filled = 0
         # empty, not zeros: memory is taken as iterates come
@@ -88,13 +88,13 @@ class FrequentDirections(Moments):
         values, vectors = torch.linalg.eigh(gram_of(rows, centred=True))
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
         least = values[self.rank - 1]
-        kept = int((values[: self.rank - 1] > least).sum())
-        turn = (1 - least / values[:kept]).sqrt()[:, None] * vectors[:, :kept].T
+        rank = int((values[: self.rank - 1] > least).sum())
+        turn = (1 - least / values[:rank]).sqrt()[:, None] * vectors[:, :rank].T
         for part, block, _ in blocks(rows, centred=True):
-            self._rows[:kept, part] = (turn @ block).to(self._rows.dtype)
-        self.lost += float(values.sum() - (values[:kept] - least).sum())
+            self._rows[:rank, part] = (turn @ block).to(self._rows.dtype)
+        self.discarded += float(values.sum() - (values[:rank] - least).sum())
         self.error_bound += float(least)
-        self._filled = kept
+        self._filled = rank
 
     @property
     def sketch(self) -> Tensor:
@@ -114,7 +114,7 @@ class FrequentDirections(Moments):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
             "_sketch": self.sketch,
-            "_lost": self.lost,
+            "_discarded": self.discarded,
             "_error_bound": self.error_bound,
         }
 
@@ -122,4 +122,4 @@ class FrequentDirections(Moments):
         super().load_state_dict(state)
         self._filled = len(state["_sketch"])
         self.sketch.copy_(state["_sketch"])
-        self.lost, self.error_bound = state["_lost"], state["_error_bound"]
+        self.discarded, self.error_bound = state["_discarded"], state["_error_bound"]

@@ -40,8 +40,8 @@ from lowland.geometry.rank import Rank
 from lowland.posteriors import Ensemble
 from lowland.progress import Progress, reporting
 from lowland.tensor_files import read_tensors, save_sorted
-from lowland.trajectory.checkpoints import find_checkpoints
-from lowland.trajectory.formats import match_layout, read_checkpoint
+from lowland.trajectory.checkpoint_files import find_checkpoints
+from lowland.trajectory.checkpoint_tensors import match_layout, read_checkpoint
 from lowland.trajectory.journal import (
     FORMAT,
     JOURNAL,
@@ -178,12 +178,14 @@ class Trajectory:
                 Files of Lightning's `WeightAveraging` hold two: the iterate, which is taken, and
                 its average, `key="state_dict"`.
         """
-        found = find_checkpoints(files)
-        steps = [c.step for c in found]
+        checkpoints = find_checkpoints(files)
+        steps = [c.step for c in checkpoints]
         if None in steps or len(set(steps)) < len(steps):
-            steps = list(range(len(found)))
-        iterates = [Iterate(str(c.path), step or 0) for c, step in zip(found, steps, strict=True)]
-        folders = [c.path.resolve().parent for c in found]
+            steps = list(range(len(checkpoints)))
+        iterates = [
+            Iterate(str(c.path), step or 0) for c, step in zip(checkpoints, steps, strict=True)
+        ]
+        folders = [c.path.resolve().parent for c in checkpoints]
         store = cls(Path(os.path.commonpath(folders)), layout, iterates)
         store._options = {"key": key, "prefix": prefix}
         return store
@@ -207,7 +209,7 @@ class Trajectory:
         """
         self._require_writable()
         step = checks.whole("step", step)  # NumPy's integers are no JSON
-        figures = {name: _number(value) for name, value in (metrics or {}).items()}
+        numbers = {name: _number(value) for name, value in (metrics or {}).items()}
         if self.iterates and step <= self.iterates[-1].step:
             raise StoreError(
                 f"step {step} is not after step {self.iterates[-1].step}, the last in {self.path}; "
@@ -233,7 +235,7 @@ class Trajectory:
             sync(temporary)
             size, crc = temporary.stat().st_size, checksum(temporary)
         sync_folder(self.path)
-        iterate = Iterate(file, step, size, crc, figures)
+        iterate = Iterate(file, step, size, crc, numbers)
         with open(self.path / JOURNAL, "r+b") as journal:
             journal.seek(self._end)
             journal.truncate()  # of a line that a kill cut off
@@ -256,13 +258,14 @@ class Trajectory:
         """Removes the iterates after `step`, which a run resumed from there writes again."""
         self._require_writable()
         step = checks.whole("step", step)
-        kept = [iterate for iterate in self.iterates if iterate.step <= step]
-        if len(kept) == len(self.iterates):
+        count = sum(iterate.step <= step for iterate in self.iterates)  # steps are in order
+        if count == len(self.iterates):
             return
-        dropped = self.iterates[len(kept) :]
-        self.iterates = kept
-        self._verified = {i for i in self._verified if i < len(kept)}
-        self._rewrite(forgotten=len(kept) + len(dropped))
+        dropped = self.iterates[count:]
+        self._verified = {i for i in self._verified if i < count}
+        forgotten = len(self.iterates)
+        self.iterates = self.iterates[:count]
+        self._rewrite(forgotten=forgotten)
         for iterate in dropped:
             file = self.path / iterate.file
             file.unlink(missing_ok=True)
@@ -341,10 +344,10 @@ class Trajectory:
         tensors, _ = read_tensors(self._file(iterate))
         weights = tensors.pop("weights", None)
         if weights is None or weights.dtype != self.layout.dtype:
-            held = None if weights is None else weights.dtype
+            dtype = None if weights is None else weights.dtype
             raise StoreError(
-                f"{self.path / iterate.file}: expected weights in {self.layout.dtype}, got {held}; "
-                "name another trajectory."
+                f"{self.path / iterate.file}: expected weights in {self.layout.dtype}, got "
+                f"{dtype}; name another trajectory."
             )
         self.layout.check(weights, flat=True)
         return Point(weights, {name.removeprefix(_BUFFER): t for name, t in tensors.items()})

@@ -49,7 +49,7 @@ class SWAG(Moments):
             [1.]]))
     """
 
-    _kept = ("_mean", "_variance")
+    _state_names = ("_mean", "_variance")
 
     def __init__(
         self,
@@ -93,8 +93,8 @@ class SWAG(Moments):
             row is not None and row.dtype == self._mean.dtype and row.device == self._mean.device
         )
         vectors = (self._mean, self._variance, self._residual_for(1 / n), row)
-        for w, mean, variance, residual, held in self._parts(pieces, *vectors):
-            deviation = held if direct else torch.empty_like(mean)
+        for w, mean, variance, residual, out in self._parts(pieces, *vectors):
+            deviation = out if direct else torch.empty_like(mean)
             move(mean, w, 1 / n, residual, scratch=deviation)
             torch.sub(w, mean, out=deviation)
             # Welford: (w - old mean)(w - new mean) = (w - new mean)^2 n / (n - 1) >= 0
@@ -104,8 +104,8 @@ class SWAG(Moments):
                 variance.sub_(change, alpha=1 / n)
             elif n > 1:
                 variance.mul_((n - 1) / n).addcmul_(deviation, deviation, value=1 / (n - 1))
-            if held is not None and not direct:
-                held.copy_(deviation)
+            if out is not None and not direct:
+                out.copy_(deviation)
 
     @property
     def variance(self) -> Tensor:

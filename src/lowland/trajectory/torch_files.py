@@ -55,12 +55,12 @@ def read_torch(path: Path) -> Any:
     if not path.is_file():
         raise StoreError(f"{path}: no such file; check the path.")
     with open(path, "rb") as file:
-        began = file.read(len(_ZIP))
+        magic = file.read(len(_ZIP))
     try:
         mapped = zipfile.is_zipfile(path)
     except zipfile.BadZipFile:  # an end that names several disks
         mapped = False
-    if not began or (began == _ZIP and not mapped):
+    if not magic or (magic == _ZIP and not mapped):
         raise StoreError(
             f"{path}: the file is cut off ({path.stat().st_size} bytes are left); copy it again, "
             "or leave it out."
@@ -179,9 +179,13 @@ def state_dict_of(content: Any, key: str | None, *, path: Path) -> Stored:
     name = next((k for k in order if k in sets), None)
     if name is None:  # the file's own entries, beside what a training script saved with them
         _require_read({k: v for k, v in whole.items() if _REBUILT in type(v).__name__}, path)
-        return Stored(_required(_named(whole), whole, path))
+        return Stored(_required(_tensors_by_name(whole), whole, path))
     tensors = _tensors(sets[name], path)
-    twins = [str(k) for k, v in sets.items() if k != name and tensors.keys() == _named(v).keys()]
+    twins = [
+        str(k)
+        for k, v in sets.items()
+        if k != name and tensors.keys() == _tensors_by_name(v).keys()
+    ]
     return Stored(tensors, name, tuple(twins), _left_out(sets[name]))
 
 
@@ -196,7 +200,7 @@ def _tensors(state: Any, path: Path) -> dict[str, Tensor]:
                 "they cannot be averaged. Average the floating-point checkpoints from before the "
                 "conversion, and convert the average."
             )
-    return _required(_named(state), state, path)
+    return _required(_tensors_by_name(state), state, path)
 
 
 def _require_read(state: Mapping[Any, Any], path: Path) -> None:
@@ -237,7 +241,7 @@ def _require_values(tensor: Tensor, name: str, path: Path) -> None:
         )
 
 
-def _named(state: Any) -> dict[str, Tensor]:
+def _tensors_by_name(state: Any) -> dict[str, Tensor]:
     items = state.items() if isinstance(state, Mapping) else ()
     return {str(name): value for name, value in items if isinstance(value, Tensor)}
 

@@ -17,7 +17,7 @@ from lowland import (
     Trajectory,
 )
 from lowland.trajectory import read_checkpoint
-from lowland.trajectory.formats import layout_of, match_layout, require_alike
+from lowland.trajectory.checkpoint_tensors import layout_of, match_layout, require_alike
 from tests.trajectory.files import lightning_file, sharded
 from tests.trajectory.nets import Net, stepped
 
@@ -35,7 +35,7 @@ def test_the_prefix_of_the_network_is_left_out(tmp_path):
         Trajectory.from_checkpoints(tmp_path / "a.ckpt", layout, prefix="nett.")[0]
 
 
-def test_two_networks_that_fit_alike_must_be_told_apart(tmp_path):
+def test_two_networks_that_fit_alike_raise(tmp_path):
     other = {f"critic.{n}": t for n, t in stepped(Net(), 99).state_dict().items()}
     lightning_file(tmp_path / "a.ckpt", 3, more=other)
     with pytest.raises(LayoutError, match=r"a.ckpt: .*net\., critic\. fit alike; .*prefix="):
@@ -121,7 +121,7 @@ def test_moments_of_tied_weights_that_a_file_has_under_their_other_name(tmp_path
     assert torch.equal(SWA.load(tmp_path / "s", layout=ours).mean, ours.flatten(model))
 
 
-def test_checkpoints_of_two_models_are_told_apart():
+def test_checkpoints_of_two_models_raise():
     a = Net().state_dict()
     with pytest.raises(LayoutError, match=r"first.weight is \(4, 5\) in a and \(4, 6\) in b"):
         require_alike(a, Net(features=6).state_dict(), names=("a", "b"))

@@ -1,4 +1,4 @@
-"""The tensors of checkpoint files that others wrote, mapped into memory; no pickled code is run."""
+"""The tensors in checkpoint files of any trainer, mapped into memory; no pickled code is run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lowland.errors import ConfigError, LayoutError, StoreError
 from lowland.files import PathLike, is_plain
 from lowland.schema import MAX_TEXT, parse_json, require
 from lowland.tensor_files import read_tensors
-from lowland.trajectory.kinds import Kind, kinds_of, require_whole
 from lowland.trajectory.quantized import dequantize
-from lowland.trajectory.spectral import axis_of, spectral_norms
+from lowland.trajectory.singular_vectors import axis_of, spectral_norms
+from lowland.trajectory.tensor_kinds import Kind, kinds_of, require_whole
 from lowland.trajectory.torch_files import Stored, read_torch, state_dict_of
 from lowland.warn import warn
 
@@ -42,13 +42,13 @@ def read_checkpoint(
     Args:
         key: where in a torch file the state dict is, such as `ema.model`; None: looked for under
             `state_dict`, `model_state_dict`, `model` and `module`. Files of Lightning's
-            `WeightAveraging` hold the iterate, which is taken, and its average as `state_dict`; a
-            warning names what was taken where a file has both.
-        prefix: take the tensors whose names begin with it alone, without it: `net.`.
+            `WeightAveraging` hold the iterate, which is read, and its average as `state_dict`; a
+            warning names the one that was read where a file has both.
+        prefix: reads only the tensors whose names begin with it, and removes it: `net.`.
 
     Raises:
         StoreError: a file that is missing, damaged, or holds no state dict, or pickled objects, or
-            weights that are quantised in a way that it does not explain.
+            weights in an unknown quantised form.
 
     >>> import tempfile, torch
     >>> path = Path(tempfile.mkdtemp()) / "last.ckpt"
@@ -69,9 +69,9 @@ def read_stored(
     prefix: str | None = None,
     read: Callable[[Path], Any] = read_torch,
 ) -> Stored:
-    """What `read_checkpoint` reads, before quantised weights are made floating-point.
+    """What `read_checkpoint` reads, before quantised weights are converted to floating point.
 
-    `read`: gives the content of a torch file.
+    `read`: returns the content of a torch file.
     """
     path = Path(path)
     if path.name.endswith(INDEX):
@@ -128,7 +128,7 @@ def match_layout(tensors: dict[str, Tensor], layout: ParamLayout) -> dict[str, T
     """The tensors under the names of `layout`: without the prefix that a trainer put before them.
 
     Lightning's files have `model.` or `net.` before each name, after the attribute that the network
-    is. Names that do not fit at all are left as they are: the layout says what differs.
+    is. Names that do not fit at all stay as they are; the layout's error names the difference.
 
     Raises:
         LayoutError: several networks fit, neither of which looks like an average of the other.
@@ -136,13 +136,13 @@ def match_layout(tensors: dict[str, Tensor], layout: ParamLayout) -> dict[str, T
     >>> import torch
     >>> layout = ParamLayout(torch.nn.Linear(1, 1))
     >>> weights = {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
-    >>> held = {f"net.{n}": t for n, t in weights.items()} | {"scale": torch.ones(1)}
-    >>> list(match_layout(held, layout))
+    >>> tensors = {f"net.{n}": t for n, t in weights.items()} | {"scale": torch.ones(1)}
+    >>> list(match_layout(tensors, layout))
     ['weight', 'bias']
     """
     forms = {name: {name} for name in layout.names}
-    for other, kept in layout.aliases.items():
-        forms[kept].add(other)
+    for alias, name in layout.aliases.items():
+        forms[name].add(alias)
 
     def fit(prefix: str) -> bool:
         return all(any(prefix + n in tensors for n in names) for names in forms.values())
@@ -172,7 +172,7 @@ def layout_of(
 ) -> ParamLayout:
     """A layout made from a checkpoint, for averages without the model.
 
-    Every floating-point tensor is taken that is not known for something else by its name, such as
+    It includes every floating-point tensor whose name does not mark it as something else, such as
     running statistics: see `kinds_of`, whose result is `kinds`. Tensors that share memory in a
     torch file are tied weights, and count once.
 
@@ -184,36 +184,36 @@ def layout_of(
     >>> layout_of({"weight": torch.ones(2), "running_mean": torch.ones(2), "step": torch.tensor(3)})
     ParamLayout(size=2, parameters=1)
     """
-    wanted = name_filter(where)
-    found: list[list[Any]] = []
+    selected = name_filter(where)
+    parameters: list[list[Any]] = []
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}
     kinds = kinds_of(tensors) if kinds is None else kinds
     for name, tensor in tensors.items():
-        if kinds[name] is Kind.COMPLEX and wanted(name):
+        if kinds[name] is Kind.COMPLEX and selected(name):
             raise LayoutError(
                 f"{name}: expected real floating-point weights, got {tensor.dtype}; save "
                 "torch.view_as_real of it instead, or leave it to the last checkpoint with where= "
                 "(--where)."
             )
-        if kinds[name] is not Kind.WEIGHT or not wanted(name):
+        if kinds[name] is not Kind.WEIGHT or not selected(name):
             continue
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and place in seen:
             aliases[name] = seen[place]
             continue
         seen[place] = name
-        found.append([name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")])
-    if not found:
+        parameters.append([name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")])
+    if not parameters:
         raise LayoutError(
             "no floating-point tensor to average, running statistics aside; name other files, or "
             "widen where=."
         )
     for norm in spectral_norms(tensors):
-        if wanted(norm.weight):
+        if selected(norm.weight):
             axis_of(norm, tensors)  # before the work rather than after it
     require_whole({*seen.values(), *aliases}, kinds)
-    layout = ParamLayout.from_spec({"parameters": found, "aliases": aliases})
+    layout = ParamLayout.from_spec({"parameters": parameters, "aliases": aliases})
     # what weights determine has no mean: a surface finds it anew, and refuses to go without
     layout.buffer_names = frozenset(n for n, kind in kinds.items() if kind in _STAYS)
     return layout

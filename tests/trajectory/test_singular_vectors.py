@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm as parametrized
 from torch.nn.utils.parametrizations import weight_norm
 
 from lowland import LayoutError
-from lowland.trajectory.spectral import axis_of, singular_vectors, spectral_norms
+from lowland.trajectory.singular_vectors import axis_of, singular_vectors, spectral_norms
 
 
 def resolve_task(layer):
@@ -30,23 +30,23 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("norm", [spectral_norm, parametrized])
+@pytest.mark.parametrize("normalise", [spectral_norm, parametrized])
 @pytest.mark.parametrize("name", LAYERS)
-def test_vectors_of_its_own_weight_are_those_of_power_iteration(norm, name):
+def test_vectors_of_its_own_weight_are_those_of_power_iteration(normalise, name):
     make, axis = LAYERS[name]
     torch.manual_seed(0)
-    state = resolve_task(norm(make())).state_dict()
-    (found,) = spectral_norms(state)
-    assert axis_of(found, state) == axis
-    vectors = singular_vectors(found, state[found.weight], state)
-    for key in (found.u, found.v):
+    state = resolve_task(normalise(make())).state_dict()
+    (norm,) = spectral_norms(state)
+    assert axis_of(norm, state) == axis
+    vectors = singular_vectors(norm, state[norm.weight], state)
+    for key in (norm.u, norm.v):
         torch.testing.assert_close(vectors[key].float(), state[key], rtol=1e-3, atol=1e-3)
     # of another weight they are others, with its own largest singular value
-    other = torch.randn_like(state[found.weight])
-    moved = singular_vectors(found, other, state)
+    other = torch.randn_like(state[norm.weight])
+    vectors = singular_vectors(norm, other, state)
     matrix = other.movedim(axis, 0).flatten(1).double()
     sigma = torch.linalg.matrix_norm(matrix, 2)
-    torch.testing.assert_close(moved[found.u] @ matrix @ moved[found.v], sigma)
+    torch.testing.assert_close(vectors[norm.u] @ matrix @ vectors[norm.v], sigma)
 
 
 def test_names_without_their_partner_are_no_norm():

@@ -1,4 +1,4 @@
-"""The place and the width of a peak by Newton's method: where a fit of a density begins."""
+"""A mode of a density and the curvature there, by Newton's method: where a fit begins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LENGTHS = 0.5 ** torch.arange(16, dtype=torch.float64)
 
 
 @torch.no_grad()
-def peak(density: Density, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
+def find_mode(density: Density, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
     r"""A mode near z (k,), and the Cholesky factor (k, k) of \((-\nabla^2 \log p)^{-1}\) there.
 
     Saddle-free Newton steps (Dauphin et al. 2014) in coordinates that are whitened by what is known
@@ -28,7 +28,7 @@ def peak(density: Density, z: Tensor, width: float) -> tuple[Tensor, Tensor]:
     ...     2,
     ...     prior_scale=None,
     ... )
-    >>> mode, root = peak(ridge, torch.zeros(2).double(), 0.1)
+    >>> mode, root = find_mode(ridge, torch.zeros(2).double(), 0.1)
     >>> mode, root.diagonal()
     (tensor([1., 1.], dtype=torch.float64), tensor([1.0000e-03, 1.0000e+00], dtype=torch.float64))
     """

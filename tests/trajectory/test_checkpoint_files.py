@@ -14,7 +14,7 @@ from lowland import (
     Trajectory,
 )
 from lowland.trajectory import find_checkpoints
-from lowland.trajectory.checkpoints import in_order
+from lowland.trajectory.checkpoint_files import in_order
 from tests.trajectory.files import lightning_file, sharded
 from tests.trajectory.nets import Net, stepped
 
@@ -260,9 +260,9 @@ def test_steps_are_read_from_names(tmp_path, name, step):
 
 def test_files_named_in_any_order_are_put_in_order(tmp_path):
     names = ["a-10.pt", "a-9.pt", "a-100.pt"]
-    found = find_checkpoints([tmp_path / n for n in names])
-    assert [c.path.name for c in found] == names
-    assert [c.step for c in in_order(found)] == [9, 10, 100]
+    checkpoints = find_checkpoints([tmp_path / n for n in names])
+    assert [c.path.name for c in checkpoints] == names
+    assert [c.step for c in in_order(checkpoints)] == [9, 10, 100]
     others = find_checkpoints([tmp_path / n for n in ("b10x2.pt", "b9x2.pt", "last.pt")])
     assert [c.path.name for c in in_order(others)] == ["b9x2.pt", "b10x2.pt", "last.pt"]
 
@@ -282,7 +282,7 @@ def test_swag_of_checkpoints_is_the_offline_covariance(tmp_path):
     torch.testing.assert_close(swag.deviations.double(), w - running, rtol=1e-5, atol=1e-6)
 
 
-def test_nan_is_told_with_its_file(tmp_path):
+def test_nan_raises_with_the_name_of_its_file(tmp_path):
     for seed in range(3):
         tensors = stepped(Net(), seed).state_dict()
         if seed == 1:
@@ -292,14 +292,14 @@ def test_nan_is_told_with_its_file(tmp_path):
         Trajectory.from_checkpoints(tmp_path, ParamLayout(Net())).swa()
 
 
-def test_one_pass_feeds_several_averages_and_tells_how_far_it_is(tmp_path):
+def test_one_pass_feeds_several_averages_and_reports_progress(tmp_path):
     for seed in range(3):
         save_file(stepped(Net(), seed).state_dict(), tmp_path / f"{seed}.safetensors")
     layout = ParamLayout(Net())
     traj = Trajectory.from_checkpoints(tmp_path, layout)
-    told = []
+    calls = []
     first, second = SWAG(layout, rank=2), SWAG(layout, rank=0)
-    traj.into(first, second, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    traj.into(first, second, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
     assert torch.equal(first.mean, traj.swa())
     assert torch.equal(first.variance, second.variance)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from lowland import LayoutError, NonFiniteError
-from lowland.trajectory.kinds import Kind, kinds_of, require_constant, require_whole
+from lowland.trajectory.tensor_kinds import Kind, kinds_of, require_constant, require_whole
 
 FILES = ("a.pt", "b.pt")
 

@@ -1,4 +1,4 @@
-"""The log density of coordinates in a subspace, of a model and its data."""
+"""The log posterior density of the coordinates in a subspace, for a model and its data."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def log_density(
     >>> data = [(torch.ones(1, 1), torch.zeros(1, 1))]
     >>> surface = LossSurface(net, Regression(noise_variance=1.0), data)
     >>> density = log_density(Subspace(torch.zeros(1), torch.ones(1, 1)), surface)
-    >>> density(torch.tensor([[0.0], [1.0]]))  # - log(2 pi), and less by 1/2 + 1/2
+    >>> density(torch.tensor([[0.0], [1.0]]))  # -log(2 pi), and 1/2 + 1/2 less
     tensor([-1.8379, -2.8379], dtype=torch.float64)
     """
     if not isinstance(sub, Affine):
         raise ConfigError(
-            f"a {type(sub).__name__} is not flat, and its coordinates are no random variables of "
-            "a Gaussian prior; take Subspace.from_curve(curve), or a Subspace."
+            f"a {type(sub).__name__} is not flat, so that its coordinates cannot have a Gaussian "
+            "prior; take Subspace.from_curve(curve), or a Subspace."
         )
     surface.layout.check(sub.center, flat=True)
     how = surface.options.override(**options)
@@ -81,34 +81,34 @@ def log_density(
         temperature=temperature,
         gradient=value_and_grad,
         minibatch=minibatches,
-        memory=_Memory(likelihood, minibatches),
+        memory=_Plans(likelihood, minibatches),
     )
 
 
-class _Memory:
-    """How all rows and how minibatches are evaluated."""
+class _Plans:
+    """The execution plans for all data and for minibatches."""
 
     def __init__(self, likelihood: LogLikelihood, minibatches: Minibatches) -> None:
         self.likelihood, self.minibatches = likelihood, minibatches
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "rows": self.likelihood.state_dict(),
+            "data": self.likelihood.state_dict(),
             "minibatches": self.minibatches.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.likelihood.load_state_dict(state["rows"])
+        self.likelihood.load_state_dict(state["data"])
         self.minibatches.load_state_dict(state["minibatches"])
 
 
 def settings(
     sub: Shape, surface: LossSurface, *, loader: Iterable[Any] | None, options: EvalOptions
 ) -> dict[str, Any]:
-    """What must be the same for chains to go on: subspace, model and data. The plan may differ:
-    what was timed is kept with the chains."""
-    rows = replayable_loader(surface, loader, count=options.count).cached()
-    known = evaluation_fingerprint(
+    """What must be equal for chains to go on: subspace, model and data. Execution plans may differ:
+    those of the chains are saved with them."""
+    examples = replayable_loader(surface, loader, count=options.count).cached()
+    fingerprint = evaluation_fingerprint(
         sub, surface, replace(options, strategy=None, chunk=None, threads=None)
     )
-    return {"rows": f"{rows.num_examples} {rows.checksum}"} | known
+    return {"examples": f"{examples.num_examples} {examples.checksum}"} | fingerprint

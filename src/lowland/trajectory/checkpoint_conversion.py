@@ -13,8 +13,8 @@ from lowland.errors import StoreError
 from lowland.files import PathLike
 from lowland.progress import Progress, reporting
 from lowland.tensor_files import write_tensors
-from lowland.trajectory.checkpoints import Checkpoint, find_checkpoints, in_order, stem
-from lowland.trajectory.formats import read_stored
+from lowland.trajectory.checkpoint_files import Checkpoint, find_checkpoints, in_order, stem
+from lowland.trajectory.checkpoint_tensors import read_stored
 from lowland.trajectory.quantized import dequantize
 from lowland.trajectory.torch_files import read_without_code
 from lowland.warn import warn

@@ -203,7 +203,7 @@ def test_weights_that_are_not_in_a_dict_of_their_own(tmp_path):
     assert load_file(one.path).keys() == {"w"}
 
 
-def test_a_pickled_model_needs_its_code_and_is_told_so(tmp_path):
+def test_a_pickled_model_needs_its_code(tmp_path):
     path = tmp_path / "step-3.pt"
     for content in ({"model": Net(), "loss": torch.ones(1)}, Net()):
         torch.save(content, path)

@@ -16,8 +16,8 @@ def test_batches_and_their_order_do_not_matter():
     whole = samplers.log_density(sub, surface)(z)
     for size in (1, 7, 40):
         parts, _, _ = problem(rows=41, batch_size=size)
-        found = samplers.log_density(sub, parts)(z)
-        assert ((found - whole) / whole).abs().max() < 1e-6
+        values = samplers.log_density(sub, parts)(z)
+        assert ((values - whole) / whole).abs().max() < 1e-6
         back = ll.LossSurface(
             nn.Linear(4, 1, bias=False),
             ll.Regression(noise_variance=0.3),

@@ -1,4 +1,4 @@
-"""What the tensors of a checkpoint are, by their names and values: averaged, or why not."""
+"""The kind of each tensor in a checkpoint, by its name and values: whether it is averaged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lowland.errors import LayoutError, NonFiniteError
 from lowland.files import PathLike
-from lowland.trajectory.spectral import spectral_norms
+from lowland.trajectory.singular_vectors import spectral_norms
 
 _STATISTICS = re.compile(r"(^|[./])running_\w+$")
 _RANGES = re.compile(r"(^|\.)(\w*fake_quant\w*|activation_post_process(_\d+)?)\.")
@@ -23,7 +23,7 @@ _PART = re.compile(r"^(?P<weight>(?:.*\.)?parametrizations\.[^.]+\.original(?=\d
 
 
 class Kind(Enum):
-    """What a tensor is: what such tensors are called, and what an average does with them."""
+    """The kind of a tensor: its title, and what an average does with such tensors."""
 
     WEIGHT = "Weights", "are averaged"
     STATISTICS = (
@@ -56,8 +56,8 @@ class Kind(Enum):
 def kinds_of(tensors: Mapping[str, Tensor]) -> dict[str, Kind]:
     """The kind of each tensor of a checkpoint, without its model.
 
-    A file does not tell a module's own floating-point buffers from parameters: what has none of the
-    names below is a weight.
+    In a file a module's own floating-point buffers look like parameters: a tensor with none of the
+    names below counts as a weight.
 
     >>> kinds = kinds_of({"weight": torch.ones(2), "running_mean": torch.ones(2)})
     >>> [kind.name for kind in kinds.values()]
@@ -110,10 +110,10 @@ def require_whole(averaged: Collection[str], kinds: Mapping[str, Kind]) -> None:
     for parts in weights.values():
         left = [name for name in parts if name not in averaged]
         if 0 < len(left) < len(parts):
-            taken = next(name for name in parts if name in averaged)
+            first = next(name for name in parts if name in averaged)
             raise LayoutError(
-                f"{taken} would be averaged and {left[0]} would not, and one weight is made of "
-                "both; change --where so that it takes both or neither."
+                f"{first} would be averaged and {left[0]} would not, and one weight is made of "
+                "both; change --where so that it selects both or neither."
             )
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints that a training run has left: which files they are, and in what order."""
+"""The checkpoint files of a training run, in order of their steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lowland.errors import StoreError
 from lowland.files import PathLike
-from lowland.trajectory.formats import INDEX
+from lowland.trajectory.checkpoint_tensors import INDEX
 from lowland.trajectory.journal import JOURNAL
 from lowland.trajectory.torch_files import read_without_code
 from lowland.warn import warn
@@ -37,7 +37,8 @@ _EPOCH = re.compile(r"(?:epoch|iter|iteration|checkpoint|ckpt)[=_-]?(\d+)", re.I
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk: the file to read, and the step it was written at, if that is known."""
+    """A checkpoint on disk: its file, and the step after which it was written, where it is
+    known."""
 
     path: Path
     step: int | None = None
@@ -58,47 +59,47 @@ def find_checkpoints(sources: PathLike | Iterable[PathLike]) -> list[Checkpoint]
             patterns and folders give natural order (9 before 10).
 
     Raises:
-        StoreError: nothing found, or the checkpoints of several runs.
+        StoreError: no checkpoint, or the checkpoints of several runs.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> for step in (9, 10):
     ...     (folder / f"checkpoint-{step}").mkdir()
     ...     _ = (folder / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"")
-    >>> [found.step for found in find_checkpoints(folder)]
+    >>> [checkpoint.step for checkpoint in find_checkpoints(folder)]
     [9, 10]
     """
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
-    found = [checkpoint for source in sources for checkpoint in _found(str(source))]
-    if not found:
-        raise StoreError("no checkpoint was named; give files, a pattern or a folder.")
-    return found
+    checkpoints = [checkpoint for source in sources for checkpoint in _expand(str(source))]
+    if not checkpoints:
+        raise StoreError("no checkpoint was given; give files, a pattern or a folder.")
+    return checkpoints
 
 
 def in_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """The same by step where every one has its own, otherwise in natural order of their names."""
+    """The checkpoints by step where all steps differ, otherwise in natural order of their names."""
     steps = [c.step for c in checkpoints]
     if None not in steps and len(set(steps)) == len(steps):
         return sorted(checkpoints, key=lambda c: c.step or 0)
-    return sorted(checkpoints, key=lambda c: natural(str(c.path)))
+    return sorted(checkpoints, key=lambda c: natural_key(str(c.path)))
 
 
-def natural(name: str) -> list[tuple[int, int | str]]:
+def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sort key under which step-9 comes before step-10."""
     return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"(\d+)", name) if p]
 
 
-def _found(source: str) -> list[Checkpoint]:
+def _expand(source: str) -> list[Checkpoint]:
     path = Path(source).expanduser()
     if path.is_dir():
         return _in_folder(path)
     if path.is_file() or not glob.has_magic(source):
-        return [_checkpoint(path)]  # a file that is missing is told when it is read
-    matches = sorted(glob.glob(str(path), recursive=True), key=natural)
+        return [_checkpoint(path)]  # reading a missing file raises
+    matches = sorted(glob.glob(str(path), recursive=True), key=natural_key)
     if not matches:
         raise StoreError(f"no checkpoint matches {source}; check the pattern.")
-    return [c for match in matches for c in _found(match)]
+    return [c for match in matches for c in _expand(match)]
 
 
 def _checkpoint(file: Path) -> Checkpoint:
@@ -107,9 +108,9 @@ def _checkpoint(file: Path) -> Checkpoint:
     if trainer and file.name in WEIGHTS:
         return Checkpoint(file, int(trainer[1]))
     name = stem(file)
-    named = _STEP.search(name) or _EPOCH.search(name)
-    if named:
-        return Checkpoint(file, int(named[1]))
+    match = _STEP.search(name) or _EPOCH.search(name)
+    if match:
+        return Checkpoint(file, int(match[1]))
     numbers = re.findall(r"\d+", name)  # of several, one may be a loss
     return Checkpoint(file, int(numbers[0]) if len(numbers) == 1 else None)
 
@@ -126,9 +127,9 @@ def _in_folder(folder: Path) -> list[Checkpoint]:
             "and swag() are its averages."
         )
     for layout in (_trainer, _weights, _lightning, _plain):
-        found = layout(folder)
-        if found:
-            return found
+        checkpoints = layout(folder)
+        if checkpoints:
+            return checkpoints
     what = "holds no checkpoint" if any(folder.iterdir()) else "is empty"
     raise StoreError(
         f"{folder} {what}: looked for checkpoint-*/model.safetensors (Hugging Face Trainer), "
@@ -140,15 +141,15 @@ def _in_folder(folder: Path) -> list[Checkpoint]:
 def _trainer(folder: Path) -> list[Checkpoint]:
     """The Hugging Face Trainer's output folder."""
     inside = [p for p in folder.iterdir() if p.is_dir() and _TRAINER.match(p.name)]
-    inside.sort(key=lambda p: natural(p.name))
-    found = {p: _weights(p) for p in inside}
-    empty = [p for p in inside if not found[p]]
-    if empty:  # the average of the others would be another one than what was asked for
+    inside.sort(key=lambda p: natural_key(p.name))
+    checkpoints = {p: _weights(p) for p in inside}
+    empty = [p for p in inside if not checkpoints[p]]
+    if empty:  # the average of the others would leave out a checkpoint
         raise StoreError(
             f"{empty[0]} has none of {', '.join(WEIGHTS)}: gather sharded optimizer formats into "
             "one of them first, or, if it was cut off while it was written, delete it."
         )
-    return [checkpoint for p in inside for checkpoint in found[p]]
+    return [checkpoint for p in inside for checkpoint in checkpoints[p]]
 
 
 def _weights(folder: Path) -> list[Checkpoint]:
@@ -161,7 +162,7 @@ def _lightning(folder: Path) -> list[Checkpoint]:
     """The files of Lightning's ModelCheckpoint, of one run."""
     places = [folder, folder / "checkpoints"]
     versions = [v for root in (folder, folder / "lightning_logs") for v in root.glob("version_*")]
-    places += [v / "checkpoints" for v in sorted(versions, key=lambda p: natural(str(p)))]
+    places += [v / "checkpoints" for v in sorted(versions, key=lambda p: natural_key(str(p)))]
     runs = [p for p in places if any(p.glob("*.ckpt"))]
     if len(runs) > 1:
         raise StoreError(
@@ -171,7 +172,7 @@ def _lightning(folder: Path) -> list[Checkpoint]:
     if not runs:
         return []
     by_step: dict[int, Checkpoint] = {}
-    files = sorted(runs[0].glob("*.ckpt"), key=lambda p: natural(p.name))
+    files = sorted(runs[0].glob("*.ckpt"), key=lambda p: natural_key(p.name))
     # last.ckpt is a copy of another, or the newest of all
     for file in sorted(files, key=lambda p: p.name.startswith("last")):
         checkpoint = Checkpoint(file, _lightning_step(file))
@@ -187,16 +188,16 @@ def _lightning(folder: Path) -> list[Checkpoint]:
 
 
 def _lightning_step(file: Path) -> int | None:
-    named = _STEP.search(file.stem)
-    if named:
-        return int(named[1])
+    match = _STEP.search(file.stem)
+    if match:
+        return int(match[1])
     content = read_without_code(file)
     step = content.get("global_step") if isinstance(content, dict) else None
     return step if isinstance(step, int) else None
 
 
 def _plain(folder: Path) -> list[Checkpoint]:
-    """Files of a training script's own."""
+    """The files of another training script."""
     files = [
         p
         for p in folder.iterdir()
@@ -209,4 +210,4 @@ def _plain(folder: Path) -> list[Checkpoint]:
             "numbered files, and left out; name the files to average where they are not.",
         )
         files = [p for p in files if p not in copies]
-    return [_checkpoint(p) for p in sorted(files, key=lambda p: natural(p.name))]
+    return [_checkpoint(p) for p in sorted(files, key=lambda p: natural_key(p.name))]

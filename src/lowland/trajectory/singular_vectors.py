@@ -61,10 +61,10 @@ def singular_vectors(
     What power iteration converges to. `last`: the checkpoint that the norm is in, see `axis_of`.
 
     >>> layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(3, 2))
-    >>> held = layer.state_dict()
-    >>> norm = spectral_norms(held)[0]
+    >>> state = layer.state_dict()
+    >>> norm = spectral_norms(state)[0]
     >>> w = torch.diag(torch.tensor([1.0, 4.0])) @ torch.eye(2, 3)
-    >>> vectors = singular_vectors(norm, w, held)
+    >>> vectors = singular_vectors(norm, w, state)
     >>> float(vectors[norm.u] @ w.double() @ vectors[norm.v])
     4.0
     """

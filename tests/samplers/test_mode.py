@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from lowland.samplers import Density, Job, Variational
-from lowland.samplers.curvature import peak
+from lowland.samplers.mode import find_mode
 
 
 def test_a_peak_from_afar():
     """Not quadratic: log p is bounded in curvature, and concave."""
     density = Density(lambda z: -torch.cosh(z - 5.0).log().sum(1) * 1000, 2, prior_scale=None)
-    mode, root = peak(density, torch.zeros(2).double(), 0.1)
+    mode, root = find_mode(density, torch.zeros(2).double(), 0.1)
     assert torch.allclose(mode, torch.full((2,), 5.0).double(), atol=1e-3)
     assert torch.allclose(root.diagonal(), torch.full((2,), 1000**-0.5).double(), rtol=0.01)
 
