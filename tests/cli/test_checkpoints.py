@@ -10,7 +10,7 @@ from lowland import ParamLayout
 from lowland.artifacts.lease import HeldError
 from lowland.cli.checkpoints import Output, merge, select_checkpoints
 from lowland.errors import ConfigError, LayoutError, StoreError
-from lowland.trajectory.formats import layout_of
+from lowland.trajectory.checkpoint_tensors import layout_of
 
 
 def write_steps(folder, *steps, **others):

@@ -236,7 +236,7 @@ def test_folders_without_checkpoints_say_what_was_looked_for(tmp_path):
     Trajectory.create(tmp_path / "walk", ParamLayout(Net()))
     with pytest.raises(StoreError, match=r"lowland's own; open it with Trajectory.open"):
         find_checkpoints(tmp_path / "walk")
-    with pytest.raises(StoreError, match="no checkpoint was named"):
+    with pytest.raises(StoreError, match="no checkpoint was given"):
         find_checkpoints([])
 
 

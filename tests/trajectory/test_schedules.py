@@ -161,7 +161,9 @@ def test_arguments_that_make_no_sense(build, text):
 
 @pytest.mark.parametrize("name", ["swa", "cyclical"])
 def test_proportions_to_a_rate_of_zero_do_not_exist(name):
-    with pytest.raises(ConfigError, match="positive rate for the first parameter group, got 0"):
+    with pytest.raises(
+        ConfigError, match="positive learning rate for the first parameter group, got 0"
+    ):
         BUILD[name](optimizer(0.0, 0.1))
 
 
