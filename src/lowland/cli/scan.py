@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
+from lowland.cli.origins import ORIGINS, Place, write_origins
 from lowland.cli.simplex_folder import SimplexFolder
 from lowland.cli.stage_folder import StageFolder, load_weights, weight_names, words_of
 from lowland.cli.subspace_folder import SubspaceFolder
@@ -124,6 +126,7 @@ class View:
     threads: int
     shape: Shape
     overlays: dict[str, Any]
+    files: list[Place]  # from which the shape was read
 
 
 def make_view(
@@ -143,9 +146,28 @@ def make_view(
             )
         plane_of = _pca_plane if names == ["pca"] else _random_plane
         shape, overlays = plane_of(runs[0], setup, **options)
+        file = f"trajectory/{options['trajectory']}"
+        if names == ["random"]:
+            file = f"weights/{options['around']}.safetensors"
+        files = [(runs[0].folder.path, file)]
     else:
         shape, overlays = _shape_through(names, runs, setup, stage)
-    return View("-".join(names), setup, runs[0].threads, shape, overlays)
+        files = _files_of(names, runs, stage)
+    return View("-".join(names), setup, runs[0].threads, shape, overlays, files)
+
+
+def _files_of(
+    names: list[str], runs: Sequence[FinishedRun], stage: StageFolder | None
+) -> list[Place]:
+    """The files of a stage's points, and of the weights of runs."""
+    if stage is None:
+        each = zip(cycle(runs), names * len(runs) if len(names) == 1 else names, strict=False)
+        return [(run.folder.path, f"weights/{name}.safetensors") for run, name in each]
+    shapes = sorted((stage.path / "shapes").glob("*.safetensors"))
+    files = [(stage.path, f"shapes/{path.name}") for path in shapes]
+    others = [name for name in names if not stage.has_name(name)]
+    run = runs[0].folder.path
+    return files + stage.weight_files() + [(run, f"weights/{n}.safetensors") for n in others]
 
 
 def execute(view: View, grid: Grid, path: Path) -> SurfaceResult:
@@ -156,7 +178,7 @@ def execute(view: View, grid: Grid, path: Path) -> SurfaceResult:
     pictures = ScanPictures(surface)
     console = Terminal()
     builder = Builder(path, console, threads=view.threads)
-    path.mkdir(parents=True, exist_ok=True)
+    write_origins(path, {"shape": view.files})
     if not builder.graph.is_done(surface):
         with using_threads(view.threads):
             expected = surface.forecast()
@@ -176,7 +198,7 @@ def execute(view: View, grid: Grid, path: Path) -> SurfaceResult:
 def _require_scan_folder(path: Path) -> None:
     """Raises `StoreError` where a folder holds anything but scans."""
     content = {each.name for each in path.iterdir()} if path.is_dir() else set()
-    if content and GRAPH not in content:
+    if content - {ORIGINS} and GRAPH not in content:
         raise StoreError(
             f"{path} is not empty, and no folder of a scan; name another with --out, or delete it."
         )

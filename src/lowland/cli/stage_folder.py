@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Self, TypedDict
@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NotRequired, Self, TypedDict
 from lowland.artifacts import Source
 from lowland.artifacts.graph import ARTIFACTS, GRAPH
 from lowland.cli.load_runs import FinishedRun, load_runs
+from lowland.cli.origins import Place, write_origins
 from lowland.cli.trust import UntrustedError
 from lowland.core import Point
 from lowland.errors import ConfigError, StoreError
@@ -110,9 +111,13 @@ class StageFolder(ABC):
         body[cls.key] = body.pop(_NAMES)
         return body
 
-    def claim(self, settings: dict[str, Any]) -> None:
-        """Makes the folder, and writes its settings; raises `StoreError` where it holds something
-        else."""
+    def claim(
+        self, settings: dict[str, Any], origins: Mapping[str, Sequence[Place]] | None = None
+    ) -> None:
+        """Makes the folder, and writes its settings and the origins of its sources.
+
+        `origins`: of sources besides the weights. Raises `StoreError` where it holds other files.
+        """
         file = self.file(self.path)
         if file.is_file():
             self.read(self.path)  # of another version: refused
@@ -130,6 +135,20 @@ class StageFolder(ABC):
         }
         self.path.mkdir(parents=True, exist_ok=True)
         write_yaml(file, body, form=FORMAT)
+        sources = [f"weights/{title}" for title in self.titles()]
+        weights = {s: [place] for s, place in zip(sources, self.weight_files(), strict=True)}
+        write_origins(self.path, {**weights, **(origins or {})})
+
+    def weight_files(self) -> list[Place]:
+        """The files of the weights."""
+        return [
+            (self.run_of(i).folder.path, f"weights/{name}.safetensors")
+            for i, name in enumerate(self.names)
+        ]
+
+    def run_of(self, number: int) -> FinishedRun:
+        """The run of some of the weights, by their number."""
+        return self.runs[number if len(self.runs) > 1 else 0]
 
     def sources(self) -> list[Source]:
         """The weights as inputs of artifacts."""
@@ -144,7 +163,7 @@ class StageFolder(ABC):
     def weights(self) -> tuple[Point, ...]:
         """The weights, read once."""
         return tuple(
-            load_weights(self.runs[i if len(self.runs) > 1 else 0].folder, name, self.setup)
+            load_weights(self.run_of(i).folder, name, self.setup)
             for i, name in enumerate(self.names)
         )
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
 from lowland.artifacts import Status
 from lowland.artifacts.graph import GRAPH, read_graph, statuses
 from lowland.cli.console import Terminal, say, visible
+from lowland.cli.origins import changed_origins
 
 #: where commands put what they make of a run
 _INSIDE = ("compare", "connect", "connect/plane", "simplex", "subspace/*", "scan/*")
@@ -29,8 +30,34 @@ def status(
     """
     run = run.expanduser()
     console = Terminal()
+    tree = Tree(visible(str(run)))
+    states: list[Status] = []
     for folder in folders(run):
-        _show(folder, console)
+        graph = statuses_of(folder)
+        for source in graph if folder == run else []:
+            if source.state == "given":
+                say(console, f"{source.name}: {source.reason}")
+        branch = tree if folder == run else tree.add(visible(f"{folder.relative_to(run)}/"))
+        _add_graph(branch, graph)
+        states += [each for each in graph if each.state != "given"]
+    # a file takes lines of any length, and a terminal wraps them
+    (console if console.is_terminal else Terminal(width=_WIDTH)).print(tree)
+    counts = {state: sum(each.state == state for each in states) for state in _ORDER}
+    parts = [f"{count} {state}" for state, count in counts.items() if count]
+    say(console, f"{', '.join(parts)}; {size_text(sum(each.size for each in states))}.")
+
+
+def statuses_of(folder: Path) -> list[Status]:
+    """The artifacts of a folder; those of a stage are stale where its run has other inputs now."""
+    changed = changed_origins(folder)
+    states = []
+    for each in statuses(folder, read_graph(folder)):  # inputs first
+        causes = [name for name in each.inputs if name in changed]
+        if causes and each.state == "done":
+            each = replace(each, state="stale", reason=changed[causes[0]])
+            changed[each.name] = f"other {each.name}"
+        states.append(each)
+    return states
 
 
 def folders(run: Path) -> list[Path]:
@@ -40,27 +67,17 @@ def folders(run: Path) -> list[Path]:
     return [run, *inside] if nodes else inside
 
 
-def _show(folder: Path, console: Console) -> None:
-    states = statuses(folder, read_graph(folder))
-    sources = [each for each in states if each.state == "given"]
+_ORDER = ("done", "under way", "started", "missing", "stale", "damaged")
+
+
+def _add_graph(tree: Tree, states: list[Status]) -> None:
+    """A branch for each artifact from which no other is built."""
     built = {each.name: each for each in states if each.state != "given"}
-    for each in sources:
-        say(console, f"{each.name}: {each.reason}")
     inputs = {name for each in built.values() for name in each.inputs}
     seen: set[str] = set()
-    tree = Tree(visible(str(folder)))
     for each in built.values():
         if each.name not in inputs:
             _add(tree, each, built, seen)
-    # a file takes lines of any length, and a terminal wraps them
-    (console if console.is_terminal else Terminal(width=_WIDTH)).print(tree)
-    counts = {state: sum(each.state == state for each in built.values()) for state in _ORDER}
-    total = sum(each.size for each in built.values())
-    parts = [f"{count} {state}" for state, count in counts.items() if count]
-    say(console, f"{', '.join(parts)}; {size_text(total)}.")
-
-
-_ORDER = ("done", "under way", "started", "missing", "stale", "damaged")
 
 
 def _add(tree: Tree, each: Status, built: dict[str, Status], seen: set[str]) -> None:

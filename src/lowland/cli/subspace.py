@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import load_runs
 from lowland.cli.options import Keys
+from lowland.cli.origins import Place
 from lowland.cli.stage_folder import weight_names
 from lowland.cli.subspace_folder import SubspaceFolder
 from lowland.cli.tables import show_metrics
@@ -82,9 +84,15 @@ def subspace(
     path = out or root.path / "subspace" / f"{inference.kind}-{inference.sampler}"
     folder = SubspaceFolder(path, finished_runs, _center_names(root, inference.kind, around))
     curve_path = (curve or root.path / "connect").expanduser()
-    spanning = _load_curve(curve_path, trust=trust) if inference.kind == "curve" else None
+    spanning: Curve | None = None
+    origins: dict[str, list[Place]] = {}
+    if inference.kind == "curve":
+        kind, spanning = _load_curve(curve_path, trust=trust)
+        origins["curve"] = [(curve_path, f"shapes/{kind}.safetensors")]
+    elif inference.kind == "pca":
+        origins["iterates"] = [(root.path, f"trajectory/{trajectory}")]
     options: dict[str, Any] = {"curve": spanning, "draws": draws, "plane": plane, "seed": seed}
-    execute(folder, inference, trajectory=trajectory, **options)
+    execute(folder, inference, trajectory=trajectory, origins=origins, **options)
 
 
 def execute(
@@ -93,6 +101,7 @@ def execute(
     *,
     trajectory: str,
     curve: Curve | None,
+    origins: Mapping[str, Sequence[Place]],
     draws: int,
     plane: bool = True,
     seed: int,
@@ -105,7 +114,7 @@ def execute(
     _ = folder.weights
     if note := posteriors.missing_diagnostics(inference):
         say(console, f"Note: {note}")
-    folder.claim(inference.model_dump() | {"trajectory": trajectory, "seed": seed})
+    folder.claim(inference.model_dump() | {"trajectory": trajectory, "seed": seed}, origins)
     run = Run(folder.setup.config, folder.setup)
     subspace = SpannedSubspace(run, inference, _basis(folder, store, curve), seed=seed)
     chain = SampledChain(run, subspace)
@@ -177,14 +186,15 @@ def _open_trajectory(folder: SubspaceFolder, name: str) -> Trajectory:
         raise ConfigError(f"--kind pca: {error} A run of the method swa keeps iterates.") from error
 
 
-def _load_curve(path: Path, *, trust: bool) -> Curve:
+def _load_curve(path: Path, *, trust: bool) -> tuple[str, Curve]:
+    """The first fitted curve of a folder, and its kind."""
     if not CurveFolder.is_at(path):
         raise ConfigError(
             f"--kind curve: {path} holds no curve; run `lowland connect` first, or name its "
             "folder with --curve."
         )
     curves = CurveFolder.open(path, trust=trust).curves()
-    fitted = [curve for kind, curve in curves.items() if kind != "line"]
+    fitted = [(kind, curve) for kind, curve in curves.items() if kind != "line"]
     if not fitted:
         raise ConfigError(
             f"--kind curve: {path} holds a line alone; run `lowland connect --kind bezier`."
