@@ -1,8 +1,8 @@
 """Figures: one file each, a function `(record, *, ax=None, ...) -> Axes` of that file's name.
 
-Figures see records alone, and matplotlib is imported when one is drawn. Without `ax=` a figure gets
-a canvas of its own, outside pyplot: `save(axes, "picture.png")` writes it, and in a notebook under
-`%matplotlib inline` the expression `record.plot().figure` shows it.
+Figures depend on records only, and matplotlib is imported when one is drawn. Without `ax=` a
+figure has a canvas of its own, outside pyplot: `save(axes, "picture.png")` writes it, and in a
+notebook with `%matplotlib inline` the expression `record.plot().figure` displays it.
 
 >>> import torch
 >>> from lowland.records import Table
@@ -20,7 +20,7 @@ from lowland.errors import ConfigError
 from lowland.keywords import hinted
 from lowland.plots.style import save as save
 
-# the figures: a line each
+# one line per figure
 from lowland.plots.barrier import barrier as barrier  # isort: skip
 from lowland.plots.evidence import evidence as evidence  # isort: skip
 from lowland.plots.functions import functions as functions  # isort: skip
@@ -45,7 +45,7 @@ from lowland.plots.training import training as training  # isort: skip
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: name -> function: what bears the name of the file that it comes from
+#: name -> function, for functions with the name of their file
 FIGURES: dict[str, Callable[..., Axes]] = {
     name: function
     for name, function in list(globals().items())

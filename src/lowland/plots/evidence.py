@@ -17,7 +17,7 @@ _ERRORS = 2  # standard errors to either side
 
 
 def evidence(record: Evidence | Mapping[str, Evidence], *, ax: Axes | None = None) -> Axes:
-    """Draws log evidences with two standard errors to either side, a row a subspace.
+    """Draws log evidences with two standard errors to either side, one row per subspace.
 
     >>> record = Evidence(-12.5, 0.25, "tempering", 1000)
     >>> evidence({"PCA": record, "random": Evidence(-20.0, 0.0, "grid", 100)}).get_xlabel()

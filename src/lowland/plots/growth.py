@@ -49,20 +49,8 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
         above.set_axisbelow(True)
         above.tick_params(labelbottom=False, color=MUTED, labelsize=_size(below))
         for i, (name, result) in enumerate(records.items()):
-            x, accepted = numbers(result.vertices), numbers(result.accepted) > 0
             ink = colour(i)
-            curves = (
-                (above, result.log_volume, "-", "o", name),
-                (below, result.loss_mean, "-", "o", "_mean" if name else "mean"),
-                (below, result.loss_max, ":", "^", "_highest" if name else "highest"),
-            )
-            for axes, values, dash, marker, label in curves:
-                y = numbers(values)
-                y = np.where(np.isfinite(y), y, np.nan)
-                axes.plot(x, y, dash, color=ink, linewidth=2, label=label or "_volume")
-                for mask, face in ((accepted, ink), (~accepted, "white")):
-                    style: dict[str, Any] = {"color": ink, "markersize": 6, "zorder": 3}
-                    axes.plot(x[mask], y[mask], marker, **style, markerfacecolor=face)
+            _draw_curves(above, below, name, result, ink)
             if np.isfinite(result.bound):
                 inked = ink if len({r.bound for r in records.values()}) > 1 else MUTED
                 below.axhline(result.bound, color=inked, linestyle="--", linewidth=1.2, zorder=1)
@@ -90,6 +78,23 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
         settle(ax)
         align_labels([below, above])
     return ax
+
+
+def _draw_curves(above: Axes, below: Axes, name: str, result: GrowthResult, ink: str) -> None:
+    """Log volume above, mean and highest loss below; markers of rejected vertices are hollow."""
+    x, accepted = numbers(result.vertices), numbers(result.accepted) > 0
+    curves = (
+        (above, result.log_volume, "-", "o", name),
+        (below, result.loss_mean, "-", "o", "_mean" if name else "mean"),
+        (below, result.loss_max, ":", "^", "_highest" if name else "highest"),
+    )
+    for axes, values, dash, marker, label in curves:
+        y = numbers(values)
+        y = np.where(np.isfinite(y), y, np.nan)
+        axes.plot(x, y, dash, color=ink, linewidth=2, label=label or "_volume")
+        for mask, face in ((accepted, ink), (~accepted, "white")):
+            style: dict[str, Any] = {"color": ink, "markersize": 6, "zorder": 3}
+            axes.plot(x[mask], y[mask], marker, **style, markerfacecolor=face)
 
 
 def _losses(record: GrowthResult) -> np.ndarray:

@@ -28,7 +28,7 @@ BATCHNORM = {
 
 
 def title(record: SurfaceResult | TernaryResult, metric: str) -> str:
-    """What a metric is, with its unit, and of which split where the record says."""
+    """The title of a metric: the split if the record has one, the name and the unit."""
     before, _, last = metric.rpartition("_")
     if metric_of(last) is not None:
         name = f"{before.replace('_', ' ')} {axis_of(last, percent=percent(last))}".strip()
@@ -145,7 +145,7 @@ def _off(residual: np.ndarray) -> str:
 def colour_bar(
     ax: Axes, shading: Shading, name: str, *, place: tuple[float, float, float, float]
 ) -> Colorbar:
-    """The bands beside the axes, as tall as it says; `level_ticks` writes their levels."""
+    """A colour bar beside the axes, at `place`; `level_ticks` writes its levels."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
@@ -173,7 +173,7 @@ def level_ticks(bar: Colorbar, shading: Shading) -> None:
     if shading.over:
         ticks.append(shading.bands + 0.5)
         texts.append(f"> {texts[-1]}")
-        if room < 2.6 * SMALL:  # no room for both: this one tells the last level, too
+        if room < 2.6 * SMALL:  # no room for both: this label has the last level, too
             keep.pop()
         keep.append(len(ticks) - 1)
     bar.set_ticks([ticks[i] for i in keep], labels=[texts[i] for i in keep])
@@ -181,7 +181,7 @@ def level_ticks(bar: Colorbar, shading: Shading) -> None:
 
 
 def settle(ax: Axes) -> None:
-    """Has the layout done, so that what is placed by its size in points may ask for it."""
+    """Computes the layout, which texts placed by their size in points need."""
     root: Any = ax.get_figure(root=True)
     root.draw_without_rendering()
 

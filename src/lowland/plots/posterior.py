@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 NEAR = (0.0, 0.5, 2.0, 4.5, 8.0, 12.5)  # nats below the maximum: 0 to 5 sd of a Gaussian
 LAST = 12.5 * 2**7  # after 5 sd each band is twice as deep
-DOTS = 400  # of all chains, as many as can be told apart
+DOTS = 400  # as many as remain distinguishable
 #: of dots, by record: seen on deep blue and on pale yellow
 FACES = (("#ffffff", "o"), ("#E69F00", "s"), ("#CC79A7", "^"), ("#56B4E9", "D"))
 
@@ -73,8 +73,8 @@ def posterior(
             dot's area is as often as its draw came.
         gaussians: {name: (mean (k,), covariance (k, k))}, drawn as ellipses.
         path: iterates (K, 2), or {name: (K, 2)}, in the plane's coordinates.
-        coordinates: which two of k the plane is of; None: what the record's `about["coordinates"]`
-            says, else the first two. With k > 2 dots and ellipses are marginal, the bands a slice.
+        coordinates: the two of k coordinates of the plane; None: `about["coordinates"]` of the
+            record, else the first two. If k > 2, dots and ellipses are marginal, bands a slice.
         sigmas: of the ellipses, in standard deviations. dots: how many at most, of each record.
         cmap: any of matplotlib's maps; its first colour is where the density is highest.
 
@@ -233,7 +233,7 @@ def _labels(record: SurfaceResult, i: int, j: int) -> dict[str, str]:
 def _words(
     record: SurfaceResult, shades: np.ma.MaskedArray, chains: Sequence[Chain], dots: int
 ) -> str:
-    """How the density was found, and what of the draws is shown."""
+    """How the density was computed, and which draws are visible."""
     parts = [caption(record, int(shades.mask.sum()), shades.size)]
     if any(len(chain.draws) > dots for chain in chains):
         parts.append(f"{dots:,} draws{' each' if len(chains) > 1 else ''}")

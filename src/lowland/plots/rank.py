@@ -57,22 +57,9 @@ def rank(
     >>> [label.get_text() for label in axes.get_yticklabels()]
     ['chain 1', 'chain 2', 'chain 3', 'chain 4']
     """
-    if record.log_weights is not None:
-        raise ConfigError(
-            "rank: expected a sampler's chains, got draws with weights; look at record.plot()."
-        )
     bins, thin = checks.whole("bins", bins, least=1), checks.whole("thin", thin, least=1)
-    values, name = values_of(record, coordinate)
-    values = values[:, ::thin]
+    values, name = _comparable(record, coordinate, bins, thin)
     chains, draws = values.shape
-    if chains < 2:
-        raise DataError("rank: expected chains to compare, got one; sample two or more.")
-    if draws < bins:
-        raise DataError(
-            f"rank: expected at least as many draws a chain as bins, {bins}, got {draws}."
-        )
-    if not np.isfinite(values).all():
-        raise DataError(f"{name}: NaN or infinite values have no rank; sample again.")
     edges = np.linspace(0.5, values.size + 0.5, bins + 1)
     counts = np.stack([np.histogram(row, edges)[0] for row in _ranks(values)])
     expected = draws / bins
@@ -106,6 +93,28 @@ def rank(
         words += [f"every {thin}th draw"] if thin > 1 else []
         words_below(ax, "; ".join(words), width=letters_across(ax))
     return ax
+
+
+def _comparable(
+    record: Chain, coordinate: int | str | None, bins: int, thin: int
+) -> tuple[np.ndarray, str]:
+    """Every `thin`-th value of chains that have ranks, (chains, S), and the values' name."""
+    if record.log_weights is not None:
+        raise ConfigError(
+            "rank: expected a sampler's chains, got draws with weights; look at record.plot()."
+        )
+    values, name = values_of(record, coordinate)
+    values = values[:, ::thin]
+    chains, draws = values.shape
+    if chains < 2:
+        raise DataError("rank: expected chains to compare, got one; sample two or more.")
+    if draws < bins:
+        raise DataError(
+            f"rank: expected at least as many draws a chain as bins, {bins}, got {draws}."
+        )
+    if not np.isfinite(values).all():
+        raise DataError(f"{name}: NaN or infinite values have no rank; sample again.")
+    return values, name
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

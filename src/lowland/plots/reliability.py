@@ -1,4 +1,4 @@
-"""Reliability: what a confidence is worth."""
+"""Reliability diagrams: accuracy against confidence."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _reliability(record: Reliable) -> Reliability:
 
 
 def _bins(record: Reliability) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Confidence, accuracy and count of the bins that hold rows."""
+    """Confidence, accuracy and count of the bins with examples."""
     bins = np.stack([numbers(x) for x in (record.confidence, record.accuracy, record.count)])
     confidence, accuracy, count = bins[:, np.isfinite(bins).all(0)]
     return confidence, accuracy, count

@@ -1,4 +1,4 @@
-"""What a network gets wrong among the rows that it is sure of."""
+"""The error on the most confident examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 POINTS = 500  # of a curve, at most
-LEAST = 20  # rows: the error on fewer jumps about
+LEAST = 20  # examples: the error on fewer is noisy
 
 
 def risk_coverage(

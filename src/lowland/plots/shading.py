@@ -40,7 +40,7 @@ class Shading(NamedTuple):
         return len(self.levels) - 1
 
     def labels(self) -> list[str]:
-        """The levels in as few digits as tell them apart."""
+        """The levels, with the fewest digits that distinguish them."""
         for digits in range(2, 8):
             texts = [f"{level:.{digits}g}" for level in self.levels]
             if len(set(texts)) == len(texts):

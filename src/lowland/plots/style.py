@@ -1,4 +1,4 @@
-"""The house style of all figures, and `save`."""
+"""The style of all figures, and `save`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is too pale on white
+# Okabe and Ito's colours, which colour-blind readers distinguish; their yellow is too pale on white
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, MUTED, PALE, FAINT = "#262626", "#6b6b6b", "#999999", "#e8e8e8"
 NEEDED = 'figures need matplotlib: pip install "lowland[plots]".'
@@ -90,8 +90,8 @@ def canvas(
 
     `projection`: of new axes, such as "3d"; yours must have it already.
 
-    New axes live on a figure of their own that neither pyplot nor a display knows of. Yours keep
-    their fonts; rcParams are as before afterwards.
+    New axes have a figure of their own, independent of pyplot and of displays. Yours keep their
+    fonts; rcParams are as before afterwards.
     """
     try:
         from matplotlib import rc_context
@@ -104,7 +104,7 @@ def canvas(
             figure = Figure(figsize=size, layout="constrained")
             FigureCanvasAgg(figure)
             ax = figure.add_subplot(projection=projection)
-            # ticks are made when drawn, outside the context: they must be told now
+            # ticks are created when drawn, outside the context: set their style now
             ax.tick_params(which="both", color=MUTED, labelcolor=INK, labelsize=SMALL)
         ax.grid(True, color=FAINT, linewidth=0.8)
         ax.set_axisbelow(True)
@@ -114,7 +114,7 @@ def canvas(
 def save(artist: Axes | Figure, path: PathLike, *, dpi: float = 200) -> Path:
     """Writes a figure, or the whole figure that axes are part of, atomically; returns the path.
 
-    The path's ending says the format: `.png`, `.svg`, `.pdf`; none is `.png`. No display is used.
+    The path's ending is the format: `.png`, `.svg`, `.pdf`; without one `.png`. No display is used.
     """
     path = Path(path)
     path = path if path.suffix else path.with_name(f"{path.name}.png")

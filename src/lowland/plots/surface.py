@@ -52,13 +52,13 @@ def surface(
             (%) for errors, else the largest value.
         alpha: the classic scale's finest step, \(\exp(\alpha)\). None: -5 for losses, -1 for
             errors in percent.
-        bands: how many, without the one for what is over `vmax`.
+        bands: their number, without the one above `vmax`.
         cmap: any of matplotlib's maps; "jet_r" is the papers'.
         contours: lines at the levels.
         show_points: dots where networks were evaluated.
 
     Values that are NaN or infinite are grey and nothing is interpolated over them. A record without
-    `y` is drawn as a line over x, which bands, colours and contours say nothing about.
+    `y` is drawn as a line over x, without bands, colours and contours.
 
     >>> import torch
     >>> x = torch.linspace(-1, 1, 5)
@@ -119,7 +119,7 @@ def contoured(
     shaded: Shading,
     **options: Any,
 ) -> None:
-    """Fills the bands, and what is masked with grey."""
+    """Fills the bands; masked values are grey."""
     if shades.mask.any():
         ax.contourf(x, y, np.zeros(shades.shape), [-1, 1], colors=[MISSING], **options)
     ends = band_ends(shades, shaded)
@@ -127,13 +127,13 @@ def contoured(
 
 
 def band_ends(shades: np.ma.MaskedArray, shaded: Shading) -> list[float]:
-    """The edges of the bands that are filled, of what is over the last level too."""
+    """The edges of the bands, including the one above the last level."""
     edges = np.arange(1.0, shaded.bands + shaded.over)
     return [-1.0, *edges.tolist(), float(max(shades.max(), shaded.bands)) + 1]
 
 
 def inner_edges(shades: np.ma.MaskedArray, bands: int) -> np.ndarray:
-    """The edges between bands that values lie on both sides of: where contours are."""
+    """The edges of contours: those with values on both sides."""
     edges = np.arange(1.0, bands + 1)
     inner: np.ndarray = edges[(edges < shades.max()) & (edges > shades.min())]
     return inner

@@ -54,10 +54,10 @@ def surface3d(
             mountains; "linear": heights are values.
         metric, scale, vmax, alpha, bands, cmap: as for `surface`.
         contours: the flat picture on the floor.
-        elevation, azimuth: where it is seen from, in degrees.
+        elevation, azimuth: of the view, in degrees.
 
     Where values are NaN or infinite there is a hole. `ax` must have three dimensions:
-    `figure.add_subplot(projection="3d")`. Labels, and what a hill hides, are those of this view.
+    `figure.add_subplot(projection="3d")`. Labels and hidden parts are computed for this view.
 
     >>> import torch
     >>> x = torch.linspace(-1, 1, 5)
@@ -155,7 +155,7 @@ def between(
 
 
 class Relief(Flat):
-    """Points on the landscape, and which of them no hill hides."""
+    """Points on the landscape, and whether a hill hides them."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class Relief(Flat):
         return [*xy.T, between(self.x, self.y, self.heights, *xy.T) + self.lift]
 
     def projected(self, xy: np.ndarray, projection: np.ndarray) -> np.ndarray:  # (q, 2) -> (q, 2)
-        """Where points come to lie in the picture; those in a hole on the floor."""
+        """The places of points in the picture; those in a hole are on the floor."""
         if not len(xy):
             return np.empty((0, 2))
         x, y, z = self.columns(xy)
@@ -197,7 +197,7 @@ class Relief(Flat):
 
 
 def _box(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """The sides of what is drawn: true to the plane unless it is very narrow."""
+    """The sides of the box: in proportion to the plane unless it is very narrow."""
     wide, deep = np.ptp(x), np.ptp(y)
     longest = max(wide, deep)
     return max(wide / longest, 0.4), max(deep / longest, 0.4), 0.62

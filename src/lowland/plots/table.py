@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def table(
     record: Table, *, ax: Axes | None = None, column: str | None = None, best: str | None = None
 ) -> Axes:
-    """Draws one numeric column as a dot a row, the best one marked.
+    """Draws one numeric column, a dot for each row, and marks the best.
 
     Args:
         column: "nll" by default, or the first numeric one.

@@ -47,7 +47,7 @@ def ternary(
 ) -> Axes:
     """Draws one metric over the triangle of three vertices, in its true proportions.
 
-    Sides are as long as the vertices are apart, and the words below say how far. A triangle that is
+    Sides are proportional to the vertices' distances, which are in the caption. A triangle that is
     nearly a line is drawn with equal sides.
 
     Args:
@@ -140,7 +140,7 @@ def _sides(record: TernaryResult, true: bool) -> str:
 
 
 def _mesh(coords: np.ndarray, corners: np.ndarray) -> Any:
-    """Triangles between the points, found where all sides are equal and no triangle is flat."""
+    """Triangles between the points, from a Delaunay triangulation with equal sides."""
     from matplotlib.tri import TriAnalyzer, Triangulation
 
     try:

@@ -73,7 +73,7 @@ class Record:
         if name != cls.__name__:
             raise StoreError(f"{path}: expected a {cls.__name__}, found a {name!s:.60}.")
         forms = get_type_hints(cls)
-        for field, value in values.items():  # JSON does not tell lists of nothing apart
+        for field, value in values.items():  # in JSON an empty list has no type
             empty = isinstance(value, Tensor) and value.shape == (0,)
             if empty and field in forms and mismatch([], forms[field]) is None:
                 values[field] = []

@@ -113,12 +113,12 @@ class Chain(Record):
                 'R-hat and effective sample sizes need arviz-stats: pip install "lowland[samplers]"'
             ) from None
         values = self.coords.double().cpu().numpy()
-        with np.errstate(all="ignore"):  # chains that never moved: NaN says it
+        with np.errstate(all="ignore"):  # constant chains: NaN
             result = getattr(array_stats, name)(values, chain_axis=0, draw_axis=1, **options)
         return torch.as_tensor(result, dtype=torch.float64).reshape(-1)
 
     def to_pandas(self) -> Any:
-        """A row a coordinate: mean, standard deviation, R-hat, effective sample sizes."""
+        """One row per coordinate: mean, standard deviation, R-hat, effective sample sizes."""
         import pandas as pd
 
         columns = {

@@ -12,8 +12,8 @@ from lowland.records.base import Record
 class Evidence(Record):
     """The logarithm of the integral of likelihood^(1/T) times prior, in nats.
 
-    `error`: its standard error; 0 for quadrature, which is not random: there `about` says how far
-    it may be off, "moved" being the last change of moments, "converged" and the "spacing".
+    `error`: its standard error; 0 for quadrature, whose accuracy is in `about`: "moved", the last
+    change of moments, "converged" and "spacing".
     `method`: "grid" or "tempering". `evaluations` of the log-likelihood.
     """
 

@@ -17,7 +17,7 @@ class PathResult(Record):
     r"""Loss and error along a curve, one value per point.
 
     Attributes:
-        t: (n,), the points' coordinates, in [0, 1] unless `outside` says so.
+        t: (n,), the points' coordinates, in [0, 1] unless `outside`.
         loss, error: (n,), on the surface's own examples; `error` is a fraction, NaN for regression.
         l2: (n,), |w(t)|. distance: (n,), |w(t) - w(0)|. length: (n,), of the curve up to t.
         test_loss, test_error: (n,), on the examples of the loader, if one was given.
@@ -59,7 +59,7 @@ class PathResult(Record):
         return float(_above_chord(t, loss).max())
 
     def summary(self) -> dict[str, dict[str, float]]:
-        r"""min, max, mean over t and integral over length, for each figure.
+        r"""min, max, mean over t and integral over length, for each metric.
 
         "mean" is \(\int f(w(t))\, dt\), "integral" \(\int f\, |w'| dt\) over the length, by
         trapezoids; "at" is the t of the maximum.
@@ -125,7 +125,7 @@ class BarrierResult(Record):
 
     @property
     def test_height(self) -> float:
-        """Of the loss of the loader's rows; NaN where there was none."""
+        """The height on the loader's examples; NaN without a loader."""
         values = self.test_loss
         return math.nan if values is None else float(_above_chord(self.coords, values).max())
 
@@ -175,7 +175,7 @@ class SurfaceResult(Record):
         explained_variance_ratio: (2,), the share of the variance along each axis, for a plane of
             principal components.
         batchnorm: the policy of BatchNorm statistics, "none" for models without any.
-        examples: how many examples the metrics are of.
+        examples: the number of examples of the metrics.
         about: other words and numbers to keep. Pictures read "split" (such as "test"),
             "orthonormal" (whether coordinates are distances) and "labels" (names of the axes).
     """
@@ -201,7 +201,7 @@ class SurfaceResult(Record):
 
     @property
     def split(self) -> str:
-        """Of which rows the metrics are, where that was said."""
+        """The name of the examples' split, or ""."""
         return str(self.about.get("split", ""))
 
     @property

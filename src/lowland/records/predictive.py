@@ -74,7 +74,7 @@ class Predictive(Record):
         return form
 
     def by_item(self, values: Tensor) -> Tensor:  # (N, ...) -> (items, D)
-        """Means, variances or targets of a regression, a row an item.
+        """Means, variances or targets of a regression, one row per item.
 
         >>> import torch
         >>> pred = Predictive("regression", 1, mean=torch.zeros(6, 1, 4, 5))

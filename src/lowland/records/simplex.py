@@ -25,7 +25,7 @@ class GrowthResult(Record):
         height: (n,), distance of the new vertex from the affine subspace through all before it; NaN
             for the first.
         loss_mean, loss_max: (n,), over `samples` random points of the shape and the new vertex; in
-            the first row of the start alone.
+            the first step the start alone.
         accepted: (n,) bool, whether the new vertex was accepted; only the last may be False.
         unit: what `vertices` counts: "vertices", or "connectors" where a complex grew.
         examples: how many examples the losses are over. batchnorm: the policy of BatchNorm
@@ -73,7 +73,7 @@ class GrowthResult(Record):
         return int(accepted[-1]) if len(accepted) else 0
 
     def table(self) -> Table:
-        """A row a step, the columns of `metrics` last."""
+        """One row per step, the columns of `metrics` last."""
         names = ("log_volume", "height", "loss_mean", "loss_max")
         columns: dict[str, Any] = {self.unit: self.vertices}
         columns |= {name: getattr(self, name) for name in names}

@@ -1,4 +1,4 @@
-"""Rows of named figures."""
+"""Tables of named columns."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class TemperingResult(Record):
         return float(self.prior_scales[self.best])
 
     def to_pandas(self) -> Any:
-        """A row a pair: temperature, prior_scale, nll, and what else is known."""
+        """One row per pair: temperature, prior_scale, nll, and the optional columns."""
         import pandas as pd
 
         return pd.DataFrame({n: v.detach().cpu().numpy() for n, v in self._columns().items()})
