@@ -279,7 +279,7 @@ NO_NAMES = {
 
 #: rooms that still have such names: only ever fewer
 STILL_NAMED = {
-    "artifacts", "cli", "runs",
+    "artifacts", "runs",
 }  # fmt: skip
 
 
