@@ -244,7 +244,7 @@ ELSEWHERE = {
 }
 
 #: rooms whose tests are not all at their modules' paths yet: only ever fewer
-STILL = {"artifacts", "cli", "runs"}
+STILL = {"cli"}
 
 
 def without_tests() -> set[str]:
@@ -278,9 +278,7 @@ NO_NAMES = {
 }  # fmt: skip
 
 #: rooms that still have such names: only ever fewer
-STILL_NAMED = {
-    "artifacts", "runs",
-}  # fmt: skip
+STILL_NAMED: set[str] = set()
 
 
 def names_given(source: str) -> Iterator[tuple[str, int]]:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from lowland.artifacts import Artifact
+from lowland.artifacts import Artifact, Source
 from lowland.files import write_text
 
 
@@ -72,3 +72,11 @@ class Count(Number):
             progress(i + 1, upto)
         write_text(lines, "\n".join(done) + "\n")
         return upto
+
+
+def tree(a=1, b=2, upto=5, data="examples"):
+    """Two numbers and a count below two sums, and a source."""
+    source = Source("data/train", 100, {"examples": data})
+    first, second, count = Number("number/a", a), Number("number/b", b), Count("count", upto)
+    inner = Sum("sum/inner", first, second, source)
+    return Sum("sum/all", inner, count), first, second, count, inner

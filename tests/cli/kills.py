@@ -16,7 +16,8 @@ from collections import Counter
 from pathlib import Path
 
 from lowland.artifacts import Graph
-from lowland.artifacts.graph import manifests, read_graph
+from lowland.artifacts.nodes import read_graph
+from lowland.artifacts.places import manifests
 from lowland.cli import main
 
 APART = {"events.jsonl", "timing.json"}

@@ -12,7 +12,7 @@ import yaml
 
 import lowland as ll
 from lowland.artifacts import Graph
-from lowland.artifacts.graph import manifests
+from lowland.artifacts.places import manifests
 from lowland.cli.load_runs import load_runs
 from lowland.records import Predictive, ShiftCurves, Table
 from lowland.runs.methods import method_named

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lowland as ll
-from lowland.artifacts.graph import manifests
+from lowland.artifacts.places import manifests
 from lowland.cli.curve_folder import CurveFolder
 from lowland.records import PathResult, SurfaceResult, Table, TrainingLog
 from lowland.runs.folder import RunFolder

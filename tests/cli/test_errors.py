@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import lowland as ll
-from lowland.artifacts.graph import leases_of, manifests
+from lowland.artifacts.places import leases_of, manifests
 from lowland.cli import main
 from lowland.cli.load_runs import load_runs
 from lowland.runs.config import read_config
@@ -172,7 +172,7 @@ def stream():
         (["model.args.inputs=5"], ["own:model", "train", "own:splits", "RuntimeError"]),
         (
             ["model.args.width=3", "train.batch_size=11"],
-            ["the last batch (1 rows) of train", "a batch has one example"],
+            ["the last batch (1 examples) of train", "a batch has one example"],
         ),
     ],
 )

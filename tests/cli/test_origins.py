@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from lowland.artifacts.graph import read_graph
+from lowland.artifacts.nodes import read_graph
 from lowland.cli.origins import ORIGINS, changed_origins, write_origins
 from tests.cli import shared
 from tests.cli.inside import lowland

@@ -94,8 +94,8 @@ def test_a_run_leaves_a_plain_folder_and_says_where_it_is(finished):
     }
     assert str(out) in stdout.replace("\n", "")
     ran = yaml.safe_load((out / "config.yaml").read_text())
-    assert ran["ran_with"]["threads"] == 1
-    assert set(ran["ran_with"]["versions"]) == {"lowland", "torch", "numpy"}
+    assert json.loads((out / "plan.json").read_text())["threads"] == 1
+    assert set(ran["environment"]["versions"]) == {"lowland", "torch", "numpy"}
     for picture in (out / "pictures").iterdir():
         assert picture.read_bytes().startswith(b"\x89PNG"), picture
     assert len(list((out / "pictures").iterdir())) == 3

@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from lowland.artifacts.graph import leases_of, manifests
+from lowland.artifacts.places import leases_of, manifests
 from lowland.cli.status import size_text
 from tests.cli.inside import lowland
 

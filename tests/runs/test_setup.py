@@ -5,10 +5,8 @@ import math
 import pytest
 import torch
 
-from lowland.cli.repeat import config_of
 from lowland.errors import DataError
 from lowland.runs.config import check_config
-from lowland.runs.folder import RunFolder
 from lowland.runs.setup import Setup
 
 OWN = """
@@ -110,28 +108,6 @@ def test_a_network_that_differentiates_passes_the_trial(tmp_path, monkeypatch):
     }
     setup = Setup(check_config(values, where="here"))
     assert math.isfinite(float(setup.surface(setup.layout.flatten(setup.model(0)))))
-
-
-def test_a_run_folder_gives_back_what_the_configuration_said(tmp_path, monkeypatch):
-    (tmp_path / "class_by_class.py").write_text(SORTED)
-    monkeypatch.syspath_prepend(tmp_path)
-    values = {
-        "model": {"name": "class_by_class:net"},
-        "data": {"name": "class_by_class:data", "args": {"table": {0: 1, 1: 0}, "far": math.inf}},
-        "out": str(tmp_path / "run"),
-        "threads": 1,
-    }
-    config = check_config(values, where="here")
-    folder = RunFolder(tmp_path / "run")
-    folder.path.mkdir()
-    folder.write(config, 1)
-    settings, _ = folder.ran()
-    again = check_config(settings, where="there")
-    assert again == config
-    found = Setup(again).data
-    assert found["table"] == {0: 1, 1: 0}
-    assert found["far"] == math.inf
-    assert config_of(config, "seed", 3).data.args == config.data.args
 
 
 def test_a_last_batch_of_one_example_is_told_and_left_out(tmp_path, monkeypatch):

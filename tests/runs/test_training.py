@@ -9,7 +9,7 @@ from lowland.errors import ConfigError
 from lowland.runs.sections import Train
 from lowland.runs.training import optimizer_of, schedule_of
 from tests.cli.inside import lowland
-from tests.runs.test_methods import CONFIG
+from tests.runs.conftest import CONFIG
 
 
 def test_the_default_is_sgd_with_its_momentum():

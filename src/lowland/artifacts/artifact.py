@@ -23,7 +23,7 @@ class Settings(Protocol):
 
 
 class Inputs(Mapping[str, Any]):
-    """The loaded inputs of an artifact by name; each is loaded when it is first asked for.
+    """The loaded inputs of an artifact by name; each is loaded when it is first read.
 
     Args:
         artifacts: the inputs. load: loads one. build: builds and loads an artifact that was not
@@ -136,11 +136,11 @@ class Artifact(ABC):
 
 
 class Source(Artifact):
-    """What a run is given and does not build: data, a model, other runs' weights.
+    """What a run takes and does not build: data, a model, other runs' weights.
 
     Args:
-        name: such as "data/train". value: what `inputs[name]` gives. content: what it is told
-            apart by, plain values by name.
+        name: such as "data/train". value: what `inputs[name]` returns. content: what
+            distinguishes it, plain values by name.
     """
 
     kind = "source"
@@ -154,10 +154,10 @@ class Source(Artifact):
         return self.content
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> NoReturn:
-        raise AssertionError(f"{self.name} is given, and never built")
+        raise AssertionError(f"{self.name} is a source, and never built")
 
     def save(self, result: Any, folder: Path) -> NoReturn:
-        raise AssertionError(f"{self.name} is given, and never saved")
+        raise AssertionError(f"{self.name} is a source, and never saved")
 
     def load(self, folder: Path) -> Any:
         return self.value

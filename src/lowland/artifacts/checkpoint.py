@@ -116,7 +116,7 @@ class Checkpoint:
 
     @contextmanager
     def restoring(self, kind: str) -> Iterator[None]:
-        """Turns what goes wrong while a loaded state is taken up into a `StoreError`."""
+        """Turns errors while a loaded state is restored into a `StoreError`."""
         with restoring(self.path or "", kind):
             yield
 
@@ -196,14 +196,14 @@ def differences(
     ['train.lr: 0.1 there, 0.2 now']
     """
     theirs, ours = flat(there), flat(now)
-    found = []
+    changes = []
     for key in ours | theirs:
         if key.partition(".")[0] in but:
             continue
         if key not in theirs or key not in ours or theirs[key] != ours[key]:
             old, new = _short(*(str(settings.get(key, "absent")) for settings in (theirs, ours)))
-            found.append(f"{key}: {old} {words[0]}, {new} {words[1]}")
-    return found
+            changes.append(f"{key}: {old} {words[0]}, {new} {words[1]}")
+    return changes
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lowland.artifacts.graph import ARTIFACTS, WORK, leases_of, manifests, read_graph, statuses
 from lowland.artifacts.manifest import Manifest
+from lowland.artifacts.nodes import read_graph
+from lowland.artifacts.places import ARTIFACTS, WORK, leases_of, manifests
+from lowland.artifacts.status import statuses
 from lowland.artifacts.view import hide
 from lowland.files import require_inside
 

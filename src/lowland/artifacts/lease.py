@@ -24,7 +24,7 @@ from lowland.files import write_text
 from lowland.schema import parse_json, require
 
 BEAT = 5.0  # seconds between heartbeats
-SILENCE = 4 * BEAT  # after so long without one the owner is taken for dead
+SILENCE = 4 * BEAT  # without a beat for so long, the owner counts as dead
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Owner:
         return f"process {self.pid}{place} since {self.started}"
 
     def is_gone(self) -> bool:
-        """Whether the process is known to have ended, which only its own machine can say."""
+        """Whether the process has certainly ended, which only its own machine knows."""
         if self.host != socket.gethostname():
             return False
         if self.boot != boot_id():
@@ -83,7 +83,7 @@ class Leases:
 
     @contextmanager
     def hold(self, name: str, what: str) -> Iterator[Lease]:
-        """Holds a lease; raises `HeldError`, which says who has it, where another process does.
+        """Holds a lease; raises `HeldError`, which names the owner, where another process has it.
 
         `what`: what is built, for the message.
         """
@@ -93,7 +93,7 @@ class Leases:
             locks = True
             lock.acquire()
         except Timeout:
-            raise self._held(name, what) from None
+            raise self._held_error(name, what) from None
         except (NotImplementedError, OSError):  # a file system without locks
             locks = False
             self._require_silent(name, what)
@@ -111,7 +111,7 @@ class Leases:
         owner = read_owner(self.folder / f"{name}.json")
         return None if owner is None or owner.is_gone() else owner
 
-    def _held(self, name: str, what: str) -> HeldError:
+    def _held_error(self, name: str, what: str) -> HeldError:
         owner = read_owner(self.folder / f"{name}.json")
         who = "another process" if owner is None else str(owner)
         return HeldError(
@@ -129,7 +129,7 @@ class Leases:
             if now is None:
                 return
             if (now.token, now.beat) != (first.token, first.beat):  # it beats, or another has it
-                raise self._held(name, what)
+                raise self._held_error(name, what)
 
 
 class Lease:

@@ -18,6 +18,7 @@ from lowland.schema import MAX_TEXT, parse_json, require
 FORMAT = "lowland-artifact-1"
 MANIFEST = "manifest.json"
 TIMING = "timing.json"
+SMALL = 16 << 20  # bytes of an artifact whose content is compared whenever it is looked at
 _APART = {MANIFEST, TIMING, "checkpoint"}  # what is in the folder and is no file of the artifact
 
 
@@ -120,6 +121,15 @@ def hash_of(path: Path) -> str:
     """32 hexadecimal digits of the content of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def seconds_of(place: Path) -> float | None:
+    """How long building an artifact took; None where that is not known."""
+    try:
+        body = parse_json((place / TIMING).read_bytes(), source=place / TIMING)
+        return float(body["seconds"])
+    except (OSError, TypeError, ValueError, LookupError):
+        return None
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ def show(run: Path, manifest: Manifest) -> None:
 
     A hard link takes no room. Where the file system has none it is a copy.
     """
-    for source, target in shown(run, manifest):
+    for source, target in shown_files(run, manifest):
         if target.exists() and os.path.samefile(source, target):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,12 +41,12 @@ def show(run: Path, manifest: Manifest) -> None:
 
 def hide(run: Path, manifest: Manifest) -> None:
     """Removes what an artifact shows, where it is still that artifact's."""
-    for source, target in shown(run, manifest):
+    for source, target in shown_files(run, manifest):
         if source.exists() and target.exists() and os.path.samefile(source, target):
             target.unlink()
 
 
-def shown(run: Path, manifest: Manifest) -> Iterator[tuple[Path, Path]]:
+def shown_files(run: Path, manifest: Manifest) -> Iterator[tuple[Path, Path]]:
     """The files of an artifact that are shown, and where."""
     for name, place in manifest.body["view"].items():
         if not all(map(is_plain, (*name.split("/"), *place.split("/")))):

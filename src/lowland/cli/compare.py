@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from lowland.artifacts import Artifact
-from lowland.artifacts.graph import ARTIFACTS, GRAPH, complete, manifests
+from lowland.artifacts.nodes import GRAPH
+from lowland.artifacts.order import complete
+from lowland.artifacts.places import ARTIFACTS, manifests
 from lowland.artifacts.view import hide
 from lowland.cli.builder import Builder
 from lowland.cli.compared import BASELINES, ComparedRun
@@ -123,7 +125,7 @@ def execute(runs: list[FinishedRun], options: CompareOptions, out: Path | None =
     first = runs[0].folder.path
     path = out or (first / "compare" if len(runs) == 1 else first.parent / "compare")
     _require_own(path)
-    builder = Builder(path, Terminal(), threads=runs[0].threads)
+    builder = Builder(path, Terminal(), threads=runs[0].plan.threads)
     graph = builder.graph
     with using_threads(builder.threads):
         compared = [ComparedRun(run, options, is_done=graph.is_done) for run in runs]

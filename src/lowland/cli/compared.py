@@ -28,7 +28,6 @@ from lowland.runs.methods import Method, method_named
 from lowland.runs.predictions import PredictionSettings
 from lowland.runs.results import External, Results
 from lowland.runs.run import Run
-from lowland.runs.setup import Setup
 from lowland.uncertainty import LastLayerLaplace
 from lowland.uncertainty.dropout import has_dropout
 
@@ -57,7 +56,7 @@ class ComparedRun:
         self.options = options
         self.is_done = is_done
         self.config = finished.config
-        self.setup = Setup(finished.config)
+        self.setup = finished.setup()
         self.run = Run(finished.config, self.setup)
         self.results = Results(self.run, finished.folder.path)
         self.shifted = ShiftedData(self.setup, options)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lowland.artifacts.graph import complete
+from lowland.artifacts.order import complete
 from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal
 from lowland.cli.curve_folder import CurveFolder
@@ -19,7 +19,7 @@ from lowland.cli.trust import Trust
 from lowland.errors import ConfigError
 from lowland.geometry import Line
 from lowland.records import Table
-from lowland.runs.curves import Joining, joining_artifacts, joining_values
+from lowland.runs.curves import CurveOptions, curve_artifacts, curve_values
 from lowland.runs.run import Run
 from lowland.runs.sections import Connect
 
@@ -69,23 +69,23 @@ def connect(
     finished_runs = load_runs(runs, trust=trust)
     path = out or CurveFolder.default_path(finished_runs)
     folder = CurveFolder(path, finished_runs, _end_names(finished_runs, ends))
-    execute(folder, joining_of(curves, align=align, seed=seed))
+    execute(folder, curve_options(curves, align=align, seed=seed))
 
 
-def joining_of(section: Connect, *, align: bool = False, seed: int) -> Joining:
+def curve_options(section: Connect, *, align: bool = False, seed: int) -> CurveOptions:
     """The settings of curves: those of a section, and what else a command or a run has."""
     settings = section.model_dump(exclude={"resolution"})
     settings |= {"kinds": tuple(dict.fromkeys(section.kinds)), "epochs": section.epochs or 0}
-    return Joining(**settings, align=align, seed=seed)
+    return CurveOptions(**settings, align=align, seed=seed)
 
 
-def execute(folder: CurveFolder, joining: Joining) -> Table:
+def execute(folder: CurveFolder, options: CurveOptions) -> Table:
     """Builds the curves of a folder, and prints their losses."""
     Line(*folder.ends())  # raises before anything is written
-    folder.claim(joining_values(joining))
+    folder.claim(curve_values(options))
     run = Run(folder.setup.config, folder.setup)
-    table, *pictures = joining_artifacts(run, folder.sources(), joining)
-    builder = Builder(folder.path, Terminal(), threads=folder.runs[0].threads)
+    table, *pictures = curve_artifacts(run, folder.sources(), options)
+    builder = Builder(folder.path, Terminal(), threads=folder.runs[0].plan.threads)
     builder.build(complete([table, *pictures]))
     curves: Table = builder.load(table)
     examples = builder.load(table.inputs[0]).examples

@@ -12,7 +12,10 @@ from lowland.errors import ConfigError
 from lowland.files import require_no_way_out
 from lowland.runs.config import check_config, importable
 from lowland.runs.folder import CONFIG, RunFolder
+from lowland.runs.plan import FILE as PLAN
+from lowland.runs.plan import RunPlan
 from lowland.runs.sections import Config
+from lowland.runs.setup import Setup
 
 #: settings in which runs of one method may differ
 FREE = {"out", "seed", "threads", "device", "connect"}
@@ -23,13 +26,17 @@ class FinishedRun:
     """A run that is done.
 
     Attributes:
-        name: its folder as messages call it. threads: those that it ran with.
+        name: its folder as messages call it. plan: how it computed.
     """
 
     name: str
     folder: RunFolder
     config: Config
-    threads: int
+    plan: RunPlan
+
+    def setup(self) -> Setup:
+        """Model, task and data, which are evaluated by the run's plan."""
+        return Setup(self.config, self.plan)
 
 
 def load_runs(paths: Sequence[Path], *, trust: bool = False) -> list[FinishedRun]:
@@ -73,7 +80,7 @@ def _load(path: Path, name: str) -> FinishedRun:
             f"{path} is not a run folder: it holds no {CONFIG}; name one that `lowland run` made."
         )
     require_no_way_out(folder.path)
-    settings, ran_with = folder.ran()
+    settings, _ = folder.read()
     config = check_config(settings, where=str(folder.path / CONFIG))
     for method in config.methods:
         for ending in ("json", "npz"):
@@ -83,4 +90,4 @@ def _load(path: Path, name: str) -> FinishedRun:
                     f"{path} is not done: {file} is missing; run the `lowland run` command that "
                     f"made it again, with out={path}, then compare."
                 )
-    return FinishedRun(name, folder, config, int(ran_with["threads"]))
+    return FinishedRun(name, folder, config, RunPlan.read(folder.path / PLAN))

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from lowland.artifacts.graph import manifests, read_graph
+from lowland.artifacts.nodes import read_graph
+from lowland.artifacts.places import manifests
 from lowland.errors import StoreError
 from lowland.files import write_text
 from lowland.schema import parse_json, require

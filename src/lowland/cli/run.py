@@ -12,8 +12,8 @@ from rich.console import Console
 
 from lowland.artifacts import Graph, Inputs
 from lowland.cli.builder import Builder
+from lowland.cli.connect import curve_options
 from lowland.cli.connect import execute as connect_networks
-from lowland.cli.connect import joining_of
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun
@@ -26,7 +26,7 @@ from lowland.records import Table
 from lowland.runs.chains import missing_diagnostics
 from lowland.runs.config import read_config
 from lowland.runs.folder import CONFIG, RunFolder, versions
-from lowland.runs.plan import Planned
+from lowland.runs.plan import ExecutionPlan, RunPlan, plan_of
 from lowland.runs.run import Run
 from lowland.runs.scans import Grid
 from lowland.runs.sections import Config, Connect
@@ -63,13 +63,12 @@ def execute(config: Config) -> Table:
         say(console, f"Note: {note}")
     folder.prepare()
     graph = Graph(folder.path, tell=lambda line: say(console, line))
-    planned = Planned(run.setup)
-    graph.build([planned])
-    threads = graph.load(planned).threads
+    artifact = ExecutionPlan(run.setup)
+    plan = plan_of(graph, artifact)
     _say_versions(folder, console)
-    folder.write(config, threads)
-    builder = Builder(folder.path, console, threads=threads)
-    builder.build([planned, *run.targets()])
+    folder.write(config)
+    builder = Builder(folder.path, console, threads=plan.threads)
+    builder.build([artifact, *run.targets()])
     table: Table = builder.load(run.comparison())
     tuned = [name for method in run.methods for name in method.tuned]
     show_comparison(_with_seconds(table, run, builder.graph), console, tuned=tuned)
@@ -82,7 +81,7 @@ def execute(config: Config) -> Table:
     if config.connect is not None and "ensemble" not in config.methods:
         say(console, "No curve: connect joins two networks of the method ensemble.")
     elif config.connect is not None:
-        _connect(run.setup, config.connect, folder, threads)
+        _connect(run.setup, config.connect, folder, plan)
     return table
 
 
@@ -104,18 +103,18 @@ def _say_versions(folder: RunFolder, console: Console) -> None:
     """Prints a note where other versions began the run."""
     if not (folder.path / CONFIG).is_file():
         return
-    _, ran_with = folder.ran()
-    if ran_with.get("versions") != versions():
-        names = ", ".join(f"{k} {v}" for k, v in ran_with.get("versions", {}).items())
+    _, environment = folder.read()
+    if environment.get("versions") != versions():
+        names = ", ".join(f"{k} {v}" for k, v in environment.get("versions", {}).items())
         say(console, f"Began with {names}: its last bits may differ from here on.")
 
 
-def _connect(setup: Setup, settings: Connect, folder: RunFolder, threads: int) -> None:
+def _connect(setup: Setup, settings: Connect, folder: RunFolder, plan: RunPlan) -> None:
     """Connects the first two annealed networks, and draws the plane of the first curve."""
-    run = FinishedRun(folder.path.name, folder, setup.config, threads)
+    run = FinishedRun(folder.path.name, folder, setup.config, plan)
     names = ("sgd-0", "sgd-1")
     curves = CurveFolder(folder.path / "connect", [run], names, setup=setup)
-    connect_networks(curves, joining_of(settings, seed=setup.config.seed))
+    connect_networks(curves, curve_options(settings, seed=setup.config.seed))
     if settings.resolution:
         grid = Grid(settings.resolution, examples=settings.examples)
         draw_plane(make_view(curves, curves.runs, []), grid, curves.path / "plane")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lowland.artifacts.graph import GRAPH
+from lowland.artifacts.nodes import GRAPH
 from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
@@ -26,6 +26,7 @@ from lowland.errors import ConfigError, StoreError
 from lowland.geometry import Line, Plane, Shape
 from lowland.landscape import directions
 from lowland.records import SurfaceResult
+from lowland.runs.plan import RunPlan
 from lowland.runs.run import Run
 from lowland.runs.scans import Grid, ScanPictures, SurfaceScan
 from lowland.runs.setup import Setup
@@ -123,7 +124,7 @@ class View:
 
     name: str
     setup: Setup
-    threads: int
+    plan: RunPlan
     shape: Shape
     overlays: dict[str, Any]
     files: list[Place]  # from which the shape was read
@@ -133,7 +134,7 @@ def make_view(
     stage: StageFolder | None, runs: Sequence[FinishedRun], names: Sequence[str], **options: Any
 ) -> View:
     """The plane or line through named weights of a stage or of runs; without names a default."""
-    setup = stage.setup if stage else Setup(runs[0].config)
+    setup = stage.setup if stage else runs[0].setup()
     names = list(names)
     if not names and stage:
         names = stage.default_plane()
@@ -153,7 +154,7 @@ def make_view(
     else:
         shape, overlays = _shape_through(names, runs, setup, stage)
         files = _files_of(names, runs, stage)
-    return View("-".join(names), setup, runs[0].threads, shape, overlays, files)
+    return View("-".join(names), setup, runs[0].plan, shape, overlays, files)
 
 
 def _files_of(
@@ -177,10 +178,10 @@ def execute(view: View, grid: Grid, path: Path) -> SurfaceResult:
     surface = SurfaceScan(run, view.name, view.shape, view.overlays, grid)
     pictures = ScanPictures(surface)
     console = Terminal()
-    builder = Builder(path, console, threads=view.threads)
+    builder = Builder(path, console, threads=view.plan.threads)
     write_origins(path, {"shape": view.files})
     if not builder.graph.is_done(surface):
-        with using_threads(view.threads):
+        with using_threads(view.plan.threads):
             expected = surface.forecast()
         say(console, f"{expected} at most; the same command goes on when it is stopped.")
     builder.build([surface, pictures])

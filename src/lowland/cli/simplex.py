@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from lowland.artifacts import Artifact, Inputs, Source
-from lowland.artifacts.graph import complete
+from lowland.artifacts.order import complete
 from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
@@ -24,7 +24,7 @@ from lowland.errors import ConfigError
 from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.posteriors import Ensemble, Mixture, PointMass, Posterior, Uniform
 from lowland.records import GrowthResult, Table
-from lowland.runs.growth import Grown, GrownSimplex
+from lowland.runs.growth import GrownSimplex, SimplexGrowth
 from lowland.runs.pictures import GrowthPicture, SamplesPicture
 from lowland.runs.posterior_predictions import AveragesTable, PosteriorPrediction
 from lowland.runs.run import Run
@@ -129,9 +129,11 @@ def execute(
         for i, name in enumerate(names)
     }
     console = Terminal()
-    builder = Builder(folder.path, console, threads=folder.runs[0].threads)
+    builder = Builder(folder.path, console, threads=folder.runs[0].plan.threads)
     builder.build(list(simplexes.values()))
-    results: dict[str, Grown] = {name: builder.load(each) for name, each in simplexes.items()}
+    results: dict[str, SimplexGrowth] = {
+        name: builder.load(each) for name, each in simplexes.items()
+    }
     predictions = _predictions(run, networks, simplexes, results, draws=draws, seed=seed)
     averages = AveragesTable(predictions)
     pictures = _pictures(run, simplexes, results, predictions)
@@ -168,7 +170,7 @@ def _predictions(
     run: Run,
     networks: Sequence[Source],
     simplexes: Mapping[str, GrownSimplex],
-    results: Mapping[str, Grown],
+    results: Mapping[str, SimplexGrowth],
     *,
     draws: int,
     seed: int,
@@ -213,7 +215,7 @@ def _predictions(
 def _pictures(
     run: Run,
     simplexes: Mapping[str, GrownSimplex],
-    results: Mapping[str, Grown],
+    results: Mapping[str, SimplexGrowth],
     predictions: Sequence[PosteriorPrediction],
 ) -> list[Artifact]:
     """How simplexes grew, metrics by samples, and the first triangle."""

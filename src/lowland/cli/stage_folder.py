@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
 from lowland.artifacts import Source
-from lowland.artifacts.graph import ARTIFACTS, GRAPH
+from lowland.artifacts.nodes import GRAPH
+from lowland.artifacts.places import ARTIFACTS
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.origins import Place, write_origins
 from lowland.cli.trust import UntrustedError
@@ -60,7 +61,7 @@ class StageFolder(ABC):
         self.path = path.expanduser()
         self.runs = list(runs)
         self.names = tuple(names)
-        self.setup = setup or Setup(self.runs[0].config)
+        self.setup = setup or self.runs[0].setup()
 
     @classmethod
     def default_path(cls, runs: Sequence[FinishedRun]) -> Path:

@@ -11,7 +11,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from lowland.artifacts import Status
-from lowland.artifacts.graph import GRAPH, read_graph, statuses
+from lowland.artifacts.nodes import GRAPH, read_graph
+from lowland.artifacts.status import statuses
 from lowland.cli.console import Terminal, say, visible
 from lowland.cli.origins import changed_origins
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from lowland.artifacts import Artifact, Inputs, Source
-from lowland.artifacts.graph import complete
+from lowland.artifacts.order import complete
 from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
@@ -123,11 +123,11 @@ def execute(
     averages = AveragesTable(_predictions(run, subspace, chain, draws=draws, seed=seed))
     pictures = chain_pictures(chain, surface)
     pictures.append(SamplesPicture({each.label: each for each in averages.predictions}))
-    builder = Builder(folder.path, console, threads=folder.runs[0].threads)
+    builder = Builder(folder.path, console, threads=folder.runs[0].plan.threads)
     builder.build(complete([averages, *pictures]))
     result: Chain = builder.load(chain)
-    if result.about.get("told"):
-        say(console, f"Note: {result.about['told']}")
+    if result.about.get("warnings"):
+        say(console, f"Note: {result.about['warnings']}")
     _show_chain(result, builder.graph.seconds(chain), console)
     show_metrics(builder.load(averages), "test", "Test data", console)
     builder.say_results()

@@ -127,6 +127,19 @@ class LogLikelihood:
         by_anchor = torch.cat(gradients) if gradients else c.new_zeros(c.shape)  # (n, A)
         return _concatenate(values, c), torch.einsum("nka,na->nk", slopes, by_anchor)
 
+    def explicit_plan(self, n: int) -> Plan:
+        """A plan for about n points, timed now: options that follow it (`EvalOptions.with_plan`)
+        give the same bits in each process, for values and gradients."""
+        plan = self._with_graph(n, self._new_plan(n))
+        if plan.strategy == "vmap" and not self.is_mappable():
+            return Plan("points", 1, self.options.threads or torch.get_num_threads())
+        return plan
+
+    def is_mappable(self) -> bool:
+        """Whether several points at once have the values of each alone, but for last bits, and
+        gradients: not in half precision, and not of a model that recomputes activations."""
+        return not self._is_half_precision and not self._recomputes()
+
     def state_dict(self) -> dict[str, Any]:
         """The plans: with them, a later process computes the same values bit by bit."""
         plans = {str(k): (p.strategy, p.chunk, p.threads) for k, p in self._plans.items()}
@@ -321,6 +334,14 @@ class LogLikelihood:
             timed=lambda strategy, w: self._evaluate(Block(w), Plan(strategy, len(w), threads)),
         )
         return plan(self.surface, model_point(self.surface), work, options)
+
+    def _recomputes(self) -> bool:
+        """Whether a pass with gradients shows that the model recomputes activations."""
+        args, kwargs, _ = self.examples.data.first()
+        weights = model_point(self.surface).weights.detach().requires_grad_()
+        with torch.enable_grad():
+            self.surface.forward(self.surface.layout.materialise(weights), {}, args, kwargs)
+        return bool(self.surface.template.forward.recomputes)
 
     @property
     def _is_half_precision(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.core import Point
@@ -15,14 +15,14 @@ from lowland.runs.weights import load_point, save_point
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
+from lowland.runs.settings import EvaluationSettings
 
 
 @dataclass(frozen=True)
-class AverageSettings:
+class AverageSettings(EvaluationSettings):
     """Which average, and how its BatchNorm statistics are estimated."""
 
     of: str
-    evaluation: Mapping[str, Any]
 
 
 class Average(Artifact):
@@ -36,8 +36,8 @@ class Average(Artifact):
         self.of = of
         super().__init__(
             f"weights/{'average' if of == 'swa' else of}-{network}",
-            [*run.given("model", "task"), *run.statistics(), self.trajectory],
-            AverageSettings(of, run.evaluation()),
+            [*run.named_sources("model", "task"), *run.statistics(), self.trajectory],
+            AverageSettings(of, evaluation=run.evaluation()),
         )
 
     @property

@@ -18,6 +18,7 @@ from lowland.progress import Report
 from lowland.records import Chain, SurfaceResult
 from lowland.runs.records import RecordArtifact
 from lowland.runs.sections import Inference
+from lowland.runs.settings import EvaluationSettings
 from lowland.runs.setup import Setup
 from lowland.runs.training import TrainedNetwork
 from lowland.samplers import infer, posterior_plane
@@ -44,23 +45,21 @@ _SIDE = 31  # points a side of it
 
 
 @dataclass(frozen=True)
-class SpanSettings:
+class SpanSettings(EvaluationSettings):
     """What a subspace is spanned by."""
 
     kind: str
     rank: int
     seed: int
     examples: int | None
-    evaluation: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class ChainSettings:
+class ChainSettings(EvaluationSettings):
     """What changes chains, but for their subspace."""
 
     seed: int
     inference: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
 
 
 class SpannedSubspace(Artifact):
@@ -81,8 +80,8 @@ class SpannedSubspace(Artifact):
         examples = settings.examples if settings.kind == "hessian" else None
         super().__init__(
             "subspace",
-            [*run.given("model", "task"), *run.statistics(), basis],
-            SpanSettings(settings.kind, settings.rank, seed, examples, run.evaluation()),
+            [*run.named_sources("model", "task"), *run.statistics(), basis],
+            SpanSettings(settings.kind, settings.rank, seed, examples, evaluation=run.evaluation()),
         )
 
     @property
@@ -131,8 +130,10 @@ class SampledChain(RecordArtifact):
         self.subspace = subspace
         super().__init__(
             "chain",
-            [*run.given("model", "task", "data/validation"), *run.statistics(), subspace],
-            ChainSettings(subspace.seed, subspace.inference.model_dump(), run.evaluation()),
+            [*run.named_sources("model", "task", "data/validation"), *run.statistics(), subspace],
+            ChainSettings(
+                subspace.seed, subspace.inference.model_dump(), evaluation=run.evaluation()
+            ),
             file="chain.npz",
         )
 
@@ -156,11 +157,12 @@ class SampledChain(RecordArtifact):
                 warmup=settings.warmup,
                 loader=replayable_loader(setup.surface, None, count=settings.examples),
                 seed=self.subspace.seed,
+                options=setup.density_options(),
                 checkpoint=checkpoint.file("chains.safetensors"),
                 progress=progress,
             )
-        # what the sampler warned of, for whoever shows the chains
-        chain.about["told"] = " ".join(dict.fromkeys(str(one.message) for one in messages))
+        # the sampler's warnings, for commands that print the chains
+        chain.about["warnings"] = " ".join(dict.fromkeys(str(one.message) for one in messages))
         return _without_seconds(chain)
 
     def within(self, inputs: Inputs) -> Chain:
@@ -189,11 +191,13 @@ class PosteriorPlane(RecordArtifact):
         self.chain = chain
         subspace = chain.subspace
         self.trajectory = subspace.basis if subspace.inference.kind == "pca" else None
-        inputs = [*run.given("model", "task"), *run.statistics(), chain, subspace]
+        inputs = [*run.named_sources("model", "task"), *run.statistics(), chain, subspace]
         super().__init__(
             "scan/posterior",
             [*inputs, *([self.trajectory] if self.trajectory else [])],
-            ChainSettings(subspace.seed, {"side": _SIDE, "examples": _SHOWN}, run.evaluation()),
+            ChainSettings(
+                subspace.seed, {"side": _SIDE, "examples": _SHOWN}, evaluation=run.evaluation()
+            ),
             file=file,
         )
 

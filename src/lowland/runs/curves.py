@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from lowland import plots
 from lowland.artifacts import Artifact, Checkpoint, Inputs
@@ -17,13 +16,14 @@ from lowland.progress import Report
 from lowland.records import PathResult, Table, TrainingLog
 from lowland.runs.pictures import Picture
 from lowland.runs.records import RecordArtifact
-from lowland.runs.training import log_without_seconds
+from lowland.runs.settings import EvaluationSettings
+from lowland.runs.training import LOG, fit_options, fit_values, log_without_seconds
 from lowland.train import fit
-from lowland.trajectory import DecaySchedule
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
+CURVE = "curve.safetensors"
 KINDS: dict[str, type[Curve]] = {"line": Line, "bezier": Bezier, "chain": PolyChain}
 TITLES = {
     "line": "Line",
@@ -34,8 +34,8 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Joining:
-    """How two networks are joined, and where the curves are looked at."""
+class CurveOptions:
+    """Curves between two networks, and where losses along them are evaluated."""
 
     kinds: tuple[str, ...] = ("bezier",)
     bends: int = 1
@@ -48,45 +48,61 @@ class Joining:
 
 
 @dataclass(frozen=True)
-class CurveSettings:
+class CurveSettings(EvaluationSettings):
     """What changes a curve, but for its ends."""
 
     kind: str
     fit: Mapping[str, Any]
     train: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class PathSettings:
-    """Where losses along a curve are taken."""
+class PathSettings(EvaluationSettings):
+    """Where losses along a curve are evaluated."""
 
     points: int
     examples: int
-    evaluation: Mapping[str, Any]
 
 
-class JoiningCurve(Artifact):
-    """A line between two networks, straight or with the second one's units permuted."""
+class ConnectingCurve(Artifact):
+    """A curve between two networks."""
+
+    def __init__(
+        self, run: Run, ends: Sequence[Artifact], curve_kind: str, options: CurveOptions
+    ) -> None:
+        self.run = run
+        self.ends = tuple(ends)
+        self.options = options
+        self.curve_kind = curve_kind
+        super().__init__(f"curve/{curve_kind}", [*self.sources(), *ends], self.curve_settings())
+
+    @abstractmethod
+    def sources(self) -> list[Artifact]:
+        """What it is built from, besides its ends."""
+
+    @abstractmethod
+    def curve_settings(self) -> CurveSettings:
+        """What changes it."""
+
+    def save(self, result: Curve, folder: Path) -> None:
+        result.save(folder / CURVE)
+
+    def load(self, folder: Path) -> Curve:
+        return KINDS.get(self.curve_kind, Line).load(folder / CURVE)
+
+
+class StraightLine(ConnectingCurve):
+    """A line between two networks, as they are or with the second one's units permuted."""
 
     kind = "line"
     quick = True
 
-    def __init__(self, run: Run, ends: Sequence[Artifact], kind: str, joining: Joining) -> None:
-        self.run = run
-        self.ends = tuple(ends)
-        self.joining = joining
-        self.curve_kind = kind
-        super().__init__(f"curve/{kind}", [*self.given(), *ends], self.curve_settings())
-
-    def given(self) -> list[Artifact]:
-        """The sources that it depends on, besides its ends."""
+    def sources(self) -> list[Artifact]:
         names = ["model", "task"] if self.curve_kind == "aligned" else ["model"]
-        return self.run.given(*names)
+        return self.run.named_sources(*names)
 
     def curve_settings(self) -> CurveSettings:
-        """What changes it."""
-        return CurveSettings(self.curve_kind, {}, {}, {})
+        return CurveSettings(self.curve_kind, {}, {}, evaluation={})
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Curve:
         first, last = (inputs[end.name] for end in self.ends)
@@ -94,29 +110,24 @@ class JoiningCurve(Artifact):
             last = self.run.setup.aligned(first, last)
         return Line(first, last)
 
-    def save(self, result: Curve, folder: Path) -> None:
-        result.save(folder / "curve.safetensors")
 
-    def load(self, folder: Path) -> Curve:
-        cls = KINDS.get(self.curve_kind, Line)
-        return cls.load(folder / "curve.safetensors")
-
-
-class FittedCurve(JoiningCurve):
+class FittedCurve(ConnectingCurve):
     """A curve whose control points are fitted, as the networks were trained."""
 
     kind = "curve"
-    quick = False
 
-    def given(self) -> list[Artifact]:
-        return [*self.run.given("model", "task", "data/train"), *self.run.statistics()]
+    def sources(self) -> list[Artifact]:
+        run = self.run
+        return [*run.named_sources("model", "task", "data/train"), *run.statistics()]
 
     def curve_settings(self) -> CurveSettings:
-        joining, config = self.joining, self.run.config
-        settings = {"epochs": self.epochs(), "bends": joining.bends, "lr": joining.lr}
-        train = config.train.model_dump(exclude={"epochs", "lr"}) | {"compile": config.compile}
+        options, config = self.options, self.run.config
+        settings = {"epochs": self.epochs(), "bends": options.bends, "lr": options.lr}
         return CurveSettings(
-            self.curve_kind, settings | {"seed": joining.seed}, train, self.run.evaluation()
+            self.curve_kind,
+            settings | {"seed": options.seed},
+            fit_values(config),
+            evaluation=self.run.evaluation(),
         )
 
     @property
@@ -125,30 +136,15 @@ class FittedCurve(JoiningCurve):
 
     def epochs(self) -> int:
         """Epochs of fitting."""
-        return self.joining.epochs or self.run.config.train.epochs
+        return self.options.epochs or self.run.config.train.epochs
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Curve:
-        setup, joining = self.run.setup, self.joining
-        train = setup.config.train
+        options = self.options
         first, last = (inputs[end.name] for end in self.ends)
-        curve = KINDS[self.curve_kind].between(first, last, bends=joining.bends)
-        total = self.epochs() * -(-setup.length() // train.accumulate)
-
-        def optimizer(parameters: Any) -> torch.optim.Optimizer:
-            return torch.optim.SGD(parameters, lr=joining.lr, momentum=train.momentum, fused=True)
-
         return fit(
-            curve,
-            setup.surface,
-            epochs=self.epochs(),
-            loader=setup.batches(joining.seed),
-            optimizer=optimizer,
-            schedule=lambda each: DecaySchedule(each, total=total),
-            weight_decay=train.weight_decay,
-            compile=setup.config.compile,
-            accumulate=train.accumulate,
-            clip=train.clip,
-            seed=joining.seed,
+            KINDS[self.curve_kind].between(first, last, bends=options.bends),
+            self.run.setup.surface,
+            **fit_options(self.run.setup, epochs=self.epochs(), lr=options.lr, seed=options.seed),
             checkpoint=checkpoint.file("fit.safetensors"),
             progress=progress,
         )
@@ -157,12 +153,12 @@ class FittedCurve(JoiningCurve):
         super().save(result, folder)
         log = result.log
         assert isinstance(log, TrainingLog)
-        log_without_seconds(log).save(folder / "log.json")
+        log_without_seconds(log).save(folder / LOG)
 
     def view(self) -> Mapping[str, str]:
         return {
-            "curve.safetensors": f"shapes/{self.curve_kind}.safetensors",
-            "log.json": f"records/training-{self.curve_kind}.json",
+            CURVE: f"shapes/{self.curve_kind}.safetensors",
+            LOG: f"records/training-{self.curve_kind}.json",
         }
 
 
@@ -172,14 +168,14 @@ class CurvePath(RecordArtifact):
     kind = "path"
     record = PathResult
 
-    def __init__(self, run: Run, curve: JoiningCurve) -> None:
+    def __init__(self, run: Run, curve: ConnectingCurve) -> None:
         self.run = run
         self.curve = curve
-        given = run.given("model", "task", "data/test")
+        sources = run.named_sources("model", "task", "data/test")
         super().__init__(
             f"path/{curve.curve_kind}",
-            [*given, *run.statistics(), curve],
-            PathSettings(curve.joining.points, curve.joining.examples, run.evaluation()),
+            [*sources, *run.statistics(), curve],
+            PathSettings(curve.options.points, curve.options.examples, evaluation=run.evaluation()),
             file=f"path-{curve.curve_kind}.json",
         )
 
@@ -191,9 +187,9 @@ class CurvePath(RecordArtifact):
         return losses_along(
             inputs[self.curve.name],
             self.run.setup.surface,
-            points=self.curve.joining.points,
+            points=self.curve.options.points,
             loader=self.run.setup.test,
-            count=self.curve.joining.examples,
+            count=self.curve.options.examples,
             store=checkpoint.file("path.journal"),
             progress=progress,
         )
@@ -231,11 +227,11 @@ class PathPicture(Picture):
         return plots.path(records, metric=self.metric)
 
 
-def joining_artifacts(run: Run, ends: Sequence[Artifact], joining: Joining) -> list[Artifact]:
+def curve_artifacts(run: Run, ends: Sequence[Artifact], options: CurveOptions) -> list[Artifact]:
     """The table of the curves, and their pictures: what stands on everything else."""
-    kinds = ["line", *(["aligned"] if joining.align else []), *joining.kinds]
+    kinds = ["line", *(["aligned"] if options.align else []), *options.kinds]
     curves = [
-        (FittedCurve if kind in joining.kinds else JoiningCurve)(run, ends, kind, joining)
+        (FittedCurve if kind in options.kinds else StraightLine)(run, ends, kind, options)
         for kind in kinds
     ]
     paths = [CurvePath(run, curve) for curve in curves]
@@ -255,6 +251,6 @@ def _row(kind: str, record: PathResult) -> dict[str, Any]:
     return row | {"length": float(record.length[-1])}
 
 
-def joining_values(joining: Joining) -> dict[str, Any]:
-    """The settings as plain values."""
-    return asdict(joining) | {"kinds": list(joining.kinds)}
+def curve_values(options: CurveOptions) -> dict[str, Any]:
+    """The options as plain values."""
+    return asdict(options) | {"kinds": list(options.kinds)}

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from lowland.artifacts.graph import ARTIFACTS, GRAPH, log_event
+from lowland.artifacts.nodes import GRAPH
+from lowland.artifacts.places import ARTIFACTS, log_event
 from lowland.core import ParamLayout, Point
 from lowland.errors import StoreError
 from lowland.files import require_no_way_out
@@ -16,13 +17,12 @@ from lowland.runs.stored import read_yaml, write_yaml
 from lowland.runs.weights import load_point
 
 CONFIG = "config.yaml"
-FORMAT = "lowland-run-2"
+FORMAT = "lowland-run-3"
 
 
-class RanWith(TypedDict):
-    """What a run ran with."""
+class Environment(TypedDict):
+    """The versions that a run computes with."""
 
-    threads: int
     versions: NotRequired[dict[str, str]]
     python: NotRequired[str]
 
@@ -31,7 +31,7 @@ class Stored(TypedDict):
     """What config.yaml holds."""
 
     settings: dict[str, Any]
-    ran_with: RanWith
+    environment: Environment
 
 
 class RunFolder:
@@ -43,29 +43,30 @@ class RunFolder:
     def prepare(self) -> None:
         """Makes the folder; raises `StoreError` where it holds something else."""
         holds = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
-        strange = bool(holds - {f".{CONFIG}.tmp"}) and not holds & {CONFIG, GRAPH, ARTIFACTS}
-        if strange or (self.path.exists() and not self.path.is_dir()):
+        foreign = bool(holds - {f".{CONFIG}.tmp"}) and not holds & {CONFIG, GRAPH, ARTIFACTS}
+        if foreign or (self.path.exists() and not self.path.is_dir()):
             raise StoreError(
                 f"{self.path} is not empty and not a run folder: it holds no {CONFIG}; put that "
                 "back, or name another folder with out=FOLDER."
             )
         if CONFIG in holds:
-            self.ran()  # one of another version is refused
+            self.read()  # one of another version is refused
         self.path.mkdir(parents=True, exist_ok=True)
         require_no_way_out(self.path)
 
-    def ran(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The settings of the run that is there, and what it ran with."""
+    def read(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of the run that is there, and its environment."""
         file = self.path / CONFIG
         advice = "put it back, or name another folder with out=FOLDER"
         body = read_yaml(file, Stored, form=FORMAT, advice=advice)
-        return body["settings"], body["ran_with"]
+        return body["settings"], body["environment"]
 
-    def write(self, config: Config, threads: int) -> None:
-        """Records the settings, and what the run runs with."""
-        ran = {"threads": threads, "versions": versions(), "python": platform.python_version()}
+    def write(self, config: Config) -> None:
+        """Records the settings, and the versions."""
+        environment = {"versions": versions(), "python": platform.python_version()}
         # as Python has it: JSON would make words of keys and nothing of infinity
-        body = {"settings": config.model_dump(), "ran_with": ran}
+        # the plan that was named is in the folder by now, as its own
+        body = {"settings": config.model_dump(exclude={"plan"}), "environment": environment}
         write_yaml(self.path / CONFIG, body, form=FORMAT)
 
     def event(self, what: str, **details: Any) -> None:

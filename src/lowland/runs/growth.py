@@ -1,4 +1,4 @@
-"""Artifacts of simplexes that grow around trained networks (SPRO), and how they are grown."""
+"""Artifacts of simplexes that grow around trained networks (SPRO)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.core import Point
 from lowland.geometry import Barycentric
@@ -17,10 +15,10 @@ from lowland.posteriors import Uniform
 from lowland.progress import Progress, Report
 from lowland.records import GrowthResult
 from lowland.runs.sections import Growth
+from lowland.runs.settings import EvaluationSettings
 from lowland.runs.setup import Setup
-from lowland.runs.training import TrainedNetwork
+from lowland.runs.training import TrainedNetwork, fit_options, fit_values
 from lowland.train import connect_modes, spro
-from lowland.trajectory import DecaySchedule
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -29,7 +27,7 @@ SHAPE, GROWTH = "simplex.safetensors", "growth.json"
 
 
 @dataclass(frozen=True)
-class GrowthSettings:
+class GrowthSettings(EvaluationSettings):
     """What changes a simplex, but for the networks that it grows around."""
 
     seed: int
@@ -37,11 +35,10 @@ class GrowthSettings:
     align: bool
     growing: Mapping[str, Any]
     train: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Grown:
+class SimplexGrowth:
     """A simplex, and how it grew."""
 
     simplex: Barycentric
@@ -79,19 +76,17 @@ class GrownSimplex(Artifact):
         self.connectors = connectors
         self.align = align
         self.validate = validate
-        config = run.config
-        train = config.train.model_dump(exclude={"epochs", "lr"}) | {"compile": config.compile}
         data = ["data/train", *(["data/test"] if validate else [])]
         super().__init__(
             f"simplex/{name}",
-            [*run.given("model", "task", *data), *run.statistics(), *modes],
+            [*run.named_sources("model", "task", *data), *run.statistics(), *modes],
             GrowthSettings(
                 seed,
                 connectors,
                 align,
                 growing.model_dump(exclude={"components"}),
-                train,
-                run.evaluation(),
+                fit_values(run.config),
+                evaluation=run.evaluation(),
             ),
         )
 
@@ -99,9 +94,7 @@ class GrownSimplex(Artifact):
     def title(self) -> str:
         return f"grow: {self.file}"
 
-    def build(
-        self, inputs: Inputs, checkpoint: Checkpoint, progress: Report
-    ) -> tuple[Barycentric, GrowthResult]:
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SimplexGrowth:
         points = [inputs[mode.name] for mode in self.modes]
         points = [each.point if isinstance(each, TrainedNetwork) else each for each in points]
         if self.align:
@@ -120,13 +113,12 @@ class GrownSimplex(Artifact):
             progress=progress,
         )
 
-    def save(self, result: tuple[Barycentric, GrowthResult], folder: Path) -> None:
-        shape, growth = result
-        without_seconds(growth).save(folder / GROWTH)
-        shape.save(folder / SHAPE)
+    def save(self, result: SimplexGrowth, folder: Path) -> None:
+        without_seconds(result.growth).save(folder / GROWTH)
+        result.simplex.save(folder / SHAPE)
 
-    def load(self, folder: Path) -> Grown:
-        return Grown(Barycentric.load(folder / SHAPE), GrowthResult.load(folder / GROWTH))
+    def load(self, folder: Path) -> SimplexGrowth:
+        return SimplexGrowth(Barycentric.load(folder / SHAPE), GrowthResult.load(folder / GROWTH))
 
     def view(self) -> Mapping[str, str]:
         return {
@@ -170,31 +162,17 @@ def grow(
     checkpoint: Path,
     validate: Callable[[Any], Mapping[str, float]] | None = None,
     progress: Progress = False,
-) -> tuple[Barycentric, GrowthResult]:
+) -> SimplexGrowth:
     """A simplex around a mode, or with connectors the volume between several, trained as the
     networks were but for the learning rate."""
-    train = setup.config.train
-    total = settings.epochs * -(-setup.length() // train.accumulate)
-
-    def optimizer(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=settings.lr, momentum=train.momentum, fused=True)
-
     options: dict[str, Any] = {
-        "epochs": settings.epochs,
+        **fit_options(setup, epochs=settings.epochs, lr=settings.lr, seed=seed),
         "samples": settings.samples,
-        "loader": setup.batches(seed),
-        "optimizer": optimizer,
-        "schedule": lambda each: DecaySchedule(each, total=total),
-        "weight_decay": train.weight_decay,
-        "compile": setup.config.compile,
-        "accumulate": train.accumulate,
-        "clip": train.clip,
         "jitter": settings.jitter,
         "rise": settings.rise,
         "points": settings.points,
         "count": settings.examples,
         "validate": validate,
-        "seed": seed,
         "checkpoint": checkpoint,
         "progress": progress,
     }
@@ -209,4 +187,4 @@ def grow(
         else:
             shape = spro(setup.surface, modes[0], vertices=settings.vertices, **options)
     assert isinstance(shape.log, GrowthResult)
-    return shape, shape.log
+    return SimplexGrowth(shape, shape.log)

@@ -77,7 +77,7 @@ class TrainingCurves(RecordArtifact):
         super().__init__(
             "curves",
             [
-                *run.given("model", "task", "data/validation"),
+                *run.named_sources("model", "task", "data/validation"),
                 *run.statistics(),
                 self.trajectory,
                 *others,

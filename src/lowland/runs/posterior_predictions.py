@@ -46,8 +46,8 @@ class PosteriorPrediction(RecordArtifact):
         self.seed = seed
         super().__init__(
             f"predictions/{file}",
-            [*run.given("model", "task", "data/test"), *run.statistics(), *parts],
-            PredictionSettings(label, draws, seed, run.evaluation()),
+            [*run.named_sources("model", "task", "data/test"), *run.statistics(), *parts],
+            PredictionSettings(label, draws, seed, evaluation=run.evaluation()),
             file=f"{file}.npz",
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from lowland.progress import Report
 from lowland.records import Predictive, Table
 from lowland.runs.methods import Method
 from lowland.runs.records import RecordArtifact
+from lowland.runs.settings import EvaluationSettings
 from lowland.uncertainty import temper
 
 if TYPE_CHECKING:
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PredictionSettings:
+class PredictionSettings(EvaluationSettings):
     """What changes a prediction, but for weights and examples."""
 
     method: str
     samples: int
     seed: int
-    evaluation: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,14 @@ class Prediction(RecordArtifact):
         super().__init__(
             f"predictions/{method.name}",
             [
-                *run.given("model", "task", "data/test"),
+                *run.named_sources("model", "task", "data/test"),
                 *run.statistics(),
                 *method.needs(run),
                 self.tuning,
             ],
-            PredictionSettings(method.name, config.samples, config.seed, run.evaluation()),
+            PredictionSettings(
+                method.name, config.samples, config.seed, evaluation=run.evaluation()
+            ),
             file=f"{method.name}.npz",
         )
 

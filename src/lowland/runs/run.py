@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from lowland.artifacts import Artifact, Source
-from lowland.artifacts.graph import complete
+from lowland.artifacts.order import complete
 from lowland.core.seeds import seed_for
 from lowland.runs.averages import Average
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
@@ -19,10 +19,10 @@ from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
 from lowland.runs.sources import sources_of
 from lowland.runs.training import (
-    Annealed,
+    AnnealedSGD,
     AveragedTrajectory,
     Budget,
-    Cycles,
+    FGECycles,
     optimizer_of,
     schedule_of,
 )
@@ -53,35 +53,35 @@ class Run:
 
     def targets(self) -> list[Artifact]:
         """The table, pictures, averages, and what they stand on that is not intermediate."""
-        drawn: list[Artifact] = []
+        others: list[Artifact] = []
         predictions = {method.label(self): self.prediction(method) for method in self.methods}
         if self.trains_trajectory():
-            drawn.append(TrainingPicture(self))
-        drawn += [
+            others.append(TrainingPicture(self))
+        others += [
             each for each in (SamplesPicture(predictions), ReliabilityPicture(self)) if each.inputs
         ]
         for method in self.methods:
-            drawn += method.pictures(self)
+            others += method.pictures(self)
         for part in [part for method in self.methods for part in method.parts(self)]:
             if isinstance(part.artifact, AveragedTrajectory):
-                drawn += self.averages(part.artifact.network)
-        return complete([self.comparison(), *drawn])
+                others += self.averages(part.artifact.network)
+        return complete([self.comparison(), *others])
 
-    # -- what it is given ------------------------------------------------------------------------
+    # -- sources --------------------------------------------------------------------------------
 
     @cached_property
     def sources(self) -> dict[str, Source]:
         """Fingerprints of model, task and data, by name."""
         return sources_of(self.setup)
 
-    def given(self, *names: str) -> list[Artifact]:
+    def named_sources(self, *names: str) -> list[Artifact]:
         """Sources by name."""
         return [self.sources[name] for name in names]
 
     def statistics(self) -> list[Artifact]:
         """The examples of BatchNorm statistics, and of losses on the training examples."""
         names = [n for n in ("data/clean", "data/batchnorm") if n in self.sources]
-        return self.given(*(names if "data/clean" in names else ["data/train", *names]))
+        return self.named_sources(*(names if "data/clean" in names else ["data/train", *names]))
 
     def evaluation(self) -> dict[str, Any]:
         """The settings of all evaluations."""
@@ -104,17 +104,17 @@ class Run:
 
     # -- artifacts -------------------------------------------------------------------------------
 
-    def annealed(self, network: int) -> Annealed:
+    def annealed(self, network: int) -> AnnealedSGD:
         """A network trained by annealed SGD."""
-        return self._once(("sgd", network), lambda: Annealed(self, network))
+        return self._once(("sgd", network), lambda: AnnealedSGD(self, network))
 
     def averaged(self, network: int) -> AveragedTrajectory:
         """A trajectory whose iterates are averaged."""
         return self._once(("swa", network), lambda: AveragedTrajectory(self, network))
 
-    def cycles(self, network: int) -> Cycles:
+    def cycles(self, network: int) -> FGECycles:
         """FGE's cycles from a trajectory."""
-        return self._once(("fge", network), lambda: Cycles(self, network))
+        return self._once(("fge", network), lambda: FGECycles(self, network))
 
     def average(self, network: int, of: Literal["swa", "ema"]) -> Average:
         """The SWA or EMA weights of a trajectory."""
@@ -129,9 +129,9 @@ class Run:
 
     def simplex(self, network: int) -> GrownSimplex:
         """The simplex around an annealed network."""
-        return self._once(("simplex", network), lambda: self._grown(network))
+        return self._once(("simplex", network), lambda: self._make_simplex(network))
 
-    def _grown(self, network: int) -> GrownSimplex:
+    def _make_simplex(self, network: int) -> GrownSimplex:
         seed = seed_for("simplex of a network", self.config.seed, network)
         return GrownSimplex(
             self, f"simplex-{network}", [self.annealed(network)], self.config.simplex, seed=seed
@@ -139,9 +139,9 @@ class Run:
 
     def subspace(self) -> SpannedSubspace:
         """The subspace about the first trajectory."""
-        return self._once("subspace", lambda: self._spanned())
+        return self._once("subspace", lambda: self._make_subspace())
 
-    def _spanned(self) -> SpannedSubspace:
+    def _make_subspace(self) -> SpannedSubspace:
         config = self.config
         return SpannedSubspace(self, config.subspace, self.averaged(0), seed=config.seed)
 

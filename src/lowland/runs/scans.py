@@ -15,6 +15,7 @@ from lowland.landscape import forecast, scan
 from lowland.progress import Report
 from lowland.records import SurfaceResult
 from lowland.runs.records import RecordArtifact
+from lowland.runs.settings import EvaluationSettings
 from lowland.runs.sources import hash_of
 from lowland.trajectory import Trajectory
 
@@ -34,11 +35,10 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class ScanSettings:
+class ScanSettings(EvaluationSettings):
     """What changes a scan, but for its shape and examples."""
 
     grid: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
 
 
 class SurfaceScan(RecordArtifact):
@@ -59,11 +59,11 @@ class SurfaceScan(RecordArtifact):
         self.grid = grid
         self.shape = Source("shape", shape, {"hash": hash_of([shape.anchors, _plain(overlays)])})
         self.overlays = overlays
-        data = run.given("data/test") if grid.split == "test" else []
+        data = run.named_sources("data/test") if grid.split == "test" else []
         super().__init__(
             f"scan/{name}/{grid.split}",
-            [*run.given("model", "task"), *data, *run.statistics(), self.shape],
-            ScanSettings(asdict(grid), run.evaluation()),
+            [*run.named_sources("model", "task"), *data, *run.statistics(), self.shape],
+            ScanSettings(asdict(grid), evaluation=run.evaluation()),
             file="surface.npz",
         )
 
@@ -126,7 +126,7 @@ class ScanPictures(Artifact):
 
 
 def _plain(value: Any) -> Any:
-    """What overlays are told apart by: weights, anchors, and the iterates' number and mean."""
+    """What distinguishes overlays: weights, anchors, and the iterates' number and mean."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, Point):

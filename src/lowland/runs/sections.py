@@ -294,6 +294,10 @@ class Config(Section):
     threads: Threads | Literal["auto"] = key(
         "auto", "threads of the whole run; `auto`: 1 unless more are clearly faster"
     )
+    plan: str | None = key(
+        None,
+        "`plan.json` of another run, to compute as it did; `null`: timed before the run begins",
+    )
     device: str | None = key(None, "where to compute, such as `cuda`; `null`: the CPU")
     autocast: Literal["bfloat16", "float16"] | None = key(
         None, "type of automatic mixed precision; `null`: none"

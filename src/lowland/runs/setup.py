@@ -15,8 +15,10 @@ from lowland.core.batchnorm import refuse_one_example
 from lowland.core.call import check_batch
 from lowland.core.data import first_examples, move
 from lowland.core.names import Where
+from lowland.core.options import EvalOptions
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
+from lowland.runs.plan import RunPlan
 from lowland.runs.sections import Config
 from lowland.runs.user_code import error_line
 from lowland.runs.validation import with_validation
@@ -32,44 +34,45 @@ _TASKS: dict[str, type[Task]] = {
     "language": LanguageModeling,
 }
 
-_SMALL = 1000  # training rows of which all are looked at in any case
+_SMALL = 1000  # training examples, which are all read in any case
 
 
 class Setup:
-    """What a run works on.
+    """Model, task and data of a run.
 
-    `data` gives a mapping with "train", "validation" and "test": tuples of tensors, data sets or
-    loaders; "clean" may add the training rows without augmentation, "batchnorm" the rows for
-    BatchNorm statistics where they are others, such as training rows with one augmentation each,
-    "transform" a function (batch, generator) -> batch for the training batches, and "normalise"
-    (means, deviations) that images were standardised with. What only the data know they may say
-    themselves: "task", a `Task` that stands over the configuration's, such as a `Regression` in the
-    target's units, and "model", keyword arguments for the model, under those of the configuration.
+    The data callable returns a mapping with "train", "validation" and "test": tuples of tensors,
+    data sets or loaders. "clean" may add the training examples without augmentation, "batchnorm"
+    other examples for BatchNorm statistics, such as training examples with one augmentation each,
+    "transform" a function (batch, generator) -> batch for the training batches, and "normalise" the
+    (means, deviations) that images were standardised with. It may also return "task", a `Task` in
+    place of the configuration's, such as a `Regression` in the target's units, and "model", keyword
+    arguments for the model, which those of the configuration override.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, plan: RunPlan | None = None) -> None:
         self.config = config
         self.device = self._device()
-        found = config.data.call()
-        if isinstance(found, Mapping) and config.validation is not None and "train" in found:
-            found = with_validation(found, config.validation)
-        if not isinstance(found, Mapping) or any(name not in found for name in SPLITS):
-            keys = sorted(found) if isinstance(found, Mapping) else type(found).__name__
+        data = config.data.call()
+        if isinstance(data, Mapping) and config.validation is not None and "train" in data:
+            data = with_validation(data, config.validation)
+        if not isinstance(data, Mapping) or any(name not in data for name in SPLITS):
+            keys = sorted(data) if isinstance(data, Mapping) else type(data).__name__
             raise ConfigError(
                 f"{config.data.name}: expected a dict with train, validation and test, got {keys}."
             )
-        self.data = found
+        self.data = data
         self.task = self._task()
         self.validation = self._loader("validation")
         self.test = self._loader("test")
-        self.clean = self._clean("clean" if "clean" in found else "train")
-        self.batchnorm = self._loader("batchnorm") if "batchnorm" in found else None
+        self.clean = self._clean("clean" if "clean" in data else "train")
+        self.batchnorm = self._loader("batchnorm") if "batchnorm" in data else None
+        self.plan = plan
         self._try()
         self.surface = self.surface_of(self.model(0))
         self.layout = self.surface.layout
 
     def surface_of(self, model: nn.Module, *, where: Where = None) -> LossSurface:
-        """The loss of a model over the training rows."""
+        """The loss of a model over the training examples."""
         return LossSurface(
             model,
             self.task,
@@ -81,7 +84,22 @@ class Setup:
             bn_rows=self.config.bn_rows,
             reestimate=self.config.reestimate,
             channels_last=self.config.channels_last,
+            options=self._options(),
         )
+
+    def follow(self, plan: RunPlan) -> None:
+        """Evaluates by a plan from now on."""
+        self.plan = plan
+        self.surface.options = self._options()
+
+    def density_options(self) -> EvalOptions:
+        """How samplers evaluate log densities."""
+        options = self.surface.options
+        return options if self.plan is None else options.with_plan(self.plan.density)
+
+    def _options(self) -> EvalOptions:
+        options = EvalOptions()
+        return options if self.plan is None else options.with_plan(self.plan.evaluation)
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -100,20 +118,20 @@ class Setup:
 
     def model(self, number: int) -> nn.Module:
         """One of the run's networks before it is trained, on the device."""
-        known = self.data.get("model", {})
-        if not isinstance(known, Mapping):
+        keywords = self.data.get("model", {})
+        if not isinstance(keywords, Mapping):
             raise ConfigError(
                 f"{self.config.data.name}: expected keyword arguments by name under 'model', got "
-                f"{type(known).__name__}."
+                f"{type(keywords).__name__}."
             )
         with torch.random.fork_rng():
             torch.manual_seed(seed_for("first weights", self.seed(number)))
-            made = self.config.model.call(**known)
-        if not isinstance(made, nn.Module):
+            model = self.config.model.call(**keywords)
+        if not isinstance(model, nn.Module):
             raise ConfigError(
-                f"{self.config.model.name}: expected an nn.Module, got {type(made).__name__}."
+                f"{self.config.model.name}: expected an nn.Module, got {type(model).__name__}."
             )
-        return made.to(self.device)
+        return model.to(self.device)
 
     def batches(self, seed: int) -> Any:
         """Training batches in the order of a seed."""
@@ -127,10 +145,10 @@ class Setup:
             )
         return full_batches(train, self.task) if self.config.train.drop_last else train
 
-    def share_of(self, rows: int | None) -> float:
-        """What part of the training rows so many are; 1 where that is not known."""
-        total = getattr(self.clean, "rows", None)
-        return 1.0 if rows is None or not total else min(1.0, rows / total)
+    def share_of(self, examples: int | None) -> float:
+        """What part of the training examples so many are; 1 where their number is not known."""
+        total = getattr(self.clean, "num_examples", None)
+        return 1.0 if examples is None or not total else min(1.0, examples / total)
 
     def length(self) -> int:
         """Batches in an epoch."""
@@ -143,7 +161,7 @@ class Setup:
             ) from None
 
     def threads(self) -> int:
-        """As many as the configuration says, or as are fastest for a training step."""
+        """The number in the configuration, or the fastest for a training step."""
         if self.config.threads != "auto":
             return self.config.threads
         if self.surface.device.type != "cpu":
@@ -158,10 +176,10 @@ class Setup:
         )
 
     def _task(self) -> Task:
-        named = self.config.task
+        setting = self.config.task
         task = self.data.get("task")
         if task is None:
-            task = _TASKS[named]() if isinstance(named, str) else named.call()
+            task = _TASKS[setting]() if isinstance(setting, str) else setting.call()
         if not isinstance(task, Task):
             raise ConfigError(f"task: expected a lowland Task, got {type(task).__name__}.")
         return task
@@ -187,8 +205,8 @@ class Setup:
         return self._batches(split, batch_size=self.config.eval_batch_size, shuffle=False)
 
     def _clean(self, split: str) -> Any:
-        """The training rows without augmentation, in a random order: BatchNorm statistics, and
-        losses of fewer rows, are of the first ones, which may come class by class."""
+        """The training examples without augmentation, in a random order: BatchNorm statistics and
+        losses over fewer examples take the first ones, which may come class by class."""
         loader = self._loader(split)
         if not isinstance(loader, Batches) or loader.num_examples <= _SMALL:
             return loader
@@ -202,7 +220,7 @@ class Setup:
             raise DataError(f"{self.config.data.name}: {split}: {error}") from error
 
     def _try(self) -> None:
-        """Takes rows of each split through the model, before anything is spent or written."""
+        """Takes examples of each split through the model, before anything is spent or written."""
         train = self.batches(0)
         loaders = {"train": train, "validation": self.validation, "test": self.test}
         with fork_global_rng(self.config.seed), torch.no_grad():
@@ -218,11 +236,11 @@ class Setup:
         self, model: nn.Module, split: str, loader: Any, size: int | None = None
     ) -> None:
         device = torch.device(self.device)
-        n = f"the last batch ({size} rows)" if size else "a batch"
+        n = f"the last batch ({size} examples)" if size else "a batch"
         try:
             raw = next(iter(loader), _NOTHING)
             if raw is _NOTHING:
-                raise DataError("it gave no rows; check its data set.")
+                raise DataError("it gave no examples; check its data set.")
             if raw is None:
                 raise DataError("it is None; let the data's transform return a batch.")
             batch = self.task.parts(raw)
@@ -239,7 +257,7 @@ class Setup:
             if not bool(torch.isfinite(self.task.items_nll(output, target)).all()):
                 raise DataError(
                     "the loss of the fresh network is NaN or infinite; look for such values in the "
-                    "rows and in the model's first weights, and for a scale that is far from 1."
+                    "examples and in the model's first weights, and for a scale that is far from 1."
                 )
         except Exception as error:
             end = "" if isinstance(error, LowlandError) else "."

@@ -1,4 +1,4 @@
-"""What a run is given: fingerprints of its examples, model and task."""
+"""The sources of a run: fingerprints of its examples, model and task."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def sources_of(setup: Setup) -> dict[str, Source]:
 
 
 def _model(setup: Setup) -> Source:
-    named, model = setup.config.model, setup.model(0)
+    factory, model = setup.config.model, setup.model(0)
     structure = hashlib.blake2b(str(model).encode(), digest_size=8)
     structure.update(ParamLayout(model).fingerprint.encode())
     return Source(
         "model",
         None,
         {
-            "name": named.name,
+            "name": factory.name,
             "structure": structure.hexdigest(),
             "first weights": hash_of(model_state(model)),
         },
@@ -53,7 +53,7 @@ def _model(setup: Setup) -> Source:
 
 
 def content_of(data: Any) -> dict[str, Any]:
-    """What the examples of a split are told apart by.
+    """What distinguishes the examples of a split.
 
     Its own `fingerprint` where it has one; else all tensors; else its length and 256 examples, with
     sizes and times of the files that it lists. Random augmentation is left out of it: what is read
@@ -143,12 +143,12 @@ def _count(data: Any) -> str:
 def _file_states(data: Any) -> str:
     """A hash of sizes and times of the files that a data set lists; empty where it lists none."""
     lists = (getattr(data, name, None) for name in _FILES)
-    listed: list[Any] = next((each for each in lists if isinstance(each, list)), [])
+    files: list[Any] = next((each for each in lists if isinstance(each, list)), [])
     hashed = hashlib.blake2b(digest_size=8)
-    for each in listed:
+    for each in files:
         path = each[0] if isinstance(each, tuple) and each else each
         if isinstance(path, str | os.PathLike):
             with suppress(OSError):
                 state = Path(path).stat()
                 hashed.update(f"{path} {state.st_size} {state.st_mtime_ns}".encode())
-    return hashed.hexdigest() if listed else ""
+    return hashed.hexdigest() if files else ""

@@ -23,7 +23,8 @@ from lowland.core.buffers import load_buffers
 from lowland.errors import StoreError
 from lowland.progress import Report
 from lowland.records import TrainingLog
-from lowland.runs.sections import Train
+from lowland.runs.sections import Config, Train
+from lowland.runs.settings import EvaluationSettings
 from lowland.runs.weights import load_point, save_point
 from lowland.train import optimizer_named, schedule_named, sgd
 from lowland.trajectory import (
@@ -37,20 +38,20 @@ from lowland.trajectory import (
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
+    from lowland.runs.setup import Setup
 
 WEIGHTS, BUFFERS = "weights.safetensors", "buffers.safetensors"
 ITERATES, EMA_STATE, LOG = "iterates", "ema.safetensors", "log.json"
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(EvaluationSettings):
     """What changes the weights of a training run."""
 
     network: int
     seed: int
     train: Mapping[str, Any]
     precision: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
     average: Mapping[str, Any] = field(default_factory=dict)
     fge: Mapping[str, Any] = field(default_factory=dict)
 
@@ -134,7 +135,7 @@ class Training(Artifact):
         super().__init__(
             f"train/{self.method}-{network}",
             [
-                *run.given("model", "task", "data/train", "data/validation"),
+                *run.named_sources("model", "task", "data/train", "data/validation"),
                 *run.statistics(),
                 *more,
             ],
@@ -147,7 +148,7 @@ class Training(Artifact):
                     "channels_last": config.channels_last,
                     "compile": config.compile,
                 },
-                run.evaluation(),
+                evaluation=run.evaluation(),
                 **sections,
             ),
         )
@@ -226,7 +227,7 @@ class Training(Artifact):
         }
 
 
-class Annealed(Training):
+class AnnealedSGD(Training):
     """SGD to the end of its budget with a learning rate that decays."""
 
     kind = "sgd"
@@ -269,7 +270,7 @@ class AveragedTrajectory(Training):
         return f"SWA trajectory {self.network + 1}"
 
 
-class Cycles(Training):
+class FGECycles(Training):
     """FGE's cycles, from the first averaged iterate of a trajectory to the end of its budget."""
 
     kind = "fge"
@@ -320,6 +321,31 @@ def schedule_of(train: Train, total: int) -> Callable[[Optimizer], LRScheduler]:
     """The schedule of annealed networks, as a function of their optimizer."""
     name = train.schedule or "DecaySchedule"
     return schedule_named(name, total=total, warmup=train.warmup, **train.schedule_args)
+
+
+def fit_options(setup: Setup, *, epochs: int, lr: float, seed: int) -> dict[str, Any]:
+    """How shapes are fitted, as arguments of `fit` and `spro`: on the batches of the networks, by
+    SGD with a learning rate that decays. Weight decay acts on the points of the shape."""
+    config, train = setup.config, setup.config.train
+    total = epochs * math.ceil(setup.length() / train.accumulate)
+    own = Train(lr=lr, momentum=train.momentum, weight_decay=0)
+    return {
+        "epochs": epochs,
+        "loader": setup.batches(seed),
+        "optimizer": optimizer_of(own),
+        "schedule": schedule_of(own, total),
+        "weight_decay": train.weight_decay,
+        "compile": config.compile,
+        "accumulate": train.accumulate,
+        "clip": train.clip,
+        "seed": seed,
+    }
+
+
+def fit_values(config: Config) -> dict[str, Any]:
+    """What of a configuration changes how shapes are fitted."""
+    train = config.train.model_dump(exclude={"epochs", "lr"})
+    return train | {"compile": config.compile}
 
 
 def _store(checkpoint: Checkpoint, layout: ParamLayout) -> Trajectory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from lowland.records import TernaryResult
 from lowland.runs.growth import GrownSimplex
 from lowland.runs.pictures import Picture
 from lowland.runs.records import RecordArtifact
+from lowland.runs.settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -24,12 +24,11 @@ _SHOWN = 2000  # training examples of it
 
 
 @dataclass(frozen=True)
-class TriangleSettings:
+class TriangleSettings(EvaluationSettings):
     """Where the triangle is evaluated."""
 
     side: int
     examples: int
-    evaluation: Mapping[str, Any]
 
 
 class Triangle(RecordArtifact):
@@ -43,8 +42,8 @@ class Triangle(RecordArtifact):
         self.simplex = simplex
         super().__init__(
             "scan/triangle",
-            [*run.given("model", "task"), *run.statistics(), simplex],
-            TriangleSettings(_SIDE, _SHOWN, run.evaluation()),
+            [*run.named_sources("model", "task"), *run.statistics(), simplex],
+            TriangleSettings(_SIDE, _SHOWN, evaluation=run.evaluation()),
             file="triangle.json",
         )
 

@@ -7,31 +7,31 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.core import Classification
 from lowland.files import write_text
 from lowland.progress import Report
 from lowland.runs.methods.base import Choice, Method
+from lowland.runs.settings import EvaluationSettings
 from lowland.schema import parse_json, require
 from lowland.uncertainty import fit_temperature
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
-FILE, TRIED = "tuned.json", "tried.json"
+FILE, TRIALS = "tuned.json", "trials.json"
 
 
 @dataclass(frozen=True)
-class TuningSettings:
+class TuningSettings(EvaluationSettings):
     """What changes the choice."""
 
     method: str
     scales: tuple[float, ...]
     samples: int
     seed: int
-    evaluation: Mapping[str, Any]
 
 
 class Tuning(Artifact):
@@ -46,7 +46,7 @@ class Tuning(Artifact):
         super().__init__(
             f"tuning/{method.name}",
             [
-                *run.given("model", "task", "data/validation"),
+                *run.named_sources("model", "task", "data/validation"),
                 *run.statistics(),
                 *method.needs(run),
             ],
@@ -55,7 +55,7 @@ class Tuning(Artifact):
                 tuple(config.average.scales) if method.tunes_scale else (),
                 config.samples,
                 config.seed,
-                run.evaluation(),
+                evaluation=run.evaluation(),
             ),
         )
 
@@ -76,8 +76,8 @@ class Tuning(Artifact):
 
     def save(self, result: Choice, folder: Path) -> None:
         write_text(folder / FILE, json.dumps(result.values, indent=1) + "\n")
-        if result.tried is not None:
-            result.tried.save(folder / TRIED)
+        if result.trials is not None:
+            result.trials.save(folder / TRIALS)
 
     def load(self, folder: Path) -> dict[str, float]:
         body = parse_json((folder / FILE).read_bytes(), source=folder / FILE)
@@ -87,5 +87,5 @@ class Tuning(Artifact):
     def view(self) -> Mapping[str, str]:
         return {
             FILE: f"records/tuned-{self.method.name}.json",
-            TRIED: f"records/tried-{self.method.name}.json",
+            TRIALS: f"records/trials-{self.method.name}.json",
         }

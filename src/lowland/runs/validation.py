@@ -14,7 +14,10 @@ from lowland.core.seeds import stream
 from lowland.errors import ConfigError, DataError
 from lowland.runs.sections import Validation
 
-SHARED = ("clean", "batchnorm")  # splits that have the rows of the training split, in their order
+SHARED = (
+    "clean",
+    "batchnorm",
+)  # splits with the training split's examples, in their order
 
 
 def with_validation(data: Mapping[str, Any], settings: Validation) -> dict[str, Any]:
@@ -40,46 +43,48 @@ def with_validation(data: Mapping[str, Any], settings: Validation) -> dict[str, 
         )
     train = data["train"]
     size = _length(train)
-    held = _held(train, data, size, settings)
-    rest = np.setdiff1d(np.arange(size), held)
+    indices = _validation_indices(train, data, size, settings)
+    rest = np.setdiff1d(np.arange(size), indices)
     splits = dict(data)
     for name in ("train", *SHARED):
         if name in data and _length(data[name]) == size:
             splits[name] = _take(data[name], rest)
-    splits["validation"] = _take(data.get("clean", train), held)
+    splits["validation"] = _take(data.get("clean", train), indices)
     splits.pop("groups", None)
     return splits
 
 
-def _held(train: Any, data: Mapping[str, Any], size: int, settings: Validation) -> np.ndarray:
-    """The rows that are held out, in order."""
+def _validation_indices(
+    train: Any, data: Mapping[str, Any], size: int, settings: Validation
+) -> np.ndarray:
+    """The indices of the examples that are held out, in order."""
     generator = stream("validation examples", settings.seed)
 
     def shuffled(values: np.ndarray) -> np.ndarray:
         order: np.ndarray = torch.randperm(len(values), generator=generator).numpy()
         return np.take(values, order)
 
-    wanted = round(settings.share * size)
-    if not 0 < wanted < size:
+    target = round(settings.share * size)
+    if not 0 < target < size:
         raise DataError(
             f"validation: a share of {settings.share} of {size} examples leaves none on one side; "
             "take another."
         )
     if settings.by == "random":
-        return np.sort(shuffled(np.arange(size))[:wanted])
+        return np.sort(shuffled(np.arange(size))[:target])
     values = _groups(data, size) if settings.by == "group" else _labels(train, size)
     kinds = np.unique(values)
     if settings.by == "group":
-        chosen: list[Any] = []
+        groups: list[Any] = []
         for kind in shuffled(kinds):
-            if np.isin(values, chosen).sum() >= wanted:
+            if np.isin(values, groups).sum() >= target:
                 break
-            chosen.append(kind)
-        if len(chosen) == len(kinds):
+            groups.append(kind)
+        if len(groups) == len(kinds):
             raise DataError("validation: one group holds nearly all examples; split otherwise.")
-        return np.flatnonzero(np.isin(values, chosen))
+        return np.flatnonzero(np.isin(values, groups))
     each = [shuffled(np.flatnonzero(values == kind)) for kind in kinds]
-    return np.sort(np.concatenate([rows[: round(settings.share * len(rows))] for rows in each]))
+    return np.sort(np.concatenate([part[: round(settings.share * len(part))] for part in each]))
 
 
 def _labels(train: Any, size: int) -> np.ndarray:
@@ -116,8 +121,8 @@ def _length(data: Any) -> int:
     )
 
 
-def _take(data: Any, rows: np.ndarray) -> Any:
-    index = torch.from_numpy(rows)
+def _take(data: Any, indices: np.ndarray) -> Any:
+    index = torch.from_numpy(indices)
     if isinstance(data, tuple):
         return tuple(each[index] for each in data)
     if isinstance(data, Mapping):
@@ -125,4 +130,4 @@ def _take(data: Any, rows: np.ndarray) -> Any:
     if isinstance(data, Tensor):
         return data[index]
     source: Dataset[Any] = data
-    return Subset(source, rows.tolist())
+    return Subset(source, indices.tolist())

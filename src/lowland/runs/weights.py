@@ -30,14 +30,14 @@ def save_point(
     """
     buffers = dict(point.buffers or {})
     tensors = _state_dict(model, buffers | layout.unflatten(point.weights))
-    held = set(clean_names(tensors).values())
-    apart = {key: buffer for key, buffer in buffers.items() if key not in held}
+    stored = set(clean_names(tensors).values())
+    apart = {key: buffer for key, buffer in buffers.items() if key not in stored}
     others.unlink(missing_ok=True)
     if apart:
         write_tensors(others, apart, {})
     notes = {
         "fingerprint": layout.fingerprint,
-        "buffers": json.dumps([key for key in buffers if key in held]),
+        "buffers": json.dumps([key for key in buffers if key in stored]),
     }
     write_tensors(file, tensors, notes)
 
@@ -65,13 +65,13 @@ def _state_dict(model: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Ten
     tensors are tied, under each of their names."""
     every = {
         name: tensor
-        for named in (model.named_parameters, model.named_buffers)
-        for name, tensor in named(remove_duplicate=False)
+        for iterate in (model.named_parameters, model.named_buffers)
+        for name, tensor in iterate(remove_duplicate=False)
     }
     short = clean_names(every)
-    held = {id(every[name]): values[short[name]] for name in every if short[name] in values}
+    replaced = {id(every[name]): values[short[name]] for name in every if short[name] in values}
     return {
-        name: held.get(id(every.get(name)), tensor)
+        name: replaced.get(id(every.get(name)), tensor)
         for name, tensor in model.state_dict().items()
         if isinstance(tensor, Tensor)  # a module may have other state
     }

@@ -26,11 +26,11 @@ class Choice:
     """What a method chose on validation examples.
 
     Attributes:
-        values: by name; they are columns of the table. tried: all that was tried, for its record.
+        values: by name; they are columns of the table. trials: all candidates with their metrics.
     """
 
     values: dict[str, float] = field(default_factory=dict)
-    tried: Table | None = None
+    trials: Table | None = None
 
 
 class Trained(Protocol):
@@ -91,7 +91,7 @@ class Method(ABC):
             return Choice()
         post: Any = self.posterior(run, inputs)
         config = run.config
-        _, tried = tune_scale(
+        _, trials = tune_scale(
             run.setup.surface,
             post,
             run.setup.validation,
@@ -99,7 +99,7 @@ class Method(ABC):
             samples=config.samples,
             seed=config.seed,
         )
-        return Choice({"scale": float(tried.scale[tried.nll.argmin()])}, tried)
+        return Choice({"scale": float(trials.scale[trials.nll.argmin()])}, trials)
 
     def predict(
         self, run: Run, inputs: Inputs, tuned: Tuned, loader: Iterable[Any], progress: Progress

@@ -34,7 +34,7 @@ class Laplace(Method):
         return [Part(run.annealed(0))]
 
     def needs(self, run: Run) -> Sequence[Artifact]:
-        return [run.annealed(0), *run.given("data/validation")]
+        return [run.annealed(0), *run.named_sources("data/validation")]
 
     def predict(
         self, run: Run, inputs: Inputs, tuned: Tuned, loader: Iterable[Any], progress: Progress

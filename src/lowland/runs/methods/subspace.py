@@ -53,5 +53,5 @@ class SubspaceInference(Method):
         return chain_pictures(run.chain(), run.posterior_plane() if several else None)
 
     def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
-        told = inputs[run.chain().name].about.get("told")
-        return [f"{self.label(run)}: {told}"] if told else []
+        message = inputs[run.chain().name].about.get("warnings")
+        return [f"{self.label(run)}: {message}"] if message else []

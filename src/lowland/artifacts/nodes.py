@@ -1,0 +1,81 @@
+"""graph.json: what `status`, `clean` and `report` read, without any code of the user's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from lowland.artifacts.artifact import Artifact
+from lowland.errors import StoreError
+from lowland.files import write_text
+from lowland.schema import parse_json, require
+
+FORMAT = "lowland-graph-1"
+GRAPH = "graph.json"
+
+
+class Node(TypedDict):
+    """An artifact in graph.json."""
+
+    name: str
+    kind: str
+    version: int
+    fingerprint: str
+    settings: dict[str, Any]
+    inputs: list[str]
+
+
+class Body(TypedDict):
+    """What graph.json holds: the artifacts of the last command, inputs before what needs them."""
+
+    format: str
+    artifacts: list[Node]
+
+
+def node_of(artifact: Artifact) -> Node:
+    """An artifact as graph.json has it."""
+    return {
+        "name": artifact.name,
+        "kind": artifact.kind,
+        "version": artifact.version,
+        "fingerprint": artifact.fingerprint,
+        "settings": artifact.values(),
+        "inputs": [each.name for each in artifact.inputs],
+    }
+
+
+def write_graph(folder: Path, artifacts: Sequence[Artifact]) -> None:
+    """Writes graph.json: the artifacts of this command, inputs first, then others of earlier
+    commands."""
+    nodes = [node_of(artifact) for artifact in artifacts]
+    names = {node["name"] for node in nodes}
+    try:
+        others = [node for node in read_graph(folder) if node["name"] not in names]
+    except StoreError:
+        others = []
+    every = names | {node["name"] for node in others}
+    others = [node for node in others if set(node["inputs"]) <= every]
+    body: Body = {"format": FORMAT, "artifacts": [*nodes, *others]}
+    write_text(folder / GRAPH, json.dumps(body, indent=1) + "\n")
+
+
+def read_graph(folder: Path) -> list[Node]:
+    """The artifacts of a run folder, as its commands planned them."""
+    file = folder / GRAPH
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"{folder} holds no {GRAPH}: no run folder, or one of an earlier version; name a "
+            "folder that `lowland run` made."
+        ) from error
+    body = parse_json(text, source=file)
+    require(body, Body, source=file)
+    if body["format"] != FORMAT:
+        raise StoreError(
+            f"{file}: its format is {body['format']!r:.60}, this version of lowland reads "
+            f"{FORMAT!r}; use the version that wrote it."
+        )
+    return list(body["artifacts"])

@@ -1,0 +1,49 @@
+"""Pictures: drawn from records, and left out where there is nothing to draw."""
+
+import pytest
+import torch
+
+from lowland import plots
+from lowland.artifacts import Graph
+from lowland.runs.pictures import Picture, TrainingCurves, chain_pictures
+
+
+class Drawing(Picture):
+    def __init__(self, axes):
+        self.axes = axes
+        super().__init__("drawing", [], ["a"])
+
+    def draw(self, inputs):
+        return self.axes
+
+
+@pytest.mark.parametrize("axes", ["axes", None])
+def test_a_picture_is_a_file_or_nothing(axes, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "save", lambda result, path: path.write_text(result))
+    graph, picture = Graph(tmp_path), Drawing(axes)
+    graph.build([picture])
+    path = graph.load(picture)
+    assert (path is None) == (axes is None)
+    assert (tmp_path / "pictures" / "drawing.png").is_file() == (axes is not None)
+
+
+def test_the_finished_run_has_its_pictures(finished):
+    names = {path.name for path in (finished.folder / "pictures").iterdir()}
+    expected = {"training.png", "nll-by-samples.png", "reliability.png", "growth.png"}
+    assert names >= expected | {"posterior.png", "trace.png", "rank.png"}
+
+
+def test_training_curves_end_with_the_loss_of_the_average(finished):
+    setup = finished.run.setup
+    curves = TrainingCurves(finished.run)
+    log = finished.load(curves)
+    average = finished.load(finished.run.average(0, "swa"))
+    expected = float(setup.surface(average, loader=setup.validation))
+    assert float(log.averages["SWA"]["nll"][-1]) == pytest.approx(expected, rel=1e-5)
+    assert set(log.averages) == {"SWA", "EMA", "SGD, annealed"}
+    assert torch.isfinite(log.columns["nll"]).all()
+
+
+def test_a_chain_without_a_plane_has_two_pictures(finished):
+    names = [each.name for each in chain_pictures(finished.run.chain(), None)]
+    assert names == ["pictures/trace", "pictures/rank"]
