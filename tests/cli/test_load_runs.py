@@ -4,10 +4,13 @@ import pytest
 
 from lowland.cli.load_runs import load_runs
 from lowland.cli.trust import UntrustedError
+from lowland.core.options import Plan
 from lowland.errors import ConfigError
 from lowland.runs.config import check_config
 from lowland.runs.folder import RunFolder
+from lowland.runs.plan import RunPlan
 
+PLAN = RunPlan(2, Plan("vmap", 16, 1), Plan("points", 1, 2))
 BODY = {
     "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
     "data": {"name": "lowland.zoo:digits"},
@@ -18,7 +21,8 @@ BODY = {
 def write_run(path, *, records=("sgd.json", "sgd.npz"), **changes):
     """A folder as `lowland run` leaves it, with empty records."""
     path.joinpath("records").mkdir(parents=True)
-    RunFolder(path).write(check_config(BODY | changes, where="test"), threads=2)
+    RunFolder(path).write(check_config(BODY | changes, where="test"))
+    PLAN.write(path / "plan.json")
     for name in records:
         (path / "records" / name).touch()
     return path
@@ -27,7 +31,7 @@ def write_run(path, *, records=("sgd.json", "sgd.npz"), **changes):
 def test_runs_that_differ_in_the_seed(tmp_path):
     paths = [write_run(tmp_path / f"r{seed}", seed=seed) for seed in (3, 4)]
     first, last = load_runs(paths, trust=True)
-    assert (first.config.seed, last.config.seed, first.threads) == (3, 4, 2)
+    assert (first.config.seed, last.config.seed, first.plan) == (3, 4, PLAN)
     assert (first.name, first.folder.path) == (str(paths[0]), paths[0])
     (alone,) = load_runs(paths[:1], trust=True)
     assert alone.name == "r3"
