@@ -63,7 +63,12 @@ def sections_of(section: type[Section]) -> set[type[Section]]:
     return {section} | {each for each in inner if each is not None and not each.is_value}
 
 
-@pytest.mark.parametrize("section", sections_of(Config), ids=lambda section: section.__name__)
+SECTIONS = {section.__name__: section for section in sections_of(Config)}
+
+
+@pytest.mark.parametrize(
+    "section", [SECTIONS[name] for name in sorted(SECTIONS)], ids=sorted(SECTIONS)
+)
 def test_every_key_of_a_run_has_a_description(section):
     for each in keys_of(section):
         assert each.description, each.name
