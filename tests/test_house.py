@@ -277,9 +277,6 @@ NO_NAMES = {
     "wanted",
 }  # fmt: skip
 
-#: rooms that still have such names: only ever fewer
-STILL_NAMED: set[str] = set()
-
 
 def names_given(source: str) -> Iterator[tuple[str, int]]:
     """Every name that the source gives to a variable, argument, attribute, function or class."""
@@ -298,7 +295,6 @@ def test_names_say_what_a_thing_is() -> None:
     bad = [
         f"{path.relative_to(ROOT)}:{line}: {name}"
         for path in FILES
-        if room_of(path) not in STILL_NAMED
         for name, line in names_given(path.read_text(encoding="utf-8"))
         if name.strip("_") in NO_NAMES
     ]

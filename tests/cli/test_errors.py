@@ -199,10 +199,10 @@ def test_an_error_of_the_users_own_code_in_mid_run_is_told_with_its_place(run, t
 
 
 def test_an_error_of_ours_is_none_of_the_users(run, monkeypatch):
-    from lowland.zoo.splits import shares
+    from lowland.zoo.splits import split_sizes
 
     monkeypatch.setattr(
-        "lowland.cli.run.show_comparison", lambda *_: shares("a", "b")
+        "lowland.cli.run.show_comparison", lambda *_: split_sizes("a", "b")
     )  # called wrongly
     with pytest.raises(TypeError):
         run("out=r", "methods=[sgd]", "train.epochs=1")
