@@ -54,8 +54,8 @@ def leading(
         "rank", rank, least=1, most=size - 1, hint="Lanczos' method gives no full spectrum"
     )
     seed = checks.seed(seed)
-    rows = surface.replayable(loader)
-    times = curvature(surface, point, kind=kind, loader=rows)
+    examples = surface.replayable(loader)
+    times = curvature(surface, point, kind=kind, loader=examples)
     done = 0
     with reporting(progress, f"{kind} products") as report:
 
@@ -75,8 +75,8 @@ def leading(
                 f"scale='laplace': eigenvalue {rank} is {float(values[-1]):.3g}, and the loss does "
                 "not curve upwards there; lower the rank, train to a minimum, or take kind='ggn'."
             )
-        assert rows.items is not None  # set by the pass that checked the loss
-        basis = basis / (rows.items * values).sqrt()[:, None].to(basis)
+        assert examples.items is not None  # set by the pass that checked the loss
+        basis = basis / (examples.items * values).sqrt()[:, None].to(basis)
     return point, basis, values
 
 
@@ -89,7 +89,7 @@ def curvature(
 ) -> Callable[[Tensor], Tensor]:
     """The function v -> H v, both (P,), of the Hessian or the Gauss-Newton matrix of L at w.
 
-    Of the rows of `loader`, or the surface's.
+    L is over the examples of `loader`, or over the surface's.
 
     Raises:
         ConfigError: an unknown kind. NonFiniteError: a loss that is NaN or infinite.
@@ -98,8 +98,8 @@ def curvature(
         raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}.")
     point = surface.point(w)
     buffers = surface.buffers_for(point)
-    rows = surface.replayable(loader)
-    data = rows.cached()
+    examples = surface.replayable(loader)
+    data = examples.cached()
     value = float(surface(Point(point.weights, buffers), loader=data, batchnorm="frozen"))
     if not math.isfinite(value):
         raise NonFiniteError(
@@ -108,7 +108,7 @@ def curvature(
         )
     assert data.items is not None  # set by the pass
     items = data.items
-    rows.num_examples, rows.items = data.num_examples, items
+    examples.num_examples, examples.items = data.num_examples, items
     product = _hessian if kind == "hessian" else _gauss_newton
 
     def times(v: Tensor) -> Tensor:

@@ -123,9 +123,9 @@ class Subspace(Affine):
         The eigenvectors of the largest eigenvalues \(\lambda_i\) of \(\nabla^2 L(w)\), or of the
         generalised Gauss-Newton matrix
         \(\frac1n \sum_i J_i^T (\nabla^2_f {-\log p}(y_i | f_i)) J_i\), J the Jacobian of the
-        outputs f. L is that of `surface(w)`: its rows, evaluation mode, with the BatchNorm
+        outputs f. L is that of `surface(w)`: its examples, evaluation mode, with the BatchNorm
         statistics of w held fixed. P x P is never formed: a product with a vector is a pass over
-        the rows.
+        the examples.
 
         Args:
             rank: fewer than there are weights. kind: "hessian" or "ggn".

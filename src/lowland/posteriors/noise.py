@@ -17,7 +17,7 @@ from lowland.errors import ConfigError
 
 CHUNK = 1 << 20
 LOW_RANK = (1 << 12) - 1  # the chunk number that is kept for noise that is no weight's
-DATA = LOW_RANK - 1  # and for noise in rows of data, lest a draw's weights know its rows
+DATA = LOW_RANK - 1  # for noise in data: independent of the noise of the weights
 _MASK = (1 << 32) - 1
 
 
