@@ -8,11 +8,9 @@ import pytest
 import torch
 import yaml
 
-import lowland as ll
 from lowland.artifacts.places import leases_of, manifests
 from lowland.cli import main
 from lowland.cli.load_runs import load_runs
-from lowland.runs.config import read_config
 from lowland.runs.methods import method_named
 from lowland.runs.results import Results
 from lowland.runs.run import Run
@@ -214,15 +212,6 @@ def test_a_package_may_lie_beside_the_configuration(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     code, err = run("methods=[sgd]", model={"name": "beside:model"}, data={"name": "beside:splits"})
     assert code == 0, err
-
-
-def test_a_number_may_be_written_as_in_python(tmp_path):
-    (tmp_path / "c.yaml").write_text(
-        yaml.safe_dump(CONFIG) + "task: {name: 'a:b', args: {v: 1e-4}}"
-    )
-    config = read_config(tmp_path / "c.yaml", ["model.args.lr=2e3"])
-    assert config.task.args == {"v": 1e-4}
-    assert config.model.args["lr"] == 2000.0
 
 
 def test_a_missing_configuration(monkeypatch, capsys):
@@ -487,11 +476,3 @@ def test_another_version_of_torch_is_told(again):
     assert code == 0
     assert "Began with" in said
     assert "torch 1.0.0" in said
-
-
-def test_the_version_is_told(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["lowland", "--version"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
-    assert capsys.readouterr().out.strip() == f"lowland {ll.__version__}"

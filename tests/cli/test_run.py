@@ -202,15 +202,6 @@ def test_the_comparison_of_weights_can_fail(finished, config, tmp_path):
         assert_same_weights(tmp_path / "other", finished[0])
 
 
-def test_the_demo_takes_settings_too(tmp_path):
-    code, stdout, stderr = inside(
-        "demo", f"out={tmp_path / 'demo'}", "methods=[sgd]", "train.epochs=2", "threads=1",
-        pictures=True,
-    )  # fmt: skip
-    assert code == 0, stderr
-    assert "Test data" in stdout
-
-
 def test_the_example_of_a_users_own_model_runs_from_its_folder(tmp_path):
     example = Path(__file__).parents[2] / "examples" / "own_model"
     words = [f"out={tmp_path / 'run'}", "train.epochs=4", "samples=4"]

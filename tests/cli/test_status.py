@@ -1,4 +1,4 @@
-"""`lowland status` and `lowland clean`: what a run folder holds, without calling anything."""
+"""`lowland status`: what a run folder holds, without calling anything."""
 
 import shutil
 import sys
@@ -89,34 +89,10 @@ def _stopped(*args, **options):
     raise KeyboardInterrupt
 
 
-def test_clean_shows_and_removes(run, whole):
-    config = whole / "config.yaml"
-    code, _, err = lowland("run", config, f"out={run}", "average.lr=0.02")
-    assert code == 0, err
-    code, out, _ = lowland("clean", run)
-    assert code == 0
-    assert "--remove stale" in out
-    assert "--remove intermediate" in out
-    size = sum(p.stat().st_size for p in run.rglob("*") if p.is_file())
-    code, out, _ = lowland("clean", run, "--remove", "stale,intermediate")
-    assert code == 0
-    assert "removed." in out
-    assert sum(p.stat().st_size for p in run.rglob("*") if p.is_file()) < size
-    assert not list((run / "trajectory").rglob("*.safetensors"))
-    code, out, _ = lowland("run", config, f"out={run}", "average.lr=0.02")
-    assert code == 0
-    assert "SWA trajectory" not in out
-    assert "--remove" not in lowland("clean", run)[1]
-    code, _, err = lowland("clean", run, "--remove", "everything")
-    assert code == 2
-    assert "stale, unfinished, intermediate" in err
-
-
 def test_a_folder_without_a_graph_is_told(tmp_path):
-    for command in ("status", "clean"):
-        code, _, err = lowland(command, tmp_path)
-        assert code == 2
-        assert "holds no graph.json" in err
+    code, _, err = lowland("status", tmp_path)
+    assert code == 2
+    assert "holds no graph.json" in err
 
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (5 << 40, "5.0 TB")])

@@ -51,6 +51,13 @@ def test_other_files_are_refused(tmp_path):
         read_config(tmp_path / "broken.yaml")
 
 
+def test_a_number_may_be_written_as_in_python(file):
+    file.write_text(TEXT + "task: {name: 'a:b', args: {v: 1e-4}}")
+    config = read_config(file, ["model.args.lr=2e3"])
+    assert config.task.args == {"v": 1e-4}
+    assert config.model.args["lr"] == 2000.0
+
+
 def test_numbers_are_those_of_yaml_1_2():
     assert read_value("1e-4", where="lr") == 1e-4
     assert read_value("[1, 10]", where="scales") == [1, 10]
