@@ -1,10 +1,10 @@
 """Progress on a terminal is a bar for each title; in a file it is a line now and then."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
-from lowland.cli import bars as bars_module
 from lowland.cli.bars import Bars
 from lowland.cli.console import Terminal, visible
 from tests.artifacts.toys import Number
@@ -40,7 +40,8 @@ def test_bars_on_a_terminal(name: str) -> None:
 
 def test_a_file_has_a_line_after_a_while_and_one_at_the_end(monkeypatch) -> None:
     times = iter([0.0, 29.0, 30.0, 59.0, 61.0, 62.0, 63.0])
-    monkeypatch.setattr(bars_module.time, "monotonic", lambda: next(times))
+    clock = SimpleNamespace(monotonic=lambda: next(times))
+    monkeypatch.setattr("lowland.cli.bars.time", clock)
 
     def write(console: Terminal) -> None:
         report = Bars(console).add("training")

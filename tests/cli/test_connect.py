@@ -1,4 +1,4 @@
-"""`lowland connect` and `lowland scan` on finished runs, and as a stage of `lowland run`."""
+"""`lowland connect` on finished runs, and as a stage of `lowland run`."""
 
 import shutil
 
@@ -11,43 +11,23 @@ from lowland.cli.curve_folder import CurveFolder
 from lowland.records import PathResult, SurfaceResult, Table, TrainingLog
 from lowland.runs.folder import RunFolder
 from tests.cli import shared
+from tests.cli.conftest import CURVES, CURVES_CONFIG
 from tests.cli.inside import lowland
-
-CONFIG = {
-    "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [6], "classes": 10}},
-    "data": {"name": "lowland.zoo:digits", "args": {"train": 0.15, "shift": 1}},
-    "methods": ["sgd", "swa", "ensemble"],
-    "ensemble": 2,
-    "samples": 3,
-    "threads": 1,
-    "train": {"epochs": 20, "batch_size": 30, "lr": 0.1},
-    "average": {"lr": 0.1, "start": 0.5, "every": 1},
-}
-
-
-OPTIONS = ["--kind", "bezier,chain", "--lr", 0.1, "--epochs", 60, "--points", 9, "--align"]
 
 
 def made(folder, name, *overrides, **changes):
-    return shared.made(folder, name, CONFIG | changes, *overrides)
-
-
-def make(folder):
-    path, _ = made(folder, "one")
-    code, out, err = lowland("connect", path, *OPTIONS, pictures=True)
-    assert code == 0, err
-    assert "Polygonal chain" in out
+    return shared.made(folder, name, CURVES_CONFIG | changes, *overrides)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return shared.copy_of(tmp_path_factory, "connect", make)
+def run(connected_run):
+    return connected_run
 
 
 @pytest.fixture(scope="module")
-def run(folder):
-    """A run of two annealed networks and an SGD trajectory, joined by both curves."""
-    return folder / "one"
+def folder(run):
+    """Where the run lies."""
+    return run.parent
 
 
 def test_curves_stay_lower_than_the_line(run):
@@ -61,17 +41,17 @@ def test_curves_stay_lower_than_the_line(run):
 
 
 def test_what_it_leaves_is_what_the_library_finds(run):
-    joined = CurveFolder.open(run / "connect")
+    stage = CurveFolder.open(run / "connect")
     curve = ll.Shape.load(run / "connect/shapes/bezier.safetensors")
-    layout = joined.setup.layout
+    layout = stage.setup.layout
     ends = [RunFolder(run).load_weights(f"sgd-{i}", layout).weights for i in (0, 1)]
     assert torch.equal(curve.anchors[0], ends[0])
     assert torch.equal(curve.anchors[-1], ends[1])
-    found = PathResult.load(run / "connect/records/path-bezier.json")
-    expected = joined.setup.surface.evaluate(map(curve.point, found.t))
-    assert torch.allclose(found.loss, expected.loss, rtol=1e-5)
-    test = joined.setup.surface.evaluate(map(curve.point, found.t), joined.setup.test)
-    assert torch.allclose(found.test_error, test.error, rtol=1e-5)
+    result = PathResult.load(run / "connect/records/path-bezier.json")
+    expected = stage.setup.surface.evaluate(map(curve.point, result.t))
+    assert torch.allclose(result.loss, expected.loss, rtol=1e-5)
+    test = stage.setup.surface.evaluate(map(curve.point, result.t), stage.setup.test)
+    assert torch.allclose(result.test_error, test.error, rtol=1e-5)
     log = TrainingLog.load(run / "connect/records/training-bezier.json")
     assert len(log.columns["loss"]) == 60
     assert (run / "connect/pictures/path-loss.png").stat().st_size > 10_000
@@ -84,7 +64,7 @@ def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
     (places["curve/bezier"] / "curve.safetensors").chmod(0o644)
     (places["curve/bezier"] / "curve.safetensors").write_bytes(b"damaged")
     before = (places["curve/chain"] / "curve.safetensors").stat().st_mtime_ns
-    again = ["connect", run, *OPTIONS]
+    again = ["connect", run, *CURVES]
     code, out, err = lowland(*again, "--out", there)
     assert code == 0, err
     assert "curve/bezier is built again (curve.safetensors has 7 bytes" in out
@@ -99,103 +79,6 @@ def test_the_same_command_goes_on_and_makes_only_what_is_missing(run, tmp_path):
     assert (
         "curve/bezier is built again (fit.epochs: 60 there, 1 now; fit.bends: 1 there, 2 now" in out
     )
-
-
-def test_a_plane_through_the_ends_and_the_bend(run):
-    code, out, err = lowland("scan", run, "--resolution", 9, "--refine", 0, pictures=True)
-    assert code == 0, err
-    assert "81 of 81 points evaluated" in out
-    found = SurfaceResult.load(run / "scan/w0-w1-bend/records/surface.npz")
-    joined = CurveFolder.open(run / "connect")
-    curve = joined.curves()["bezier"]
-    plane = ll.Plane.through(*curve.anchors[[0, 2, 1]])
-    i, j = 3, 5
-    at = torch.stack([found.x[j], found.y[i]])
-    expected = float(joined.setup.surface(plane(at)))
-    assert float(found.loss[i, j]) == pytest.approx(expected, rel=1e-4)
-    assert set(found.marks) == {"w0", "w1", "bend"}
-    assert set(found.curves) == {"Bezier curve", "line"}
-    assert found.about["split"] == "training"
-    for name in ("loss", "error", "loss-3d"):
-        assert (run / f"scan/w0-w1-bend/pictures/{name}.png").stat().st_size > 10_000
-    # on to the end at once: everything is in the file
-    _, out, _ = lowland("scan", run, "--resolution", 9, "--refine", 0)
-    assert "at most" not in out
-
-
-@pytest.mark.parametrize(
-    ("plane", "figures", "extra"),
-    [
-        ("sgd-0,sgd-1,average-0", {"loss", "error"}, ["--split", "test"]),
-        ("sgd-0,average-0", {"loss", "error"}, []),
-        ("random", {"loss", "error"}, ["--around", "average-0"]),
-        ("pca", {"loss", "error"}, []),
-        ("w0,w1,chain.bend", {"loss", "error"}, []),
-    ],
-)
-def test_other_planes(run, plane, figures, extra):
-    place = run.parent / plane.replace(",", "-")
-    words = ["--plane", plane, "--resolution", 5, "--out", place, *extra]
-    drawn = plane in ("pca", "sgd-0,average-0")  # a path on a plane, a line
-    code, _, err = lowland("scan", run, *words, pictures=drawn)
-    assert code == 0, err
-    found = SurfaceResult.load(place / "records/surface.npz")
-    assert set(found.metrics) == figures
-    assert (found.y is None) == (plane.count(",") == 1)
-    if plane == "pca":
-        assert found.paths["SGD"]["coords"].shape == (11, 2)
-        assert 0 < float(found.explained_variance_ratio.sum()) <= 1
-    if plane == "random":
-        centre = RunFolder(run).load_weights(
-            "average-0", CurveFolder.open(run / "connect").setup.layout
-        )
-        surface = CurveFolder.open(run / "connect").setup.surface
-        assert float(found.loss[2, 2]) == pytest.approx(float(surface(centre.weights)), rel=1e-4)
-
-
-def test_every_bend_has_a_name(run):
-    place = run.parent / "two-bends"
-    short = ["--bends", 2, "--epochs", 1, "--points", 3]
-    code, _, err = lowland("connect", run, "--kind", "bezier,chain", *short, "--out", place)
-    assert code == 0, err
-    curves = CurveFolder.open(place).curves()
-    planes = {
-        "bend1,w0,bend2": (curves["bezier"].anchors[[1, 0, 2]], {"Bezier curve"}),
-        "w0,w1,bend": (curves["bezier"].anchors[[0, 3, 1]], {"Bezier curve", "line"}),
-        "w0,chain.bend2,w1": (curves["chain"].anchors[[0, 2, 3]], {"Polygonal chain", "line"}),
-        "bezier.bend1,w0,chain.bend1": (
-            torch.stack([curves["bezier"].anchors[1], *curves["chain"].anchors[:2]]),
-            {"Bezier curve", "Polygonal chain"},
-        ),
-    }
-    for plane, (points, drawn) in planes.items():
-        code, _, err = lowland("scan", place, "--plane", plane, "--resolution", 2)
-        assert code == 0, err
-        where = place / "scan" / plane.replace(",", "-")
-        found = SurfaceResult.load(where / "records/surface.npz")
-        assert list(found.marks) == plane.split(",")
-        assert torch.allclose(
-            torch.stack(list(found.marks.values())), ll.Plane.through(*points).marks
-        )
-        assert set(found.curves) == drawn
-    code, _, err = lowland("scan", place, "--plane", "bend1,bend2,bend3")
-    assert code == 2
-    assert "no weights 'bend3'; there are w0, w1, bend, bend1, bend2, bezier.bend, " in err
-    assert "chain.bend2, average-0, " in err
-    code, _, err = lowland(
-        "scan", run, "--plane", "sgd-0,bend2,average-0"
-    )  # its one curve is meant
-    assert code == 2
-    assert "no weights 'bend2'; there are w0, w1, bend, bend1, bezier.bend" in err
-
-
-def test_a_run_may_be_moved_with_its_curves(run, tmp_path, monkeypatch):
-    moved = shutil.copytree(run, tmp_path / "moved [run]")
-    monkeypatch.chdir(tmp_path)
-    code, out, err = lowland("scan", "moved [run]", "--resolution", 9, "--refine", 0)
-    assert code == 0, err
-    assert "Results: moved [run]/scan/w0-w1-bend/" in out
-    assert CurveFolder.open(moved / "connect").runs[0].folder.path == moved
 
 
 def test_two_runs_are_joined_and_three_make_a_plane(folder, run):
@@ -249,11 +132,6 @@ def test_a_stage_of_a_run(folder):
         (["connect", "{run}", "{run}"], "same seed"),
         (["connect", "{run}", "{run}", "{run}"], "expected one run or two, got 3"),
         (["connect", "{nothing}"], "not a run folder"),
-        (["scan", "{run}", "--plane", "sgd-0,sgd-1,sgd-7"], "no weights 'sgd-7'"),
-        (["scan", "{run}", "--plane", "sgd-0,sgd-1,sgd-1"], "lie on a line"),
-        (["scan", "{run}", "--plane", "a,b,c,d"], "no weights 'a'"),
-        (["scan", "{run}", "--split", "validation"], "expected train or test"),
-        (["scan", "{run}", "--plane", "pca", "--walk", "swa-3"], "--plane pca"),
     ],
 )
 def test_bad_input(folder, run, words, message):
@@ -281,14 +159,6 @@ def test_curves_of_networks_that_are_gone_are_no_results(folder):
     assert code == 2
     assert "lr: expected greater than 0, got -1" in err
     assert not (folder / "negative").exists()
-
-
-def test_another_scan_in_the_same_folder_says_what_changed(run):
-    code, _, err = lowland("scan", run, "--plane", "random", "--resolution", 5)
-    assert code == 0, err
-    code, out, err = lowland("scan", run, "--plane", "random", "--resolution", 7)
-    assert code == 0, err
-    assert "scan/random/train is built again (grid.resolution: 5 there, 7 now" in out
 
 
 def test_status_shows_what_was_made_of_a_run(run):

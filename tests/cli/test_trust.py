@@ -10,10 +10,10 @@ import yaml
 from lowland.cli.trust import fingerprint, remember, state_file
 from lowland.runs.config import check_config
 from tests.cli import shared
+from tests.cli.conftest import CURVES_CONFIG
 from tests.cli.inside import lowland
-from tests.cli.test_connect import CONFIG
 
-SMALL = CONFIG | {"methods": ["sgd", "ensemble"], "train": {"epochs": 1, "batch_size": 200}}
+SMALL = CURVES_CONFIG | {"methods": ["sgd", "ensemble"], "train": {"epochs": 1, "batch_size": 200}}
 COMMANDS = {
     "scan": ["--plane", "sgd-0,sgd-1", "--resolution", 2, "--examples", 20],
     "connect": ["--epochs", 1, "--points", 3, "--examples", 20],
