@@ -1,4 +1,4 @@
-"""What the benchmarks share: paired timings, the networks' shapes, rows of the results."""
+"""Shared by the benchmarks: paired timings, parameters of VGG-16, rows of the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Row:
-    """One claim: `ratio` is to stay on the right side of `reach`."""
+    """A row of the results: `ratio` should satisfy `reach`."""
 
     work: str
     against: str
@@ -30,29 +30,32 @@ class Row:
 
 
 def paired(*works: Callable[[], object], rounds: int = 15, warm: int = 2) -> list[list[float]]:
-    """Seconds of each work, round by round, in turn, so that a busy neighbour hits them all."""
+    """Seconds of each work in each round.
+
+    The works run in turn, so that other load on the machine affects all of them.
+    """
     times: list[list[float]] = [[] for _ in works]
     for count in range(-warm, rounds):
-        for work, found in zip(works, times, strict=True):
+        for work, seconds in zip(works, times, strict=True):
             start = time.perf_counter()
             work()
             if count >= 0:
-                found.append(time.perf_counter() - start)
+                seconds.append(time.perf_counter() - start)
     return times
 
 
 def ratio(times: list[float], reference: list[float]) -> float:
-    """The median over rounds of one work's time over another's."""
+    """The median over rounds of `times / reference`."""
     return statistics.median(a / b for a, b in zip(times, reference, strict=True))
 
 
 def ms(times: list[float]) -> str:
-    """The median in words."""
+    """The median in milliseconds, as text."""
     return f"{1e3 * statistics.median(times):.1f} ms"
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held so far (Linux)."""
+    """Peak memory of this process so far (Linux)."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 
@@ -72,7 +75,7 @@ class VGG16BN(nn.Module):
 
 
 def report(rows: list[Row]) -> None:
-    """Prints rows: a table, or with `--json` what `run.py` reads."""
+    """Prints a table, or with `--json` the form that `run.py` reads."""
     if "--json" in sys.argv:
         print(json.dumps([asdict(row) | {"holds": row.holds} for row in rows]))
         return

@@ -1,9 +1,9 @@
 """A training step on a Bezier curve, or a simplex, against plain SGD steps of the same model.
 
-The plain step is what a user writes: forward, backward, fused SGD with momentum. Weight decay is in
-both. Batches of 128; fast: in bfloat16 and channels_last memory, where the same passes over the
-weights count for more. On a simplex of four vertices a step takes five points, as in the paper, and
-the volume's gradient: it stands against five plain steps.
+The plain step is a forward pass, a backward pass and fused SGD with momentum. Both steps have
+weight decay and batches of 128. "fast" means bfloat16 and channels_last memory, where passes over
+the weights take a larger share of the time. A step on a simplex of four vertices has five points,
+as in the paper, and the gradient of the volume. It is compared with five plain steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lowland.train.options import TrainOptions
 from lowland.train.shape_trainer import ShapeTrainer
 
 BATCH, DECAY = 128, 3e-4
-SAMPLES = 5  # points of a simplex a step
+SAMPLES = 5  # points of a simplex per step
 
 
 def case(
@@ -48,13 +48,12 @@ def case(
     near = w + 0.01 * torch.randn(2, len(w))
     shape = ll.Simplex([w, *near]).grow() if simplex else ll.Bezier.between(w, near[0])
 
-    def optimizer(parameters):
+    def sgd(parameters, weight_decay=0.0):
         return torch.optim.SGD(
-            parameters, lr=1e-4, momentum=0.9, fused=True, weight_decay=DECAY if plainly else 0.0
+            parameters, lr=1e-4, momentum=0.9, fused=True, weight_decay=weight_decay
         )
 
-    plainly = True
-    plain = optimizer(model.parameters())
+    plain = sgd(model.parameters(), weight_decay=DECAY)
 
     def step() -> None:
         for _ in range(samples):
@@ -66,36 +65,35 @@ def case(
             output = model(x)
         loss = task.items_nll(output, y).mean()
         loss.backward()
-        loss.item()  # as any loop that logs its loss
+        loss.item()  # as in a loop that logs the loss
         plain.step()
 
-    plainly = False
     objective = Objective(
         samples=samples,
         strategy="accumulate",
         weight_decay=DECAY,
         log_volume=1e-6 if simplex else 0.0,
     )
-    # its precision and memory format are the surface's
+    # precision and memory format are those of the surface
     trainer = ShapeTrainer(
-        shape, surface, [(x, y)], objective, TrainOptions(optimizer=optimizer), epochs=1
+        shape, surface, [(x, y)], objective, TrainOptions(optimizer=sgd), epochs=1
     )
-    trainer.epoch = 1  # labels are checked in the first
+    trainer.epoch = 1  # labels are checked in the first epoch
 
     def curve_step() -> None:
         trainer.optimizer.zero_grad(set_to_none=True)
         trainer._backward((x, y))
         trainer._optimizer_step(1)
 
-    mine, theirs = paired(curve_step, step, rounds=rounds)
+    shape_times, plain_times = paired(curve_step, step, rounds=rounds)
     size = surface.layout.size / 1e6
     kind = "simplex" if simplex else "Bezier curve"
     return Row(
         f"a step on a {kind}, {name} ({size:.2g} million weights)",
         f"{samples} plain SGD steps" if simplex else "a plain SGD step",
-        ratio(mine, theirs),
+        ratio(shape_times, plain_times),
         reach,
-        f"{ms(mine)} against {ms(theirs)}",
+        f"{ms(shape_times)} against {ms(plain_times)}",
     )
 
 

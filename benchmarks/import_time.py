@@ -8,22 +8,22 @@ import sys
 from common import Row, ms, paired, ratio, report
 
 
-def importing(name: str) -> None:
+def import_module(name: str) -> None:
     subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
 
 
 if __name__ == "__main__":
-    ours, theirs = paired(
-        lambda: importing("lowland"), lambda: importing("torch"), rounds=7, warm=1
+    lowland_times, torch_times = paired(
+        lambda: import_module("lowland"), lambda: import_module("torch"), rounds=7, warm=1
     )
     report(
         [
             Row(
                 "import lowland",
                 "import torch",
-                ratio(ours, theirs),
+                ratio(lowland_times, torch_times),
                 "<= 1.3",
-                f"{ms(ours)} against {ms(theirs)}",
+                f"{ms(lowland_times)} against {ms(torch_times)}",
             )
         ]
     )

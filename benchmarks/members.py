@@ -1,9 +1,9 @@
 """100 small networks trained side by side against one after the other, on one thread.
 
-Networks of 50 hidden units that predict a mean and a variance, on 455 rows of 13 features each, as
-on the UCI sets: SGD with momentum and weight decay, an iterate an epoch into SWAG of rank 20. Two
-rivals: `ll.sgd` on each network, and the bare loop that users write for each. One after the other
-takes long, so a tenth of the networks are timed and counted ten times.
+Networks of 50 hidden units predict a mean and a variance from 455 examples of 13 features, as on
+the UCI sets, by SGD with momentum and weight decay; SWAG of rank 20 collects one iterate per epoch.
+Two references: `ll.sgd` on each network, and a bare loop on each. They take long, so a tenth of the
+networks are timed, and the time is multiplied by ten.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 import lowland as ll
 
 NETWORKS, ALONE = 100, 10
-ROWS, FEATURES, EPOCHS = 455, 13, 6
+EXAMPLES, FEATURES, EPOCHS = 455, 13, 6
 TASK = ll.Regression("learned")
 
 
@@ -30,8 +30,8 @@ def optimizer(parameters: object) -> torch.optim.Optimizer:
 
 def examples_of(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    x = torch.randn(ROWS, FEATURES, generator=g)
-    return x, x[:, :1] + 0.1 * torch.randn(ROWS, 1, generator=g)
+    x = torch.randn(EXAMPLES, FEATURES, generator=g)
+    return x, x[:, :1] + 0.1 * torch.randn(EXAMPLES, 1, generator=g)
 
 
 def measure(batch_size: int) -> tuple[list[float], list[float], list[float]]:
@@ -61,29 +61,29 @@ def measure(batch_size: int) -> tuple[list[float], list[float], list[float]]:
             net, (x, y) = network(m), data[m].data
             opt = optimizer(net.parameters())
             for _ in range(EPOCHS):
-                for index in torch.randperm(ROWS).split(batch_size):
+                for index in torch.randperm(EXAMPLES).split(batch_size):
                     opt.zero_grad()
                     TASK.nll(net(x[index]), y[index]).mean().backward()
                     opt.step()
 
-    ours, theirs, hand = paired(together, in_turn, by_hand, rounds=7, warm=1)
+    side_by_side, one_by_one, hand = paired(together, in_turn, by_hand, rounds=7, warm=1)
     share = NETWORKS / ALONE
-    return ours, [share * t for t in theirs], [share * t for t in hand]
+    return side_by_side, [share * t for t in one_by_one], [share * t for t in hand]
 
 
 def main() -> list[Row]:
     torch.set_num_threads(1)
     rows = []
     for batch_size in (30, 100):
-        ours, theirs, hand = measure(batch_size)
-        steps = EPOCHS * -(-ROWS // batch_size)
-        for name, times in (("ll.sgd on each in turn", theirs), ("a bare loop on each", hand)):
-            a, b = (1e3 * sorted(t)[len(t) // 2] / steps for t in (times, ours))
+        side_by_side, one_by_one, hand = measure(batch_size)
+        steps = EPOCHS * -(-EXAMPLES // batch_size)
+        for name, times in (("ll.sgd on each in turn", one_by_one), ("a bare loop on each", hand)):
+            a, b = (1e3 * sorted(t)[len(t) // 2] / steps for t in (times, side_by_side))
             rows.append(
                 Row(
                     f"{name}, one thread",
                     f"{NETWORKS} networks of 50 hidden units side by side, batch {batch_size}",
-                    ratio(times, ours),
+                    ratio(times, side_by_side),
                     ">= 5",
                     f"{a:.1f} ms against {b:.1f} ms a step of all",
                 )

@@ -1,9 +1,9 @@
 """A model average of 30 draws against 30 forward passes over the same tensors, without BatchNorm.
 
-Two rivals: forward passes alone, on one weight vector, which no average can beat; and what users
-write: a draw, its weights put into the model, softmax and a running sum. All of them with
-`ll.keep_freed_memory()`: without it the time of the very same forward passes differs by a third
-from one run of the process to the next, by the page faults that its first allocations lead to.
+Two references: forward passes alone with one weight vector, a lower bound; and a loop by hand,
+which loads each draw into the model and sums softmax outputs. All of them with
+`ll.keep_freed_memory()`: without it the time of equal forward passes differs by a third between
+processes, by page faults that depend on the first allocations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 import lowland as ll
 
 SAMPLES = 30
-BATCHES, ROWS = 16, 256
+BATCHES, IMAGES = 16, 256  # images per batch
 
 
 def network() -> nn.Module:
@@ -34,7 +34,9 @@ def main() -> list[Row]:
     ll.keep_freed_memory()
     torch.manual_seed(0)
     model = network().eval().requires_grad_(True)
-    batches = [(torch.randn(ROWS, 3, 32, 32), torch.randint(10, (ROWS,))) for _ in range(BATCHES)]
+    batches = [
+        (torch.randn(IMAGES, 3, 32, 32), torch.randint(10, (IMAGES,))) for _ in range(BATCHES)
+    ]
     surface = ll.LossSurface(model, ll.Classification(), batches)
     swag = ll.SWAG(surface.layout, rank=20)
     w = surface.layout.flatten(model)
@@ -59,22 +61,22 @@ def main() -> list[Row]:
     def average() -> None:
         ll.predict(surface, post, batches, samples=SAMPLES)
 
-    ours, alone, hand = paired(average, passes, by_hand, rounds=3, warm=1)
-    size = f"{SAMPLES} samples, P = {surface.layout.size / 1e6:.1f}M, {BATCHES} x {ROWS} images"
+    averages, alone, hand = paired(average, passes, by_hand, rounds=3, warm=1)
+    size = f"{SAMPLES} samples, P = {surface.layout.size / 1e6:.1f}M, {BATCHES} x {IMAGES} images"
     return [
         Row(
             f"model average, {size}",
             f"{SAMPLES} forward passes",
-            ratio(ours, alone),
+            ratio(averages, alone),
             "<= 1.05",
-            f"{ms(ours)} against {ms(alone)}",
+            f"{ms(averages)} against {ms(alone)}",
         ),
         Row(
             f"model average, {size}",
             "the loop by hand: draw, load, softmax, add",
-            ratio(ours, hand),
+            ratio(averages, hand),
             "<= 1.05",
-            f"{ms(ours)} against {ms(hand)}",
+            f"{ms(averages)} against {ms(hand)}",
         ),
     ]
 

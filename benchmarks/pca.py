@@ -1,6 +1,6 @@
 """Principal components of K = 100 iterates of 1M weights, against scikit-learn's randomized SVD.
 
-Each is also compared with a float64 SVD of the centred iterates: by the sine of the largest angle
+Both are also compared with a float64 SVD of the centred iterates, by the sine of the largest angle
 between the subspaces of the first five components.
 """
 
@@ -20,8 +20,8 @@ K, SIZE, RANK = 100, 1_000_000, 5
 TOLERANCE = 1e-5
 
 
-def walk() -> Tensor:
-    """Iterates (K, P) that drift and scatter around a point far from zero, as those of SGD do."""
+def synthetic_iterates() -> Tensor:
+    """Iterates (K, P) like those of SGD: a random walk plus noise around a point far from zero."""
     generator = torch.Generator().manual_seed(0)
     steps = 0.01 * torch.randn(K, SIZE, generator=generator)
     start = torch.randn(SIZE, generator=generator)
@@ -29,7 +29,7 @@ def walk() -> Tensor:
 
 
 def exact(iterates: Tensor) -> np.ndarray:
-    """The first directions (RANK, P) by a float64 SVD, of the triangle that QR leaves."""
+    """The first directions (RANK, P) by QR and a float64 SVD of its triangular factor."""
     wide = iterates.double()
     wide -= wide.mean(0)
     q, r = torch.linalg.qr(wide.T)
@@ -37,25 +37,28 @@ def exact(iterates: Tensor) -> np.ndarray:
     return (q @ u).T.numpy()
 
 
-def sine(found: np.ndarray, reference: np.ndarray) -> float:
-    """Of the largest principal angle, by what is left of the directions outside of the others."""
-    rows = np.linalg.qr(found.astype(np.float64).T)[0].T
-    rest = rows - (rows @ reference.T) @ reference
+def sine(basis: np.ndarray, reference: np.ndarray) -> float:
+    """The sine of the largest principal angle: the norm of the basis outside of the reference."""
+    basis = np.linalg.qr(basis.astype(np.float64).T)[0].T
+    rest = basis - (basis @ reference.T) @ reference
     return float(np.linalg.norm(rest, 2))
 
 
-def rows() -> list[Row]:
-    iterates = walk()
+def main() -> list[Row]:
+    iterates = synthetic_iterates()
     array = iterates.numpy()
-    theirs = PCA(n_components=RANK, svd_solver="randomized", random_state=0)
+    sklearn_pca = PCA(n_components=RANK, svd_solver="randomized", random_state=0)
     slow, fast = paired(
-        lambda: theirs.fit(array), lambda: ll.Subspace.pca(iterates, rank=RANK), rounds=3, warm=1
+        lambda: sklearn_pca.fit(array),
+        lambda: ll.Subspace.pca(iterates, rank=RANK),
+        rounds=3,
+        warm=1,
     )
     reference = exact(iterates)
-    ours = sine(ll.Subspace.pca(iterates, rank=RANK).basis.numpy(), reference)
-    others = sine(theirs.components_, reference)
+    angle = sine(ll.Subspace.pca(iterates, rank=RANK).basis.numpy(), reference)
+    sklearn_angle = sine(sklearn_pca.components_, reference)
     shape = f"K = {K}, P = {SIZE // 1_000_000}M, {RANK} components"
-    times = [statistics.median(found) for found in (slow, fast)]
+    times = [statistics.median(seconds) for seconds in (slow, fast)]
     return [
         Row(
             "scikit-learn's randomized SVD",
@@ -67,13 +70,13 @@ def rows() -> list[Row]:
         Row(
             f"largest angle of Subspace.pca from a float64 SVD, {shape}",
             f"{TOLERANCE:.0e}",
-            ours / TOLERANCE,
+            angle / TOLERANCE,
             "<= 1",
-            f"sine {ours:.1e}; of scikit-learn's {others:.1e}",
+            f"sine {angle:.1e}; of scikit-learn's {sklearn_angle:.1e}",
         ),
     ]
 
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    report(rows())
+    report(main())

@@ -1,7 +1,7 @@
-"""Runs the benchmarks in turn and writes their figures into `benchmarks/README.md`.
+"""Runs the benchmarks in turn and writes their results into `benchmarks/README.md`.
 
-`python benchmarks/run.py` runs all and rewrites the results; with names (`run.py swag`) it runs
-those and only prints.
+`python benchmarks/run.py` runs all and rewrites the results. `run.py swag` runs one and prints
+only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> int:
             print(f"{name}: no such benchmark in {HERE}", file=sys.stderr)
             return 2
     rows = []
-    load = [loaded()]
+    load = [load_average()]
     for name in names:
         print(f"{name} ...", flush=True)
         out = subprocess.run(
@@ -40,7 +40,7 @@ def main() -> int:
             print(f"{name} failed; the results are left as they were", file=sys.stderr)
             return 1
         rows += [{"script": name} | row for row in json.loads(out.stdout.splitlines()[-1])]
-        load.append(loaded())
+        load.append(load_average())
     text = results(rows, load)
     print(text)
     if not sys.argv[1:]:
@@ -68,7 +68,7 @@ def results(rows: list[dict], load: list[float]) -> str:
     return "\n".join(lines)
 
 
-def loaded() -> float:
+def load_average() -> float:
     return os.getloadavg()[0]
 
 

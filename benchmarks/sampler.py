@@ -1,13 +1,13 @@
 """Elliptical slice sampling of a plane of the 1-D regression, 16 chains against one by hand.
 
-The network and the rows of Izmailov et al. 2019, figure 1 (400 rows, 200-50-50-50 units), on the
-plane of their trained curve where `../shared/data` is there, else on a plane and rows like them.
-The rival is written as the published sampler is: one chain, `functional_call` on one weight vector
-at a time over rows that lie in memory. `ll.infer` and the rival take turns, on one thread; what is
-timed is sampling alone, after planning, tracing and warming up. The published rate is of another
-machine: that row is a rate of this one in units of it, and no ratio in one run. Effective samples
-are the roughest of the figures: the mass lies on ridges, where a run as short as this has some tens
-of them, and one chain by itself does not know what it has not seen.
+The network and the examples are those of Izmailov et al. 2019, figure 1 (400 examples, 200-50-50-50
+units), on the plane of their trained curve where `../shared/data` exists, otherwise on a plane and
+examples like them. The reference is written like the published sampler: one chain,
+`functional_call` on one weight vector at a time over examples in memory. `ll.infer` and the
+reference take turns on one thread; sampling alone is timed, after planning, tracing and warm-up.
+The published speed is from another machine, so that row is no ratio of one run. Effective samples
+are the least precise result: the mass lies on ridges, a run of this length has some tens of them,
+and a single chain overestimates its own.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from lowland.zoo import Regression1dNet, regression1d
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 TEMPERATURE = 0.75
-PUBLISHED = 11  # samples a second of the paper's authors' sampler on this problem
+PUBLISHED = 11  # samples a second of the authors' sampler on this problem
 CHAINS, WARMUP = 16, 100
 ROUNDS = 4
-SAMPLES, ALONE = 75, 250  # a round: of each of our chains, and of theirs
+SAMPLES, ALONE = 75, 250  # per round, of each chain of `ll.infer` and of the single chain
 
 
 def problem() -> tuple[ll.LossSurface, ll.Subspace, str]:
-    """The surface, a plane, and what the plane is."""
+    """The surface, a plane, and its description."""
     if (DATA / "regression1d.npy").is_file():
         w = torch.from_numpy(np.load(DATA / "regression1d_curve.npy")).double()
         x, y = regression1d(DATA / "regression1d.npy")["train"]
@@ -57,7 +57,7 @@ def nets(n: int) -> list[Regression1dNet]:
     return [Regression1dNet() for _ in range(n)]
 
 
-class Published:
+class OneChain:
     """One chain of elliptical slice sampling, in a loop over weights of the network by name."""
 
     def __init__(self, surface: ll.LossSurface, plane: ll.Subspace) -> None:
@@ -102,52 +102,54 @@ class Published:
 
 
 class InTurn:
-    """The progress that `ll.infer` reports to: after each round of its, one of the rival's."""
+    """Progress for `ll.infer`: after each round of samples, the single chain samples as well."""
 
-    def __init__(self, rival: Published) -> None:
-        self.rival = rival
+    def __init__(self, single: OneChain) -> None:
+        self.single = single
         self.due = WARMUP * CHAINS
-        self.ours: list[float] = []  # seconds a sample
-        self.theirs: list[float] = []
+        self.many_times: list[float] = []  # seconds a sample
+        self.single_times: list[float] = []
         self.draws: list[Tensor] = []
-        self.begun: tuple[int, float] | None = None
+        self.round_start: tuple[int, float] | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        if done < self.due or len(self.ours) == ROUNDS:
+        if done < self.due or len(self.many_times) == ROUNDS:
             return
-        if self.begun is None:
-            self.rival.sample(WARMUP)
-            self.rival.evaluations = 0
+        if self.round_start is None:
+            self.single.sample(WARMUP)
+            self.single.evaluations = 0
         else:
-            self.ours.append((time.perf_counter() - self.begun[1]) / (done - self.begun[0]))
+            self.many_times.append(
+                (time.perf_counter() - self.round_start[1]) / (done - self.round_start[0])
+            )
             start = time.perf_counter()
-            self.draws.append(self.rival.sample(ALONE))
-            self.theirs.append((time.perf_counter() - start) / ALONE)
+            self.draws.append(self.single.sample(ALONE))
+            self.single_times.append((time.perf_counter() - start) / ALONE)
         self.due = done + SAMPLES * CHAINS
-        self.begun = (done, time.perf_counter())
+        self.round_start = (done, time.perf_counter())
 
 
 def against_published(surface: ll.LossSurface, plane: ll.Subspace, what: str) -> list[Row]:
-    turns = InTurn(Published(surface, plane))
+    turns = InTurn(OneChain(surface, plane))
     chain = ll.infer(
         plane,
         surface,
         sampler="ess",
         temperature=TEMPERATURE,
-        start=torch.zeros(plane.k),  # as theirs
+        start=torch.zeros(plane.k),  # as in the single chain
         chains=CHAINS,
         warmup=WARMUP,
-        samples=(ROUNDS + 1) * SAMPLES,  # towards the end chains are done one after the other
+        samples=(ROUNDS + 1) * SAMPLES,  # towards the end chains finish one after the other
         progress=turns,
     )
-    theirs = torch.stack(turns.draws).reshape(1, -1, plane.k).double().numpy()
-    found = array_stats.ess(theirs, chain_axis=0, draw_axis=1, method="bulk")
+    single = torch.stack(turns.draws).reshape(1, -1, plane.k).double().numpy()
+    single_ess = array_stats.ess(single, chain_axis=0, draw_axis=1, method="bulk")
     share = float(chain.ess.min()) / chain.draws.shape[0]  # effective samples a sample
-    other = float(np.min(found)) / theirs.shape[1]
-    mine, hand = (1 / float(np.median(t)) for t in (turns.ours, turns.theirs))
+    other = float(np.min(single_ess)) / single.shape[1]
+    many, hand = (1 / float(np.median(t)) for t in (turns.many_times, turns.single_times))
     calls = chain.about["evaluations_per_transition"]
-    each = turns.rival.evaluations / theirs.shape[1]
-    faster = ratio(turns.theirs, turns.ours)
+    each = turns.single.evaluations / single.shape[1]
+    faster = ratio(turns.single_times, turns.many_times)
     problem = f"{what} of 400 rows, 200-50-50-50 units"
     return [
         Row(
@@ -155,7 +157,7 @@ def against_published(surface: ll.LossSurface, plane: ll.Subspace, what: str) ->
             f"ll.infer, {CHAINS} chains: samples a second",
             faster,
             ">= 2",
-            f"{mine:,.0f} against {hand:,.0f} a second; {calls:.1f} and {each:.1f} evaluations a "
+            f"{many:,.0f} against {hand:,.0f} a second; {calls:.1f} and {each:.1f} evaluations a "
             "sample",
         ),
         Row(
@@ -163,26 +165,30 @@ def against_published(surface: ll.LossSurface, plane: ll.Subspace, what: str) ->
             f"ll.infer, {CHAINS} chains: effective samples a second",
             faster * share / other,
             ">= 1",
-            f"{mine * share:,.1f} against {hand * other:,.1f} a second, by bulk ESS "
-            f"({float(chain.ess.min()):.0f} and {float(np.min(found)):.0f} in all), the least of "
-            "the coordinates",
+            f"{many * share:,.1f} against {hand * other:,.1f} a second, by bulk ESS "
+            f"({float(chain.ess.min()):.0f} and {float(np.min(single_ess)):.0f} in all), the "
+            "least of the coordinates",
         ),
         Row(
             f"ll.infer, {CHAINS} chains, {problem}: samples a second",
             f"{PUBLISHED} a second, published",
-            mine / PUBLISHED,
+            many / PUBLISHED,
             ">= 25",
-            f"{mine:,.0f} a second; 50 times is the aim",
+            f"{many:,.0f} a second; 50 times is the aim",
         ),
     ]
 
 
 def together(surface: ll.LossSurface, plane: ll.Subspace) -> Row:
-    """The chains' log densities as one batched computation, and one by one."""
+    """Log densities of all chains in one batched computation, and one by one."""
     z = 0.1 * torch.randn(CHAINS, plane.k, dtype=torch.float64)
-    made = {how: ll.LogLikelihood(surface, strategy=how, trace=True) for how in ("points", "vmap")}
+    likelihoods = {
+        how: ll.LogLikelihood(surface, strategy=how, trace=True) for how in ("points", "vmap")
+    }
     slow, fast = paired(
-        lambda: made["points"].along(plane, z), lambda: made["vmap"].along(plane, z), rounds=40
+        lambda: likelihoods["points"].along(plane, z),
+        lambda: likelihoods["vmap"].along(plane, z),
+        rounds=40,
     )
     return Row(
         f"{CHAINS} chains' log densities one by one",

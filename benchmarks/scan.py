@@ -1,10 +1,10 @@
 """Scans of planes: against bare forward passes, across precisions, and against loss-landscapes.
 
-A scan of a convolutional network against as many forward passes over the same tensors in the same
-memory format and precision; the default layout against channels_last and bfloat16. Then the same
-plane by `loss-landscapes` 3.0.6, point for point: it moves the weights of a model in place and
-evaluates them one by one. Its values are compared at the weights that it really evaluates, for
-every other row of its plane is one step off, and t = 0 is never among them.
+A scan of a convolutional network is compared with as many forward passes over the same tensors in
+the same memory format and precision, and the default layout with channels_last and bfloat16. Then
+the same plane is scanned by `loss-landscapes` 3.0.6, which moves the weights of a model in place
+and evaluates point by point. Its values are compared at the weights that it evaluates: every other
+row of its plane is one step off, and t = 0 is not evaluated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import lowland as ll
 
 POINTS = 3  # along each axis, of the convolutional network
-BATCHES, ROWS = 4, 256
+BATCHES, IMAGES = 4, 256  # images per batch
 
 
 def network() -> nn.Module:
@@ -38,10 +38,12 @@ def network() -> nn.Module:
 
 
 def against_passes() -> list[Row]:
-    """The same points, formats and precisions, without anything but the forward passes."""
+    """Scans against forward passes alone, in equal formats and precisions."""
     model = network().eval().requires_grad_(False)
-    trained = copy.deepcopy(model).requires_grad_(True)
-    batches = [(torch.randn(ROWS, 3, 32, 32), torch.randint(10, (ROWS,))) for _ in range(BATCHES)]
+    scan_model = copy.deepcopy(model).requires_grad_(True)
+    batches = [
+        (torch.randn(IMAGES, 3, 32, 32), torch.randint(10, (IMAGES,))) for _ in range(BATCHES)
+    ]
     formats: dict[str, dict[str, Any]] = {
         "default layout": {},
         "channels_last": {"channels_last": True},
@@ -49,15 +51,15 @@ def against_passes() -> list[Row]:
     }
     works: list[Any] = []
     for options in formats.values():
-        works += [_scan(trained, batches, options), _passes(model, batches, options)]
+        works += [_scan(scan_model, batches, options), _passes(model, batches, options)]
     times = paired(*works, rounds=3, warm=1)
-    size = f"{POINTS}² points, {BATCHES} x {ROWS} images"
+    size = f"{POINTS}² points, {BATCHES} x {IMAGES} images"
     rows = []
     for i, name in enumerate(formats):
-        ours, alone = times[2 * i : 2 * i + 2]
+        scans, alone = times[2 * i : 2 * i + 2]
         against = f"{POINTS**2} forward passes, {name}"
-        detail = f"{ms(ours)} against {ms(alone)}"
-        rows.append(Row(f"scan, {size}, {name}", against, ratio(ours, alone), "<= 1.05", detail))
+        detail = f"{ms(scans)} against {ms(alone)}"
+        rows.append(Row(f"scan, {size}, {name}", against, ratio(scans, alone), "<= 1.05", detail))
     for i, (name, reach) in enumerate(zip(list(formats)[1:], (1.9, 2.9), strict=True), start=1):
         slow, fast = times[0], times[2 * i]
         detail = f"{ms(slow)} against {ms(fast)}"
@@ -69,7 +71,7 @@ def against_passes() -> list[Row]:
 
 def _scan(model: nn.Module, batches: list[Any], options: dict[str, Any]) -> Any:
     surface = ll.LossSurface(model, ll.Classification(), batches, **options)
-    surface.data.cache()  # in their format from now on, as the passes' tensors are
+    surface.data.cache()  # in the memory format of the passes' tensors
     w = surface.layout.flatten(model)
     plane = ll.Plane(w, *ll.directions(surface, w))
     return lambda: ll.scan(plane, surface, resolution=POINTS)
@@ -91,7 +93,7 @@ def _passes(model: nn.Module, batches: list[Any], options: dict[str, Any]) -> An
 
 
 def cases() -> Iterator[tuple[str, nn.Module, Tensor, int, int, str]]:
-    """(what, network, rows, classes, points along an axis, what to reach) of small networks."""
+    """(description, network, examples, classes, points along an axis, reach) of small networks."""
     yield (
         "4-16-3 units, 32 rows",
         nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)),
@@ -138,25 +140,25 @@ def cases() -> Iterator[tuple[str, nn.Module, Tensor, int, int, str]]:
     yield ("VGG-like, 256 images", network(), torch.randn(256, 3, 32, 32), 10, 5, ">= 1")
 
 
-class Noting(Loss):
-    """Their loss, with the weights at which it was taken."""
+class RecordingLoss(Loss):
+    """The loss of loss-landscapes, which records the weights of each evaluation."""
 
     def __init__(self, *args: Any, layout: ll.ParamLayout) -> None:
         super().__init__(*args)
         self.layout = layout
-        self.seen: list[tuple[Tensor, float]] = []
+        self.evaluations: list[tuple[Tensor, float]] = []
 
     def __call__(self, wrapper: Any) -> float:
         value = super().__call__(wrapper)
-        self.seen.append((self.layout.flatten(dict(self._named(wrapper))), value))
+        self.evaluations.append((self.layout.flatten(dict(self._named_parameters(wrapper))), value))
         return value
 
-    def _named(self, wrapper: Any) -> Iterator[tuple[str, Tensor]]:
+    def _named_parameters(self, wrapper: Any) -> Iterator[tuple[str, Tensor]]:
         return wrapper.modules[0].named_parameters()
 
 
-def against_theirs() -> list[Row]:
-    """One plane by both, on one thread: both evaluate as many points."""
+def against_loss_landscapes() -> list[Row]:
+    """The same plane by both libraries, on one thread and with as many points."""
     out = []
     for what, net, x, classes, points, reach in cases():
         ends = [copy.deepcopy(net) for _ in range(3)]
@@ -168,28 +170,29 @@ def against_theirs() -> list[Row]:
         w, u, v = (surface.layout.flatten(end) for end in ends)
         plane = ll.Plane(w, u - w, v - w)
         metric = Loss(nn.CrossEntropyLoss(), x, labels)
-        given = (surface, plane, ends, metric, points)
-        ours, theirs = paired(*_both(*given), rounds=5, warm=1)
+        scans = _scans(surface, plane, ends, metric, points)
+        times, other_times = paired(*scans, rounds=5, warm=1)
         forward = min(paired(lambda net=net, x=x: _once(net, x), rounds=20, warm=5)[0])
-        apart, shifted = compared(surface, plane, ends, (x, labels), 4)
+        apart, misplaced = compare_losses(surface, plane, ends, (x, labels), 4)
         detail = (
-            f"{ms(ours)} against {ms(theirs)}, a forward pass {1e3 * forward:.3f} ms; losses apart "
-            f"by at most {apart:.0e}, {shifted} of 16 of their points elsewhere than they say"
+            f"{ms(times)} against {ms(other_times)}, a forward pass {1e3 * forward:.3f} ms; "
+            f"losses apart by at most {apart:.0e}, {misplaced} of 16 points of "
+            "loss-landscapes off its grid"
         )
         work = f"loss-landscapes 3.0.6, {points}² points, {what}"
-        out.append(Row(work, "scan", ratio(theirs, ours), reach, detail))
+        out.append(Row(work, "scan", ratio(other_times, times), reach, detail))
     return out
 
 
-def _both(surface: ll.LossSurface, plane: ll.Plane, ends: Any, metric: Loss, points: int) -> Any:
-    def ours() -> None:
+def _scans(surface: ll.LossSurface, plane: ll.Plane, ends: Any, metric: Loss, points: int) -> Any:
+    def lowland_scan() -> None:
         box = ((0, 1), (0, 1))
         ll.scan(plane, surface, resolution=points, bounds=box, metrics=("loss",))
 
-    def theirs() -> None:
+    def other_scan() -> None:
         loss_landscapes.planar_interpolation(*ends, metric, steps=points, deepcopy_model=True)
 
-    return ours, theirs
+    return lowland_scan, other_scan
 
 
 @torch.no_grad()
@@ -197,23 +200,23 @@ def _once(net: nn.Module, x: Tensor) -> None:
     net(x)
 
 
-def compared(
+def compare_losses(
     surface: ll.LossSurface, plane: ll.Plane, ends: Any, batch: Any, steps: int
 ) -> tuple[float, int]:
-    """How far their losses are from ours at their weights, and how many lie off their own grid."""
-    noting = Noting(nn.CrossEntropyLoss(), *batch, layout=surface.layout)
-    matrix = loss_landscapes.planar_interpolation(*ends, noting, steps=steps, deepcopy_model=True)
-    weights, values = zip(*noting.seen, strict=True)
-    ours = surface.evaluate(torch.stack(weights)).loss
-    apart = (ours - torch.tensor(values, dtype=torch.float64)).abs().max()
-    said = {}  # loss -> coordinates, as the place in their matrix says: i steps along, j across
+    """The largest difference of losses at equal weights, and the number of points off the grid."""
+    recorder = RecordingLoss(nn.CrossEntropyLoss(), *batch, layout=surface.layout)
+    matrix = loss_landscapes.planar_interpolation(*ends, recorder, steps=steps, deepcopy_model=True)
+    weights, values = zip(*recorder.evaluations, strict=True)
+    losses = surface.evaluate(torch.stack(weights)).loss
+    apart = (losses - torch.tensor(values, dtype=torch.float64)).abs().max()
+    grid = {}  # loss -> coordinates of its place in the matrix: i steps along, j across
     for i in range(steps):
         for j in range(steps):
-            said[float(matrix[i, j])] = (i / steps, j / steps)
+            grid[float(matrix[i, j])] = (i / steps, j / steps)
     off = 0
-    for w, value in noting.seen:
+    for w, value in recorder.evaluations:
         coords, _ = plane.coords_of(w)
-        off += bool((coords - torch.tensor(said[value]).double()).abs().max() > 0.01 / steps)
+        off += bool((coords - torch.tensor(grid[value]).double()).abs().max() > 0.01 / steps)
     return float(apart), off
 
 
@@ -222,7 +225,7 @@ def main() -> list[Row]:
     torch.manual_seed(0)
     rows = against_passes()
     torch.set_num_threads(1)
-    return rows + against_theirs()
+    return rows + against_loss_landscapes()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""SWAG on the parameters of VGG-16-BN: an update, a draw, and the most memory that it holds.
+"""SWAG on the parameters of VGG-16-BN: an update, a draw, and peak memory.
 
-The rivals do what the reference code does (swa_gaussian, 2019), tensor by tensor: at each update
-the (K, P) factor is concatenated anew, and at each draw the layers' factors are joined to one.
+The reference works like the published code (swa_gaussian, 2019), tensor by tensor: each update
+concatenates the (K, P) factor anew, and each draw concatenates the factors of the layers.
 """
 
 from __future__ import annotations
@@ -61,31 +61,31 @@ def times() -> list[Row]:
     vectors = [torch.randn(layout.size) for _ in range(6)]
 
     def move() -> None:
-        """3 P floats read and 3 P written: as many as w, mean, variance and a row need."""
+        """Reads 3 P floats and writes 3 P: as many as w, mean, variance and a deviation need."""
         for source, target in zip(vectors[:3], vectors[3:], strict=True):
             target.copy_(source)
 
     size = f"P = {layout.size / 1e6:.1f}M, rank {RANK}"
-    update, moved = paired(lambda: swag.update(model), move, rounds=21)
+    update, moves = paired(lambda: swag.update(model), move, rounds=21)
     fast, slow = paired(lambda: swag.update(model), reference.update, rounds=5)
     while swag.count <= 64:
         swag.update(model)
-    late, moved_again = paired(lambda: swag.update(model), move, rounds=21)
-    drawn, joined = paired(lambda: post.draw(0), reference.draw, rounds=5)
+    late, late_moves = paired(lambda: swag.update(model), move, rounds=21)
+    draw, reference_draw = paired(lambda: post.draw(0), reference.draw, rounds=5)
     return [
         Row(
             f"SWAG update, {size}",
             "moving 6 P floats",
-            ratio(update, moved),
+            ratio(update, moves),
             "<= 1.3",
-            f"{ms(update)} against {ms(moved)}",
+            f"{ms(update)} against {ms(moves)}",
         ),
         Row(
             f"SWAG update from the 65th iterate on, {size}",
             "moving 6 P floats",
-            ratio(late, moved_again),
+            ratio(late, late_moves),
             "<= 2.2",
-            f"{ms(late)} against {ms(moved_again)}; rounding is carried from update to update",
+            f"{ms(late)} against {ms(late_moves)}; rounding is carried from update to update",
         ),
         Row(
             "concatenating the factor at each update",
@@ -97,20 +97,20 @@ def times() -> list[Row]:
         Row(
             "joining per-layer factors, then a matvec",
             f"SWAG draw, {size}",
-            ratio(joined, drawn),
+            ratio(reference_draw, draw),
             ">= 4",
-            f"{ms(joined)} against {ms(drawn)}",
+            f"{ms(reference_draw)} against {ms(draw)}",
         ),
     ]
 
 
 def memory(dtype: str) -> None:
-    """Prints what collecting and drawing add to a process that holds the model, and P."""
+    """Prints the peak memory that collecting and drawing add to that of the model, and P."""
     model = VGG16BN()
     layout = ParamLayout(model)
     before = peak_bytes()
     swag = SWAG(layout, rank=RANK, deviations_dtype=dtype)
-    for _ in range(66):  # from the 65th on there is a vector more
+    for _ in range(66):  # from the 65th on there is one more vector
         swag.update(model)
     post = swag.posterior()
     for i in range(3):

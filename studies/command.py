@@ -1,4 +1,4 @@
-"""The command line, as studies run it."""
+"""The command line of lowland, called by the studies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def lowland(name: str, arguments: list[str], out: Path) -> int:
-    """Runs the command line on one thread."""
+    """Runs `lowland ARGUMENTS` on one thread, prints into `out/NAME.log`, returns the exit code."""
     with open(out / f"{name}.log", "a") as log:
         return subprocess.run(
             [sys.executable, "-m", "lowland", *arguments],

@@ -1,4 +1,4 @@
-"""What the studies and benchmarks write into their READMEs: results between two markers."""
+"""Results of studies and benchmarks in their READMEs, between two markers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ END = "<!-- end of results -->"
 
 
 def rewrite(readme: Path, results: str, *, by: str = "run.py") -> None:
-    """Puts results in the place of what stands between the markers of the script `by`."""
+    """Replaces the text between the markers of the script `by` with new results."""
     start = f"<!-- results: written by {by} -->"
-    before, found, rest = readme.read_text().partition(start)
-    if not found:
+    before, marker, rest = readme.read_text().partition(start)
+    if not marker:
         raise ValueError(f"{readme} has no line {start!r}")
     _, _, after = rest.partition(END)
     readme.write_text(f"{before}{start}\n\n{results}\n\n{END}{after}")
 
 
 def processor() -> str:
-    """The machine's, as its makers call it."""
+    """The model name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -349,10 +349,12 @@ SKIPPED = re.compile(r"Tensor \||Callable|Mapping|Any|Metrics|Rank|Sequence\[(in
 def numeric(function: Callable[..., Any]) -> Iterator[tuple[str, str, bool]]:
     """(argument, annotation, whether None is meant) of each argument that takes a number, those
     that `**options` collects among them."""
-    found = {n: str(p.annotation) for n, p in inspect.signature(function).parameters.items()}
-    called = function.__init__ if inspect.isclass(function) else function
-    found |= {n: str(kind) for n, kind in (collected_keywords(called) or {}).items()}
-    for name, annotation in found.items():
+    annotations = {n: str(p.annotation) for n, p in inspect.signature(function).parameters.items()}
+    function_options = function.__init__ if inspect.isclass(function) else function
+    annotations |= {
+        n: str(kind) for n, kind in (collected_keywords(function_options) or {}).items()
+    }
+    for name, annotation in annotations.items():
         if re.search(r"\b(int|float)\b", annotation) and not SKIPPED.search(annotation):
             yield name, annotation, "None" in annotation
 
@@ -375,18 +377,18 @@ def public() -> Iterator[tuple[str, Callable[..., Any]]]:
         elif not issubclass(what, Exception | tuple) and not inspect.isabstract(what):
             yield name, what
             for key, method in inspect.getmembers(what, callable):
-                own = str(getattr(method, "__module__", "")).startswith("lowland")
-                if own and not key.startswith("_"):
+                from_lowland = str(getattr(method, "__module__", "")).startswith("lowland")
+                if from_lowland and not key.startswith("_"):
                     yield f"{name}.{key}", method
 
 
 def test_every_public_argument_that_is_a_number_is_among_the_cases() -> None:
-    covered = {getattr(function, "__func__", function) for function, _ in CALLS.values()}
+    covered_names = {getattr(function, "__func__", function) for function, _ in CALLS.values()}
     lacking = {
         label
         for label, function in public()
         if any(True for _ in numeric(function))
-        and getattr(function, "__func__", function) not in covered
+        and getattr(function, "__func__", function) not in covered_names
         and not INNER.search(label)
     }
     assert lacking == set()
@@ -401,12 +403,12 @@ def run(label: str, name: str, value: Any, folder: Any) -> Any:
     if "tmp" in inspect.signature(call).parameters:
         call = partial(call, folder / "store")
     parameters = inspect.signature(function).parameters
-    needed = {
+    required = {
         other: value_of(label, other)
         for other, *_ in numeric(function)
         if other in parameters and parameters[other].default is inspect.Parameter.empty
     }
-    return call(**{**needed, name: value})
+    return call(**{**required, name: value})
 
 
 def nonsense(label: str, name: str, annotation: str, none: bool) -> Iterator[Any]:
@@ -417,12 +419,12 @@ def nonsense(label: str, name: str, annotation: str, none: bool) -> Iterator[Any
         wrong.append(torch.tensor([1, 2]))
     if not none:
         wrong.append(None)
-    meant = MEANT.get(f"{label} {name}")
-    return (value for value in wrong if meant is None or value is not meant)
+    accepted = MEANT.get(f"{label} {name}")
+    return (value for value in wrong if accepted is None or value is not accepted)
 
 
 @pytest.mark.parametrize(("label", "name", "annotation", "none"), CASES, ids=IDS)
-def test_nonsense_is_refused_in_words(
+def test_wrong_values_are_an_error(
     label: str, name: str, annotation: str, none: bool, tmp_path: Path
 ) -> None:
     for i, value in enumerate(nonsense(label, name, annotation, none)):
@@ -431,7 +433,7 @@ def test_nonsense_is_refused_in_words(
 
 
 @pytest.mark.parametrize(("label", "name", "annotation", "none"), CASES, ids=IDS)
-def test_numbers_of_any_kind_are_taken(
+def test_numbers_of_any_kind_are_accepted(
     label: str, name: str, annotation: str, none: bool, tmp_path: Path
 ) -> None:
     value = value_of(label, name)
@@ -443,7 +445,7 @@ def test_numbers_of_any_kind_are_taken(
 
 
 @pytest.mark.parametrize(("label", "name", "annotation", "none"), CASES, ids=IDS)
-def test_zero_is_taken_or_refused_in_words(
+def test_zero_is_accepted_or_an_error(
     label: str, name: str, annotation: str, none: bool, tmp_path: Path
 ) -> None:
     with contextlib.suppress(ll.LowlandError):

@@ -49,7 +49,7 @@ def test_a_class_is_no_model(make: Callable[[Any], Any]) -> None:
         lambda device: ll.Line(W, -W).to(device),
     ],
 )
-def test_devices_that_there_are_not(make: Callable[[Any], Any]) -> None:
+def test_missing_devices_are_an_error(make: Callable[[Any], Any]) -> None:
     with pytest.raises(ll.ConfigError, match=r"device: expected 'cpu', 'cuda' .* got 'gpu'"):
         make("gpu")
     make("cpu")
@@ -68,7 +68,7 @@ def test_autocast_by_name_is_that_dtype() -> None:
     assert torch.equal(surface(autocast="bfloat16")(w), surface(autocast=torch.bfloat16)(w))
 
 
-def test_settings_that_change_figures_in_silence() -> None:
+def test_settings_that_would_silently_change_metrics() -> None:
     with pytest.raises(ll.ConfigError, match="bn_rows: expected a whole number of at least 2"):
         surface(bn_rows=-1)
     with pytest.raises(ll.ConfigError, match="target_mean: expected a finite number, got nan"):
@@ -85,13 +85,13 @@ def test_settings_that_change_figures_in_silence() -> None:
         lambda rank: ll.FrequentDirections(ll.ParamLayout(net()), rank=rank),
     ],
 )
-def test_ranks_that_no_memory_holds(make: Callable[[Any], Any]) -> None:
+def test_ranks_larger_than_memory_are_an_error(make: Callable[[Any], Any]) -> None:
     with pytest.raises(ll.ConfigError, match=r"rank: 1,000,000,000,000 takes more memory"):
         make(1e12)
     make(4.0)
 
 
-def test_numbers_are_plain_ones_inside() -> None:
+def test_numbers_are_converted_to_python_numbers() -> None:
     """Files, checkpoints and fingerprints hold what `json` knows."""
     swag = ll.SWAG(ll.ParamLayout(net()), rank=np.int64(4))
     assert type(swag.rank) is int

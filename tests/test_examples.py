@@ -1,4 +1,4 @@
-"""The examples run, in a few steps."""
+"""The examples run in a few steps."""
 
 import runpy
 from pathlib import Path
@@ -13,8 +13,8 @@ def test_the_surfaces_of_physics_informed_networks_are_drawn(tmp_path, monkeypat
         pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
     example = runpy.run_path(str(EXAMPLES / "pinn" / "pinn.py"))
-    monkeypatch.setitem(example["trained"].__globals__, "EPOCHS", 20)
+    monkeypatch.setitem(example["train"].__globals__, "EPOCHS", 20)
     example["main"]()
     assert (tmp_path / "pinn.png").stat().st_size > 10_000
-    said = capsys.readouterr().out
-    assert all(f"speed {speed:g}: loss" in said for speed in example["SPEEDS"])
+    output = capsys.readouterr().out
+    assert all(f"speed {speed:g}: loss" in output for speed in example["SPEEDS"])

@@ -109,11 +109,11 @@ def lines(*bodies):
     return lambda path: path.write_bytes(b"".join(map(journal_line, bodies)))
 
 
-def arrays(header, **named):
+def arrays(header, **tensors):
     def write(path):
         body = header if isinstance(header, str) else json.dumps(header)
         with open(path, "wb") as file:
-            np.savez_compressed(file, **{"record.json": np.array(body)}, **named)
+            np.savez_compressed(file, **{"record.json": np.array(body)}, **tensors)
 
     return write
 
@@ -173,7 +173,7 @@ def weights(**changes):
     return tree(SHAPE, shape="Line", body=body | changes)
 
 
-def continued(make, kind, **changes):
+def forged_checkpoint(make, kind, **changes):
     """A checkpoint that is right but for some fields of its state."""
 
     def write(path):
@@ -194,7 +194,7 @@ def swag(**changes):
     return write
 
 
-def changed(make, kind, **changes):
+def forged_file(make, kind, **changes):
     """A file that is right but for some of its fields."""
 
     def write(path):
@@ -356,35 +356,39 @@ FORGED = {
     "training": {
         "a list": structure("[1, 2]", TRAINING),
         "no settings": tree(TRAINING, state={"epoch": 1}),
-        "a newer field": changed(train, TRAINING, plan={}),
-        "a state that is a list": changed(train, TRAINING, state=[1]),
-        "settings that are a list": changed(train, TRAINING, same=[1]),
-        "no model": continued(train, TRAINING, model={}),
-        "a model that is a list": continued(train, TRAINING, model=[1]),
-        "weights of another shape": continued(
+        "a newer field": forged_file(train, TRAINING, plan={}),
+        "a state that is a list": forged_file(train, TRAINING, state=[1]),
+        "settings that are a list": forged_file(train, TRAINING, same=[1]),
+        "no model": forged_checkpoint(train, TRAINING, model={}),
+        "a model that is a list": forged_checkpoint(train, TRAINING, model=[1]),
+        "weights of another shape": forged_checkpoint(
             train, TRAINING, model={"weight": torch.ones(3, 9), "bias": torch.ones(1)}
         ),
-        "an optimizer that is text": continued(train, TRAINING, optimizer="SGD"),
-        "an optimizer of nothing": continued(train, TRAINING, optimizer={}),
-        "a generator of nothing": continued(train, TRAINING, rng={}),
-        "a generator that is short": continued(
+        "an optimizer that is text": forged_checkpoint(train, TRAINING, optimizer="SGD"),
+        "an optimizer of nothing": forged_checkpoint(train, TRAINING, optimizer={}),
+        "a generator of nothing": forged_checkpoint(train, TRAINING, rng={}),
+        "a generator that is short": forged_checkpoint(
             train, TRAINING, rng={"torch": torch.ones(3), "cuda": []}
         ),
-        "collectors that are a number": continued(train, TRAINING, collectors=3),
-        "columns that are a list": continued(train, TRAINING, columns=[1]),
-        "an epoch that is text": continued(train, TRAINING, epoch="one"),
+        "collectors that are a number": forged_checkpoint(train, TRAINING, collectors=3),
+        "columns that are a list": forged_checkpoint(train, TRAINING, columns=[1]),
+        "an epoch that is text": forged_checkpoint(train, TRAINING, epoch="one"),
     },
     "chains": {
         "a list": structure("[1, 2]", CHAINS),
-        "no state": changed(sample, CHAINS, state=None),
-        "a state that is a list": continued(sample, CHAINS, state=[1]),
-        "a generator that is text": continued(sample, CHAINS, generator="mt19937"),
-        "a generator that is short": continued(sample, CHAINS, generator=torch.ones(3)),
-        "counts of more chains": continued(sample, CHAINS, counts=torch.ones(9, dtype=torch.int64)),
-        "coords of another dimension": continued(sample, CHAINS, coords=torch.ones(2, 3, 7)),
-        "coords that are a number": continued(sample, CHAINS, coords=torch.tensor(3.0)),
-        "a newer field": continued(sample, CHAINS, adapted=True),
-        "settings that are a list": changed(sample, CHAINS, same=[1]),
+        "no state": forged_file(sample, CHAINS, state=None),
+        "a state that is a list": forged_checkpoint(sample, CHAINS, state=[1]),
+        "a generator that is text": forged_checkpoint(sample, CHAINS, generator="mt19937"),
+        "a generator that is short": forged_checkpoint(sample, CHAINS, generator=torch.ones(3)),
+        "counts of more chains": forged_checkpoint(
+            sample, CHAINS, counts=torch.ones(9, dtype=torch.int64)
+        ),
+        "coords of another dimension": forged_checkpoint(
+            sample, CHAINS, coords=torch.ones(2, 3, 7)
+        ),
+        "coords that are a number": forged_checkpoint(sample, CHAINS, coords=torch.tensor(3.0)),
+        "a newer field": forged_checkpoint(sample, CHAINS, adapted=True),
+        "settings that are a list": forged_file(sample, CHAINS, same=[1]),
     },
     # lines with checksums
     "journal": {
@@ -456,26 +460,26 @@ def peak():
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.parametrize(("kind", "forgery"), ALL)
-def test_a_forged_file_is_refused_in_one_sentence(tmp_path, kind, forgery):
+def test_a_forged_file_is_an_error_of_one_sentence(tmp_path, kind, forgery):
     path = path_of(tmp_path, kind)
     forgery(path)
     before = peak()
     with pytest.raises(LowlandError) as error:
         READERS[kind](path)
-    said = str(error.value)
-    assert len(said) < 1200
-    assert "\n" not in said
-    assert "Traceback" not in said
+    message = str(error.value)
+    assert len(message) < 1200
+    assert "\n" not in message
+    assert "Traceback" not in message
     unit = 1 if sys.platform == "darwin" else 1024
     assert (peak() - before) * unit < 700 << 20
 
 
-def test_there_are_many():
+def test_the_number_of_forgeries():
     assert len(ALL) >= 60
     assert set(FORGED) == set(READERS)
 
 
-def test_zeros_in_a_record_are_no_bomb(tmp_path):
+def test_a_record_of_zeros_can_be_read(tmp_path):
     """A record of zeros compresses a thousand times: it is written so that it can be read."""
     pred = Predictive("regression", 1, mean=torch.zeros(20 << 20, 1), variance=torch.zeros(1, 1))
     path = pred.save(tmp_path / "zeros.npz")
@@ -492,7 +496,7 @@ def test_arrays_of_a_users_data_may_be_zeros(tmp_path):
 # -- hours of it: make soak -----------------------------------------------------------------------
 
 
-def whole(kind, folder):
+def valid_file(kind, folder):
     """A file of each format as lowland writes it."""
     path = path_of(folder, kind)
     table = Table({"method": ["SGD", "SWA"], "nll": torch.tensor([0.5, 0.25])})
@@ -520,8 +524,8 @@ def whole(kind, folder):
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_what_is_whole_is_read(tmp_path, kind):
-    READERS[kind](whole(kind, tmp_path))
+def test_valid_files_are_read(tmp_path, kind):
+    READERS[kind](valid_file(kind, tmp_path))
 
 
 def test_a_user_names_files_as_they_like(tmp_path):
@@ -570,7 +574,7 @@ def test_every_shape_comes_back_with_all_that_it_has(tmp_path):
 @pytest.mark.parametrize("kind", READERS)
 def test_flipped_bits_and_cut_ends(tmp_path, kind):
     """Thousands of damaged files a format: each is refused, or read; nothing else is raised."""
-    path = whole(kind, tmp_path)
+    path = valid_file(kind, tmp_path)
     content = path.read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(2000):

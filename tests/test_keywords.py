@@ -63,14 +63,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("message", WRONG)
-def test_a_wrong_call_says_what_to_write(message):
+def test_a_wrong_call_is_an_error_with_the_right_keyword(message):
     with pytest.raises(ll.ConfigError) as caught:
         WRONG[message]()
     assert message in str(caught.value)
     assert isinstance(caught.value, TypeError)  # as Python's own is
 
 
-def test_what_goes_wrong_inside_stays_what_it_is():
+def test_errors_inside_of_the_function_are_unchanged():
     with pytest.raises(TypeError, match="the user's own") as caught:
         ll.sgd(
             NET, ll.Classification(), DATA, epochs=1,
@@ -95,19 +95,19 @@ def test_signatures_documentation_and_pickles_survive(name):
 
 
 def test_every_name_of_the_table_is_an_argument_somewhere():
-    known = set()
+    arguments = set()
     for name in public():
         thing = getattr(ll, name)
         members = [thing, *(m for k, m in inspect.getmembers(thing, callable) if k[0] != "_")]
         for member in members:
             try:
-                known |= set(inspect.signature(member).parameters)
+                arguments |= set(inspect.signature(member).parameters)
             except (TypeError, ValueError):  # of C, or without a signature
                 continue
-    assert set(OTHER_NAMES) <= known
+    assert set(OTHER_NAMES) <= arguments
 
 
-def test_a_call_that_fits_has_nothing_to_explain():
+def test_a_valid_call_has_no_explanation():
     def function(a, *, b=1, **options):
         pass
 

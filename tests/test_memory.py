@@ -12,10 +12,10 @@ class Library:
     """In place of glibc: remembers what it was told."""
 
     def __init__(self, answer=1):
-        self.answer, self.told = answer, {}
+        self.answer, self.options = answer, {}
 
     def mallopt(self, option, value):
-        self.told[option] = value
+        self.options[option] = value
         return self.answer
 
 
@@ -26,16 +26,16 @@ def linux(monkeypatch):
 
 
 @pytest.mark.parametrize("answer", [0, 1])
-def test_both_thresholds_are_raised_and_a_refusal_is_said(linux, answer):
+def test_both_thresholds_are_raised_and_a_failure_is_returned(linux, answer):
     library = Library(answer)
     linux.setattr(ctypes, "CDLL", lambda _: library)
     assert keep_freed_memory() is bool(answer)
-    assert library.told[-3] == 2**30  # M_MMAP_THRESHOLD of malloc.h
+    assert library.options[-3] == 2**30  # M_MMAP_THRESHOLD of malloc.h
     if answer:
-        assert library.told[-1] == 2**31 - 1  # M_TRIM_THRESHOLD
+        assert library.options[-1] == 2**31 - 1  # M_TRIM_THRESHOLD
 
 
-def test_another_library_or_system_is_left_alone(linux):
+def test_no_effect_with_another_library_or_system(linux):
     linux.setattr(ctypes, "CDLL", lambda _: object())  # musl has no mallopt
     assert keep_freed_memory() is False
 

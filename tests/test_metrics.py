@@ -26,8 +26,8 @@ def classifier():
     torch.manual_seed(0)
     net = nn.Linear(4, 3)
     x, y = torch.randn(30, 4), torch.randint(3, (30,))
-    rows = [(x[:20], y[:20]), (x[20:], y[20:])]
-    surface = ll.LossSurface(net, ll.Classification(), rows)
+    batches = [(x[:20], y[:20]), (x[20:], y[20:])]
+    surface = ll.LossSurface(net, ll.Classification(), batches)
     return surface, surface.layout.flatten(net), net, x, y
 
 
@@ -38,7 +38,7 @@ def printed(function, *args, **options):
 
 
 @pytest.mark.parametrize("keep", ["probs", "none", "target"])
-def test_a_metric_of_ones_own_is_everywhere(registry, keep):
+def test_a_registered_metric_is_everywhere(registry, keep):
     ll.register_metric(
         ll.Metric(
             "top2", "top-2", "in the two likeliest", "fraction", best="max", form="{:.1f}",
@@ -70,11 +70,9 @@ def test_a_metric_of_ones_own_is_everywhere(registry, keep):
     # pictures
     record = ShiftCurves(torch.tensor([0, 1]), {"blur": {"top2": torch.tensor([0.9, 0.5])}})
     assert record.plot(metric="top2").get_ylabel() == "in the two likeliest (fraction)"
-    marked = Table({"method": ["SGD", "SWA"], "top2": torch.tensor([0.25, 0.75])}).plot(
-        column="top2"
-    )
-    assert marked.lines[1].get_label() == "best top2"
-    assert marked.lines[1].get_xdata().tolist() == [0.75]
+    ax = Table({"method": ["SGD", "SWA"], "top2": torch.tensor([0.25, 0.75])}).plot(column="top2")
+    assert ax.lines[1].get_label() == "best top2"
+    assert ax.lines[1].get_xdata().tolist() == [0.75]
 
 
 def test_a_metric_of_a_regression_is_in_the_targets_units(registry):
@@ -93,7 +91,7 @@ def test_a_metric_of_a_regression_is_in_the_targets_units(registry):
     assert "mae" not in classifier()[0].evaluate(classifier()[1]).columns
 
 
-def test_what_a_function_gives_is_checked(registry):
+def test_values_of_a_metric_function_are_checked(registry):
     ll.register_metric(ll.Metric("wrong", "wrong", function=lambda probs, labels: probs.sum()))
     surface, w, *_ = classifier()
     with pytest.raises(ll.ConfigError, match=r"metric 'wrong'.*a value for each of 20 examples"):
@@ -109,21 +107,21 @@ def test_what_a_function_gives_is_checked(registry):
         (lambda: ll.register_metric(ll.Metric("nll", "NLL")), "'nll' is one of the library's own"),
     ],
 )
-def test_declarations_that_cannot_be(make, message):
+def test_invalid_declarations_are_an_error(make, message):
     with pytest.raises(ll.ConfigError, match=message):
         make()
 
 
-def test_every_figure_of_a_prediction_is_declared():
+def test_every_metric_of_a_prediction_is_declared():
     """What `metrics()` gives without units of its own is what the registry says it gives."""
     surface, w, *_ = classifier()
-    given = ll.predict(surface, ll.Ensemble([w]), surface.data).metrics()
-    assert set(given) == set(metrics.metric_names("classification"))
+    values = ll.predict(surface, ll.Ensemble([w]), surface.data).metrics()
+    assert set(values) == set(metrics.metric_names("classification"))
     x = torch.randn(8, 1)
     net = nn.Linear(1, 2)
     surface = ll.LossSurface(net, ll.Regression(), [(x, x)])
-    given = ll.predict(surface, ll.PointMass(surface.layout.flatten(net)), surface.data).metrics()
-    units = {name for name in given if not name.endswith("_normalised")}
+    values = ll.predict(surface, ll.PointMass(surface.layout.flatten(net)), surface.data).metrics()
+    units = {name for name in values if not name.endswith("_normalised")}
     assert units == set(metrics.metric_names("regression"))
 
 

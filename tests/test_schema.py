@@ -45,7 +45,7 @@ class Header(TypedDict):
         (object(), Any),
     ],
 )
-def test_what_fits(value, form):
+def test_values_that_fit(value, form):
     assert mismatch(value, form) is None
 
 
@@ -79,13 +79,13 @@ def test_what_fits(value, form):
         ({"step": "x" * 500}, dict[str, int], "..."),
     ],
 )
-def test_what_does_not_is_named_with_its_place(value, form, words):
-    found = mismatch(value, form)
-    assert words in found
-    assert len(found) < 200
+def test_values_that_do_not_fit_are_named_with_their_place(value, form, words):
+    message = mismatch(value, form)
+    assert words in message
+    assert len(message) < 200
     with pytest.raises(StoreError) as caught:
         require(value, form, source="a.json", advice="make it anew")
-    assert str(caught.value) == f"a.json: {found}; make it anew."
+    assert str(caught.value) == f"a.json: {message}; make it anew."
 
 
 def test_texts_have_limits():

@@ -28,43 +28,43 @@ def data(tmp_path):
 def study(data, *more):
     command = [sys.executable, "-W", "ignore", str(STUDY / "run.py"), "--smoke", "--sets", "boston"]
     command += ["--data", str(data), "--out", str(data / "out"), *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_one_command_in_parts(data):
     readme = (STUDY / "README.md").read_text()
     first = study(data, "--stages", "papers")
     assert "boston papers:" in first
-    found = data / "out" / "smoke"
-    before = (found / "boston-papers.json").read_text()
+    results = data / "out" / "smoke"
+    before = (results / "boston-papers.json").read_text()
     rest = study(data)
     assert "boston papers:" not in rest  # it was done
-    assert (found / "boston-papers.json").read_text() == before
-    assert {p.name for p in found.glob("*.json")} == {
+    assert (results / "boston-papers.json").read_text() == before
+    assert {p.name for p in results.glob("*.json")} == {
         "boston-papers.json", "boston-tuned.json", "boston-falling.json",
         "boston-papers-subspaces.json", "boston-recommended.json",
     }  # fmt: skip
-    record = json.loads((found / "boston-tuned.json").read_text())
+    record = json.loads((results / "boston-tuned.json").read_text())
     assert (record["splits"], record["modes"]) == (2, 2)
-    for figures in record["methods"].values():
-        assert all(len(values) == 2 for values in figures.values())
+    for metrics in record["methods"].values():
+        assert all(len(values) == 2 for values in metrics.values())
         # rows of an honest fit lie within a few standard deviations of these targets, which is 9
-        assert all(0 < value < 30 for value in figures["rmse"])
+        assert all(0 < value < 30 for value in metrics["rmse"])
     # settings were chosen on held-out rows for each split on its own
     assert len(record["walk"]) == len(record["sgd"]) == 2
-    falling = json.loads((found / "boston-falling.json").read_text())
+    falling = json.loads((results / "boston-falling.json").read_text())
     assert falling["methods"]["SGD"] == record["methods"]["SGD"]
-    sampled = json.loads((found / "boston-papers-subspaces.json").read_text())["methods"]
-    assert set(sampled) == {
+    subspaces = json.loads((results / "boston-papers-subspaces.json").read_text())["methods"]
+    assert set(subspaces) == {
         "PCA + ESS", "PCA + ESS, five networks", "PCA + VI", "PCA + NUTS", "random + ESS",
         "curve + ESS",
     }  # fmt: skip
-    best = json.loads((found / "boston-recommended.json").read_text())
+    best = json.loads((results / "boston-recommended.json").read_text())
     assert {one["depth"] for one in best["walk"]} <= {1, 2}
-    for figures in [*sampled.values(), *best["methods"].values()]:
-        assert all(0 < value < 30 for value in figures["rmse"])
+    for metrics in [*subspaces.values(), *best["methods"].values()]:
+        assert all(0 < value < 30 for value in metrics["rmse"])
     assert (STUDY / "README.md").read_text() == readme  # a smoke run is no result
 
 

@@ -18,14 +18,14 @@ from lowland.tensor_files import (
 )
 
 
-def test_what_a_kill_leaves_behind_is_the_old_file(tmp_path, monkeypatch) -> None:
+def test_a_kill_leaves_the_old_file(tmp_path, monkeypatch) -> None:
     path = tmp_path / "a.safetensors"
     save_tree(path, {"step": 1}, kind="state")
 
-    def killed(*args):
+    def killed_process(*args):
         raise SystemExit
 
-    monkeypatch.setattr("os.replace", killed)
+    monkeypatch.setattr("os.replace", killed_process)
     with pytest.raises(SystemExit):
         save_tree(path, {"step": 2}, kind="state")
     assert load_tree(path, kind="state") == {"step": 1}
@@ -114,19 +114,19 @@ def test_parameters_are_stored_as_tensors(tmp_path) -> None:
     assert not load_tree(tmp_path / "a", kind="test")[0].requires_grad
 
 
-def test_what_would_need_pickle_is_refused(tmp_path) -> None:
-    for strange in ({1, 2}, object(), {"f": len}, {(1, 2): 3}, 1j):
+def test_values_that_need_pickle_are_an_error(tmp_path) -> None:
+    for value in ({1, 2}, object(), {"f": len}, {(1, 2): 3}, 1j):
         with pytest.raises(TypeError, match="cannot be stored without pickle"):
-            save_tree(tmp_path / "a", strange, kind="test")
+            save_tree(tmp_path / "a", value, kind="test")
     assert not (tmp_path / "a").exists()
 
 
-def test_damaged_and_foreign_files_are_named(tmp_path) -> None:
+def test_damaged_and_foreign_files_are_an_error(tmp_path) -> None:
     path = tmp_path / "a.safetensors"
     save_tree(path, {"w": torch.ones(100)}, kind="swag")
-    whole = path.read_bytes()
-    for size in (0, 4, 8, 60, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
+    content = path.read_bytes()
+    for size in (0, 4, 8, 60, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
         with pytest.raises(StoreError, match=r"a\.safetensors: not a safetensors file, or a dam"):
             load_tree(path, kind="swag")
     for foreign in (b"PK\x03\x04" + bytes(100), b'{"a": 1}' * 20, bytes(1000)):
@@ -139,7 +139,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path) -> None:
         read_tensors(tmp_path)
 
 
-def test_another_kind_is_refused(tmp_path) -> None:
+def test_another_kind_is_an_error(tmp_path) -> None:
     path = tmp_path / "a"
     save_tree(path, {}, kind="swa")
     with pytest.raises(StoreError, match="expected swag, found swa; name another file"):
@@ -164,16 +164,16 @@ def test_tensors_and_metadata(tmp_path) -> None:
     assert json.loads(header[: header.rindex(b"}") + 1])["w"]["dtype"] == "F32"  # a plain format
 
 
-def test_a_flipped_bit_is_seen(tmp_path) -> None:
+def test_a_flipped_bit_is_an_error(tmp_path) -> None:
     path = tmp_path / "a"
     save_tree(path, {"step": 3, "w": torch.arange(50.0)}, kind="swag")
-    whole = path.read_bytes()
-    start = 8 + int.from_bytes(whole[:8], "little")  # of the tensors, behind the header
-    for place in (start, start + 77, len(whole) - 1, whole.index(b"3]")):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")  # of the tensors, behind the header
+    for place in (start, start + 77, len(content) - 1, content.index(b"3]")):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(StoreError, match="damaged, its checksum does not fit"):
             load_tree(path, kind="swag")
-    path.write_bytes(whole)
+    path.write_bytes(content)
     assert load_tree(path, kind="swag")["step"] == 3
 
 

@@ -42,7 +42,7 @@ def wide():
     ],
     ids=["itself", "method", "rank", "classmethod", "function"],
 )
-def test_a_warning_is_of_the_callers_line(call):
+def test_a_warning_points_at_the_callers_line(call):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         call()

@@ -1,7 +1,7 @@
 """Writes the keys of a run into docs/configuration.md: `python docs/_hooks/configuration.py`.
 
-The tables stand between `<!-- keys of SECTION -->` and `<!-- end -->`; a test fails where the page
-and the declarations in `lowland.runs.sections` differ.
+The tables are between `<!-- keys of SECTION -->` and `<!-- end -->`. A test fails if the page
+differs from the declarations in `lowland.runs.sections`.
 """
 
 import re
@@ -20,14 +20,14 @@ _PREFIXES = {"Config": ""} | {
 
 
 def with_tables(page: str) -> str:
-    """The page with the tables of all sections that it marks."""
+    """The page with tables for all its markers."""
 
-    def written(match: re.Match[str]) -> str:
+    def table(match: re.Match[str]) -> str:
         rows = [_row(each, _PREFIXES[match[2]]) for each in keys_of(getattr(sections, match[2]))]
         head = "| key | meaning | values | default |\n| --- | --- | --- | --- |\n"
         return f"{match[1]}{head}{''.join(rows)}{match[3]}"
 
-    return _TABLE.sub(written, page)
+    return _TABLE.sub(table, page)
 
 
 def _row(key: Key, prefix: str) -> str:

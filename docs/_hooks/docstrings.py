@@ -1,7 +1,7 @@
-"""Docstrings as the house writes them, made what the site understands.
+"""Converts the docstrings of the library into Markdown for the site.
 
-They close with a doctest that needs no heading, name several short arguments or errors in one
-line, and other public names in backticks; the site wants fences, a line each, and links.
+Docstrings end with a doctest without a heading, list several short arguments or errors in one line,
+and have other public names in backticks. The site needs fenced code, one entry per line, and links.
 """
 
 import re
@@ -16,17 +16,17 @@ _SHARED = re.compile(r"^    \w+(?:, \w+)+:")
 _NAME = re.compile(r"(?<![\[`\w])`([\w.]+)`(?![\]`])")
 
 
-def documented(pages: Path) -> dict[str, str]:
-    """What the pages of the API have a place for: {short name: full name}."""
+def names_of_pages(pages: Path) -> dict[str, str]:
+    """The names documented in the pages of the API: {short name: full name}."""
     lines = (line for page in pages.glob("*.md") for line in page.read_text("utf-8").splitlines())
     names = [line.removeprefix("::: ").strip() for line in lines if line.startswith("::: ")]
     return {name.rpartition(".")[2]: name for name in names}
 
 
-def fenced(text: str) -> str:
+def fence_doctests(text: str) -> str:
     """Doctests as fenced blocks.
 
-    >>> fenced(">" * 3 + " 1 + 1\\n2\\n\\nIt ends.").replace("`", "'").splitlines()
+    >>> fence_doctests(">" * 3 + " 1 + 1\\n2\\n\\nIt ends.").replace("`", "'").splitlines()
     ["'''pycon", '>>> 1 + 1', '2', "'''", '', 'It ends.']
     """
     out: list[str] = []
@@ -42,12 +42,14 @@ def fenced(text: str) -> str:
     return "\n".join([*out, "```"] if inside else out)
 
 
-def one_a_line(text: str) -> str:
-    """Every argument and error of a section on a line of its own.
+def split_entries(text: str) -> str:
+    """Every argument and error of a section on its own line.
 
-    Names of attributes that share a line are tied: the second would be taken for a type.
+    A no-break space joins attributes that share a description: the second would be read as a type.
 
-    >>> print(one_a_line("Args:\\n    a: one. b, c: two\\n        or three.\\n\\nThe end. a: no."))
+    >>> print(
+    ...     split_entries("Args:\\n    a: one. b, c: two\\n        or three.\\n\\nThe end. a: no.")
+    ... )
     Args:
         a: one.
         b, c: two
@@ -72,10 +74,10 @@ def one_a_line(text: str) -> str:
     return "\n".join(out)
 
 
-def linked(text: str, names: dict[str, str]) -> str:
-    """Documented names in backticks as links to their place, outside of code.
+def link_names(text: str, names: dict[str, str]) -> str:
+    """Documented names in backticks as links, outside of code.
 
-    >>> linked("see `SWAG`, `lowland.SWAG` and `x`", {"SWAG": "lowland.SWAG"})
+    >>> link_names("see `SWAG`, `lowland.SWAG` and `x`", {"SWAG": "lowland.SWAG"})
     'see [`SWAG`][lowland.SWAG], [`lowland.SWAG`][lowland.SWAG] and `x`'
     """
 
@@ -91,7 +93,7 @@ class HouseStyle(griffe.Extension):
     """Rewrites every docstring as it is loaded."""
 
     def __init__(self, pages: str = "docs/api") -> None:
-        self.names = documented(Path(pages))
+        self.names = names_of_pages(Path(pages))
 
     def on_package(self, *, pkg: griffe.Module, **_: object) -> None:
         """Called by griffe with the whole package.
@@ -110,4 +112,4 @@ class HouseStyle(griffe.Extension):
         if obj.docstring is None:
             return
         others = {short: full for short, full in self.names.items() if short != obj.name}
-        obj.docstring.value = linked(one_a_line(fenced(obj.docstring.value)), others)
+        obj.docstring.value = link_names(split_entries(fence_doctests(obj.docstring.value)), others)

@@ -1,4 +1,4 @@
-r"""Formulas as MathML, made while the site is built: no script and no font has to be fetched.
+r"""Formulas as MathML, converted while the site is built, so that pages load no script or font.
 
 `pymdownx.arithmatex` finds the formulas, \( ... \) and \[ ... \], in pages and docstrings alike.
 """
@@ -15,9 +15,9 @@ _FORMULA = re.compile(
 )  # as arithmatex writes it with `generic: true`
 
 
-#: what the converter leaves to be mended: names of functions stand apart from what they are of, and
-#: the tilde is a relation
-_MENDED = (
+#: corrections of the converter's output: space between a function's name and its argument, and the
+#: tilde as a relation
+_REPLACEMENTS = (
     (re.compile(r"(<mi>(?:log|exp|det)</mi>)(?=<m[ifns])"), r'\1<mspace width="0.17em"/>'),
     (re.compile(r"<mi>&#x0007E;</mi>"), "<mo>&#x0223C;</mo>"),
 )
@@ -29,13 +29,13 @@ def mathml(tex: str, *, display: str = "inline") -> str:
     >>> mathml(r"\sigma^2").partition("<mrow>")[2]
     '<msup><mi>&#x003C3;</mi><mn>2</mn></msup></mrow></math>'
     """
-    found = convert(tex, display=display)
-    for pattern, better in _MENDED:
-        found = pattern.sub(better, found)
-    unknown = re.search(r"\\[A-Za-z]+", found)
+    formula_mathml = convert(tex, display=display)
+    for pattern, replacement in _REPLACEMENTS:
+        formula_mathml = pattern.sub(replacement, formula_mathml)
+    unknown = re.search(r"\\[A-Za-z]+", formula_mathml)
     if unknown:
         raise ValueError(f"{unknown[0]} in the formula {tex}")
-    return found
+    return formula_mathml
 
 
 def on_page_content(content: str, *, page: Any, **_: Any) -> str:
@@ -44,9 +44,9 @@ def on_page_content(content: str, *, page: Any, **_: Any) -> str:
     def formula(match: re.Match[str]) -> str:
         tag, tex = match[1], html.unescape(match[2]).strip()
         try:
-            found = mathml(tex, display="block" if tag == "div" else "inline")
+            formula_mathml = mathml(tex, display="block" if tag == "div" else "inline")
         except Exception as error:
             raise PluginError(f"{page.file.src_uri}: no MathML for {error!r}") from error
-        return f'<{tag} class="formula">{found}</{tag}>'
+        return f'<{tag} class="formula">{formula_mathml}</{tag}>'
 
     return _FORMULA.sub(formula, content)

@@ -1,4 +1,4 @@
-"""A training script that knows nothing of averages: it saves a checkpoint after each epoch."""
+"""A training script without averages: it saves a checkpoint after each epoch."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SWAG in a training loop of your own: any optimizer, mixed precision, gradient accumulation."""
+"""SWAG in your own training loop: any optimizer, mixed precision, gradient accumulation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ EPOCHS, ACCUMULATE = 30, 2
 
 
 def loader(split: dict[str, torch.Tensor], *, shuffle: bool) -> DataLoader:
-    """Batches (means, rest, labels): the last is the target, the others the model's inputs."""
+    """Batches (means, rest, labels): two inputs of the model, and the target."""
     return DataLoader(TensorDataset(*split.values()), batch_size=32, shuffle=shuffle)
 
 
 def main() -> None:
-    """Trains as ever, and averages over the last quarter."""
+    """Trains a network and averages the iterates of the last quarter."""
     torch.manual_seed(0)
     splits = project.data()
     train = loader(splits["train"], shuffle=True)

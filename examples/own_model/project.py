@@ -1,4 +1,4 @@
-"""A project of your own: config.yaml names its model and data, `project:model`, `project:data`."""
+"""Your own project: config.yaml refers to its model and data, `project:model`, `project:data`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Tumours(nn.Module):
-    """A network with two inputs that gives one logit: malignant or not."""
+    """A network with two inputs and one logit: malignant or not."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -23,24 +23,24 @@ class Tumours(nn.Module):
 
 
 def model(*, hidden: int = 32) -> nn.Module:
-    """Called with `args` from the configuration; a fresh model each time."""
+    """A new model, with `args` from the configuration."""
     return Tumours(hidden)
 
 
 def data(*, seed: int = 0) -> dict[str, dict[str, Tensor]]:
     """Three splits of scikit-learn's 569 tumours.
 
-    A split may be a dict of tensors, as here: `labels` is the target, the rest are the model's
-    keyword arguments. A tuple of tensors, a data set or a DataLoader will do as well.
+    A split may be a dict of tensors, as here: `labels` is the target, the others are the model's
+    keyword arguments. A tuple of tensors, a data set or a DataLoader work as well.
     """
-    found = load_breast_cancer()
-    x = torch.from_numpy(found.data).float()
-    y = torch.from_numpy(found.target).float()[:, None]
+    tumours = load_breast_cancer()
+    x = torch.from_numpy(tumours.data).float()
+    y = torch.from_numpy(tumours.target).float()[:, None]
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     train, validation, test = order.tensor_split([250, 350])
     x = (x - x[train].mean(0)) / x[train].std(0)
-    rows = {"train": train, "validation": validation, "test": test}
+    splits = {"train": train, "validation": validation, "test": test}
     return {
         name: {"means": x[index, :10], "rest": x[index, 10:], "labels": y[index]}
-        for name, index in rows.items()
+        for name, index in splits.items()
     }

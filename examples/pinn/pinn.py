@@ -16,11 +16,13 @@ import lowland as ll
 
 SPEEDS = (1.0, 30.0)
 EPOCHS = 1500
-CONSTANT = 0.5 * math.log(2 * math.pi)  # of the likelihood: the rest is half a mean square
+CONSTANT = 0.5 * math.log(
+    2 * math.pi
+)  # of the likelihood; the rest of the loss is half the mean square
 
 
 class Transport(nn.Module):
-    """Gives u where a point is of the initial condition, and u_t + c u_x everywhere else."""
+    """Returns u at points of the initial condition, and u_t + c u_x at all other points."""
 
     def __init__(self, speed: float, width: int = 24) -> None:
         super().__init__()
@@ -30,7 +32,7 @@ class Transport(nn.Module):
         )
 
     def u(self, place: Tensor) -> Tensor:
-        """The solution at points (x, t): periodic in x, as the problem is."""
+        """The solution at points (x, t), periodic in x."""
         x, t = place.split(1, dim=1)
         return self.net(torch.cat([x.sin(), x.cos(), t], 1))
 
@@ -42,8 +44,8 @@ class Transport(nn.Module):
 
 
 def points(n: int = 400) -> tuple[Tensor, Tensor, Tensor]:
-    """Points (x, t) in [0, 2 pi] x [0, 1], which of them are initial, and what the network is to
-    give there: sin x at first, a residual of zero after."""
+    """Points (x, t) in [0, 2 pi] x [0, 1], a mask of initial points, and targets: sin x at initial
+    points, a residual of zero at all others."""
     place = torch.rand(n, 2, generator=torch.Generator().manual_seed(0))
     place[:, 0] *= 2 * torch.pi
     initial = torch.arange(n)[:, None] < n // 4
@@ -51,8 +53,8 @@ def points(n: int = 400) -> tuple[Tensor, Tensor, Tensor]:
     return place, initial, torch.where(initial, place[:, :1].sin(), 0.0)
 
 
-def trained(speed: float, data: tuple[Tensor, ...]) -> tuple[ll.LossSurface, Tensor]:
-    """The surface of a network for this speed, and its weights after Adam."""
+def train(speed: float, data: tuple[Tensor, ...]) -> tuple[ll.LossSurface, Tensor]:
+    """The surface of a network for this speed, and its weights, trained by Adam."""
     torch.manual_seed(0)
     model = Transport(speed)
     task = ll.Regression(noise_variance=1.0)
@@ -62,7 +64,7 @@ def trained(speed: float, data: tuple[Tensor, ...]) -> tuple[ll.LossSurface, Ten
         ll.Batches(data, batch_size=len(data[0])),
         epochs=EPOCHS,
         optimizer=lambda params: torch.optim.Adam(params, lr=3e-3),
-        schedule=lambda made: ll.DecaySchedule(made, total=EPOCHS),
+        schedule=lambda optimizer: ll.DecaySchedule(optimizer, total=EPOCHS),
     )
     surface = ll.LossSurface(model, task, [data])
     w = surface.layout.flatten(model)
@@ -75,19 +77,19 @@ def trained(speed: float, data: tuple[Tensor, ...]) -> tuple[ll.LossSurface, Ten
 
 
 def main() -> None:
-    """Trains both, and draws each surface along the two directions of most curvature."""
+    """Trains both networks and plots each surface along the two directions of largest curvature."""
     data = points()
     _, axes = plt.subplots(1, len(SPEEDS), figsize=(10, 4), layout="constrained", sharey=True)
     for ax, speed in zip(axes, SPEEDS, strict=True):
-        surface, w = trained(speed, data)
+        surface, w = train(speed, data)
         top = ll.Subspace.hessian(surface, w, rank=2)
         print(f"  largest eigenvalues: {', '.join(f'{v:.0f}' for v in top.eigenvalues)}")
         plane = ll.scan(top, surface, resolution=31, bounds=((-0.5, 0.5), (-0.5, 0.5)))
         height = (plane.loss - CONSTANT).log10()
-        drawn = ax.contourf(plane.x, plane.y, height, levels=torch.linspace(-6, 3, 19).tolist())
+        contours = ax.contourf(plane.x, plane.y, height, levels=torch.linspace(-6, 3, 19).tolist())
         ax.set(title=f"speed {speed:g}", xlabel="along the first eigenvector", aspect="equal")
     axes[0].set_ylabel("along the second")
-    plt.colorbar(drawn, ax=axes, label="log10 of half the mean squared residual")
+    plt.colorbar(contours, ax=axes, label="log10 of half the mean squared residual")
     plt.savefig("pinn.png", dpi=120)
 
 

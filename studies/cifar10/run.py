@@ -1,7 +1,7 @@
-"""The study of CIFAR-10: three runs, compared; the tables of the README are written from them.
+"""The study of CIFAR-10: three runs and their comparison, as tables of the README.
 
-`python studies/cifar10/run.py` from the project's root. Stop it at any moment: the same command
-goes on. `--smoke` is a run of minutes that shows that everything works, and no result.
+Start `python studies/cifar10/run.py` in the project's root. The same command resumes a study that
+was stopped. `--smoke` takes minutes and checks that all steps run; it is no result.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,13 +19,14 @@ from lowland.records import Table
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
+from command import lowland  # noqa: E402
 from readme import processor, rewrite  # noqa: E402
 
 SMOKE = [
     *("train.epochs=4", "samples=3", "bn_rows=256", "compile=false"),
     *("data.args.train=1280", "data.args.validation=200", "data.args.test=400"),
 ]
-COLUMNS = {  # of the record -> heading, digits
+COLUMNS = {  # key of the record -> heading, digits
     "accuracy": ("accuracy", 4),
     "nll": ("NLL", 4),
     "ece": ("ECE", 4),
@@ -47,61 +47,52 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10-study"))
     parser.add_argument("--seeds", type=int, default=3, help="runs")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, on a thread each")
-    parser.add_argument("--examples", type=int, default=500, help="test rows that are corrupted")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="runs at the same time, one thread each"
+    )
+    parser.add_argument("--examples", type=int, default=500, help="corrupted test examples")
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything; no result")
-    asked = parser.parse_args()
-    runs = [asked.out / f"seed{seed}" for seed in range(asked.seeds)]
-    asked.out.mkdir(parents=True, exist_ok=True)
-    more = SMOKE if asked.smoke else []
+    options = parser.parse_args()
+    runs = [options.out / f"seed{seed}" for seed in range(options.seeds)]
+    options.out.mkdir(parents=True, exist_ok=True)
+    overrides = SMOKE if options.smoke else []
 
     def train(seed: int) -> int:
-        with open(asked.out / f"seed{seed}.log", "a") as log:
-            config = str(HERE / "config.yaml")
-            return lowland("run", config, f"seed={seed}", f"out={runs[seed]}", *more, log=log)
+        arguments = ["run", str(HERE / "config.yaml"), f"seed={seed}", f"out={runs[seed]}"]
+        return lowland(f"seed{seed}", [*arguments, *overrides], options.out)
 
-    print(f"training; follow it in {asked.out}/seed*.log", flush=True)
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        failed = [seed for seed, code in enumerate(pool.map(train, range(asked.seeds))) if code]
+    print(f"training; follow it in {options.out}/seed*.log", flush=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        failed = [seed for seed, code in enumerate(pool.map(train, range(options.seeds))) if code]
     if failed:
-        print(f"runs of seeds {failed} failed: see {asked.out}/seed*.log", file=sys.stderr)
+        print(f"runs of seeds {failed} failed: see {options.out}/seed*.log", file=sys.stderr)
         return 1
-    place = asked.out / "compare"
-    options = ["--out", str(place), "--examples", str(asked.examples)]
-    if lowland("compare", *map(str, runs), *options):
+    place = options.out / "compare"
+    arguments = ["compare", *map(str, runs), "--out", str(place)]
+    if lowland("compare", [*arguments, "--examples", str(options.examples)], options.out):
+        print(f"the comparison failed: see {options.out}/compare.log", file=sys.stderr)
         return 1
-    text = tables(Table.load(place / "records" / "comparison.json"), asked)
+    text = tables(Table.load(place / "records" / "comparison.json"), options)
     print(text)
-    if not asked.smoke:
+    if not options.smoke:
         rewrite(HERE / "README.md", text)
     return 0
 
 
-def lowland(*arguments: str, log: object = None) -> int:
-    """Runs the command line on one thread."""
-    return subprocess.run(
-        [sys.executable, "-m", "lowland", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=log,  # type: ignore[arg-type]
-        stderr=subprocess.STDOUT if log else None,
-        check=False,
-    ).returncode
-
-
-def tables(found: Table, asked: argparse.Namespace) -> str:
-    """The rows as Markdown."""
+def tables(comparison: Table, options: argparse.Namespace) -> str:
+    """The comparison as Markdown."""
     today = datetime.datetime.now(datetime.UTC).date()
-    rows = list(found.rows())
+    rows = list(comparison.rows())
     lines = [
         f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
-        f"`python studies/cifar10/run.py --examples {asked.examples}`.",
+        f"`python studies/cifar10/run.py --examples {options.examples}`.",
         "",
         "Test data, 8,000 images (mean ± standard error over "
-        f"{asked.seeds} runs; rows that join runs are one value):",
+        f"{options.seeds} runs; rows that join runs are one value):",
         "",
         *table(rows, COLUMNS),
         "",
-        f"The first {asked.examples} of them corrupted, mean over kinds and strengths; and told "
+        f"The first {options.examples} of them corrupted, mean over kinds and strengths; and told "
         "from Gaussian noise by entropy:",
         "",
         *table(rows, SHIFTED),

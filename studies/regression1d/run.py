@@ -1,15 +1,15 @@
 """Figure 1 of subspace inference (Izmailov et al. 2019): one input, one target, many posteriors.
 
-From the project's root: `python studies/regression1d/run.py`. In two parts, each kept in `--out`
-(`runs/regression1d`) as it is done, so that a stopped run goes on where it was:
+Start `python studies/regression1d/run.py` in the project's root. Finished steps are stored in
+`--out` (`runs/regression1d`), from which the same command resumes. The study has two parts:
 
-- published: in the plane of the published curve, where quadrature gives the truth: every sampler
-  against it, in Monte Carlo standard errors, and how many samples a second each draws;
-- trained: networks, a walk and a curve trained here by the paper's protocol; random, PCA and curve
+- the plane of the published curve, where quadrature gives the exact moments: the errors of every
+  sampler in Monte Carlo standard errors, and the samples that it draws a second;
+- networks, SGD iterates and a curve trained here by the paper's protocol: random, PCA and curve
   subspaces by elliptical slice sampling, NUTS, a variational Gaussian and a flow, beside SWAG, an
   ensemble, and a variational Gaussian over all weights.
 
-What is compared was fixed before the first run: temperatures and prior scales are the paper's.
+The settings were fixed before the first run: temperatures and prior scales are the paper's.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from problem import DATA, GRID, published, rows, surface
+from problem import DATA, GRID, examples, published_plane, surface
 from report import results
 from torch import Tensor
 
@@ -38,26 +38,30 @@ from lowland.zoo import Regression1dNet
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from lines import Lines  # noqa: E402
+from progress import ProgressLines  # noqa: E402
 from readme import rewrite  # noqa: E402
 
-MODES, EPOCHS, WALK, CURVE, RANK = 5, 3000, 2000, 6000, 10
+MODES, EPOCHS, CURVE_EPOCHS, RANK = 5, 3000, 6000, 10
+START = 2000  # epoch from which SGD iterates are collected
 SAMPLERS: dict[str, samplers.Sampler] = {
     "ESS": samplers.EllipticalSlice(),
     "NUTS": samplers.NUTS(),
     "VI": samplers.Variational(),
-    "flow": samplers.Flow(draws=64, steps=2000),  # usually twice as many draws, for hours here
+    "flow": samplers.Flow(
+        draws=64, steps=2000
+    ),  # the default has twice as many draws and takes hours here
 }
 #: subspace -> temperature and prior scale (the paper's)
 SETTINGS = {"random": (0.15, 1.0), "PCA": (1.5, 5.0), "curve": (0.75, 1.0)}
 DIMENSIONS = {"random": 2, "PCA": 2, "curve": 2}
-SAMPLES, LONG = 250, 1000  # of each of 16 chains, where they are trained here and published
-SHOWN = 50  # functions of a band
-VI_STEPS = 5000  # over all weights
+#: samples of each of 16 chains, in the subspaces trained here and in the published plane
+SAMPLES, PUBLISHED_SAMPLES = 250, 1000
+FUNCTIONS = 50  # in a band
+VI_STEPS = 5000  # of the Gaussian over all weights
 
 
 class Study:
-    """Where things lie, and the records that are there already."""
+    """The surface, and a folder of finished records."""
 
     def __init__(self, data: Path, out: Path) -> None:
         self.data, self.out = data, out
@@ -67,55 +71,55 @@ class Study:
     def chain(
         self, name: str, sub: ll.Subspace, sampler: samplers.Sampler, **options: Any
     ) -> Chain:
-        """Samples, or what was sampled before."""
+        """Samples of `sampler`, from `name.npz` where that is there."""
         file = self.out / f"{name}.npz"
         if file.is_file():
             return Chain.load(file).within(sub)
         print(f"{name} ...", flush=True)
-        began = time.perf_counter()
-        with warnings.catch_warnings(record=True) as told:
+        start = time.perf_counter()
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             chain = ll.infer(
                 sub,
                 self.surface,
                 sampler=sampler,
-                samples=LONG if name.startswith("published") else SAMPLES,
+                samples=PUBLISHED_SAMPLES if name.startswith("published") else SAMPLES,
                 checkpoint=self.out / f"{name}.chains",
                 **options,
             )
-        chain.about["wall"] = time.perf_counter() - began
-        chain.about["warnings"] = " ".join(str(one.message) for one in told)
+        chain.about["wall"] = time.perf_counter() - start
+        chain.about["warnings"] = " ".join(str(warning.message) for warning in caught)
         chain.save(file)
         return chain
 
-    def figures(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Numbers that are made once."""
+    def summary(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Numbers from `name.json`, computed where that is missing."""
         file = self.out / f"{name}.json"
         if not file.is_file():
-            write_text(file, json.dumps(make(), indent=1) + "\n")
-        found: dict[str, Any] = json.loads(file.read_text())
-        return found
+            write_text(file, json.dumps(compute(), indent=1) + "\n")
+        numbers: dict[str, Any] = json.loads(file.read_text())
+        return numbers
 
 
 # -- the published plane ---------------------------------------------------------------------------
 
 
-def published_part(study: Study) -> list[dict[str, Any]]:
-    """Every sampler against quadrature."""
-    sub = published(study.data)
+def compare_samplers(study: Study) -> list[dict[str, Any]]:
+    """A summary of quadrature, then one of every sampler."""
+    sub = published_plane(study.data)
     temperature, scale = SETTINGS["curve"]
     options = {"temperature": temperature, "prior_scale": scale}
     truth = study.chain("published-grid", sub, samplers.Grid(), **options)
-    found = [of_grid(truth)]
+    summaries = [quadrature_summary(truth)]
     for title, sampler in (SAMPLERS | {"slice": samplers.Slice()}).items():
         name = f"published-{sampler.name}"
         chain = study.chain(name, sub, sampler, **options)
-        found.append(study.figures(name, lambda c=chain: against(c, truth)))
-        found[-1]["sampler"] = title
-    return found
+        summaries.append(study.summary(name, lambda c=chain: sampler_summary(c, truth)))
+        summaries[-1]["sampler"] = title
+    return summaries
 
 
-def of_grid(truth: Chain) -> dict[str, Any]:
+def quadrature_summary(truth: Chain) -> dict[str, Any]:
     return {
         "sampler": "quadrature",
         "mean": truth.mean.tolist(),
@@ -128,8 +132,8 @@ def of_grid(truth: Chain) -> dict[str, Any]:
     }
 
 
-def against(chain: Chain, truth: Chain) -> dict[str, Any]:
-    """How far means and second moments are off, in Monte Carlo standard errors."""
+def sampler_summary(chain: Chain, truth: Chain) -> dict[str, Any]:
+    """Moments, and the largest error of a first or second moment in Monte Carlo standard errors."""
     from arviz_stats.base import array_stats
 
     middle = truth.mean
@@ -156,7 +160,7 @@ def against(chain: Chain, truth: Chain) -> dict[str, Any]:
     }
 
 
-# -- what is trained here --------------------------------------------------------------------------
+# -- trained here ----------------------------------------------------------------------------------
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -164,15 +168,16 @@ def sgd(parameters: Any) -> torch.optim.Optimizer:
 
 
 def batches(data: Path, seed: int) -> ll.Batches:
-    return ll.Batches(rows(data), batch_size=50, seed=seed)
+    return ll.Batches(examples(data), batch_size=50, seed=seed)
 
 
-def walks(study: Study) -> tuple[Tensor, list[ll.SWAG]]:
-    """The networks side by side, (5, P), and the moments of their walks' last third.
+def train_networks(study: Study) -> tuple[Tensor, list[ll.SWAG]]:
+    """Weights of the networks, (5, P), and the moments of the SGD iterates in the last third.
 
-    Trained by squared error, as the paper does: the noise's variance would scale the rate.
+    The loss is the squared error, as in the paper: the noise variance would scale the learning
+    rate.
     """
-    members = ll.Members(Regression1dNet() for _ in seeded(MODES))
+    members = ll.Members(networks(MODES))
     swag = ll.SWAG(ll.ParamLayout(members), rank=RANK)
     steps = len(batches(study.data, 0))
     ll.sgd_members(
@@ -181,49 +186,49 @@ def walks(study: Study) -> tuple[Tensor, list[ll.SWAG]]:
         [batches(study.data, seed) for seed in range(MODES)],
         epochs=EPOCHS,
         optimizer=lambda p: ll.MemberSGD(p, lr=[0.01] * MODES, momentum=0.95),
-        collectors=[ll.Collector(swag, when=ll.Every(steps, start=WALK / EPOCHS))],
+        collectors=[ll.Collector(swag, when=ll.Every(steps, start=START / EPOCHS))],
         checkpoint=study.out / "walks.safetensors",
-        progress=Lines("networks"),
+        progress=ProgressLines("networks"),
     )
     return members.weights.detach(), members.split(swag)
 
 
-def seeded(n: int) -> Any:
+def networks(n: int) -> Iterator[Regression1dNet]:
     for seed in range(n):
         torch.manual_seed(seed)
-        yield seed
+        yield Regression1dNet()
 
 
-def curve_of(study: Study, w: Tensor) -> ll.Bezier:
+def fit_curve(study: Study, w: Tensor) -> ll.Bezier:
     file = study.out / "curve.safetensors"
     if file.is_file():
         return ll.Bezier.load(file)
-    plain = ll.LossSurface(
+    squared_error = ll.LossSurface(
         Regression1dNet(), ll.Regression(noise_variance=1.0), batches(study.data, 0)
     )
     curve = ll.fit(
         ll.Bezier.between(w[0], w[1]),
-        plain,
-        epochs=CURVE,
+        squared_error,
+        epochs=CURVE_EPOCHS,
         optimizer=sgd,
         schedule=None,
         checkpoint=study.out / "curve.checkpoint",
-        progress=Lines("curve"),
+        progress=ProgressLines("curve"),
     )
     curve.save(file)
     return curve
 
 
-def trained_part(study: Study) -> dict[str, FunctionsResult]:
-    """The functions that each posterior draws."""
-    w, swags = walks(study)
-    curve = curve_of(study, w)
+def compute_bands(study: Study) -> dict[str, FunctionsResult]:
+    """Functions drawn from each posterior."""
+    w, swags = train_networks(study)
+    curve = fit_curve(study, w)
     subs = {
         "random": ll.Subspace.random(swags[0].mean, rank=DIMENSIONS["random"]),
         "PCA": ll.Subspace.pca(swags[0], rank=DIMENSIONS["PCA"]),
         "curve": ll.Subspace.from_curve(curve),
     }
-    found = {}
+    bands = {}
     for kind, sub in subs.items():
         temperature, scale = SETTINGS[kind]
         for title, sampler in SAMPLERS.items():
@@ -234,29 +239,29 @@ def trained_part(study: Study) -> dict[str, FunctionsResult]:
                 temperature=temperature,
                 prior_scale=scale,
             )
-            found[f"{kind}, {title}"] = band(study, chain.posterior())
-    found["SWAG"] = band(study, swags[0].posterior())
-    found["ensemble"] = band(study, ll.Ensemble(list(w)))
-    found["VI, all weights"] = band(study, everywhere(study, w[0]))
-    return found
+            bands[f"{kind}, {title}"] = band(study, chain.posterior())
+    bands["SWAG"] = band(study, swags[0].posterior())
+    bands["ensemble"] = band(study, ll.Ensemble(list(w)))
+    bands["VI, all weights"] = band(study, gaussian_over_all_weights(study, w[0]))
+    return bands
 
 
-def everywhere(study: Study, w: Tensor) -> ll.Gaussian:
-    """A variational Gaussian over all weights, one variance a weight, about a trained network.
+def gaussian_over_all_weights(study: Study, w: Tensor) -> ll.Gaussian:
+    """A variational Gaussian over all weights, one variance per weight, from a trained network on.
 
-    Prior N(0, I), T = 1; Adam on the ELBO, four reparameterised draws a step.
+    Prior N(0, I), T = 1; Adam on the ELBO, four reparameterised draws per step.
     """
     file = study.out / "everywhere.safetensors"
     if file.is_file():
         tree = load_tree(file, kind="everywhere")
         return ll.Gaussian(tree["mean"], tree["variance"])
-    batch, n = rows(study.data), len(rows(study.data)[0])
+    batch, n = examples(study.data), len(examples(study.data)[0])
     mean = w.clone().requires_grad_()
     log_sd = torch.full_like(w, -5.0).requires_grad_()
     optimizer = torch.optim.Adam([mean, log_sd], lr=1e-3)
     generator = torch.Generator().manual_seed(0)
-    tell = Lines("VI over all weights")
-    nll = torch.func.vmap(lambda one: study.surface.loss(one, batch))
+    progress = ProgressLines("VI over all weights")
+    nll = torch.func.vmap(lambda weights: study.surface.loss(weights, batch))
     for step in range(VI_STEPS):
         noise = torch.randn(4, len(w), generator=generator)
         loss = n * nll(mean + log_sd.exp() * noise).mean()
@@ -264,54 +269,52 @@ def everywhere(study: Study, w: Tensor) -> ll.Gaussian:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        tell(step + 1, VI_STEPS)
-    found = ll.Gaussian(mean.detach(), (2 * log_sd.detach()).exp())
-    save_tree(file, {"mean": mean.detach(), "variance": found.variance}, kind="everywhere")
-    return found
+        progress(step + 1, VI_STEPS)
+    gaussian = ll.Gaussian(mean.detach(), (2 * log_sd.detach()).exp())
+    save_tree(file, {"mean": mean.detach(), "variance": gaussian.variance}, kind="everywhere")
+    return gaussian
 
 
 def band(study: Study, post: Any) -> FunctionsResult:
-    """Functions of a posterior on the grid."""
-    return ll.functions(study.surface, post, GRID, samples=SHOWN, data=rows(study.data))
+    """Functions drawn from a posterior, on the grid."""
+    return ll.functions(study.surface, post, GRID, samples=FUNCTIONS, data=examples(study.data))
 
 
 # -- pictures --------------------------------------------------------------------------------------
 
 
-def draw(study: Study, bands: dict[str, FunctionsResult], pictures: Path) -> None:
-    """The published plane with what was sampled in it, and the bands."""
+def save_pictures(study: Study, bands: dict[str, FunctionsResult], pictures: Path) -> None:
+    """Pictures of the published plane with each sampler's samples, and of the bands."""
     pictures.mkdir(exist_ok=True)
-    sub = published(study.data)
+    sub = published_plane(study.data)
     truth = Chain.load(study.out / "published-grid.npz")
-    scanned = ll.posterior_plane(
+    plane = ll.posterior_plane(
         sub,
         study.surface,
         truth,
         resolution=201,
         store=study.out / "published-plane.scan",
-        progress=Lines("plane"),
+        progress=ProgressLines("plane"),
     )
     for title, sampler in SAMPLERS.items():
         chain = Chain.load(study.out / f"published-{sampler.name}.npz")
-        plots.save(
-            plots.posterior(scanned, chain=chain), pictures / f"published-{title.lower()}.png"
-        )
-    for name, found in bands.items():
+        plots.save(plots.posterior(plane, chain=chain), pictures / f"published-{title.lower()}.png")
+    for name, functions in bands.items():
         file = name.lower().replace(", ", "-").replace(" ", "-")
-        plots.save(plots.functions(found), pictures / f"{file}.png")
+        plots.save(plots.functions(functions), pictures / f"{file}.png")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--out", type=Path, default=Path("runs/regression1d"))
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with using_threads(1):
-        study = Study(asked.data, asked.out)
-        compared = published_part(study)
-        bands = trained_part(study)
-        draw(study, bands, HERE / "pictures")
-        rewrite(HERE / "README.md", results(compared, bands))
+        study = Study(options.data, options.out)
+        comparisons = compare_samplers(study)
+        bands = compute_bands(study)
+        save_pictures(study, bands, HERE / "pictures")
+        rewrite(HERE / "README.md", results(comparisons, bands))
     return 0
 
 

@@ -1,8 +1,9 @@
-"""What keeps the volume between two modes of CIFAR-10 above them: its weight, or their distance?
+"""Why is the loss in the volume between two modes of CIFAR-10 above theirs?
 
-Once with a hundredth of the paper's weight of the volume, and once also between networks whose
-units were brought into one order. From the root: `python studies/simplex/modes.py`. Stop it at any
-moment: the same command goes on.
+The weight of the volume in the loss, or the distance of the modes? The volume is fitted with a
+hundredth of the paper's weight, once between the networks as they are and once after an alignment
+of their units. Start `python studies/simplex/modes.py` in the project's root; the same command
+resumes a study that was stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 import torch
-from volumes import growth, inside, sampled
+from volumes import error_sentence, growth_table, point_metrics
 
 from lowland.cli.simplex_folder import COMPLEX
 from lowland.records import GrowthResult
@@ -25,9 +26,9 @@ from command import lowland  # noqa: E402
 from readme import processor, rewrite  # noqa: E402
 
 STRENGTH = 1e-3  # the paper's is 0.1
-EPOCHS, SAMPLES, CONNECTORS = 8, 3, 2  # three points a step
+EPOCHS, SAMPLES, CONNECTORS = 8, 3, 2  # three points per step
 POINTS = 200
-#: folder -> title, more options
+#: folder -> title, further options
 VOLUMES: dict[str, tuple[str, list[str]]] = {
     "gentle": ("The networks as they are", []),
     "aligned": ("Their units in one order", ["--align"]),
@@ -37,9 +38,9 @@ VOLUMES: dict[str, tuple[str, list[str]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/simplex-modes"))
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    run = asked.out / "run"
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    run = options.out / "run"
     # single precision: processors without units for bfloat16 are slower with it
     train = ["run", str(HERE / "cifar10.yaml"), f"out={run}", "autocast=null"]
     train += ["methods=[ensemble]", "ensemble=2"]
@@ -47,12 +48,12 @@ def main() -> int:
     fit += ["--samples", str(SAMPLES), "--strength", str(STRENGTH), "--rise", "0.2"]
     fit += ["--points", "20", "--examples", "5000"]
     jobs = {"run": train} | {
-        name: [*fit, *more, "--out", str(run / name)] for name, (_, more) in VOLUMES.items()
+        name: [*fit, *extra, "--out", str(run / name)] for name, (_, extra) in VOLUMES.items()
     }
     for name, job in jobs.items():
-        print(f"{name}; follow it in {asked.out}/{name}.log", flush=True)
-        if lowland(name, job, asked.out):
-            print(f"failed: see {asked.out}/{name}.log", file=sys.stderr)
+        print(f"{name}; follow it in {options.out}/{name}.log", flush=True)
+        if lowland(name, job, options.out):
+            print(f"failed: see {options.out}/{name}.log", file=sys.stderr)
             return 1
     text = results(run)
     print(text)
@@ -61,7 +62,7 @@ def main() -> int:
 
 
 def results(run: Path) -> str:
-    """What came out, as tables and sentences."""
+    """Tables and sentences for the README."""
     today = datetime.datetime.now(datetime.UTC).date()
     lines = [
         f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
@@ -69,8 +70,8 @@ def results(run: Path) -> str:
     ]
     for name, (title, _) in VOLUMES.items():
         record = run / name / "records" / f"growth-{COMPLEX}.json"
-        lines += ["", f"{title}:", "", *growth(GrowthResult.load(record))]
-    lines += ["", inside(sampled(run / "aligned", POINTS))]
+        lines += ["", f"{title}:", "", *growth_table(GrowthResult.load(record))]
+    lines += ["", error_sentence(point_metrics(run / "aligned", POINTS))]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The study of simplexes on CIFAR-10: one mode, two modes, and averages over three.
 
-From the root: `python studies/simplex/run.py`. Stop it at any moment: the same command goes
-on. `--smoke` is a run of minutes that shows that everything works, and no result.
+Start `python studies/simplex/run.py` in the project's root. The same command resumes a study that
+was stopped. `--smoke` takes minutes and checks that all steps run; it is no result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from volumes import growth, head, inside, sampled
+from volumes import error_sentence, growth_table, point_metrics, table_head
 
 from lowland.cli.simplex_folder import COMPLEX
 from lowland.records import GrowthResult, SurfaceResult, Table
@@ -25,7 +25,7 @@ from command import lowland  # noqa: E402
 from readme import processor, rewrite  # noqa: E402
 
 VERTICES, CONNECTORS = 5, 2
-POINTS = 200  # of the volume between two modes
+POINTS = 200  # random points of the volume between two modes
 SMOKE = [
     *("train.epochs=2", "bn_rows=256", "compile=false", "samples=3", "fge.cycle=1"),
     *("data.args.train=1280", "data.args.validation=200", "data.args.test=400"),
@@ -55,48 +55,69 @@ HEADINGS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/simplex-study"))
-    parser.add_argument("--jobs", type=int, default=2, help="side by side, on a thread each")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="jobs at the same time, one thread each"
+    )
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything; no result")
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    run = asked.out / "run"
-    one, two = run / "simplex", run / "joined"
-    look = (
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    run = options.out / "run"
+    one_mode, two_modes = run / "simplex", run / "joined"
+    evaluation = (
         ["--points", "3", "--examples", "256"]
-        if asked.smoke
+        if options.smoke
         else ["--points", "20", "--examples", "5000"]
     )
-    fine = ["--resolution", "5"] if asked.smoke else ["--resolution", "31", "--examples", "2000"]
-    epochs = ("1", "1") if asked.smoke else ("2", "8")
+    scan_options = (
+        ["--resolution", "5"] if options.smoke else ["--resolution", "31", "--examples", "2000"]
+    )
+    epochs = ("1", "1") if options.smoke else ("2", "8")
     stages = [
-        {"run": ["run", str(HERE / "cifar10.yaml"), f"out={run}", *(SMOKE if asked.smoke else [])]},
         {
-            "one": ["simplex", str(run), "--vertices", str(VERTICES), "--epochs", epochs[0], *look],
+            "run": [
+                "run",
+                str(HERE / "cifar10.yaml"),
+                f"out={run}",
+                *(SMOKE if options.smoke else []),
+            ]
+        },
+        {
+            "one": [
+                "simplex",
+                str(run),
+                "--vertices",
+                str(VERTICES),
+                "--epochs",
+                epochs[0],
+                *evaluation,
+            ],
             "two": [
                 *("simplex", str(run), "--connectors", str(CONNECTORS), "--epochs", epochs[1]),
-                *("--rise", "0.2", "--out", str(two), *look),
+                *("--rise", "0.2", "--out", str(two_modes), *evaluation),
             ],
         },
         {
-            "plane-one": ["scan", str(one), *fine],
-            "plane-two": ["scan", str(two), *fine],
+            "plane-one": ["scan", str(one_mode), *scan_options],
+            "plane-two": ["scan", str(two_modes), *scan_options],
         },
     ]
-    with ThreadPoolExecutor(asked.jobs) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         for stage in stages:
-            print(f"{', '.join(stage)}; follow it in {asked.out}/*.log", flush=True)
-            if any(pool.map(lambda job: lowland(job[0], job[1], asked.out), stage.items())):
-                print(f"failed: see {asked.out}/*.log", file=sys.stderr)
+            print(f"{', '.join(stage)}; follow it in {options.out}/*.log", flush=True)
+            if any(pool.map(lambda job: lowland(job[0], job[1], options.out), stage.items())):
+                print(f"failed: see {options.out}/*.log", file=sys.stderr)
                 return 1
-    text = results(run, one, two, sampled(two, 5 if asked.smoke else POINTS))
+    text = results(
+        run, one_mode, two_modes, point_metrics(two_modes, 5 if options.smoke else POINTS)
+    )
     print(text)
-    if not asked.smoke:
+    if not options.smoke:
         rewrite(HERE / "README.md", text)
     return 0
 
 
-def results(run: Path, one: Path, two: Path, points: Table) -> str:
-    """What came out, as tables."""
+def results(run: Path, one_mode: Path, two_modes: Path, points: Table) -> str:
+    """Tables for the README."""
     today = datetime.datetime.now(datetime.UTC).date()
     lines = [
         f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
@@ -104,31 +125,30 @@ def results(run: Path, one: Path, two: Path, points: Table) -> str:
         "",
         "From one mode, a simplex vertex by vertex:",
         "",
-        *growth(GrowthResult.load(one / "records" / "growth-simplex-0.json")),
+        *growth_table(GrowthResult.load(one_mode / "records" / "growth-simplex-0.json")),
         "",
         "Between two modes, a volume connector by connector:",
         "",
-        *growth(GrowthResult.load(two / "records" / f"growth-{COMPLEX}.json")),
+        *growth_table(GrowthResult.load(two_modes / "records" / f"growth-{COMPLEX}.json")),
         "",
     ]
     lines += [
-        inside(points),
+        error_sentence(points),
         "",
         "Averages, and what each cost (passes: forward and backward over 50,000 images):",
         "",
     ]
     table = Table.load(run / "records" / "comparison.json")
     names = [name for name in COMPARED if name in table.columns]
-    lines += head(["method", *(HEADINGS.get(name, name) for name in names)])
+    lines += table_head(["method", *(HEADINGS.get(name, name) for name in names)])
     for row in table.rows():
         cells = [COMPARED[name].format(row[name]) for name in names]
         lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
     lines += ["", "Planes through the first three vertices, 2,000 training images:", ""]
-    for name, path in (("one mode", one), ("two modes", two)):
-        found = SurfaceResult.load(path / "scan" / "v0-v1-v2" / "records" / "surface.npz")
-        lines.append(
-            f"- {name}: {found.evaluations} of {len(found.x) * len(found.y)} points evaluated."
-        )
+    for name, path in (("one mode", one_mode), ("two modes", two_modes)):
+        surface = SurfaceResult.load(path / "scan" / "v0-v1-v2" / "records" / "surface.npz")
+        grid = len(surface.x) * len(surface.y)
+        lines.append(f"- {name}: {surface.evaluations} of {grid} points evaluated.")
     return "\n".join(lines)
 
 

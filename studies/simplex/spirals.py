@@ -1,6 +1,6 @@
-"""Two spirals and a regression: what functions a simplex holds.
+"""The functions of a simplex: two spirals and a regression.
 
-From the project's root: `python studies/simplex/spirals.py`. Two minutes on one core.
+Start `python studies/simplex/spirals.py` in the project's root. It takes two minutes on one core.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
 
 
 def two_spirals(seed: int, pictures: Path | None) -> dict[str, dict[str, float]]:
-    """Test figures of one network and of a simplex around it."""
+    """Test metrics of one network and of a simplex around it."""
     data = spirals(points=50, noise=1.0, seed=seed)
     train = ll.Batches(data["train"], batch_size=100, shuffle=False)
     test = ll.Batches(data["test"], batch_size=1000, shuffle=False)
@@ -48,24 +48,24 @@ def two_spirals(seed: int, pictures: Path | None) -> dict[str, dict[str, float]]
         surface, w, vertices=4, epochs=100, optimizer=adam, strategy="vmap", rise=5.0, seed=seed
     )
     posts = {"network": ll.PointMass(w), "simplex": ll.Uniform(simplex)}
-    found = {}
+    metrics = {}
     for name, post in posts.items():
         samples = DRAWS if post.support is None else None
-        found[name] = ll.predict(surface, post, test, samples=samples).metrics()
+        metrics[name] = ll.predict(surface, post, test, samples=samples).metrics()
         if pictures is not None:
             grid = regular_grid(data["train"][0], resolution=120)
-            drawn = ll.functions(surface, post, grid, samples=samples, data=data["train"])
-            plots.save(plots.functions(drawn), pictures / f"spirals-{name}.png")
+            functions = ll.functions(surface, post, grid, samples=samples, data=data["train"])
+            plots.save(plots.functions(functions), pictures / f"spirals-{name}.png")
     if pictures is not None:
         plots.save(plots.growth(simplex.log), pictures / "spirals-growth.png")
         triangle = ll.ternary(ll.Simplex(simplex.anchors[1:]), surface, names=["v1", "v2", "v3"])
         plots.save(plots.ternary(triangle), pictures / "spirals-triangle.png")
-    return found
+    return metrics
 
 
 def regression(pictures: Path) -> float:
-    """The 1-D regression of Izmailov et al. 2019; gives the simplex's highest training loss above
-    the network's."""
+    """The 1-D regression of Izmailov et al. 2019: the simplex's highest training loss minus the
+    network's."""
     data = regression1d(FEATURES)["train"]
     train = ll.Batches(data, batch_size=50, seed=0)
     torch.manual_seed(0)
@@ -82,26 +82,26 @@ def regression(pictures: Path) -> float:
         surface, w, vertices=4, epochs=100, optimizer=sgd, log_volume=0.1, jitter=0.1, rise=0.5
     )
     x = torch.linspace(-12, 12, 400)[:, None]
-    drawn = ll.functions(surface, ll.Uniform(simplex), x, samples=50, data=data)
-    plots.save(plots.functions(drawn), pictures / "regression.png")
+    functions = ll.functions(surface, ll.Uniform(simplex), x, samples=50, data=data)
+    plots.save(plots.functions(functions), pictures / "regression.png")
     return float(simplex.log.loss_max[-1] - simplex.log.loss_max[0])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/simplex-study/spirals"))
-    asked = parser.parse_args()
-    began = time.perf_counter()
+    options = parser.parse_args()
+    start = time.perf_counter()
     with using_threads(1):
-        found = [two_spirals(seed, asked.out if seed == 0 else None) for seed in range(SEEDS)]
-        rise = regression(asked.out) if FEATURES.is_file() else None
-    text = results(found, rise, time.perf_counter() - began)
+        metrics = [two_spirals(seed, options.out if seed == 0 else None) for seed in range(SEEDS)]
+        rise = regression(options.out) if FEATURES.is_file() else None
+    text = results(metrics, rise, time.perf_counter() - start)
     print(text)
     rewrite(HERE / "README.md", text, by="spirals.py")
     return 0
 
 
-def results(found: list[dict[str, dict[str, float]]], rise: float | None, seconds: float) -> str:
+def results(metrics: list[dict[str, dict[str, float]]], rise: float | None, seconds: float) -> str:
     today = datetime.datetime.now(datetime.UTC).date()
     lines = [
         f"{today}, {processor()}, one thread, torch {torch.__version__}, {seconds:.0f} s; "
@@ -114,7 +114,7 @@ def results(found: list[dict[str, dict[str, float]]], rise: float | None, second
     ]
     titles = {"network": "network", "simplex": f"{DRAWS} draws of its simplex"}
     values = {
-        (name, metric): torch.tensor([one[name][metric] for one in found], dtype=torch.float64)
+        (name, metric): torch.tensor([seed[name][metric] for seed in metrics], dtype=torch.float64)
         for name in titles
         for metric in ("accuracy", "nll")
     }

@@ -1,4 +1,4 @@
-"""What is told of a volume between modes: how it grew, and test errors at random points of it."""
+"""Results for a volume between modes: its growth, and test errors at its random points."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lowland.core.threads import using_threads
 from lowland.posteriors import Uniform
 from lowland.records import GrowthResult, Table
 
-COLUMNS = {  # of a growth's table -> heading, format
+COLUMNS = {  # key of the growth's table -> heading, format
     "log_volume": ("log volume", "{:.2f}"),
     "height": ("height of the new one", "{:.2f}"),
     "loss_mean": ("mean train loss", "{:.4f}"),
@@ -19,44 +19,44 @@ COLUMNS = {  # of a growth's table -> heading, format
 }
 
 
-def sampled(path: Path, points: int) -> Table:
-    """Test figures at random points of the volume between two modes, the modes first."""
-    stage = SimplexFolder.open(path, trust=True)  # the runs are this study's
+def point_metrics(path: Path, points: int) -> Table:
+    """Test metrics of the modes, then of random points of the volume between them."""
+    stage = SimplexFolder.open(path, trust=True)  # this study made the runs
     file = stage.record("points.json")
     if not file.is_file():
         shape, setup = stage.shapes()[COMPLEX], stage.setup
-        drawn = Uniform(shape)
-        weights = [*shape.anchors[: len(stage.names)], *map(drawn.draw, range(points))]
+        uniform = Uniform(shape)
+        weights = [*shape.anchors[: len(stage.names)], *map(uniform.draw, range(points))]
         with using_threads(2):
             setup.surface.evaluate(iter(weights), setup.test).save(file)
     return Table.load(file)
 
 
-def growth(found: GrowthResult) -> list[str]:
-    table = found.table()
+def growth_table(result: GrowthResult) -> list[str]:
+    table = result.table()
     names = [name for name in COLUMNS if name in table.columns]
-    lines = head([found.unit, *(COLUMNS[name][0] for name in names)])
+    lines = table_head([result.unit, *(COLUMNS[name][0] for name in names)])
     for row in table.rows():
         cells = [
             "-" if row[name] != row[name] else COLUMNS[name][1].format(row[name]) for name in names
         ]
-        left = "" if row["kept"] else " (left out)"
-        lines.append(f"| {row[found.unit]:.0f}{left} | " + " | ".join(cells) + " |")
-    return [*lines, "", found.stop_reason] if found.stop_reason else lines
+        note = "" if row["kept"] else " (left out)"
+        lines.append(f"| {row[result.unit]:.0f}{note} | " + " | ".join(cells) + " |")
+    return [*lines, "", result.stop_reason] if result.stop_reason else lines
 
 
-def head(cells: list[str]) -> list[str]:
+def table_head(cells: list[str]) -> list[str]:
     return ["| " + " | ".join(cells) + " |", "| " + " | ".join(["---"] * len(cells)) + " |"]
 
 
-def inside(points: Table) -> str:
-    """A sentence about test errors at points of a volume; the two modes are the first rows."""
+def error_sentence(points: Table) -> str:
+    """A sentence on test errors at points of a volume; the first two rows are the modes."""
     error = points.error.double()
-    modes, drawn = error[:2], error[2:]
-    worst = 100 * float(drawn.max() - modes.max())
+    modes, samples = error[:2], error[2:]
+    worst = 100 * float(samples.max() - modes.max())
     return (
-        f"Test error of the two modes: {modes[0]:.4f} and {modes[1]:.4f}; at {len(drawn)} random "
-        f"points of the volume {drawn.min():.4f} to {drawn.max():.4f}, mean {drawn.mean():.4f}: "
-        f"at most {worst:+.2f} points from the worse mode, "
-        f"{int((drawn <= modes.max() + 0.01).sum())} of them within one point of it."
+        f"Test error of the two modes: {modes[0]:.4f} and {modes[1]:.4f}; at {len(samples)} random "
+        f"points of the volume {samples.min():.4f} to {samples.max():.4f}, "
+        f"mean {samples.mean():.4f}: at most {worst:+.2f} points from the worse mode, "
+        f"{int((samples <= modes.max() + 0.01).sum())} of them within one point of it."
     )

@@ -16,12 +16,12 @@ STAGES = {
     "tuned": "At tuned settings",
     "falling": "At tuned settings, the walk at a rate that SGD has fallen to",
 }
-#: stages of posteriors in subspaces: the stage whose networks they are of, and a title
+#: stages of posteriors in subspaces -> the stage that trained their networks, and a title
 SUBSPACES = {
     "papers-subspaces": ("papers", "Subspaces, at the papers' settings"),
     "recommended": (None, "What this library recommends"),
 }
-#: the best log-likelihood that is known to be printed for a set, and by what
+#: the best published log-likelihood of a set that we know, and its method
 BEST = {
     "boston": (-2.33, "deep GP"),
     "concrete": (-2.99, "PCA + VI"),
@@ -37,7 +37,7 @@ PAPER = {
     "yacht": {"SGD": -0.418, "SWAG": -0.404, "PCA + ESS": -0.225, "PCA + VI": -0.396},
     "naval": {"SGD": 6.567, "SWAG": 6.708, "PCA + ESS": 6.541, "PCA + VI": 6.708},
 }
-#: what the code published with that paper gives when it is run today, over the same splits
+#: test log-likelihoods by the code published with that paper, run by us over the same splits
 CODE = {
     "boston": {"SGD": -2.713, "SWAG": -2.722, "PCA + ESS": -2.700, "PCA + VI": -2.681},
     "concrete": {"SGD": -3.093, "SWAG": -3.021, "PCA + ESS": -3.005, "PCA + VI": -3.018},
@@ -47,20 +47,21 @@ CODE = {
 
 
 def tables(results: Path) -> str:
-    """All that there are records for."""
+    """Tables of all stages with records."""
     parts = []
     for stage, title in STAGES.items():
-        found = [
-            json.loads(path.read_text())
-            for path in (results / f"{name}-{stage}.json" for name in SETS)
-            if path.is_file()
-        ]
-        if found:
-            parts += [f"### {title}", "", *_stage(found), ""]
-    for stage, (of, title) in SUBSPACES.items():
-        found = _records(results, stage)
-        if found:
-            parts += [f"### {title}", "", *_subspaces(found, _records(results, of)), ""]
+        records = _records(results, stage)
+        if records:
+            parts += [f"### {title}", "", *_stage(records), ""]
+    for stage, (network_stage, title) in SUBSPACES.items():
+        records = _records(results, stage)
+        if records:
+            parts += [
+                f"### {title}",
+                "",
+                *_subspaces(records, _records(results, network_stage)),
+                "",
+            ]
     return "\n".join(parts).rstrip()
 
 
@@ -69,17 +70,17 @@ def _records(results: Path, stage: str | None) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths if path.is_file()]
 
 
-def _subspaces(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[str]:
-    """Log-likelihoods and their differences to SGD, of the stage of the networks or its own."""
+def _subspaces(records: list[dict[str, Any]], network_records: list[dict[str, Any]]) -> list[str]:
+    """Log-likelihoods and their differences to SGD, which may be in the networks' records."""
     first = records[0]
-    networks = {one["set"]: one for one in others}
-    own = list(first["methods"])
-    methods = own if "SGD" in own else ["SGD", "SWAG", *own]
+    networks = {record["set"]: record for record in network_records}
+    methods = list(first["methods"])
+    methods = methods if "SGD" in methods else ["SGD", "SWAG", *methods]
     for record in records:
         if "SGD" not in record["methods"]:
-            found, n = networks[record["set"]]["methods"], record["splits"]  # the first n of all
+            metrics, n = networks[record["set"]]["methods"], record["splits"]  # the first n splits
             record["methods"] |= {
-                m: {name: values[:n] for name, values in found[m].items()}
+                m: {name: values[:n] for name, values in metrics[m].items()}
                 for m in ("SGD", "SWAG", "Deep ensemble")
             }
     lines = [
@@ -91,54 +92,57 @@ def _subspaces(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> l
         row("set", *methods),
         row(*["---"] * (len(methods) + 1)),
     ]
-    lines += [row(one["set"], *(cell(_ll(one, m)) for m in methods)) for one in records]
+    lines += [row(record["set"], *(cell(_ll(record, m)) for m in methods)) for record in records]
     lines += ["", "Difference to SGD, paired by split:", "", row("set", *methods[1:])]
     lines.append(row(*["---"] * len(methods)))
-    for one in records:
+    for record in records:
         pairs = [
-            [a - b for a, b in zip(_ll(one, m), _ll(one, "SGD"), strict=True)] for m in methods[1:]
+            [a - b for a, b in zip(_ll(record, m), _ll(record, "SGD"), strict=True)]
+            for m in methods[1:]
         ]
-        lines.append(row(one["set"], *(cell(pair, sign="+") for pair in pairs)))
+        lines.append(row(record["set"], *(cell(pair, sign="+") for pair in pairs)))
     lines += ["", "RMSE in the target's units:", "", row("set", *methods)]
     lines.append(row(*["---"] * (len(methods) + 1)))
-    for one in records:
-        lines.append(row(one["set"], *(cell(one["methods"][m]["rmse"]) for m in methods)))
+    for record in records:
+        lines.append(row(record["set"], *(cell(record["methods"][m]["rmse"]) for m in methods)))
     lines += ["", "Rows inside of the 95% interval:", "", row("set", *methods)]
     lines.append(row(*["---"] * (len(methods) + 1)))
-    for one in records:
-        covered = (statistics.fmean(one["methods"][m]["coverage"]) for m in methods)
-        lines.append(row(one["set"], *(f"{c:.3f}" for c in covered)))
-    named = ("SGD", "PCA + ESS", "PCA + VI", "SWAG")
+    for record in records:
+        coverage = (statistics.fmean(record["methods"][m]["coverage"]) for m in methods)
+        lines.append(row(record["set"], *(f"{c:.3f}" for c in coverage)))
+    columns = ("SGD", "PCA + ESS", "PCA + VI", "SWAG")
     lines += [
         "",
         "Beside the paper's columns, and what its published code gives today:",
         "",
-        row("set", *(f"{m}: here / paper / code" for m in named), "best printed", "best here"),
-        row(*["---"] * (len(named) + 3)),
+        row("set", *(f"{m}: here / paper / code" for m in columns), "best printed", "best here"),
+        row(*["---"] * (len(columns) + 3)),
     ]
-    for one in records:
-        mean = {m: statistics.fmean(_ll(one, m)) for m in one["methods"]}
+    for record in records:
+        mean = {m: statistics.fmean(_ll(record, m)) for m in record["methods"]}
         top = max(mean, key=lambda m: mean[m] if math.isfinite(mean[m]) else -math.inf)
         cells = []
-        for method in named:
-            code = CODE.get(one["set"], {}).get(method)
-            there = f"{mean[method]:.3f}" if method in mean else "-"
-            known = "-" if code is None else f"{code:.3f}"
-            cells.append(f"{there} / {PAPER[one['set']][method]:.3f} / {known}")
-        value, by = BEST[one["set"]]
-        lines.append(row(one["set"], *cells, f"{value} ({by})", f"{mean[top]:.3f} ({top})"))
+        for method in columns:
+            code = CODE.get(record["set"], {}).get(method)
+            here = f"{mean[method]:.3f}" if method in mean else "-"
+            cells.append(
+                f"{here} / {PAPER[record['set']][method]:.3f} / "
+                + ("-" if code is None else f"{code:.3f}")
+            )
+        value, by = BEST[record["set"]]
+        lines.append(row(record["set"], *cells, f"{value} ({by})", f"{mean[top]:.3f} ({top})"))
     return [*lines, "", *_settings(records)]
 
 
 def _splits(records: list[dict[str, Any]]) -> str:
-    """How many, and which sets have fewer."""
-    most = max(one["splits"] for one in records)
-    fewer = [f"{one['set']} {one['splits']}" for one in records if one["splits"] < most]
+    """The number of splits, and the sets with fewer."""
+    most = max(record["splits"] for record in records)
+    fewer = [f"{record['set']} {record['splits']}" for record in records if record["splits"] < most]
     return f"{most} splits" + (f" ({', '.join(fewer)})" if fewer else "")
 
 
 def _origin(records: list[dict[str, Any]]) -> str:
-    """When, on what and by which command."""
+    """Dates, machine and command."""
     dates = sorted({record["date"] for record in records})
     first = records[0]
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
@@ -155,7 +159,7 @@ def _stage(records: list[dict[str, Any]]) -> list[str]:
         row("set", *METHODS),
         row(*["---"] * (len(METHODS) + 1)),
     ]
-    lines += [row(one["set"], *(cell(_ll(one, m)) for m in METHODS)) for one in records]
+    lines += [row(record["set"], *(cell(_ll(record, m)) for m in METHODS)) for record in records]
     lines += [
         "",
         "Difference to SGD in log-likelihood, paired by split; last, MultiSWAG's to the ensemble:",
@@ -163,21 +167,21 @@ def _stage(records: list[dict[str, Any]]) -> list[str]:
         row("set", *METHODS[1:], "MultiSWAG - deep ensemble"),
         row(*["---"] * (len(METHODS) + 1)),
     ]
-    for one in records:
+    for record in records:
         pairs = [
-            [a - b for a, b in zip(_ll(one, method), _ll(one, other), strict=True)]
+            [a - b for a, b in zip(_ll(record, method), _ll(record, other), strict=True)]
             for method, other in (*((m, "SGD") for m in METHODS[1:]), ("MultiSWAG", METHODS[3]))
         ]
-        lines.append(row(one["set"], *(cell(pair, sign="+") for pair in pairs)))
+        lines.append(row(record["set"], *(cell(pair, sign="+") for pair in pairs)))
     lines += ["", "RMSE in the target's units:", "", row("set", *METHODS)]
     lines.append(row(*["---"] * (len(METHODS) + 1)))
-    for one in records:
-        lines.append(row(one["set"], *(cell(one["methods"][m]["rmse"]) for m in METHODS)))
+    for record in records:
+        lines.append(row(record["set"], *(cell(record["methods"][m]["rmse"]) for m in METHODS)))
     lines += ["", "Rows inside of the 95% interval:", "", row("set", *METHODS)]
     lines.append(row(*["---"] * (len(METHODS) + 1)))
-    for one in records:
-        covered = (statistics.fmean(one["methods"][m]["coverage"]) for m in METHODS)
-        lines.append(row(one["set"], *(f"{c:.3f}" for c in covered)))
+    for record in records:
+        coverage = (statistics.fmean(record["methods"][m]["coverage"]) for m in METHODS)
+        lines.append(row(record["set"], *(f"{c:.3f}" for c in coverage)))
     lines += ["", *_against_paper(records)]
     lines += ["", *_settings(records)]
     return lines
@@ -198,17 +202,17 @@ def _against_paper(records: list[dict[str, Any]]) -> list[str]:
         ),
         row(*["---"] * 6),
     ]
-    for one in records:
-        name, mean = one["set"], {m: statistics.fmean(_ll(one, m)) for m in METHODS}
+    for record in records:
+        name, mean = record["set"], {m: statistics.fmean(_ll(record, m)) for m in METHODS}
         best = max(mean, key=mean.__getitem__)
         paper, code = PAPER[name], CODE.get(name, {})
-        printed = max(value for method, value in paper.items() if method != "SGD")
+        paper_best = max(value for method, value in paper.items() if method != "SGD")
         lines.append(
             row(
                 name,
                 f"{mean['SGD'] - paper['SGD']:+.3f}",
                 f"{mean['SWAG'] - paper['SWAG']:+.3f}",
-                f"{mean[best] - printed:+.3f} ({best})",
+                f"{mean[best] - paper_best:+.3f} ({best})",
                 *(f"{mean[m] - code[m]:+.3f}" if m in code else "-" for m in ("SGD", "SWAG")),
             )
         )
@@ -217,25 +221,25 @@ def _against_paper(records: list[dict[str, Any]]) -> list[str]:
 
 def _settings(records: list[dict[str, Any]]) -> list[str]:
     lines = []
-    for one in records:
-        seconds = sum(one["seconds"].values())
-        networks = one["splits"] * one["modes"]
-        text = f"- {one['set']}: {networks} networks, {seconds:.0f} s in all"
-        if "walk" in one:
-            text += f"; chosen for the walks: {_counts(one['walk'])}"
-        if "sgd" in one:
-            text += f"; for SGD: {_counts(one['sgd'])}"
-        if one["lost"]:
-            text += f"; diverged (split, seed): {one['lost']}"
+    for record in records:
+        seconds = sum(record["seconds"].values())
+        networks = record["splits"] * record["modes"]
+        text = f"- {record['set']}: {networks} networks, {seconds:.0f} s in all"
+        if "walk" in record:
+            text += f"; chosen for the walks: {_counts(record['walk'])}"
+        if "sgd" in record:
+            text += f"; for SGD: {_counts(record['sgd'])}"
+        if record["lost"]:
+            text += f"; diverged (split, seed): {record['lost']}"
         lines.append(text + ".")
     return lines
 
 
-def _counts(chosen: list[dict[str, Any]]) -> str:
-    """How often each value of a setting was chosen."""
+def _counts(settings: list[dict[str, Any]]) -> str:
+    """The number of splits with each value of a setting."""
     parts = []
     for key in ("depth", "lr", "decay", "epochs", "factor", "scale", "temperature"):
-        values = [one[key] for one in chosen if key in one]
+        values = [setting[key] for setting in settings if key in setting]
         if values:
             counts = (f"{value:g} x{values.count(value)}" for value in sorted(set(values)))
             parts.append(f"{key} {', '.join(counts)}")

@@ -1,18 +1,22 @@
 """Small UCI regression: SGD, SWA, SWAG, deep ensembles and MultiSWAG over the 20 standard splits.
 
-`python studies/uci/run.py` trains every set's 20 x 5 networks side by side, in three stages:
+`python studies/uci/run.py` trains the 20 x 5 networks of each data set at once, in stages:
 
-- papers: the protocol of Izmailov et al. 2019 (learning rate, decay, batch, epochs, start of the
-  walk), SWAG at scale 1;
-- tuned: for each split the rate, decay, budget and scale with the lowest NLL on a fifth of the
-  rows outside of its test split, then trained on all of those rows;
-- falling: the tuned SGD, whose rate falls to a lower one at which the walk goes on; that rate and
-  the scale are chosen as before. Added once the tuned stage of boston, concrete and energy was
-  seen, where walks at the rate that SGD starts with lost to SGD on energy.
+- papers: the protocol of Izmailov et al. 2019 (learning rate, decay, batch size, epochs, first
+  averaged epoch), SWAG at scale 1;
+- tuned: for each split the learning rate, decay, budget and scale with the lowest NLL on a fifth of
+  the examples outside of its test split; then networks trained on all of these examples;
+- falling: the tuned SGD with a learning rate that falls to a lower constant, at which iterates are
+  averaged; this learning rate and the scale are chosen as before. This stage was added after the
+  results of the tuned stage on boston, concrete and energy, where averages at the first learning
+  rate were worse than SGD on energy;
+- papers-subspaces: posteriors in subspaces, from the networks of the papers stage;
+- recommended: what this library recommends, with settings and temperatures chosen on validation
+  examples.
 
-The grids stand below, fixed before the first run; no test row is looked at before the last
-predictions. Each set and stage leaves one file in `results/` and is skipped when that is there; a
-run that was stopped goes on where it was. The tables of the README are made from these files.
+The grids were fixed before the first run, and test examples are used for the last predictions only.
+Each set and stage leaves one file in `results/` and is skipped where that is there. The same
+command resumes a study that was stopped. The tables of the README are made from these files.
 """
 
 from __future__ import annotations
@@ -29,10 +33,10 @@ from pathlib import Path
 
 import torch
 from job import SAMPLES, SETS, Grid, Job, Sampling
-from recommended import recommended
+from recommended import recommended_stage
 from report import tables
-from subspaces import papers_subspaces
-from walks import falling, papers, tuned
+from subspaces import papers_subspaces_stage
+from trajectories import falling_stage, papers_stage, tuned_stage
 
 import lowland as ll
 from lowland.files import write_text
@@ -42,11 +46,11 @@ sys.path.append(str(HERE.parent))
 from readme import processor, rewrite  # noqa: E402
 
 STAGES = {
-    "papers": papers,
-    "tuned": tuned,
-    "falling": falling,
-    "papers-subspaces": papers_subspaces,
-    "recommended": recommended,
+    "papers": papers_stage,
+    "tuned": tuned_stage,
+    "falling": falling_stage,
+    "papers-subspaces": papers_subspaces_stage,
+    "recommended": recommended_stage,
 }
 
 
@@ -57,13 +61,15 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/uci"))
     parser.add_argument("--out", type=Path, default=Path("runs/uci"), help="checkpoints")
     parser.add_argument("--table", action="store_true", help="rewrite the README's tables alone")
-    parser.add_argument("--smoke", action="store_true", help="short, for a look; not a result")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a few epochs of everything; no result"
+    )
     options = parser.parse_args()
     results = options.out / "smoke" if options.smoke else HERE / "results"
     if options.table:
         rewrite(HERE / "README.md", tables(results))
         return 0
-    torch.set_num_threads(1)  # fastest for such networks
+    torch.set_num_threads(1)  # fastest for networks of this size
     # page faults take a fifth of a step of 100 networks in batches of 100, two fifths with 240
     ll.keep_freed_memory()
     for name, stage in itertools.product(options.sets, options.stages):
@@ -73,8 +79,8 @@ def main() -> int:
         job = Job(name, SETS[name], options.data, options.out, results)
         if options.smoke:
             job = smoke(job)
-        began = time.time()
-        found = STAGES[stage](job)
+        start = time.time()
+        result = STAGES[stage](job)
         record = {
             "set": name,
             "stage": stage,
@@ -82,22 +88,22 @@ def main() -> int:
             "machine": f"{processor()}, {os.cpu_count()} cores, one thread",
             "torch": torch.__version__,
             "command": "python studies/uci/run.py",
-            "seconds": {key: round(value, 1) for key, value in job.took.items()},
+            "seconds": {key: round(value, 1) for key, value in job.seconds.items()},
             "protocol": asdict(job.protocol),
             "splits": job.splits,
             "modes": job.modes,
             "samples": SAMPLES,
-            **found,
+            **result,
         }
         write_text(path, json.dumps(record, indent=1) + "\n")
-        print(f"{name} {stage}: {time.time() - began:.0f} s, {path}", flush=True)
+        print(f"{name} {stage}: {time.time() - start:.0f} s, {path}", flush=True)
         if not options.smoke:
             rewrite(HERE / "README.md", tables(results))
     return 0
 
 
 def smoke(job: Job) -> Job:
-    """A thirtieth of the epochs on two splits: shows that everything runs."""
+    """A thirtieth of the epochs on two splits, which checks that all stages run."""
     old = job.protocol
     epochs = max(old.epochs // 30, 9)
     start = epochs * old.start // old.epochs

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from figures import figures, keep_figures, mean_of
 from job import Job, Sampling
-from walks import trained_as_papers
+from metrics import append_metrics, mean_metrics, predictive_metrics
+from trajectories import train_papers
 
 import lowland as ll
 from lowland import samplers
@@ -30,7 +30,7 @@ METHODS = {
 
 
 def subspace(kind: str, swag: ll.SWAG, curve: ll.Bezier | None = None) -> ll.Subspace | None:
-    """The subspace of a walk, or of a curve; None where the walk stood still."""
+    """A subspace of SGD iterates or of a curve; None where the iterates span too few dimensions."""
     if kind == "curve":
         assert curve is not None
         return ll.Subspace.from_curve(curve)
@@ -38,11 +38,11 @@ def subspace(kind: str, swag: ll.SWAG, curve: ll.Bezier | None = None) -> ll.Sub
         return ll.Subspace.random(swag.mean, rank=RANK)
     try:
         return ll.Subspace.pca(swag, rank=RANK)
-    except ll.ConfigError:  # fewer dimensions than that
+    except ll.ConfigError:  # fewer than RANK dimensions
         return None
 
 
-def sampled(
+def sample(
     sub: ll.Subspace,
     surface: ll.LossSurface,
     sampler: str | samplers.Sampler,
@@ -52,7 +52,7 @@ def sampled(
     prior_scale: float = 1.0,
     seed: int = 0,
 ) -> Chain:
-    """Chains in a subspace; that few draws of them disagree is no news."""
+    """Chains in a subspace, without the warnings that so few draws lead to."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ll.infer(
@@ -69,9 +69,9 @@ def sampled(
         )
 
 
-def temperature_of(name: str, rows: int) -> float:
-    """The paper's."""
-    return {"boston": 0.1, "concrete": 1e4}.get(name, rows / 20)
+def paper_temperature(name: str, examples: int) -> float:
+    """The paper's temperature for a data set."""
+    return {"boston": 0.1, "concrete": 1e4}.get(name, examples / 20)
 
 
 def posteriors(
@@ -85,25 +85,25 @@ def posteriors(
     prior_scale: float = 1.0,
     curve: ll.Bezier | None = None,
 ) -> list[ll.Posterior]:
-    """A posterior a network; where its walk spans too little, the average alone."""
-    found: list[ll.Posterior] = []
+    """One posterior per network; the average alone where the iterates span too few dimensions."""
+    posts: list[ll.Posterior] = []
     for seed, swag in enumerate(swags):
         sub = subspace(kind, swag, curve)
         if sub is None:
-            found.append(ll.PointMass(swag.mean))
+            posts.append(ll.PointMass(swag.mean))
             continue
         try:
-            chain = sampled(
+            chain = sample(
                 sub, surface, sampler, temperature, sampling, prior_scale=prior_scale, seed=seed
             )
-        except ll.NonFiniteError:  # no finite density near the average: the network diverged
-            found.append(ll.PointMass(swag.mean))
+        except ll.NonFiniteError:  # the network diverged
+            posts.append(ll.PointMass(swag.mean))
             continue
-        found.append(chain.posterior())
-    return found
+        posts.append(chain.posterior())
+    return posts
 
 
-def tuned(
+def tune_temperature(
     sub: ll.Subspace,
     surface: ll.LossSurface,
     validation: Any,
@@ -112,10 +112,10 @@ def tuned(
     temperatures: Sequence[float],
     prior_scales: Sequence[float],
 ) -> tuple[float, float]:
-    """The temperature and prior scale with the lowest NLL on held-out rows."""
+    """The temperature and prior scale with the lowest NLL on validation examples."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = ll.tune_temperature(
+        result = ll.tune_temperature(
             sub,
             surface,
             validation,
@@ -125,43 +125,43 @@ def tuned(
             warmup=2 * sampling.warmup,
             samples=2,
         )
-    return found.temperature, found.prior_scale
+    return result.temperature, result.prior_scale
 
 
-def papers_subspaces(job: Job) -> dict[str, Any]:
-    """Posteriors in subspaces of the networks of the papers' stage, at the paper's temperatures."""
+def papers_subspaces_stage(job: Job) -> dict[str, Any]:
+    """Subspace posteriors from the networks of the papers stage, at the paper's temperatures."""
     if job.splits > job.protocol.subspace_splits:
-        # its networks are not those of a run of all splits
+        # other networks than those of a run with all splits
         out = job.out / f"{job.protocol.subspace_splits}-splits"
         job = replace(job, splits=job.protocol.subspace_splits, out=out)
-    weights, swags, data, lost = trained_as_papers(job)
+    weights, swags, data, diverged = train_papers(job)
     methods: dict[str, dict[str, list[float]]] = {}
     sampling = job.protocol.sampling
     surfaces, tests = job.surfaces(data, "train"), job.surfaces(data, "test")
-    began = time.perf_counter()
+    start = time.perf_counter()
     for split, (surface, test) in enumerate(zip(surfaces, tests, strict=True)):
-        mine = range(split * job.modes, (split + 1) * job.modes)
-        own = [swags[m] for m in mine]
+        members = range(split * job.modes, (split + 1) * job.modes)
         file = job.out / job.name / f"papers-subspaces-{split}.json"
         if file.is_file():
-            keep_figures(methods, json.loads(file.read_text()))
+            append_metrics(methods, json.loads(file.read_text()))
             continue
-        temperature = temperature_of(job.name, len(data[split]["train"][0]))
-        rows: dict[str, dict[str, float]] = {}
+        temperature = paper_temperature(job.name, len(data[split]["train"][0]))
+        metrics: dict[str, dict[str, float]] = {}
         for title, (kind, sampler) in METHODS.items():
             if sampler == "vi":
                 sampler = sampling.variational() or sampler
-            # of one network but for the sampler of the paper, for the time that they take
-            curve, nets = None, own if title == "PCA + ESS" else own[:1]
+            # the paper's sampler for all networks, the others for one: they take long
+            nets = [swags[m] for m in (members if title == "PCA + ESS" else members[:1])]
+            curve = None
             if kind == "curve":
-                curve = job.curve(data[split], weights[mine[0]], weights[mine[1]])
+                curve = job.curve(data[split], weights[members[0]], weights[members[1]])
             posts = posteriors(kind, sampler, nets, surface, temperature, sampling, curve=curve)
-            rows[title] = mean_of(test, posts)
+            metrics[title] = mean_metrics(test, posts)
             if title == "PCA + ESS":
-                rows["PCA + ESS, five networks"] = figures(test, ll.Mixture(posts))
-        write_text(file, json.dumps(rows))
-        keep_figures(methods, rows)
-        seconds = time.perf_counter() - began
-        print(f"{job.name}: split {split + 1} of {job.splits}, {seconds:.0f} s", flush=True)
-    job.took["subspaces"] = time.perf_counter() - began
-    return {"methods": methods, "lost": lost, "splits": job.splits}
+                metrics["PCA + ESS, five networks"] = predictive_metrics(test, ll.Mixture(posts))
+        write_text(file, json.dumps(metrics))
+        append_metrics(methods, metrics)
+        elapsed = time.perf_counter() - start
+        print(f"{job.name}: split {split + 1} of {job.splits}, {elapsed:.0f} s", flush=True)
+    job.seconds["subspaces"] = time.perf_counter() - start
+    return {"methods": methods, "lost": diverged, "splits": job.splits}

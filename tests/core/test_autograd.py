@@ -95,8 +95,8 @@ def test_gradient_and_hessian_go_through_the_inner_derivatives(kind):
     torch.testing.assert_close(gradient, by_hand, rtol=1e-9, atol=1e-12)
     leaf = w.clone().requires_grad_()
     total = sum(len(x) * surface.loss(leaf, (x, y)) for x, y in data)
-    (ours,) = torch.autograd.grad(total / 12, leaf)
-    torch.testing.assert_close(ours, by_hand, rtol=1e-9, atol=1e-12)
+    (gradient,) = torch.autograd.grad(total / 12, leaf)
+    torch.testing.assert_close(gradient, by_hand, rtol=1e-9, atol=1e-12)
     hessian = torch.func.hessian(lambda w: loss_by_hand(w, data))(w)
     v = torch.randn(len(w), generator=generator(1), dtype=torch.float64)
     torch.testing.assert_close(curvature(surface, w)(v), hessian @ v, rtol=1e-8, atol=1e-10)
@@ -127,7 +127,7 @@ def test_every_room_evaluates_a_model_that_differentiates(kind):
     assert not torch.equal(curve.anchors[1], ll.Bezier.between(w, 1.1 * w).anchors[1])
 
 
-def test_mapping_over_a_model_that_differentiates_is_refused_in_words():
+def test_vmap_over_a_model_that_differentiates_is_an_error():
     surface, w = pinn()
     points = torch.stack([w, 1.1 * w])
     with pytest.raises(ll.ConfigError, match="strategy"):
@@ -137,17 +137,17 @@ def test_mapping_over_a_model_that_differentiates_is_refused_in_words():
         likelihood(points)
 
 
-def test_a_likelihood_asked_often_goes_on_without_vmap():
+def test_many_calls_of_a_likelihood_work_without_vmap():
     """After some hundred calls operations are traced, which goes by vmap."""
     surface, w = pinn()
     likelihood = ll.LogLikelihood(surface, trace=True)
     expected = torch.stack([-12 * loss_by_hand(u, wave()) for u in (w, 1.1 * w)])
     for _ in range(3):
-        found = likelihood(torch.stack([w, 1.1 * w]))
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+        values = likelihood(torch.stack([w, 1.1 * w]))
+        torch.testing.assert_close(values, expected, rtol=1e-9, atol=0)
 
 
-def test_inputs_are_left_as_they_were():
+def test_inputs_are_unchanged():
     data = wave()
     torch.manual_seed(0)
 
@@ -163,7 +163,7 @@ def test_inputs_are_left_as_they_were():
     assert not any(x.requires_grad for x, _ in data)
 
 
-def test_statistics_of_a_model_that_differentiates_are_numbers():
+def test_statistics_of_a_model_that_differentiates_need_no_gradient():
     class Normed(Residual):
         def __init__(self):
             super().__init__()
@@ -175,21 +175,21 @@ def test_statistics_of_a_model_that_differentiates_are_numbers():
     w = surface.layout.flatten(model)
     x = torch.cat([x for x, _ in wave()])
     for method in ("exact", "batch"):
-        found = surface.refresh(w, method=method)
-        assert not any(buffer.requires_grad for buffer in found.values())
+        values = surface.refresh(w, method=method)
+        assert not any(buffer.requires_grad for buffer in values.values())
         entering = model.net[0](x)
-        torch.testing.assert_close(found["net.1.running_mean"], entering.mean(0).detach())
-        torch.testing.assert_close(found["net.1.running_var"], entering.var(0).detach())
+        torch.testing.assert_close(values["net.1.running_mean"], entering.mean(0).detach())
+        torch.testing.assert_close(values["net.1.running_var"], entering.var(0).detach())
     assert bool(torch.isfinite(surface(w)))
 
 
-def test_inference_mode_is_refused_in_words():
+def test_inference_mode_is_an_error():
     surface, w = pinn()
     with torch.inference_mode(), pytest.raises(ll.ConfigError, match=r"torch\.no_grad"):
         surface(w)
 
 
-def test_a_fault_of_the_model_keeps_its_own_message():
+def test_an_error_of_the_model_keeps_its_message():
     class Wrong(nn.Module):
         def __init__(self):
             super().__init__()
@@ -220,7 +220,7 @@ def test_validation_of_a_model_that_differentiates():
 # -- recomputation in the backward pass ------------------------------------------------------------
 
 
-def test_statistics_of_ones_own_of_a_model_that_differentiates():
+def test_custom_statistics_of_a_model_that_differentiates():
     class Centred(Residual):
         def __init__(self):
             super().__init__()
@@ -235,7 +235,7 @@ def test_statistics_of_ones_own_of_a_model_that_differentiates():
     data, task = wave(), ll.Regression(noise_variance=1.0)
     surface = ll.LossSurface(Centred().double(), task, data, reestimate="mu")
     w = surface.layout.flatten(Centred().double())
-    found = surface.refresh(w)["mu"]
-    assert not found.requires_grad
-    torch.testing.assert_close(found, data[-1][0].mean(0))
+    values = surface.refresh(w)["mu"]
+    assert not values.requires_grad
+    torch.testing.assert_close(values, data[-1][0].mean(0))
     assert bool(torch.isfinite(surface(w)))

@@ -7,7 +7,7 @@ import lowland as ll
 from lowland.core.axes import axis_of, require_axis
 
 
-def test_an_axis_is_numpys_own():
+def test_axes_are_those_of_numpy():
     shape = (8, 5, 3)
     for axis in (1, 2, -1, -2):
         assert np.moveaxis(np.empty(shape), axis, 0).shape[0] == shape[axis_of("dim", axis, shape)]
@@ -17,7 +17,7 @@ def test_an_axis_is_numpys_own():
 
 
 @pytest.mark.parametrize("axis", [3, -3, -4])
-def test_outputs_without_the_axis_are_refused(axis):
+def test_outputs_without_the_axis_are_an_error(axis):
     """-3 of three axes is that of the examples."""
     with pytest.raises(ll.DataError, match=rf"class_dim={axis}: outputs \(8, 5, 3\) have no such"):
         axis_of("class_dim", axis, (8, 5, 3))
@@ -28,6 +28,6 @@ def test_outputs_without_the_axis_are_refused(axis):
     [(0, "axis 0 is that of the examples"), (1.5, "whole number"), ("last", "whole number"),
      (True, "whole number")],
 )  # fmt: skip
-def test_what_is_no_axis_of_outputs_is_refused(axis, words):
+def test_values_that_are_no_output_axis_are_an_error(axis, words):
     with pytest.raises(ll.ConfigError, match=f"target_dim: .*{words}"):
         require_axis("target_dim", axis)

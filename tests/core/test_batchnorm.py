@@ -14,20 +14,20 @@ from tests.models import conv_bn, conv_dropout, generator, images, mlp
 SIZES = ([64, 64, 2], [10] * 13, [128, 1, 1])
 
 
-def sorted_rows(n: int = 130) -> tuple[Tensor, Tensor]:
+def sorted_examples(n: int = 130) -> tuple[Tensor, Tensor]:
     """Images in ascending order of brightness, as a data set sorted by class is."""
     g = generator()
     x = torch.randn(n, 2, 5, 5, generator=g) + torch.linspace(-3, 3, n)[:, None, None, None]
     return x, torch.randint(3, (n,), generator=g)
 
 
-def batched(sizes: list[int]) -> list[tuple[Tensor, Tensor]]:
-    x, y = sorted_rows()
+def batches_of(sizes: list[int]) -> list[tuple[Tensor, Tensor]]:
+    x, y = sorted_examples()
     return list(zip(x.split(sizes), y.split(sizes), strict=True))
 
 
 def surface_of(model: nn.Module, sizes: list[int], **options) -> ll.LossSurface:
-    return ll.LossSurface(model, ll.Classification(), batched(sizes), **options)
+    return ll.LossSurface(model, ll.Classification(), batches_of(sizes), **options)
 
 
 def offline(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -60,10 +60,10 @@ def torch_update_bn(model: nn.Module, batches, *, whole_model: bool) -> dict[str
     return {n: b for n, b in model.named_buffers() if "tracked" not in n}
 
 
-def close(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-4) -> bool:
-    assert found.keys() == expected.keys()
+def close(statistics: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-4) -> bool:
+    assert statistics.keys() == expected.keys()
     return all(
-        torch.allclose(found[n].double(), expected[n].double(), rtol=rtol, atol=rtol)
+        torch.allclose(statistics[n].double(), expected[n].double(), rtol=rtol, atol=rtol)
         for n in expected
     )
 
@@ -81,23 +81,25 @@ def small_memory(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_exact_is_independent_of_the_batches(model, sizes) -> None:
+def test_exact_statistics_are_independent_of_the_batches(model, sizes) -> None:
     surface = surface_of(model, sizes)
-    found = surface.refresh(surface.layout.flatten(model))
-    assert close(found, offline(model, sorted_rows()[0]), rtol=1e-5)
+    statistics = surface.refresh(surface.layout.flatten(model))
+    assert close(statistics, offline(model, sorted_examples()[0]), rtol=1e-5)
     # broken twins: what the papers' protocol and torch give for these batches
-    assert not close(torch_update_bn(model, batched(sizes), whole_model=True), found, rtol=1e-2)
+    assert not close(
+        torch_update_bn(model, batches_of(sizes), whole_model=True), statistics, rtol=1e-2
+    )
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_a_pass_a_depth_gives_the_same(model, sizes, small_memory) -> None:
+def test_one_pass_per_depth_gives_equal_statistics(model, sizes, small_memory) -> None:
     surface = surface_of(model, sizes)
     assert surface.statistics.resident() is None
-    found = surface.refresh(surface.layout.flatten(model))
-    assert close(found, offline(model, sorted_rows()[0]), rtol=1e-5)
+    statistics = surface.refresh(surface.layout.flatten(model))
+    assert close(statistics, offline(model, sorted_examples()[0]), rtol=1e-5)
 
 
-def test_both_ways_give_the_same_for_few_rows(monkeypatch) -> None:
+def test_both_methods_agree_for_few_examples(monkeypatch) -> None:
     # with 9 values a channel, dividing by n - 1 in place of n would show in the second layer
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -111,49 +113,53 @@ def test_both_ways_give_the_same_for_few_rows(monkeypatch) -> None:
     assert close(ll.LossSurface(model, task, data).refresh(w), resident, rtol=1e-5)
 
 
-def test_one_training_pass_over_all_rows_is_torchs_own(model) -> None:
+def test_exact_statistics_equal_a_training_pass_over_all_examples(model) -> None:
     """The oracle that needs no formula: torch in training mode, momentum 1, one batch."""
-    x, _ = sorted_rows()
-    theirs = torch_update_bn(model, [(x, None)], whole_model=False)
+    x, _ = sorted_examples()
+    torch_statistics = torch_update_bn(model, [(x, None)], whole_model=False)
     surface = surface_of(model, [64, 66])
-    assert close(surface.refresh(surface.layout.flatten(model)), theirs, rtol=1e-5)
+    assert close(surface.refresh(surface.layout.flatten(model)), torch_statistics, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", SIZES[:2], ids=str)
-def test_batch_is_the_pooled_training_pass(model, sizes) -> None:
+def test_batch_statistics_equal_a_pooled_training_pass(model, sizes) -> None:
     inputs: dict[str, list[Tensor]] = {"1": [], "4": []}
     twin = copy.deepcopy(model).train()
-    for name, kept in inputs.items():
+    for name, inputs_of_layer in inputs.items():
         twin.get_submodule(name).register_forward_pre_hook(
-            lambda m, args, kept=kept: kept.append(args[0].double())
+            lambda m, args, inputs_of_layer=inputs_of_layer: inputs_of_layer.append(
+                args[0].double()
+            )
         )
     with torch.no_grad():
-        for x, _ in batched(sizes):
+        for x, _ in batches_of(sizes):
             twin(x)
     expected = {}
-    for name, kept in inputs.items():
-        values = torch.cat(kept).transpose(0, 1).flatten(1)
+    for name, inputs_of_layer in inputs.items():
+        values = torch.cat(inputs_of_layer).transpose(0, 1).flatten(1)
         expected[f"{name}.running_mean"] = values.mean(1)
         expected[f"{name}.running_var"] = values.var(1)
     surface = surface_of(model, sizes)
     w = surface.layout.flatten(model)
-    found = surface.refresh(w, method="batch")
-    assert close(found, expected, rtol=1e-5)
+    statistics = surface.refresh(w, method="batch")
+    assert close(statistics, expected, rtol=1e-5)
     # the first layer's do not depend on the batches, those of the second do
     exact = surface.refresh(w)
-    assert torch.allclose(found["1.running_var"], exact["1.running_var"], rtol=1e-4)
-    assert not torch.allclose(found["4.running_var"], exact["4.running_var"], rtol=1e-2)
+    assert torch.allclose(statistics["1.running_var"], exact["1.running_var"], rtol=1e-4)
+    assert not torch.allclose(statistics["4.running_var"], exact["4.running_var"], rtol=1e-2)
     # broken twin: the mean of batch variances, each batch weighted alike
-    assert not close(torch_update_bn(model, batched(sizes), whole_model=True), expected, rtol=0.1)
+    assert not close(
+        torch_update_bn(model, batches_of(sizes), whole_model=True), expected, rtol=0.1
+    )
 
 
-def test_batches_count_by_their_rows() -> None:
+def test_batches_are_weighted_by_their_examples() -> None:
     """A batch of 2 rows is not one of 64; with them sorted, the variance is between batches too."""
     parts = [torch.zeros(64, 1), torch.full((2, 1), 10.0)]
     mean, variance = batchnorm.pooled([batchnorm.moments(p) for p in parts])
-    whole = torch.cat(parts).double()
-    torch.testing.assert_close(mean, whole.mean(0))
-    torch.testing.assert_close(variance, whole.var(0))
+    together = torch.cat(parts).double()
+    torch.testing.assert_close(mean, together.mean(0))
+    torch.testing.assert_close(variance, together.var(0))
     alike = torch.stack([p.mean() for p in parts]).mean()
     within = torch.stack([p.var() for p in parts]).mean()
     assert float(alike) == 5.0  # broken twins: against 0.3 and 3.0
@@ -166,33 +172,33 @@ def test_moments_of_large_means_do_not_cancel() -> None:
     torch.testing.assert_close(
         variance, x.double().transpose(0, 1).flatten(1).var(1), rtol=1e-3, atol=0
     )
-    cancelled = (x**2).mean((0, 2)) - x.mean((0, 2)) ** 2
-    assert not torch.allclose(cancelled.double(), variance, rtol=0.1)  # broken twin
+    naive = (x**2).mean((0, 2)) - x.mean((0, 2)) ** 2
+    assert not torch.allclose(naive.double(), variance, rtol=0.1)  # broken twin
 
 
 @pytest.mark.parametrize("method", ["exact", "batch"])
 def test_dropout_is_off(method) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Dropout(0.5), *conv_bn())
-    surface = ll.LossSurface(model, ll.Classification(), batched([130]))
+    surface = ll.LossSurface(model, ll.Classification(), batches_of([130]))
     w = surface.layout.flatten(model)
-    found = surface.refresh(w, method=method)
-    assert close(found, offline(model, sorted_rows()[0]), rtol=1e-5)
-    assert close(surface.refresh(w, method=method), found, rtol=0)
-    on = torch_update_bn(model, batched([130]), whole_model=True)
-    assert not close(on, found, rtol=1e-2)  # broken twin
+    statistics = surface.refresh(w, method=method)
+    assert close(statistics, offline(model, sorted_examples()[0]), rtol=1e-5)
+    assert close(surface.refresh(w, method=method), statistics, rtol=0)
+    on = torch_update_bn(model, batches_of([130]), whole_model=True)
+    assert not close(on, statistics, rtol=1e-2)  # broken twin
 
 
-def test_variance_is_unbiased_as_torchs() -> None:
+def test_variance_is_unbiased_as_in_torch() -> None:
     model = nn.Sequential(nn.BatchNorm1d(1, affine=False), nn.Linear(1, 2))
     x = torch.tensor([[0.0], [1.0], [5.0]])
     surface = ll.LossSurface(model, ll.Classification(), [(x, torch.zeros(3, dtype=torch.int64))])
-    found = surface.refresh(torch.zeros(4))
-    torch.testing.assert_close(found["0.running_var"], x.var(0))
-    assert not torch.allclose(found["0.running_var"], x.var(0, unbiased=False))
+    statistics = surface.refresh(torch.zeros(4))
+    torch.testing.assert_close(statistics["0.running_var"], x.var(0))
+    assert not torch.allclose(statistics["0.running_var"], x.var(0, unbiased=False))
 
 
-def test_a_layer_that_the_user_froze_is_left_alone() -> None:
+def test_statistics_of_a_frozen_layer_are_unchanged() -> None:
     torch.manual_seed(0)
     model = conv_bn().train()
     model[1].eval()
@@ -201,12 +207,12 @@ def test_a_layer_that_the_user_froze_is_left_alone() -> None:
     for method in ("exact", "batch"):
         assert set(surface.refresh(w, method=method)) == {"4.running_mean", "4.running_var"}
     # in a training step too it normalises by its own statistics
-    x, y = sorted_rows()
+    x, y = sorted_examples()
     value, _ = surface.value_and_grad(w, (x, y))
     torch.testing.assert_close(value, nn.functional.cross_entropy(copy.deepcopy(model)(x), y))
-    thawed = copy.deepcopy(model)
-    thawed[1].train()
-    assert not torch.allclose(value, nn.functional.cross_entropy(thawed(x), y), rtol=1e-3)
+    unfrozen = copy.deepcopy(model)
+    unfrozen[1].train()
+    assert not torch.allclose(value, nn.functional.cross_entropy(unfrozen(x), y), rtol=1e-3)
 
 
 def test_a_model_in_evaluation_mode_has_no_frozen_layers(model) -> None:
@@ -214,19 +220,19 @@ def test_a_model_in_evaluation_mode_has_no_frozen_layers(model) -> None:
     assert len(surface.refresh(surface.layout.flatten(model))) == 4
 
 
-def test_rows_and_loader_of_its_own(model) -> None:
-    x, _ = sorted_rows()
+def test_bn_rows_count_and_bn_loader(model) -> None:
+    x, _ = sorted_examples()
     w = ll.ParamLayout(model).flatten(model)
     first = surface_of(model, [50, 50, 30], bn_rows=60).refresh(w)
     assert close(first, offline(model, x[:60]), rtol=1e-5)
-    counted = surface_of(model, [50, 50, 30], count=70).refresh(w)
-    assert close(counted, offline(model, x[:70]), rtol=1e-5)
-    other = surface_of(model, [130], bn_loader=batched([50, 50, 30])[1:]).refresh(w)
+    limited = surface_of(model, [50, 50, 30], count=70).refresh(w)
+    assert close(limited, offline(model, x[:70]), rtol=1e-5)
+    other = surface_of(model, [130], bn_loader=batches_of([50, 50, 30])[1:]).refresh(w)
     assert close(other, offline(model, x[50:]), rtol=1e-5)
 
 
 def test_shuffled_loaders_give_one_function(model) -> None:
-    x, y = sorted_rows()
+    x, y = sorted_examples()
     data = torch.utils.data.TensorDataset(x, y)
     loader = torch.utils.data.DataLoader(data, batch_size=32, shuffle=True)
     surface = ll.LossSurface(model, ll.Classification(), loader, bn_rows=40)
@@ -240,7 +246,7 @@ def test_refresh_is_the_default_of_the_surface(model) -> None:
     buffers = surface.refresh(w)
     twin = copy.deepcopy(model).eval()
     twin.load_state_dict({**twin.state_dict(), **buffers})
-    x, y = sorted_rows()
+    x, y = sorted_examples()
     expected = nn.functional.cross_entropy(twin(x), y)
     torch.testing.assert_close(surface(w).float(), expected)
     torch.testing.assert_close(surface(ll.Point(w, buffers), batchnorm="frozen"), surface(w))
@@ -263,7 +269,7 @@ def directional(surface: ll.LossSurface, w: Tensor, d: Tensor, h: float = 1e-5) 
 
 
 @pytest.mark.parametrize("build", [conv_bn, conv_dropout, "plain"])
-def test_the_whole_gradient_is_that_of_finite_differences(build) -> None:
+def test_the_gradient_over_the_loader_equals_finite_differences(build) -> None:
     torch.manual_seed(0)
     # tanh in place of relu, so that differences meet no kinks
     model = (mlp() if build == "plain" else build()).double()
@@ -284,13 +290,13 @@ def test_the_whole_gradient_is_that_of_finite_differences(build) -> None:
     if build == "plain":
         return
     # broken twin: the statistics held constant
-    held = surface.value_and_grad(ll.Point(w, surface.refresh(w)), batchnorm="frozen")[1]
-    assert float(held @ d) != pytest.approx(directional(surface, w, d), rel=1e-2)
+    frozen = surface.value_and_grad(ll.Point(w, surface.refresh(w)), batchnorm="frozen")[1]
+    assert float(frozen @ d) != pytest.approx(directional(surface, w, d), rel=1e-2)
 
 
-def test_the_whole_gradient_with_other_bn_rows(model) -> None:
+def test_the_gradient_over_the_loader_with_a_bn_loader(model) -> None:
     data = [(x.double(), y) for x, y in images((7, 7, 4))]
-    more = [(x.double(), y) for x, y in batched([65, 65])]
+    more = [(x.double(), y) for x, y in batches_of([65, 65])]
     surface = ll.LossSurface(model.double(), ll.Classification(), data, bn_loader=more)
     w = surface.layout.flatten(model)
     d = torch.randn(len(w), generator=generator(), dtype=torch.float64)
@@ -298,7 +304,7 @@ def test_the_whole_gradient_with_other_bn_rows(model) -> None:
     assert float(gradient @ d) == pytest.approx(directional(surface, w, d), rel=1e-6)
 
 
-def test_errors_that_say_what_to_do(model, small_memory) -> None:
+def test_errors_contain_a_remedy(model, small_memory) -> None:
     surface = surface_of(model, [64, 66])
     w = surface.layout.flatten(model)
     with pytest.raises(ll.DataError, match="lower bn_rows"):
@@ -308,14 +314,14 @@ def test_errors_that_say_what_to_do(model, small_memory) -> None:
     with pytest.raises(ll.ConfigError, match="'refresh' or 'frozen'"):
         surface(w, batchnorm="batch")
     with pytest.raises(ll.DataError, match="at least two examples"):
-        ll.LossSurface(model, ll.Classification(), batched([1, 129])[:1]).refresh(w)
+        ll.LossSurface(model, ll.Classification(), batches_of([1, 129])[:1]).refresh(w)
     with pytest.raises(ll.ConfigError, match="bn_rows: expected a whole number of at least 2"):
         surface_of(model, [130], bn_rows=1)
     with pytest.raises(ll.DataError, match="iterator"):
-        ll.LossSurface(model, ll.Classification(), iter(batched([130])))(w)
+        ll.LossSurface(model, ll.Classification(), iter(batches_of([130])))(w)
 
 
-def test_a_batch_of_one_row() -> None:
+def test_a_batch_of_one_example() -> None:
     model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
     x, y = torch.randn(5, 2), torch.zeros(5, dtype=torch.int64)
     surface = ll.LossSurface(model, ll.Classification(), [(x[:4], y[:4]), (x[4:], y[4:])])
@@ -325,19 +331,19 @@ def test_a_batch_of_one_row() -> None:
         surface.refresh(w, method="batch")
 
 
-def test_batches_of_other_shapes_take_a_pass_a_depth(model) -> None:
+def test_batches_of_different_shapes_take_one_pass_per_depth(model) -> None:
     """Images of two sizes cannot be one batch; the statistics are those of all pixels."""
     net = nn.Sequential(*model[:6], nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
-    x, y = sorted_rows()
+    x, y = sorted_examples()
     data = [(x[:60], y[:60]), (x[60:, :, :4, :4], y[60:])]
     surface = ll.LossSurface(net, ll.Classification(), data)
     w = surface.layout.flatten(net)
-    found = surface.refresh(w)
+    statistics = surface.refresh(w)
     pixels = torch.cat(
         [net[0](part).double().transpose(0, 1).flatten(1) for part, _ in data], 1
     ).detach()
     torch.testing.assert_close(
-        found["1.running_mean"].double(), pixels.mean(1), rtol=1e-4, atol=1e-5
+        statistics["1.running_mean"].double(), pixels.mean(1), rtol=1e-4, atol=1e-5
     )
     with pytest.raises(ll.DataError, match="of different shapes"):
         surface.value_and_grad(w)

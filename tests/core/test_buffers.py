@@ -56,7 +56,7 @@ def test_moments_carry_the_buffers_of_their_iterates(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["buffer", "mask"])
-def test_a_flat_vector_says_what_the_model_had_when_the_surface_was_made(kind):
+def test_a_flat_vector_has_the_buffers_of_the_surface(kind):
     """What `swa.mean`, `traj.swa()` and `layout.flatten(model)` lack."""
     net = nn.Sequential(Normaliser(1), nn.Linear(1, 1))
     net.register_buffer("mask", torch.tensor([True]))
@@ -100,8 +100,8 @@ def test_every_source_of_iterates_brings_its_buffers(source, tmp_path):
             ll.Subspace.pca(varied(store, net), rank=1).buffers["0.mean"][0], net[0].mean
         )
     else:
-        made = {"model": net, "state_dict": net.state_dict(), "point": surface.point(net)}
-        swa.update(made[source])
+        sources = {"model": net, "state_dict": net.state_dict(), "point": surface.point(net)}
+        swa.update(sources[source])
     assert torch.equal(swa.point.buffers["0.mean"], net[0].mean)
     assert swa.point.buffers["0.passes"] == 60
 
@@ -114,7 +114,7 @@ def varied(store: ll.Trajectory, net: nn.Module) -> ll.Trajectory:
     return store
 
 
-def test_the_rule_for_each_kind_of_buffer():
+def test_averages_of_each_kind_of_buffer():
     mean = BufferMean()
     masks = [torch.tensor([True]), torch.tensor([False])]
     for i, share in enumerate((1.0, 0.5)):
@@ -135,7 +135,7 @@ def test_the_rule_for_each_kind_of_buffer():
     assert values["mask"].item() is False
 
 
-def test_a_running_mean_of_buffers_is_the_offline_one():
+def test_a_running_mean_of_buffers_equals_the_offline_mean():
     g = torch.Generator().manual_seed(1)
     iterates = [1000 + torch.randn(3, generator=g) for _ in range(500)]
     mean = BufferMean()
@@ -161,7 +161,7 @@ def test_updates_refresh_and_resume():
     assert not again.point.estimated
 
 
-def test_networks_side_by_side_keep_their_own_buffers():
+def test_members_have_separate_buffers():
     nets = [centred(100.0), centred(50.0)]
     members = ll.Members(nets)
     swa = ll.SWA(ll.ParamLayout(members))
@@ -174,7 +174,7 @@ def test_networks_side_by_side_keep_their_own_buffers():
 
 
 @pytest.mark.parametrize("strategy", ["points", "batches", "vmap"])
-def test_ends_of_a_path_keep_their_own_buffers(strategy):
+def test_ends_of_a_path_have_separate_buffers(strategy):
     surface = fresh_surface()
     a, b = surface.point(centred()), surface.point(varied_by(centred(99.0), 0.5))
     line = ll.Line(a, b)
@@ -190,7 +190,7 @@ def varied_by(net: nn.Module, bias: float) -> nn.Module:
     return net
 
 
-def test_every_shape_hands_its_buffers_on(tmp_path):
+def test_points_of_every_shape_have_its_buffers(tmp_path):
     surface = fresh_surface()
     a = surface.point(centred(100.0))
     b = surface.point(varied_by(centred(99.0), 0.5))
@@ -214,8 +214,8 @@ def test_every_shape_hands_its_buffers_on(tmp_path):
         same = type(shape).load(tmp_path / "shape.safetensors")
         z = shape.sample_coords(1, generator=torch.Generator().manual_seed(0))
         assert torch.equal(same.buffers_at(z)["0.mean"], shape.buffers_at(z)["0.mean"])
-    drawn = ll.Uniform(simplex).point(0)
-    assert 99 <= float(drawn.buffers["0.mean"]) <= 101
+    sample = ll.Uniform(simplex).point(0)
+    assert 99 <= float(sample.buffers["0.mean"]) <= 101
 
 
 def bent(curve: ll.Bezier) -> ll.Bezier:
@@ -224,7 +224,7 @@ def bent(curve: ll.Bezier) -> ll.Bezier:
     return curve.with_anchors(anchors)
 
 
-def test_a_density_on_a_subspace_has_its_centres_buffers():
+def test_a_subspace_density_has_the_buffers_of_the_center():
     surface = fresh_surface()
     point = surface.point(centred())
     sub = ll.Subspace(point, torch.eye(2))
@@ -243,9 +243,9 @@ def test_training_on_a_shape_trains_its_buffers():
     surface = fresh_surface()
     a, b = surface.point(centred()), surface.point(varied_by(centred(99.0), 0.5))
     curve = ll.fit(ll.Bezier.between(a, b), surface, epochs=30)
-    own = curve.buffers["0.mean"].flatten()
-    assert own[[0, 2]].tolist() == [float(a.buffers["0.mean"]), float(b.buffers["0.mean"])]
-    assert float(own[1]) == pytest.approx(100.0, abs=0.5)  # that of the data, as in training
+    means = curve.buffers["0.mean"].flatten()
+    assert means[[0, 2]].tolist() == [float(a.buffers["0.mean"]), float(b.buffers["0.mean"])]
+    assert float(means[1]) == pytest.approx(100.0, abs=0.5)  # that of the data, as in training
 
 
 def test_buffers_between_anchors():
@@ -266,7 +266,7 @@ def test_buffers_between_anchors():
 # -- what follows from the weights ---------------------------------------------------------------
 
 
-def test_statistics_of_a_users_own_layer_are_estimated_on_request():
+def test_statistics_of_a_custom_layer_are_estimated_on_request():
     surface = fresh_surface(reestimate=r"\.mean$")
     net = centred()
     w = surface.layout.flatten(net)
@@ -296,7 +296,7 @@ def trained_bn() -> tuple[ll.LossSurface, ll.SWAG]:
     return surface, swag
 
 
-def test_a_frozen_posterior_is_served_without_any_example(tmp_path):
+def test_a_frozen_posterior_predicts_without_training_examples(tmp_path):
     surface, swag = trained_bn()
     request = torch.randn(8, 2, 5, 5)
     right = ll.predict(surface, swag.posterior(), [request], samples=4).probs
@@ -315,7 +315,7 @@ def test_a_frozen_posterior_is_served_without_any_example(tmp_path):
     assert torch.equal(point.weights, swag.mean)
 
 
-def test_an_average_is_served_with_the_statistics_that_it_was_saved_with(tmp_path):
+def test_a_saved_average_predicts_with_its_statistics(tmp_path):
     surface, swag = trained_bn()
     swa = ll.SWA(surface.layout)
     swa.update(surface.layout.load_(conv_bn(), swag.mean))
@@ -326,7 +326,7 @@ def test_an_average_is_served_with_the_statistics_that_it_was_saved_with(tmp_pat
     torch.testing.assert_close(found, right)
 
 
-def test_statistics_never_come_from_what_is_predicted():
+def test_statistics_never_come_from_the_predicted_examples():
     _, swag = trained_bn()
     request = [(torch.randn(8, 2, 5, 5), torch.zeros(8).long())]
     surface = ll.LossSurface(conv_bn(), ll.Classification(), request)
@@ -338,15 +338,18 @@ def test_statistics_never_come_from_what_is_predicted():
     surface_by_name = ll.LossSurface(conv_bn(), ll.Classification(), by_name)
     with pytest.raises(ll.DataError, match="examples that are being predicted"):
         ll.predict(surface_by_name, swag.posterior(), [dict(by_name[0])], samples=2)
-    named = ll.LossSurface(conv_bn(), ll.Classification(), request, bn_loader=request)
-    assert ll.predict(named, swag.posterior(), request, samples=2).probs.shape == (8, 3)
+    surface_with_loader = ll.LossSurface(conv_bn(), ll.Classification(), request, bn_loader=request)
+    assert ll.predict(surface_with_loader, swag.posterior(), request, samples=2).probs.shape == (
+        8,
+        3,
+    )
     assert ll.predict(surface, swag.posterior(), samples=2).probs.shape == (8, 3)
     server = ll.LossSurface(conv_bn(), ll.Classification())
     with pytest.raises(ll.DataError, match=r"no examples .* freeze"):
         ll.predict(server, swag.posterior(), request, samples=2)
 
 
-def test_statistics_that_were_never_estimated_are_refused():
+def test_statistics_that_were_never_estimated_are_an_error():
     net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(50), nn.Linear(50, 3))
     server = ll.LossSurface(net, ll.Classification())
     w = server.layout.flatten(net)
@@ -359,7 +362,7 @@ def test_statistics_that_were_never_estimated_are_refused():
     )
 
 
-def test_frozen_parameters_that_are_not_the_surfaces_are_told(tmp_path):
+def test_frozen_parameters_that_differ_from_the_surface_are_an_error(tmp_path):
     net = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
     net[0].requires_grad_(False)
     data = [(torch.ones(2, 2), torch.zeros(2, 1))]
@@ -388,7 +391,7 @@ def features(seed: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("strategy", ["points", "batches", "vmap"])
-def test_networks_bring_the_frozen_parameters_in_which_they_differ(strategy):
+def test_networks_may_differ_in_frozen_parameters(strategy):
     nets = [features(seed) for seed in range(3)]
     surface = ll.LossSurface(nets[0], ll.Classification(), images())
     points = [surface.point(net) for net in nets]

@@ -62,7 +62,7 @@ def test_training_names_the_batch_that_is_not_finite(name: str) -> None:
         READERS[name]([(NAN, Y)])
 
 
-def test_models_that_fill_in_missing_values_take_them() -> None:
+def test_models_that_impute_missing_values_accept_nan() -> None:
     class Filling(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x.nan_to_num(0.0))
@@ -72,7 +72,7 @@ def test_models_that_fill_in_missing_values_take_them() -> None:
     assert torch.equal(filling(W), surface([(NAN.nan_to_num(0.0), Y)])(W))
 
 
-def test_weights_that_are_at_fault_are_not_put_on_the_inputs() -> None:
+def test_nan_weights_are_not_reported_as_nan_inputs() -> None:
     wide = ll.Gaussian(torch.full((8,), 1e38), torch.full((8,), 1e38))
     with pytest.raises(ll.NonFiniteError, match="posterior's scale"):
         ll.predict(surface(), wide, samples=3)

@@ -16,8 +16,8 @@ from tests.core.random_data import labels, randn
 def test_multiclass(dtype) -> None:
     output, target = randn(9, 4), labels(4, 9)
     task = ll.Classification()
-    ours = task.nll(output, target.to(dtype))
-    torch.testing.assert_close(ours, F.cross_entropy(output, target, reduction="none"))
+    nll = task.nll(output, target.to(dtype))
+    torch.testing.assert_close(nll, F.cross_entropy(output, target, reduction="none"))
     assert task.count((output, target.to(dtype))) == 9
     torch.testing.assert_close(task.probs(output), output.softmax(1))
 
@@ -26,11 +26,11 @@ def test_dense_labels_with_some_ignored() -> None:
     output, target = randn(3, 4, 5, 2), labels(4, 3, 5, 2)
     target[0, :2] = -100
     task = ll.Classification()
-    ours = task.nll(output, target)
-    theirs = F.cross_entropy(output, target, reduction="none").reshape(-1)
-    torch.testing.assert_close(ours, theirs)
+    nll = task.nll(output, target)
+    expected = F.cross_entropy(output, target, reduction="none").reshape(-1)
+    torch.testing.assert_close(nll, expected)
     assert task.count((output, target)) == 26
-    torch.testing.assert_close(ours.sum() / 26, F.cross_entropy(output, target))
+    torch.testing.assert_close(nll.sum() / 26, F.cross_entropy(output, target))
     assert ll.Classification(ignore_index=2).count((output, target)) == int((target != 2).sum())
 
 
@@ -51,12 +51,12 @@ def test_ignored_labels_of_small_integers() -> None:
 def test_binary(shapes, dtype) -> None:
     output, target = randn(*shapes[0]) * 5, labels(2, *shapes[1]).to(dtype)
     task = ll.Classification()
-    theirs = F.binary_cross_entropy_with_logits(
+    expected = F.binary_cross_entropy_with_logits(
         output.reshape(6), target.reshape(6).float(), reduction="none"
     )
-    ours = task.nll(output, target)
-    assert ours.shape == (6,)  # broadcasting would give 36
-    torch.testing.assert_close(ours, theirs)
+    nll = task.nll(output, target)
+    assert nll.shape == (6,)  # broadcasting would give 36
+    torch.testing.assert_close(nll, expected)
     assert task.count((output, target)) == 6
     probs = task.probs(output)
     torch.testing.assert_close(probs[:, 1], output.reshape(6).sigmoid())
@@ -72,10 +72,10 @@ def test_binary_probabilities_do_not_round_to_zero() -> None:
 
 def test_multilabel() -> None:
     output, target = randn(5, 3), labels(2, 5, 3)
-    theirs = F.binary_cross_entropy_with_logits(output, target.float(), reduction="none").sum(1)
-    torch.testing.assert_close(ll.Classification().nll(output, target.float()), theirs)
+    expected = F.binary_cross_entropy_with_logits(output, target.float(), reduction="none").sum(1)
+    torch.testing.assert_close(ll.Classification().nll(output, target.float()), expected)
     strict = ll.Classification("multilabel")
-    torch.testing.assert_close(strict.nll(output, target), theirs)
+    torch.testing.assert_close(strict.nll(output, target), expected)
     assert (
         strict.count((output, target)) == ll.Classification().count((output, target.float())) == 5
     )
@@ -85,11 +85,11 @@ def test_multilabel() -> None:
     torch.testing.assert_close(strict.entropy(p), entropy)
 
 
-def test_multilabel_maps_are_one_item_a_row() -> None:
+def test_multilabel_maps_are_one_item_per_example() -> None:
     output, target = randn(4, 1, 3, 3), labels(2, 4, 1, 3, 3).float()
     task = ll.Classification()
-    theirs = F.binary_cross_entropy_with_logits(output, target, reduction="none").sum((1, 2, 3))
-    torch.testing.assert_close(task.nll(output, target), theirs)
+    expected = F.binary_cross_entropy_with_logits(output, target, reduction="none").sum((1, 2, 3))
+    torch.testing.assert_close(task.nll(output, target), expected)
     assert task.count((output, target)) == 4
 
 
@@ -138,15 +138,15 @@ def test_values_that_cannot_be_labels() -> None:
 def test_losses_are_never_computed_in_half_precision() -> None:
     output, target = randn(64, 10), labels(10, 64)
     half = output.bfloat16()
-    ours = ll.Classification().nll(half, target)
-    assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours, F.cross_entropy(half.float(), target, reduction="none"))
+    nll = ll.Classification().nll(half, target)
+    assert nll.dtype == torch.float32
+    torch.testing.assert_close(nll, F.cross_entropy(half.float(), target, reduction="none"))
 
 
-def test_one_hot_targets_are_not_taken_for_independent_labels():
+def test_one_hot_targets_are_not_multilabel_targets():
     data = [(torch.randn(6, 4), torch.eye(3).repeat(2, 1))]
     surface = ll.LossSurface(nn.Linear(4, 3), ll.Classification(), data)
     with pytest.raises(ll.DataError, match="one-hot"):
         surface(torch.zeros(15))
-    said = ll.LossSurface(nn.Linear(4, 3), ll.Classification("multilabel"), data)
-    assert float(said(torch.zeros(15))) == pytest.approx(3 * np.log(2))
+    surface = ll.LossSurface(nn.Linear(4, 3), ll.Classification("multilabel"), data)
+    assert float(surface(torch.zeros(15))) == pytest.approx(3 * np.log(2))

@@ -14,8 +14,8 @@ from tests.models import CASES, Case, every_case, nearby, resolve_task
 def frozen_in_time(model: nn.Module) -> dict:
     """Everything about a model that nobody may change."""
 
-    def bits(named):
-        return {n: (t.detach().clone(), t.requires_grad) for n, t in named}
+    def bits(tensors):
+        return {n: (t.detach().clone(), t.requires_grad) for n, t in tensors}
 
     return {
         "parameters": bits(model.named_parameters(remove_duplicate=False)),
@@ -98,23 +98,23 @@ def test_flatten_unflatten_and_load_round_trip(case: Case) -> None:
     assert not torch.equal(layout.flatten(other), w)
     assert layout.load_(other, w) is other
     assert torch.equal(layout.flatten(other), w)
-    theirs = dict(other.named_parameters())
-    assert all(torch.equal(p, theirs[name]) for name, p in model.named_parameters())
+    expected = dict(other.named_parameters())
+    assert all(torch.equal(p, expected[name]) for name, p in model.named_parameters())
 
 
 @every_case
 def test_materialised_tensors_have_the_parameters_dtypes(case: Case) -> None:
     model = case.model()
     layout = ll.ParamLayout(model)
-    made = layout.materialise(layout.flatten(model))
+    tensors_of_w = layout.materialise(layout.flatten(model))
     by_name = ll.core.names.named_parameters(model)
-    for name, tensor in made.items():
+    for name, tensor in tensors_of_w.items():
         assert tensor.dtype == by_name[name].dtype
         assert torch.equal(tensor, by_name[name])
 
 
 @every_case
-def test_surface_is_the_users_loop(case: Case) -> None:
+def test_the_surface_equals_a_loop_over_the_loader(case: Case) -> None:
     surface = case.surface()
     for w in (surface.layout.flatten(case.model()), nearby(surface.layout.flatten(case.model()))):
         model = Pure(users_copy(case, w, surface.layout)).eval()
@@ -130,7 +130,7 @@ def test_surface_is_the_users_loop(case: Case) -> None:
 
 
 @every_case
-def test_gradient_of_a_batch_is_that_of_a_training_step(case: Case) -> None:
+def test_the_gradient_of_a_batch_equals_that_of_a_training_step(case: Case) -> None:
     surface = case.surface()
     w = nearby(surface.layout.flatten(case.model()))
     batch = case.batches()[0]
@@ -141,32 +141,32 @@ def test_gradient_of_a_batch_is_that_of_a_training_step(case: Case) -> None:
     loss = task.nll(task.output(model(*args, **kwargs)), target).sum() / task.count(batch)
     loss.backward()
     grads = {n: p.grad for n, p in ll.core.names.named_parameters(model.model).items()}
-    theirs = torch.cat(
+    expected = torch.cat(
         [
             grads[surface.layout.aliases.get(n, n)].to(w.dtype).reshape(-1)
             for n in surface.layout.names
         ]
     )
     torch.manual_seed(3)
-    value, ours = surface.value_and_grad(w, batch)
+    value, gradient = surface.value_and_grad(w, batch)
     torch.testing.assert_close(value.double(), loss.double().detach(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=1e-7)
+    torch.testing.assert_close(gradient, expected, rtol=2e-5, atol=1e-7)
 
 
 @every_case
-def test_gradient_of_the_whole_is_that_of_the_users_loop(case: Case) -> None:
+def test_the_gradient_of_the_loader_equals_that_of_a_loop(case: Case) -> None:
     surface = case.surface()
     w = nearby(surface.layout.flatten(case.model()))
     model = Pure(users_copy(case, w, surface.layout)).eval()
     total, items = plain_loss(case, model)
     (total / items).backward()
     grads = {n: p.grad for n, p in ll.core.names.named_parameters(model.model).items()}
-    theirs = torch.cat([grads[n].to(w.dtype).reshape(-1) for n in surface.layout.names])
-    value, ours = surface.value_and_grad(w, batchnorm="frozen")
+    expected = torch.cat([grads[n].to(w.dtype).reshape(-1) for n in surface.layout.names])
+    value, gradient = surface.value_and_grad(w, batchnorm="frozen")
     torch.testing.assert_close(value, (total / items).detach(), rtol=1e-6, atol=0)
     # bfloat16 layers sum gradients over batches in another order
     rtol, atol = (2e-2, 2e-3) if case.name == "mixed" else (2e-5, 1e-6)
-    torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
+    torch.testing.assert_close(gradient, expected, rtol=rtol, atol=atol)
 
 
 @every_case
@@ -193,7 +193,7 @@ def test_the_users_model_is_never_changed(case: Case) -> None:
 
 
 @every_case
-def test_weights_can_be_mapped_over(case: Case) -> None:
+def test_vmap_over_weights(case: Case) -> None:
     surface = case.surface()
     w = surface.layout.flatten(case.model())
     batch = case.batches()[-1]
@@ -216,7 +216,7 @@ def test_weights_can_be_mapped_over(case: Case) -> None:
 
 
 @every_case
-def test_statistics_can_be_mapped_over_with_their_weights(case: Case) -> None:
+def test_vmap_over_weights_and_statistics(case: Case) -> None:
     surface = case.surface()
     if not surface.has_batchnorm:
         assert surface.refresh(surface.layout.flatten(case.model())) == {}
@@ -246,5 +246,5 @@ def test_weights_travel_between_wrapped_and_bare_models(case: Case) -> None:
     assert not any("module." in n or "_orig_mod" in n for n in layout.names)
 
 
-def test_the_zoo_has_what_any_model_means() -> None:
+def test_the_cases_cover_every_kind_of_model() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 15

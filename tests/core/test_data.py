@@ -38,14 +38,14 @@ class Once(IterableDataset):
         return iter(dataset(20))
 
 
-def test_the_same_rows_in_another_order_are_accepted() -> None:
+def test_examples_in_another_order_are_accepted() -> None:
     data = rows(DataLoader(dataset(), batch_size=16, shuffle=True))
     for _ in range(20):
-        seen = torch.cat([x for (x,), _, _ in data])
-        assert len(seen) == data.num_examples == data.items == 100
+        inputs = torch.cat([x for (x,), _, _ in data])
+        assert len(inputs) == data.num_examples == data.items == 100
 
 
-def test_the_same_rows_in_other_batches_are_accepted() -> None:
+def test_examples_in_other_batches_are_accepted() -> None:
     class Ragged:
         size = 7
 
@@ -62,14 +62,14 @@ def test_the_same_rows_in_other_batches_are_accepted() -> None:
         )
 
 
-def test_another_order_is_refused_where_order_matters() -> None:
+def test_another_order_is_an_error_where_order_matters() -> None:
     data = rows(DataLoader(dataset(), batch_size=16, shuffle=True))
     list(data.batches(ordered=True))
     with pytest.raises(ll.DataError, match="pass shuffle=False"):
         list(data.batches(ordered=True))
 
 
-def test_random_augmentation_is_refused_on_the_second_pass() -> None:
+def test_random_augmentation_is_an_error_on_the_second_pass() -> None:
     data = rows(DataLoader(Augmented(*dataset().tensors), batch_size=16))
     list(data)
     with pytest.raises(ll.DataError, match="turn random augmentation and drop_last off"):
@@ -95,7 +95,7 @@ def test_random_augmentation_is_refused_on_the_second_pass() -> None:
     ],
     ids=["value", "label", "copy", "swapped labels", "flipped", "sign"],
 )
-def test_changed_rows_are_refused(change) -> None:
+def test_changed_examples_are_an_error(change) -> None:
     x, y = (t.clone() for t in dataset(10).tensors)
     y[:2] = torch.tensor([0, 1])
     data = rows([(x[:6], y[:6]), (x[6:], y[6:])])
@@ -108,12 +108,14 @@ def test_changed_rows_are_refused(change) -> None:
         list(data)
 
 
-def test_a_sum_of_values_would_not_have_seen_it() -> None:
+def test_a_sum_of_values_misses_changes() -> None:
     """Broken twin: a checksum that adds values cannot tell swapped labels, nor a flipped row."""
     x, y = dataset(10).tensors
-    swapped = (x[[1, 0, *range(2, 10)]], y)
-    assert torch.isclose(x.sum() + y.sum(), swapped[0].sum() + y.sum())
-    assert example_hashes((x, y), 10).sum() != example_hashes(swapped, 10).sum() or y[0] == y[1]
+    swapped_inputs = (x[[1, 0, *range(2, 10)]], y)
+    assert torch.isclose(x.sum() + y.sum(), swapped_inputs[0].sum() + y.sum())
+    assert (
+        example_hashes((x, y), 10).sum() != example_hashes(swapped_inputs, 10).sum() or y[0] == y[1]
+    )
     assert example_hashes((x.flip(1), y), 10).sum() != example_hashes((x, y), 10).sum()
 
 
@@ -122,14 +124,14 @@ def test_a_sum_of_values_would_not_have_seen_it() -> None:
     [torch.bool, torch.uint8, torch.int16, torch.bfloat16, torch.float64, torch.complex64],
     ids=str,
 )
-def test_rows_of_every_dtype_are_hashed_apart(dtype) -> None:
+def test_examples_of_every_dtype_have_different_hashes(dtype) -> None:
     x = torch.arange(48).reshape(24, 2)
     x = torch.stack([x // 2**i % 2 for i in range(6)], -1) if dtype == torch.bool else x
     hashes = example_hashes(x.to(dtype), 24)
     assert len(set(hashes.tolist())) == 24
 
 
-def test_rows_that_went_missing() -> None:
+def test_missing_examples_are_an_error() -> None:
     class Shrinking:
         n = 100
 
@@ -143,7 +145,7 @@ def test_rows_that_went_missing() -> None:
         list(data)
 
 
-def test_an_iterator_is_used_up() -> None:
+def test_an_exhausted_iterator_is_an_error() -> None:
     data = rows(iter(DataLoader(dataset(), batch_size=32)))
     assert sum(len(x) for (x,), _, _ in data) == 100
     with pytest.raises(ll.DataError, match="empty on the second pass: give a loader"):
@@ -153,12 +155,12 @@ def test_an_iterator_is_used_up() -> None:
 @pytest.mark.parametrize(
     "loader", [[], DataLoader(TensorDataset(torch.zeros(0, 3)))], ids=["list", "loader"]
 )
-def test_an_empty_loader(loader) -> None:
+def test_an_empty_loader_is_an_error(loader) -> None:
     with pytest.raises(ll.DataError, match="it gave no examples; check its data set"):
         list(rows(loader))
 
 
-def test_what_is_no_loader() -> None:
+def test_values_that_are_no_loader_are_an_error() -> None:
     for loader in (torch.zeros(3, 2), dataset(), 3):
         with pytest.raises(ll.DataError, match="wrap data in a DataLoader"):
             rows(loader)
@@ -168,7 +170,7 @@ def test_what_is_no_loader() -> None:
         list(rows([(torch.zeros(2, 3), torch.full((2,), -100))]))
 
 
-def test_an_endless_loader_is_read_as_far_as_count() -> None:
+def test_an_endless_loader_is_read_up_to_count() -> None:
     data = rows(DataLoader(Endless(), batch_size=8), count=20)
     for _ in range(2):
         assert [len(x) for (x,), _, _ in data] == [8, 8, 4]
@@ -193,7 +195,7 @@ def test_an_empty_batch_in_the_middle_ends_nothing() -> None:
     assert [len(x) for (x,), _, _ in data] == [4, 6]
 
 
-def test_dicts_and_tensors_without_rows() -> None:
+def test_dicts_and_tensors_without_a_batch_axis() -> None:
     shared = torch.arange(5.0)
     batches = [
         {"x": torch.randn(n, 5), "grid": shared, "scale": torch.tensor(2.0), "y": torch.zeros(n)}
@@ -206,12 +208,12 @@ def test_dicts_and_tensors_without_rows() -> None:
     assert torch.equal(out[1].kwargs["grid"], shared)
     assert out[1].kwargs["scale"] == 2
     assert concatenate(batches) is None  # what has no rows cannot be joined
-    joined = concatenate([{"x": b["x"], "y": b["y"]} for b in batches])
-    assert joined["x"].shape == (7, 5)
+    concatenated = concatenate([{"x": b["x"], "y": b["y"]} for b in batches])
+    assert concatenated["x"].shape == (7, 5)
     assert first_examples(batches[0], 2)["grid"].shape == (5,)
 
 
-def test_resident_rows_are_read_once() -> None:
+def test_resident_examples_are_read_once() -> None:
     class Counted:
         passes = 0
 
@@ -228,7 +230,7 @@ def test_resident_rows_are_read_once() -> None:
     assert rows(loader).resident(share=0.0) is None
 
 
-def test_channels_last_is_a_format_not_a_value() -> None:
+def test_channels_last_changes_no_hash() -> None:
     x = torch.randn(4, 3, 5, 5)
     (batch,) = rows([(x, torch.zeros(4).long())], channels_last=True)
     assert batch.args[0].is_contiguous(memory_format=torch.channels_last)
@@ -243,9 +245,9 @@ class Graph:
         self.nodes, self.labels, self.device = nodes, labels, None
 
     def to(self, device):
-        moved = Graph(self.nodes.to(device), self.labels)
-        moved.device = device
-        return moved
+        copy = Graph(self.nodes.to(device), self.labels)
+        copy.device = device
+        return copy
 
 
 class Pool(torch.nn.Module):
@@ -258,7 +260,7 @@ class Pool(torch.nn.Module):
         return self.linear(graph.nodes).view(2, 4, 2).mean(1)
 
 
-def test_batches_may_be_objects_that_only_unpack_knows():
+def test_batches_may_be_objects_with_a_custom_unpack():
     task = ll.Classification(unpack=lambda graph: ((graph,), {}, graph.labels))
     batches = [Graph(torch.randn(8, 3), torch.tensor([0, 1])) for _ in range(3)]
     model = Pool()
@@ -273,21 +275,21 @@ def test_batches_may_be_objects_that_only_unpack_knows():
     assert torch.isfinite(value)
 
 
-def test_generators_of_other_devices_are_left_alone(monkeypatch):
+def test_generators_of_other_devices_are_unchanged(monkeypatch):
     """`torch.manual_seed` seeds every GPU, of which a fork on the CPU gives none back."""
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda *_: pytest.fail("a GPU was seeded"))
     before = torch.get_rng_state()
     with fork_torch_rng(3, torch.device("cpu")):
-        drawn = torch.rand(3)
+        noise = torch.rand(3)
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(3)))
+    assert torch.equal(noise, torch.rand(3, generator=torch.Generator().manual_seed(3)))
     with monkeypatch.context() as patch:  # the broken twin
         patch.setattr(torch.cuda, "manual_seed_all", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             torch.manual_seed(3)
 
 
-def test_reading_shuffled_rows_for_batchnorm_seeds_no_gpu(monkeypatch):
+def test_reading_shuffled_examples_for_batchnorm_seeds_no_gpu(monkeypatch):
     """On a GPU each refresh would have set the dropout of the training run back to its start."""
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda *_: pytest.fail("a GPU was seeded"))
     rows = TensorDataset(torch.randn(12, 3), torch.zeros(12, dtype=torch.long))
@@ -300,7 +302,7 @@ def test_reading_shuffled_rows_for_batchnorm_seeds_no_gpu(monkeypatch):
     assert all(torch.equal(first[name], again[name]) for name in first)  # the same rows
 
 
-def test_rows_that_do_not_fit_are_not_read_again_to_find_that_out(monkeypatch):
+def test_examples_that_do_not_fit_in_memory_are_read_once(monkeypatch):
     passes = []
 
     class Counted:
@@ -310,8 +312,8 @@ def test_rows_that_do_not_fit_are_not_read_again_to_find_that_out(monkeypatch):
 
     rows = ReplayableLoader(Counted(), ll.Regression(noise_variance=1.0), device="cpu")
     monkeypatch.setattr("lowland.core.data.free_memory", lambda device: 0)
-    kept = rows.cached()
-    assert kept.resident() is None
-    assert (len(passes), kept.num_examples, rows.num_examples) == (1, 4, 4)
-    assert len(list(kept)) == 1  # still a pass
+    cached = rows.cached()
+    assert cached.resident() is None
+    assert (len(passes), cached.num_examples, rows.num_examples) == (1, 4, 4)
+    assert len(list(cached)) == 1  # still a pass
     assert len(passes) == 2

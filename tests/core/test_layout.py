@@ -15,19 +15,19 @@ def test_fingerprint_is_of_names_and_shapes() -> None:
     assert a.fingerprint == b.fingerprint
     assert a.fingerprint == ll.ParamLayout(mlp().double()).fingerprint
     assert a.fingerprint != ll.ParamLayout(mlp(hidden=8)).fingerprint
-    renamed = nn.Sequential(nn.Sequential(mlp()[0]), *mlp()[1:])
-    assert a.fingerprint != ll.ParamLayout(renamed).fingerprint
+    renamed_model = nn.Sequential(nn.Sequential(mlp()[0]), *mlp()[1:])
+    assert a.fingerprint != ll.ParamLayout(renamed_model).fingerprint
 
 
 def test_prefixes_of_wrappers_are_left_out() -> None:
     model = mlp()
     layout = ll.ParamLayout(model)
-    wrapped = nn.DataParallel(torch.compile(model, backend="eager"))
-    assert ll.ParamLayout(wrapped).fingerprint == layout.fingerprint
-    assert torch.equal(layout.flatten(wrapped), layout.flatten(model))
+    wrapped_model = nn.DataParallel(torch.compile(model, backend="eager"))
+    assert ll.ParamLayout(wrapped_model).fingerprint == layout.fingerprint
+    assert torch.equal(layout.flatten(wrapped_model), layout.flatten(model))
     state = {f"module._orig_mod.{name}": t for name, t in model.state_dict().items()}
     assert torch.equal(layout.flatten(state), layout.flatten(model))
-    layout.load_(wrapped, torch.zeros(layout.size))
+    layout.load_(wrapped_model, torch.zeros(layout.size))
     assert not layout.flatten(model).any()
 
 
@@ -77,7 +77,7 @@ def test_frozen_parameters_are_no_part_of_w() -> None:
         ll.ParamLayout(model.requires_grad_(False))
 
 
-def test_lazy_and_integer_parameters_are_refused_with_advice() -> None:
+def test_lazy_and_integer_parameters_are_an_error_with_a_remedy() -> None:
     with pytest.raises(ll.LayoutError, match="pass one batch through"):
         ll.ParamLayout(nn.LazyLinear(3))
     model = mlp()
@@ -86,7 +86,7 @@ def test_lazy_and_integer_parameters_are_refused_with_advice() -> None:
         ll.ParamLayout(model)
 
 
-def test_weights_of_another_model_are_refused_by_name() -> None:
+def test_weights_of_another_model_are_an_error_with_their_names() -> None:
     layout = ll.ParamLayout(mlp())
     with pytest.raises(ll.LayoutError, match=r"0.weight expected \(7, 6\), got \(9, 6\)"):
         layout.flatten(mlp(hidden=9))
@@ -101,7 +101,7 @@ def test_weights_of_another_model_are_refused_by_name() -> None:
     layout.require_same(ll.ParamLayout(mlp()))
 
 
-def test_a_checkpoint_that_wraps_the_state_dict_is_refused() -> None:
+def test_a_checkpoint_around_the_state_dict_is_an_error() -> None:
     layout = ll.ParamLayout(mlp())
     with pytest.raises(ll.LayoutError, match=r"lacks 0.weight"):
         layout.flatten({"model": mlp().state_dict(), "epoch": 3})
@@ -112,7 +112,7 @@ def test_a_checkpoint_that_wraps_the_state_dict_is_refused() -> None:
 @pytest.mark.parametrize(
     "w", [torch.zeros(5), torch.zeros(()), torch.zeros(73, 2), [0.0] * 73], ids=str
 )
-def test_wrong_vectors_are_refused(w) -> None:
+def test_wrong_vectors_are_an_error(w) -> None:
     layout = ll.ParamLayout(mlp())
     assert layout.size == 73
     with pytest.raises(ll.LayoutError, match="expected"):
@@ -130,8 +130,8 @@ def test_unflatten_gives_views_with_gradients() -> None:
     views["0.bias"].zero_()
     entry = next(e for e in layout.entries if e.name == "0.bias")
     assert not w[entry.offset : entry.offset + entry.size].any()
-    stacked = layout.unflatten(torch.randn(2, 3, layout.size))
-    assert stacked["2.weight"].shape == (2, 3, 3, 7)
+    stack = layout.unflatten(torch.randn(2, 3, layout.size))
+    assert stack["2.weight"].shape == (2, 3, 3, 7)
     leaf = w.clone().requires_grad_()
     layout.unflatten(leaf)["2.weight"].sum().backward()
     assert leaf.grad.sum() == 21
@@ -147,15 +147,15 @@ def test_channels_last_parameters_keep_their_logical_order() -> None:
     assert torch.equal(layout.flatten(conv), w.flip(0))
 
 
-def test_inner_products_do_not_cancel() -> None:
+def test_inner_products_are_accurate_for_near_vectors() -> None:
     layout = ll.ParamLayout(nn.Linear(5000, 1, bias=False))
     a = torch.randn(3, 5000, generator=generator())
     b = a + 1e-3 * torch.randn(3, 5000, generator=generator(1))
     b = torch.cat([b, a[:1] * 1e4])
     expected = a.double().numpy() @ b.double().numpy().T
-    ours = layout.inner(a, b)
-    assert ours.dtype == torch.float64
-    np.testing.assert_allclose(ours, expected, rtol=1e-13)
+    products = layout.inner(a, b)
+    assert products.dtype == torch.float64
+    np.testing.assert_allclose(products, expected, rtol=1e-13)
     # the squared distance of near vectors, from the Gram matrix: 1e-6 of the norms
     pair = torch.stack([a[0], a[0] + 1e-4 * a[1]])
     exact = float(((pair[1].double() - pair[0].double()) ** 2).sum())
@@ -173,9 +173,9 @@ def test_inner_has_the_shapes_of_its_arguments(monkeypatch) -> None:
     assert layout.inner(u, u).shape == ()
     assert layout.inner(stack, u).shape == (4,)
     assert layout.inner(stack, torch.randn(2, 3, 12)).shape == (4, 2, 3)
-    whole = layout.inner(stack, stack)
+    products_in_one_chunk = layout.inner(stack, stack)
     monkeypatch.setattr("lowland.core.layout._INNER_CHUNK", 20)  # five columns at a time
-    torch.testing.assert_close(layout.inner(stack, stack), whole)
+    torch.testing.assert_close(layout.inner(stack, stack), products_in_one_chunk)
 
 
 def test_float64_where_a_parameter_has_it() -> None:
@@ -188,7 +188,7 @@ def test_float64_where_a_parameter_has_it() -> None:
     assert layout.materialise(layout.flatten(model))["0.weight"].dtype == torch.float32
 
 
-def test_nan_and_infinity_are_named() -> None:
+def test_errors_name_parameters_with_nan_or_infinity() -> None:
     layout = ll.ParamLayout(mlp())
     w = torch.zeros(layout.size)
     layout.require_finite(w)
@@ -212,7 +212,7 @@ def one_rank(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, of sharding
-def test_sharded_parameters_are_refused_with_the_way_round(one_rank, tmp_path):
+def test_sharded_parameters_are_an_error_with_a_remedy(one_rank, tmp_path):
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
     from torch.distributed.fsdp import fully_shard
 
@@ -222,7 +222,7 @@ def test_sharded_parameters_are_refused_with_the_way_round(one_rank, tmp_path):
     data = [(torch.ones(1, 3), torch.zeros(1, dtype=torch.int64))]
     swa, traj = ll.SWA(layout), ll.Trajectory.create(tmp_path / "run", layout)
     fully_shard(net, mesh=one_rank)
-    for refused in (
+    for message in (
         lambda: ll.ParamLayout(net),
         lambda: ll.LossSurface(net, ll.Classification(), data),
         lambda: layout.flatten(net),
@@ -232,7 +232,7 @@ def test_sharded_parameters_are_refused_with_the_way_round(one_rank, tmp_path):
         lambda: traj.append(net, step=1),
     ):
         with pytest.raises(ll.LayoutError, match="full_state_dict=True"):
-            refused()
+            message()
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     swa.update(get_model_state_dict(net, options=options))  # what the message says
     assert torch.equal(swa.mean, w)

@@ -34,7 +34,7 @@ def weights(n=5):
         ("threads", 10**6),
     ],
 )
-def test_a_wrong_value_is_named(field, value):
+def test_errors_contain_the_wrong_value(field, value):
     with pytest.raises(ll.ConfigError, match=field):
         ll.EvalOptions(**{field: value})
 
@@ -67,7 +67,7 @@ def test_the_keywords_are_the_fields():
         ({"strategy": "batches", "chunk": 4, "threads": 2}, Plan("batches", 4, 2)),
     ],
 )
-def test_a_plan_is_explicit_when_all_of_it_is_said(options, plan):
+def test_a_plan_is_explicit_when_it_is_complete(options, plan):
     assert ll.EvalOptions(**options).plan == plan
 
 
@@ -117,11 +117,11 @@ def test_an_explicit_plan_is_followed_and_nothing_is_timed(name, monkeypatch):
     assert torch.equal(first, again)
 
 
-def test_an_explicit_plan_goes_before_one_that_was_saved():
+def test_an_explicit_plan_overrides_a_saved_one():
     s = surface()
     timed = ll.LogLikelihood(s, strategy="points")
     timed(weights())
-    mine = ll.LogLikelihood(s, options=EXPLICIT)
-    mine.load_state_dict(timed.state_dict())
-    assert torch.equal(mine(weights()), ll.LogLikelihood(s, options=EXPLICIT)(weights()))
-    assert mine._plan_for(5) == EXPLICIT.plan
+    explicit = ll.LogLikelihood(s, options=EXPLICIT)
+    explicit.load_state_dict(timed.state_dict())
+    assert torch.equal(explicit(weights()), ll.LogLikelihood(s, options=EXPLICIT)(weights()))
+    assert explicit._plan_for(5) == EXPLICIT.plan

@@ -15,7 +15,7 @@ def test_a_name_has_every_place_that_is_tied_to_it():
     assert unfilled == []
 
 
-def test_names_count_without_prefixes_and_empty_buffers_are_listed():
+def test_names_have_no_prefixes_and_empty_buffers_are_listed():
     model = nn.DataParallel(nn.BatchNorm1d(2))
     model.module.register_buffer("first", None)
     places, unfilled = places_of(model)
@@ -31,7 +31,7 @@ def test_writing_into_a_slot_changes_the_module():
     assert torch.equal(model[0].bias, torch.full((2,), 7.0))
 
 
-def test_tensors_that_hooks_leave_are_found():
+def test_tensors_left_by_hooks_are_listed():
     model = nn.Sequential(nn.Linear(2, 2))
-    model[0].left = torch.ones(1)
+    model[0].leftover = torch.ones(1)
     assert [(key, value) for _, key, value in computed_tensors(model)] == [("left", torch.ones(1))]

@@ -35,13 +35,13 @@ def test_statistics_of_an_estimated_point_are_taken_as_they_are():
     x, y = torch.randn(20, 2), torch.arange(20) % 2
     surface = ll.LossSurface(net, ll.Classification(), [(x, y)])
     w = surface.layout.flatten(net)
-    own = {"1.running_mean": torch.full((3,), 7.0), "1.running_var": torch.full((3,), 4.0)}
-    net.load_state_dict(own, strict=False)
+    statistics = {"1.running_mean": torch.full((3,), 7.0), "1.running_var": torch.full((3,), 4.0)}
+    net.load_state_dict(statistics, strict=False)
     with torch.no_grad():
         expected = nn.functional.cross_entropy(net.eval()(x), y)
-    torch.testing.assert_close(surface(EstimatedPoint(w, own)), expected.double())
+    torch.testing.assert_close(surface(EstimatedPoint(w, statistics)), expected.double())
     # those of any other point are estimated anew
-    assert float(surface(ll.Point(w, own))) == pytest.approx(float(surface(w)))
+    assert float(surface(ll.Point(w, statistics))) == pytest.approx(float(surface(w)))
     assert float(surface(w)) != pytest.approx(float(expected), rel=1e-2)
 
 
@@ -73,7 +73,7 @@ TAKES_WEIGHTS = {
     ],
     ids=["model", "state dict", "numpy", "list", "integers", "None"],
 )
-def test_what_are_no_weights_is_said_where_they_are_given(take, wrong, words):
+def test_values_that_are_no_weights_are_an_error(take, wrong, words):
     with pytest.raises(ll.LayoutError, match=words):
         take(wrong)
 
@@ -89,7 +89,7 @@ def test_a_mixture_is_of_posteriors():
         ll.Mixture([ll.PointMass(W), W])
 
 
-def test_integers_are_no_weights_of_a_surface():
+def test_integer_weights_are_an_error():
     surface = ll.LossSurface(NET, ll.Regression(1.0), [(torch.ones(2, 2), torch.ones(2, 1))])
     for take in (surface, surface.value_and_grad):
         with pytest.raises(

@@ -133,8 +133,8 @@ def test_curvature_is_that_without_recomputation(kind):
     ours, w = surface_of(kind)
     plain, _ = surface_of(Plain)
     v = torch.randn(len(w), generator=generator(1), dtype=w.dtype)
-    for which in ("hessian", "ggn"):
-        a, b = (curvature(surface, 1.2 * w, kind=which)(v) for surface in (ours, plain))
+    for kind_of_curvature in ("hessian", "ggn"):
+        a, b = (curvature(surface, 1.2 * w, kind=kind_of_curvature)(v) for surface in (ours, plain))
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
@@ -142,8 +142,8 @@ def test_curvature_is_that_without_recomputation(kind):
 def test_samplers_and_fit_get_the_gradients_without_recomputation(kind):
     z = torch.randn(5, 2, generator=generator(3), dtype=torch.float64)
     found = []
-    for which in (kind, Plain):
-        surface, w = surface_of(which)
+    for kind_of_curvature in (kind, Plain):
+        surface, w = surface_of(kind_of_curvature)
         sub = ll.Subspace.random(w, rank=2, seed=0)
         likelihood = ll.LogLikelihood(surface)
         curve = ll.fit(ll.Bezier.between(w, 1.1 * w), surface, epochs=2)
@@ -236,7 +236,7 @@ class AllReentrant(Checkpointed):
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # torch, of values
 @pytest.mark.parametrize("model", [Reentrant, ReentrantFirst, AllReentrant])
-def test_recomputation_that_autograd_grad_cannot_do_is_refused_in_words(model):
+def test_recomputation_without_autograd_grad_is_an_error(model):
     surface, w = surface_of(model)
     assert torch.isfinite(surface(w))  # values need no gradient
     with pytest.raises(ll.ConfigError, match="use_reentrant=False"):
@@ -252,7 +252,7 @@ def test_recomputation_that_autograd_grad_cannot_do_is_refused_in_words(model):
         ll.fit(ll.Bezier.between(w, 1.1 * w), surface, epochs=1)
 
 
-def test_mapping_over_recomputation_is_refused_in_words():
+def test_vmap_over_recomputation_is_an_error():
     surface, w = surface_of(Checkpointed)
     with pytest.raises(ll.ConfigError, match="recompute"):
         torch.func.grad(lambda u: surface.loss(u, doubled()[0]))(w)
@@ -263,15 +263,15 @@ def test_mapping_over_recomputation_is_refused_in_words():
         )
 
 
-def test_hooks_of_the_users_own_stay_in_force():
+def test_saved_tensor_hooks_of_the_user_remain_active():
     """Saved tensors may also be moved to the host by a context around the loss."""
     surface, w = surface_of(Plain)
     leaf = w.clone().requires_grad_()
     with torch.autograd.graph.save_on_cpu():
         loss = surface.loss(leaf, doubled()[0])
     (ours,) = torch.autograd.grad(loss, leaf)
-    _, theirs = surface_of(Plain)[0].value_and_grad(w, doubled()[0])
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+    _, plain_gradient = surface_of(Plain)[0].value_and_grad(w, doubled()[0])
+    torch.testing.assert_close(ours, plain_gradient, rtol=1e-12, atol=1e-14)
 
 
 def test_a_checkpoint_around_the_loss_itself():
@@ -280,8 +280,8 @@ def test_a_checkpoint_around_the_loss_itself():
     loss = checkpoint(lambda u: surface.loss(u, doubled()[0]), leaf, use_reentrant=False)
     surface(2 * w)
     (ours,) = torch.autograd.grad(loss, leaf)
-    _, theirs = surface.value_and_grad(w, doubled()[0])
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+    _, plain_gradient = surface.value_and_grad(w, doubled()[0])
+    torch.testing.assert_close(ours, plain_gradient, rtol=1e-12, atol=1e-14)
 
 
 def test_weights_of_the_older_hook_are_recomputed_too():

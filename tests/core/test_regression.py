@@ -16,16 +16,16 @@ from tests.core.random_data import randn
 def test_regression_with_a_variance_of_its_own(d) -> None:
     output, target = randn(6, 2 * d), randn(6, d)
     mean, variance = output[:, :d], F.softplus(output[:, d:]) + 1e-6
-    theirs = -Normal(mean, variance.sqrt()).log_prob(target).sum(1)
-    torch.testing.assert_close(ll.Regression().nll(output, target), theirs)
+    expected = -Normal(mean, variance.sqrt()).log_prob(target).sum(1)
+    torch.testing.assert_close(ll.Regression().nll(output, target), expected)
 
 
 @pytest.mark.parametrize("d", [1, 3])
 def test_regression_with_a_fixed_variance(d) -> None:
     output, target = randn(6, d), randn(6, d)
-    theirs = -Normal(output, math.sqrt(0.3)).log_prob(target).sum(1)
+    expected = -Normal(output, math.sqrt(0.3)).log_prob(target).sum(1)
     task = ll.Regression(noise_variance=0.3)
-    torch.testing.assert_close(task.nll(output, target), theirs)
+    torch.testing.assert_close(task.nll(output, target), expected)
     assert task.count((output, target)) == 6
 
 
@@ -42,9 +42,9 @@ def test_gaussian_head(homoscedastic) -> None:
     else:
         mean, variance = raw[:, :1], F.softplus(raw[:, 1:]) + noise
     target = randn(6, mean.shape[1])
-    theirs = -Normal(mean, variance.sqrt()).log_prob(target).sum(1)
+    expected = -Normal(mean, variance.sqrt()).log_prob(target).sum(1)
     task = ll.Regression("learned")
-    torch.testing.assert_close(task.nll(head(x), target), theirs)
+    torch.testing.assert_close(task.nll(head(x), target), expected)
     # rho is a part of w, and has the derivative that it should
     surface = ll.LossSurface(head, task, [(x, target)])
     w = surface.layout.flatten(head)

@@ -45,10 +45,10 @@ def purposes():
 
 
 def test_a_purpose_is_used_once():
-    found = list(purposes())
-    assert len(found) > 20
-    names = [purpose for purpose, _ in found]
-    assert not {(p, m) for p, m in found if names.count(p) > 1}
+    streams = list(purposes())
+    assert len(streams) > 20
+    names = [purpose for purpose, _ in streams]
+    assert not {(p, m) for p, m in streams if names.count(p) > 1}
     assert not [name for name in names if "/" in name]  # what parts a key
 
 
@@ -64,16 +64,18 @@ def test_streams_of_purposes_and_seeds_are_all_different():
     assert not seeds & set(range(1 << 20))  # nor is one a user's
 
 
-def test_no_seed_is_made_by_arithmetic():
+def test_no_seed_is_a_sum():
     """`seed + step` is the next seed's stream a step earlier."""
 
-    def is_seed(node):
+    def looks_like_a_seed(node):
         name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
         return name == "seed"
 
     for module, tree in TREES.items():
         for node in ast.walk(tree):
-            if isinstance(node, ast.BinOp) and (is_seed(node.left) or is_seed(node.right)):
+            if isinstance(node, ast.BinOp) and (
+                looks_like_a_seed(node.left) or looks_like_a_seed(node.right)
+            ):
                 allowed = module in ("posteriors/noise.py", "train/rng.py")
                 assert allowed, f"{module}:{node.lineno}: give the parts to seed_for"
 

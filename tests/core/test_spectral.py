@@ -47,5 +47,5 @@ def test_spectral_norm_divides_by_the_norm_of_each_w(build, strategy):
         expected.append(
             float(torch.stack(losses).sum().detach()) / sum(len(y) for _, y in images())
         )
-    found = surface.evaluate(stack, strategy=strategy, chunk=2).loss
-    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+    losses = surface.evaluate(stack, strategy=strategy, chunk=2).loss
+    assert losses.tolist() == pytest.approx(expected, rel=1e-4)

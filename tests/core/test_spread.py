@@ -16,7 +16,7 @@ TASK = ll.Classification()
 
 
 @pytest.fixture(scope="module")
-def trained():
+def train():
     """A small convolutional network with BatchNorm on digits, at a constant learning rate."""
     data = zoo.digits(train=0.2, validation=0.2, shift=2, seed=0)
     batches = ll.Batches(data["train"], batch_size=32, transform=data["transform"])
@@ -34,9 +34,9 @@ def adam(lr):
     return lambda p: torch.optim.AdamW(p, lr=lr)
 
 
-def collected(trained, optimizer, epochs=4, schedule=None, **options):
+def collect(train, optimizer, epochs=4, schedule=None, **options):
     """SWAG of the last 75% of a run that goes on from the trained weights."""
-    start, batches, _ = trained
+    start, batches, _ = train
     model = zoo.ConvNet(channels=1, widths=[8, 16], classes=10)
     model.load_state_dict(start.state_dict())
     swag = ll.SWAG(ll.ParamLayout(model), rank=2)
@@ -63,24 +63,24 @@ def cosine(optimizer, total):
     ],
     ids=["sgd", "slow", "cosine", "adam"],
 )
-def test_what_moves_gives_no_alarm(trained, optimizer, options):
-    swag = collected(trained, optimizer, **options)
+def test_no_warning_for_a_trajectory_that_moves(train, optimizer, options):
+    swag = collect(train, optimizer, **options)
     post = swag.posterior()  # warnings are errors
     assert post.relative_spread > 2 * LEAST
     ll.Subspace.pca(swag, rank=1)
 
 
 @pytest.mark.parametrize("lr", [1e-6, 1e-8, 0.0])
-def test_what_stands_still_is_told_with_its_ratio(trained, lr):
+def test_a_trajectory_that_stands_still_is_a_warning_with_its_ratio(train, lr):
     """1e-8 moves weights by less than float32 resolves, and they are not all equal even so."""
-    swag = collected(trained, sgd(lr))
+    swag = collect(train, sgd(lr))
     mean, variance = swag.mean.double(), swag.variance.double()
     ratio = math.sqrt(variance.sum()) / float(mean.norm())
     assert ratio < LEAST
     with pytest.warns(UserWarning, match=f"{ratio:.1g} of the norm .* learning rate is still high"):
         post = swag.posterior()
-    surface = ll.LossSurface(trained[0], TASK, [trained[2]["train"]])
-    validation = [trained[2]["validation"]]
+    surface = ll.LossSurface(train[0], TASK, [train[2]["train"]])
+    validation = [train[2]["validation"]]
     with pytest.warns(UserWarning, match=r"all scales predict alike \(NLL \d\.\d+ to"):
         _, table = ll.tune_scale(surface, post, validation, scales=(0.0, 1.0, 2.0), samples=3)
     assert float(table.nll.max() - table.nll.min()) < 1e-3 * float(table.nll.min())
@@ -89,8 +89,8 @@ def test_what_stands_still_is_told_with_its_ratio(trained, lr):
             ll.Subspace.pca(swag, rank=1)
 
 
-def test_the_end_of_a_cosine_is_told(trained):
-    swag = collected(trained, sgd(0.1), epochs=40, schedule=cosine, start=0.97)
+def test_the_end_of_a_cosine_is_a_warning(train):
+    swag = collect(train, sgd(0.1), epochs=40, schedule=cosine, start=0.97)
     assert swag.count > 3
     with pytest.warns(UserWarning, match="hardly differ"):
         swag.posterior()
@@ -107,7 +107,7 @@ def test_the_spread_is_that_of_draws():
     assert Gaussian(torch.zeros(2), torch.ones(2)).relative_spread == math.inf
 
 
-def test_a_mixture_is_told_only_where_every_component_stands_still():
+def test_a_mixture_is_a_warning_only_if_every_component_stands_still():
     surface = ll.LossSurface(
         nn.Linear(1, 1, bias=False), ll.Regression(noise_variance=1.0), [(torch.ones(3, 1),) * 2]
     )

@@ -23,7 +23,7 @@ class Graphs(nn.Module):
         return out.index_add(0, edges[0], out[edges[1]])
 
 
-def test_rows_that_hang_together_are_not_cut_for_statistics():
+def test_dependent_examples_are_not_cut_for_statistics():
     torch.manual_seed(0)
     edges = torch.randint(40, (2, 90))
     data = [{"x": torch.randn(40, 5), "edges": edges, "labels": torch.randint(3, (40,))}]
@@ -31,7 +31,7 @@ def test_rows_that_hang_together_are_not_cut_for_statistics():
     assert torch.isfinite(surface(surface.layout.flatten(Graphs())))
 
 
-def test_statistics_of_a_shuffled_loader_are_always_of_the_same_rows():
+def test_statistics_of_a_shuffled_loader_use_the_same_examples():
     x, y = torch.randn(200, 4), torch.randint(3, (200,))
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
     values = set()
@@ -42,13 +42,13 @@ def test_statistics_of_a_shuffled_loader_are_always_of_the_same_rows():
         )
         surface = ll.LossSurface(model, ll.Classification(), loader, bn_rows=40)
         before = torch.get_rng_state()
-        found = surface.refresh(surface.layout.flatten(model))
+        statistics = surface.refresh(surface.layout.flatten(model))
         assert torch.equal(torch.get_rng_state(), before)
-        values.add(float(found["1.running_mean"].sum()))
+        values.add(float(statistics["1.running_mean"].sum()))
     assert len(values) == 1
 
 
-def test_a_layer_that_is_called_twice_has_one_answer(monkeypatch):
+def test_a_layer_that_is_called_twice_has_one_estimate(monkeypatch):
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
@@ -58,7 +58,7 @@ def test_a_layer_that_is_called_twice_has_one_answer(monkeypatch):
             return self.norm(self.linear(self.norm(input=x)))
 
     torch.manual_seed(0)
-    found = []
+    statistics = []
     for running in (0.0, 5.0):  # whatever statistics the model comes with
         model = Twice()
         model.load_state_dict(
@@ -66,9 +66,9 @@ def test_a_layer_that_is_called_twice_has_one_answer(monkeypatch):
         )
         monkeypatch.setattr("lowland.core.statistics.SHARE", 0.0)
         surface = ll.LossSurface(model, ll.Classification(), one_batch(classes=4))
-        found.append(surface.refresh(torch.linspace(-1, 1, surface.layout.size)))
-    for name in found[0]:
-        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-5)
+        statistics.append(surface.refresh(torch.linspace(-1, 1, surface.layout.size)))
+    for name in statistics[0]:
+        torch.testing.assert_close(statistics[0][name], statistics[1][name], rtol=1e-4, atol=1e-5)
 
 
 def test_instance_norm_is_estimated_as_torch_does():
@@ -80,9 +80,9 @@ def test_instance_norm_is_estimated_as_torch_does():
     twin.train()(x)
     w = surface.layout.flatten(net)
     for method in ("exact", "batch"):
-        found = surface.refresh(w, method=method)
-        torch.testing.assert_close(found["1.running_mean"], twin[1].running_mean)
-        torch.testing.assert_close(found["1.running_var"], twin[1].running_var)
+        statistics = surface.refresh(w, method=method)
+        torch.testing.assert_close(statistics["1.running_mean"], twin[1].running_mean)
+        torch.testing.assert_close(statistics["1.running_var"], twin[1].running_var)
     ragged = ll.LossSurface(net, ll.Classification(), images())
     for name, value in ragged.refresh(w).items():
         torch.testing.assert_close(value, surface.refresh(w)[name])  # whatever the batches

@@ -12,7 +12,7 @@ from lowland.core.model_copy import private_copy
 from tests.models import Lazy, TiedLM, blobs, conv_bn, generator, images, mlp, tokens
 
 
-def test_every_item_counts_alike() -> None:
+def test_every_item_has_equal_weight() -> None:
     """A ragged last batch; a mean of batch means would weigh its rows 8 times."""
     torch.manual_seed(0)
     model = mlp()
@@ -26,7 +26,7 @@ def test_every_item_counts_alike() -> None:
     assert not torch.allclose(means, surface(w), rtol=1e-4)  # broken twin
 
 
-def test_every_token_counts_alike() -> None:
+def test_every_token_has_equal_weight() -> None:
     torch.manual_seed(0)
     model = TiedLM()
     batches = tokens()
@@ -36,9 +36,9 @@ def test_every_token_counts_alike() -> None:
     with torch.no_grad():
         for batch in batches:
             logits = model(**batch).logits
-            counted = batch["attention_mask"][:, 1:].bool()
-            picked = logits[:, :-1].log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])
-            loss = -picked[..., 0][counted].double()
+            mask = batch["attention_mask"][:, 1:].bool()
+            log_probs = logits[:, :-1].log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])
+            loss = -log_probs[..., 0][mask].double()
             total, items = total + float(loss.sum()), items + len(loss)
             means.append(float(loss.mean()))
     value = float(surface(surface.layout.flatten(model)))
@@ -46,7 +46,7 @@ def test_every_token_counts_alike() -> None:
     assert value != pytest.approx(sum(means) / len(means), rel=1e-4)  # broken twin
 
 
-def test_the_sum_is_kept_in_float64() -> None:
+def test_the_sum_is_in_float64() -> None:
     """One item of 1e8, then thousands of about 1: in float32 each of these would be lost."""
     y = torch.cat([torch.tensor([[14142.0]]), torch.rand(4000, 1, generator=generator())])
     batches = [(torch.zeros(len(part), 1), part) for part in y.split(4)]
@@ -54,12 +54,12 @@ def test_the_sum_is_kept_in_float64() -> None:
     surface = ll.LossSurface(model, ll.Regression(noise_variance=1.0), batches)
     items = 0.5 * (math.log(2 * math.pi) + y.double() ** 2)
     exact = float(items.sum())
-    ours = float(surface(torch.zeros(1))) * len(y)
-    assert ours == pytest.approx(exact, rel=1e-7)
+    total = float(surface(torch.zeros(1))) * len(y)
+    assert total == pytest.approx(exact, rel=1e-7)
     running = torch.zeros(())
     for part in items.float().split(4):
         running += part.sum()
-    assert abs(float(running) - exact) > 100 * abs(ours - exact)  # broken twin
+    assert abs(float(running) - exact) > 100 * abs(total - exact)  # broken twin
 
 
 def test_constants_are_included() -> None:
@@ -120,15 +120,15 @@ def test_weights_of_any_float_dtype() -> None:
     assert surface.value_and_grad(w.double())[1].dtype == torch.float64
 
 
-def test_where_leaves_the_rest_as_it_is() -> None:
+def test_where_freezes_the_rest() -> None:
     torch.manual_seed(0)
     model = mlp()
     surface = ll.LossSurface(model, ll.Classification(), blobs(), where=r"^2\.")
     w = surface.layout.flatten(model)
-    whole = ll.LossSurface(model, ll.Classification(), blobs())
+    full_surface = ll.LossSurface(model, ll.Classification(), blobs())
     assert surface.layout.size == 24
-    assert surface(w) == whole(whole.layout.flatten(model))
-    gradient = whole.value_and_grad(whole.layout.flatten(model))[1]
+    assert surface(w) == full_surface(full_surface.layout.flatten(model))
+    gradient = full_surface.value_and_grad(full_surface.layout.flatten(model))[1]
     torch.testing.assert_close(surface.value_and_grad(w)[1], gradient[-24:])
 
 
@@ -142,7 +142,7 @@ def test_training_the_model_later_does_not_change_the_surface() -> None:
     assert surface(w, batchnorm="frozen") == before
 
 
-def test_calls_do_not_see_one_another() -> None:
+def test_calls_are_independent() -> None:
     """Buffers that are filled or written by a forward pass are as they were at every call."""
     torch.manual_seed(0)
     model = Lazy()

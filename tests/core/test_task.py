@@ -24,11 +24,11 @@ from tests.models import generator
 
 class Poisson(ll.Task):
     def nll(self, output, target):
-        rate = output.squeeze(-1)
-        return rate.exp() - target * rate + torch.lgamma(target + 1)
+        log_rate = output.squeeze(-1)
+        return log_rate.exp() - target * log_rate + torch.lgamma(target + 1)
 
 
-def test_a_task_of_ones_own_end_to_end() -> None:
+def test_a_custom_task_end_to_end() -> None:
     g = generator()
     x = torch.randn(40, 2, generator=g, dtype=torch.float64)
     y = torch.poisson((x @ torch.tensor([0.5, -0.3], dtype=torch.float64)).exp(), generator=g)
@@ -39,9 +39,9 @@ def test_a_task_of_ones_own_end_to_end() -> None:
         w = w - 0.3 * surface.value_and_grad(w)[1]
     value, gradient = surface.value_and_grad(w)
     assert float(gradient.norm()) < 1e-6
-    rate = (x @ w[:2] + w[2]).exp()
+    log_rate = (x @ w[:2] + w[2]).exp()
     assert float(value) == pytest.approx(
-        float(-torch.distributions.Poisson(rate).log_prob(y).mean())
+        float(-torch.distributions.Poisson(log_rate).log_prob(y).mean())
     )
 
 
@@ -50,7 +50,7 @@ class Reduced(ll.Task):
         return (output - target).square().mean()
 
 
-def test_a_reduced_loss_is_refused() -> None:
+def test_a_reduced_loss_is_an_error() -> None:
     surface = ll.LossSurface(nn.Linear(2, 1), Reduced(), [(torch.ones(3, 2), torch.ones(3, 1))])
     with pytest.raises(ll.DataError, match="do not reduce the loss"):
         surface(torch.zeros(3))
@@ -75,15 +75,15 @@ X, Y, Z = torch.zeros(2, 3), torch.zeros(2), torch.ones(2, 1)
     ],
 )
 def test_batch_formats(batch, args, kwargs, target) -> None:
-    found = unpack(batch)
-    assert len(found.args) == len(args)
-    assert all(a is b for a, b in zip(found.args, args, strict=True))
-    assert found.kwargs.keys() == kwargs.keys()
-    assert all(found.kwargs[key] is value for key, value in kwargs.items())
-    assert found.target is target
+    batch_parts = unpack(batch)
+    assert len(batch_parts.args) == len(args)
+    assert all(a is b for a, b in zip(batch_parts.args, args, strict=True))
+    assert batch_parts.kwargs.keys() == kwargs.keys()
+    assert all(batch_parts.kwargs[key] is value for key, value in kwargs.items())
+    assert batch_parts.target is target
 
 
-def test_unpacking_of_ones_own() -> None:
+def test_custom_unpacking() -> None:
     task = ll.Classification(unpack=lambda b: ((b["image"],), {}, b["digit"]))
     batch = {"image": torch.zeros(2, 3), "digit": torch.tensor([0, 1])}
     surface = ll.LossSurface(nn.Linear(3, 2), task, [batch])

@@ -8,7 +8,7 @@ from lowland.core.threads import using_threads
 
 
 @pytest.mark.parametrize("before", [1, 2])
-def test_the_number_is_set_back_whatever_happens_inside(before):
+def test_the_number_is_restored_after_an_error(before):
     torch.set_num_threads(before)
     with using_threads(2):
         assert torch.get_num_threads() == 2
@@ -23,6 +23,6 @@ def test_the_number_is_set_back_whatever_happens_inside(before):
 
 
 @pytest.mark.parametrize("count", [0, -1, 1025, 100_000])
-def test_numbers_that_crash_torch_are_refused(count):
+def test_numbers_that_crash_torch_are_an_error(count):
     with pytest.raises(ll.ConfigError, match=rf"threads: expected 1 to 1024, got {count}\."):
         using_threads(count).__enter__()
