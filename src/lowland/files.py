@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,6 +79,34 @@ def require_inside(folder: PathLike, name: str) -> Path:
             f"{path} is a link that leads out of its folder; put the file itself in its place."
         )
     return path
+
+
+def require_own(
+    folder: PathLike,
+    marks: Collection[str],
+    *,
+    rest: Collection[str] = (),
+    content: str,
+    option: str,
+) -> None:
+    """Raises `StoreError` where a folder holds files, and none of `marks`: it is somebody else's.
+
+    Args:
+        folder: it may be missing. marks: files by which a folder is known as one's own. rest: what
+            may lie there without them, after a stop; so may files that were not whole. content: of
+            one's own folders. option: names another folder.
+
+    >>> require_own("missing", ["run.yaml"], content="run", option="--out")
+    """
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file; name a folder with {option}.")
+    names = {each.name for each in path.iterdir()} if path.is_dir() else set()
+    partial = {temporary_name(path / name).name for name in (*marks, *rest)}
+    if names - {*rest, *partial} and names.isdisjoint(marks):
+        raise StoreError(
+            f"{path} is not empty, and no {content}; name another folder with {option}."
+        )
 
 
 def require_no_way_out(folder: PathLike) -> None:

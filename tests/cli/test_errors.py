@@ -227,7 +227,7 @@ def test_a_folder_with_something_else_is_left_alone(run, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     code, err = run("out=mine")
     assert code == 2
-    assert "not a run folder" in err
+    assert "is not empty, and no run folder: it holds no config.yaml" in err
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 

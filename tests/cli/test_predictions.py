@@ -17,7 +17,7 @@ from lowland.runs.predictions import PredictionSettings
 from lowland.uncertainty import temper
 
 TASK = Classification()
-SETTINGS = PredictionSettings("swag", 3, 0, {})
+SETTINGS = PredictionSettings("swag", 3, 0, evaluation={})
 G = torch.Generator().manual_seed(0)
 
 

@@ -22,11 +22,11 @@ def test_the_settings_are_read_as_they_were_written(finished):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(StoreError, match="not empty and not a run folder"):
+    with pytest.raises(StoreError, match="is not empty, and no run folder: it holds no"):
         RunFolder(tmp_path).prepare()
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(StoreError, match="not empty"):
+    with pytest.raises(StoreError, match="is a file; name a folder with out=FOLDER"):
         RunFolder(file).prepare()
     RunFolder(tmp_path / "new" / "run").prepare()
     assert (tmp_path / "new" / "run").is_dir()

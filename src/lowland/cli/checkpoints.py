@@ -21,7 +21,7 @@ from lowland.cli.tables import print_table
 from lowland.core import ParamLayout
 from lowland.core.names import name_filter
 from lowland.errors import ConfigError, StoreError
-from lowland.files import write_text
+from lowland.files import require_own, write_text
 from lowland.schema import parse_json, require
 from lowland.tensor_files import write_tensors
 from lowland.trajectory.checkpoint_files import (
@@ -189,12 +189,7 @@ class Output:
     def __init__(self, path: Path, selection: CheckpointSelection) -> None:
         self.path = path
         self._selection = selection
-        if path.exists() and not path.is_dir():
-            raise StoreError(f"{path} is a file; name a folder with --out.")
-        if self.files() and not (path / RECORD).is_file():
-            raise StoreError(
-                f"{path} is not empty, and no earlier average; name another folder with --out."
-            )
+        require_own(path, [RECORD], rest=[_LEASES], content="earlier average", option="--out")
         adapter = selection.last.path.name.startswith("adapter")
         name = "adapter_model" if adapter else "model" if selection.pretrained else "swa"
         self.model = path / f"{name}.safetensors"

@@ -37,7 +37,8 @@ from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.core import Classification
 from lowland.core.threads import using_threads
-from lowland.errors import ConfigError, StoreError
+from lowland.errors import ConfigError
+from lowland.files import require_own
 from lowland.metrics import metric_names
 from lowland.records import Table
 from lowland.runs.folder import versions
@@ -202,19 +203,11 @@ class Comparison:
 
 def _require_own(path: Path) -> None:
     """Raises `StoreError` where the folder holds anything but an earlier comparison."""
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{path} is a file; name a folder with --out.")
+    rest = (GRAPH, ARTIFACTS)
+    require_own(path, [_SETTINGS], rest=rest, content="earlier comparison", option="--out")
     file = path / _SETTINGS
-    if file.is_file():
+    if file.is_file():  # of another version: refused
         read_yaml(file, dict[str, Any], form=_FORMAT, advice="name another folder with --out")
-    elif path.is_dir() and {p.name for p in path.iterdir()} - {
-        GRAPH,
-        ARTIFACTS,
-        f".{_SETTINGS}.tmp",
-    }:
-        raise StoreError(
-            f"{path} is not empty, and no earlier comparison; name another folder with --out."
-        )
 
 
 def _write_settings(path: Path, runs: list[FinishedRun], options: CompareOptions) -> None:

@@ -23,6 +23,7 @@ from lowland.cli.trust import Trust
 from lowland.core import Point
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, StoreError
+from lowland.files import require_own
 from lowland.geometry import Line, Plane, Shape
 from lowland.landscape import directions
 from lowland.records import SurfaceResult
@@ -173,7 +174,7 @@ def _files_of(
 
 def execute(view: View, grid: Grid, path: Path) -> SurfaceResult:
     """Builds the scan of a view in a folder, and its pictures."""
-    _require_scan_folder(path)
+    require_own(path, [GRAPH], rest=[ORIGINS], content="folder of a scan", option="--out")
     run = Run(view.setup.config, view.setup)
     surface = SurfaceScan(run, view.name, view.shape, view.overlays, grid)
     pictures = ScanPictures(surface)
@@ -194,15 +195,6 @@ def execute(view: View, grid: Grid, path: Path) -> SurfaceResult:
     say(console, f"Results: {path}/")
     say(console, f"Pictures: {', '.join(path.name for path in builder.load(pictures))}")
     return result
-
-
-def _require_scan_folder(path: Path) -> None:
-    """Raises `StoreError` where a folder holds anything but scans."""
-    content = {each.name for each in path.iterdir()} if path.is_dir() else set()
-    if content - {ORIGINS} and GRAPH not in content:
-        raise StoreError(
-            f"{path} is not empty, and no folder of a scan; name another with --out, or delete it."
-        )
 
 
 def _find_stage(runs: Sequence[Path], plane: str | None, *, trust: bool) -> StageFolder | None:

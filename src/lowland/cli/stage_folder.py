@@ -16,8 +16,8 @@ from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.origins import Place, write_origins
 from lowland.cli.trust import UntrustedError
 from lowland.core import Point
-from lowland.errors import ConfigError, StoreError
-from lowland.files import require_no_way_out
+from lowland.errors import ConfigError
+from lowland.files import require_no_way_out, require_own
 from lowland.geometry import Curve
 from lowland.runs.folder import CONFIG, RunFolder, versions
 from lowland.runs.setup import Setup
@@ -120,13 +120,10 @@ class StageFolder(ABC):
         `origins`: of sources besides the weights. Raises `StoreError` where it holds other files.
         """
         file = self.file(self.path)
+        content, rest = f"folder of {self.content}", (GRAPH, ARTIFACTS)
+        require_own(self.path, [file.name], rest=rest, content=content, option="--out")
         if file.is_file():
             self.read(self.path)  # of another version: refused
-        elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - {GRAPH, ARTIFACTS}:
-            raise StoreError(
-                f"{self.path} is not empty, and no folder of {self.content}; name another with "
-                "--out."
-            )
         body = {
             # relative, so that runs and their stages can be moved together
             "runs": [os.path.relpath(run.folder.path, self.path) for run in self.runs],

@@ -10,8 +10,7 @@ from typing import Any, NotRequired, TypedDict
 from lowland.artifacts.nodes import GRAPH
 from lowland.artifacts.places import ARTIFACTS, log_event
 from lowland.core import ParamLayout, Point
-from lowland.errors import StoreError
-from lowland.files import require_no_way_out
+from lowland.files import require_no_way_out, require_own
 from lowland.runs.sections import Config
 from lowland.runs.stored import read_yaml, write_yaml
 from lowland.runs.weights import load_point
@@ -42,14 +41,9 @@ class RunFolder:
 
     def prepare(self) -> None:
         """Makes the folder; raises `StoreError` where it holds something else."""
-        holds = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
-        foreign = bool(holds - {f".{CONFIG}.tmp"}) and not holds & {CONFIG, GRAPH, ARTIFACTS}
-        if foreign or (self.path.exists() and not self.path.is_dir()):
-            raise StoreError(
-                f"{self.path} is not empty and not a run folder: it holds no {CONFIG}; put that "
-                "back, or name another folder with out=FOLDER."
-            )
-        if CONFIG in holds:
+        content = f"run folder: it holds no {CONFIG}"
+        require_own(self.path, (CONFIG, GRAPH, ARTIFACTS), content=content, option="out=FOLDER")
+        if (self.path / CONFIG).exists():
             self.read()  # one of another version is refused
         self.path.mkdir(parents=True, exist_ok=True)
         require_no_way_out(self.path)
