@@ -290,8 +290,8 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
         for name, post in NORMED_POSTERIORS.items()
     },
 }
-#: what library code calls once a step or a draw, with numbers of its own; and a record
-INNER = re.compile(r"\.(point|rates|picks|index|coords|anchor|anchor_buffers)$|^Forecast$")
+#: called by library code alone, with its own numbers; and a record
+INNER = re.compile(r"\.(point|lrs|explicit_plan|picks|index|coords|anchor|anchor_buffers)$|^Forecast$")
 #: a value that each argument takes, where it is not the default or 2
 GOOD: dict[str, Any] = {
     "EMA decay": 0.5,

@@ -23,7 +23,7 @@ def test_an_error_is_caught_as_lowlands_and_keeps_its_words(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "own"),
+    ("kind", "python_error"),
     [
         (errors.LayoutError, ValueError),
         (errors.DataError, ValueError),

@@ -33,5 +33,5 @@ def test_writing_into_a_slot_changes_the_module():
 
 def test_tensors_left_by_hooks_are_listed():
     model = nn.Sequential(nn.Linear(2, 2))
-    model[0].leftover = torch.ones(1)
+    model[0].left = torch.ones(1)
     assert [(key, value) for _, key, value in computed_tensors(model)] == [("left", torch.ones(1))]
