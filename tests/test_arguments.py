@@ -291,7 +291,9 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
     },
 }
 #: called by library code alone, with its own numbers; and a record
-INNER = re.compile(r"\.(point|lrs|explicit_plan|picks|index|coords|anchor|anchor_buffers)$|^Forecast$")
+INNER = re.compile(
+    r"\.(point|lrs|explicit_plan|picks|index|coords|anchor|anchor_buffers)$|^Forecast$"
+)
 #: a value that each argument takes, where it is not the default or 2
 GOOD: dict[str, Any] = {
     "EMA decay": 0.5,
