@@ -116,7 +116,7 @@ NORMED_POSTERIORS = {
     "Pushforward": ll.Pushforward(ll.Line(torch.ones(10), -torch.ones(10)), torch.rand(3, 1)),
 }
 
-#: what is called: the public callable, and the same with all that it needs filled in
+#: the public callable, and the same with its other arguments filled in
 CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
     "TrainOptions": (ll.TrainOptions, ll.TrainOptions),
     "TrainOptions.override": (
@@ -331,7 +331,7 @@ GOOD: dict[str, Any] = {
     "fit log_volume": 0,
     "connect_modes connectors": 1,
 }
-#: what is nonsense elsewhere, and meant here
+#: values that are wrong elsewhere and right here
 MEANT: dict[str, Any] = {
     "Classification ignore_index": -1,
     "LanguageModeling ignore_index": -1,

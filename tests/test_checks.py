@@ -1,4 +1,4 @@
-"""What users pass: taken where it can be meant, refused in one sentence where it cannot."""
+"""Arguments of users: converted where the meaning is clear, otherwise an error of one sentence."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_ranks_larger_than_memory_are_an_error(make: Callable[[Any], Any]) -> No
 
 
 def test_numbers_are_converted_to_python_numbers() -> None:
-    """Files, checkpoints and fingerprints hold what `json` knows."""
+    """Files, checkpoints and fingerprints contain types of `json`."""
     swag = ll.SWAG(ll.ParamLayout(net()), rank=np.int64(4))
     assert type(swag.rank) is int
     batches = ll.Batches((X, Y), batch_size=torch.tensor(4), seed=np.int64(1))

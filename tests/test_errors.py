@@ -1,4 +1,4 @@
-"""Every error is a LowlandError, and one that Python's own names catch too."""
+"""Every error is a LowlandError and an instance of a Python exception."""
 
 import copy
 import inspect
@@ -17,7 +17,7 @@ def test_an_error_is_caught_as_lowlands_and_keeps_its_words(kind):
     assert issubclass(kind, errors.LowlandError)
     error = kind("bends: expected 1, got 2.")
     assert str(error) == "bends: expected 1, got 2."
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # as workers send them
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # as between workers
         assert type(twin) is kind
         assert str(twin) == str(error)
 

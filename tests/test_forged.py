@@ -1,4 +1,4 @@
-"""Files with right checksums and wrong content: each is refused in one sentence, or read right.
+"""Files with right checksums and wrong content: an error of one sentence, or a correct read.
 
 Every format with every forgery. No error of another type, no hang, no blow-up of memory.
 """
@@ -38,7 +38,7 @@ LAYOUT = ll.ParamLayout(nn.Linear(2, 1))
 BIG = 2**40
 
 
-# -- what each format does with a file ------------------------------------------------------------
+# -- readers of each format -----------------------------------------------------------------------
 
 
 def gauss(z):
@@ -95,7 +95,7 @@ def tree(kind, **body):
 
 
 def structure(text, kind="demo", form="lowland-1"):
-    """A tree whose JSON is this, with a checksum that fits."""
+    """A tree with this JSON and its checksum."""
     notes = {"format": form, "kind": kind, "tree": text}
     return lambda path: write_tensors(path, {"t0": torch.ones(2)}, notes)
 
@@ -123,7 +123,7 @@ def torch_file(make):
 
 
 def npy(shape, data=b"", descr="<f4"):
-    """An array whose header asks for a shape, whatever its data are."""
+    """An array whose header has another shape than its data."""
     head = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + data
 
@@ -140,7 +140,7 @@ def archive(body, name="mean.npy"):
 
 
 def bomb(path):
-    """2 GiB of zeros in 2 MiB, in an .npz whose headers are true."""
+    """2 GiB of zeros in 2 MiB, in an .npz with correct headers."""
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file,
         file.open("mean.npy", "w", force_zip64=True) as member,
@@ -174,7 +174,7 @@ def weights(**changes):
 
 
 def forged_checkpoint(make, kind, **changes):
-    """A checkpoint that is right but for some fields of its state."""
+    """A valid checkpoint with some changed fields of its state."""
 
     def write(path):
         make(path)
@@ -195,7 +195,7 @@ def swag(**changes):
 
 
 def forged_file(make, kind, **changes):
-    """A file that is right but for some of its fields."""
+    """A valid file with some changed fields."""
 
     def write(path):
         make(path)
@@ -214,7 +214,7 @@ def journal(settings=None, plan=None, chunk=None, **more):
 
 
 def several_disks(path):
-    """A zip archive whose end says that it is one part of many: `is_zipfile` raises."""
+    """A zip archive marked as one part of many, for which `is_zipfile` raises."""
     torch.save({"w": torch.ones(3)}, path)
     end = bytearray(path.read_bytes())
     place = end.rindex(b"PK\x06\x07")  # the locator of its end in ZIP64
@@ -480,7 +480,7 @@ def test_the_number_of_forgeries():
 
 
 def test_a_record_of_zeros_can_be_read(tmp_path):
-    """A record of zeros compresses a thousand times: it is written so that it can be read."""
+    """A record of zeros compresses a thousandfold, and can be read all the same."""
     pred = Predictive("regression", 1, mean=torch.zeros(20 << 20, 1), variance=torch.zeros(1, 1))
     path = pred.save(tmp_path / "zeros.npz")
     assert Predictive.load(path).mean.shape == (20 << 20, 1)
@@ -540,7 +540,7 @@ def test_a_user_names_files_as_they_like(tmp_path):
 
 
 def shapes():
-    """A shape of every class, with all that its methods set."""
+    """A shape of every class, with all its attributes set."""
     g = torch.Generator().manual_seed(0)
     w = torch.randn(6, 40, generator=g)
     surface = ll.LossSurface(
@@ -573,7 +573,7 @@ def test_every_shape_comes_back_with_all_that_it_has(tmp_path):
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", READERS)
 def test_flipped_bits_and_cut_ends(tmp_path, kind):
-    """Thousands of damaged files a format: each is refused, or read; nothing else is raised."""
+    """Thousands of damaged files per format: a LowlandError or a read, and no other exception."""
     path = valid_file(kind, tmp_path)
     content = path.read_bytes()
     rng = np.random.default_rng(0)
@@ -626,7 +626,7 @@ def test_processes_that_are_killed_at_any_moment(tmp_path):
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
             process.wait()
-        store = ll.Trajectory.open(path)  # warns of nothing: a kill is no lost end
+        store = ll.Trajectory.open(path)  # no warning: a kill loses no iterate
         assert store.steps == [10 * (i + 1) for i in range(len(store))]
         for i in range(len(store)):
             store[i]

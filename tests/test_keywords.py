@@ -1,4 +1,4 @@
-"""Wrong calls end in a message that says what to write, and right ones are as they were."""
+"""Wrong calls raise an error with the right keyword; valid calls are unchanged."""
 
 import inspect
 import pickle
@@ -67,14 +67,14 @@ def test_a_wrong_call_is_an_error_with_the_right_keyword(message):
     with pytest.raises(ll.ConfigError) as caught:
         WRONG[message]()
     assert message in str(caught.value)
-    assert isinstance(caught.value, TypeError)  # as Python's own is
+    assert isinstance(caught.value, TypeError)  # as in Python
 
 
 def test_errors_inside_of_the_function_are_unchanged():
-    with pytest.raises(TypeError, match="the user's own") as caught:
+    with pytest.raises(TypeError, match="from the user") as caught:
         ll.sgd(
             NET, ll.Classification(), DATA, epochs=1,
-            validate=lambda model: (_ for _ in ()).throw(TypeError("the user's own")),
+            validate=lambda model: (_ for _ in ()).throw(TypeError("from the user")),
         )  # fmt: skip
     assert not isinstance(caught.value, ArgumentError)
 

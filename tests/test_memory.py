@@ -1,4 +1,4 @@
-"""Freed memory is kept where the C library is glibc, and nothing happens elsewhere."""
+"""Freed memory is kept with glibc; there is no effect with other C libraries."""
 
 import ctypes
 import sys
@@ -9,7 +9,7 @@ from lowland.memory import keep_freed_memory
 
 
 class Library:
-    """In place of glibc: remembers what it was told."""
+    """A fake glibc that stores its options."""
 
     def __init__(self, answer=1):
         self.answer, self.options = answer, {}

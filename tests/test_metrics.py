@@ -1,4 +1,4 @@
-"""A metric is declared in one place, and everything reads it there."""
+"""A metric is declared once, for tables, plots and commands."""
 
 import io
 
@@ -48,7 +48,7 @@ def test_a_registered_metric_is_everywhere(registry, keep):
     surface, w, net, x, y = classifier()
     expected = float(top_two(net(x), y).double().mean())
     assert 0 < expected < 1
-    # predictions, whole or streamed, and tables
+    # predictions, stored or streamed, and tables
     assert ll.predict(surface, ll.Ensemble([w]), surface.data, keep=keep).metrics()[
         "top2"
     ] == pytest.approx(expected, abs=1e-12)
@@ -113,7 +113,7 @@ def test_invalid_declarations_are_an_error(make, message):
 
 
 def test_every_metric_of_a_prediction_is_declared():
-    """What `metrics()` gives without units of its own is what the registry says it gives."""
+    """`metrics()` returns the metrics of the registry, and those in normalised units."""
     surface, w, *_ = classifier()
     values = ll.predict(surface, ll.Ensemble([w]), surface.data).metrics()
     assert set(values) == set(metrics.metric_names("classification"))

@@ -1,4 +1,4 @@
-"""The example at the top of the README runs as it stands; studies have a place for results."""
+"""The first example of the README runs; READMEs of studies have markers for results."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ WRITERS = [p for p in (ROOT / "studies").glob("*/*.py") if "rewrite(" in p.read_
 
 @pytest.mark.parametrize("script", WRITERS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_a_study_has_a_place_for_its_results(script):
-    """One that had none would fail at its end, after hours."""
+    """A study without markers would fail at its end, after hours."""
     by = re.findall(r'rewrite\(.*by="([\w.]+)"', script.read_text("utf-8")) or ["run.py"]
     readme = (script.parent / "README.md").read_text("utf-8")
     assert [readme.count(f"<!-- results: written by {name} -->") for name in by] == [1] * len(by)

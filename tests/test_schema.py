@@ -1,4 +1,4 @@
-"""Forms of stored text: what fits, and where and how the rest does not."""
+"""Forms of stored text: values that fit, and errors for others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Header(TypedDict):
     ("value", "form"),
     [
         (3, int),
-        (3, float),  # JSON does not tell 3.0 from 3
+        (3, float),  # JSON does not distinguish 3.0 from 3
         (math.inf, float),
         (-(2**63), int),
         (None, int | None),
@@ -56,7 +56,7 @@ def test_values_that_fit(value, form):
         (True, float, "expected float, got True"),
         (1.0, int, "expected int, got 1.0"),
         (2**63, int, "expected int, got a larger number"),
-        ("\ud800", str, "expected str"),  # half of a character
+        ("\ud800", str, "expected str"),  # half a surrogate pair
         (1, Literal["a"], "expected Literal['a'], got 1"),
         (True, Literal["a", 2], "got True"),
         ([1, "a"], list[int], "[1]: expected int, got 'a'"),

@@ -1,4 +1,4 @@
-"""The UCI study runs by one command, goes on where it was, and its tables say what records say."""
+"""The UCI study: one command that resumes, and tables that agree with the records."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def test_one_command_in_parts(data):
     results = data / "out" / "smoke"
     before = (results / "boston-papers.json").read_text()
     rest = study(data)
-    assert "boston papers:" not in rest  # it was done
+    assert "boston papers:" not in rest  # stored
     assert (results / "boston-papers.json").read_text() == before
     assert {p.name for p in results.glob("*.json")} == {
         "boston-papers.json", "boston-tuned.json", "boston-falling.json",
@@ -50,9 +50,9 @@ def test_one_command_in_parts(data):
     assert (record["splits"], record["modes"]) == (2, 2)
     for metrics in record["methods"].values():
         assert all(len(values) == 2 for values in metrics.values())
-        # rows of an honest fit lie within a few standard deviations of these targets, which is 9
+        # errors of a sensible fit are a few standard deviations of the targets, 9, at most
         assert all(0 < value < 30 for value in metrics["rmse"])
-    # settings were chosen on held-out rows for each split on its own
+    # one choice of settings per split
     assert len(record["walk"]) == len(record["sgd"]) == 2
     falling = json.loads((results / "boston-falling.json").read_text())
     assert falling["methods"]["SGD"] == record["methods"]["SGD"]

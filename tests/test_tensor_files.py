@@ -168,7 +168,7 @@ def test_a_flipped_bit_is_an_error(tmp_path) -> None:
     path = tmp_path / "a"
     save_tree(path, {"step": 3, "w": torch.arange(50.0)}, kind="swag")
     content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")  # of the tensors, behind the header
+    start = 8 + int.from_bytes(content[:8], "little")  # of the tensors, after the header
     for place in (start, start + 77, len(content) - 1, content.index(b"3]")):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(StoreError, match="damaged, its checksum does not fit"):
@@ -185,7 +185,7 @@ def test_files_of_others_have_no_checksum(tmp_path) -> None:
 
 
 def test_a_file_without_a_checksum_is_mapped_and_not_read(tmp_path, monkeypatch) -> None:
-    """Checkpoints of others are many gigabytes, of which an average reads a tensor at a time."""
+    """Other checkpoints may have many gigabytes; an average reads one tensor at a time."""
     save_file({"w": torch.ones(2)}, tmp_path / "a")
     monkeypatch.setattr("lowland.tensor_files._checksum", lambda *_: pytest.fail("read it all"))
     assert torch.equal(read_tensors(tmp_path / "a")[0]["w"], torch.ones(2))

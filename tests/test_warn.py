@@ -1,4 +1,4 @@
-"""Warnings point at the line of whoever called lowland."""
+"""Warnings point at the line that called lowland."""
 
 import warnings
 
@@ -13,7 +13,7 @@ NET = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
 
 
 def still():
-    """SWAG of iterates that hardly differ."""
+    """SWAG of nearly equal iterates."""
     swag = ll.SWAG(ll.ParamLayout(NET), rank=2)
     for step in range(3):
         swag.update(torch.ones(swag.layout.size) + 1e-6 * step)

@@ -1,4 +1,4 @@
-"""Outputs, labels and examples at random, the same at every call."""
+"""Random outputs, labels and examples, equal at every call."""
 
 import torch
 from torch import Tensor

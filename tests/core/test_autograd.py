@@ -14,7 +14,7 @@ from tests.models import Residual, generator
 
 
 def wave(n: int = 12) -> list[tuple[Tensor, Tensor]]:
-    """Places in (0, 3) in two batches, and what u'' + u is to be there."""
+    """Points in (0, 3) in two batches, and targets for u'' + u."""
     x = 3 * torch.rand(n, 1, generator=generator(), dtype=torch.float64)
     return [(x[:8], torch.sin(x[:8])), (x[8:], torch.sin(x[8:]))]
 
@@ -33,7 +33,7 @@ def loss_by_hand(w: Tensor, data: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 class AtTrainingOnly(Residual):
-    """Keeps the graph of its derivatives in training mode alone, as models in the wild do."""
+    """Keeps the graph of its derivatives in training mode only, as many models do."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -45,7 +45,7 @@ class AtTrainingOnly(Residual):
 
 
 class OfItsInputs(Residual):
-    """Takes for granted that its inputs require gradients."""
+    """Assumes that its inputs require gradients."""
 
     def forward(self, x: Tensor) -> Tensor:
         u = self.net(x)
@@ -138,7 +138,7 @@ def test_vmap_over_a_model_that_differentiates_is_an_error():
 
 
 def test_many_calls_of_a_likelihood_work_without_vmap():
-    """After some hundred calls operations are traced, which goes by vmap."""
+    """After some hundred calls operations are traced, which needs vmap elsewhere."""
     surface, w = pinn()
     likelihood = ll.LogLikelihood(surface, trace=True)
     expected = torch.stack([-12 * loss_by_hand(u, wave()) for u in (w, 1.1 * w)])

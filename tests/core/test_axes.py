@@ -1,4 +1,4 @@
-"""Axes that a task names: counted from the first, refused where there is no such axis."""
+"""Axes of a task: non-negative, and an error where the output has no such axis."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_axes_are_those_of_numpy():
 
 @pytest.mark.parametrize("axis", [3, -3, -4])
 def test_outputs_without_the_axis_are_an_error(axis):
-    """-3 of three axes is that of the examples."""
+    """Axis -3 of three is the batch axis."""
     with pytest.raises(ll.DataError, match=rf"class_dim={axis}: outputs \(8, 5, 3\) have no such"):
         axis_of("class_dim", axis, (8, 5, 3))
 

@@ -1,4 +1,4 @@
-"""BatchNorm statistics against a layer-by-layer computation in float64 over all rows at once."""
+"""BatchNorm statistics against a layer-by-layer computation in float64 over all examples."""
 
 import copy
 
@@ -15,7 +15,7 @@ SIZES = ([64, 64, 2], [10] * 13, [128, 1, 1])
 
 
 def sorted_examples(n: int = 130) -> tuple[Tensor, Tensor]:
-    """Images in ascending order of brightness, as a data set sorted by class is."""
+    """Images in ascending order of brightness, like a data set sorted by class."""
     g = generator()
     x = torch.randn(n, 2, 5, 5, generator=g) + torch.linspace(-3, 3, n)[:, None, None, None]
     return x, torch.randint(3, (n,), generator=g)
@@ -31,7 +31,7 @@ def surface_of(model: nn.Module, sizes: list[int], **options) -> ll.LossSurface:
 
 
 def offline(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Each layer in turn, in float64, over all rows; dropout is not there."""
+    """Layer by layer in float64 over all examples, without dropout."""
     x, out = x.double(), {}
     for name, layer in copy.deepcopy(model).double().eval().named_children():
         if isinstance(layer, nn.BatchNorm2d):
@@ -47,7 +47,7 @@ def offline(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def torch_update_bn(model: nn.Module, batches, *, whole_model: bool) -> dict[str, Tensor]:
-    """Broken twin: batch variances averaged, batches weighted alike (torch's `update_bn`)."""
+    """Broken twin: the mean of batch variances with equal weights (torch's `update_bn`)."""
     model = copy.deepcopy(model)
     model.train(whole_model)
     for module in model.modules():
@@ -76,7 +76,7 @@ def model() -> nn.Module:
 
 @pytest.fixture
 def small_memory(monkeypatch) -> None:
-    """No batch of all rows fits: exact statistics take a pass a depth."""
+    """All examples do not fit in one batch: exact statistics take one pass per depth."""
     monkeypatch.setattr("lowland.core.statistics.SHARE", 0.0)
 
 
@@ -85,7 +85,7 @@ def test_exact_statistics_are_independent_of_the_batches(model, sizes) -> None:
     surface = surface_of(model, sizes)
     statistics = surface.refresh(surface.layout.flatten(model))
     assert close(statistics, offline(model, sorted_examples()[0]), rtol=1e-5)
-    # broken twins: what the papers' protocol and torch give for these batches
+    # broken twin: torch's statistics for these batches
     assert not close(
         torch_update_bn(model, batches_of(sizes), whole_model=True), statistics, rtol=1e-2
     )
@@ -100,7 +100,7 @@ def test_one_pass_per_depth_gives_equal_statistics(model, sizes, small_memory) -
 
 
 def test_both_methods_agree_for_few_examples(monkeypatch) -> None:
-    # with 9 values a channel, dividing by n - 1 in place of n would show in the second layer
+    # with 9 values per channel, n - 1 instead of n would change the second layer
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 4), nn.BatchNorm1d(4)
@@ -114,7 +114,7 @@ def test_both_methods_agree_for_few_examples(monkeypatch) -> None:
 
 
 def test_exact_statistics_equal_a_training_pass_over_all_examples(model) -> None:
-    """The oracle that needs no formula: torch in training mode, momentum 1, one batch."""
+    """An oracle without a formula: torch in training mode, momentum 1, one batch."""
     x, _ = sorted_examples()
     torch_statistics = torch_update_bn(model, [(x, None)], whole_model=False)
     surface = surface_of(model, [64, 66])
@@ -125,36 +125,34 @@ def test_exact_statistics_equal_a_training_pass_over_all_examples(model) -> None
 def test_batch_statistics_equal_a_pooled_training_pass(model, sizes) -> None:
     inputs: dict[str, list[Tensor]] = {"1": [], "4": []}
     twin = copy.deepcopy(model).train()
-    for name, inputs_of_layer in inputs.items():
+    for name, arrays in inputs.items():
         twin.get_submodule(name).register_forward_pre_hook(
-            lambda m, args, inputs_of_layer=inputs_of_layer: inputs_of_layer.append(
-                args[0].double()
-            )
+            lambda m, args, arrays=arrays: arrays.append(args[0].double())
         )
     with torch.no_grad():
         for x, _ in batches_of(sizes):
             twin(x)
     expected = {}
-    for name, inputs_of_layer in inputs.items():
-        values = torch.cat(inputs_of_layer).transpose(0, 1).flatten(1)
+    for name, arrays in inputs.items():
+        values = torch.cat(arrays).transpose(0, 1).flatten(1)
         expected[f"{name}.running_mean"] = values.mean(1)
         expected[f"{name}.running_var"] = values.var(1)
     surface = surface_of(model, sizes)
     w = surface.layout.flatten(model)
     statistics = surface.refresh(w, method="batch")
     assert close(statistics, expected, rtol=1e-5)
-    # the first layer's do not depend on the batches, those of the second do
+    # statistics of the first layer do not depend on the batches, those of the second do
     exact = surface.refresh(w)
     assert torch.allclose(statistics["1.running_var"], exact["1.running_var"], rtol=1e-4)
     assert not torch.allclose(statistics["4.running_var"], exact["4.running_var"], rtol=1e-2)
-    # broken twin: the mean of batch variances, each batch weighted alike
+    # broken twin: the mean of batch variances, with equal weights
     assert not close(
         torch_update_bn(model, batches_of(sizes), whole_model=True), expected, rtol=0.1
     )
 
 
 def test_batches_are_weighted_by_their_examples() -> None:
-    """A batch of 2 rows is not one of 64; with them sorted, the variance is between batches too."""
+    """Batches of 2 and of 64 examples, sorted: there is variance between batches too."""
     parts = [torch.zeros(64, 1), torch.full((2, 1), 10.0)]
     mean, variance = batchnorm.pooled([batchnorm.moments(p) for p in parts])
     together = torch.cat(parts).double()
@@ -206,7 +204,7 @@ def test_statistics_of_a_frozen_layer_are_unchanged() -> None:
     w = surface.layout.flatten(model)
     for method in ("exact", "batch"):
         assert set(surface.refresh(w, method=method)) == {"4.running_mean", "4.running_var"}
-    # in a training step too it normalises by its own statistics
+    # in a training step it normalises by its frozen statistics as well
     x, y = sorted_examples()
     value, _ = surface.value_and_grad(w, (x, y))
     torch.testing.assert_close(value, nn.functional.cross_entropy(copy.deepcopy(model)(x), y))
@@ -271,7 +269,7 @@ def directional(surface: ll.LossSurface, w: Tensor, d: Tensor, h: float = 1e-5) 
 @pytest.mark.parametrize("build", [conv_bn, conv_dropout, "plain"])
 def test_the_gradient_over_the_loader_equals_finite_differences(build) -> None:
     torch.manual_seed(0)
-    # tanh in place of relu, so that differences meet no kinks
+    # tanh instead of ReLU: finite differences need a smooth function
     model = (mlp() if build == "plain" else build()).double()
     for i, layer in enumerate(model):
         if isinstance(layer, nn.ReLU):
@@ -332,7 +330,7 @@ def test_a_batch_of_one_example() -> None:
 
 
 def test_batches_of_different_shapes_take_one_pass_per_depth(model) -> None:
-    """Images of two sizes cannot be one batch; the statistics are those of all pixels."""
+    """Images of two sizes do not form one batch; the statistics are those of all pixels."""
     net = nn.Sequential(*model[:6], nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
     x, y = sorted_examples()
     data = [(x[:60], y[:60]), (x[60:, :, :4, :4], y[60:])]

@@ -1,4 +1,4 @@
-"""Buffers travel with the weights that they belong to: moments, shapes, posteriors, files."""
+"""Buffers belong to their weights: in moments, shapes, posteriors and files."""
 
 import copy
 import gc
@@ -17,14 +17,14 @@ from tests.models import (
 
 
 def shifted(n: int = 64, shift: float = 100.0) -> tuple[Tensor, Tensor]:
-    """Inputs far from zero, and targets that are what is left of them."""
+    """Inputs far from zero; the targets are inputs minus their mean."""
     y = torch.randn(n, 1, generator=torch.Generator().manual_seed(0))
     y -= y.mean()
     return y + shift, y
 
 
 def centred(shift: float = 100.0) -> nn.Module:
-    """A network that has learned to take its inputs' mean away and give back the rest."""
+    """A network that has learned to subtract the mean of its inputs."""
     net = nn.Sequential(Normaliser(1), nn.Linear(1, 1))
     nn.init.ones_(net[1].weight)
     nn.init.zeros_(net[1].bias)
@@ -34,7 +34,7 @@ def centred(shift: float = 100.0) -> nn.Module:
 
 
 def fresh_surface(**options) -> ll.LossSurface:
-    """As users make it: before training, of a network whose buffers are new."""
+    """A surface made before training, from a network with initial buffers."""
     torch.manual_seed(0)
     net = nn.Sequential(Normaliser(1), nn.Linear(1, 1))
     return ll.LossSurface(net, ll.Regression(noise_variance=1.0), [shifted()], **options)
@@ -51,19 +51,19 @@ def test_moments_carry_the_buffers_of_their_iterates(kind, tmp_path):
         moments.update(varied_by(net, bias))
     for one in (moments, kind.load(moments.save(tmp_path / "m.safetensors"))):
         assert ll.predict(surface, one).metrics()["rmse"] < 0.02  # it was 100
-    # a vector alone has none: the surface's own stand in
+    # a vector alone has none, so the surface's buffers are used
     assert ll.predict(surface, moments.mean).metrics()["rmse"] > 90
 
 
 @pytest.mark.parametrize("kind", ["buffer", "mask"])
 def test_a_flat_vector_has_the_buffers_of_the_surface(kind):
-    """What `swa.mean`, `traj.swa()` and `layout.flatten(model)` lack."""
+    """`swa.mean`, `traj.swa()` and `layout.flatten(model)` have no buffers."""
     net = nn.Sequential(Normaliser(1), nn.Linear(1, 1))
     net.register_buffer("mask", torch.tensor([True]))
     surface = ll.LossSurface(net, ll.Regression(noise_variance=1.0), [shifted()])
     w = surface.layout.flatten(net)
     name, tensor = ("0.mean", net[0].mean) if kind == "buffer" else ("mask", net.mask)
-    surface(w)  # all as it was
+    surface(w)  # unchanged
     net[0].passes += 1  # a counter
     surface(w)
     tensor.copy_(tensor.logical_not() if kind == "mask" else tensor + 1)
@@ -78,11 +78,11 @@ def test_a_flat_vector_has_the_buffers_of_the_surface(kind):
     ):
         with pytest.warns(UserWarning, match=says):
             take()
-    surface(surface.point(net))  # brings its own
+    surface(surface.point(net))  # has its buffers
     copied = copy.deepcopy(surface)
     del net, tensor
     gc.collect()
-    for one in (surface, copied):  # a model that is gone has no other state now
+    for one in (surface, copied):  # the model no longer exists
         one(w)
 
 
@@ -157,7 +157,7 @@ def test_updates_refresh_and_resume():
     again = ll.SWA(surface.layout)
     again.load_state_dict(swa.state_dict())
     assert again.point.estimated
-    again.update(case)  # statistics of another mean: void
+    again.update(case)  # statistics of another mean are dropped
     assert not again.point.estimated
 
 
@@ -200,7 +200,7 @@ def test_points_of_every_shape_have_its_buffers(tmp_path):
     curve = ll.Bezier.between(a, b)
     assert at(curve, [0.0]) == pytest.approx(100.0, abs=1e-4)
     assert at(curve, [0.5]) == pytest.approx(99.5, abs=1e-4)
-    assert at(ll.Line(a, b), [2.0]) == pytest.approx(99.0, abs=1e-4)  # beyond: as at the end
+    assert at(ll.Line(a, b), [2.0]) == pytest.approx(99.0, abs=1e-4)  # outside: as at the end
     plane = ll.Plane.through(a, b, third)
     for point, mark in zip((a, b, third), plane.marks, strict=True):
         assert at(plane, mark.tolist()) == pytest.approx(float(point.buffers["0.mean"]), abs=1e-4)
@@ -253,7 +253,7 @@ def test_buffers_between_anchors():
     one = {"v": torch.tensor([1.0]), "n": torch.tensor(1), "c": bound, "s": torch.tensor(1.0)}
     other = {"v": torch.tensor([3.0]), "n": torch.tensor(2), "c": bound, "s": torch.tensor(3.0)}
     stacked = stack_buffers([one, other, None])
-    assert stacked["c"].shape == (1, 1)  # a constant is held once
+    assert stacked["c"].shape == (1, 1)  # a constant is stored once
     at = interpolate_buffers(torch.tensor([[0.25, 0.75, 0.0], [3.0, -2.0, 0.0]]), stacked)
     assert at["v"].flatten().tolist() == [2.5, 1.0]
     assert at["s"].tolist() == [2.5, 1.0]  # a scalar too
@@ -306,7 +306,7 @@ def test_a_frozen_posterior_predicts_without_training_examples(tmp_path):
     for one in (request, request[:1]):
         found = ll.predict(server, served, [one]).probs
         torch.testing.assert_close(found, right[: len(one)], rtol=1e-4, atol=1e-5)
-    # a surface that was made of the request takes the members' own statistics as well
+    # a surface made from the request uses the members' statistics as well
     by_request = ll.LossSurface(conv_bn(), ll.Classification(), [(request, torch.zeros(8).long())])
     torch.testing.assert_close(
         ll.predict(by_request, served, [request]).probs, right, rtol=1e-4, atol=1e-5
@@ -330,7 +330,7 @@ def test_statistics_never_come_from_the_predicted_examples():
     _, swag = trained_bn()
     request = [(torch.randn(8, 2, 5, 5), torch.zeros(8).long())]
     surface = ll.LossSurface(conv_bn(), ll.Classification(), request)
-    copied = [(request[0][0].clone(), request[0][1])]  # as a server's parser makes anew
+    copied = [(request[0][0].clone(), request[0][1])]  # a new copy, as from a server's parser
     for loader in (request, list(request), [request[0][0]], copied):
         with pytest.raises(ll.DataError, match=r"examples that are being predicted.*freeze"):
             ll.predict(surface, swag.posterior(), loader, samples=2)
@@ -338,11 +338,8 @@ def test_statistics_never_come_from_the_predicted_examples():
     surface_by_name = ll.LossSurface(conv_bn(), ll.Classification(), by_name)
     with pytest.raises(ll.DataError, match="examples that are being predicted"):
         ll.predict(surface_by_name, swag.posterior(), [dict(by_name[0])], samples=2)
-    surface_with_loader = ll.LossSurface(conv_bn(), ll.Classification(), request, bn_loader=request)
-    assert ll.predict(surface_with_loader, swag.posterior(), request, samples=2).probs.shape == (
-        8,
-        3,
-    )
+    with_loader = ll.LossSurface(conv_bn(), ll.Classification(), request, bn_loader=request)
+    assert ll.predict(with_loader, swag.posterior(), request, samples=2).probs.shape == (8, 3)
     assert ll.predict(surface, swag.posterior(), samples=2).probs.shape == (8, 3)
     server = ll.LossSurface(conv_bn(), ll.Classification())
     with pytest.raises(ll.DataError, match=r"no examples .* freeze"):
@@ -371,8 +368,8 @@ def test_frozen_parameters_that_differ_from_the_surface_are_an_error(tmp_path):
     for step in range(2):
         nn.init.constant_(net[1].bias, step)
         swag.update(net)
-    ll.predict(surface, swag)  # they are the same: nothing to tell
-    nn.init.ones_(net[0].weight)  # such as a backbone that is loaded after the surface was made
+    ll.predict(surface, swag)  # equal, so no error
+    nn.init.ones_(net[0].weight)  # as a backbone loaded after the surface was made
     swag.update(net)
     swag.save(tmp_path / "swag.safetensors")
     for one in (swag, swag.posterior(scale=0.5), ll.SWAG.load(tmp_path / "swag.safetensors")):
@@ -383,7 +380,7 @@ def test_frozen_parameters_that_differ_from_the_surface_are_an_error(tmp_path):
 
 
 def features(seed: int) -> nn.Module:
-    """A head on frozen random features, drawn anew for each network."""
+    """A head on frozen random features, different for each network."""
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Flatten(), nn.Linear(50, 9), nn.Tanh(), nn.Linear(9, 3))
     net[1].requires_grad_(False)
@@ -403,7 +400,7 @@ def test_networks_may_differ_in_frozen_parameters(strategy):
     torch.testing.assert_close(found, expected)
     frozen = ll.Ensemble(points).freeze(surface)
     torch.testing.assert_close(ll.predict(surface, frozen, strategy=strategy).probs, expected)
-    # a shape through such networks is trained and evaluated on theirs
+    # a shape through such networks is trained and evaluated with their features
     simplex = ll.Simplex([points[1]])
     loss = float(surface(simplex.point([1.0])))
     alone = ll.LossSurface(nets[1], ll.Classification(), images())

@@ -1,4 +1,4 @@
-"""Batches that fit no model: the message names what was wrong with them."""
+"""Batches that do not fit the model: the message contains the reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import lowland as ll
 from tests.linear import W, X, Y, surface, train
 
 NAN = torch.where(torch.arange(20)[:, None] < 3, math.nan, X)
-#: everything that reads a batch, each by its own loop
+#: all functions with a loop over batches
 READERS: dict[str, Callable[[Any], Any]] = {
     "surface": lambda data: surface(data)(W),
     "gradient": lambda data: surface(data).value_and_grad(W),

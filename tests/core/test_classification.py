@@ -1,4 +1,4 @@
-"""Categorical and Bernoulli likelihoods against those of torch."""
+"""Categorical and Bernoulli likelihoods against torch."""
 
 import math
 

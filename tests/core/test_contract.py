@@ -1,4 +1,4 @@
-"""Any model: what holds for the layout and the surface of every model of the zoo."""
+"""Properties of the layout and the surface for every model of `tests.models`."""
 
 import copy
 import warnings
@@ -12,7 +12,7 @@ from tests.models import CASES, Case, every_case, nearby, resolve_task
 
 
 def frozen_in_time(model: nn.Module) -> dict:
-    """Everything about a model that nobody may change."""
+    """All state of a model that must not change."""
 
     def bits(tensors):
         return {n: (t.detach().clone(), t.requires_grad) for n, t in tensors}
@@ -37,19 +37,19 @@ def same(a, b) -> bool:
 
 
 def plain_loss(case: Case, model: nn.Module) -> tuple[Tensor, int]:
-    """What a user's own loop over the model gives: the sum over items, and their number."""
+    """The sum of NLLs over items, and their number, by a plain loop."""
     task = case.task()
     total, items = torch.zeros((), dtype=torch.float64), 0
     for batch in case.batches():
         args, kwargs, target = task.unpack(batch)
-        # each batch by a copy: buffers that a forward pass writes are those of the model as given
+        # a copy per batch: a forward pass may write to buffers
         total = total + task.nll(task.output(model(*args, **kwargs)), target).double().sum()
         items += task.count(batch)
     return total, items
 
 
 class Pure(nn.Module):
-    """Calls a model with its buffers put back afterwards."""
+    """Calls a model and restores its buffers."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def users_copy(case: Case, w: Tensor, layout: ll.ParamLayout) -> nn.Module:
 
 
 def mapped(case: Case, function, stack: Tensor) -> Tensor:
-    """vmap; torch warns of operators that it has no batching rule for, and does them in a loop."""
+    """vmap without the warnings of torch about operators that have no batching rule."""
     with warnings.catch_warnings():
         if case.unbatched:
             warnings.filterwarnings("ignore", message=".*batching rule.*", category=UserWarning)
@@ -126,7 +126,7 @@ def test_the_surface_equals_a_loop_over_the_loader(case: Case) -> None:
         torch.testing.assert_close(value, total / items, rtol=1e-6, atol=0)
         loglik = surface.log_likelihood(w, batchnorm="frozen")
         torch.testing.assert_close(loglik, -items * value, rtol=1e-12, atol=0)
-        assert surface(w, batchnorm="frozen") == value  # calls do not see one another
+        assert surface(w, batchnorm="frozen") == value  # calls are independent
 
 
 @every_case
@@ -199,14 +199,14 @@ def test_vmap_over_weights(case: Case) -> None:
     batch = case.batches()[-1]
     stack = torch.stack([nearby(w, seed) for seed in range(3)])
     loop = torch.stack([surface.loss(u, batch) for u in stack])
-    if "gradients" not in case.maps:  # torch, or the surface, says that it cannot be
+    if "gradients" not in case.maps:  # an error of torch or of the surface
         with pytest.raises((ll.ConfigError, RuntimeError), match=r"torch\.func|functorch"):
             mapped(case, lambda u: surface.loss(u, batch), stack)
         return
     together = mapped(case, lambda u: surface.loss(u, batch), stack)
     tolerance = 0.1 if case.name == "mixed" else 1e-5
     torch.testing.assert_close(together, loop, rtol=tolerance, atol=0)
-    # and calls after it see nothing of it
+    # later calls are unchanged
     torch.testing.assert_close(surface.loss(stack[0], batch), loop[0], rtol=0, atol=0)
     grads = mapped(case, torch.func.grad(lambda u: surface.loss(u, batch)), stack)
     leaf = stack[1].clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Replayable rows: what is accepted, what is refused, and what the reasons say."""
+"""Replayable loaders: which are accepted, which are an error, and the messages."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def dataset(n: int = 100) -> TensorDataset:
     return TensorDataset(torch.randn(n, 6, generator=g), torch.randint(3, (n,), generator=g))
 
 
-def rows(loader, **options) -> ReplayableLoader:
+def replayable(loader, **options) -> ReplayableLoader:
     return ReplayableLoader(loader, ll.Classification(), device="cpu", **options)
 
 
@@ -39,7 +39,7 @@ class Once(IterableDataset):
 
 
 def test_examples_in_another_order_are_accepted() -> None:
-    data = rows(DataLoader(dataset(), batch_size=16, shuffle=True))
+    data = replayable(DataLoader(dataset(), batch_size=16, shuffle=True))
     for _ in range(20):
         inputs = torch.cat([x for (x,), _, _ in data])
         assert len(inputs) == data.num_examples == data.items == 100
@@ -53,7 +53,7 @@ def test_examples_in_other_batches_are_accepted() -> None:
             self.size += 1
             return iter(DataLoader(dataset(), batch_size=self.size))
 
-    data = rows(Ragged())
+    data = replayable(Ragged())
     for _ in range(10):
         assert (
             sum(len(batch.target) for batch in data.batches(ordered=True))
@@ -63,14 +63,14 @@ def test_examples_in_other_batches_are_accepted() -> None:
 
 
 def test_another_order_is_an_error_where_order_matters() -> None:
-    data = rows(DataLoader(dataset(), batch_size=16, shuffle=True))
+    data = replayable(DataLoader(dataset(), batch_size=16, shuffle=True))
     list(data.batches(ordered=True))
     with pytest.raises(ll.DataError, match="pass shuffle=False"):
         list(data.batches(ordered=True))
 
 
 def test_random_augmentation_is_an_error_on_the_second_pass() -> None:
-    data = rows(DataLoader(Augmented(*dataset().tensors), batch_size=16))
+    data = replayable(DataLoader(Augmented(*dataset().tensors), batch_size=16))
     list(data)
     with pytest.raises(ll.DataError, match="turn random augmentation and drop_last off"):
         list(data)
@@ -89,7 +89,7 @@ def test_random_augmentation_is_an_error_on_the_second_pass() -> None:
         lambda x, y: x[3].add_(1e-6),
         lambda x, y: y[3].add_(1),
         lambda x, y: x[[0, 1]].copy_(x[[1, 0]]) if False else x.__setitem__(0, x[1].clone()),
-        lambda x, y: x.__setitem__(slice(0, 2), x[[1, 0]].clone()),  # labels stay: other rows
+        lambda x, y: x.__setitem__(slice(0, 2), x[[1, 0]].clone()),  # labels stay: other examples
         lambda x, y: x.__setitem__(0, x[0].flip(0)),
         lambda x, y: x[0, 0].neg_(),
     ],
@@ -98,7 +98,7 @@ def test_random_augmentation_is_an_error_on_the_second_pass() -> None:
 def test_changed_examples_are_an_error(change) -> None:
     x, y = (t.clone() for t in dataset(10).tensors)
     y[:2] = torch.tensor([0, 1])
-    data = rows([(x[:6], y[:6]), (x[6:], y[6:])])
+    data = replayable([(x[:6], y[:6]), (x[6:], y[6:])])
     list(data)
     list(data)
     change(x, y)
@@ -109,7 +109,7 @@ def test_changed_examples_are_an_error(change) -> None:
 
 
 def test_a_sum_of_values_misses_changes() -> None:
-    """Broken twin: a checksum that adds values cannot tell swapped labels, nor a flipped row."""
+    """Broken twin: a sum of values does not change with swapped labels or a flipped example."""
     x, y = dataset(10).tensors
     swapped_inputs = (x[[1, 0, *range(2, 10)]], y)
     assert torch.isclose(x.sum() + y.sum(), swapped_inputs[0].sum() + y.sum())
@@ -139,14 +139,14 @@ def test_missing_examples_are_an_error() -> None:
             self.n -= 1
             return iter(DataLoader(dataset(self.n), batch_size=32))
 
-    data = rows(Shrinking())
+    data = replayable(Shrinking())
     list(data)
     with pytest.raises(ll.DataError, match="98 examples now, 99 before"):
         list(data)
 
 
 def test_an_exhausted_iterator_is_an_error() -> None:
-    data = rows(iter(DataLoader(dataset(), batch_size=32)))
+    data = replayable(iter(DataLoader(dataset(), batch_size=32)))
     assert sum(len(x) for (x,), _, _ in data) == 100
     with pytest.raises(ll.DataError, match="empty on the second pass: give a loader"):
         list(data)
@@ -157,21 +157,21 @@ def test_an_exhausted_iterator_is_an_error() -> None:
 )
 def test_an_empty_loader_is_an_error(loader) -> None:
     with pytest.raises(ll.DataError, match="it gave no examples; check its data set"):
-        list(rows(loader))
+        list(replayable(loader))
 
 
 def test_values_that_are_no_loader_are_an_error() -> None:
     for loader in (torch.zeros(3, 2), dataset(), 3):
         with pytest.raises(ll.DataError, match="wrap data in a DataLoader"):
-            rows(loader)
+            replayable(loader)
     with pytest.raises(ll.DataError, match="a list is taken for batches"):
-        list(rows([("text", 3)]))
+        list(replayable([("text", 3)]))
     with pytest.raises(ll.DataError, match="every label is ignored"):
-        list(rows([(torch.zeros(2, 3), torch.full((2,), -100))]))
+        list(replayable([(torch.zeros(2, 3), torch.full((2,), -100))]))
 
 
 def test_an_endless_loader_is_read_up_to_count() -> None:
-    data = rows(DataLoader(Endless(), batch_size=8), count=20)
+    data = replayable(DataLoader(Endless(), batch_size=8), count=20)
     for _ in range(2):
         assert [len(x) for (x,), _, _ in data] == [8, 8, 4]
     assert data.num_examples == 20
@@ -180,18 +180,18 @@ def test_an_endless_loader_is_read_up_to_count() -> None:
     )
     assert float(surface(torch.zeros(surface.layout.size))) == pytest.approx(1.0986, abs=1e-4)
     with pytest.raises(ll.ConfigError, match="count: expected a whole number of at least 1"):
-        rows([], count=0)
+        replayable([], count=0)
 
 
 def test_iterable_data_sets() -> None:
-    data = rows(DataLoader(Once(), batch_size=8))
+    data = replayable(DataLoader(Once(), batch_size=8))
     assert [len(x) for (x,), _, _ in data] == [8, 8, 4]
     assert [len(x) for (x,), _, _ in data] == [8, 8, 4]
 
 
 def test_an_empty_batch_in_the_middle_ends_nothing() -> None:
     x, y = dataset(10).tensors
-    data = rows([(x[:4], y[:4]), (x[:0], y[:0]), (x[4:], y[4:])])
+    data = replayable([(x[:4], y[:4]), (x[:0], y[:0]), (x[4:], y[4:])])
     assert [len(x) for (x,), _, _ in data] == [4, 6]
 
 
@@ -207,7 +207,7 @@ def test_dicts_and_tensors_without_a_batch_axis() -> None:
     assert out[1].target.shape == (2,)
     assert torch.equal(out[1].kwargs["grid"], shared)
     assert out[1].kwargs["scale"] == 2
-    assert concatenate(batches) is None  # what has no rows cannot be joined
+    assert concatenate(batches) is None  # tensors without a batch axis
     concatenated = concatenate([{"x": b["x"], "y": b["y"]} for b in batches])
     assert concatenated["x"].shape == (7, 5)
     assert first_examples(batches[0], 2)["grid"].shape == (5,)
@@ -222,24 +222,24 @@ def test_resident_examples_are_read_once() -> None:
             return iter(DataLoader(dataset(), batch_size=32))
 
     loader = Counted()
-    data = rows(loader)
+    data = replayable(loader)
     assert data.cache()
     for _ in range(3):
         assert len(list(data)) == 4
     assert loader.passes == 1
-    assert rows(loader).resident(share=0.0) is None
+    assert replayable(loader).resident(share=0.0) is None
 
 
 def test_channels_last_changes_no_hash() -> None:
     x = torch.randn(4, 3, 5, 5)
-    (batch,) = rows([(x, torch.zeros(4).long())], channels_last=True)
+    (batch,) = replayable([(x, torch.zeros(4).long())], channels_last=True)
     assert batch.args[0].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(batch.args[0], x)
     assert torch.equal(example_hashes(batch, 4), example_hashes((x, batch.target), 4))
 
 
 class Graph:
-    """A batch that is an object of the user's, as graph libraries have them."""
+    """A batch of a custom class, as in graph libraries."""
 
     def __init__(self, nodes, labels):
         self.nodes, self.labels, self.device = nodes, labels, None
@@ -276,7 +276,7 @@ def test_batches_may_be_objects_with_a_custom_unpack():
 
 
 def test_generators_of_other_devices_are_unchanged(monkeypatch):
-    """`torch.manual_seed` seeds every GPU, of which a fork on the CPU gives none back."""
+    """`torch.manual_seed` seeds every GPU, and a fork on the CPU restores none."""
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda *_: pytest.fail("a GPU was seeded"))
     before = torch.get_rng_state()
     with fork_torch_rng(3, torch.device("cpu")):
@@ -290,16 +290,16 @@ def test_generators_of_other_devices_are_unchanged(monkeypatch):
 
 
 def test_reading_shuffled_examples_for_batchnorm_seeds_no_gpu(monkeypatch):
-    """On a GPU each refresh would have set the dropout of the training run back to its start."""
+    """Otherwise each refresh on a GPU would restart the dropout noise of a training run."""
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda *_: pytest.fail("a GPU was seeded"))
-    rows = TensorDataset(torch.randn(12, 3), torch.zeros(12, dtype=torch.long))
-    loader = DataLoader(rows, batch_size=4, shuffle=True)
+    data = TensorDataset(torch.randn(12, 3), torch.zeros(12, dtype=torch.long))
+    loader = DataLoader(data, batch_size=4, shuffle=True)
     net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     surface = ll.LossSurface(net, ll.Classification(), loader, bn_rows=8)
     w = surface.layout.flatten(net)
     first = surface.refresh(w)
     again = ll.LossSurface(net, ll.Classification(), loader, bn_rows=8).refresh(w)
-    assert all(torch.equal(first[name], again[name]) for name in first)  # the same rows
+    assert all(torch.equal(first[name], again[name]) for name in first)  # the same examples
 
 
 def test_examples_that_do_not_fit_in_memory_are_read_once(monkeypatch):
@@ -310,10 +310,10 @@ def test_examples_that_do_not_fit_in_memory_are_read_once(monkeypatch):
             passes.append(1)
             yield torch.zeros(4, 2), torch.zeros(4, 1)
 
-    rows = ReplayableLoader(Counted(), ll.Regression(noise_variance=1.0), device="cpu")
+    loader = ReplayableLoader(Counted(), ll.Regression(noise_variance=1.0), device="cpu")
     monkeypatch.setattr("lowland.core.data.free_memory", lambda device: 0)
-    cached = rows.cached()
+    cached = loader.cached()
     assert cached.resident() is None
-    assert (len(passes), cached.num_examples, rows.num_examples) == (1, 4, 4)
-    assert len(list(cached)) == 1  # still a pass
+    assert (len(passes), cached.num_examples, loader.num_examples) == (1, 4, 4)
+    assert len(list(cached)) == 1  # one more pass
     assert len(passes) == 2

@@ -1,4 +1,4 @@
-"""ParamLayout against what a person would count and copy by hand."""
+"""ParamLayout against counts and copies by hand."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_tied_weights_by_the_name_that_where_takes() -> None:
     surface = ll.LossSurface(
         model, ll.LanguageModeling(), [torch.randint(11, (4, 5))], where="head"
     )
-    # both ends of the tie move together
+    # both names have the new value
     value = surface(torch.zeros(55))
     assert float(value) == pytest.approx(np.log(11))
 
@@ -105,7 +105,7 @@ def test_a_checkpoint_around_the_state_dict_is_an_error() -> None:
     layout = ll.ParamLayout(mlp())
     with pytest.raises(ll.LayoutError, match=r"lacks 0.weight"):
         layout.flatten({"model": mlp().state_dict(), "epoch": 3})
-    # other state beside the weights is no matter
+    # further state is ignored
     assert layout.flatten({**mlp().state_dict(), "_extra_state": {"a": 1}}).shape == (layout.size,)
 
 
@@ -204,14 +204,14 @@ def test_errors_name_parameters_with_nan_or_infinity() -> None:
 
 @pytest.fixture
 def one_rank(tmp_path):
-    """A process group of this process alone."""
+    """A process group of one process."""
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's own, of sharding
+@pytest.mark.filterwarnings("ignore")  # torch warns about sharding
 def test_sharded_parameters_are_an_error_with_a_remedy(one_rank, tmp_path):
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
     from torch.distributed.fsdp import fully_shard
@@ -234,7 +234,7 @@ def test_sharded_parameters_are_an_error_with_a_remedy(one_rank, tmp_path):
         with pytest.raises(ll.LayoutError, match="full_state_dict=True"):
             message()
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    swa.update(get_model_state_dict(net, options=options))  # what the message says
+    swa.update(get_model_state_dict(net, options=options))  # the remedy of the message
     assert torch.equal(swa.mean, w)
     assert swa.count == 1
 
@@ -258,6 +258,6 @@ def test_a_tied_name_that_where_picks_second_is_part_of_w():
     x = data[0][0]
     expected = nn.functional.cross_entropy(x @ w.view(3, 3).T @ w.view(3, 3).T, data[0][1])
     assert float(surface(w)) == pytest.approx(float(expected))
-    # what a checkpoint holds beside w never takes its place
+    # other tensors of a checkpoint never replace w
     point = ll.Point(w, {"body.weight": torch.zeros(3, 3)})
     assert float(surface(point)) == pytest.approx(float(expected))

@@ -1,4 +1,4 @@
-"""Options of evaluations: checked at the door, overridden by a call, and an explicit plan."""
+"""Options of evaluations: their checks, overrides by a call, and an explicit plan."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_a_surface_has_defaults_which_a_call_overrides():
 
 
 def calls(s):
-    """Everything that is planned, by a surface's own options."""
+    """All planned evaluations, with the options of the surface."""
     w = weights()
     plane = ll.Plane.through(*w[:3])
     chain = {"chains": 4, "samples": 2, "warmup": 3}

@@ -1,4 +1,4 @@
-"""A weight vector with its buffers: what is evaluated is what it holds."""
+"""A weight vector with its buffers, which evaluations use."""
 
 import copy
 import pickle
@@ -40,7 +40,7 @@ def test_statistics_of_an_estimated_point_are_taken_as_they_are():
     with torch.no_grad():
         expected = nn.functional.cross_entropy(net.eval()(x), y)
     torch.testing.assert_close(surface(EstimatedPoint(w, statistics)), expected.double())
-    # those of any other point are estimated anew
+    # statistics of any other point are estimated
     assert float(surface(ll.Point(w, statistics))) == pytest.approx(float(surface(w)))
     assert float(surface(w)) != pytest.approx(float(expected), rel=1e-2)
 

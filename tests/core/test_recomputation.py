@@ -36,7 +36,7 @@ class Square(Checkpointed):
 
 
 class Sequential(Checkpointed):
-    """By torch's other function."""
+    """With torch's other checkpoint function."""
 
     def forward(self, x: Tensor) -> Tensor:
         blocks = nn.Sequential(self.first, self.second)
@@ -44,7 +44,7 @@ class Sequential(Checkpointed):
 
 
 class Again(torch.autograd.Function):
-    """Recomputation of one's own, as reversible networks do it."""
+    """A custom autograd function, as in reversible networks."""
 
     @staticmethod
     def forward(ctx, x, module, *weights):
@@ -87,7 +87,9 @@ def doubled() -> list[tuple[Tensor, Tensor]]:
 def test_gradients_are_those_without_recomputation(kind):
     ours, w = surface_of(kind)
     plain, _ = surface_of(Plain)
-    w = w + 0.3 * torch.randn(len(w), generator=generator(2), dtype=w.dtype)  # not the model's own
+    w = w + 0.3 * torch.randn(
+        len(w), generator=generator(2), dtype=w.dtype
+    )  # not the weights of the model
     batch = doubled()[0]
     for arguments in ((w,), (w, batch)):
         for a, b in zip(
@@ -147,7 +149,7 @@ def test_samplers_and_fit_get_the_gradients_without_recomputation(kind):
         sub = ll.Subspace.random(w, rank=2, seed=0)
         likelihood = ll.LogLikelihood(surface)
         curve = ll.fit(ll.Bezier.between(w, 1.1 * w), surface, epochs=2)
-        # several points, whose values may be had by vmap, and one alone
+        # several points, which may use vmap, and one point
         several, one = (likelihood.value_and_grad(sub, rows) for rows in (z, z[:1]))
         found.append([*several, *one, likelihood.along(sub, z), curve.anchors])
     for a, b in zip(*found, strict=True):
@@ -234,7 +236,7 @@ class AllReentrant(Checkpointed):
         return checkpoint(blocks, x, use_reentrant=True)
 
 
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # torch, of values
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # of torch, for values
 @pytest.mark.parametrize("model", [Reentrant, ReentrantFirst, AllReentrant])
 def test_recomputation_without_autograd_grad_is_an_error(model):
     surface, w = surface_of(model)

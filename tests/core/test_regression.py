@@ -45,7 +45,7 @@ def test_gaussian_head(homoscedastic) -> None:
     expected = -Normal(mean, variance.sqrt()).log_prob(target).sum(1)
     task = ll.Regression("learned")
     torch.testing.assert_close(task.nll(head(x), target), expected)
-    # rho is a part of w, and has the derivative that it should
+    # rho is a part of w, and its derivative is correct
     surface = ll.LossSurface(head, task, [(x, target)])
     w = surface.layout.flatten(head)
     assert "rho" in surface.layout.names
@@ -69,7 +69,7 @@ def test_gaussian_head_of_an_odd_number_of_outputs() -> None:
 def test_regression_never_broadcasts(output, target) -> None:
     with pytest.raises(ll.DataError, match=r"expected (targets|outputs)"):
         ll.Regression(noise_variance=1.0).nll(torch.zeros(output), torch.zeros(target))
-    # what the broken twin would take: torch broadcasts all of these but the first two silently
+    # broken twin: torch broadcasts all of these but the first two
     assert torch.broadcast_shapes(output, target)
 
 

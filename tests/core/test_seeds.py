@@ -15,14 +15,14 @@ TREES = {
     file.relative_to(ROOT).as_posix(): ast.parse(file.read_text()) for file in ROOT.rglob("*.py")
 }
 
-#: modules that may seed a generator themselves, each in a way that nobody else does
+#: modules that may seed a generator themselves, each by its own rule
 OWN = {
     "core/seeds.py",
     "train/rng.py",  # `seed_all`: likewise
     "runs/setup.py",  # a model's first weights come from the global generator
     "posteriors/noise.py",  # a bijection of (draw, chunk) for each seed
     "train/batches.py",  # (seed, epoch, batch) through NumPy's SeedSequence
-    # which rows of a data set are which: the data are what they were under a bare seed
+    # splits of data sets, which keep their bare seeds
     *(f"zoo/{name}.py" for name in ("tensors", "uci", "digits", "spirals", "folder")),
 }
 MAKERS = {"manual_seed", "default_rng", "SeedSequence", "seed_all", "RandomState"}
@@ -49,7 +49,7 @@ def test_a_purpose_is_used_once():
     assert len(streams) > 20
     names = [purpose for purpose, _ in streams]
     assert not {(p, m) for p, m in streams if names.count(p) > 1}
-    assert not [name for name in names if "/" in name]  # what parts a key
+    assert not [name for name in names if "/" in name]  # the separator of a key
 
 
 def test_streams_of_purposes_and_seeds_are_all_different():
@@ -61,7 +61,7 @@ def test_streams_of_purposes_and_seeds_are_all_different():
     assert all(0 <= seed < 1 << 63 for seed in seeds)
     # torch takes 32 bits of a CPU generator's seed: by chance two of n agree n^2 / 2^33 times
     assert len({seed & 0xFFFFFFFF for seed in seeds}) >= len(keys) - 1
-    assert not seeds & set(range(1 << 20))  # nor is one a user's
+    assert not seeds & set(range(1 << 20))  # nor equal to a small seed of a user
 
 
 def test_no_seed_is_a_sum():
@@ -92,7 +92,7 @@ def test_generators_are_seeded_in_few_places():
 
 
 def correlation(make, pairs=60, size=200):
-    """The mean correlation of numbers that neighbouring seeds give, in standard errors."""
+    """The mean correlation of draws with neighbouring seeds, in standard errors."""
     values = torch.stack([make(seed, size) for seed in range(pairs + 1)])
     values = (values - values.mean(1, keepdim=True)) / values.std(1, keepdim=True)
     return float((values[1:] * values[:-1]).mean(1).sum() / (pairs / size) ** 0.5)
@@ -114,7 +114,7 @@ def test_neighbouring_seeds_do_not_correlate():
 
     assert abs(correlation(keyed)) < 4
     shifted = torch.stack([added(seed, 200) for seed in range(2)])
-    assert torch.equal(shifted[0, 50:], shifted[1, :150])  # what adding does
+    assert torch.equal(shifted[0, 50:], shifted[1, :150])  # the effect of a sum
 
 
 @pytest.mark.parametrize("key", [(0.5,), ("a",)])

@@ -27,7 +27,7 @@ def test_leading_vectors_are_those_of_a_svd(shape):
 @pytest.mark.parametrize("build", [spectral, spectral_by_hook])
 @pytest.mark.parametrize("strategy", ["points", "batches", "vmap"])
 def test_spectral_norm_divides_by_the_norm_of_each_w(build, strategy):
-    """The norm of an average is no average of norms, and its vectors are its own."""
+    """The norm of an average is not the average of norms, and its singular vectors differ."""
     torch.manual_seed(0)
     net = build()
     surface = ll.LossSurface(net, ll.Classification(), images())

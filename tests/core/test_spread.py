@@ -1,4 +1,4 @@
-"""A trajectory that does not move is told; one that moves little is not."""
+"""A warning for a trajectory that does not move, and none for one that moves little."""
 
 import math
 import warnings
@@ -35,7 +35,7 @@ def adam(lr):
 
 
 def collect(train, optimizer, epochs=4, schedule=None, **options):
-    """SWAG of the last 75% of a run that goes on from the trained weights."""
+    """SWAG of the last 75% of a run from the trained weights."""
     start, batches, _ = train
     model = zoo.ConvNet(channels=1, widths=[8, 16], classes=10)
     model.load_state_dict(start.state_dict())
@@ -59,7 +59,7 @@ def cosine(optimizer, total):
         (sgd(0.1), {}),
         (sgd(1e-3), {}),
         (sgd(0.1), {"schedule": cosine, "start": 0.75}),
-        (adam(2e-5), {}),  # as large models are adapted
+        (adam(2e-5), {}),  # as in fine-tuning of large models
     ],
     ids=["sgd", "slow", "cosine", "adam"],
 )
@@ -72,7 +72,7 @@ def test_no_warning_for_a_trajectory_that_moves(train, optimizer, options):
 
 @pytest.mark.parametrize("lr", [1e-6, 1e-8, 0.0])
 def test_a_trajectory_that_stands_still_is_a_warning_with_its_ratio(train, lr):
-    """1e-8 moves weights by less than float32 resolves, and they are not all equal even so."""
+    """Steps of 1e-8 are smaller than float32 resolves, though some weights change."""
     swag = collect(train, sgd(lr))
     mean, variance = swag.mean.double(), swag.variance.double()
     ratio = math.sqrt(variance.sum()) / float(mean.norm())
@@ -118,5 +118,5 @@ def test_a_mixture_is_a_warning_only_if_every_component_stands_still():
         ll.tune_scale(surface, ll.Mixture([still, still]), surface.data)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ll.tune_scale(surface, still, surface.data, scales=(0.0,))  # nothing is chosen
+        ll.tune_scale(surface, still, surface.data, scales=(0.0,))  # no scale is chosen
         ll.tune_scale(surface, still, surface.data, scales=(0.0, 1e14))

@@ -1,4 +1,4 @@
-"""The examples that statistics come from."""
+"""The examples from which statistics are estimated."""
 
 import copy
 
@@ -59,7 +59,7 @@ def test_a_layer_that_is_called_twice_has_one_estimate(monkeypatch):
 
     torch.manual_seed(0)
     statistics = []
-    for running in (0.0, 5.0):  # whatever statistics the model comes with
+    for running in (0.0, 5.0):  # for any initial statistics
         model = Twice()
         model.load_state_dict(
             {**model.state_dict(), "norm.running_mean": torch.full((4,), running)}
@@ -85,4 +85,4 @@ def test_instance_norm_is_estimated_as_torch_does():
         torch.testing.assert_close(statistics["1.running_var"], twin[1].running_var)
     ragged = ll.LossSurface(net, ll.Classification(), images())
     for name, value in ragged.refresh(w).items():
-        torch.testing.assert_close(value, surface.refresh(w)[name])  # whatever the batches
+        torch.testing.assert_close(value, surface.refresh(w)[name])  # for any batches

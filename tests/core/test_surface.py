@@ -13,7 +13,7 @@ from tests.models import Lazy, TiedLM, blobs, conv_bn, generator, images, mlp, t
 
 
 def test_every_item_has_equal_weight() -> None:
-    """A ragged last batch; a mean of batch means would weigh its rows 8 times."""
+    """A mean of batch means would weight the last, smaller batch 8 times."""
     torch.manual_seed(0)
     model = mlp()
     batches = blobs((64, 64, 8))
@@ -143,7 +143,7 @@ def test_training_the_model_later_does_not_change_the_surface() -> None:
 
 
 def test_calls_are_independent() -> None:
-    """Buffers that are filled or written by a forward pass are as they were at every call."""
+    """Buffers that a forward pass fills or writes have their first values at every call."""
     torch.manual_seed(0)
     model = Lazy()
     a, b = blobs((4, 4))
@@ -154,7 +154,7 @@ def test_calls_are_independent() -> None:
     torch.func.vmap(lambda u: surface.loss(u, b))(torch.stack([w, w + 1]))
     surface.value_and_grad(w, b)
     assert surface.loss(w, a) == first
-    # broken twin: the template called as it is keeps what the first call wrote
+    # broken twin: a plain call of the template keeps the first call's values
     twin = private_copy(model).eval()
     losses = [F.cross_entropy(twin(x), y) for x, y in (b, a)]
     assert losses[1] != first

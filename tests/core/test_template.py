@@ -1,4 +1,4 @@
-"""A model as a function: what users' models do that it must survive."""
+"""A model as a function, for models with unusual forward passes."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -52,14 +52,14 @@ def test_private_copies_keep_ties_and_computed_tensors() -> None:
     assert twin.head.weight is not model.head.weight
     lazy = Lazy()
     lazy.cache = lazy.net[0].weight.sum()
-    with pytest.raises(RuntimeError):  # what a plain copy does
+    with pytest.raises(RuntimeError):  # a plain copy fails
         __import__("copy").deepcopy(lazy)
     assert private_copy(lazy).cache == lazy.cache
 
 
 @pytest.mark.parametrize("build", [spectral, spectral_by_hook, weight_norm_by_hook])
 def test_a_model_can_be_copied_after_weights_were_mapped_over(build):
-    """A hook's weight of a mapped call stayed on the module, and `fit` could not copy it."""
+    """A vmapped call left a hook's weight on the module, and `fit` could not copy it."""
     torch.manual_seed(0)
     net = build()
     x, y = blobs()[0] if build is weight_norm_by_hook else images()[0]

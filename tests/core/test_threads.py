@@ -1,4 +1,4 @@
-"""The number of threads for a while, and the one of before afterwards."""
+"""The number of threads inside of a block, and its restoration."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_the_number_is_restored_after_an_error(before):
         with using_threads(1):
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
-        torch.set_num_threads(3)  # such as a user's own model does
+        torch.set_num_threads(3)  # as a model may do
     assert torch.get_num_threads() == before
     with pytest.raises(RuntimeError, match="fault"), using_threads(1):
         raise RuntimeError("fault")
