@@ -185,7 +185,7 @@ def test_a_vertex_that_was_left_out_is_said(run, folder):
     options = ["--vertices", 3, *SHORT, "--rise", 0, "--lr", 3, "--out", out]
     code, said, err = lowland("simplex", run, *options)
     assert code == 0, err
-    assert "vertex 2 was left out: with it the loss comes up to" in said
+    assert "vertex 2 was left out: with it the loss rises to" in said
     assert len(SimplexFolder.open(out).shapes()["simplex-0"].anchors) == 1
     rows = Table.load(out / "records/averages.json").rows()
     assert [row["method"] for row in rows] == ["Network"]  # no simplex to draw from
