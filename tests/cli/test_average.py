@@ -523,19 +523,19 @@ def test_the_five_lines_of_the_page_do_the_same(own, monkeypatch):
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "surface = " in b]
     data = own_average.splits()
     model = net()
-    given = {
+    names = {
         "ll": ll,
         "model": model,
         "train_loader": [data["train"]],
         "test_loader": [data["test"]],
     }
     with pytest.warns(UserWarning, match="5 iterates"):  # fewer than the rank
-        exec(block, given)
+        exec(block, names)
     swa = load_file(own / "averaged" / "swa.safetensors")
     for name in PARAMETERS:
         assert torch.equal(model.state_dict()[name], swa[name])
     torch.testing.assert_close(model.state_dict()["1.running_var"], swa["1.running_var"])
-    assert given["pred"].probs.shape == (20, 3)
+    assert names["pred"].probs.shape == (20, 3)
 
 
 def test_two_averages_do_not_share_a_folder(tmp_path):

@@ -33,28 +33,27 @@ def with_section_options(command: Callable[..., Any]) -> Callable[..., Any]:
     `model_fields_set` has the keys that were given.
     """
     signature = inspect.signature(command, eval_str=True)
-    sections: dict[str, dict[str, Any]] = {}
+    sections: dict[str, tuple[type[Section], dict[str, str]]] = {}  # options by their keys
     parameters: list[inspect.Parameter] = []
-    classes: dict[str, type[Section]] = {}
     for parameter in signature.parameters.values():
         section, keys = [*get_args(parameter.annotation), None, None][:2]
         if isinstance(keys, Keys):
             options = [key for key in keys_of(section) if key.name not in keys.but]
-            classes[parameter.name] = section
-            sections[parameter.name] = {key.name: _option_name(key.name, keys) for key in options}
-            parameters += [_parameter(key, _option_name(key.name, keys)) for key in options]
+            texts = {key.name: _option_name(key.name, keys) for key in options}
+            sections[parameter.name] = section, texts
+            parameters += [_parameter(key, texts[key.name]) for key in options]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
-        for name, options in sections.items():
-            texts = {key: text for key in options if (text := values.pop(key)) is not None}
+        for name, (section, options) in sections.items():
             settings = {
-                key: _value(classes[name], key, text, where=options[key])
-                for key, text in texts.items()
+                key: _value(section, key, text, where=option)
+                for key, option in options.items()
+                if (text := values.pop(key)) is not None
             }
-            values[name] = check_section(classes[name], settings, where="the options")
+            values[name] = check_section(section, settings, where="the options")
         command(**values)
 
     wrapper.__annotations__ = {each.name: each.annotation for each in parameters}

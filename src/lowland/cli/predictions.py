@@ -19,6 +19,7 @@ from lowland.evaluate import pool
 from lowland.evaluate.mixture_components import components
 from lowland.evaluate.slicing import slice_examples
 from lowland.posteriors import PointMass
+from lowland.posteriors.base import draw_count
 from lowland.progress import Report
 from lowland.records import Predictive
 from lowland.runs.methods import Method
@@ -269,9 +270,9 @@ class MixtureComponents(_ComponentsArtifact):
         if not few or isinstance(post, PointMass):
             return None
         self._require_order(test)
-        samples = None if post.support is not None else run.config.samples
-        setup = run.setup
-        return components(setup.surface, post, setup.test, samples=samples, seed=run.config.seed)
+        setup, config = run.setup, run.config
+        samples = draw_count(post, config.samples)
+        return components(setup.surface, post, setup.test, samples=samples, seed=config.seed)
 
     def _require_order(self, test: Predictive) -> None:
         """Raises `DataError` where the test examples come in another order than in the run."""
@@ -279,9 +280,9 @@ class MixtureComponents(_ComponentsArtifact):
         task = setup.task
         assert isinstance(task, Regression)
         assert test.targets is not None
-        targets = [task.parts(batch).target.cpu() for batch in setup.test]
-        shift, std = task.units(torch.cat(targets).double())
-        now = torch.cat(targets).double() * std + shift
+        targets = torch.cat([task.parts(batch).target.cpu() for batch in setup.test]).double()
+        shift, std = task.units(targets)
+        now = targets * std + shift
         if now.shape != test.targets.shape or not torch.allclose(now, test.targets.double()):
             raise DataError(
                 f"{setup.config.data.name}: test gives its examples in another order each time, "

@@ -105,3 +105,12 @@ class Posterior(ABC):
             f"{type(self).__name__} has no density over weight space; use a Gaussian, such as "
             "swag.posterior()."
         )
+
+
+def draw_count(posterior: Posterior, samples: int) -> int | None:
+    """How many draws a model average takes: `samples`; None, for all, where they are finite.
+
+    >>> from lowland.posteriors import PointMass
+    >>> draw_count(PointMass(torch.zeros(2)), 30)
+    """
+    return samples if posterior.support is None else None

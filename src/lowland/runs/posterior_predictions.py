@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.evaluate import predict
 from lowland.posteriors import Posterior
+from lowland.posteriors.base import draw_count
 from lowland.progress import Report
 from lowland.records import Predictive, Table
 from lowland.runs.predictions import PredictionSettings, TableSettings, table_metrics
@@ -61,7 +62,7 @@ class PosteriorPrediction(RecordArtifact):
             setup.surface,
             post,
             setup.test,
-            samples=None if post.support is not None else self.draws,
+            samples=draw_count(post, self.draws),
             seed=self.seed,
             progress=progress,
         )

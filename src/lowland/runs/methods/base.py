@@ -11,6 +11,7 @@ from lowland.artifacts import Artifact, Inputs
 from lowland.errors import ConfigError
 from lowland.evaluate import predict
 from lowland.posteriors import Posterior
+from lowland.posteriors.base import draw_count
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
 from lowland.uncertainty import tune_scale
@@ -106,12 +107,11 @@ class Method(ABC):
     ) -> Predictive:
         """Its prediction for a loader, with what was chosen on validation examples."""
         post = self.scaled(run, inputs, tuned)
-        samples = None if post.support is not None else run.config.samples
         return predict(
             run.setup.surface,
             post,
             loader,
-            samples=samples,
+            samples=draw_count(post, run.config.samples),
             seed=run.config.seed,
             progress=progress,
         )
