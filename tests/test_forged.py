@@ -27,7 +27,7 @@ from lowland.geometry.base import KIND as SHAPE
 from lowland.geometry.base import Shape
 from lowland.landscape.journal import Journal
 from lowland.records import Chain, Predictive, SurfaceResult, Table
-from lowland.samplers.base import KIND as CHAINS
+from lowland.samplers.job import KIND as CHAINS
 from lowland.tensor_files import load_tree, read_arrays, same_tree, save_tree, write_tensors
 from lowland.train.trainer import KIND as TRAINING
 from lowland.trajectory.checkpoint_tensors import read_checkpoint
@@ -47,8 +47,8 @@ def gauss(z):
 
 def sample(path):
     from lowland.samplers import Slice
-    from lowland.samplers.base import Job
     from lowland.samplers.density import Density
+    from lowland.samplers.job import Job
 
     torch.manual_seed(0)
     density = Density(gauss, k=2, prior_scale=1.0)

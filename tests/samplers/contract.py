@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.records import Chain
-from lowland.samplers import Density, Job, MarkovChain, Sampler, base
+from lowland.samplers import Density, Job, MarkovChain, Sampler
 
 
 def linear(
@@ -143,7 +143,7 @@ class SamplerContract:
 
     @short
     def test_a_stopped_run_goes_on_bit_by_bit(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(base, "EVERY", 0.0)
+        monkeypatch.setattr("lowland.samplers.job.EVERY", 0.0)
         few = {"samples": 12, "warmup": 6}  # every round is written to disk
         whole = self.make().run(linear(2, 1.0)[0], self.job(**few))
         path = tmp_path / "chains.safetensors"

@@ -8,7 +8,6 @@ from typing import ClassVar
 import pytest
 import torch
 
-from lowland.errors import ConfigError
 from lowland.samplers import Density, Job, MarkovChain
 from tests.samplers.contract import SamplerContract, errors_of, linear, short
 
@@ -89,43 +88,3 @@ def test_without_arviz_the_draws_are_not_lost(monkeypatch):
     with pytest.warns(UserWarning, match="lowland\\[samplers\\]"):
         chain = Metropolis().run(linear(1, 1.0)[0], Job(chains=2, samples=20))
     assert chain.coords.shape == (2, 20, 1)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"chains": 0},
-        {"samples": 0},
-        {"thin": 0},
-        {"warmup": -1},
-        {"seed": -1},
-        {"chains": 2.5},
-        {"samples": None},
-    ],
-)
-def test_a_job_that_makes_no_sense(options):
-    with pytest.raises(ConfigError, match=next(iter(options))):
-        Job(**options)
-
-
-def test_a_start_that_an_optimiser_made(tmp_path):
-    job = Job(chains=2, samples=3, start=torch.zeros(2, requires_grad=True, dtype=torch.float32))
-    chain = Metropolis().run(linear(2, 1.0)[0], job)
-    assert torch.isfinite(chain.coords).all()
-
-
-def test_another_start_is_another_run(tmp_path):
-    def run(start):
-        job = Job(chains=2, samples=3, start=start, checkpoint=tmp_path / "chains.safetensors")
-        return Metropolis().run(linear(2, 1.0)[0], job)
-
-    first = run(torch.zeros(2))
-    assert torch.equal(run(torch.zeros(2)).coords, first.coords)
-    for other in (torch.ones(2), None):
-        with pytest.raises(ConfigError, match="start: "):
-            run(other)
-
-
-def test_a_start_of_another_shape():
-    with pytest.raises(ConfigError, match="start"):
-        Metropolis().run(linear(2, 1.0)[0], Job(chains=4, start=torch.zeros(3, 2)))

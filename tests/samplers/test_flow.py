@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lowland.errors import ConfigError, LowlandError
-from lowland.samplers import Density, Flow, Job, Variational, base, elbo
+from lowland.samplers import Density, Flow, Job, Variational, elbo
 from lowland.samplers.flow import Splines, WithGivenGradient
 from tests.samplers.contract import SamplerContract, linear, stopped_after
 
@@ -139,7 +139,7 @@ def test_without_its_jacobian_the_bound_is_wrong(monkeypatch):
 
 def test_it_goes_on_from_the_gaussian_the_flow_and_the_draws(tmp_path, monkeypatch):
     monkeypatch.setattr(elbo, "_BLOCK", 5)
-    monkeypatch.setattr(base, "EVERY", 0.0)
+    monkeypatch.setattr("lowland.samplers.job.EVERY", 0.0)
     sampler = Flow(**QUICK, evidence_draws=200)
     whole = sampler.run(linear(2, 1.0)[0], Job(chains=2, samples=50))
     for share in (0.1, 0.3, 0.6, 0.99):

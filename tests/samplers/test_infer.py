@@ -116,7 +116,7 @@ def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path, monkeypa
     # two runs that choose for themselves how points go together may differ in the last bit
     options = {"chains": 4, "samples": 20, "warmup": 10, "strategy": "points"}
     whole = ll.infer(sub, surface, **options, checkpoint=first)
-    monkeypatch.setattr(samplers.base, "EVERY", 0.0)
+    monkeypatch.setattr("lowland.samplers.job.EVERY", 0.0)
 
     def stop(done, total):
         if done > 60:
@@ -156,7 +156,7 @@ def test_every_sampler_goes_on_where_it_was_stopped(sampler, tmp_path, monkeypat
     options = {"chains": 2, "samples": 5, "warmup": 20, "sampler": sampler, "strategy": "points"}
     calls = []
     whole = ll.infer(sub, surface, **options, progress=lambda done, total: calls.append(done))
-    monkeypatch.setattr(samplers.base, "EVERY", 0.0)
+    monkeypatch.setattr("lowland.samplers.job.EVERY", 0.0)
 
     def stop(done, total):
         stop.calls += 1

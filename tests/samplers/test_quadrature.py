@@ -40,7 +40,7 @@ def test_the_box_is_enlarged_where_the_posterior_reaches_its_edge(
     k, mean, sd, tmp_path, monkeypatch
 ):
     density, middle, spread, evidence = far(k, mean, sd)
-    monkeypatch.setattr("lowland.samplers.base.EVERY", 0.0)
+    monkeypatch.setattr("lowland.samplers.job.EVERY", 0.0)
     chain = Grid().run(density, Job(checkpoint=tmp_path / "grid.safetensors"))
     assert chain.about["converged"]
     assert ((chain.mean - middle) / spread).abs().max() < 1e-3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lowland.errors import ConfigError, NonFiniteError
-from lowland.samplers import SGLD, Density, Job, base
+from lowland.samplers import SGLD, Density, Job
 from tests.samplers.contract import linear, short
 
 Y = 0.7 + torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -155,7 +155,7 @@ def test_a_seed_is_a_run_and_the_global_generator_is_left_alone():
 
 @short
 def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "EVERY", 0.0)
+    monkeypatch.setattr("lowland.samplers.job.EVERY", 0.0)
     path = tmp_path / "chains.safetensors"
     job = lambda **options: Job(chains=3, samples=20, warmup=10, **options)  # noqa: E731
     sampler = lambda: SGLD(step=0.1, gamma=0.5, offset=5.0)  # noqa: E731

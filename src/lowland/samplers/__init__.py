@@ -1,12 +1,13 @@
 """Samplers of a log density on R^k, one file each: many chains at once, to a `Chain`."""
 
-from lowland.samplers.base import Job, MarkovChain, Sampler
+from lowland.samplers.base import MarkovChain, Sampler
 from lowland.samplers.density import Density
 from lowland.samplers.elliptical import EllipticalSlice
 from lowland.samplers.evidence import evidence
 from lowland.samplers.flow import Flow
 from lowland.samplers.hmc import NUTS
 from lowland.samplers.infer import infer
+from lowland.samplers.job import Job
 from lowland.samplers.plane import posterior_plane
 from lowland.samplers.quadrature import Grid
 from lowland.samplers.registry import SAMPLERS

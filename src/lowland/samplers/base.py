@@ -7,135 +7,28 @@ thins, reports progress, and resumes a stopped run bit by bit.
 
 from __future__ import annotations
 
-import hashlib
-import time
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lowland import checks
-from lowland.artifacts import Checkpoint
-from lowland.core.seeds import stream
 from lowland.errors import ConfigError, LowlandError
-from lowland.files import PathLike
-from lowland.progress import Progress, reporting
+from lowland.progress import reporting
 from lowland.records import Chain
 from lowland.samplers.density import Density
-from lowland.schema import require
+from lowland.samplers.job import Job, Run, SavedRun
 from lowland.warn import warn
 
-KIND = "chains under way 3"
 RHAT = 1.05  # above it chains disagree
 _FEW = 10  # draws of a chain, too few for R-hat
-EVERY = 10.0  # seconds between checkpoints, which a stopped run may lose
 
 
-@dataclass
-class Job:
-    """What a sampler runs: how many chains and draws, from where, with which seed and checkpoint.
-
-    Args:
-        chains: number of chains. samples: draws of each chain after warm-up.
-        warmup: transitions that are discarded; None: the sampler's default.
-        thin: keeps one transition in so many.
-        start: (chains, k) points; None: draws from the prior. seed: of everything random.
-        checkpoint: a file from which a stopped run goes on. settings: what must be equal for a run
-            to go on, such as a checksum of the data. memory: further state of a run, with
-            `state_dict` and `load_state_dict`. progress: True for a bar, or a callable.
-    """
-
-    chains: int = 16
-    samples: int = 1000
-    warmup: int | None = None
-    thin: int = 1
-    start: Tensor | None = None
-    seed: int = 0
-    checkpoint: Checkpoint | PathLike | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    memory: Any = None
-    progress: Progress = False
-
-    def __post_init__(self) -> None:
-        for name in ("chains", "samples", "thin"):
-            setattr(self, name, checks.whole(name, getattr(self, name), least=1))
-        if self.warmup is not None:
-            self.warmup = checks.whole("warmup", self.warmup, least=0)
-        self.seed = checks.seed(self.seed)
-        if self.start is not None:
-            # of a subspace on another device, or from an optimiser
-            self.start = torch.as_tensor(self.start).detach().to("cpu", torch.float64)
-
-    def generator(self) -> torch.Generator:
-        """The source of everything random."""
-        return stream("chains", self.seed)
-
-    def start_points(self, density: Density, generator: torch.Generator) -> Tensor:
-        """(chains, k) points: `start`, or draws from the prior. It is wider than the posterior, so
-        that R-hat detects chains that do not meet."""
-        if self.start is None:
-            z = torch.randn(self.chains, density.k, generator=generator, dtype=torch.float64)
-            return z * (density.prior_scale or 1.0)
-        start = self.start.expand(self.chains, -1) if self.start.ndim == 1 else self.start
-        if start.shape != (self.chains, density.k):
-            raise ConfigError(
-                f"start: expected ({self.chains}, {density.k}) or ({density.k},), got "
-                f"{tuple(start.shape)}."
-            )
-        return start.clone()
-
-    def load_state(self, kind: dict[str, Any], form: Any) -> dict[str, Any] | None:
-        """The state of a stopped run; None where there is none.
-
-        Args:
-            form: the `TypedDict` of the sampler's own part, see `lowland.schema`.
-
-        Raises:
-            ConfigError: a checkpoint of other settings. StoreError: a damaged or foreign file.
-        """
-        if self.checkpoint is None:
-            return None
-        checkpoint = Checkpoint.of(self.checkpoint)
-        state = checkpoint.load(kind=KIND, same=self._same_settings(kind), form=dict[str, Any])
-        if state is None:
-            return None
-        memory = state.pop("memory", None)
-        require(state, form, source=checkpoint.path)
-        if self.memory is not None and memory is not None:
-            with checkpoint.restoring(KIND):
-                self.memory.load_state_dict(memory)
-        return dict(state)
-
-    def _same_settings(self, kind: dict[str, Any]) -> dict[str, Any]:
-        """All that must be the same for a run to go on; start points by their checksum."""
-        digest = None
-        if self.start is not None:
-            digest = hashlib.sha256(self.start.contiguous().numpy().tobytes()).hexdigest()[:16]
-        return self.settings | kind | {"start": digest}
-
-    def save(self, kind: dict[str, Any], state: dict[str, Any]) -> None:
-        """Replaces the saved state atomically."""
-        if self.checkpoint is not None:
-            memory = None if self.memory is None else self.memory.state_dict()
-            checkpoint = Checkpoint.of(self.checkpoint)
-            checkpoint.save(state | {"memory": memory}, kind=KIND, same=self._same_settings(kind))
-
-    def restoring(self) -> AbstractContextManager[None]:
-        """Turns errors while a state is restored into a `StoreError`."""
-        return Checkpoint.of(self.checkpoint).restoring(KIND)
-
-
-class SavedChains(TypedDict):
+class SavedChains(SavedRun):
     """Markov chains under way, in a checkpoint."""
 
-    generator: Tensor
     state: dict[str, Tensor]  # the first dimension of each is the chain
     counts: Tensor
-    seconds: float
-    evaluations: int
     coords: Tensor
     log_density: Tensor
 
@@ -212,49 +105,34 @@ class MarkovChain(Sampler):
     def run(self, density: Density, job: Job) -> Chain:
         self.check(density)
         warmup = self.warmup if job.warmup is None else job.warmup
-        kind = self.settings() | density.settings()
-        kind |= {
-            "chains": job.chains,
-            "warmup": warmup,
-            "thin": job.thin,
-            "seed": job.seed,
-        }
+        schedule = {"warmup": warmup, "thin": job.thin, "seed": job.seed}
+        settings = self.settings() | schedule | {"chains": job.chains}
+        run = Run(density, job, settings, form=SavedChains)
+        saved, self.generator = run.saved, run.generator
         needed = warmup + job.samples * job.thin  # transitions of each chain
-        saved = job.load_state(kind, SavedChains)
-        self.generator = job.generator()
         # a longer run that was stopped keeps its draws, though this call returns fewer
         capacity = job.samples if saved is None else max([job.samples, *saved["coords"].shape[1:2]])
         coords = torch.empty(job.chains, capacity, density.k, dtype=torch.float64)
         log_density = torch.empty(job.chains, capacity, dtype=torch.float64)
+        counts = torch.zeros(job.chains, dtype=torch.int64)
         if saved is None:
             z = job.start_points(density, self.generator)
             self.state = self.begin(density, z, density.require_finite(z))
-            counts = torch.zeros(job.chains, dtype=torch.int64)
-            before = 0.0
         else:
-            with job.restoring():
-                self.generator.set_state(saved["generator"])
+            with run.restoring():
                 done = saved["coords"].shape[1]
                 coords[:, :done], log_density[:, :done] = saved["coords"], saved["log_density"]
-                counts = torch.zeros(job.chains, dtype=torch.int64).copy_(saved["counts"])
-            self.state, before = saved["state"], saved["seconds"]
-            density.evaluations = saved["evaluations"]
-        started = last_save = time.monotonic()
+                counts.copy_(saved["counts"])
+            self.state = saved["state"]
 
-        def save() -> None:
+        def state() -> dict[str, Any]:
             done = int(((counts - warmup) // job.thin).clamp(0, capacity).max())
-            job.save(
-                kind,
-                {
-                    "generator": self.generator.get_state(),
-                    "state": self.state,
-                    "counts": counts,
-                    "seconds": before + time.monotonic() - started,
-                    "evaluations": density.evaluations,
-                    "coords": coords[:, :done].contiguous(),
-                    "log_density": log_density[:, :done].contiguous(),
-                },
-            )
+            return {
+                "state": self.state,
+                "counts": counts,
+                "coords": coords[:, :done].contiguous(),
+                "log_density": log_density[:, :done].contiguous(),
+            }
 
         with reporting(job.progress, self.name) as report:
             total = needed * job.chains
@@ -272,26 +150,13 @@ class MarkovChain(Sampler):
                     places[rows, columns] = self.state["z"].numpy()[rows]
                     values[rows, columns] = self.state["log_density"].numpy()[rows]
                     report(int(times.sum()), total)
-                # between evaluations only: an interrupted one leaves no trace
-                if time.monotonic() - last_save > EVERY:
-                    save()
-                    last_save = time.monotonic()
-        save()
-        chain = Chain(
-            coords=coords[:, : job.samples].contiguous(),
-            log_density=log_density[:, : job.samples].contiguous(),
-            sampler=self.name,
-            temperature=density.temperature,
-            prior_scale=density.prior_scale,
-            evaluations=density.evaluations,
+                run.save_if_due(state)
+        run.save(state())
+        chain = run.chain(
+            coords[:, : job.samples].contiguous(),
+            log_density[:, : job.samples].contiguous(),
             acceptance=self.acceptance(),
-            about={
-                "warmup": warmup,
-                "thin": job.thin,
-                "seed": job.seed,
-                "seconds": before + time.monotonic() - started,
-            }
-            | self.about(),
+            about=schedule | self.about(),
         )
         warn_if_chains_disagree(chain)
         return chain

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ from lowland.core.threads import using_threads
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.progress import Report
 from lowland.records import Chain
-from lowland.samplers import base
 from lowland.samplers.density import Density
+from lowland.samplers.job import Job, Run
 from lowland.samplers.misfit import warn_if_far
 from lowland.tensor_files import restoring
 from lowland.warn import warn
@@ -118,14 +117,18 @@ def maximize_elbo(
     family: Family,
     evaluate: Evaluate,
     options: ElboOptions,
-    generator: torch.Generator,
+    run: Run,
     *,
     saved: dict[str, Any] | None,
-    save: Callable[[dict[str, Any]], None],
+    state: Callable[[dict[str, Any]], dict[str, Any]],
     report: Report,
 ) -> ElboFit:
     """Adam with fresh draws at each step. When the mean of a block of steps exceeds the best one by
     neither `tolerance` nor a standard error, the learning rate falls; at its floor the fit ends.
+
+    Args:
+        run: is saved now and then. saved: `ElboFit.state` of a stopped fit. state: of the whole run
+            from that of the fit.
 
     Raises:
         NonFiniteError: no draw of a whole block has a finite log density.
@@ -146,10 +149,9 @@ def maximize_elbo(
         with using_threads(threads):
             return evaluate(z, len(fit.curve))
 
-    last_save = time.monotonic()
     while not fit.converged and len(fit.curve) < options.steps:
         with using_threads(1):  # all tensors but the density's are small
-            e = torch.randn(options.draws, family.k, generator=generator, dtype=torch.float64)
+            e = torch.randn(options.draws, family.k, generator=run.generator, dtype=torch.float64)
             log_ratios = family.backward(e, log_p)
             # at the edge of a narrow ridge gradients would dominate Adam's averages for long
             torch.nn.utils.clip_grad_norm_(family.parameters, bound)
@@ -159,10 +161,8 @@ def maximize_elbo(
         if len(fit.curve) % _BLOCK == 0:
             _end_block(fit, options)
         report(len(fit.curve), options.steps)
-        if time.monotonic() - last_save > base.EVERY:
-            save(fit.state(family))
-            last_save = time.monotonic()
-    save(fit.state(family))
+        run.save_if_due(lambda: state(fit.state(family)))
+    run.save(state(fit.state(family)))
     return fit
 
 
@@ -256,47 +256,27 @@ def pareto_khat(log_ratios: Tensor) -> float | None:
         return float(array_stats.psislw(ratios)[1])  # type: ignore[no-untyped-call]
 
 
-def draw_chain(
-    family: Family,
-    density: Density,
-    job: base.Job,
-    generator: torch.Generator,
-    *,
-    name: str,
-    evidence_draws: int,
-    about: dict[str, Any],
-    seconds: Callable[[], float],
-) -> Chain:
+def draw_chain(family: Family, run: Run, *, evidence_draws: int, about: dict[str, Any]) -> Chain:
     """Independent draws of q, with an ELBO from separate draws. Where p is 0, q is truncated, so
     that the ELBO stays finite: E[log p - log q] + log(share of q that is left)."""
-    z, log_p, log_q, share = finite_draws(family, density, evidence_draws, generator)
+    job, density = run.job, run.density
+    z, log_p, log_q, share = finite_draws(family, density, evidence_draws, run.generator)
     log_ratios = log_p - log_q
     khat = pareto_khat(log_ratios)
-    warn_if_far(z, log_ratios, khat, name)
+    warn_if_far(z, log_ratios, khat, run.sampler)
     elbo = float(log_ratios.mean()) + math.log(share)
     error = math.sqrt((float(log_ratios.var()) + 1 - share) / len(log_ratios))
-    total = job.chains * job.samples
-    z, log_density, _, _ = finite_draws(family, density, total, generator)
-    return Chain(
-        coords=z.reshape(job.chains, job.samples, density.k),
-        log_density=log_density.reshape(job.chains, job.samples),
-        sampler=name,
-        temperature=density.temperature,
-        prior_scale=density.prior_scale,
-        evaluations=density.evaluations,
+    z, log_density, _, _ = finite_draws(family, density, job.chains * job.samples, run.generator)
+    evidence = {"log_evidence_bound_se": error, "khat": khat, "share": share, "seed": job.seed}
+    return run.chain(
+        z.reshape(job.chains, job.samples, density.k),
+        log_density.reshape(job.chains, job.samples),
         log_evidence_bound=elbo,
-        about={
-            "log_evidence_bound_se": error,
-            "khat": khat,
-            "share": share,
-            "seed": job.seed,
-            "seconds": seconds(),
-        }
-        | about,
+        about=evidence | about,
     )
 
 
-def start_point(density: Density, job: base.Job) -> Tensor:  # (k,)
+def start_point(density: Density, job: Job) -> Tensor:  # (k,)
     """Where a fit begins: the point of `start` with the greatest density, or the origin.
 
     Raises:

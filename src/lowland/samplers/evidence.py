@@ -18,9 +18,9 @@ from lowland.errors import ConfigError
 from lowland.geometry import Shape
 from lowland.progress import Progress, reporting
 from lowland.records import Evidence
-from lowland.samplers.base import Job
 from lowland.samplers.density import Density
 from lowland.samplers.elliptical import EllipticalSlice
+from lowland.samplers.job import Job
 from lowland.samplers.quadrature import Grid
 from lowland.samplers.subspace_density import log_density
 from lowland.warn import warn

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lowland import checks
 from lowland.core.seeds import fork_torch_rng, seed_for
 from lowland.errors import LowlandError
-from lowland.samplers.base import Job
 from lowland.samplers.density import Density
 from lowland.samplers.elbo import ElboFit, ElboKeywords, Family
+from lowland.samplers.job import Job
 from lowland.samplers.variational import gaussian_moments, initial_normal
 from lowland.samplers.variational_sampler import VariationalSampler
 

@@ -14,8 +14,9 @@ from lowland.errors import NonFiniteError
 from lowland.records import Chain
 from lowland.samplers import adaptation
 from lowland.samplers.adaptation import Array
-from lowland.samplers.base import Job, MarkovChain
+from lowland.samplers.base import MarkovChain
 from lowland.samplers.density import Density
+from lowland.samplers.job import Job
 from lowland.warn import warn
 
 DIVERGED = 1000.0  # energy error above which the integrator has left the trajectory

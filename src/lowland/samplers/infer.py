@@ -16,7 +16,8 @@ from lowland.files import PathLike
 from lowland.geometry import Shape
 from lowland.progress import Progress
 from lowland.records import Chain
-from lowland.samplers.base import Job, Sampler
+from lowland.samplers.base import Sampler
+from lowland.samplers.job import Job
 from lowland.samplers.registry import sampler_of
 from lowland.samplers.subspace_density import log_density, settings
 from lowland.samplers.tune import is_search, require_numbers_or_tune, tune_temperature

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
 
@@ -14,9 +13,9 @@ from lowland import checks
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.progress import reporting
 from lowland.records import Chain
-from lowland.samplers import base
-from lowland.samplers.base import Job, Sampler
+from lowland.samplers.base import Sampler
 from lowland.samplers.density import Density
+from lowland.samplers.job import Job, Run, SavedRun
 from lowland.samplers.lattice import Lattice, difference, missing
 from lowland.warn import warn
 
@@ -39,14 +38,12 @@ class State(TypedDict):
     pending_values: Tensor  # at the first of them
     complete: dict[str, Any] | None  # the last whole level
     converged: bool
-    seconds: float
 
 
-class SavedGrid(TypedDict):
+class SavedGrid(SavedRun):
     """The same in a checkpoint."""
 
     state: State
-    evaluations: int
 
 
 class Grid(Sampler):
@@ -118,31 +115,20 @@ class Grid(Sampler):
 
     def run(self, density: Density, job: Job) -> Chain:
         self.check(density)
-        kind = self.settings() | density.settings()
         first = self._lattice(density)
-        started = last_save = time.monotonic()
-        saved = job.load_state(kind, SavedGrid)
-        if saved is None:
-            state: dict[str, Any] = {
-                "level": 0,
-                "enlarged": False,
-                "keys": torch.empty(0, dtype=torch.int64),
-                "log_density": torch.empty(0, dtype=torch.float64),
-                "pending": first.all_keys(),
-                "pending_values": torch.empty(0, dtype=torch.float64),
-                "complete": None,
-                "converged": False,
-                "seconds": 0.0,
-            }
-        else:
-            state = saved["state"]
-            density.evaluations = saved["evaluations"]
-        past = state["seconds"]
-
-        def save() -> None:
-            state["seconds"] = past + time.monotonic() - started
-            job.save(kind, {"state": state, "evaluations": density.evaluations})
-
+        run = Run(density, job, self.settings(), form=SavedGrid)
+        state: dict[str, Any] = {
+            "level": 0,
+            "enlarged": False,
+            "keys": torch.empty(0, dtype=torch.int64),
+            "log_density": torch.empty(0, dtype=torch.float64),
+            "pending": first.all_keys(),
+            "pending_values": torch.empty(0, dtype=torch.float64),
+            "complete": None,
+            "converged": False,
+        }
+        if run.saved is not None:
+            state = run.saved["state"]
         with reporting(job.progress, self.name) as report:
             while not state["converged"] and self._affords(density, state):
                 lattice = _box(first, state)
@@ -155,12 +141,10 @@ class Grid(Sampler):
                         [state["pending_values"], density(grid.points(batch))]
                     )
                     report(density.evaluations, self.max_evaluations)
-                    if time.monotonic() - last_save > base.EVERY:
-                        save()
-                        last_save = time.monotonic()
+                    run.save_if_due(lambda: {"state": state})
                 self._end_pass(lattice, state)
-        save()
-        return self._chain(density, _box(first, state), state)
+        run.save({"state": state})
+        return self._chain(run, _box(first, state), state)
 
     def _affords(self, density: Density, state: dict[str, Any]) -> bool:
         more = len(state["pending"]) - len(state["pending_values"])
@@ -236,7 +220,8 @@ class Grid(Sampler):
             )
         return Lattice(pairs[:, 0], pairs[:, 1], side)
 
-    def _chain(self, density: Density, lattice: Lattice, state: dict[str, Any]) -> Chain:
+    def _chain(self, run: Run, lattice: Lattice, state: dict[str, Any]) -> Chain:
+        density = run.density
         last = state["complete"]
         if last is None:  # the first level's rim outran the budget
             grid, change, steep = lattice.at(0), None, math.inf
@@ -266,13 +251,9 @@ class Grid(Sampler):
         keys, values, logs = keys[alive], values[alive], logs[alive]
         evidence = logs.logsumexp(0)
         edge = grid.on_edge(keys)
-        return Chain(
-            coords=grid.points(keys)[None],
-            log_density=values[None],
-            sampler=self.name,
-            temperature=density.temperature,
-            prior_scale=density.prior_scale,
-            evaluations=density.evaluations,
+        return run.chain(
+            grid.points(keys)[None],
+            values[None],
             log_weights=(logs - evidence)[None],
             log_evidence=float(evidence),
             about={
@@ -281,7 +262,6 @@ class Grid(Sampler):
                 "moved": change,
                 "converged": state["converged"] and not outside,
                 "on_edge": float((logs - evidence)[edge].exp().sum()),
-                "seconds": state["seconds"],
             },
         )
 

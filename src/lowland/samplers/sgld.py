@@ -11,8 +11,9 @@ from torch import Tensor
 from lowland import checks
 from lowland.errors import ConfigError
 from lowland.records import Chain
-from lowland.samplers.base import Job, MarkovChain
+from lowland.samplers.base import MarkovChain
 from lowland.samplers.density import Density
+from lowland.samplers.job import Job
 from lowland.warn import warn
 
 REJECTED = 0.01  # share of steps to where the density is not finite, above which it warns

@@ -26,8 +26,9 @@ from lowland.geometry import Shape
 from lowland.posteriors import Posterior, Pushforward
 from lowland.progress import Progress, reporting
 from lowland.records import Chain, TemperingResult
-from lowland.samplers.base import Job, Sampler
+from lowland.samplers.base import Sampler
 from lowland.samplers.density import Density
+from lowland.samplers.job import Job
 from lowland.samplers.registry import sampler_of
 from lowland.samplers.subspace_density import log_density, settings
 

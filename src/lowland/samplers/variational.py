@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lowland.errors import ConfigError
-from lowland.samplers.base import Job
 from lowland.samplers.density import Density
 from lowland.samplers.elbo import ElboFit, ElboKeywords, Family, start_point
+from lowland.samplers.job import Job
 from lowland.samplers.mode import find_mode
 from lowland.samplers.variational_sampler import VariationalSampler
 

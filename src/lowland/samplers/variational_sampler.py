@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
-from torch import Tensor
 
 from lowland.progress import reporting
 from lowland.records import Chain
-from lowland.samplers.base import Job, Sampler
+from lowland.samplers.base import Sampler
 from lowland.samplers.density import Density
 from lowland.samplers.elbo import (
     ElboFit,
@@ -26,15 +24,13 @@ from lowland.samplers.elbo import (
     maximize_elbo,
     warn_if_not_converged,
 )
+from lowland.samplers.job import Job, Run, SavedRun
 
 
-class SavedFits(TypedDict):
+class SavedFits(SavedRun):
     """Fits under way, in a checkpoint."""
 
     fits: list[dict[str, Any]]
-    generator: Tensor
-    seconds: float
-    evaluations: int
 
 
 class VariationalSampler(Sampler):
@@ -70,50 +66,24 @@ class VariationalSampler(Sampler):
     def run(self, density: Density, job: Job) -> Chain:
         self.check(density)
         evaluate = evaluation_function(density, self.options.minibatch)
-        kind = self.settings() | density.settings() | {"seed": job.seed}
-        saved = job.load_state(kind, SavedFits)
-        generator = job.generator()
-        if saved is not None:
-            with job.restoring():
-                generator.set_state(saved["generator"])
-            density.evaluations = saved["evaluations"]
-        states: list[dict[str, Any]] = [] if saved is None else list(saved["fits"])
-        previous = 0.0 if saved is None else saved["seconds"]
-        clock = time.monotonic()
-
-        def seconds() -> float:
-            return float(previous + time.monotonic() - clock)
-
+        run = Run(density, job, self.settings() | {"seed": job.seed}, form=SavedFits)
+        states: list[dict[str, Any]] = [] if run.saved is None else list(run.saved["fits"])
         fits: list[tuple[Family, ElboFit]] = []
         with reporting(job.progress, self.name) as report:
             while True:
                 stage = len(fits)
-                state = states[stage] if stage < len(states) else None
-                with job.restoring() if state else nullcontext():
-                    family = self.family([one for one, _ in fits], density, job, state)
+                saved = states[stage] if stage < len(states) else None
+                with run.restoring() if saved else nullcontext():
+                    family = self.family([one for one, _ in fits], density, job, saved)
                 if family is None:
                     break
 
-                def save(new: dict[str, Any], stage: int = stage) -> None:
+                def state(new: dict[str, Any], stage: int = stage) -> dict[str, Any]:
                     states[stage : stage + 1] = [new]  # the state of a later fit stays
-                    job.save(
-                        kind,
-                        {
-                            "fits": states,
-                            "generator": generator.get_state(),
-                            "seconds": seconds(),
-                            "evaluations": density.evaluations,
-                        },
-                    )
+                    return {"fits": states}
 
                 fit = maximize_elbo(
-                    family,
-                    evaluate,
-                    self.options,
-                    generator,
-                    saved=state,
-                    save=save,
-                    report=report,
+                    family, evaluate, self.options, run, saved=saved, state=state, report=report
                 )
                 fits.append((family, fit))
         family, fit = fits[-1]
@@ -125,11 +95,7 @@ class VariationalSampler(Sampler):
         }
         return draw_chain(
             family,
-            density,
-            job,
-            generator,
-            name=self.name,
+            run,
             evidence_draws=self.options.evidence_draws,
             about=self.about(fits) | results,
-            seconds=seconds,
         )
