@@ -61,6 +61,10 @@ BELOW: dict[str, set[str]] = {
     "train": BASE | {"artifacts", "core", "geometry", "posteriors", "trajectory"},
     "alignment": BASE | {"core"},
     "landscape": BASE | {"artifacts", "core", "geometry", "posteriors", "trajectory", "evaluate"},
+    # which iterates to average: it judges them as `uncertainty` and `landscape` do
+    "averaging": BASE
+    | {"core", "geometry", "posteriors", "trajectory", "scoring", "evaluate", "uncertainty"}
+    | {"landscape"},
     "zoo": BASE | {"core"},
     "plots": BASE - {"progress"},
     "report": BASE | {"plots"},

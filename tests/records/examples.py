@@ -13,6 +13,7 @@ from lowland.records import (
     Record,
     Reliability,
     RiskCoverage,
+    Selection,
     ShiftCurves,
     SimilarityResult,
     SurfaceResult,
@@ -39,6 +40,19 @@ EXAMPLES: dict[str, list[Record]] = {
             log_evidence=-3.5,
             about={"spacing": 0.05, "moments": {"mean": torch.zeros(1)}},
         ),
+    ],
+    "Selection": [
+        Selection(
+            ["SGD", "SWA"],
+            torch.tensor([0.5, math.inf]).double(),
+            torch.tensor([0.1, math.nan]).double(),
+            torch.tensor([0.0, math.inf]).double(),
+            torch.tensor([0.0, math.nan]).double(),
+            "SGD",
+            "SGD",
+            items=10,
+            groups=5,
+        )
     ],
     "TemperingResult": [
         TemperingResult(

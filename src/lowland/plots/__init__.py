@@ -32,6 +32,7 @@ from lowland.plots.rank import rank as rank  # isort: skip
 from lowland.plots.reliability import reliability as reliability  # isort: skip
 from lowland.plots.risk_coverage import risk_coverage as risk_coverage  # isort: skip
 from lowland.plots.samples import samples as samples  # isort: skip
+from lowland.plots.selection import selection as selection  # isort: skip
 from lowland.plots.shift import shift as shift  # isort: skip
 from lowland.plots.similarity import similarity as similarity  # isort: skip
 from lowland.plots.surface import surface as surface  # isort: skip

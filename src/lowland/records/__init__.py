@@ -10,6 +10,7 @@ from lowland.records.chain import Chain
 from lowland.records.evidence import Evidence
 from lowland.records.landscape import BarrierResult, PathResult, SimilarityResult, SurfaceResult
 from lowland.records.predictive import Predictive
+from lowland.records.selection import Selection
 from lowland.records.simplex import FunctionsResult, GrowthResult, TernaryResult
 from lowland.records.table import Table
 from lowland.records.tempering import TemperingResult
@@ -27,6 +28,7 @@ __all__ = [
     "Record",
     "Reliability",
     "RiskCoverage",
+    "Selection",
     "ShiftCurves",
     "SimilarityResult",
     "SurfaceResult",
