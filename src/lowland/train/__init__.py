@@ -9,12 +9,14 @@ from lowland.train.options import TrainOptions
 from lowland.train.sgd import sgd
 from lowland.train.sgd_members import sgd_members
 from lowland.train.spro import connect_modes, spro
+from lowland.train.training_state import TrainingState
 
 __all__ = [
     "Batches",
     "MemberSGD",
     "Members",
     "TrainOptions",
+    "TrainingState",
     "best_threads",
     "connect_modes",
     "fit",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from lowland.core.names import clean_names, named_state
 from lowland.errors import ConfigError
 
 
-def weights_hash(vectors: Tensor, *more: Tensor) -> str:
+def weights_hash(vectors: Iterable[Tensor], *more: Tensor) -> str:
     """A short hash of weight vectors (n, P) and other tensors, for the settings of a checkpoint."""
     digest = hashlib.blake2b(digest_size=8)
     for vector in (*vectors, *more):

@@ -22,9 +22,11 @@ from lowland.core.data import move
 from lowland.core.seeds import seed_for
 from lowland.core.template import autocast_dtype
 from lowland.errors import ConfigError, DataError, NonFiniteError
+from lowland.files import PathLike
 from lowland.progress import reporting
 from lowland.records import TrainingLog
 from lowland.schema import require
+from lowland.tensor_files import restoring
 from lowland.train.batches import Batches, full_batches, num_batches
 from lowland.train.closure import requires_closure, take_step
 from lowland.train.model_state import load_model_state, model_state
@@ -36,8 +38,8 @@ from lowland.train.options import (
     training_settings,
 )
 from lowland.train.rng import fork_global_rng, rng_state, seed_all, set_rng_state
+from lowland.train.training_state import KIND, TrainingState
 
-KIND = "training checkpoint 2"
 SAVE_SECONDS = 20.0  # between checkpoints
 _CHECK_EVERY = 32  # steps between reads of the loss on a GPU, where each read waits for it
 
@@ -53,7 +55,7 @@ class Position(TypedDict):
 
 
 class Trainer:
-    """Trains a model, from the start or from a checkpoint: see `sgd`."""
+    """Trains a model: from its present weights, a training state or a checkpoint. See `sgd`."""
 
     def __init__(
         self,
@@ -66,8 +68,9 @@ class Trainer:
         collectors: Sequence[StepCollector] = (),
         validate: Callable[[Any], Mapping[str, float]] | None = None,
         device: torch.device | str | None = None,
+        start: TrainingState | PathLike | None = None,
     ) -> None:
-        self.epochs = checks.whole("epochs", epochs, least=1)
+        epochs = checks.whole("epochs", epochs, least=1)
         self.model = checks.module("model", model)
         self.task = task.for_model(model)
         self.data = full_batches(data, self.task) if options.drop_last else data
@@ -104,10 +107,14 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.always_eval = [m for m in model.modules() if model.training and not m.training]
         self.layout = ParamLayout(model)
-        self.settings = self._settings()
-        self.epoch = 0
+        self.start = None if start is None else TrainingState.of(start)
+        self.epoch = self.first_epoch = 0 if self.start is None else self.start.epoch
+        self.epochs = self.first_epoch + epochs  # when this ends, of all segments
         self.batch = 0  # batches done in this epoch
-        self.step = 0  # optimizer steps done
+        self.step = self.first_step = 0 if self.start is None else self.start.step
+        self.settings = self._settings()
+        if self.start is not None:
+            self.start.require_fits(self.settings)
         self.columns: dict[str, Any] = {}
         self.epoch_sums: dict[str, Any] = {
             "loss": 0.0,
@@ -145,7 +152,7 @@ class Trainer:
         started = time.perf_counter()
         total = num_batches(self.data)
         if total is not None:
-            total = math.ceil(total / self.options.accumulate) * self.epochs
+            total = math.ceil(total / self.options.accumulate) * (self.epochs - self.first_epoch)
         accumulated = 0  # batches since the last optimizer step
         for batch in self._epoch_batches():
             if accumulated == 0:
@@ -157,9 +164,9 @@ class Trainer:
                 self._optimizer_step(accumulated)
                 accumulated = 0
                 started = self._save_if_due(started)
-                report(self.step, total)
+                report(self.step - self.first_step, total)
         if self.batch == 0:
-            if self.epoch:
+            if self.epoch > self.first_epoch:
                 raise DataError(
                     "the training loader gave no examples in its second pass: give a loader, "
                     "not an iterator."
@@ -176,7 +183,7 @@ class Trainer:
         # an epoch of a small network may take less time than a checkpoint
         if self.checkpoint.path is not None and (last or self._checkpoint_due()):
             self.save()
-        report(self.step, total)
+        report(self.step - self.first_step, total)
 
     def _backward(self, batch: Any) -> None:
         batch = self.task.parts(batch)
@@ -196,7 +203,7 @@ class Trainer:
         args, kwargs, target = batch
         with self._autocast():
             output = self.task.output(call(self.network, args, kwargs))
-        if self.epoch == 0:
+        if self.epoch == self.first_epoch:
             self.task.check(output, target)
         loss = self.task.items_nll(output, target).sum() / max(items, 1)
         self.scaler.scale(loss / self.options.accumulate).backward()
@@ -294,10 +301,11 @@ class Trainer:
         if validate is not None:
             self.model.eval()
             metrics |= {k: float(v) for k, v in value_of(lambda: validate(self.model)).items()}
+        before = self.epoch - self.first_epoch
         for name, value in metrics.items():  # a metric may come later than the first epoch
-            self.columns.setdefault(name, [math.nan] * self.epoch).append(value)
+            self.columns.setdefault(name, [math.nan] * before).append(value)
         for values in self.columns.values():
-            values.extend([math.nan] * (self.epoch + 1 - len(values)))
+            values.extend([math.nan] * (before + 1 - len(values)))
         self.epoch_sums = dict.fromkeys(self.epoch_sums, 0.0)
         self.epoch += 1
         self.batch = 0
@@ -331,12 +339,14 @@ class Trainer:
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a run to continue: taken before its first step."""
         keys = ("accumulate", "clip", "seed")
+        start = {} if self.start is None else {"start": self.start.fingerprint}
         return {
             "model": self.layout.fingerprint,
             "task": repr(self.task),
             **training_settings(self.data, self.optimizer, self.schedule),
             "epochs": self.epochs,
             **{key: getattr(self.options, key) for key in keys},
+            **start,
         }
 
     def save(self) -> None:
@@ -368,23 +378,35 @@ class Trainer:
         if state is not None:
             with self.checkpoint.restoring(KIND):
                 self._load_state_dict(state)
-        elif self.checkpoint.path is not None:
+            return
+        if self.start is not None:
+            with restoring("start", KIND):
+                self._load_start(self.start)
+        if self.checkpoint.path is not None:
             self.save()  # stores that are ahead of the next checkpoint can go back to this one
 
-    def _load_state_dict(self, state: dict[str, Any]) -> None:
+    def _load_start(self, start: TrainingState) -> None:
+        state = {**start.state, "optimizer": start.optimizer_state(self.optimizer)}
+        self._load_training_state(state)
+
+    def _load_training_state(self, state: Mapping[str, Any]) -> None:
         load_model_state(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
+        if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # else the state is of full precision
+            self.scaler.load_state_dict(state["scaler"])
         self.needs_closure = state["needs_closure"]
+        set_rng_state(state["rng"])
+
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
+        self._load_training_state(state)
         for collector, saved in zip(self.collectors, state["collectors"], strict=True):
             collector.load_state_dict(saved)
         position = {name: state[name] for name in get_type_hints(Position)}
         require(position, Position, source=self.checkpoint.path)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
         self.columns, self.epoch_sums = state["columns"], state["partial"]
-        set_rng_state(state["rng"])
 
     def log(self) -> TrainingLog:
         return TrainingLog(
