@@ -262,6 +262,14 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
         ll.CyclicalSchedule,
         lambda **o: ll.CyclicalSchedule(sgd(), **{"cycle": 4, **o}),
     ),
+    "CyclicalCosineSchedule": (
+        ll.CyclicalCosineSchedule,
+        lambda **o: ll.CyclicalCosineSchedule(sgd(), **{"cycle": 4, **o}),
+    ),
+    "LangevinSGD": (
+        ll.LangevinSGD,
+        lambda **o: ll.LangevinSGD(_net().parameters(), **{"num_examples": 12, **o}),
+    ),
     "DecaySchedule": (ll.DecaySchedule, lambda **o: ll.DecaySchedule(sgd(), **{"total": 4, **o})),
     "SWASchedule": (
         ll.SWASchedule,
@@ -270,6 +278,12 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
     "Every": (ll.Every, lambda **o: ll.Every(**{"interval": 2, "total": 4, **o})),
     "Every.count": (ll.Every.count, lambda **o: ll.Every(2).count(**o)),
     "MidCycle": (ll.MidCycle, lambda **o: ll.MidCycle(**{"cycle": 4, **o})),
+    "EndOfCycle": (ll.EndOfCycle, lambda **o: ll.EndOfCycle(**{"cycle": 20, **o})),
+    "EndOfCycle.count": (ll.EndOfCycle.count, lambda **o: ll.EndOfCycle(4).count(**o)),
+    "Collector.check": (
+        ll.Collector.check,
+        lambda **o: ll.Collector(swag(), when=ll.Every(1)).check(**o),
+    ),
     "MidCycle.count": (ll.MidCycle.count, lambda **o: ll.MidCycle(4).count(**o)),
     "Trajectory.append": (
         ll.Trajectory.append,
@@ -304,6 +318,11 @@ GOOD: dict[str, Any] = {
     "Every start": 0.5,
     "MidCycle cycle": 4,
     "CyclicalSchedule cycle": 4,
+    "CyclicalCosineSchedule low": 0.01,
+    "EndOfCycle cycle": 20,
+    "EndOfCycle explore": 0.5,
+    "LangevinSGD explore": 0.5,
+    "LangevinSGD momentum": 0.5,
     "CyclicalSchedule high": 0.5,
     "CyclicalSchedule low": 0.01,
     "SWASchedule start": 0.5,

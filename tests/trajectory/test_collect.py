@@ -11,7 +11,9 @@ from lowland import (
     Collector,
     ConfigError,
     CyclicalSchedule,
+    EndOfCycle,
     Every,
+    LayoutError,
     MidCycle,
     NonFiniteError,
     ParamLayout,
@@ -51,6 +53,11 @@ def test_a_share_of_the_budget_begins_where_the_schedule_is_flat():
         (lambda: Every(1, total=10, start=1.5), "start"),
         (lambda: MidCycle(3), "even"),
         (lambda: MidCycle(0), "cycle"),
+        (lambda: EndOfCycle(1), "cycle: expected a number of at least 2, got 1; make fewer"),
+        (lambda: EndOfCycle(-3.5), "cycle: .* got -3.5"),
+        (lambda: EndOfCycle(4, members=0), "members"),
+        (lambda: EndOfCycle(4, explore=1.0), "explore"),
+        (lambda: EndOfCycle(10, members=3), "at most 2, got 3: a cycle of 10 steps has 2 after"),
         (lambda: Collector(3, when=Every(1)), "into, such as SWAG.* got int"),
     ],
 )
@@ -61,6 +68,56 @@ def test_settings_that_make_no_sense(build, text):
 
 def test_cycles_may_start_later():
     assert picked(MidCycle(4, start=3), 14) == [5, 9, 13]
+
+
+def test_several_members_of_a_cycle_are_evenly_spaced_over_its_last_part():
+    assert picked(EndOfCycle(50, members=3, explore=0.7), 100) == [40, 45, 50, 90, 95, 100]
+    assert picked(EndOfCycle(10, members=2), 20) == [9, 10, 19, 20]
+    assert picked(EndOfCycle(2.5, start=3), 13) == [5, 8, 11, 13]
+
+
+@pytest.mark.parametrize("cycle", [5, 7.3, 20])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("start", [0, 4])
+def test_ends_of_cycles_are_counted(cycle, members, start):
+    rule = EndOfCycle(cycle, members=members, explore=0.3, start=start)
+    for steps in (0, 1, 4, 5, 9, 40, 41, 77):
+        assert rule.count(steps) == len(picked(rule, steps))
+    # any number of whole cycles has all its members
+    assert rule.count(start + round(6 * cycle)) == 6 * members
+
+
+@pytest.mark.parametrize(
+    ("rule", "steps", "first"),
+    [
+        (EndOfCycle(40), 39, 40),
+        (EndOfCycle(100, members=2, explore=0.8), 50, 90),
+        (Every(8, total=100, start=0.5), 30, 56),
+        (MidCycle(20, start=5), 12, 15),
+    ],
+)
+def test_a_run_without_members_is_refused_with_the_step_of_the_first(rule, steps, first):
+    collector = Collector(SWA(ParamLayout(nn.Linear(1, 1))), when=rule)
+    collector.check(first)
+    with pytest.raises(ConfigError, match=rf"after step {first}; the run has {steps}\. Train long"):
+        collector.check(steps)
+
+
+def test_a_rule_that_never_selects_is_refused():
+    class Never:
+        def picks(self, step):
+            return False
+
+    with pytest.raises(ConfigError, match=r"would be collected; the run has 5"):
+        Collector(SWA(ParamLayout(nn.Linear(1, 1))), when=Never()).check(5)
+
+
+def test_a_member_of_another_network_is_refused(tmp_path):
+    store = Trajectory.create(tmp_path / "run", ParamLayout(nn.Linear(3, 2)))
+    collector = Collector(store, when=EndOfCycle(2))
+    collector.step(nn.Linear(3, 2))
+    with pytest.raises(LayoutError, match="weight"):
+        collector.step(nn.Linear(4, 2))
 
 
 # -- a training run that can be cut in two ---------------------------------------------------------

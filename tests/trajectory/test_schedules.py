@@ -1,6 +1,7 @@
 """Closed forms of the papers, in steps."""
 
 import io
+import math
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from torch import nn, optim
 from lowland import (
     ConfigError,
     ConstantSchedule,
+    CyclicalCosineSchedule,
     CyclicalSchedule,
     DecaySchedule,
+    EndOfCycle,
     MidCycle,
     SWASchedule,
 )
@@ -26,6 +29,8 @@ BUILD = {
     "decay": lambda o: DecaySchedule(o, total=40),
     "swa": lambda o: SWASchedule(o, total=40, swa_lr=0.02),
     "cyclical": lambda o: CyclicalSchedule(o, cycle=8, high=0.05, low=1e-4),
+    "snapshot": lambda o: CyclicalCosineSchedule(o, cycle=8),
+    "cosine": lambda o: CyclicalCosineSchedule(o, cycle=8, high=0.05, low=1e-4),
 }
 
 
@@ -54,11 +59,18 @@ def cyclical(step, cycle, a1, a2):
     return a1 * (2 * t - 1) + a2 * (2 - 2 * t)
 
 
+def cosine(step, cycle, high, low=0.0):
+    """Huang et al. 2017, equation 2, with t = step + 1: cosine from high, restarted each cycle."""
+    return low + (high - low) / 2 * (math.cos(math.pi * (step % cycle) / cycle) + 1)
+
+
 FORMS = {
     "constant": lambda s: 0.1,
     "decay": lambda s: 0.1 * decay(s / 40),
     "swa": lambda s: swa(s / 40, 0.1, 0.02, 0.75),
     "cyclical": lambda s: cyclical(s, 8, 0.05, 1e-4),
+    "snapshot": lambda s: cosine(s, 8, 0.1),
+    "cosine": lambda s: cosine(s, 8, 0.05, 1e-4),
 }
 
 
@@ -139,10 +151,30 @@ def test_members_are_collected_where_the_learning_rate_is_lowest(cycle):
     assert min(schedule.lrs(s)[0] for s in range(100)) == pytest.approx(1e-4)
 
 
+@pytest.mark.parametrize("cycles", [1, 3, 7])
+def test_a_whole_number_of_cosine_cycles_fills_any_budget(cycles):
+    total = 103
+    schedule = CyclicalCosineSchedule(optimizer(), cycle=total / cycles)
+    rule = EndOfCycle(total / cycles)
+    ends = [step for step in range(1, total + 1) if rule.picks(step)]
+    assert ends == [round(total * i / cycles) for i in range(1, cycles + 1)]
+    values = [schedule.lrs(step)[0] for step in range(total + 1)]
+    assert [step for step in range(1, total + 1) if values[step] == values[0]] == ends
+    lengths = [b - a for a, b in zip([0, *ends], ends, strict=False)]
+    assert max(lengths) - min(lengths) <= 1
+    # the step before a member is that with the cycle's lowest learning rate
+    for end, length in zip(ends, lengths, strict=True):
+        assert values[end - 1] == min(values[end - length : end])
+
+
 @pytest.mark.parametrize(
     ("build", "text"),
     [
         (lambda o: DecaySchedule(o, total=0), "total"),
+        (lambda o: CyclicalCosineSchedule(o, cycle=1.5), "cycle: .*at least 2, got 1.5; make few"),
+        (lambda o: CyclicalCosineSchedule(o, cycle=-4), "at least 2, got -4; make fewer cycles"),
+        (lambda o: CyclicalCosineSchedule(o, cycle=4, low=0.2), "low: .* from 0 to 0.1"),
+        (lambda o: CyclicalCosineSchedule(o, cycle=4, high=0.0), "high"),
         (lambda o: DecaySchedule(o, total=5, final=-0.1), "final"),
         (lambda o: SWASchedule(o, total=0, swa_lr=0.1), "total"),
         (lambda o: SWASchedule(o, total=9, swa_lr=0.0), "swa_lr"),
@@ -208,7 +240,7 @@ def test_swa_in_sequential_goes_on_from_the_rate_that_a_decay_has_reached():
 
 
 @pytest.mark.parametrize("warmup", [LRS.LinearLR, LRS.ConstantLR])
-@pytest.mark.parametrize("name", ["constant", "decay", "swa", "cyclical"])
+@pytest.mark.parametrize("name", sorted(BUILD))
 def test_after_a_warmup_each_begins_at_the_optimizers_own_rate(warmup, name):
     o = optimizer()
     parts = [warmup(o, 0.1, total_iters=5), BUILD[name](o)]
@@ -217,7 +249,7 @@ def test_after_a_warmup_each_begins_at_the_optimizers_own_rate(warmup, name):
     assert values[5:] == pytest.approx([FORMS[name](s) for s in range(45)], rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["constant", "decay", "swa", "cyclical"])
+@pytest.mark.parametrize("name", sorted(BUILD))
 def test_first_in_sequential_it_is_as_alone(name):
     o = optimizer()
     parts = [BUILD[name](o), LRS.ExponentialLR(o, 0.9)]

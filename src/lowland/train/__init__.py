@@ -4,6 +4,7 @@ from lowland.train.batches import Batches
 from lowland.train.best_threads import best_threads
 from lowland.train.by_name import optimizer_named, schedule_named
 from lowland.train.fit import fit
+from lowland.train.langevin import LangevinSGD
 from lowland.train.members import Members, MemberSGD
 from lowland.train.options import TrainOptions
 from lowland.train.sgd import sgd
@@ -13,6 +14,7 @@ from lowland.train.training_state import TrainingState
 
 __all__ = [
     "Batches",
+    "LangevinSGD",
     "MemberSGD",
     "Members",
     "TrainOptions",

@@ -3,10 +3,11 @@
 from lowland.trajectory.checkpoint_conversion import convert_checkpoints
 from lowland.trajectory.checkpoint_files import Checkpoint, find_checkpoints
 from lowland.trajectory.checkpoint_tensors import read_checkpoint
-from lowland.trajectory.collect import Collector, Every, MidCycle
+from lowland.trajectory.collect import Collector, EndOfCycle, Every, MidCycle
 from lowland.trajectory.moments import EMA, SWA
 from lowland.trajectory.schedules import (
     ConstantSchedule,
+    CyclicalCosineSchedule,
     CyclicalSchedule,
     DecaySchedule,
     SWASchedule,
@@ -22,8 +23,10 @@ __all__ = [
     "Checkpoint",
     "Collector",
     "ConstantSchedule",
+    "CyclicalCosineSchedule",
     "CyclicalSchedule",
     "DecaySchedule",
+    "EndOfCycle",
     "Every",
     "FrequentDirections",
     "MidCycle",

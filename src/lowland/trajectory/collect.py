@@ -10,7 +10,7 @@ from torch import nn
 
 from lowland import checks
 from lowland.errors import ConfigError
-from lowland.trajectory.schedules import even_cycle
+from lowland.trajectory.schedules import cycle_at, cycle_length, even_cycle
 
 
 class When(Protocol):
@@ -74,6 +74,75 @@ class MidCycle:
         return max(0, (steps - self.start + self.cycle // 2) // self.cycle)
 
 
+class EndOfCycle:
+    """Selects the ends of the cycles of a `CyclicalCosineSchedule`: the members of a snapshot
+    ensemble (Huang et al. 2017), or the samples of cSGLD (Zhang et al. 2020).
+
+    Args:
+        cycle: steps in a cycle; it need not be whole. start: steps before the first cycle.
+        members: iterates of each cycle, evenly spaced over what follows `explore`; the last one is
+            at the end of the cycle.
+        explore: the share of a cycle before the first of several members, as in `LangevinSGD`.
+
+    Raises:
+        ConfigError: a cycle of fewer than 2 steps, or more members than there are steps for them.
+
+    >>> [step for step in range(1, 13) if EndOfCycle(4).picks(step)]
+    [4, 8, 12]
+    >>> [step for step in range(1, 21) if EndOfCycle(10, members=2, explore=0.6).picks(step)]
+    [8, 10, 18, 20]
+    """
+
+    def __init__(
+        self, cycle: float, *, members: int = 1, explore: float = 0.8, start: int = 0
+    ) -> None:
+        self.cycle = cycle_length(cycle)
+        self.members = checks.whole("members", members, least=1)
+        self.explore = checks.number("explore", explore, least=0, below=1)
+        self.start = checks.whole("start", start, least=0)
+        # rounded first: (1 - 0.8) * 10 is 1.9999999999999996
+        steps = round((1 - self.explore) * int(self.cycle), 6)
+        if self.members > 1 and steps < self.members:
+            raise ConfigError(
+                f"members: expected at most {max(int(steps), 1)}, got {self.members}: a cycle of "
+                f"{self.cycle:g} steps has {steps:g} after explore={self.explore:g}; take fewer "
+                "members, longer cycles, or explore less."
+            )
+
+    def picks(self, step: int) -> bool:
+        if step <= self.start:
+            return False
+        _, first, end = cycle_at(step - self.start - 1, self.cycle)
+        interval = (1 - self.explore) * (end - first) / self.members
+        before = end - (step - self.start)
+        return before in (round(i * interval) for i in range(self.members))
+
+    def count(self, steps: int) -> int:
+        """How many of the first `steps` it picks."""
+        steps = checks.whole("steps", steps, least=0)
+        cycles, first, _ = cycle_at(max(steps - self.start, 0), self.cycle)
+        rest = range(self.start + first + 1, steps + 1)
+        return cycles * self.members + sum(map(self.picks, rest))
+
+
+def require_pick(when: When, steps: int) -> None:
+    """Raises `ConfigError` unless a rule picks one of the first `steps` steps.
+
+    >>> require_pick(Every(10), steps=8)
+    Traceback (most recent call last):
+    lowland.errors.ConfigError: no iterate would be collected: the first would be collected after
+        step 10; the run has 8. Train longer, or collect earlier.
+    """
+    if any(map(when.picks, range(1, steps + 1))):
+        return
+    first = next((s for s in range(steps + 1, 100 * steps + 1000) if when.picks(s)), None)
+    when_first = "" if first is None else f": the first would be collected after step {first}"
+    raise ConfigError(
+        f"no iterate would be collected{when_first}; the run has {steps}. Train longer, or collect "
+        "earlier."
+    )
+
+
 class Collector:
     """Passes the iterates that a rule selects to stores and averages.
 
@@ -81,7 +150,8 @@ class Collector:
 
     Args:
         targets: a `Trajectory` gets the iterate appended; `SWA`, `SWAG` and `EMA` are updated.
-        when: the rule, such as `Every` or `MidCycle`, or your own with a method `picks(step)`.
+        when: the rule, such as `Every`, `MidCycle` or `EndOfCycle`, or your own with a method
+            `picks(step)`.
 
     >>> from lowland import ParamLayout, SWA
     >>> model = nn.Linear(1, 1)
@@ -110,6 +180,11 @@ class Collector:
             return False
         self.take(model, metrics=metrics)
         return True
+
+    def check(self, steps: int) -> None:
+        """Call it before a loop of that many steps: raises `ConfigError`, with the step of the
+        first iterate, where none would be collected."""
+        require_pick(self.when, checks.whole("steps", steps, least=0))
 
     def take(self, model: nn.Module, *, metrics: Mapping[str, float] | None = None) -> None:
         """Collects the iterate of step `count`, whatever the rule."""

@@ -12,6 +12,7 @@ schedules alone counts, as with torch's `LambdaLR`.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 from torch.optim import Optimizer
@@ -164,6 +165,66 @@ class CyclicalSchedule(Schedule):
         t = step % self.cycle / self.cycle
         down = min(2 * t, 2 - 2 * t)  # 0 at the ends of the cycle, 1 in its middle
         return self._scaled(self.high * (1 - down) + self.low * down)
+
+
+class CyclicalCosineSchedule(Schedule):
+    r"""Cosine cycles with warm restarts, of snapshot ensembles and cSGLD, stepped every iteration.
+
+    \(\eta = \eta_1 + \tfrac12 (\eta_0 - \eta_1)(1 + \cos \pi r)\), where r goes from 0 to 1 in each
+    cycle (Huang et al. 2017; Zhang et al. 2020). Members are collected at the ends of cycles, where
+    the learning rate is lowest: see `EndOfCycle`.
+
+    Args:
+        cycle: steps in a cycle, such as `total / 5`. It need not be a whole number: cycle i ends
+            after round(i * cycle) steps, so that lengths differ by at most one step.
+        high: \(\eta_0\), of the first parameter group; others keep their proportion to it. None:
+            the optimizer's own.
+        low: \(\eta_1\), likewise; no step is made with it, since the next cycle begins there.
+
+    Raises:
+        ConfigError: a cycle of fewer than 2 steps, learning rates out of order.
+
+    >>> from torch import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    >>> schedule = CyclicalCosineSchedule(optimizer, cycle=10 / 4)  # ends after 2, 5, 8, 10 steps
+    >>> [round(schedule.lrs(step)[0], 3) for step in range(10)]
+    [0.1, 0.05, 0.1, 0.075, 0.025, 0.1, 0.075, 0.025, 0.1, 0.05]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, *, cycle: float, high: float | None = None, low: float = 0.0
+    ) -> None:
+        self.cycle = cycle_length(cycle)
+        self.high = None if high is None else checks.number("high", high, above=0)
+        group = optimizer.param_groups[0]
+        most = float(group.get("initial_lr", group["lr"])) if self.high is None else self.high
+        self.low = checks.number("low", low, least=0, most=most)
+        super().__init__(optimizer)
+
+    def lrs(self, step: int) -> list[float]:
+        highs = self.starts if self.high is None else self._scaled(self.high)
+        lows = self._scaled(self.low) if self.low else [0.0] * len(highs)
+        _, start, end = cycle_at(step, self.cycle)
+        share = 0.5 * (1 + math.cos(math.pi * (step - start) / (end - start)))
+        return [low + (high - low) * share for high, low in zip(highs, lows, strict=True)]
+
+
+def cycle_length(cycle: float) -> float:
+    """Steps in a cycle of any length from 2 on."""
+    return checks.number("cycle", cycle, least=2, hint="make fewer cycles, or train for more steps")
+
+
+def cycle_at(step: int, cycle: float) -> tuple[int, int, int]:
+    """The number of the cycle that follows `step` steps, and its first and last step.
+
+    Cycle i goes from round(i * cycle) to round((i + 1) * cycle).
+
+    >>> [cycle_at(step, 2.5) for step in (0, 2, 4, 5)]
+    [(0, 0, 2), (1, 2, 5), (1, 2, 5), (2, 5, 8)]
+    """
+    i = int(step // cycle)
+    i += (round((i + 1) * cycle) <= step) - (round(i * cycle) > step)
+    return i, round(i * cycle), round((i + 1) * cycle)
 
 
 def even_cycle(cycle: int) -> int:
