@@ -181,7 +181,7 @@ def test_a_closure_is_evaluated_once():
         loss.backward()
         return loss
 
-    assert float(optimizer.step(closure)) == 1.0
+    assert float(optimizer.step(closure).detach()) == 1.0
     assert len(calls) == 1
 
 

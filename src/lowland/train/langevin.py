@@ -90,7 +90,7 @@ class LangevinSGD(torch.optim.SGD):
             group |= noise
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """A step of SGD on gradients to which noise is added; it stays in them."""
         loss = None
         if closure is not None:
@@ -106,8 +106,7 @@ class LangevinSGD(torch.optim.SGD):
         if first["cycle"] is None:
             return False
         _, start, end = cycle_at(first["steps"], first["cycle"])
-        share: float = (first["steps"] - start) / (end - start)
-        return share < first["explore"]
+        return (first["steps"] - start) / (end - start) < float(first["explore"])
 
     def _add_noise(self) -> None:
         first, is_exploring = self.param_groups[0], self.explores()
