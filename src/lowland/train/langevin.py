@@ -106,7 +106,7 @@ class LangevinSGD(torch.optim.SGD):
         if first["cycle"] is None:
             return False
         _, start, end = cycle_at(first["steps"], first["cycle"])
-        return (first["steps"] - start) / (end - start) < float(first["explore"])
+        return bool((first["steps"] - start) / (end - start) < first["explore"])
 
     def _add_noise(self) -> None:
         first, is_exploring = self.param_groups[0], self.explores()
