@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from lowland.alignment import align
+from lowland.averaging import linearization
 from lowland.core import (
     Batch,
     Classification,
@@ -180,6 +181,7 @@ __all__ = [
     "functions",
     "infer",
     "keep_freed_memory",
+    "linearization",
     "mc_dropout",
     "noise_like",
     "ood",

@@ -8,6 +8,7 @@ from lowland.records import (
     BarrierResult,
     Chain,
     Evidence,
+    LinearizationResult,
     PathResult,
     Predictive,
     Record,
@@ -21,6 +22,7 @@ from lowland.records import (
     TemperingResult,
     TrainingLog,
 )
+from lowland.records.linearization import TERMS
 
 EXAMPLES: dict[str, list[Record]] = {
     "Evidence": [
@@ -98,6 +100,18 @@ EXAMPLES: dict[str, list[Record]] = {
             outside=True,
         ),
         PathResult(*[torch.linspace(0, 1, 3)] * 6),
+    ],
+    "LinearizationResult": [
+        LinearizationResult(
+            torch.rand(3),
+            {name: torch.rand(3, 4).double() for name in TERMS},
+            {name: torch.rand(4).double() for name in TERMS},
+            torch.tensor([1.0, 0.5]).double(),
+            torch.rand(2, 4).double(),
+            torch.rand(2, 4).double(),
+            ["a", "b", "c"],
+            "frozen",
+        ),
     ],
     "BarrierResult": [
         BarrierResult(

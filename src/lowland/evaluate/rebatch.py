@@ -27,9 +27,22 @@ def rebatch(batches: list[Any]) -> Iterator[Any]:
     may_concatenate = sliceable and small and nbytes(batches) < _MAX_BYTES
     joint_batch = concatenate(batches) if may_concatenate else None
     for batch in batches if joint_batch is None else [joint_batch]:
-        size = count_examples(batch)
-        if not sliceable or size <= _BATCH:
+        if sliceable:
+            yield from slices(batch, _BATCH)
+        else:
             yield batch
-            continue
-        for start in range(0, size, _BATCH):
-            yield map_tensors(batch, lambda t, at=start: t[at : at + _BATCH])
+
+
+def slices(batch: Any, size: int) -> Iterator[Any]:
+    """A batch in parts of at most `size` examples; whole where it cannot be sliced.
+
+    >>> import torch
+    >>> [count_examples(part) for part in slices((torch.zeros(5, 2),), 2)]
+    [2, 2, 1]
+    """
+    count = count_examples(batch)
+    if count <= size or not is_sliceable(batch):
+        yield batch
+        return
+    for start in range(0, count, size):
+        yield map_tensors(batch, lambda t, at=start: t[at : at + size])

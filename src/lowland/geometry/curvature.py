@@ -117,7 +117,7 @@ def curvature(
         for batch in data:
             args, kwargs, target = surface.labelled(batch)
             # fused attention has no second derivative
-            with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _PlainWeightNorm():
+            with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), PlainWeightNorm():
                 leaf = point.weights.detach().clone().requires_grad_()
                 parameters = surface.layout.materialise(leaf)
                 vectors = surface.template.spectral_vectors(
@@ -130,7 +130,7 @@ def curvature(
     return times
 
 
-class _PlainWeightNorm(TorchFunctionMode):
+class PlainWeightNorm(TorchFunctionMode):
     """weight_norm by differentiable parts: the second derivative of torch's fused operator leaves
     out that of the norm (torch 2.13), and is wrong without a word."""
 

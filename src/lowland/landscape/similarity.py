@@ -53,7 +53,7 @@ def similarity(
     """
     eval_options = surface.options.override(**options)
     names = list(map(str, weights)) if isinstance(weights, Mapping) else None
-    vectors = _vectors(surface, weights)
+    vectors = weight_vectors(surface, weights)
     cosine, distance = _geometry(surface, vectors, origin, names)
     classes = ClassSink(surface.task, surface.example)
     examples = 0
@@ -65,7 +65,7 @@ def similarity(
     )
 
 
-def _vectors(surface: LossSurface, weights: Any) -> list[Point | Tensor]:
+def weight_vectors(surface: LossSurface, weights: Any) -> list[Point | Tensor]:
     """The weight vectors as a list; those of a trajectory stay on disk, mapped into memory."""
     if isinstance(weights, Mapping):
         weights = list(weights.values())

@@ -25,6 +25,7 @@ from lowland.plots.barrier import barrier as barrier  # isort: skip
 from lowland.plots.evidence import evidence as evidence  # isort: skip
 from lowland.plots.functions import functions as functions  # isort: skip
 from lowland.plots.growth import growth as growth  # isort: skip
+from lowland.plots.linearization import linearization as linearization  # isort: skip
 from lowland.plots.path import path as path  # isort: skip
 from lowland.plots.posterior import posterior as posterior  # isort: skip
 from lowland.plots.predictive import predictive as predictive  # isort: skip

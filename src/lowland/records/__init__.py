@@ -9,6 +9,7 @@ from lowland.records.base import Record
 from lowland.records.chain import Chain
 from lowland.records.evidence import Evidence
 from lowland.records.landscape import BarrierResult, PathResult, SimilarityResult, SurfaceResult
+from lowland.records.linearization import LinearizationResult
 from lowland.records.predictive import Predictive
 from lowland.records.selection import Selection
 from lowland.records.simplex import FunctionsResult, GrowthResult, TernaryResult
@@ -23,6 +24,7 @@ __all__ = [
     "Evidence",
     "FunctionsResult",
     "GrowthResult",
+    "LinearizationResult",
     "PathResult",
     "Predictive",
     "Record",
