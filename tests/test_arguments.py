@@ -285,6 +285,20 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
         lambda **o: ll.Collector(swag(), when=ll.Every(1)).check(**o),
     ),
     "MidCycle.count": (ll.MidCycle.count, lambda **o: ll.MidCycle(4).count(**o)),
+    "iterate_metrics": (
+        ll.iterate_metrics,
+        lambda **o: ll.iterate_metrics(surface(), torch.stack([W0, W1]), **o),
+    ),
+    "cycle_series": (
+        ll.cycle_series,
+        lambda tmp, **o: ll.cycle_series(
+            surface(),
+            trajectory(tmp),
+            schedule=ll.CyclicalSchedule(sgd(), cycle=4),
+            members=ll.MidCycle(4),
+            **o,
+        ),
+    ),
     "Trajectory.append": (
         ll.Trajectory.append,
         lambda tmp, **o: trajectory(tmp).append(W0, **o),

@@ -3,7 +3,7 @@
 from importlib.metadata import version as _version
 
 from lowland.alignment import align
-from lowland.averaging import linearization
+from lowland.averaging import cycle_series, iterate_metrics, linearization
 from lowland.core import (
     Batch,
     Classification,
@@ -173,6 +173,7 @@ __all__ = [
     "connect_modes",
     "corrupt",
     "crps",
+    "cycle_series",
     "directions",
     "evidence",
     "fit",
@@ -180,6 +181,7 @@ __all__ = [
     "forecast",
     "functions",
     "infer",
+    "iterate_metrics",
     "keep_freed_memory",
     "linearization",
     "mc_dropout",

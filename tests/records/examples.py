@@ -7,7 +7,9 @@ import torch
 from lowland.records import (
     BarrierResult,
     Chain,
+    CycleSeries,
     Evidence,
+    IterateTable,
     LinearizationResult,
     PathResult,
     Predictive,
@@ -42,6 +44,22 @@ EXAMPLES: dict[str, list[Record]] = {
             log_evidence=-3.5,
             about={"spacing": 0.05, "moments": {"mean": torch.zeros(1)}},
         ),
+    ],
+    "CycleSeries": [
+        CycleSeries(
+            torch.arange(3),
+            torch.tensor([0.1, 0.01, 0.1]).double(),
+            torch.tensor([0.0, 1.0, 2.0]).double(),
+            {"error": torch.tensor([0.5, math.nan, 0.25]).double()},
+            members=torch.tensor([1]),
+            ends=torch.tensor([2]),
+            split="test",
+        )
+    ],
+    "IterateTable": [
+        IterateTable(
+            {"iterate": torch.tensor([1, 2]), "nll": torch.tensor([0.5, math.inf]).double()}
+        )
     ],
     "Selection": [
         Selection(

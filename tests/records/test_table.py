@@ -1,6 +1,7 @@
 """Tables: columns, rows, letters and frames."""
 
 import dataclasses
+import io
 import math
 
 import pytest
@@ -52,3 +53,19 @@ def test_a_table_of_rows_gives_the_rows() -> None:
     assert holes.a.isnan().tolist() == [False, True]
     assert holes.b.isnan().tolist() == [True, False]
     assert len(Table.from_rows([])) == 0
+
+
+def test_a_table_as_markdown_and_as_comma_separated_values() -> None:
+    table = Table(
+        {"method": ["a|b", "c,d"], "nll": torch.tensor([0.1, math.nan], dtype=torch.float64)}
+    )
+    assert table.to_markdown().splitlines() == [
+        "| method | nll |",
+        "| --- | ---: |",
+        "| a\\|b | 0.1000 |",
+        "| c,d | nan |",
+    ]
+    assert table.to_csv() == 'method,nll\na|b,0.1\n"c,d",nan\n'
+    pandas = pytest.importorskip("pandas")
+    read = pandas.read_csv(io.StringIO(table.to_csv()))
+    pandas.testing.assert_frame_equal(read, table.to_pandas())

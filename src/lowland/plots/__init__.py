@@ -22,9 +22,11 @@ from lowland.plots.style import save as save
 
 # one line per figure
 from lowland.plots.barrier import barrier as barrier  # isort: skip
+from lowland.plots.cycles import cycles as cycles  # isort: skip
 from lowland.plots.evidence import evidence as evidence  # isort: skip
 from lowland.plots.functions import functions as functions  # isort: skip
 from lowland.plots.growth import growth as growth  # isort: skip
+from lowland.plots.iterates import iterates as iterates  # isort: skip
 from lowland.plots.linearization import linearization as linearization  # isort: skip
 from lowland.plots.path import path as path  # isort: skip
 from lowland.plots.posterior import posterior as posterior  # isort: skip

@@ -9,9 +9,9 @@ import numpy as np
 
 from lowland.errors import DataError
 from lowland.plots.overlays import make_room, settle, words_below
-from lowland.plots.panels import align_labels, panels
+from lowland.plots.panels import align_labels, panels, tick_size
 from lowland.plots.scales import log_ticks
-from lowland.plots.style import FAINT, MUTED, SMALL, by_label, canvas, colour, numbers
+from lowland.plots.style import FAINT, MUTED, by_label, canvas, colour, numbers
 from lowland.records import GrowthResult
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
         below, above = panels(ax, [(0, 0, 1, 0.56), (0, 0.64, 1, 0.36)], sharex=ax)
         above.grid(True, color=FAINT, linewidth=0.8)
         above.set_axisbelow(True)
-        above.tick_params(labelbottom=False, color=MUTED, labelsize=_size(below))
+        above.tick_params(labelbottom=False, color=MUTED, labelsize=tick_size(below))
         for i, (name, result) in enumerate(records.items()):
             ink = colour(i)
             _draw_curves(above, below, name, result, ink)
@@ -99,12 +99,6 @@ def _draw_curves(above: Axes, below: Axes, name: str, result: GrowthResult, ink:
 
 def _losses(record: GrowthResult) -> np.ndarray:
     return np.concatenate([numbers(record.loss_mean), numbers(record.loss_max), [record.bound]])
-
-
-def _size(ax: Axes) -> float:
-    """The font size of tick labels, for children of the axes."""
-    labels = ax.get_xticklabels()
-    return float(labels[0].get_fontsize()) if labels else SMALL
 
 
 def _caption(records: Mapping[str, GrowthResult]) -> str:

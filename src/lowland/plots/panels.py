@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lowland.plots.style import SMALL
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -45,6 +47,12 @@ def panels(ax: Axes, boxes: Sequence[Box], **options: Any) -> list[Axes]:
             for x, y, w, h in boxes[1:]
         ),
     ]
+
+
+def tick_size(ax: Axes) -> float:
+    """The font size of tick labels, for children of the axes."""
+    labels = ax.get_xticklabels()
+    return float(labels[0].get_fontsize()) if labels else SMALL
 
 
 def align_labels(column: Sequence[Axes]) -> None:

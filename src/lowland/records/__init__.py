@@ -7,7 +7,9 @@ record back. Nothing is pickled.
 
 from lowland.records.base import Record
 from lowland.records.chain import Chain
+from lowland.records.cycles import CycleSeries
 from lowland.records.evidence import Evidence
+from lowland.records.iterates import IterateTable
 from lowland.records.landscape import BarrierResult, PathResult, SimilarityResult, SurfaceResult
 from lowland.records.linearization import LinearizationResult
 from lowland.records.predictive import Predictive
@@ -21,9 +23,11 @@ from lowland.records.uncertainty import Reliability, RiskCoverage, ShiftCurves
 __all__ = [
     "BarrierResult",
     "Chain",
+    "CycleSeries",
     "Evidence",
     "FunctionsResult",
     "GrowthResult",
+    "IterateTable",
     "LinearizationResult",
     "PathResult",
     "Predictive",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -82,9 +84,39 @@ class Table(Record):
 
         return pandas.DataFrame(list(self.rows()), columns=list(self.columns))
 
+    def to_markdown(self) -> str:
+        """The same as a table of Markdown, numbers with four decimals.
+
+        >>> print(Table({"method": ["SGD", "SWA"], "nll": torch.tensor([0.5, 0.25])}).to_markdown())
+        | method | nll |
+        | --- | ---: |
+        | SGD | 0.5000 |
+        | SWA | 0.2500 |
+        """
+        heading, *rows = self._cells()
+        sides = ["---" if isinstance(v, list) else "---:" for v in self.columns.values()]
+        lines = [heading, sides, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def to_csv(self) -> str:
+        """The same as comma-separated values, numbers with all their digits; NaN is `nan`.
+
+        >>> Table({"method": ["SGD", "SWA"], "nll": torch.tensor([0.5, 0.25])}).to_csv()
+        'method,nll\\nSGD,0.5\\nSWA,0.25\\n'
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(row.values() for row in self.rows())
+        return text.getvalue()
+
+    def _cells(self) -> list[list[str]]:
+        """The texts of the heading and of each row."""
+        rows = [[_cell(value) for value in row.values()] for row in self.rows()]
+        return [list(self.columns), *rows]
+
     def __str__(self) -> str:
-        cells = [list(self.columns)]
-        cells += [[_cell(value) for value in row.values()] for row in self.rows()]
+        cells = self._cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         left = [isinstance(values, list) for values in self.columns.values()]
         lines = [

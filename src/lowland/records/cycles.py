@@ -1,0 +1,44 @@
+"""How learning rate, metrics and distance went over cycles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lowland.errors import DataError
+from lowland.records.base import Record
+
+
+@dataclass(frozen=True, eq=False)
+class CycleSeries(Record):
+    r"""Series over the iterations of a training run in cycles (figure 3 of Garipov et al. 2018).
+
+    Attributes:
+        step: (n,), the steps after which the network was evaluated.
+        lr: (n,), the learning rate of the next step.
+        distance: (n,), \(\|w - w_0\|\) from the weights at the start.
+        metrics: (n,) each, by name: error or rmse, and nll.
+        members: (m,), the steps after which members were collected.
+        ends: (c,), the steps after which cycles ended.
+        split: the examples of the metrics, such as "test".
+
+    Raises:
+        DataError: series of different lengths.
+    """
+
+    figure = "cycles"
+
+    step: Tensor
+    lr: Tensor
+    distance: Tensor
+    metrics: dict[str, Tensor]
+    members: Tensor
+    ends: Tensor
+    split: str = ""
+
+    def __post_init__(self) -> None:
+        series = {"step": self.step, "lr": self.lr, "distance": self.distance, **self.metrics}
+        lengths = {name: len(values) for name, values in series.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"expected series of one length, got {lengths}.")

@@ -1,0 +1,13 @@
+"""Series over cycles."""
+
+import pytest
+import torch
+
+from lowland.errors import DataError
+from lowland.records import CycleSeries
+
+
+def test_series_of_different_lengths_are_refused():
+    step, none = torch.arange(3), torch.tensor([])
+    with pytest.raises(DataError, match="'error': 2"):
+        CycleSeries(step, step / 3, step / 2, {"error": torch.zeros(2)}, none, none)
