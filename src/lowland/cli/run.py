@@ -89,7 +89,7 @@ def _with_seconds(table: Table, run: Run, graph: Graph) -> Table:
     """The table with the time that building took, which is no part of the stored one."""
     trained, predicted = [], []
     for method in run.methods:
-        parts = method.parts(run)
+        parts = run.parts(method)
         trained.append(sum(part.share * graph.seconds(part.artifact) for part in parts))
         predicted.append(graph.seconds(run.prediction(method)))
     columns = {

@@ -87,7 +87,7 @@ class Row(RecordArtifact):
         self.run = run
         self.method = method
         self.prediction = run.prediction(method)
-        parts = [part.artifact for part in method.parts(run)]
+        parts = [part.artifact for part in run.parts(method)]
         super().__init__(
             f"rows/{method.name}",
             [self.prediction, self.prediction.tuning, *parts],
@@ -105,7 +105,7 @@ class Row(RecordArtifact):
             row["ece_tempered"] = tempered["ece"]
         row |= {"scale": math.nan} | {k: v for k, v in tuned.items() if k != "temperature"}
         row["samples"] = float(pred.samples)
-        parts = self.method.parts(self.run)
+        parts = self.run.parts(self.method)
         row["epochs"] = sum(part.share * part.artifact.passes(inputs) for part in parts)
         return Table.from_rows([row])
 

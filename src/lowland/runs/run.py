@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
@@ -10,22 +10,17 @@ from lowland.artifacts import Artifact, Source
 from lowland.artifacts.order import complete
 from lowland.core.seeds import seed_for
 from lowland.runs.averages import Average
+from lowland.runs.budget import Budget
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
 from lowland.runs.growth import GrownSimplex
-from lowland.runs.methods import Method, method_named
+from lowland.runs.methods import Method, Part, method_named
 from lowland.runs.pictures import ReliabilityPicture, SamplesPicture, TrainingPicture
 from lowland.runs.predictions import Comparison, Prediction, Row
 from lowland.runs.sections import Config
+from lowland.runs.segments import AnnealedSGD, AveragedTrajectory, FGECycles, Prefix, Segment
 from lowland.runs.setup import Setup
 from lowland.runs.sources import sources_of
-from lowland.runs.training import (
-    AnnealedSGD,
-    AveragedTrajectory,
-    Budget,
-    FGECycles,
-    optimizer_of,
-    schedule_of,
-)
+from lowland.runs.training import Training, optimizer_of, schedule_of
 from lowland.runs.tuning import Tuning
 
 _A = TypeVar("_A", bound=Artifact)
@@ -62,7 +57,7 @@ class Run:
         ]
         for method in self.methods:
             others += method.pictures(self)
-        for part in [part for method in self.methods for part in method.parts(self)]:
+        for part in [part for method in self.methods for part in self.parts(method)]:
             if isinstance(part.artifact, AveragedTrajectory):
                 others += self.averages(part.artifact.network)
         return complete([self.comparison(), *others])
@@ -93,10 +88,6 @@ class Run:
         """Steps of its training runs."""
         return Budget.of(self)
 
-    def stored_iterates(self) -> int:
-        """How many iterates an SWA trajectory stores."""
-        return self.budget.iterates.count(self.budget.total)
-
     def collection(self) -> str:
         """When iterates are stored, in words."""
         average = self.config.average
@@ -104,13 +95,31 @@ class Run:
 
     # -- artifacts -------------------------------------------------------------------------------
 
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether trainings share their first epochs. At a learning rate of its own, an SWA
+        trajectory leaves SGD's schedule long before it starts to average."""
+        return False
+
+    def prefix(self, network: int) -> Prefix:
+        """SGD up to the epoch from which trainings branch."""
+        return self._once(("prefix", network), lambda: Prefix(self, network))
+
     def annealed(self, network: int) -> AnnealedSGD:
         """A network trained by annealed SGD."""
-        return self._once(("sgd", network), lambda: AnnealedSGD(self, network))
+        return self._once(("sgd", network), lambda: self._make_annealed(network))
+
+    def _make_annealed(self, network: int) -> AnnealedSGD:
+        return AnnealedSGD(self, network, self.prefix(network) if self.shares_prefix else None)
 
     def averaged(self, network: int) -> AveragedTrajectory:
         """A trajectory whose iterates are averaged."""
         return self._once(("swa", network), lambda: AveragedTrajectory(self, network))
+
+    def segment(self, name: str, start: Training, **options: Any) -> Segment:
+        """A training that continues another: see `Segment`."""
+        key = ("segment", name, start.network)
+        return self._once(key, lambda: Segment(self, name, start, **options))
 
     def cycles(self, network: int) -> FGECycles:
         """FGE's cycles from a trajectory."""
@@ -123,7 +132,7 @@ class Run:
     def averages(self, network: int) -> list[Artifact]:
         """All averages of a trajectory, ready to be served; without iterates the EMA alone."""
         averages: list[Artifact] = [self.average(network, "ema")]
-        if self.stored_iterates():
+        if self.budget.stored():
             averages.append(self.average(network, "swa"))
         return averages
 
@@ -155,6 +164,15 @@ class Run:
             "plane", lambda: PosteriorPlane(self, self.chain(), file="posterior-plane.npz")
         )
 
+    def parts(self, method: Method) -> list[Part]:
+        """What a method trains alone, with all segments that its trainings continue, each once."""
+        parts: dict[str, Part] = {}
+        for part in method.parts(self):
+            before = part.artifact.segments()[:-1] if isinstance(part.artifact, Training) else []
+            for each in (*map(Part, before), part):
+                parts.setdefault(each.artifact.name, each)
+        return list(parts.values())
+
     def tuning(self, method: Method) -> Tuning:
         """What a method chooses on validation examples."""
         return self._once(("tuning", method.name), lambda: Tuning(self, method))
@@ -180,7 +198,7 @@ class Run:
         return self._needs("swa-0")
 
     def _needs(self, network: str) -> bool:
-        parts: Sequence[Any] = [part for method in self.methods for part in method.parts(self)]
+        parts = [part for method in self.methods for part in self.parts(method)]
         return any(part.artifact.name == f"train/{network}" for part in parts)
 
     def _once(self, key: Any, make: Callable[[], _A]) -> _A:

@@ -1,4 +1,4 @@
-"""Artifacts of training: annealed SGD, SGD whose iterates are averaged, and FGE's cycles."""
+"""Artifacts of training: what every segment of it shares. See `segments` for the kinds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,15 +26,8 @@ from lowland.records import TrainingLog
 from lowland.runs.sections import Config, Train
 from lowland.runs.settings import EvaluationSettings
 from lowland.runs.weights import load_point, save_point
-from lowland.train import optimizer_named, schedule_named, sgd
-from lowland.trajectory import (
-    EMA,
-    Collector,
-    CyclicalSchedule,
-    Every,
-    MidCycle,
-    Trajectory,
-)
+from lowland.train import TrainingState, optimizer_named, schedule_named, sgd
+from lowland.trajectory import EMA, Collector, Every, MidCycle, Trajectory
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -42,55 +35,23 @@ if TYPE_CHECKING:
 
 WEIGHTS, BUFFERS = "weights.safetensors", "buffers.safetensors"
 ITERATES, EMA_STATE, LOG = "iterates", "ema.safetensors", "log.json"
+STATE = "state.safetensors"
+_CHECKPOINT = "training.safetensors"
+
+ScheduleFactory = Callable[[Optimizer], LRScheduler]
 
 
 @dataclass(frozen=True)
 class TrainingSettings(EvaluationSettings):
-    """What changes the weights of a training run."""
+    """What changes the weights of a training, but for what it continues."""
 
     network: int
     seed: int
     train: Mapping[str, Any]
     precision: Mapping[str, Any]
-    average: Mapping[str, Any] = field(default_factory=dict)
-    fge: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A run's budget in optimizer steps.
-
-    Attributes:
-        epoch: steps of an epoch. total: of all epochs. iterates: which are averaged. cycle: steps
-            of FGE's cycle. cycle_epochs: epochs that its cycles take.
-    """
-
-    epoch: int
-    total: int
-    iterates: Every
-    cycle: int
-    cycle_epochs: int
-
-    @classmethod
-    def of(cls, run: Run) -> Budget:
-        """That of a configuration."""
-        train, average = run.config.train, run.config.average
-        epoch = math.ceil(run.setup.length() / train.accumulate)
-        total = epoch * train.epochs
-        interval = max(1, round(average.every * epoch))
-        return cls(
-            epoch,
-            total,
-            Every(interval, total=total, start=average.start),
-            cycle=2 * max(1, round(run.config.fge.cycle * epoch / 2)),
-            cycle_epochs=max(1, round(train.epochs * (1 - average.start))),
-        )
-
-    def before_averaging(self) -> float:
-        """The share of the budget up to the first iterate that is averaged."""
-        steps = range(1, self.total + 1)
-        first = next((step for step in steps if self.iterates.picks(step)), self.total)
-        return first / self.total
+    epochs: int
+    iterates: Mapping[str, Any] | None
+    own: Mapping[str, Any]
 
 
 class TrainedNetwork:
@@ -120,23 +81,51 @@ class TrainedNetwork:
         """The exponential moving average of all iterates."""
         return EMA.load(self.folder / EMA_STATE)
 
+    @property
+    def state(self) -> TrainingState:
+        """The state from which another training continues."""
+        return TrainingState.load(self.folder / STATE)
+
 
 class Training(Artifact):
-    """A network trained by SGD."""
+    """A segment of the training of a network by SGD, from its first weights or from the end of
+    another segment on.
 
-    method: ClassVar[str]  # the middle of its name
+    Args:
+        name: without the number of the network. network: its number. more: other inputs.
+        start: the segment that it continues. epochs: its own.
+        iterates: the steps whose iterates are stored, counted from the network's first step.
+        own: settings that change its weights, besides those of all trainings.
+
+    Attributes:
+        publishes_state: whether others may continue it.
+    """
+
+    publishes_state: ClassVar[bool] = False
 
     def __init__(
-        self, run: Run, network: int, *more: Artifact, **sections: Mapping[str, Any]
+        self,
+        run: Run,
+        name: str,
+        network: int,
+        *more: Artifact,
+        epochs: int,
+        start: Training | None = None,
+        iterates: Every | MidCycle | None = None,
+        **own: Any,
     ) -> None:
         self.run = run
         self.network = network
+        self.start = start
+        self.epochs = epochs
+        self.iterates = iterates
         config = run.config
         super().__init__(
-            f"train/{self.method}-{network}",
+            f"train/{name}-{network}",
             [
                 *run.named_sources("model", "task", "data/train", "data/validation"),
                 *run.statistics(),
+                *([start] if start else []),
                 *more,
             ],
             TrainingSettings(
@@ -148,38 +137,70 @@ class Training(Artifact):
                     "channels_last": config.channels_last,
                     "compile": config.compile,
                 },
+                epochs,
+                dict(vars(iterates)) if iterates else None,
+                own,
                 evaluation=run.evaluation(),
-                **sections,
             ),
         )
 
     @abstractmethod
-    def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        """The learning rate over the budget."""
+    def schedule(self) -> ScheduleFactory | None:
+        """Makes the schedule of the optimizer; None: its learning rate is constant."""
 
-    def epochs(self) -> int:
-        """Epochs that it takes."""
-        return self.run.config.train.epochs
+    @property
+    def keeps_schedule(self) -> bool:
+        """Whether the schedule of the segment that this one continues goes on."""
+        return True
 
-    def start(self, inputs: Inputs) -> Point | None:
-        """The weights that training begins with; None: those of a fresh network."""
+    def optimizer(self) -> Callable[[Any], Optimizer]:
+        """Makes the optimizer."""
+        return optimizer_of(self.run.config.train)
+
+    @property
+    def first_epoch(self) -> int:
+        """Epochs before it, of the segments that it continues."""
+        return self.start.last_epoch if self.start else 0
+
+    @property
+    def last_epoch(self) -> int:
+        """Epochs at its end."""
+        return self.first_epoch + self.epochs
+
+    @property
+    def stored(self) -> int:
+        """How many iterates it stores."""
+        epoch = self.run.budget.epoch
+        count = self.iterates.count if self.iterates else lambda steps: 0
+        return count(self.last_epoch * epoch) - count(self.first_epoch * epoch)
+
+    def segments(self) -> list[Training]:
+        """All that it continues, from the first, and itself."""
+        return [*(self.start.segments() if self.start else []), self]
+
+    def first_weights(self, inputs: Inputs) -> Point | None:
+        """The weights that training begins with; None: those of a fresh network, or of `start`."""
         return None
 
     def collectors(self, checkpoint: Checkpoint) -> list[Collector]:
         """What is collected on the way."""
-        return []
+        if self.iterates is None:
+            return []
+        collector = Collector(_store(checkpoint, self.run.setup.layout), when=self.iterates)
+        collector.count = self.first_epoch * self.run.budget.epoch
+        return [collector]
 
     def passes(self, inputs: Inputs) -> float:
-        """Epochs of training, for the table of costs."""
-        return float(self.epochs())
+        """Its own epochs of training, for the table of costs."""
+        return float(self.epochs)
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TrainingLog:
         run, setup, train = self.run, self.run.setup, self.run.config.train
         model = setup.model(self.network)
-        start = self.start(inputs)
-        if start is not None:
-            setup.layout.load_(model, start.weights)
-            load_buffers(model, start.buffers or {})
+        weights = self.first_weights(inputs)
+        if weights is not None:
+            setup.layout.load_(model, weights.weights)
+            load_buffers(model, weights.buffers or {})
         collectors = self.collectors(checkpoint)
         emas = [t for c in collectors for t in c.targets if isinstance(t, EMA)]
 
@@ -187,9 +208,10 @@ class Training(Artifact):
             _compiled(model) if run.config.compile else model,
             setup.task,
             setup.batches(setup.seed(self.network)),
-            epochs=self.epochs(),
-            optimizer=optimizer_of(train),
-            schedule=self.schedule,
+            epochs=self.epochs,
+            start=self._start(inputs),
+            optimizer=self.optimizer(),
+            schedule=self.schedule(),
             collectors=collectors,
             validate=_validation(run, emas[0] if emas else None),
             autocast=setup.autocast,
@@ -197,19 +219,37 @@ class Training(Artifact):
             accumulate=train.accumulate,
             clip=train.clip,
             seed=setup.seed(self.network),
-            checkpoint=checkpoint.file("training.safetensors"),
+            checkpoint=checkpoint.file(_CHECKPOINT),
             progress=progress,
         )
         for collector in collectors:
             for target in collector.targets:
                 if isinstance(target, Trajectory):
-                    _require_all(target, collector)
+                    self._require_all(target, collector)
         folder = checkpoint.folder
         point = setup.surface.point(model)
         save_point(folder / WEIGHTS, folder / BUFFERS, model, setup.layout, point)
         for ema in emas:
             ema.save(folder / EMA_STATE)
+        if self.publishes_state:
+            TrainingState.load(str(checkpoint.file(_CHECKPOINT))).save(folder / STATE)
         return log
+
+    def _start(self, inputs: Inputs) -> TrainingState | None:
+        """The state that it continues."""
+        if self.start is None:
+            return None
+        state: TrainingState = inputs[self.start.name].state
+        return state if self.keeps_schedule else state.without_schedule()
+
+    def _require_all(self, store: Trajectory, collector: Collector) -> None:
+        first = self.first_epoch * self.run.budget.epoch
+        expected = sum(map(collector.when.picks, range(first + 1, collector.count + 1)))
+        if len(store) != expected:
+            raise StoreError(
+                f"{store.path} has {len(store)} of {expected} iterates: files of it were lost; "
+                f"delete {store.path.parent} to train it again."
+            )
 
     def save(self, result: TrainingLog, folder: Path) -> None:
         log_without_seconds(result).save(folder / LOG)
@@ -225,80 +265,6 @@ class Training(Artifact):
             LOG: f"records/training-{name}.json",
             ITERATES: f"trajectory/{name}",
         }
-
-
-class AnnealedSGD(Training):
-    """SGD to the end of its budget with a learning rate that decays."""
-
-    kind = "sgd"
-    method = "sgd"
-
-    def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        return schedule_of(self.run.config.train, self.run.budget.total)(optimizer)
-
-    @property
-    def title(self) -> str:
-        return f"SGD {self.network + 1}"
-
-
-class AveragedTrajectory(Training):
-    """SGD that ends at a constant learning rate: iterates are stored, and an EMA is updated."""
-
-    kind = "swa"
-    intermediate = True  # its iterates take room, and averages are artifacts of their own
-    method = "swa"
-
-    def __init__(self, run: Run, network: int) -> None:
-        average = run.config.average
-        keys = {"lr", "start", "every", "ema_decay", "ema_warmup"}
-        super().__init__(run, network, average=average.model_dump(include=keys))
-
-    def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        average, warmup = self.run.config.average, self.run.config.train.warmup
-        settings = {"swa_lr": average.lr, "start": average.start}
-        total = self.run.budget.total
-        return schedule_named("SWASchedule", total=total, warmup=warmup, **settings)(optimizer)
-
-    def collectors(self, checkpoint: Checkpoint) -> list[Collector]:
-        average, layout = self.run.config.average, self.run.setup.layout
-        ema = EMA(layout, decay=average.ema_decay, warmup=average.ema_warmup)
-        store = _store(checkpoint, layout)
-        return [Collector(store, when=self.run.budget.iterates), Collector(ema, when=Every(1))]
-
-    @property
-    def title(self) -> str:
-        return f"SWA trajectory {self.network + 1}"
-
-
-class FGECycles(Training):
-    """FGE's cycles, from the first averaged iterate of a trajectory to the end of its budget."""
-
-    kind = "fge"
-    intermediate = True
-    method = "fge"
-
-    def __init__(self, run: Run, network: int) -> None:
-        self.trajectory = run.averaged(network)
-        super().__init__(run, network, self.trajectory, fge=run.config.fge.model_dump())
-
-    def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        fge, cycle = self.run.config.fge, self.run.budget.cycle
-        return CyclicalSchedule(optimizer, cycle=cycle, high=fge.high, low=fge.low)
-
-    def epochs(self) -> int:
-        return self.run.budget.cycle_epochs
-
-    def start(self, inputs: Inputs) -> Point | None:
-        first: Point = inputs[self.trajectory.name].iterates[0]
-        return first
-
-    def collectors(self, checkpoint: Checkpoint) -> list[Collector]:
-        store = _store(checkpoint, self.run.setup.layout)
-        return [Collector(store, when=MidCycle(self.run.budget.cycle))]
-
-    @property
-    def title(self) -> str:
-        return "FGE cycles"
 
 
 def log_without_seconds(log: TrainingLog) -> TrainingLog:
@@ -350,7 +316,7 @@ def fit_values(config: Config) -> dict[str, Any]:
 
 def _store(checkpoint: Checkpoint, layout: ParamLayout) -> Trajectory:
     """The store of a training run: the one to go on with, or a new one."""
-    path, state = checkpoint.folder / ITERATES, checkpoint.file("training.safetensors")
+    path, state = checkpoint.folder / ITERATES, checkpoint.file(_CHECKPOINT)
     assert state is not None
     if not state.is_file():
         shutil.rmtree(path, ignore_errors=True)  # stopped before the first checkpoint
@@ -359,15 +325,6 @@ def _store(checkpoint: Checkpoint, layout: ParamLayout) -> Trajectory:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* has no line for ")
         return Trajectory.open(path, layout=layout)
-
-
-def _require_all(store: Trajectory, collector: Collector) -> None:
-    expected = sum(map(collector.when.picks, range(1, collector.count + 1)))
-    if len(store) != expected:
-        raise StoreError(
-            f"{store.path} has {len(store)} of {expected} iterates: files of it were lost; delete "
-            f"{store.path.parent} to train it again."
-        )
 
 
 def _compiled(model: nn.Module) -> nn.Module:

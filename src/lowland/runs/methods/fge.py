@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from lowland.artifacts import Artifact, Inputs
 from lowland.posteriors import Posterior
 from lowland.runs.methods.base import Method, Part, require_iterates
-from lowland.trajectory import MidCycle
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -21,15 +20,18 @@ class FGE(Method):
     title = "FGE ensemble"
 
     def check(self, run: Run) -> None:
-        budget, config = run.budget, run.config
-        require_iterates(run, self.title, run.stored_iterates(), 1, run.collection())
-        stored = MidCycle(budget.cycle).count(budget.epoch * budget.cycle_epochs)
+        config = run.config
+        require_iterates(run, self.title, run.budget.stored(), 1, run.collection())
+        stored = run.cycles(0).stored
         settings = f"start {config.average.start}, cycle {config.fge.cycle} epochs"
         require_iterates(run, self.title, stored, 1, settings)
 
     def parts(self, run: Run) -> Sequence[Part]:
+        cycles = run.cycles(0)
+        if cycles.trajectory is None:
+            return [Part(cycles)]
         # it branches off where iterates begin to be averaged
-        return [Part(run.averaged(0), run.budget.before_averaging()), Part(run.cycles(0))]
+        return [Part(cycles.trajectory, run.budget.before_averaging()), Part(cycles)]
 
     def needs(self, run: Run) -> Sequence[Artifact]:
         return [run.cycles(0)]

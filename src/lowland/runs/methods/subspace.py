@@ -36,7 +36,7 @@ class SubspaceInference(Method):
         chains.require(run.setup, settings)
         least = settings.rank + 1 if settings.kind == "pca" else 1
         collection = f"{run.collection()}, rank {settings.rank}"
-        require_iterates(run, self.label(run), run.stored_iterates(), least, collection)
+        require_iterates(run, self.label(run), run.budget.stored(), least, collection)
 
     def parts(self, run: Run) -> Sequence[Part]:
         return [Part(run.averaged(0)), Part(run.chain())]

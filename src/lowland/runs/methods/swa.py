@@ -20,7 +20,7 @@ class SWA(Method):
     title = "SWA"
 
     def check(self, run: Run) -> None:
-        require_iterates(run, self.title, run.stored_iterates(), 1, run.collection())
+        require_iterates(run, self.title, run.budget.stored(), 1, run.collection())
 
     def parts(self, run: Run) -> Sequence[Part]:
         return [Part(run.averaged(0))]

@@ -22,7 +22,7 @@ class SWAG(Method):
     tunes_scale = True
 
     def check(self, run: Run) -> None:
-        require_iterates(run, self.label(run), run.stored_iterates(), 2, run.collection())
+        require_iterates(run, self.label(run), run.budget.stored(), 2, run.collection())
 
     def parts(self, run: Run) -> Sequence[Part]:
         return [Part(run.averaged(0))]

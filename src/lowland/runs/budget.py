@@ -1,0 +1,88 @@
+"""The budget of a run: steps and epochs of its trainings, and where they branch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lowland.errors import ConfigError
+from lowland.trajectory import Every
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The length of a run's trainings.
+
+    Attributes:
+        epoch: optimizer steps of an epoch. epochs: of SGD. start: the share of them before
+            averaging starts. iterates: the steps whose iterates are averaged. cycle: steps of FGE's
+            cycle.
+
+    >>> budget = Budget(epoch=10, epochs=6, start=0.75, iterates=Every(10), cycle=20)
+    >>> budget.total, budget.prefix_epochs, budget.epochs_of(1.5)
+    (60, 4, 9)
+    """
+
+    epoch: int
+    epochs: int
+    start: float
+    iterates: Every
+    cycle: int
+
+    @classmethod
+    def of(cls, run: Run) -> Budget:
+        """That of a configuration."""
+        train, average = run.config.train, run.config.average
+        epoch = math.ceil(run.setup.length() / train.accumulate)
+        interval = max(1, round(average.every * epoch))
+        return cls(
+            epoch,
+            train.epochs,
+            average.start,
+            Every(interval, total=epoch * train.epochs, start=average.start),
+            cycle=2 * max(1, round(run.config.fge.cycle * epoch / 2)),
+        )
+
+    @property
+    def total(self) -> int:
+        """Steps of SGD."""
+        return self.epoch * self.epochs
+
+    @property
+    def cycle_epochs(self) -> int:
+        """Epochs that FGE's cycles take after an SWA trajectory."""
+        return max(1, round(self.epochs * (1 - self.start)))
+
+    @property
+    def prefix_epochs(self) -> int:
+        """Whole epochs before averaging starts, which trainings share.
+
+        Raises `ConfigError` where there is none, or none is left for averaging.
+        """
+        # rounded first: 0.55 * 100 is 55.00000000000001
+        epochs = math.floor(round(self.start * self.epochs, 6))
+        if not 0 < epochs < self.epochs:
+            lacking = "averaging" if epochs else "the training before it"
+            raise ConfigError(
+                f"average.start: {self.start:g} of {self.epochs} epochs leaves no whole epoch for "
+                f"{lacking}; train longer, or start {'earlier' if epochs else 'later'}."
+            )
+        return epochs
+
+    def epochs_of(self, share: float) -> int:
+        """Epochs of a multiple of SGD's."""
+        return round(share * self.epochs)
+
+    def stored(self, share: float = 1.0) -> int:
+        """How many iterates a trajectory of so many times SGD's epochs stores."""
+        return self.iterates.count(self.epoch * self.epochs_of(share))
+
+    def before_averaging(self) -> float:
+        """The share of SGD's epochs up to the first iterate that is averaged."""
+        steps = range(1, self.total + 1)
+        first = next((step for step in steps if self.iterates.picks(step)), self.total)
+        return first / self.total

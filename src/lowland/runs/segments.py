@@ -1,0 +1,208 @@
+"""The segments of a run's trainings: what they continue, at which learning rate, what they store.
+
+With a learning rate of its own from the first step on, an SWA trajectory shares nothing with SGD:
+`AnnealedSGD` and `AveragedTrajectory` begin with the first weights. Where trainings share their
+first epochs (`Run.shares_prefix`), `Prefix` is trained once, and all others continue it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lowland.artifacts import Checkpoint, Inputs
+from lowland.core import Point
+from lowland.progress import Report
+from lowland.records import TrainingLog
+from lowland.runs.training import ScheduleFactory, Training, optimizer_of, schedule_of
+from lowland.train import schedule_named
+from lowland.trajectory import EMA, Collector, CyclicalSchedule, Every, MidCycle
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+
+class Prefix(Training):
+    """SGD by its own schedule up to the epoch from which trainings branch."""
+
+    kind = "prefix"
+    intermediate = True
+    publishes_state = True
+
+    def __init__(self, run: Run, network: int) -> None:
+        super().__init__(run, "prefix", network, epochs=run.budget.prefix_epochs)
+
+    def schedule(self) -> ScheduleFactory:
+        return schedule_of(self.run.config.train, self.run.budget.total)
+
+    @property
+    def title(self) -> str:
+        return f"SGD {self.network + 1}, first epochs"
+
+
+class AnnealedSGD(Training):
+    """SGD to the end of its budget with a learning rate that decays.
+
+    After a prefix it equals the training without one bit by bit, and stores iterates as SWA does:
+    its own schedule is one way to average.
+    """
+
+    kind = "sgd"
+
+    def __init__(self, run: Run, network: int, prefix: Prefix | None = None) -> None:
+        budget = run.budget
+        super().__init__(
+            run,
+            "sgd",
+            network,
+            start=prefix,
+            epochs=budget.epochs - (prefix.last_epoch if prefix else 0),
+            iterates=budget.iterates if prefix else None,
+        )
+
+    def schedule(self) -> ScheduleFactory:
+        return schedule_of(self.run.config.train, self.run.budget.total)
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TrainingLog:
+        log = super().build(inputs, checkpoint, progress)
+        if self.start is None:
+            return log
+        first = inputs[self.start.name].log.columns
+        columns = {name: torch.cat([first[name], log.columns[name]]) for name in first}
+        whole: TrainingLog = replace(log, columns=columns)
+        return whole
+
+    @property
+    def title(self) -> str:
+        return f"SGD {self.network + 1}"
+
+
+class AveragedTrajectory(Training):
+    """SGD that ends at a constant learning rate: iterates are stored, and an EMA is updated."""
+
+    kind = "swa"
+    intermediate = True  # its iterates take room, and averages are artifacts of their own
+    publishes_state = True
+
+    def __init__(self, run: Run, network: int) -> None:
+        keys = {"lr", "start", "every", "ema_decay", "ema_warmup"}
+        super().__init__(
+            run,
+            "swa",
+            network,
+            epochs=run.budget.epochs,
+            iterates=run.budget.iterates,
+            average=run.config.average.model_dump(include=keys),
+        )
+
+    def schedule(self) -> ScheduleFactory:
+        average, warmup = self.run.config.average, self.run.config.train.warmup
+        settings = {"swa_lr": average.lr, "start": average.start}
+        return schedule_named("SWASchedule", total=self.run.budget.total, warmup=warmup, **settings)
+
+    def collectors(self, checkpoint: Checkpoint) -> list[Collector]:
+        average, layout = self.run.config.average, self.run.setup.layout
+        ema = EMA(layout, decay=average.ema_decay, warmup=average.ema_warmup)
+        return [*super().collectors(checkpoint), Collector(ema, when=Every(1))]
+
+    @property
+    def title(self) -> str:
+        return f"SWA trajectory {self.network + 1}"
+
+
+class Segment(Training):
+    """A training that continues another from the end of its last epoch, and may be continued.
+
+    Args:
+        name: without the number of the network, which is that of `start`. start: what it continues.
+        epochs: its own. lr: a constant learning rate; None: the schedule of `start` goes on.
+        iterates: the steps whose iterates are stored, counted from the network's first step.
+    """
+
+    kind = "segment"
+    intermediate = True
+    publishes_state = True
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        start: Training,
+        *,
+        epochs: int,
+        lr: float | None = None,
+        iterates: Every | None = None,
+    ) -> None:
+        self.lr = lr
+        super().__init__(
+            run, name, start.network, start=start, epochs=epochs, iterates=iterates, lr=lr
+        )
+        self.parent = start
+
+    @property
+    def keeps_schedule(self) -> bool:
+        return self.lr is None
+
+    def optimizer(self) -> Callable[[Any], Optimizer]:
+        train = self.run.config.train
+        if self.lr is None:
+            return self.parent.optimizer()
+        return optimizer_of(train.model_copy(update={"lr": self.lr}))
+
+    def schedule(self) -> ScheduleFactory | None:
+        return self.parent.schedule() if self.lr is None else None
+
+    @property
+    def title(self) -> str:
+        return f"{self.name.partition('/')[2]}, epochs {self.first_epoch + 1} to {self.last_epoch}"
+
+
+class FGECycles(Training):
+    """FGE's cycles to the end of the budget: from the first averaged iterate of a trajectory, or
+    from the prefix where trainings share one."""
+
+    kind = "fge"
+    intermediate = True
+
+    def __init__(self, run: Run, network: int) -> None:
+        budget = run.budget
+        prefix = run.prefix(network) if run.shares_prefix else None
+        self.trajectory = None if prefix else run.averaged(network)
+        first = prefix.last_epoch * budget.epoch if prefix else 0
+        super().__init__(
+            run,
+            "fge",
+            network,
+            *([self.trajectory] if self.trajectory else []),
+            start=prefix,
+            epochs=budget.epochs - prefix.last_epoch if prefix else budget.cycle_epochs,
+            iterates=MidCycle(budget.cycle, start=first),
+            fge=run.config.fge.model_dump(),
+        )
+
+    @property
+    def keeps_schedule(self) -> bool:
+        return False
+
+    def schedule(self) -> ScheduleFactory:
+        fge, cycle = self.run.config.fge, self.run.budget.cycle
+
+        def cycles(optimizer: Optimizer) -> LRScheduler:
+            return CyclicalSchedule(optimizer, cycle=cycle, high=fge.high, low=fge.low)
+
+        return cycles
+
+    def first_weights(self, inputs: Inputs) -> Point | None:
+        if self.trajectory is None:
+            return None
+        first: Point = inputs[self.trajectory.name].iterates[0]
+        return first
+
+    @property
+    def title(self) -> str:
+        return "FGE cycles"

@@ -1,0 +1,170 @@
+"""Trainings in segments: equal to the unsplit ones, shared, stopped and resumed."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from lowland.artifacts import Graph
+from lowland.artifacts.order import ordered
+from lowland.runs.config import check_config
+from lowland.runs.run import Run
+from lowland.runs.segments import AnnealedSGD, FGECycles, Segment
+from lowland.runs.setup import Setup
+from lowland.tensor_files import same_tree
+from lowland.trajectory import Every
+from tests.runs.conftest import CONFIG
+
+STEPS = 6  # of an epoch: 179 examples in batches of 30
+
+
+class SharedRun(Run):
+    """A run whose trainings share their first epochs."""
+
+    shares_prefix = True
+
+
+def run_of(cls=SharedRun, methods=("sgd", "swa"), **settings):
+    values = CONFIG | {"methods": list(methods)} | settings
+    config = check_config(values, where="here")
+    return cls(config, Setup(config))
+
+
+@pytest.fixture(scope="module")
+def run():
+    return run_of()
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    return Graph(tmp_path_factory.mktemp("segments"))
+
+
+def trained(graph, artifact):
+    graph.build([artifact])
+    return graph.load(artifact)
+
+
+def test_a_prefix_and_its_continuation_equal_the_unsplit_training(run, graph):
+    split = trained(graph, run.annealed(0))
+    whole = trained(Graph(graph.folder / "whole"), AnnealedSGD(run, 0))
+    assert torch.equal(split.point.weights, whole.point.weights)
+    assert same_tree(dict(split.log.columns), dict(whole.log.columns))
+    assert split.log.columns["epoch"].tolist() == [1, 2, 3, 4]
+    # its own schedule is one way to average: twice in each of its two epochs
+    assert split.iterates.steps == [15, 18, 21, 24]
+    assert run.annealed(0).stored == 4
+    assert torch.equal(split.iterates[len(split.iterates) - 1].weights, whole.point.weights)
+
+
+def test_branches_share_the_prefix(run, graph):
+    graph.build([run.annealed(0)])
+    first = graph.place(run.prefix(0)).stat().st_mtime_ns
+    probes = [
+        run.segment(f"probe-{lr:g}", run.prefix(0), epochs=1, lr=lr, iterates=Every(2))
+        for lr in (0.01, 0.1)
+    ]
+    graph.build(probes)
+    assert graph.place(run.prefix(0)).stat().st_mtime_ns == first
+    results = [graph.load(probe) for probe in probes]
+    assert [r.log.columns["lr"].tolist() for r in results] == [[0.01], [0.1]]
+    assert results[0].iterates.steps == [14, 16, 18]  # counted from the first step of the network
+    assert not torch.equal(results[0].point.weights, results[1].point.weights)
+    assert results[0].state.epoch == 3
+
+
+def test_a_probe_that_continues_equals_a_longer_one(run, graph):
+    options = {"lr": 0.02, "iterates": Every(2)}
+    probe = run.segment("short", run.prefix(0), epochs=1, **options)
+    rest = run.segment("rest", probe, epochs=1, iterates=Every(2))
+    longer = run.segment("long", run.prefix(0), epochs=2, **options)
+    graph.build([rest, longer])
+    parts, whole = [graph.load(each) for each in (probe, rest)], graph.load(longer)
+    assert torch.equal(parts[1].point.weights, whole.point.weights)
+    assert parts[0].iterates.steps + parts[1].iterates.steps == whole.iterates.steps
+    assert [each.name for each in rest.segments()] == [
+        "train/prefix-0", "train/short-0", "train/rest-0",
+    ]  # fmt: skip
+    assert (rest.first_epoch, rest.last_epoch) == (3, 4)
+
+
+def test_fge_branches_from_the_prefix(run, graph):
+    cycles = run.cycles(0)
+    assert (cycles.trajectory, cycles.start) == (None, run.prefix(0))
+    result = trained(graph, cycles)
+    assert result.iterates.steps == [2 * STEPS + STEPS // 2, 3 * STEPS + STEPS // 2]
+    assert result.log.columns["epoch"].tolist() == [3, 4]
+
+
+def test_a_method_is_charged_all_that_its_trainings_stand_on(run):
+    method = run_of(methods=["fge"]).methods[0]
+    parts = run.parts(method)
+    assert [part.artifact.name for part in parts] == ["train/prefix-0", "train/fge-0"]
+    assert sum(part.share * part.artifact.passes({}) for part in parts) == 4
+    sgd = run_of(methods=["sgd"]).methods[0]
+    assert sum(part.artifact.passes({}) for part in run.parts(sgd)) == 4
+    names = {each.name for each in ordered([run.row(sgd)])}
+    assert {"train/prefix-0", "train/sgd-0"} <= names
+
+
+def test_settings_are_in_the_fingerprint(run):
+    def make(**changed):
+        options = {"epochs": 1, "lr": 0.1, "iterates": Every(2)} | changed
+        return Segment(run, "a", options.pop("start", run.prefix(0)), **options).fingerprint
+
+    others = [{"epochs": 2}, {"lr": 0.2}, {"lr": None}, {"iterates": None}, {"iterates": Every(3)},
+              {"start": run.prefix(1)}]  # fmt: skip
+    prints = [make(), *(make(**other) for other in others)]
+    assert len(set(prints)) == len(prints)
+    assert make() == prints[0]
+
+
+@pytest.mark.parametrize("name", ["prefix", "probe", "sgd"])
+def test_a_stopped_segment_resumes_with_equal_bytes(run, graph, tmp_path, name, monkeypatch):
+    """Each artifact is stopped in mid-epoch, and ends with the files of one that nobody stopped."""
+    monkeypatch.setattr("lowland.train.trainer.SAVE_SECONDS", 0.0)
+    probe = run.segment("stopped", run.prefix(0), epochs=2, lr=0.1, iterates=Every(2))
+    artifact = {"prefix": run.prefix(0), "probe": probe, "sgd": run.annealed(0)}[name]
+    whole, again = Graph(tmp_path / "whole"), Graph(tmp_path / "again")
+    whole.build([artifact])
+    for each in artifact.inputs:
+        if each.kind == "prefix":
+            again.build([each])
+
+    class Boom(Exception):
+        pass
+
+    def bar(_):
+        def report(done, total):
+            if done == 8:
+                raise Boom
+
+        return report
+
+    with pytest.raises(Boom):
+        again.build([artifact], bar=bar)
+    again.build([artifact])
+    files = {
+        file.relative_to(whole.place(artifact)): file.read_bytes()
+        for file in whole.place(artifact).rglob("*")
+        if file.is_file() and file.name not in ("timing.json", "manifest.json")
+    }
+    assert len(files) > 2
+    for file, content in files.items():
+        assert (again.place(artifact) / file).read_bytes() == content, file
+
+
+def test_without_a_shared_prefix_trainings_begin_with_first_weights():
+    run = run_of(Run)
+    assert run.annealed(0).start is None
+    assert run.averaged(0).start is None
+    assert FGECycles(run, 0).trajectory is run.averaged(0)
+    assert not any(each.kind == "prefix" for each in ordered(run.targets()))
+
+
+def test_a_published_state_is_no_larger_than_the_training_needs(run, graph):
+    """Weights, buffers, momentum and random states, and no log of seconds."""
+    state = trained(graph, run.prefix(0)).state
+    assert state.epoch == 2
+    assert "columns" not in state.state
+    assert dataclasses.is_dataclass(state)
