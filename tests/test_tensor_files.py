@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lowland.tensor_files import (
     read_tensors,
     same_tree,
     save_tree,
+    tensor_checksum,
     write_tensors,
 )
 
@@ -206,3 +208,13 @@ def test_same_tree() -> None:
         assert not same_tree(a, b)
     assert same_tree(torch.tensor([math.nan]), torch.tensor([math.nan]))  # bit by bit
     assert not same_tree(torch.tensor([0.0]), torch.tensor([-0.0]))
+
+
+def test_checksums_are_those_of_the_bytes() -> None:
+    a, b = torch.randn(3, 4), torch.arange(5)
+    data = a.numpy().tobytes() + b.numpy().tobytes()
+    assert tensor_checksum(a, b) == f"{zlib.crc32(data):08x}"
+    assert tensor_checksum(a.T) == f"{zlib.crc32(a.T.contiguous().numpy().tobytes()):08x}"
+    assert tensor_checksum(torch.ones(1).expand(1)) == tensor_checksum(torch.ones(()))
+    w = torch.tensor([0.0, 1.0])
+    assert tensor_checksum(w) != tensor_checksum(torch.tensor([-0.0, 1.0]))

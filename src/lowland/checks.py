@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
@@ -94,6 +94,38 @@ def numbers(name: str, value: Any, **options: Any) -> list[float]:
     if not isinstance(several, Sequence) or isinstance(several, str):
         several = [value]
     return [number(name, one, **options) for one in several]
+
+
+def choice(name: str, value: Any, among: Iterable[Any], *, hint: str = "") -> None:
+    """Raises `ConfigError` unless the value is one of some.
+
+    >>> choice("method", "gird", ("grid", "tempering"))
+    Traceback (most recent call last):
+    lowland.errors.ConfigError: method: expected one of grid, tempering, got 'gird'.
+    """
+    choices = tuple(among)
+    if value not in choices:
+        raise ConfigError(_text(name, f"one of {', '.join(map(str, choices))}", value, hint))
+
+
+def fields(target: Any, check: Callable[..., Any], *names: str, **bounds: Any) -> None:
+    """Replaces fields of a dataclass by their checked values; a None that is the default stays.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Options:
+    ...     samples: int = 10
+    ...     chunk: int | None = None
+    ...
+    ...     def __post_init__(self):
+    ...         fields(self, whole, "samples", "chunk", least=1)
+    >>> Options(samples=20.0)
+    Options(samples=20, chunk=None)
+    """
+    for name in names:
+        value = getattr(target, name)
+        if value is not None or target.__dataclass_fields__[name].default is not None:
+            object.__setattr__(target, name, check(name, value, **bounds))
 
 
 def seed(value: Any) -> int:

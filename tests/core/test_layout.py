@@ -147,37 +147,6 @@ def test_channels_last_parameters_keep_their_logical_order() -> None:
     assert torch.equal(layout.flatten(conv), w.flip(0))
 
 
-def test_inner_products_are_accurate_for_near_vectors() -> None:
-    layout = ll.ParamLayout(nn.Linear(5000, 1, bias=False))
-    a = torch.randn(3, 5000, generator=generator())
-    b = a + 1e-3 * torch.randn(3, 5000, generator=generator(1))
-    b = torch.cat([b, a[:1] * 1e4])
-    expected = a.double().numpy() @ b.double().numpy().T
-    products = layout.inner(a, b)
-    assert products.dtype == torch.float64
-    np.testing.assert_allclose(products, expected, rtol=1e-13)
-    # the squared distance of near vectors, from the Gram matrix: 1e-6 of the norms
-    pair = torch.stack([a[0], a[0] + 1e-4 * a[1]])
-    exact = float(((pair[1].double() - pair[0].double()) ** 2).sum())
-
-    def distance(gram):
-        return float(gram[0, 0] + gram[1, 1] - 2 * gram[0, 1])
-
-    assert distance(layout.inner(pair, pair)) == pytest.approx(exact, rel=1e-6)
-    assert distance(pair @ pair.T) != pytest.approx(exact, rel=1e-2)  # broken twin: float32
-
-
-def test_inner_has_the_shapes_of_its_arguments(monkeypatch) -> None:
-    layout = ll.ParamLayout(nn.Linear(5, 2))
-    u, stack = torch.randn(12), torch.randn(4, 12)
-    assert layout.inner(u, u).shape == ()
-    assert layout.inner(stack, u).shape == (4,)
-    assert layout.inner(stack, torch.randn(2, 3, 12)).shape == (4, 2, 3)
-    products_in_one_chunk = layout.inner(stack, stack)
-    monkeypatch.setattr("lowland.core.layout._INNER_CHUNK", 20)  # five columns at a time
-    torch.testing.assert_close(layout.inner(stack, stack), products_in_one_chunk)
-
-
 def test_float64_where_a_parameter_has_it() -> None:
     model = mlp()
     assert ll.ParamLayout(model).dtype == torch.float32

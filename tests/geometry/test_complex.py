@@ -52,7 +52,7 @@ def test_complexes_that_are_none_are_refused():
         ll.SimplicialComplex([ll.Simplex([a, b]), ll.Simplex(vectors(2, size=3))])
     with pytest.raises(ll.ConfigError, match="at least one simplex"):
         ll.SimplicialComplex([])
-    with pytest.raises(ll.ConfigError, match="'volume' or 'equal'"):
+    with pytest.raises(ll.ConfigError, match="weights: expected one of volume, equal"):
         ll.SimplicialComplex([ll.Simplex([a, b])], weights="even")
     with pytest.raises(ll.ConfigError, match="at least two to connect, got 1"):
         ll.SimplicialComplex.connecting([a])

@@ -224,7 +224,7 @@ def test_doubles_and_floats_mix():
         ({"epochs": 0}, "at least 1"),
         ({"samples": 0}, "at least 1"),
         ({"measure": "length"}, "expected one of coords, arc, got 'length'"),
-        ({"strategy": "both"}, "expected 'accumulate' or 'vmap', got 'both'"),
+        ({"strategy": "both"}, "expected one of None, accumulate, vmap, got 'both'"),
     ],
 )
 def test_bad_options(options, message):

@@ -230,7 +230,7 @@ def test_a_simplex_that_collapses_is_told():
     run.model.matrix[2] = run.model.matrix[1]
     with pytest.raises(ll.NonFiniteError, match="the volume is gone at step 1"):
         run.losses_and_gradients(
-            run.next_samples(1)[0],
+            run.coordinates.at(0, 1)[0],
             surface.task.parts(next(iter(surface.data.loader))),
             out=run.gradients,
         )

@@ -16,7 +16,7 @@ ENDS = torch.zeros(4), torch.ones(4)
         ({"weight_decay": -1}, "weight_decay: expected a number of at least 0"),
         ({"log_volume": float("nan")}, "log_volume: expected a number"),
         ({"measure": "length"}, "measure: expected one of coords, arc, got 'length'"),
-        ({"strategy": "both"}, "strategy: expected 'accumulate' or 'vmap', got 'both'"),
+        ({"strategy": "both"}, "strategy: expected one of None, accumulate, vmap, got 'both'"),
     ],
 )
 def test_values_out_of_range_are_refused(options, message):

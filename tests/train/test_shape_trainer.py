@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.train.shape_trainer import STRATA
 from tests.models import CASES, every_case
 from tests.train.fitting import bent, bowl, mixed_loss, trainer_of
 
@@ -58,7 +57,7 @@ def test_draws_together_are_draws_one_by_one(case):
     found = []
     for strategy in ("accumulate", "vmap"):
         run = trainer_of(curve, surface, weight_decay=0.1, samples=4, strategy=strategy)
-        coords, _ = run.next_samples(4)
+        coords, _ = run.coordinates.at(0, 4)
         losses = run.losses_and_gradients(coords, batch, out=run.gradients)
         found.append((losses, run.gradients))
     close = {"rtol": 3e-2, "atol": 3e-3} if case.name == "mixed" else {"rtol": 1e-4, "atol": 1e-5}
@@ -73,9 +72,9 @@ def test_draws_together_would_lose_what_a_layer_writes(name):
     curve, batch = bent(case, surface), surface.task.parts(case.batches()[0])
     run = trainer_of(curve, surface, samples=2, strategy="vmap")
     with pytest.raises(ll.ConfigError, match="'vmap' would lose what training writes to"):
-        run.losses_and_gradients(run.next_samples(2)[0], batch, out=run.gradients)
+        run.losses_and_gradients(run.coordinates.at(0, 2)[0], batch, out=run.gradients)
     free = trainer_of(curve, surface, samples=2, strategy=None)
-    assert free._faster_strategy(free.next_samples(2)[0], batch) == "accumulate"
+    assert free._faster_strategy(free.coordinates.at(0, 2)[0], batch) == "accumulate"
 
 
 @pytest.mark.parametrize("measure", ["coords", "arc"])
@@ -153,24 +152,6 @@ def test_the_typical_loss_changes_no_expectation():
     pulls = torch.stack(pulls)  # (n, A, P)
     mean = torch.einsum("n,nap->ap", torch.from_numpy(weights / 2), pulls)
     assert float(mean.abs().max()) < 1e-5 * float(pulls.abs().max())
-
-
-def test_draws_are_stratified_and_numbered():
-    surface = bowl()
-    run = trainer_of(ll.Bezier.between(torch.zeros(4), torch.ones(4)), surface, samples=3)
-    found = []
-    for _ in range(2 * STRATA // 3 + 1):
-        coords, coefficients = run.next_samples(3)
-        assert torch.equal(coefficients, run.shape.coefficients(coords))
-        found.append(coords)
-        run.num_samples += 3
-    t = torch.cat(found)[:, 0]
-    for block in t[: 2 * STRATA].split(STRATA):
-        assert sorted((block * STRATA).int().tolist()) == list(range(STRATA))
-    run.num_samples = 3 * 20
-    assert torch.equal(run.next_samples(3)[0][:, 0], t[60:63])  # across a border of blocks
-    other = trainer_of(run.shape, surface, seed=1)
-    assert not torch.equal(other.next_samples(3)[0][:, 0], t[:3])
 
 
 def test_the_faster_way_is_found_and_kept():

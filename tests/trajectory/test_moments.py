@@ -16,7 +16,6 @@ from lowland import (
     LowlandError,
     NonFiniteError,
     ParamLayout,
-    StoreError,
 )
 from lowland.tensor_files import same_tree
 from tests.trajectory.iterates import collected, flat_layout, offline, random_walk
@@ -42,44 +41,6 @@ class Tied(nn.Module):
 
 
 # -- what it computes --------------------------------------------------------------------------
-
-
-def check_swa(kind):
-    """Izmailov et al. 2018: every model counts once."""
-    swa = collected(kind, torch.tensor([[1.0], [2.0], [3.0], [6.0]]))
-    assert swa.mean.item() == pytest.approx(3, rel=1e-6)
-    iterates = random_walk(150, 7)
-    assert collected(kind, iterates).mean.numpy() == pytest.approx(
-        offline(iterates, 0)[0], rel=1e-5, abs=1e-6
-    )
-
-
-class TorchUncertaintySWA(SWA):
-    """The second model is averaged with weight 1/2 twice: 1, 2, 3, 6 gives 2.6."""
-
-    def _absorb(self, pieces):
-        for w, mean in self._parts(pieces, self._mean):
-            mean.lerp_(w, 1 / min(self.count, 3))
-
-
-class StartsWithTheSum(SWA):
-    """The mean starts at w0 and w0 is added to it."""
-
-    def _absorb(self, pieces):
-        for w, mean in self._parts(pieces, self._mean):
-            if self.count == 1:
-                mean.copy_(w)
-            mean.add_(w / self.count)
-
-
-def test_swa_counts_every_model_once():
-    check_swa(SWA)
-
-
-@pytest.mark.parametrize("twin", [TorchUncertaintySWA, StartsWithTheSum])
-def test_the_check_of_swa_fails_broken_ones(twin):
-    with pytest.raises(AssertionError):
-        check_swa(twin)
 
 
 def check_low_precision(kind):
@@ -362,41 +323,3 @@ def test_a_state_of_another_model_or_setting_is_refused():
         SWAG(flat_layout(5), rank=3).load_state_dict(state)
     with pytest.raises(ConfigError, match="deviations_dtype"):
         SWAG(flat_layout(5), rank=2, deviations_dtype=torch.bfloat16).load_state_dict(state)
-
-
-def test_files_that_are_not_its_own_are_refused_by_name(tmp_path):
-    path = tmp_path / "swag.safetensors"
-    collected(SWAG, random_walk(3, 5), rank=2).save(path)
-    whole = path.read_bytes()
-    for cut in (0, 4, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:cut])
-        with pytest.raises(StoreError, match=r"swag.safetensors"):
-            SWAG.load(path)
-    path.write_bytes(b"not a safetensors file at all")
-    with pytest.raises(StoreError, match=r"swag.safetensors"):
-        SWAG.load(path)
-    swa = collected(SWA, random_walk(3, 5)).save(tmp_path / "swa.safetensors")
-    with pytest.raises(StoreError, match=r"swa.safetensors: expected SWAG, found SWA"):
-        SWAG.load(swa)
-    with pytest.raises(StoreError, match="no such file"):
-        SWAG.load(tmp_path / "missing.safetensors")
-
-
-@pytest.mark.parametrize("rank", [0, 2])
-def test_a_file_of_a_model_whose_parameters_come_in_another_order(rank, tmp_path):
-    class Other(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.last = nn.Linear(4, 2)
-            self.norm = nn.BatchNorm1d(4)
-            self.first = nn.Linear(5, 4)
-
-    layout = ParamLayout(Net())
-    swag = SWAG(layout, rank=rank)
-    for w in random_walk(4, layout.size):
-        swag.update(w)
-    swag.save(tmp_path / "swag.safetensors")
-    other = ParamLayout(Other())
-    loaded = SWAG.load(tmp_path / "swag.safetensors", layout=other)
-    ours, theirs = layout.unflatten(swag.mean), other.unflatten(loaded.mean)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

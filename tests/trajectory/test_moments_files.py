@@ -6,6 +6,8 @@ from torch import nn
 
 from lowland import EMA, SWA, SWAG, ParamLayout, StoreError
 from lowland.tensor_files import load_tree, save_tree
+from tests.trajectory.iterates import collected, random_walk
+from tests.trajectory.test_moments import Net
 
 LAYOUT = ParamLayout(nn.Linear(2, 1))
 
@@ -72,3 +74,41 @@ def test_a_tree_that_is_no_state_is_refused(tmp_path):
         save_tree(tmp_path / "a", tree, kind="SWA")
         with pytest.raises(StoreError, match="a: "):
             SWA.load(tmp_path / "a")
+
+
+def test_files_that_are_not_its_own_are_refused_by_name(tmp_path):
+    path = tmp_path / "swag.safetensors"
+    collected(SWAG, random_walk(3, 5), rank=2).save(path)
+    whole = path.read_bytes()
+    for cut in (0, 4, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(StoreError, match=r"swag.safetensors"):
+            SWAG.load(path)
+    path.write_bytes(b"not a safetensors file at all")
+    with pytest.raises(StoreError, match=r"swag.safetensors"):
+        SWAG.load(path)
+    swa = collected(SWA, random_walk(3, 5)).save(tmp_path / "swa.safetensors")
+    with pytest.raises(StoreError, match=r"swa.safetensors: expected SWAG, found SWA"):
+        SWAG.load(swa)
+    with pytest.raises(StoreError, match="no such file"):
+        SWAG.load(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_file_of_a_model_whose_parameters_come_in_another_order(rank, tmp_path):
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(4, 2)
+            self.norm = nn.BatchNorm1d(4)
+            self.first = nn.Linear(5, 4)
+
+    layout = ParamLayout(Net())
+    swag = SWAG(layout, rank=rank)
+    for w in random_walk(4, layout.size):
+        swag.update(w)
+    swag.save(tmp_path / "swag.safetensors")
+    other = ParamLayout(Other())
+    loaded = SWAG.load(tmp_path / "swag.safetensors", layout=other)
+    ours, theirs = layout.unflatten(swag.mean), other.unflatten(loaded.mean)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

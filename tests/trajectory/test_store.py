@@ -5,15 +5,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from lowland import (
-    SWA,
-    SWAG,
     ConfigError,
     LayoutError,
-    LowlandError,
     NonFiniteError,
     ParamLayout,
     Point,
@@ -21,7 +17,6 @@ from lowland import (
     Trajectory,
 )
 from lowland.tensor_files import same_tree
-from tests.posteriors.contract import PosteriorContract
 from tests.trajectory.nets import Net, stepped
 
 
@@ -59,31 +54,6 @@ def append_the_rest(store, n=5):
 
 def files(path):
     return sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-
-
-class TestEnsembleView(PosteriorContract):
-    """The store's ensemble keeps the contract of posteriors."""
-
-    random = False
-    buffers = {"b": torch.zeros(1)}  # noqa: RUF012
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path):
-        self.folder = tmp_path
-
-    def make(self, size, dtype):
-        path = self.folder / f"{size}-{dtype}"
-        if path.exists():
-            return Trajectory.open(path).ensemble()
-        store = Trajectory.create(path, ParamLayout(nn.Linear(size, 1, bias=False, dtype=dtype)))
-        g = torch.Generator().manual_seed(0)
-        for step in range(3):
-            w = torch.randn(size, generator=g, dtype=dtype)
-            store.append(Point(w, {"b": torch.ones(1)}), step=step)
-        return store.ensemble()
-
-
-# -- round trips -----------------------------------------------------------------------------------
 
 
 def test_what_is_appended_comes_back(tmp_path):
@@ -232,90 +202,6 @@ def test_two_writers_do_not_write_over_one_another(tmp_path):
     check_iterates(Trajectory.open(tmp_path / "run"), 5)
 
 
-# -- damage ----------------------------------------------------------------------------------------
-
-
-def truncated(path):
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def flipped(path):
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
-
-
-def removed(path):
-    path.unlink()
-
-
-def foreign(path):
-    save_file({"weights": torch.zeros(42)}, path)
-
-
-DAMAGES = [truncated, flipped, removed, foreign]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_damaged_file_is_named_and_recovery_keeps_those_before(tmp_path, damage, which):
-    path = tmp_path / "run"
-    filled(path)
-    victim = path / f"00000{which}.safetensors"
-    damage(victim)
-    left = files(path)
-    with pytest.raises(StoreError, match=rf"00000{which}.safetensors"):
-        Trajectory.open(path)[which]  # damage that keeps the size shows when the bytes are read
-    assert files(path) == left  # nothing was touched
-    recovered = Trajectory.open(path, recover=True)
-    check_iterates(recovered, which)
-    aside = {f.removeprefix("damaged/") for f in files(path) if f.startswith("damaged/")}
-    missing = {f"00000{i}.safetensors" for i in range(which, 3)} & set(left)
-    assert aside == missing | {"journal.jsonl"}
-    append_the_rest(recovered)
-    check_iterates(Trajectory.open(path, recover=True), 5)
-
-
-def test_a_second_recovery_does_not_write_over_what_the_first_put_aside(tmp_path):
-    path = tmp_path / "run"
-    filled(path)
-    flipped(path / "000001.safetensors")
-    first = Trajectory.open(path, recover=True)
-    remaining = (path / "damaged" / "000001.safetensors").read_bytes()
-    append_the_rest(first, 3)
-    truncated(path / "000001.safetensors")
-    Trajectory.open(path, recover=True)
-    assert (path / "damaged" / "000001.safetensors").read_bytes() == remaining
-    assert (path / "damaged-2" / "000001.safetensors").is_file()
-    assert (path / "damaged-2" / "000002.safetensors").is_file()
-
-
-@pytest.mark.parametrize("line", [2, 3, 4])
-def test_a_damaged_line_is_named_and_recovery_keeps_those_before(tmp_path, line):
-    path = tmp_path / "run"
-    filled(path)
-    journal = path / "journal.jsonl"
-    lines = journal.read_bytes().split(b"\n")
-    lines[line - 1] = lines[line - 1].replace(b"step", b"stop")
-    journal.write_bytes(b"\n".join(lines))
-    with pytest.raises(
-        StoreError, match=rf"line {line} is damaged; the {line - 2} iterates before"
-    ):
-        Trajectory.open(path)
-    recovered = Trajectory.open(path, recover=True)
-    check_iterates(recovered, line - 2)
-    append_the_rest(recovered)
-    check_iterates(Trajectory.open(path), 5)
-
-
-def test_recovery_of_a_whole_store_moves_nothing(tmp_path):
-    path = tmp_path / "run"
-    filled(path)
-    before = files(path)
-    check_iterates(Trajectory.open(path, recover=True), 3)
-    assert files(path) == before
-
-
 # -- rewind ----------------------------------------------------------------------------------------
 
 
@@ -335,56 +221,6 @@ def test_rewind_forgets_what_came_later(tmp_path):
     assert len(Trajectory.open(path)) == len(store) == 0
     append_the_rest(store, 2)
     check_iterates(Trajectory.open(path), 2)
-
-
-# -- views -----------------------------------------------------------------------------------------
-
-
-def test_views_equal_the_running_averages(tmp_path):
-    model = Net()
-    layout = ParamLayout(model)
-    store = Trajectory.create(tmp_path / "run", layout)
-    swa, swag = SWA(layout), SWAG(layout, rank=3)
-    for i in range(7):
-        store.append(stepped(model, i), step=i)
-        swa.update(model)
-        swag.update(model)
-    reopened = Trajectory.open(tmp_path / "run")
-    torch.testing.assert_close(reopened.swa(), swa.mean, rtol=1e-6, atol=1e-7)
-    view = reopened.swag(rank=3)
-    assert view.count == 7
-    for name in ("mean", "variance", "deviations"):
-        torch.testing.assert_close(getattr(view, name), getattr(swag, name), rtol=1e-6, atol=1e-6)
-    half = reopened.swag(rank=3, deviations_dtype=torch.bfloat16)
-    assert half.deviations.dtype == torch.bfloat16
-    offline = torch.stack([p.weights.double() for p in reopened])
-    torch.testing.assert_close(view.mean.double(), offline.mean(0), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(
-        view.variance.double(), offline.var(0, correction=0), rtol=1e-5, atol=1e-6
-    )
-
-
-def test_an_ensemble_reads_its_members_one_by_one(tmp_path, monkeypatch):
-    store = filled(tmp_path / "run", 5)
-    read = []
-    original = Trajectory.__getitem__
-    monkeypatch.setattr(
-        Trajectory, "__getitem__", lambda self, i: (read.append(i), original(self, i))[1]
-    )
-    ensemble = store.ensemble()
-    assert len(ensemble) == ensemble.support == 5
-    assert len(read) <= 1
-    read.clear()
-    for i, point in enumerate(ensemble.points(7)):
-        assert int(point.buffers["norm.num_batches_tracked"]) == i % 5
-    assert read == [0, 1, 2, 3, 4, 0, 1]
-
-
-def test_views_of_an_empty_store_say_so(tmp_path):
-    store = Trajectory.create(tmp_path / "run", ParamLayout(Net()))
-    for view in (store.swa, store.swag, store.ensemble):
-        with pytest.raises(LowlandError, match="holds no iterate yet"):
-            view()
 
 
 def test_the_journal_is_readable_by_others(tmp_path):

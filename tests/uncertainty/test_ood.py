@@ -156,7 +156,7 @@ def test_noise_has_the_moments_of_its_channels(kind):
 
 
 def test_noise_that_cannot_be_made():
-    with pytest.raises(ll.ConfigError, match="'gaussian' or 'uniform', got 'pink'"):
+    with pytest.raises(ll.ConfigError, match="expected one of gaussian, uniform, got 'pink'"):
         ll.noise_like(torch.zeros(2, 2), kind="pink")
     with pytest.raises(ll.DataError, match=r"floating-point inputs .* torch.int64"):
         ll.noise_like(torch.zeros(2, 2).long())

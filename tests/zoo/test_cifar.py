@@ -132,7 +132,7 @@ def test_a_cache_that_cannot_be_written(root):
 
 
 def test_files_that_are_not_there(root):
-    with pytest.raises(DataError, match=r"train.parquet and test.parquet, or cifar-10-batches-py"):
+    with pytest.raises(DataError, match=r"train.parquet and test.parquet, or a folder cifar-10"):
         cifar10(root / "nowhere")
     (root / "test.parquet").unlink()
     with pytest.raises(DataError, match=r"test.parquet: no such file.*not whole"):

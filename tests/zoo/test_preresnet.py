@@ -55,7 +55,7 @@ def test_blocks_follow_the_depth_unless_said():
         ({"depth": 21}, "6n \\+ 2"),
         ({"depth": 2}, "6n \\+ 2"),
         ({"depth": 48}, "9n \\+ 2"),
-        ({"block": "wide"}, "basic or bottleneck"),
+        ({"block": "wide"}, "block: expected one of basic, bottleneck"),
     ],
 )
 def test_depths_that_make_no_network(options, words):

@@ -31,7 +31,7 @@ def test_fitted_of_grey_images_of_the_same_size_is_the_images():
 
 
 def test_what_fitted_cannot_do_is_told():
-    with pytest.raises(ConfigError, match="channels: expected 1 or 3"):
+    with pytest.raises(ConfigError, match="channels: expected one of 1, 3"):
         resize_to_match("lowland.zoo:digits", size=8, channels=2)
     with pytest.raises(ConfigError, match="size"):
         resize_to_match("lowland.zoo:digits", size=0)

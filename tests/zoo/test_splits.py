@@ -63,7 +63,7 @@ def test_picked_examples_keep_the_files_order():
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"validation_from": "clean"}, ConfigError, "expected train or test, got 'clean'"),
+        ({"validation_from": "clean"}, ConfigError, "expected one of train, test, got 'clean'"),
         ({"validation": 0.1}, ConfigError, "expected a number of examples, got 0.1"),
         ({"validation": 60}, ConfigError, "at least 1 train and 60 validation examples of the 60"),
         (

@@ -18,8 +18,9 @@ from lowland.records import Table
 from lowland.runs.posterior_predictions import metrics_row
 from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
-from lowland.trajectory import EMA, SWA, SWAG, Trajectory
+from lowland.trajectory import EMA, SWA, SWAG
 from lowland.trajectory.checkpoint_tensors import match_layout
+from lowland.trajectory.iterates import Iterates
 from lowland.uncertainty import tune_scale
 
 
@@ -41,7 +42,7 @@ class AverageEvaluator:
         self.tuned: dict[str, float] = {}
 
     def table(
-        self, traj: Trajectory, swa: SWA | SWAG, ema: EMA | None, *, each: bool, bars: Bars
+        self, traj: Iterates, swa: SWA | SWAG, ema: EMA | None, *, each: bool, bars: Bars
     ) -> Table:
         """Test metrics of checkpoints as they are, and of averages with new BatchNorm statistics.
 

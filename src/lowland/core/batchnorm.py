@@ -22,7 +22,7 @@ own running statistics are estimated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -99,14 +99,11 @@ def record_moments(
 
         return record
 
-    handles = [
-        m.register_forward_pre_hook(hook(name), with_kwargs=True) for name, m in layers.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            handle = layer.register_forward_pre_hook(hook(name), with_kwargs=True)
+            hooks.callback(handle.remove)
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def moments(x: Tensor) -> Moments:  # x: (B, C, ...)
@@ -188,9 +185,8 @@ def running_statistics(
             else:
                 mean, variance = pooled(parts, correction=correction)
             dtype = layers[name].running_mean.dtype  # type: ignore[union-attr]
-            dot = f"{name}." if name else ""
-            out[f"{dot}running_mean"] = mean.to(dtype)
-            out[f"{dot}running_var"] = variance.to(dtype)
+            mean_name, variance_name, _ = statistics_names([name])
+            out |= {mean_name: mean.to(dtype), variance_name: variance.to(dtype)}
     return out
 
 
@@ -298,14 +294,10 @@ def differentiable(layers: dict[str, _NormBase], statistics: Buffers) -> Iterato
 
         return shift
 
-    handles = []
-    for name, layer in layers.items():
-        dot = f"{name}." if name else ""
-        if f"{dot}running_mean" in statistics:
-            pair = statistics[f"{dot}running_mean"], statistics[f"{dot}running_var"]
-            handles.append(layer.register_forward_pre_hook(hook(*pair)))
-    try:
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            mean, variance, _ = statistics_names([name])
+            if mean in statistics:
+                shift = hook(statistics[mean], statistics[variance])
+                hooks.callback(layer.register_forward_pre_hook(shift).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from lowland import checks
 from lowland.core.axes import axis_of, require_axis
 from lowland.core.model_copy import unwrap
-from lowland.core.task import Task, Unpack, at_least_float32
-from lowland.errors import ConfigError, DataError
+from lowland.core.task import Task, Unpack, at_least_float32, require_labels
+from lowland.errors import DataError
 
 #: how models of Hugging Face, and of peft, are called that give logits (N, T, C)
 _CLASSES_LAST = ("ForTokenClassification", "ForMaskedLM", "ForConditionalGeneration")
@@ -61,10 +60,7 @@ class Classification(Task):
         unpack: Unpack | None = None,
     ) -> None:
         super().__init__(unpack=unpack)
-        if form not in (None, "multiclass", "binary", "multilabel"):
-            raise ConfigError(
-                f"form: expected 'multiclass', 'binary', 'multilabel' or None, got {form!r}."
-            )
+        checks.choice("form", form, (None, "multiclass", "binary", "multilabel"))
         self.form = form
         self.ignore_index = checks.whole("ignore_index", ignore_index)
         self.class_dim = require_axis("class_dim", class_dim)
@@ -74,9 +70,7 @@ class Classification(Task):
         names = (cls.__name__ for cls in type(unwrap(model)).__mro__)
         if self.class_dim is not None or not any(name.endswith(_CLASSES_LAST) for name in names):
             return self
-        task = copy.copy(self)
-        task.class_dim = -1
-        return task
+        return self.replace(class_dim=-1)
 
     def logits(self, output: Tensor) -> Tensor:
         """A multiclass output with the classes on axis 1: (N, C, ...).
@@ -188,15 +182,13 @@ class Classification(Task):
                     "for soft labels write a Task of your own."
                 )
             return
-        classes = output.shape[self._axis(output.shape)]
-        target = target.long()
-        bad = target[((target < 0) | (target >= classes)) & (target != self.ignore_index)]
-        if bad.numel():
-            raise DataError(
-                f"labels out of range: expected 0 to {classes - 1}, got {int(bad[0])}; give the "
-                f"model as many outputs as there are classes, or mark examples to skip with "
-                f"{self.ignore_index}."
-            )
+        require_labels(
+            target.long(),
+            output.shape[self._axis(output.shape)],
+            ignore_index=self.ignore_index,
+            advice="give the model as many outputs as there are classes, or mark examples to skip "
+            f"with {self.ignore_index}",
+        )
 
     def probs(self, output: Tensor) -> Tensor:
         """Probabilities, (N, C, ...)."""

@@ -124,6 +124,12 @@ class ReplayableLoader:
             )
 
     @property
+    def counted_items(self) -> int:
+        """How many items a pass has counted."""
+        assert self.items is not None
+        return self.items
+
+    @property
     def checksum(self) -> int | None:
         """Of all examples, in any order; None: before the first pass."""
         return None if self._sum is None else self._sum[0]

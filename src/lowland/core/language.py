@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core.model_copy import unwrap
-from lowland.core.task import Batch, Task, Unpack, at_least_float32
+from lowland.core.task import Batch, Task, Unpack, at_least_float32, require_labels
 from lowland.errors import ConfigError, DataError
 
 
@@ -74,14 +74,9 @@ class LanguageModeling(Task):
         return tokens.long() != self.ignore_index
 
     def check(self, output: Tensor, target: Tensor) -> None:
-        words = output.shape[-1]
-        target = target.long()
-        bad = target[((target < 0) | (target >= words)) & (target != self.ignore_index)]
-        if bad.numel():
-            raise DataError(
-                f"labels out of range: expected 0 to {words - 1}, got {int(bad[0])}; is the "
-                "tokenizer the model's?"
-            )
+        advice = "take the tokenizer of the model"
+        ignore_index = self.ignore_index
+        require_labels(target.long(), output.shape[-1], ignore_index=ignore_index, advice=advice)
 
     def log_probs(self, output: Tensor) -> Tensor:
         """Logarithms of probabilities, which do not underflow, a row a token."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland import checks
+from lowland.core.inner import inner
 from lowland.core.names import (
     Where,
     clean,
@@ -23,8 +24,6 @@ from lowland.core.names import (
 )
 from lowland.errors import LayoutError, NonFiniteError, StoreError
 from lowland.schema import require
-
-_INNER_CHUNK = 1 << 20  # values turned to float64 at a time in inner products
 
 
 @dataclass(frozen=True)
@@ -328,31 +327,6 @@ class ParamLayout:
 
     def __repr__(self) -> str:
         return f"ParamLayout(size={self.size}, parameters={len(self.entries)})"
-
-
-def inner(a: Tensor, b: Tensor, *, origin: Tensor | None = None) -> Tensor:
-    """What `ParamLayout.inner` gives, for weights (..., P) whose layout is not at hand.
-
-    With an `origin` (P,) both are seen from there: the difference is taken in float64, so that
-    points far from zero and close together lose nothing.
-
-    >>> inner(torch.ones(2, 3), torch.tensor([1.0, 2.0, 3.0]))
-    tensor([6., 6.], dtype=torch.float64)
-    """
-    size = a.shape[-1]
-    left, right = a.reshape(-1, size), b.reshape(-1, size)
-    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=a.device)
-    step = max(_INNER_CHUNK // max(len(left), len(right), 1), 1)
-
-    def as_float64(vectors: Tensor, part: slice) -> Tensor:
-        values = vectors[:, part].double()
-        return values if origin is None else values - origin[part].double()
-
-    for start in range(0, size, step):
-        part = slice(start, start + step)
-        first = as_float64(left, part)
-        total += first @ (first if b is a else as_float64(right, part)).T
-    return total.reshape(a.shape[:-1] + b.shape[:-1])
 
 
 def require_unsharded(name: str, tensor: Tensor) -> None:

@@ -94,16 +94,10 @@ class EvalOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.strategy not in (None, *STRATEGIES):
-            raise ConfigError(
-                f"strategy: expected one of {', '.join(STRATEGIES)}, got {self.strategy!r}."
-            )
-        if self.batchnorm not in BATCHNORM:
-            raise ConfigError(f"batchnorm: expected 'refresh' or 'frozen', got {self.batchnorm!r}.")
-        for name, most in (("chunk", None), ("count", None), ("threads", MAX_THREADS)):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, checks.whole(name, value, least=1, most=most))
+        checks.choice("strategy", self.strategy, (None, *STRATEGIES))
+        checks.choice("batchnorm", self.batchnorm, BATCHNORM)
+        checks.fields(self, checks.whole, "chunk", "count", least=1)
+        checks.fields(self, checks.whole, "threads", least=1, most=MAX_THREADS)
 
     def override(self, **keywords: Unpack[EvalKeywords]) -> EvalOptions:
         """The options of a call: `options=` in place of these, and each keyword that is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -123,9 +122,7 @@ class Regression(Task):
 
     def in_own_units(self) -> Regression:
         """The same for predictions and targets that are in the target's own units."""
-        task = copy.copy(self)
-        task.target_mean, task.target_std = torch.zeros(1).double(), torch.ones(1).double()
-        return task
+        return self.replace(target_mean=torch.zeros(1).double(), target_std=torch.ones(1).double())
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         mean, variance = self.moments(output)

@@ -9,7 +9,7 @@ matrices in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -66,6 +66,11 @@ def _of_chain(chain: ParametrizationList, place: int) -> Tensor:
         weight, more = step(weight, *more), []
     matrix: Tensor = chain[place]._reshape_weight_to_matrix(weight)  # type: ignore[operator]
     return matrix
+
+
+def vector_names(sites: Iterable[Site]) -> set[str]:
+    """The buffers that hold the vectors of these layers."""
+    return {name for site in sites for name in (site.u, site.v)}
 
 
 def leading_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:  # (h, w) -> (h,), (w,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,10 +19,11 @@ from lowland.core.data import (
     is_sliceable,
     move,
 )
+from lowland.core.names import Where, join_names, name_filter
 from lowland.core.seeds import fork_torch_rng
 from lowland.core.task import count_examples
 from lowland.core.template import Template
-from lowland.errors import DataError
+from lowland.errors import ConfigError, DataError
 
 SHARE = 0.25  # of the free memory: what one resident batch may take
 
@@ -33,8 +35,12 @@ class Statistics:
 
     Args:
         template: the model. data: the examples, where `source` is None, and how batches are moved.
-        source: other examples. most: how many are used. names: buffers of other layers that are
-            estimated by a pass in training mode.
+        source: other examples. most: how many are used.
+        where: buffers of other layers that are estimated by a pass in training mode.
+        has_examples: whether there are any.
+
+    Raises:
+        ConfigError: `where` fits no buffer.
     """
 
     def __init__(
@@ -44,10 +50,12 @@ class Statistics:
         source: Iterable[Any] | None,
         *,
         most: int,
-        names: Iterable[str] = (),
+        where: Where = None,
+        has_examples: bool = True,
     ) -> None:
         self.template = template
-        self.names = tuple(names)
+        self.has_examples = has_examples
+        self.names = _names(template, where)
         self.data = data
         self.source = source
         self.most = most
@@ -65,11 +73,27 @@ class Statistics:
     ) -> Buffers:
         """The statistics of all layers that keep some: of those named first, since BatchNorm may
         stand behind them."""
+        if not self.has_examples:
+            raise DataError(
+                "the surface has no examples to estimate BatchNorm statistics from, and these "
+                "weights come without their own: freeze the posterior where the training examples "
+                "are (posterior.freeze(surface)), give loader= or bn_loader= to the surface, or "
+                "take those that the weights came with by batchnorm='frozen'."
+            )
         own = self.own(parameters, buffers)
         if not self.template.layers:
             return own
         find = self.exact if method == "exact" else self.by_batches
         return own | find(parameters, {**buffers, **own})
+
+    def require_estimated(self, buffers: Mapping[str, Tensor]) -> None:
+        """Raises `DataError` where statistics are still those of a new layer."""
+        new = bn.layers_without_statistics(self.template.layers, buffers)
+        if new:
+            raise DataError(
+                f"batchnorm='frozen': the statistics of {join_names(new)} were never estimated; "
+                "load those of a trained model, or take 'refresh'."
+            )
 
     def own(self, parameters: Mapping[str, Tensor], buffers: Buffers) -> Buffers:
         """The buffers `names`, by one pass in training mode that begins with those of the point."""
@@ -189,11 +213,21 @@ class Statistics:
                 sizes.append(output.nbytes)
 
         args, kwargs, _ = batch
-        handles = [m.register_forward_hook(note) for m in self.template.module.modules()]
-        try:
-            with torch.no_grad():
-                self.template({}, {}, args, kwargs)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with ExitStack() as hooks, torch.no_grad():
+            for module in self.template.module.modules():
+                hooks.callback(module.register_forward_hook(note).remove)
+            self.template({}, {}, args, kwargs)
         return 4 * max(sizes) / count_examples(batch)
+
+
+def _names(template: Template, where: Where) -> tuple[str, ...]:
+    """The buffers that fit, but for those of BatchNorm layers."""
+    if where is None:
+        return ()
+    names = list(filter(name_filter(where, argument="reestimate"), template.buffers))
+    if not names:
+        raise ConfigError(
+            f"reestimate: {where!r} fits no buffer of the model; it has "
+            f"{join_names(list(template.buffers)) or 'none'}."
+        )
+    return tuple(name for name in names if name not in template.statistics)

@@ -9,19 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from lowland import checks
-from lowland.core import batchnorm as bn
 from lowland.core.buffers import Buffers, buffers_of
 from lowland.core.call import check_batch
 from lowland.core.data import ReplayableLoader, move
+from lowland.core.full_gradient import full_gradient
 from lowland.core.layout import ParamLayout
-from lowland.core.names import Where, join_names, name_filter
+from lowland.core.names import Where
 from lowland.core.options import EvalOptions
 from lowland.core.point import EstimatedPoint, Point
 from lowland.core.statistics import Statistics
 from lowland.core.task import Task
 from lowland.core.template import Template
 from lowland.errors import ConfigError, DataError, LayoutError
-from lowland.warn import warn
 
 if TYPE_CHECKING:
     from lowland.records import Table
@@ -115,9 +114,14 @@ class LossSurface:
             count=count,
             channels_last=channels_last,
         )
-        most = checks.whole("bn_rows", bn_rows, least=2)
-        names = self._statistics_named(reestimate)
-        self.statistics = Statistics(self.template, self.data, bn_loader, most=most, names=names)
+        self.statistics = Statistics(
+            self.template,
+            self.data,
+            bn_loader,
+            most=checks.whole("bn_rows", bn_rows, least=2),
+            where=reestimate,
+            has_examples=self.has_data or bn_loader is not None,
+        )
 
     # -- the function ----------------------------------------------------------------------------
 
@@ -140,17 +144,15 @@ class LossSurface:
         buffers = self.buffers_for(point, self.options.override(batchnorm=batchnorm))
         parameters = self.layout.materialise(point.weights)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        unseen = (
-            data.items is None
-        )  # later passes have the same examples: nothing to wait for on a GPU
+        # later passes have the same examples: nothing to wait for on a GPU
+        unseen = data.items is None
         for batch in data:
             args, kwargs, target = self.labelled(batch)
             output = self.forward(parameters, buffers, args, kwargs)
             if unseen:
                 check_batch(self.task, (args, kwargs), output, target)
             total += self.task.items_nll(output, target).sum(dtype=torch.float64)
-        assert data.items is not None  # set by the pass
-        return total / data.items
+        return total / data.counted_items
 
     def loss(
         self, w: Tensor, batch: Any, buffers: Buffers | None = None, *, train: bool = False
@@ -189,7 +191,7 @@ class LossSurface:
         point = self.point(w)
         if batch is None:
             options = self.options.override(batchnorm=batchnorm)
-            return self._full_gradient(point, self.replayable(loader), options)
+            return full_gradient(self, point, self.replayable(loader), options)
         with torch.enable_grad():
             leaf = point.weights.detach().clone().requires_grad_()
             value = self.loss(leaf, batch, point.buffers, train=True)
@@ -205,9 +207,7 @@ class LossSurface:
     ) -> Tensor:
         """log p(targets | inputs, w) = -n L(w), a float64 scalar."""
         data = self.replayable(loader)
-        value = self(w, loader=None if data is self.data else data, batchnorm=batchnorm)
-        assert data.items is not None  # set by the pass
-        return -value * data.items
+        return -self(w, loader=data, batchnorm=batchnorm) * data.counted_items
 
     def evaluate(
         self,
@@ -231,8 +231,7 @@ class LossSurface:
         vectors of spectral norm. `method`: "exact", as if all examples were one batch, or "batch"
         for the papers' protocol. Empty for models without any.
         """
-        if method not in ("exact", "batch"):
-            raise ConfigError(f"method: expected 'exact' or 'batch', got {method!r}.")
+        checks.choice("method", method, ("exact", "batch"))
         point = self.point(w)
         vectors = self._spectral_vectors(point)
         own = {**(point.buffers or {}), **vectors}
@@ -254,21 +253,12 @@ class LossSurface:
         weights = point.weights.to(self.device)
         self.layout.require_finite(weights)
         if point.buffers is None:
-            self._warn_of_changed_buffers()
+            names = self.statistics.names
+            self.template.source.warn_if_changed(
+                {n: buffer for n, buffer in self.buffers.items() if n not in names}
+            )
             return Point(weights)
         return type(point)(weights, self.matching_buffers(point.buffers))
-
-    def _warn_of_changed_buffers(self) -> None:
-        """Warns where a flat vector takes buffers that the model no longer has."""
-        own = {n: t for n, t in self.buffers.items() if n not in self.statistics.names}
-        names = self.template.changed_buffers(own)
-        if names:
-            warn(
-                f"{join_names(names)} of the model changed after the surface was made, and a flat "
-                "vector of weights takes what was there then: give surface.point(model), swa.point "
-                "or a posterior, which bring theirs, or make the surface of the model as it is "
-                "now.",
-            )
 
     def changed_frozen_parameters(self, model: nn.Module) -> Buffers:
         """Copies of the frozen parameters in which a model differs from the surface's, by name:
@@ -342,38 +332,8 @@ class LossSurface:
     def _estimate(self, point: Point, own: Buffers, *, method: str = "exact") -> Buffers:
         if not self.statistics.needed:
             return {}
-        if not self.has_data and self.statistics.source is None:
-            raise DataError(
-                "the surface has no examples to estimate BatchNorm statistics from, and these "
-                "weights come without their own: freeze the posterior where the training examples "
-                "are (posterior.freeze(surface)), give loader= or bn_loader= to the surface, or "
-                "take those that the weights came with by batchnorm='frozen'."
-            )
         parameters = self.layout.materialise(point.weights)
         return self.statistics.estimate(parameters, own, method=method)
-
-    def require_estimated(self, point: Point) -> None:
-        """Raises `DataError` where the statistics that a point comes with, or else the model's, are
-        still those of a new layer."""
-        new = bn.layers_without_statistics(
-            self.template.layers, {**self.buffers, **(point.buffers or {})}
-        )
-        if new:
-            raise DataError(
-                f"batchnorm='frozen': the statistics of {join_names(new)} were never estimated; "
-                "load those of a trained model, or take 'refresh'."
-            )
-
-    def _statistics_named(self, where: Where) -> list[str]:
-        if where is None:
-            return []
-        names = list(filter(name_filter(where, argument="reestimate"), self.buffers))
-        if not names:
-            raise ConfigError(
-                f"reestimate: {where!r} fits no buffer of the model; it has "
-                f"{join_names(list(self.buffers)) or 'none'}."
-            )
-        return [name for name in names if name not in self.template.statistics]
 
     def forward(
         self,
@@ -398,46 +358,6 @@ class LossSurface:
             )
         self.template.require_replayable(parts.args, parts.kwargs)
         return parts
-
-    @torch.enable_grad()
-    def _full_gradient(
-        self, point: Point, data: ReplayableLoader, options: EvalOptions
-    ) -> tuple[Tensor, Tensor]:
-        leaf = point.weights.detach().clone().requires_grad_()
-        stats: Buffers = {}
-        refreshes = self.template.layers and self.refreshes(point, options)
-        if refreshes:
-            self.statistics.require_resident()  # before the work rather than after it
-        fixed = self.buffers_for(point, options)
-        if refreshes:
-            names = bn.statistics_names(self.template.layers)
-            own = [n for n in names if n in fixed and fixed[n].is_floating_point()]
-            stats = {name: fixed[name].clone().requires_grad_() for name in own}
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        gradient = torch.zeros_like(leaf)
-        into = {name: torch.zeros_like(b) for name, b in stats.items()}
-        for batch in data:
-            args, kwargs, target = self.labelled(batch)
-            with self.template.lock, bn.differentiable(self.template.layers, stats):
-                output = self.forward(self.layout.materialise(leaf), fixed, args, kwargs)
-            check_batch(self.task, (args, kwargs), output, target)
-            loss = self.task.items_nll(output, target).sum(dtype=torch.float64)
-            grads = torch.autograd.grad(loss, [leaf, *stats.values()], allow_unused=True)
-            total += loss.detach()
-            for into_one, part in zip([gradient, *into.values()], grads, strict=True):
-                if part is not None:
-                    into_one += part
-        if stats:
-            # the chain rule through statistics(w): one backward pass over the BN examples
-            new = self.statistics.from_resident(self.layout.materialise(leaf), fixed)
-            names = [name for name in stats if name in new]  # without layers that are not called
-            outputs, by = [new[name] for name in names], [into[name] for name in names]
-            (through,) = torch.autograd.grad(outputs, leaf, by, allow_unused=True)
-            if through is not None:
-                gradient += through
-        items = data.items
-        assert items is not None  # set by the pass
-        return total / items, gradient / items
 
     def __repr__(self) -> str:
         model = type(self.template.module).__name__

@@ -7,10 +7,11 @@ own. A batch format alone needs no subclass: every task takes `unpack=`.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +113,12 @@ class Task(ABC):
     def for_model(self, model: nn.Module) -> Task:
         """The task as it is meant for a model's outputs, where the model's class tells."""
         return self
+
+    def replace(self, **attributes: Any) -> Self:
+        """A copy with other attributes."""
+        task = copy.copy(self)
+        vars(task).update(attributes)
+        return task
 
     @abstractmethod
     def nll(self, output: Tensor, target: Any) -> Tensor:
@@ -299,6 +306,18 @@ def _first_dimension(data: Any) -> int | None:
         return None
     parts = data.values() if isinstance(data, Mapping) else data
     return next((size for size in map(_first_dimension, parts) if size is not None), None)
+
+
+def require_labels(
+    labels: Tensor, classes: int, *, advice: str, ignore_index: int | None = None
+) -> None:
+    """Raises `DataError` for labels that are no class and do not say that they do not count."""
+    bad = labels[(labels < 0) | (labels >= classes)]
+    bad = bad if ignore_index is None else bad[bad != ignore_index]
+    if bad.numel():
+        raise DataError(
+            f"labels out of range: expected 0 to {classes - 1}, got {int(bad[0])}; {advice}."
+        )
 
 
 def at_least_float32(output: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from lowland.core.data import map_tensors, tensors
 from lowland.core.model_copy import private_copy, unwrap
 from lowland.core.names import clean_names, named_buffers
 from lowland.core.places import computed_tensors, places_of, slots
+from lowland.core.source import SourceModel
 from lowland.errors import DataError
 
 _HALF = (torch.bfloat16, torch.float16)  # to others torch does not autocast
@@ -87,9 +87,8 @@ class Template:
         # what the user put into evaluation mode inside a model in training mode stays in it
         training = self.module.training
         self._always_eval = [m for m in self.module.modules() if training and not m.training]
-        self._stateful: list[nn.Module] | None = (
-            None  # modules whose state training changes; None: not known yet
-        )
+        # modules whose state training changes; None: not known yet
+        self._stateful: list[nn.Module] | None = None
         self._mode = ""
         self._replayable = False  # whether that is known
         # the module has one mode and one set of hooks at a time: threads take turns
@@ -103,8 +102,9 @@ class Template:
         self.buffers: Buffers = {n: b.detach() for n, b in named_buffers(self.module).items()}
         self.module.requires_grad_(False)
         self.forward = ForwardPass(self.module)
-        self._source: Callable[[], nn.Module | None] = weakref.ref(model)
-        self._marks: dict[str, tuple[int, int]] = {}  # of the source's tensors that are as ours
+        self.source = SourceModel(
+            model, derived=self._read_only | spectral.vector_names(self._sites)
+        )
 
     def __call__(
         self,
@@ -175,37 +175,13 @@ class Template:
         once = self.buffers_after_training(names, parameters, buffers, [batch])
         twice = self.buffers_after_training(names, parameters, {**buffers, **once}, [batch])
         # the vectors of spectral norm move with the weights, at convergence too
-        vectors = {name for site in self._sites for name in (site.u, site.v)}
+        vectors = spectral.vector_names(self._sites)
         return [n for n in names if n in vectors or not torch.equal(once[n], twice[n])]
 
     @property
     def own_state(self) -> list[str]:
         """The buffers that are no layer's statistics."""
         return [name for name in self.buffers if name not in self._read_only]
-
-    def changed_buffers(self, buffers: Buffers) -> list[str]:
-        """Which of these buffers, ours, are others now in the model that the template was made of,
-        but for counters and what follows from the weights or is estimated for them."""
-        source = self._source()
-        if source is None:
-            return []
-        vectors = {name for site in self._sites for name in (site.u, site.v)}
-        left = vectors | self._read_only
-        names = [n for n, t in buffers.items() if n not in left and _may_matter(t)]
-        theirs = named_buffers(source) if names else {}
-        changed = []
-        for name in names:
-            tensor, ours = theirs.get(name), buffers[name]
-            if tensor is None or tensor.is_inference():  # torch does not count their changes
-                continue
-            mark = (id(tensor), tensor._version)
-            if self._marks.get(name) == mark:
-                continue
-            if tensor.shape == ours.shape and torch.equal(tensor.detach().to(ours), ours):
-                self._marks[name] = mark
-            else:
-                changed.append(name)
-        return changed
 
     @property
     def spectral(self) -> bool:
@@ -302,12 +278,12 @@ class Template:
                 if not all(map(torch.equal, outputs, tensors(again))):
                     raise DataError(
                         "the model writes into its inputs, so that each evaluation sees other "
-                        "rows; let it work on a copy (x = x * 2 instead of x.mul_(2))."
+                        "values; let it work on a copy (x = x * 2 instead of x.mul_(2))."
                     )
         self._replayable = True
 
     def __getstate__(self) -> dict[str, Any]:
-        left = ("lock", "_slots", "_sites", "_computed", "_source", "_marks")
+        left = ("lock", "_slots", "_sites", "_computed")
         return {name: value for name, value in vars(self).items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -316,8 +292,6 @@ class Template:
         self._slots = slots(self.module)
         self._computed = computed_tensors(self.module)
         self._sites = spectral.sites(self.module)
-        self._source = lambda: None
-        self._marks = {}
 
     def _by_input(self, mode: str) -> Mapping[str, nn.Module]:
         """The layers with statistics that normalise by what enters them in a mode."""
@@ -352,8 +326,3 @@ class Template:
         if not self.autocast:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
-
-
-def _may_matter(tensor: Tensor) -> bool:
-    """Counters do not."""
-    return tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex()

@@ -53,7 +53,7 @@ def require_training_statistics(
         points = itertools.chain((first,), points)
     point = first if isinstance(first, Point) else Point(first)
     if options.batchnorm == "frozen":
-        surface.require_estimated(point)
+        surface.statistics.require_estimated({**surface.buffers, **(point.buffers or {})})
     elif surface.refreshes(point, options) and _same_examples(surface, loader):
         raise DataError(
             "the BatchNorm statistics would come from the examples that are being predicted. Make "

@@ -7,12 +7,12 @@ import zlib
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lowland.core import EvalOptions, LossSurface
 from lowland.core.data import example_hashes
 from lowland.core.task import count_examples
 from lowland.geometry import Shape
+from lowland.tensor_files import tensor_checksum
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -36,24 +36,6 @@ def evaluation_fingerprint(
         "chunk": options.chunk,
         **threads,
     }
-
-
-def tensor_checksum(*tensors: Tensor) -> str:
-    """A checksum of tensors' bytes.
-
-    >>> (
-    ...     tensor_checksum(torch.zeros(2)) == tensor_checksum(torch.zeros(2)),
-    ...     tensor_checksum(torch.ones(2)),
-    ... )
-    (True, 'd5065190')
-    """
-    crc = 0
-    for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        if flat.numel() == 1:  # an expanded number has a stride of 0, which no view of bytes takes
-            flat = flat.clone(memory_format=torch.contiguous_format)
-        crc = zlib.crc32(flat.view(torch.uint8).numpy().data, crc)
-    return f"{crc:08x}"
 
 
 def model_fingerprint(surface: LossSurface) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, NotRequired, TypedDict, Unpack
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from lowland.core import LossSurface
 from lowland.core.call import check_batch
 from lowland.core.data import free_memory
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.core.options import EvalKeywords, Plan
 from lowland.core.task import count_examples
 from lowland.errors import ConfigError, StoreError
@@ -23,10 +22,10 @@ from lowland.evaluate.networks import networks, stack_points, vmap_forward
 from lowland.evaluate.nll import LogLikelihoodSums, log_likelihoods, resolve_task
 from lowland.evaluate.planner import SMALL, Work, model_point, plan, time_plan
 from lowland.evaluate.rebatch import rebatch
+from lowland.evaluate.shape_blocks import ShapeBlocks
 from lowland.evaluate.tracing import trace_function
 from lowland.evaluate.weights import Block
 from lowland.geometry import Shape
-from lowland.geometry.base import linear_combination
 from lowland.schema import require
 
 _STREAMED_CHUNK = 32  # points per pass, where examples are read again for each chunk
@@ -101,9 +100,8 @@ class LogLikelihood:
     def along(self, shape: Shape, coords: Tensor) -> Tensor:  # (n, k) -> (n,) float64
         """log p(D | w(z_i)) at coordinates of a shape, whose weights are made chunk by chunk."""
         z = shape._rows(coords)
-        own_buffers = self._has_own_buffers(shape)
-        block = lambda part: self._block(shape, z[part], own_buffers=own_buffers)  # noqa: E731
-        return self._log_likelihoods(len(z), block)
+        blocks = ShapeBlocks(shape, self.surface)
+        return self._log_likelihoods(len(z), lambda part: blocks(z[part]))
 
     def value_and_grad(self, shape: Shape, coords: Tensor) -> tuple[Tensor, Tensor]:
         r"""log p(D | w(z)) and its gradient in the coordinates: (n,), (n, k) float64.
@@ -113,17 +111,17 @@ class LogLikelihood:
         """
         z = shape._rows(coords)
         c, slopes = shape.coefficients(z), shape.slopes(z)
-        blocks = partial(self._block, shape, own_buffers=self._has_own_buffers(shape))
+        blocks = ShapeBlocks(shape, self.surface)
         plan = self._plan_for(len(c))
         with plan.threads_in_use():
             try:
-                values, gradients = self._gradients(shape, blocks, z, c, plan)
+                values, gradients = self._gradients(blocks, z, c, plan)
             except ConfigError:
                 # vmap gives values of a model with checkpointing, and no gradients
                 if self.options.strategy == "vmap" or not self.surface.template.forward.recomputes:
                     raise
                 plan = replace(plan, strategy="points")
-                values, gradients = self._gradients(shape, blocks, z, c, plan)
+                values, gradients = self._gradients(blocks, z, c, plan)
         by_anchor = torch.cat(gradients) if gradients else c.new_zeros(c.shape)  # (n, A)
         return _concatenate(values, c), torch.einsum("nka,na->nk", slopes, by_anchor)
 
@@ -188,14 +186,13 @@ class LogLikelihood:
 
     def _gradients(
         self,
-        shape: Shape,
-        blocks: Callable[[Tensor], Block],
+        blocks: ShapeBlocks,
         z: Tensor,
         c: Tensor,
         plan: Plan,
     ) -> tuple[list[Tensor], list[Tensor]]:
         slices = _slices(len(c), plan.chunk if plan.strategy == "vmap" else 1)
-        results = [self._gradient(shape, blocks(z[part]), c) for part in slices]
+        results = [self._gradient(blocks.shape, blocks(z[part]), c) for part in slices]
         return [value for value, _ in results], [gradient for _, gradient in results]
 
     def _gradient(self, shape: Shape, block: Block, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,21 +247,6 @@ class LogLikelihood:
         return torch.stack(values), torch.stack(gradients)
 
     # -- blocks and plans ------------------------------------------------------------------------
-
-    def _block(self, shape: Shape, z: Tensor, *, own_buffers: bool) -> Block:  # z: (n, k)
-        # a subspace may have another precision than the model
-        weights = linear_combination(shape.coefficients(z), shape.anchors)
-        weights = weights.to(self.surface.device, self.surface.layout.dtype)
-        buffers = shape.buffers_at(z) if own_buffers else None
-        return Block(weights, None if buffers is None else self.surface.matching_buffers(buffers))
-
-    def _has_own_buffers(self, shape: Shape) -> bool:
-        """Whether the points of a shape have other buffers than the surface; with equal ones, the
-        traced graph is used."""
-        if shape.buffers is None:
-            return False
-        buffers, defaults = self.surface.matching_buffers(shape.buffers), self.surface.buffers
-        return not all(len(b) == 1 and torch.equal(b[0], defaults[n]) for n, b in buffers.items())
 
     def _check(self, batches: list[Any]) -> None:
         """Checks targets against the outputs of the surface's model."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -31,9 +30,7 @@ def resolve_task(
         labelled = example().target
         is_tensor = isinstance(labelled, Tensor)
         form = _form_of_unlabelled(task, outputs[0], labelled) if is_tensor else "multiclass"
-    task = copy.copy(task)
-    task.form = form
-    return task
+    return task.replace(form=form)
 
 
 def _form_of_unlabelled(task: Classification, output: Tensor, labelled: Tensor) -> str:

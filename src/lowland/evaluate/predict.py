@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Unpack
 
+from lowland import checks
 from lowland.core import LossSurface
 from lowland.core.options import EvalKeywords
-from lowland.errors import ConfigError
 from lowland.evaluate.batch_groups import ReplayedPoints, batch_groups
 from lowland.evaluate.batchnorm_statistics import require_training_statistics
 from lowland.evaluate.engine import Evaluation, replayable_loader
@@ -16,7 +16,7 @@ from lowland.evaluate.model_average import KEEPS, ModelAverage
 from lowland.evaluate.planner import model_point
 from lowland.evaluate.predictive_builder import PredictiveBuilder
 from lowland.evaluate.weights import iter_weights
-from lowland.progress import Progress, Report, reporting
+from lowland.progress import Progress, reporting
 from lowland.records import Predictive
 
 
@@ -68,8 +68,7 @@ def predict(
     >>> pred.probs, round(pred.metrics()["nll"], 4)  # -log(3/4)
     (tensor([[0.7500, 0.2500]]), 0.2877)
     """
-    if keep not in KEEPS:
-        raise ConfigError(f"keep: expected one of {', '.join(KEEPS)}, got {keep!r}.")
+    checks.choice("keep", keep, KEEPS)
     eval_options = surface.options.override(**options)
     points, total = iter_weights(surface, post, samples, seed)
     points = require_training_statistics(points, surface, loader, eval_options)
@@ -87,18 +86,12 @@ def predict(
                 planned = eval_options.with_plan(first.plan(model_point(surface)))
                 eval_options = replace(planned, batchnorm="frozen")
             evaluation = Evaluation(surface, [(group, average)], eval_options, total=total)
-            only_group = is_last and not done
-            evaluation.run(points, progress=_OffsetReport(report, done, has_total=only_group))
+            whole = total if is_last and not done else None  # known for a single group alone
+
+            def report_group(sample: int, _: int | None, before: int = done) -> None:
+                report(before + sample, whole)  # noqa: B023 - called in this iteration
+
+            evaluation.run(points, progress=report_group)
             builder.add(average)
             task, done = average.task, done + average.samples
     return builder.predictive()
-
-
-class _OffsetReport:
-    """Reports progress after work that is done; the total is known for a single group alone."""
-
-    def __init__(self, report: Report, offset: int, *, has_total: bool) -> None:
-        self.report, self.offset, self.has_total = report, offset, has_total
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self.report(self.offset + done, total if self.has_total else None)

@@ -8,16 +8,11 @@ import torch
 from torch import Tensor
 
 from lowland.core.buffers import Buffers
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import (
-    Shape,
-    check_anchors,
-    linear_combination,
-    stack_weight_buffers,
-    stack_weights,
-)
+from lowland.geometry.base import Shape, linear_combination
+from lowland.geometry.stacking import check_anchors, stack_weight_buffers, stack_weights
 
 _WHAT = "the center and the directions"
 _CHUNK = 1 << 20  # values turned to float64 at a time
@@ -62,24 +57,15 @@ class Affine(Shape):
         eye = torch.eye(self.k, 1 + self.k, dtype=torch.float64, device=self.device)
         return eye.roll(1, 1).expand(len(self._rows(coords)), -1, -1)
 
-    def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
+    def _nearest(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """By least squares: directions need not be orthonormal."""
-        w = self._vectors(w)
         gram = inner(self.basis, self.basis)
-        coords, far = [], []
-        for row in w.reshape(
-            -1, self.size
-        ):  # one at a time: (n, P) of a trajectory's iterates is not held twice
-            z = torch.linalg.solve(gram, inner(self.basis, row - self.center))
-            rest = row - self(z[None])[0]
-            # once more on what is left: float32 sums of large directions leave a little of them
-            more = torch.linalg.solve(gram, inner(self.basis, rest))
-            rest = rest - linear_combination(more[None], self.basis)[0]
-            coords.append(z + more)
-            far.append(inner(rest, rest).sqrt())
-        if w.ndim == 1:
-            return coords[0], far[0]
-        return torch.stack(coords), torch.stack(far)
+        z = torch.linalg.solve(gram, inner(self.basis, w - self.center))
+        rest = w - self(z[None])[0]
+        # once more on what is left: float32 sums of large directions leave a little of them
+        more = torch.linalg.solve(gram, inner(self.basis, rest))
+        rest = rest - linear_combination(more[None], self.basis)[0]
+        return z + more, inner(rest, rest).sqrt()
 
 
 def require_independent(directions: Tensor, *, noise: float = 0.0) -> None:  # (k, P)

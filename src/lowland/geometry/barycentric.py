@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core.buffers import restack_buffers
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.core.point import Point
 from lowland.core.seeds import stream
-from lowland.errors import ConfigError, LayoutError
+from lowland.errors import ConfigError
 from lowland.geometry.affine import rounding
 from lowland.geometry.base import Shape, linear_combination
 from lowland.geometry.nearest import nearest
@@ -105,15 +105,6 @@ class Barycentric(Shape):
         return torch.softmax(self.log_volumes(gram), 0)
 
     # -- nearest points --------------------------------------------------------------------------
-
-    def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
-        """The nearest point of the shape, exactly, and its distance."""
-        w = self._vectors(w)
-        if not len(w):
-            raise LayoutError("weights: expected (P,) or at least one of (n, P), got none.")
-        nearest = [self._nearest(row) for row in w.reshape(-1, self.size)]
-        coords, far = (torch.stack(parts) for parts in zip(*nearest, strict=True))
-        return (coords[0], far[0]) if w.ndim == 1 else (coords, far)
 
     def _nearest(self, w: Tensor) -> tuple[Tensor, Tensor]:
         # relative to w, so that weights on the shape come out at a distance of nearly zero

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.core.buffers import Buffers, interpolate_buffers, stack_buffers
-from lowland.core.layout import inner
-from lowland.core.point import Point, as_point
-from lowland.errors import ConfigError, LayoutError, LowlandError, NonFiniteError, StoreError
+from lowland.core.buffers import Buffers, interpolate_buffers
+from lowland.core.inner import inner
+from lowland.core.point import Point
+from lowland.errors import ConfigError, LayoutError, LowlandError, StoreError
 from lowland.files import PathLike
 from lowland.records import GrowthResult, TrainingLog
 from lowland.schema import mismatch_of_fields
@@ -175,13 +175,23 @@ class Shape(ABC):
         """The length of a curve; other shapes have none."""
         raise LowlandError(f"a {type(self).__name__} has no length; curves do.")
 
-    @abstractmethod
     def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
         """The coordinates (k,) of the point next to w, and the distance of w from that point.
 
         (n, P) gives (n, k) and (n,). Both are float64; the residual is zero for weights on the
         shape.
         """
+        w = self._vectors(w)
+        if not len(w):
+            raise LayoutError("weights: expected (P,) or at least one of (n, P), got none.")
+        # one at a time: (n, P) of a trajectory's iterates is not held twice
+        nearest = [self._nearest(row) for row in w.reshape(-1, self.size)]
+        coords, far = (torch.stack(parts) for parts in zip(*nearest, strict=True))
+        return (coords[0], far[0]) if w.ndim == 1 else (coords, far)
+
+    @abstractmethod
+    def _nearest(self, w: Tensor) -> tuple[Tensor, Tensor]:  # (P,) -> (k,), ()
+        """`coords_of` one weight vector."""
 
     def gram(self) -> Tensor:
         """Inner products of the anchors, (A, A) float64."""
@@ -272,43 +282,6 @@ class Shape(ABC):
     def __repr__(self) -> str:
         moving = sum(self.free)
         return f"{type(self).__name__}(anchors={len(self.anchors)}, free={moving}, P={self.size})"
-
-
-def stack_weights(weights: Iterable[Any], *, what: str) -> Tensor:
-    """Weight vectors of one model as (A, P): checked, and apart from what they came from.
-
-    Raises:
-        LayoutError: of different models. NonFiniteError: NaN or infinity.
-    """
-    rows = check_anchors(weights, what=what)
-    return torch.stack([row.detach().to(rows[0].device, common_dtype(rows)) for row in rows])
-
-
-def common_dtype(weights: Iterable[Tensor]) -> torch.dtype:
-    """The precision of anchors made of these: float64 where one of them has it, else float32."""
-    wide = any(row.dtype == torch.float64 for row in weights)
-    return torch.float64 if wide else torch.float32
-
-
-def check_anchors(weights: Iterable[Any], *, what: str) -> list[Tensor]:
-    """Weight vectors of one model, themselves; raises what `stack_weights` does."""
-    rows = [as_point(w, what=f"{what} {i}").weights for i, w in enumerate(weights)]
-    for i, row in enumerate(rows):
-        if row.shape != rows[0].shape:
-            raise LayoutError(
-                f"{what}: expected weights of one model, got {tuple(rows[0].shape)} and "
-                f"{tuple(row.shape)}."
-            )
-        if not bool(torch.isfinite(row.sum())) and not bool(torch.isfinite(row).all()):
-            raise NonFiniteError(
-                f"{what} {i} holds NaN or infinite values; take weights of a run that converged."
-            )
-    return rows
-
-
-def stack_weight_buffers(weights: Iterable[Any]) -> Buffers | None:
-    """The buffers of those that are a `Point` with some: see `stack_buffers`."""
-    return stack_buffers(w.buffers if isinstance(w, Point) else None for w in weights)
 
 
 def linear_combination(coefficients: Tensor, anchors: Tensor) -> Tensor:  # (n, A), (A, P) -> (n, P)

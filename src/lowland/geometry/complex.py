@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.buffers import Buffers, stack_buffers
 from lowland.core.point import Point, as_point
 from lowland.errors import ConfigError, LayoutError
 from lowland.geometry.barycentric import Barycentric, Drawn
-from lowland.geometry.base import stack_weight_buffers, stack_weights
 from lowland.geometry.simplex import Simplex
+from lowland.geometry.stacking import stack_weight_buffers, stack_weights
 
 WEIGHTS = ("volume", "equal")
 
@@ -42,8 +43,7 @@ class SimplicialComplex(Barycentric):
     def __init__(self, simplexes: Sequence[Simplex], *, weights: Drawn = "volume") -> None:
         if not simplexes:
             raise ConfigError("a complex needs at least one simplex.")
-        if weights not in WEIGHTS:
-            raise ConfigError(f"weights: expected 'volume' or 'equal', got {weights!r}.")
+        checks.choice("weights", weights, WEIGHTS)
         if len({simplex.size for simplex in simplexes}) > 1:
             sizes = ", ".join(str(simplex.size) for simplex in simplexes)
             raise LayoutError(f"simplexes of different models, with P = {sizes}.")

@@ -46,8 +46,7 @@ def leading(
 
     The arguments are explained there.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"scale: expected one of {', '.join(SCALES)}, got {scale!r}.")
+    checks.choice("scale", scale, SCALES)
     point = surface.point(w)
     size = surface.layout.size
     rank = checks.whole(
@@ -75,8 +74,7 @@ def leading(
                 f"scale='laplace': eigenvalue {rank} is {float(values[-1]):.3g}, and the loss does "
                 "not curve upwards there; lower the rank, train to a minimum, or take kind='ggn'."
             )
-        assert examples.items is not None  # set by the pass that checked the loss
-        basis = basis / (examples.items * values).sqrt()[:, None].to(basis)
+        basis = basis / (examples.counted_items * values).sqrt()[:, None].to(basis)
     return point, basis, values
 
 
@@ -94,8 +92,7 @@ def curvature(
     Raises:
         ConfigError: an unknown kind. NonFiniteError: a loss that is NaN or infinite.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}.")
+    checks.choice("kind", kind, KINDS)
     point = surface.point(w)
     buffers = surface.buffers_for(point)
     examples = surface.replayable(loader)
@@ -106,8 +103,7 @@ def curvature(
             f"the loss at these weights is {value}: it has no curvature; take weights of a run "
             "that converged."
         )
-    assert data.items is not None  # set by the pass
-    items = data.items
+    items = data.counted_items
     examples.num_examples, examples.items = data.num_examples, items
     product = _hessian if kind == "hessian" else _gauss_newton
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core.buffers import restack_buffers
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import Shape, stack_weight_buffers, stack_weights, stratified
+from lowland.geometry.base import Shape, stratified
+from lowland.geometry.stacking import stack_weight_buffers, stack_weights
 
 _NODES, _PANELS = 16, 16  # of Gauss and Legendre, and parts, a smooth piece: where a curve turns
 # sharply its speed is nearly a kink
@@ -133,15 +134,8 @@ class Curve(Shape):
 
     # -- nearest points --------------------------------------------------------------------------
 
-    def coords_of(self, w: Tensor | Point) -> tuple[Tensor, Tensor]:
-        """The nearest t in [0, 1]: the best of a fine grid, refined by golden section."""
-        w = self._vectors(w)
-        nearest = [self._nearest(row) for row in w.reshape(-1, self.size)]
-        t = torch.stack([one for one, _ in nearest])[:, None]
-        far = torch.stack([one for _, one in nearest])
-        return (t[0], far[0]) if w.ndim == 1 else (t, far)
-
     def _nearest(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest t in [0, 1]: the best of a fine grid, refined by golden section."""
         # relative to w, so that weights on the curve come out at a distance of nearly zero
         apart = self.anchors - w
         gram = inner(apart, apart)
@@ -160,7 +154,7 @@ class Curve(Shape):
             low, high = inside[max(best - 1, 0)], inside[min(best + 1, 8)]
         t = inside[best]
         # the ends themselves, where they are as near: the grid has them exactly
-        return t, square(t[None])[0].clamp_min(0).sqrt()
+        return t[None], square(t[None])[0].clamp_min(0).sqrt()
 
 
 def require_apart(ends: Tensor) -> None:

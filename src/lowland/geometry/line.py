@@ -8,8 +8,8 @@ from torch import Tensor
 from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError
-from lowland.geometry.base import stack_weight_buffers, stack_weights
 from lowland.geometry.curve import Curve, require_apart
+from lowland.geometry.stacking import stack_weight_buffers, stack_weights
 
 
 class Line(Curve):

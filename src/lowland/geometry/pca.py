@@ -15,8 +15,8 @@ from lowland.core.point import Point
 from lowland.core.spread import relative_spread, warn_if_still
 from lowland.core.threads import using_threads
 from lowland.errors import DataError, NonFiniteError
-from lowland.geometry.base import common_dtype
 from lowland.geometry.rank import ROUNDING, Rank, resolve_rank, span_of
+from lowland.geometry.stacking import common_dtype
 
 # values that are widened to float64 at a time: few enough that a block stays in a core's cache
 # between its mean, its product and its successor, where it takes a third of the time

@@ -9,7 +9,7 @@ from lowland import checks
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.affine import Affine, orthonormal, require_independent, rounding
-from lowland.geometry.base import stack_weight_buffers, stack_weights
+from lowland.geometry.stacking import stack_weight_buffers, stack_weights
 
 _SQUARISH = 2 / 3  # of a box's longer side: what the shorter one is at least
 

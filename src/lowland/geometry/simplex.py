@@ -9,7 +9,7 @@ from torch import Tensor
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry.barycentric import Barycentric
-from lowland.geometry.base import stack_weight_buffers, stack_weights
+from lowland.geometry.stacking import stack_weight_buffers, stack_weights
 
 
 class Simplex(Barycentric):

@@ -20,10 +20,11 @@ from lowland.geometry.affine import (
     require_independent,
     rounding,
 )
-from lowland.geometry.base import Shape, check_anchors, common_dtype, stack_weight_buffers
+from lowland.geometry.base import Shape
 from lowland.geometry.curvature import leading
 from lowland.geometry.pca import mean_buffers, principal
 from lowland.geometry.rank import Rank
+from lowland.geometry.stacking import check_anchors, common_dtype, stack_weight_buffers
 from lowland.progress import Progress
 
 if TYPE_CHECKING:

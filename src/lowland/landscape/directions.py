@@ -10,7 +10,6 @@ from lowland import checks
 from lowland.core import LossSurface, ParamLayout, Point
 from lowland.core.model_copy import unwrap
 from lowland.core.names import clean_names
-from lowland.errors import ConfigError
 from lowland.posteriors.noise import normal
 
 NORMALISE = ("filter", "layer", None)
@@ -54,8 +53,7 @@ def directions(
     tensor([[0., 0.],
             [0., 0.]])
     """
-    if normalise not in NORMALISE:
-        raise ConfigError(f"normalise: expected 'filter', 'layer' or None, got {normalise!r}.")
+    checks.choice("normalise", normalise, NORMALISE)
     n, seed = checks.whole("n", n, least=1), checks.seed(seed)
     if isinstance(model, LossSurface):
         layout, module = model.layout, model.template.module

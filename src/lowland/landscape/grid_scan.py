@@ -11,12 +11,12 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core import Classification, EvalOptions, LossSurface, Point
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.core.options import Plan
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.batchnorm_statistics import require_statistics
 from lowland.evaluate.engine import Evaluation, replayable_loader
-from lowland.evaluate.fingerprint import evaluation_fingerprint, tensor_checksum
+from lowland.evaluate.fingerprint import evaluation_fingerprint
 from lowland.files import PathLike
 from lowland.geometry import Affine, Curve, Shape
 from lowland.landscape import refinement
@@ -36,6 +36,7 @@ from lowland.landscape.point_metrics import (
 from lowland.landscape.point_scan import Measure, PointScan
 from lowland.progress import Progress
 from lowland.records import SurfaceResult
+from lowland.tensor_files import tensor_checksum
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.core.point import Point
 from lowland.errors import ConfigError
 from lowland.geometry import Affine, Curve, Shape

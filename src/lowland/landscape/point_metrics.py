@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import Classification, EvalOptions, LossSurface, Point, Regression, Task
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.engine import Sink
 from lowland.evaluate.nll import nll_per_item, resolve_task, vmap_points

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lowland.core import LossSurface, Point, Task
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, DataError
 from lowland.evaluate.engine import Evaluation

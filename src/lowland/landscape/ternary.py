@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core import LossSurface
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.batchnorm_statistics import require_statistics

@@ -85,10 +85,9 @@ class ElboOptions:
     evidence_draws: int = 2048
 
     def __post_init__(self) -> None:
-        for name, least in (("draws", 1), ("steps", 1), ("evidence_draws", 2)):
-            object.__setattr__(self, name, checks.whole(name, getattr(self, name), least=least))
-        for name in ("lr", "tolerance"):
-            object.__setattr__(self, name, checks.number(name, getattr(self, name), above=0))
+        checks.fields(self, checks.whole, "draws", "steps", least=1)
+        checks.fields(self, checks.whole, "evidence_draws", least=2)
+        checks.fields(self, checks.number, "lr", "tolerance", above=0)
 
 
 @dataclass

@@ -82,8 +82,7 @@ def evidence(
     >>> round(result.log_evidence, 3)  # log N(0; 0, 2)
     -1.266
     """
-    if method not in (None, *METHODS):
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
+    checks.choice("method", method, (None, *METHODS))
     _require_prior(prior_scale)
     density = log_density(
         sub,

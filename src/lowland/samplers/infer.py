@@ -119,13 +119,8 @@ def infer(
             "temperature": tuned.temperature,
             "prior_scale": None if flat else tuned.prior_scale,
         }
-        about["tuning"] = {
-            "temperatures": tuned.temperatures,
-            "prior_scales": tuned.prior_scales,
-            "nll": tuned.nll,
-            "evaluations": tuned.evaluations,
-            "seconds": tuned.seconds,
-        }
+        names = ("temperatures", "prior_scales", "nll", "evaluations", "seconds")
+        about["tuning"] = {name: getattr(tuned, name) for name in names}
     density = log_density(
         sub, surface, **hyperparameters, loader=loader, seed=seed, options=eval_options
     )

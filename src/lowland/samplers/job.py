@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -20,6 +19,7 @@ from lowland.files import PathLike
 from lowland.progress import Progress
 from lowland.records import Chain
 from lowland.samplers.density import Density
+from lowland.tensor_files import tensor_checksum
 
 KIND = "chains under way 4"
 EVERY = 10.0  # seconds between checkpoints, which a stopped run may lose
@@ -51,10 +51,8 @@ class Job:
     progress: Progress = False
 
     def __post_init__(self) -> None:
-        for name in ("chains", "samples", "thin"):
-            setattr(self, name, checks.whole(name, getattr(self, name), least=1))
-        if self.warmup is not None:
-            self.warmup = checks.whole("warmup", self.warmup, least=0)
+        checks.fields(self, checks.whole, "chains", "samples", "thin", least=1)
+        checks.fields(self, checks.whole, "warmup", least=0)
         self.seed = checks.seed(self.seed)
         if self.start is not None:
             # of a subspace on another device, or from an optimiser
@@ -109,9 +107,7 @@ class Run:
     ) -> None:
         self.density, self.job, self.sampler = density, job, settings["sampler"]
         self.checkpoint = Checkpoint.of(job.checkpoint)
-        start = None
-        if job.start is not None:
-            start = hashlib.sha256(job.start.contiguous().numpy().tobytes()).hexdigest()[:16]
+        start = None if job.start is None else tensor_checksum(job.start)
         self._same = {**job.settings, **settings, **density.settings(), "start": start}
         self.generator = job.generator()
         self._before = 0.0

@@ -73,9 +73,8 @@ def posterior_plane(
         options=surface.options.override(**options),
     )
     examples = surface.replayable(loader).cached()
-    assert examples.items is not None  # cached
     assert losses.y is not None  # a plane
-    value = -examples.items / chain.temperature * losses.metrics["loss"]
+    value = -examples.counted_items / chain.temperature * losses.metrics["loss"]
     if chain.prior_scale is not None:
         square = losses.x[None, :] ** 2 + losses.y[:, None] ** 2 + float(rest @ rest)
         constant = sub.k * (math.log(chain.prior_scale) + 0.5 * math.log(2 * math.pi))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lowland.errors import ConfigError
+from lowland import checks
 from lowland.samplers.base import Sampler
 from lowland.samplers.elliptical import EllipticalSlice
 from lowland.samplers.flow import Flow
@@ -21,6 +21,5 @@ def sampler_of(sampler: str | Sampler) -> Sampler:
     """A sampler by name, with its default options; a `Sampler` is returned as it is."""
     if isinstance(sampler, Sampler):
         return sampler
-    if sampler not in SAMPLERS:
-        raise ConfigError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+    checks.choice("sampler", sampler, SAMPLERS)
     return SAMPLERS[sampler]()

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.errors import ConfigError
 from lowland.samplers.base import MarkovChain
 from lowland.samplers.density import Density
 from lowland.samplers.elliptical import CLOSED
@@ -53,8 +52,7 @@ class Slice(MarkovChain):
     def __init__(
         self, *, directions: str = "turn", width: float | None = None, max_steps: int = 32
     ) -> None:
-        if directions not in DIRECTIONS:
-            raise ConfigError(f"directions: expected one of {DIRECTIONS}, got {directions!r}.")
+        checks.choice("directions", directions, DIRECTIONS)
         self.directions = directions
         self.width = None if width is None else checks.number("width", width, above=0)
         self.max_steps = checks.whole("max_steps", max_steps, least=1)

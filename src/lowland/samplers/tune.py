@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -28,22 +27,17 @@ from lowland.progress import Progress, reporting
 from lowland.records import Chain, TemperingResult
 from lowland.samplers.base import Sampler
 from lowland.samplers.density import Density
-from lowland.samplers.job import Job
+from lowland.samplers.job import Job, Run, SavedRun
 from lowland.samplers.registry import sampler_of
 from lowland.samplers.subspace_density import log_density, settings
 
-KIND = "temperatures 3"
 
-
-class SavedSearch(TypedDict):
+class SavedSearch(SavedRun):
     """The pairs of temperature and prior scale so far, in a checkpoint."""
 
     rows: list[dict[str, float]]
     start: Tensor | None
-    evaluations: int
     count: int
-    seconds: float
-    memory: Any
 
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
@@ -114,39 +108,32 @@ def tune_temperature(
         options=eval_options,
     )
     checkpoint = Checkpoint.of(checkpoint)
-    same: dict[str, Any] = {}
+    same = search.settings()
     if checkpoint.path is not None:  # else no pass over the data is needed
-        same = {"temperatures": candidates, "prior_scales": scales} | search.settings()
+        same |= {"temperatures": candidates, "prior_scales": scales}
         same |= settings(sub, surface, loader=loader, options=eval_options)
     # the data are read and planned once, for all pairs
     likelihood = log_density(sub, surface, loader=loader, seed=seed, options=eval_options)
-    state = checkpoint.load(kind=KIND, same=same, form=SavedSearch)
-    if state is None:
-        state = {"rows": [], "start": None, "evaluations": 0, "count": 0, "seconds": 0.0}
-    else:
-        with checkpoint.restoring(KIND):
-            likelihood.memory.load_state_dict(state["memory"])
+    job = Job(checkpoint=checkpoint, memory=likelihood.memory)
+    run = Run(likelihood, job, same, form=SavedSearch)
+    state = run.saved or {"rows": [], "start": None, "count": 0}
     rows: list[dict[str, float]] = state["rows"]
     pairs = list(product(scales, candidates))
     with reporting(progress, "temperatures") as report:
         report(len(rows), len(pairs))
         for scale, temperature in pairs[len(rows) :]:
-            clock = time.perf_counter()
             start = None if temperature == candidates[0] else state["start"]
             density = likelihood.at(prior_scale=scale, temperature=temperature)
             chain = search.sample(density, start)
             if len(chain.coords) == search.chains:
                 state["start"] = chain.coords[:, -1]
-            state["evaluations"] += chain.evaluations
+            likelihood.evaluations += chain.evaluations
             state["count"] = search.draws_of(chain)
             pair = {"temperature": temperature, "prior_scale": math.inf if scale is None else scale}
             rows.append(pair | search.metrics(chain))
-            state["seconds"] += time.perf_counter() - clock
-            if checkpoint.path is not None:
-                memory = {"memory": likelihood.memory.state_dict()}
-                checkpoint.save(state | memory, kind=KIND, same=same)
+            run.save(state)
             report(len(rows), len(pairs))
-    return _result(state, "rmse" if isinstance(surface.task, Regression) else "error")
+    return _result(run, state, "rmse" if isinstance(surface.task, Regression) else "error")
 
 
 @dataclass(frozen=True)
@@ -224,7 +211,7 @@ class _Search:
         return metrics | {"nll": metrics.get("nll_gaussian", metrics["nll"])}
 
 
-def _result(state: dict[str, Any], second: str) -> TemperingResult:
+def _result(run: Run, state: dict[str, Any], second: str) -> TemperingResult:
     """The record of a finished search; `second`: the metric beside the NLL."""
     rows = state["rows"]
 
@@ -245,9 +232,9 @@ def _result(state: dict[str, Any], second: str) -> TemperingResult:
         second_metric_name=second,
         best=int(torch.where(nll.isfinite(), nll, math.inf).argmin()),
         samples=state["count"],
-        evaluations=state["evaluations"],
+        evaluations=run.density.evaluations,
         nll_se=errors if bool(errors.isfinite().any()) else None,
-        seconds=state["seconds"],
+        seconds=run.seconds(),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from lowland.errors import ConfigError
+from lowland import checks
 from lowland.samplers.density import Density
 from lowland.samplers.elbo import ElboFit, ElboKeywords, Family, start_point
 from lowland.samplers.job import Job
@@ -126,8 +126,7 @@ class Variational(VariationalSampler):
     name: ClassVar[str] = "vi"
 
     def __init__(self, *, covariance: str = "full", **options: Unpack[ElboKeywords]) -> None:
-        if covariance not in ("full", "mean-field"):
-            raise ConfigError(f'covariance: expected "full" or "mean-field", got {covariance!r}.')
+        checks.choice("covariance", covariance, ("full", "mean-field"))
         super().__init__(**options)
         self.covariance = covariance
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
 from lowland.core import Classification, Task
+from lowland.core.task import require_labels
 from lowland.errors import ConfigError, DataError
 from lowland.records import Predictive
+
+ADVICE = (
+    "the task knows which items do not count: pass task=, such as Classification(ignore_index=...)"
+)
 
 
 def labelled_items(pred: Predictive, task: Task | None = None) -> tuple[Tensor, Tensor]:
@@ -35,7 +38,7 @@ def counted_items(task: Task, probs: Tensor, target: Tensor) -> tuple[Tensor, Te
     probs = probs.movedim(1, -1).reshape(-1, probs.shape[1])
     mask = partial_mask(task.valid(target))
     probs, labels = (probs, labels) if mask is None else (probs[mask], labels[mask])
-    require_labels(labels, probs.shape[1])
+    require_labels(labels, probs.shape[1], advice=ADVICE)
     return probs, labels
 
 
@@ -67,8 +70,7 @@ def prediction_task(pred: Predictive, task: Task | None = None) -> Task:
             raise ConfigError(f"the {pred.kind} prediction carries no task: pass task=.")
         return Task.from_dict(pred.task)
     if isinstance(task, Classification) and task.form is None and pred.form is not None:
-        task = copy.copy(task)
-        task.form = pred.form
+        return task.replace(form=pred.form)
     return task
 
 
@@ -88,13 +90,3 @@ def partial_mask(mask: Tensor | None) -> Tensor | None:
     (tensor([ True, False]), None)
     """
     return None if mask is None or bool(mask.all()) else mask
-
-
-def require_labels(labels: Tensor, classes: int) -> None:
-    """Raises `DataError` for labels that are no class: they would count as wrong."""
-    bad = labels[(labels < 0) | (labels >= classes)]
-    if bad.numel():
-        raise DataError(
-            f"labels out of range: expected 0 to {classes - 1}, got {int(bad[0])}; the task knows "
-            "which items do not count: pass task=, such as Classification(ignore_index=...)."
-        )

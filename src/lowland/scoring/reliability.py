@@ -7,9 +7,10 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core import Task
+from lowland.core.task import require_labels
 from lowland.errors import ConfigError
 from lowland.records import Predictive, Reliability
-from lowland.scoring.labels import labelled_items, require_labels
+from lowland.scoring.labels import ADVICE, labelled_items
 
 BINS = 15
 
@@ -42,13 +43,12 @@ def reliability(
     ([0, 0, 0, 1, 1], 0.4)
     """
     bins = checks.whole("bins", bins, least=1, most=1_000_000)
-    if equal not in ("width", "count"):
-        raise ConfigError(f"equal: expected 'width' or 'count', got {equal!r}.")
+    checks.choice("equal", equal, ("width", "count"))
     if isinstance(probs, Predictive):
         probs, labels = labelled_items(probs, task)
     if labels is None:
         raise ConfigError("labels: give the labels (N,) of the probabilities, or a prediction.")
-    require_labels(labels, probs.shape[1])
+    require_labels(labels, probs.shape[1], advice=ADVICE)
     confidence, predicted = probs.max(1)
     sums = ReliabilitySums(bins)
     index = None

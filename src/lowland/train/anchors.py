@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.geometry import Curve, Shape
 from lowland.geometry.barycentric import Barycentric
 from lowland.geometry.base import rounds_matmul

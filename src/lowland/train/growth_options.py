@@ -44,18 +44,11 @@ class GrowthOptions:
     validate: Callable[[Any], Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("epochs", checks.whole("epochs", self.epochs, least=1)),
-            ("samples", checks.whole("samples", self.samples, least=1)),
-            ("strength", checks.number("strength", self.strength, least=0)),
-            ("jitter", checks.number("jitter", self.jitter, above=0)),
-            ("points", checks.whole("points", self.points, least=1)),
-        ):
-            object.__setattr__(self, name, value)
-        if self.count is not None:
-            object.__setattr__(self, "count", checks.whole("count", self.count, least=1))
+        checks.fields(self, checks.whole, "epochs", "samples", "points", "count", least=1)
+        checks.fields(self, checks.number, "strength", least=0)
+        checks.fields(self, checks.number, "jitter", above=0)
         if not (isinstance(self.rise, float) and self.rise == math.inf):  # no bound
-            object.__setattr__(self, "rise", checks.number("rise", self.rise, least=0))
+            checks.fields(self, checks.number, "rise", least=0)
 
 
 def growth_options(

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
 from lowland.core.names import clean_names, named_state
 from lowland.errors import ConfigError
-
-
-def weights_hash(vectors: Iterable[Tensor], *more: Tensor) -> str:
-    """A short hash of weight vectors (n, P) and other tensors, for the settings of a checkpoint."""
-    digest = hashlib.blake2b(digest_size=8)
-    for vector in (*vectors, *more):
-        digest.update(vector.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:

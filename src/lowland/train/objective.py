@@ -30,18 +30,10 @@ class Objective:
     strategy: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("samples", checks.whole("samples", self.samples, least=1)),
-            ("weight_decay", checks.number("weight_decay", self.weight_decay, least=0)),
-            ("log_volume", checks.number("log_volume", self.log_volume, least=0)),
-        ):
-            object.__setattr__(self, name, value)
-        if self.measure not in MEASURES:
-            raise ConfigError(
-                f"measure: expected one of {', '.join(MEASURES)}, got {self.measure!r}."
-            )
-        if self.strategy not in (None, "accumulate", "vmap"):
-            raise ConfigError(f"strategy: expected 'accumulate' or 'vmap', got {self.strategy!r}.")
+        checks.fields(self, checks.whole, "samples", least=1)
+        checks.fields(self, checks.number, "weight_decay", "log_volume", least=0)
+        checks.choice("measure", self.measure, MEASURES)
+        checks.choice("strategy", self.strategy, (None, "accumulate", "vmap"))
 
     def require_fits(self, shape: Shape) -> None:
         """Raises `ConfigError` for a shape that has no free anchor, length or volume."""

@@ -99,23 +99,15 @@ class TrainOptions:
     progress: Progress = False
 
     def __post_init__(self) -> None:
-        values: dict[str, float] = {
-            "accumulate": checks.whole("accumulate", self.accumulate, least=1),
-            "seed": checks.seed(self.seed),
-        }
-        if self.clip is not None:
-            values["clip"] = checks.number("clip", self.clip, above=0)
-        if self.checkpoint_steps is not None:
-            every = checks.whole("checkpoint_steps", self.checkpoint_steps, least=1)
-            values["checkpoint_steps"] = every
+        checks.fields(self, checks.whole, "accumulate", "checkpoint_steps", least=1)
+        checks.fields(self, checks.number, "clip", above=0)
+        object.__setattr__(self, "seed", checks.seed(self.seed))
         checks.function(
             "optimizer", self.optimizer, example="lambda params: torch.optim.SGD(params, lr=0.1)"
         )
         checks.function(
             "schedule", self.schedule, example="lambda optimizer: ll.DecaySchedule(optimizer, ...)"
         )
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
 
     def override(self, **keywords: Unpack[TrainKeywords]) -> TrainOptions:
         """The options of a call: `options=` in place of these, and each keyword that is not None

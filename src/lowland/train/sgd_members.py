@@ -8,8 +8,9 @@ from typing import Unpack
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lowland import checks
 from lowland.core import Task
-from lowland.errors import ConfigError, DataError
+from lowland.errors import DataError
 from lowland.records import TrainingLog
 from lowland.train.batches import Batches
 from lowland.train.member_batches import MemberBatches
@@ -76,8 +77,7 @@ def sgd_members(
         "compile",
         instead="networks side by side are trained without; train them one by one, with ll.sgd",
     )
-    if diverged not in ("stop", "drop"):
-        raise ConfigError(f"diverged: expected 'stop' or 'drop', got {diverged!r}.")
+    checks.choice("diverged", diverged, ("stop", "drop"))
     if len(data) != len(members):
         raise DataError(f"expected a Batches for each of {len(members)} networks, got {len(data)}.")
     if train.drop_last:

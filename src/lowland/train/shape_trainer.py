@@ -15,18 +15,17 @@ from lowland.core import LossSurface
 from lowland.core.autograd import explain_vmap_errors
 from lowland.core.buffers import Buffers, restack_buffers, stack_buffers
 from lowland.core.names import join_names
-from lowland.core.seeds import stream
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.geometry import Shape
 from lowland.geometry.base import linear_combination
+from lowland.tensor_files import tensor_checksum
 from lowland.train.anchors import CHUNK, Anchors, anchor_gram, sample_weights
+from lowland.train.coordinates import CoordinateStream
 from lowland.train.flat import FlatModel
-from lowland.train.model_state import weights_hash
 from lowland.train.objective import Objective
 from lowland.train.options import TrainOptions
 from lowland.train.trainer import Trainer
 
-STRATA = 64  # samples of t that are stratified together
 _LOSS_MOMENTUM = 0.99  # of the running mean of the loss, a step
 
 
@@ -78,14 +77,14 @@ class ShapeTrainer(Trainer):
         self._point_views, self._gradient_views = map(
             self.flat.views, (self.point_gradient, self.gradients[0])
         )
-        self._block: tuple[int, Tensor, Tensor] | None = None
+        self.coordinates = CoordinateStream(shape, self.options.seed)
         self._num_items: int | None = None  # of the batch under way
 
     # -- the gradient ----------------------------------------------------------------------------
 
     def _loss_and_gradient(self, batch: Any, items: int) -> Tensor:
         self.model.attach()
-        coords, coefficients = self.next_samples(self.samples)
+        coords, coefficients = self.coordinates.at(self.num_samples, self.samples)
         self.num_samples += self.samples
         if self.strategy is None:
             self.strategy = self._faster_strategy(coords, batch)
@@ -116,25 +115,6 @@ class ShapeTrainer(Trainer):
 
     def _training_buffers(self) -> list[Tensor]:
         return list(self.flat.buffers().values())
-
-    def next_samples(self, n: int) -> tuple[Tensor, Tensor]:
-        """The next n coordinates (n, k) and their coefficients (n, A), float64: a function of the
-        seed and of how many were drawn before."""
-        parts, done = [], self.num_samples
-        while done < self.num_samples + n:
-            block, place = divmod(done, STRATA)
-            stop = min(STRATA, place + self.num_samples + n - done)
-            if self._block is None or self._block[0] != block:
-                generator = stream("coordinates", self.options.seed, block)
-                # on the CPU: reading them on a GPU would wait for it at every step
-                coords = self.shape.sample_coords(STRATA, generator=generator).cpu()
-                self._block = block, coords, self.shape.coefficients(coords)
-            parts.append([values[place:stop] for values in self._block[1:]])
-            done += stop - place
-        if len(parts) == 1:
-            return parts[0][0], parts[0][1]
-        coords, coefficients = map(torch.cat, zip(*parts, strict=True))
-        return coords, coefficients
 
     @torch.no_grad()
     def losses_and_gradients(
@@ -337,7 +317,7 @@ class ShapeTrainer(Trainer):
         surface = self.surface
         return super()._settings() | {
             "shape": f"{type(self.shape).__name__} of {len(self.shape.anchors)} anchors",
-            "anchors": weights_hash(self.shape.anchors, *(self.shape.buffers or {}).values()),
+            "anchors": tensor_checksum(self.shape.anchors, *(self.shape.buffers or {}).values()),
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
             "autocast": str(surface.template.autocast),

@@ -20,9 +20,9 @@ from lowland.geometry.volume import height
 from lowland.posteriors import Uniform
 from lowland.progress import reporting
 from lowland.records import GrowthResult, TrainingLog
+from lowland.tensor_files import tensor_checksum
 from lowland.train.fit import fit
 from lowland.train.growth_options import GrowthOptions
-from lowland.train.model_state import weights_hash
 from lowland.train.options import (
     TrainOptions,
     default_optimizer,
@@ -105,7 +105,7 @@ class SimplexGrowth(Generic[S]):
         return {
             "model": surface.layout.fingerprint,
             "task": repr(surface.task),
-            "start": weights_hash(start.anchors, *(start.buffers or {}).values()),
+            "start": tensor_checksum(start.anchors, *(start.buffers or {}).values()),
             "counted": self.unit,
             "autocast": str(surface.template.autocast),
             **training_settings(

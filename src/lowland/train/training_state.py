@@ -12,8 +12,7 @@ from torch.optim import Optimizer
 from lowland.artifacts.checkpoint import require_same
 from lowland.errors import ConfigError
 from lowland.files import PathLike
-from lowland.tensor_files import load_tree, restoring, save_tree
-from lowland.train.model_state import weights_hash
+from lowland.tensor_files import load_tree, restoring, save_tree, tensor_checksum
 
 KIND = "training checkpoint 2"
 # of a checkpoint: all but its log and its collectors
@@ -70,7 +69,7 @@ class TrainingState:
     @property
     def fingerprint(self) -> str:
         """What distinguishes it from other states, for the settings of a checkpoint."""
-        weights = weights_hash(self.state["model"].values())
+        weights = tensor_checksum(*self.state["model"].values())
         return f"{weights}, step {self.step}, {'its' if self.keeps_schedule else 'no'} schedule"
 
     @classmethod

@@ -1,10 +1,10 @@
-"""The walk of SGD: its iterates on disk, and what they average to."""
+"""SGD iterates on disk, and what they average to."""
 
 from lowland.trajectory.checkpoint_conversion import convert_checkpoints
 from lowland.trajectory.checkpoint_files import Checkpoint, find_checkpoints
 from lowland.trajectory.checkpoint_tensors import read_checkpoint
 from lowland.trajectory.collect import Collector, EndOfCycle, Every, MidCycle
-from lowland.trajectory.moments import EMA, SWA
+from lowland.trajectory.ema import EMA
 from lowland.trajectory.schedules import (
     ConstantSchedule,
     CyclicalCosineSchedule,
@@ -14,6 +14,7 @@ from lowland.trajectory.schedules import (
 )
 from lowland.trajectory.sketch import FrequentDirections
 from lowland.trajectory.store import Trajectory
+from lowland.trajectory.swa import SWA
 from lowland.trajectory.swag import SWAG
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Running moments of SGD iterates: what they share, and the averages SWA and EMA.
+"""Running moments of SGD iterates: what they share.
 
 All keep float32 means (float64 for float64 models) whatever the model's dtype: a running average in
 bfloat16 stops moving once an iterate's share falls below its last bit. One in float32 does so too,
@@ -11,8 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,8 +27,8 @@ from lowland.core.surface import LossSurface
 from lowland.errors import ConfigError, LayoutError, LowlandError, StoreError
 from lowland.files import PathLike
 from lowland.posteriors import PointMass, Posterior
-from lowland.schema import require
 from lowland.tensor_files import load_tree, save_tree
+from lowland.trajectory.moments_files import arranged, require_state
 
 # values worked on at a time: few enough that the operations on them stay in cache, so that an
 # update moves each vector through memory once, and enough that a call costs little beside them
@@ -40,7 +39,7 @@ _SMALL = 1 << 15  # values: what an operation on fewer takes is the calling of i
 _SHARE = 1 / 64
 
 
-class Moments(ABC):
+class Moments:
     """Base of the averages: the door for iterates, and files."""
 
     _state_names: ClassVar[tuple[str, ...]] = ("_mean",)  # tensors that make up the state
@@ -113,9 +112,11 @@ class Moments(ABC):
         """The share of its floating-point buffers in those of the mean."""
         return self._share()
 
-    @abstractmethod
     def _absorb(self, pieces: list[Tensor]) -> None:
         """Updates the moments with the checked values of all parameters, in the layout's order."""
+        share = self._share()
+        for w, mean, residual in self._parts(pieces, self._mean, self._residual_for(share)):
+            move(mean, w, share, residual, torch.empty_like(mean))
 
     def _parts(self, pieces: list[Tensor], *vectors: Tensor | None) -> Iterator[tuple[Any, ...]]:
         """The iterate in cache-sized parts, in the moments' dtype and place, each with the views
@@ -129,11 +130,6 @@ class Moments(ABC):
         # backwards: the look for NaN has just read the last ones, and some are still in cache
         for part, *own in reversed(list(zip(parts, *views, strict=True))):
             yield part.to(self.device, self.layout.dtype), *own
-
-    def _average(self, pieces: list[Tensor], share: float) -> None:
-        """Moves the mean towards the iterate by a share of the way."""
-        for w, mean, residual in self._parts(pieces, self._mean, self._residual_for(share)):
-            move(mean, w, share, residual, torch.empty_like(mean))
 
     def _residual_for(self, share: float) -> Tensor | None:
         """What an update with this share of the iterate needs beside the mean."""
@@ -196,9 +192,10 @@ class Moments(ABC):
                 f"{advice}."
             )
 
-    @abstractmethod
     def posterior(self) -> Posterior:
-        """The posterior that these moments describe."""
+        """The posterior that these moments describe: all mass on the mean, unless they are more
+        than a mean."""
+        return PointMass(self.point).remember(self.frozen)
 
     def split(self, layout: ParamLayout) -> list[Self]:
         """The moments of each of M networks whose weights lie in these one after the other: views.
@@ -287,60 +284,14 @@ class Moments(ABC):
             )
         try:
             theirs = ParamLayout.from_spec(state["layout"], source=path)
-            _require_state(state, cls._state_names, theirs, path)
+            require_state(state, cls._state_names, theirs, path)
             if layout is not None and layout.fingerprint != theirs.fingerprint:
-                state = _arranged(state, theirs, layout, path)
+                state = arranged(state, theirs, layout, path)
             loaded = cls(theirs if layout is None else layout, **settings)
             loaded.load_state_dict(state)
         except (ConfigError, KeyError, TypeError, RuntimeError) as error:
             raise StoreError(f"{path}: not a {cls.__name__} that can be read ({error}).") from error
         return loaded
-
-
-def _require_state(
-    state: dict[str, Any], names: Iterable[str], layout: ParamLayout, path: PathLike
-) -> None:
-    """Raises `StoreError` unless a file holds what its layout says, before as much is allocated."""
-    require(state["count"], int, source=f"{path}: count")
-    if state["count"] < 0:
-        raise StoreError(f"{path}: count: expected 0 or more, got {state['count']}.")
-    require(state.get("_buffers", {}), dict[str, Tensor], source=f"{path}: buffers")
-    require(state.get("_statistics"), dict[str, Tensor] | None, source=f"{path}: statistics")
-    require(state.get("_frozen", {}), dict[str, list[float]], source=f"{path}: frozen")
-    for name in names:
-        require(state[name], Tensor, source=f"{path}: {name}")
-        if state[name].shape[-1:] != (layout.size,):
-            raise StoreError(
-                f"{path}: {name}: expected (..., {layout.size}), got {tuple(state[name].shape)}; "
-                "name another file."
-            )
-
-
-def _arranged(
-    state: dict[str, Any], theirs: ParamLayout, ours: ParamLayout, path: PathLike
-) -> dict[str, Any]:
-    """A state with its vectors in the order of another layout."""
-
-    shapes = {entry.name: entry.shape for entry in theirs.entries}
-    places: dict[str, str] = {}  # ours -> theirs: a file may have another of a tied weight's names
-    for other, name in [*((n, n) for n in ours.names), *ours.aliases.items()]:
-        place = theirs.aliases.get(other, other)
-        if place in shapes:
-            places.setdefault(name, place)
-    wrong = [e.name for e in ours.entries if shapes.get(places.get(e.name, "")) != e.shape]
-    if wrong:
-        raise LayoutError(
-            f"{path} is of another model: {wrong[0]} is missing in it or has another shape; it "
-            f"holds {', '.join(theirs.names[:5])}."
-        )
-
-    def rearrange(vectors: Tensor) -> Tensor:  # (..., P)
-        by_name = theirs.unflatten(vectors)
-        pieces = [by_name[places[name]] for name in ours.names]
-        return torch.cat([p.flatten(vectors.ndim - 1) for p in pieces], dim=-1)
-
-    tensors = {k: rearrange(v) for k, v in state.items() if isinstance(v, Tensor)}  # not buffers
-    return state | tensors | {"layout": ours.spec()}
 
 
 def _merge_small(pieces: list[Tensor]) -> list[Tensor]:
@@ -372,84 +323,3 @@ def move(mean: Tensor, w: Tensor, share: float, residual: Tensor | None, scratch
     torch.add(mean, residual, out=scratch)
     residual.add_(mean.sub_(scratch))  # exact: the two means are neighbours
     mean.copy_(scratch)
-
-
-class SWA(Moments):
-    """Stochastic weight averaging (Izmailov et al. 2018): the mean of iterates, each with equal
-    weight.
-
-    Update it about once per epoch, late in training, while the learning rate is still high.
-
-    Args:
-        layout: of the model whose iterates are averaged. device: where the average lives; None: the
-            CPU.
-
-    >>> layout = ParamLayout(nn.Linear(1, 1, bias=False))
-    >>> swa = SWA(layout)
-    >>> for value in (1.0, 2.0, 3.0, 6.0):
-    ...     swa.update(torch.tensor([value]))
-    >>> swa.mean
-    tensor([3.])
-    """
-
-    def _absorb(self, pieces: list[Tensor]) -> None:
-        self._average(pieces, 1 / self.count)
-
-    def posterior(self) -> PointMass:
-        """All mass on the average."""
-        return PointMass(self.point).remember(self.frozen)
-
-
-class EMA(Moments):
-    r"""Exponential moving average: \(m \leftarrow \beta m + (1 - \beta) w\), from iterate 1 on.
-
-    Update it after every step of the optimizer. Of n iterates the first keeps a share of
-    \(\beta^{n - 1}\), most of the average where n is not large beside \(1 / (1 - \beta)\). `warmup`
-    takes \(\min(\beta, (1 + t) / (10 + t))\) at iterate t + 1 (TensorFlow's `num_updates`), so that
-    about the last ninth of the iterates is averaged over until \(\beta\) is reached. Buffers are
-    those of the last iterate.
-
-    Args:
-        layout: of the model whose iterates are averaged.
-        decay: \(\beta\); about \(1 / (1 - \beta)\) iterates are averaged over.
-        warmup: whether the decay grows to \(\beta\), for runs of few steps.
-        device: where the average lives; None: the CPU.
-
-    >>> ema = EMA(ParamLayout(nn.Linear(1, 1, bias=False)), decay=0.5)
-    >>> for value in (0.0, 1.0, 1.0):
-    ...     ema.update(torch.tensor([value]))
-    >>> ema.mean
-    tensor([0.7500])
-    """
-
-    def __init__(
-        self,
-        layout: ParamLayout,
-        *,
-        decay: float = 0.999,
-        warmup: bool = False,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__(layout, device=device)
-        self.decay = checks.number("decay", decay, least=0, below=1)
-        self.warmup = warmup
-
-    def _settings(self) -> dict[str, Any]:
-        return {"decay": self.decay, "warmup": self.warmup}
-
-    def _absorb(self, pieces: list[Tensor]) -> None:
-        self._average(pieces, self._share())
-
-    def _share(self) -> float:
-        before = self.count - 1  # iterates
-        decay = min(self.decay, (1 + before) / (10 + before)) if self.warmup else self.decay
-        return 1 - decay if before else 1.0
-
-    def _buffer_share(self) -> float:
-        # the early ones are those of a new network: with a tenth of them in it, a mean of inputs
-        # may be many of their standard deviations off
-        return 1.0
-
-    def posterior(self) -> PointMass:
-        """All mass on the average."""
-        return PointMass(self.point).remember(self.frozen)

@@ -1,4 +1,4 @@
-"""Streaming principal components: a sketch of the iterates' scatter, for walks not stored."""
+"""Streaming principal components: a sketch of the scatter of iterates that are not stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lowland import checks
 from lowland.core.layout import ParamLayout
 from lowland.errors import LowlandError
 from lowland.geometry.pca import blocks, gram_of
-from lowland.posteriors import PointMass
 from lowland.trajectory.moments import Moments, move
 
 
@@ -100,10 +99,6 @@ class FrequentDirections(Moments):
     def sketch(self) -> Tensor:
         """B, at most (2 rank, P): a view."""
         return self._rows[: self._filled]
-
-    def posterior(self) -> PointMass:
-        """All mass on the mean; for a Gaussian collect a `SWAG`."""
-        return PointMass(self.point).remember(self.frozen)
 
     def _part_of(self, layout: ParamLayout, part: slice) -> Self:
         raise LowlandError(

@@ -9,11 +9,8 @@ name and no line then says that the journal lost its end.
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from lowland import checks
 from lowland.core.layout import ParamLayout
 from lowland.core.names import named_buffers
 from lowland.core.point import Point
-from lowland.errors import LayoutError, LowlandError, NonFiniteError, StoreError
+from lowland.errors import NonFiniteError, StoreError
 from lowland.files import (
     PathLike,
     atomic_write,
@@ -35,13 +32,10 @@ from lowland.files import (
     sync_folder,
     temporary_name,
 )
-from lowland.geometry import Subspace
-from lowland.geometry.rank import Rank
-from lowland.posteriors import Ensemble
-from lowland.progress import Progress, reporting
 from lowland.tensor_files import read_tensors, save_sorted
-from lowland.trajectory.checkpoint_files import find_checkpoints
-from lowland.trajectory.checkpoint_tensors import match_layout, read_checkpoint
+from lowland.trajectory.checkpoint_iterates import CheckpointIterates
+from lowland.trajectory.integrity import damage, file_of, set_aside, stray_files, trouble_of
+from lowland.trajectory.iterates import Iterates
 from lowland.trajectory.journal import (
     FORMAT,
     JOURNAL,
@@ -53,14 +47,12 @@ from lowland.trajectory.journal import (
     journal_line,
     read_journal,
 )
-from lowland.trajectory.moments import SWA, Moments
-from lowland.trajectory.swag import SWAG
 from lowland.warn import warn
 
 _BUFFER = "buffer/"
 
 
-class Trajectory:
+class Trajectory(Iterates):
     """An append-only sequence of weight vectors with their buffers.
 
     `traj[i]` maps iterate i into memory and returns a `Point`; iteration holds one at a time. Make
@@ -76,12 +68,9 @@ class Trajectory:
     """
 
     def __init__(self, path: Path, layout: ParamLayout, iterates: list[Iterate]) -> None:
-        self.path = path
-        self.layout = layout
-        self.iterates = iterates
+        super().__init__(path, layout, iterates)
         self._verified: set[int] = set()
         self._end = 0  # bytes of the journal that are known; what a kill left may follow
-        self._options: dict[str, str | None] = {}  # of reading checkpoints
 
     # -- make and open ---------------------------------------------------------------------------
 
@@ -133,7 +122,7 @@ class Trajectory:
         trouble = None
         for end, entry in zip(read.ends[1:], read.entries, strict=True):
             iterate = Iterate(**entry)
-            trouble = store._trouble(iterate, thorough=recover)
+            trouble = trouble_of(path, store.iterates, iterate, thorough=recover)
             if trouble is not None:
                 break
             if recover:
@@ -147,9 +136,11 @@ class Trajectory:
                 f"{trouble}; the {len(store)} iterates before it are whole: "
                 f"Trajectory.open({str(path)!r}, recover=True) keeps them."
             )
-        stray = store._stray(read.header.get("forgotten", 0))
+        stray = stray_files(path, max(len(store), read.header.get("forgotten", 0)))
         if recover and (trouble is not None or stray):
-            store._set_aside()
+            set_aside(path, [iterate.file for iterate in store.iterates])
+            store._rewrite()
+            sync_folder(path)
         elif stray:
             warn(
                 f"{journal} has no line for {stray[0]}{', ...' if len(stray) > 1 else ''}: its end "
@@ -166,7 +157,7 @@ class Trajectory:
         *,
         key: str | None = None,
         prefix: str | None = None,
-    ) -> Trajectory:
+    ) -> Iterates:
         """A read-only trajectory of the checkpoints of a training run.
 
         Args:
@@ -178,17 +169,7 @@ class Trajectory:
                 Files of Lightning's `WeightAveraging` hold two: the iterate, which is taken, and
                 its average, `key="state_dict"`.
         """
-        checkpoints = find_checkpoints(files)
-        steps = [c.step for c in checkpoints]
-        if None in steps or len(set(steps)) < len(steps):
-            steps = list(range(len(checkpoints)))
-        iterates = [
-            Iterate(str(c.path), step or 0) for c, step in zip(checkpoints, steps, strict=True)
-        ]
-        folders = [c.path.resolve().parent for c in checkpoints]
-        store = cls(Path(os.path.commonpath(folders)), layout, iterates)
-        store._options = {"key": key, "prefix": prefix}
-        return store
+        return CheckpointIterates.of(files, layout, key=key, prefix=prefix)
 
     # -- write -----------------------------------------------------------------------------------
 
@@ -273,10 +254,6 @@ class Trajectory:
         self._rewrite()
 
     def _require_writable(self) -> None:
-        if any(iterate.crc is None for iterate in self.iterates):
-            raise StoreError(
-                f"the checkpoint files in {self.path} are only read; create a trajectory to write."
-            )
         journal = self.path / JOURNAL
         after = b"\n"
         if journal.is_file() and journal.stat().st_size >= self._end:
@@ -308,40 +285,20 @@ class Trajectory:
                 journal.write(journal_line(vars(iterate)))
             self._end = journal.tell()
 
-    def _set_aside(self) -> None:
-        """Moves what is not among the good iterates out of the way, and mends the journal."""
-        names = (f"damaged-{n}" if n > 1 else "damaged" for n in itertools.count(1))
-        aside = next(self.path / name for name in names if not (self.path / name).exists())
-        aside.mkdir()
-        shutil.copy2(self.path / JOURNAL, aside / JOURNAL)
-        good = {iterate.file for iterate in self.iterates}
-        for file in self.path.glob("*.safetensors"):
-            if file.name not in good:
-                os.replace(file, aside / file.name)
-        self._rewrite()
-        sync_folder(self.path)
-
     # -- read ------------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
-        return len(self.iterates)
-
     def __getitem__(self, i: int) -> Point:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"iterate {i} of {len(self)}")
-        i %= len(self)
+        i = self.position(i)
         iterate = self.iterates[i]
-        if iterate.crc is None:
-            return self._checkpoint(iterate)
         if i not in self._verified:
-            trouble = self._damage(iterate, thorough=True)
+            trouble = damage(self.path, iterate, thorough=True)
             if trouble is not None:
                 raise StoreError(
                     f"{trouble}; Trajectory.open({str(self.path)!r}, recover=True) keeps the "
                     "iterates before it."
                 )
             self._verified.add(i)
-        tensors, _ = read_tensors(self._file(iterate))
+        tensors, _ = read_tensors(file_of(self.path, iterate))
         weights = tensors.pop("weights", None)
         if weights is None or weights.dtype != self.layout.dtype:
             dtype = None if weights is None else weights.dtype
@@ -351,127 +308,6 @@ class Trajectory:
             )
         self.layout.check(weights, flat=True)
         return Point(weights, {name.removeprefix(_BUFFER): t for name, t in tensors.items()})
-
-    def __iter__(self) -> Iterator[Point]:
-        return (self[i] for i in range(len(self)))
-
-    @property
-    def steps(self) -> list[int]:
-        """The step of each iterate."""
-        return [iterate.step for iterate in self.iterates]
-
-    @property
-    def metrics(self) -> list[dict[str, float]]:
-        """The recorded metrics of each iterate."""
-        return [iterate.metrics for iterate in self.iterates]
-
-    def _trouble(self, iterate: Iterate, *, thorough: bool) -> str | None:
-        """What is wrong with the next iterate's line or file, in words that name it."""
-        number = len(self)
-        return self._out_of_order(iterate, number) or self._damage(iterate, thorough=thorough)
-
-    def _out_of_order(self, iterate: Iterate, number: int) -> str | None:
-        # the name is known: one from elsewhere would be read, written over or deleted
-        expected, line = iterate_name(number), f"{self.path / JOURNAL}: line {number + 2}"
-        if iterate.file != expected:
-            return f"{line} is of {iterate.file!r:.80} instead of {expected!r}: a line is missing"
-        if number and iterate.step <= self.iterates[number - 1].step:
-            before = self.iterates[number - 1].step
-            return f"{line} is of step {iterate.step}, which is not after step {before}"
-        return None
-
-    def _stray(self, forgotten: int) -> list[str]:
-        """Iterate files behind the last one of the journal, and what a rewind may have left."""
-        names = (path.name for path in self.path.glob("*.safetensors"))
-        first = iterate_name(max(len(self), forgotten))
-        return sorted(n for n in names if re.fullmatch(r"\d{6,}\.safetensors", n) and n >= first)
-
-    def _file(self, iterate: Iterate) -> Path:
-        """Where an iterate lies: the last may not have its name yet."""
-        file = self.path / iterate.file
-        temporary = temporary_name(file)
-        return temporary if temporary.is_file() and not file.is_file() else file
-
-    def _damage(self, iterate: Iterate, *, thorough: bool) -> str | None:
-        file = require_inside(self.path, self._file(iterate).name)
-        if not file.is_file():
-            return f"{file} is missing"
-        size = file.stat().st_size
-        if size != iterate.size:
-            return f"{file} is damaged: {size} bytes instead of {iterate.size}"
-        if thorough and checksum(file) != iterate.crc:
-            return f"{file} is damaged or foreign: its checksum is not the journal's"
-        return None
-
-    def _checkpoint(self, iterate: Iterate) -> Point:
-        tensors = self._tensors(iterate)
-        try:
-            weights = self.layout.flatten(tensors)
-        except LayoutError as error:
-            raise LayoutError(f"{iterate.file}: {error}") from None
-        return Point(weights, self.layout.state_of(tensors))
-
-    def _tensors(self, iterate: Iterate) -> dict[str, Tensor]:
-        """A checkpoint under the layout's names, mapped into memory."""
-        tensors = read_checkpoint(iterate.file, **self._options)
-        try:
-            return match_layout(tensors, self.layout)
-        except LayoutError as error:
-            raise LayoutError(f"{iterate.file}: {error}") from None
-
-    # -- views -----------------------------------------------------------------------------------
-
-    def swa(self) -> Tensor:
-        """The average of all iterates, (P,), weights alone: see `SWA` and `average`."""
-        return self.average().weights
-
-    def average(self) -> Point:
-        """The same with the buffers that belong to it."""
-        swa = SWA(self.layout)
-        self.into(swa)
-        return swa.point
-
-    def swag(self, *, rank: int = 20, deviations_dtype: torch.dtype | None = None) -> SWAG:
-        """The moments of all iterates: see `SWAG`."""
-        swag = SWAG(self.layout, rank=rank, deviations_dtype=deviations_dtype)
-        self.into(swag)
-        return swag
-
-    def into(self, *moments: Moments, progress: Progress = False) -> None:
-        """Updates averages such as `SWA` and `EMA` with every iterate, in one pass over the files.
-
-        Raises:
-            NonFiniteError, LayoutError: an iterate that cannot be averaged; it names the file.
-        """
-        self._require()
-        with reporting(progress, "average") as report:
-            for i, iterate in enumerate(self.iterates):
-                # a checkpoint's tensors are read from the mapped file, never as one more vector
-                foreign = iterate.crc is None
-                source: Any = self._tensors(iterate) if foreign else self[i]
-                for one in moments:
-                    try:
-                        one.update(source)
-                    except (NonFiniteError, LayoutError) as error:
-                        raise type(error)(f"{iterate.file}: {error}") from None
-                report(i + 1, len(self))
-
-    def pca(self, *, rank: Rank = 5) -> Subspace:
-        """The subspace of the iterates' first principal components: see `Subspace.pca`."""
-        self._require()
-        return Subspace.pca(self, rank=rank)
-
-    def ensemble(self) -> Ensemble:
-        """The iterates as an ensemble, read from disk one by one."""
-        self._require()
-        return Ensemble(self)  # type: ignore[arg-type]  # a sequence in all that Ensemble uses
-
-    def _require(self) -> None:
-        if not self.iterates:
-            raise LowlandError(f"{self.path} holds no iterate yet; append some.")
-
-    def __repr__(self) -> str:
-        return f"Trajectory({str(self.path)!r}, {len(self)} iterates)"
 
 
 def _number(value: float | Tensor) -> float:

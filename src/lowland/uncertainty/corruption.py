@@ -11,7 +11,7 @@ from torch import Tensor
 from lowland import checks
 from lowland.core import Batch, Task
 from lowland.core.data import first_examples
-from lowland.errors import ConfigError, DataError
+from lowland.errors import DataError
 from lowland.posteriors.noise import DATA, generator
 
 _SLACK = 1e-3  # rounding may bring normalised pixels this far outside of [0, 1]
@@ -100,8 +100,7 @@ def corrupt(images: Tensor, kind: str, strength: int, *, seed: int = 0, first: i
     tensor([[[[0.3750, 0.8750],
               [0.8750, 0.8750]]]])
     """
-    if kind not in CORRUPTIONS:
-        raise ConfigError(f"kind: expected one of {', '.join(CORRUPTIONS)}, got {kind!r}.")
+    checks.choice("kind", kind, CORRUPTIONS)
     strength = checks.whole("strength", strength, least=STRENGTHS[0], most=STRENGTHS[-1])
     seed, first = checks.seed(seed), checks.whole("first", first, least=0)
     _require_images(images)

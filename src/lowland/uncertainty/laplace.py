@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Iterable, Iterator
@@ -69,10 +68,7 @@ class LastLayerLaplace:
         validation: Iterable[Any] | None = None,
         batchnorm: str | None = None,
     ) -> None:
-        if structure not in STRUCTURES:
-            raise ConfigError(
-                f"structure: expected one of {', '.join(STRUCTURES)}, got {structure!r}."
-            )
+        checks.choice("structure", structure, STRUCTURES)
         self.surface = surface
         self.task, likelihood = _likelihood(surface.task)
         Laplace = _laplace_class()
@@ -118,8 +114,7 @@ class LastLayerLaplace:
             link: "probit" approximates the integral of the softmax by MacKay's closed form, "mc"
                 by `samples` draws of the outputs with this seed; regression needs neither.
         """
-        if link not in ("probit", "mc"):
-            raise ConfigError(f"link: expected 'probit' or 'mc', got {link!r}.")
+        checks.choice("link", link, ("probit", "mc"))
         samples, seed = checks.whole("samples", samples, least=1), checks.seed(seed)
         data = self.surface.replayable(loader)
         builder, task, done = PredictiveBuilder(keep), self.task, 0
@@ -179,10 +174,9 @@ def _laplace_class() -> Any:
 def _likelihood(task: Task) -> tuple[Task, dict[str, Any]]:
     """The task of the predictions, and the likelihood arguments of laplace-torch."""
     if isinstance(task, Regression) and isinstance(task.noise_variance, float):
-        two_outputs = copy.copy(task)
-        two_outputs.noise_variance = "learned"
         noise = math.sqrt(task.noise_variance)
-        return two_outputs, {"likelihood": "regression", "sigma_noise": noise}
+        likelihood = {"likelihood": "regression", "sigma_noise": noise}
+        return task.replace(noise_variance="learned"), likelihood
     if isinstance(task, Classification) and task.form in (None, "multiclass"):
         return task, {"likelihood": "classification"}
     raise ConfigError(

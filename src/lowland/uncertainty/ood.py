@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core import Classification, Task
-from lowland.errors import ConfigError, DataError
+from lowland.errors import DataError
 from lowland.posteriors.noise import DATA, generator
 from lowland.records import Predictive, Table
 from lowland.scoring.labels import binary_probs, partial_mask, prediction_task
@@ -136,8 +136,7 @@ def noise_like(
     >>> noise.mean(0).round(), noise.std(0).round()
     (tensor([1., 5.]), tensor([1., 0.]))
     """
-    if kind not in ("gaussian", "uniform"):
-        raise ConfigError(f"kind: expected 'gaussian' or 'uniform', got {kind!r}.")
+    checks.choice("kind", kind, ("gaussian", "uniform"))
     if inputs.ndim < 2 or not inputs.is_floating_point() or not len(inputs):
         raise DataError(
             f"noise_like: expected floating-point inputs (N, C, ...), got {tuple(inputs.shape)} of "

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from lowland.errors import ConfigError
+from lowland import checks
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -38,10 +38,7 @@ class MLP(nn.Sequential):
         widths: Sequence[int] = (50,),
         activation: str = "relu",
     ) -> None:
-        if activation not in _ACTIVATIONS:
-            raise ConfigError(
-                f"activation: expected one of {', '.join(_ACTIVATIONS)}, got {activation!r}."
-            )
+        checks.choice("activation", activation, _ACTIVATIONS)
         sizes = [inputs, *widths]
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in pairwise(sizes):

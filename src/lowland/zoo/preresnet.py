@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowland import checks
 from lowland.errors import ConfigError
 from lowland.zoo.init import he_fan_out
 
@@ -38,8 +39,7 @@ class PreResNet(nn.Module):
         super().__init__()
         if block is None:
             block = "basic" if depth < 44 else "bottleneck"
-        if block not in _BLOCKS:
-            raise ConfigError(f"block: expected basic or bottleneck, got {block!r}.")
+        checks.choice("block", block, _BLOCKS)
         layers, expansion = _BLOCKS[block]
         if depth < layers + 2 or (depth - 2) % layers:
             raise ConfigError(

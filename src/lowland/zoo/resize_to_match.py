@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lowland import checks
 from lowland.errors import ConfigError, DataError
 from lowland.zoo.load_splits import load_splits
 
@@ -35,8 +36,7 @@ def resize_to_match(
     height_width = (size, size) if isinstance(size, int) else tuple(size)
     if len(height_width) != 2 or min(height_width) < 1:
         raise ConfigError(f"size: expected a positive number, or height and width, got {size}.")
-    if channels not in (1, 3):
-        raise ConfigError(f"channels: expected 1 or 3, got {channels}.")
+    checks.choice("channels", channels, (1, 3))
     splits = load_splits(data)
     test = splits["test"]
     batches = [test] if isinstance(test, tuple) and isinstance(test[0], Tensor) else test

@@ -129,7 +129,7 @@ class _Plain(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def read_pickles(paths: Sequence[Path], *, label: str) -> Labelled:
+def read_pickles(paths: Sequence[Path]) -> Labelled:
     """The batches of CIFAR's Python version: `data` (N, 3072) and a list of labels, in pickles.
 
     Only arrays, numbers and containers are unpickled; a file with anything else is
@@ -143,7 +143,8 @@ def read_pickles(paths: Sequence[Path], *, label: str) -> Labelled:
             batch = {k.decode() if isinstance(k, bytes) else k: v for k, v in raw.items()}
             pixels = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
             images.append(torch.from_numpy(pixels).permute(0, 2, 3, 1))
-            labels.append(torch.tensor(list(batch[label]), dtype=torch.int64))
+            numbers = batch["fine_labels" if "fine_labels" in batch else "labels"]
+            labels.append(torch.tensor(list(numbers), dtype=torch.int64))
         except Exception as error:
             raise DataError(
                 f"{path}: not a batch of CIFAR's Python version ({type(error).__name__}: {error}); "

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core.seeds import stream
 from lowland.errors import ConfigError, DataError
 from lowland.zoo.images import ImageLoader, Labelled, Prepare
@@ -38,8 +39,7 @@ def splits(
             that are left.
         device: where the bytes lie; None: the CPU.
     """
-    if validation_from not in ("train", "test"):
-        raise ConfigError(f"validation_from: expected train or test, got {validation_from!r}.")
+    checks.choice("validation_from", validation_from, ("train", "test"))
     files = {"train": train, "test": test}
     validation_counts = {"train": 0, "test": 0}
     if isinstance(validation, tuple):
