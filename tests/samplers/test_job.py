@@ -56,8 +56,10 @@ def test_memory_is_part_of_the_state(tmp_path):
     first, second = Memory(), Memory()
     first.state = 3
     for memory in (first, second):
-        options = Job(checkpoint=tmp_path / "run.safetensors", memory=memory)
-        run = Run(linear(1, 1.0)[0], options, {"sampler": "plain"}, form=SavedSteps)
+        density, _, _, _ = linear(1, 1.0)
+        density.memory = memory
+        job = Job(checkpoint=tmp_path / "run.safetensors")
+        run = Run(density, job, {"sampler": "plain"}, form=SavedSteps)
         run.save({"steps": 1})
     assert second.state == 3
 

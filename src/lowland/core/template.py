@@ -261,7 +261,7 @@ class Template:
         """Looks, once, whether the model writes into its inputs, which are held and seen again.
 
         Raises:
-            DataError: where the same rows would give something else the second time.
+            DataError: where the same examples would give something else the second time.
         """
         if self._replayable or torch.is_inference_mode_enabled():
             return

@@ -133,7 +133,6 @@ def infer(
         seed=seed,
         checkpoint=checkpoint,
         settings=fingerprint,
-        memory=density.memory,
         progress=progress,
     )
     chain = method.run(density, job)

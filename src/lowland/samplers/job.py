@@ -35,8 +35,7 @@ class Job:
         thin: keeps one transition in so many.
         start: (chains, k) points; None: draws from the prior. seed: of everything random.
         checkpoint: a file from which a stopped run goes on. settings: what must be equal for a run
-            to go on, such as a checksum of the data. memory: further state of a run, with
-            `state_dict` and `load_state_dict`. progress: True for a bar, or a callable.
+            to go on, such as a checksum of the data. progress: True for a bar, or a callable.
     """
 
     chains: int = 16
@@ -47,7 +46,6 @@ class Job:
     seed: int = 0
     checkpoint: Checkpoint | PathLike | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    memory: Any = None
     progress: Progress = False
 
     def __post_init__(self) -> None:
@@ -115,8 +113,8 @@ class Run:
         if self.saved is not None:
             with self.restoring():
                 self.generator.set_state(self.saved["generator"])
-                if job.memory is not None and self.saved["memory"] is not None:
-                    job.memory.load_state_dict(self.saved["memory"])
+                if density.memory is not None:
+                    density.memory.load_state_dict(self.saved["memory"])
             self._before, density.evaluations = self.saved["seconds"], self.saved["evaluations"]
         self._began = self._saved_at = time.monotonic()
 
@@ -135,7 +133,7 @@ class Run:
                 "generator": self.generator.get_state(),
                 "seconds": self.seconds(),
                 "evaluations": self.density.evaluations,
-                "memory": None if self.job.memory is None else self.job.memory.state_dict(),
+                "memory": self.density.memory and self.density.memory.state_dict(),
             }
             self.checkpoint.save({**state, **common}, kind=KIND, same=self._same)
 

@@ -114,8 +114,7 @@ def tune_temperature(
         same |= settings(sub, surface, loader=loader, options=eval_options)
     # the data are read and planned once, for all pairs
     likelihood = log_density(sub, surface, loader=loader, seed=seed, options=eval_options)
-    job = Job(checkpoint=checkpoint, memory=likelihood.memory)
-    run = Run(likelihood, job, same, form=SavedSearch)
+    run = Run(likelihood, Job(checkpoint=checkpoint), same, form=SavedSearch)
     state = run.saved or {"rows": [], "start": None, "count": 0}
     rows: list[dict[str, float]] = state["rows"]
     pairs = list(product(scales, candidates))

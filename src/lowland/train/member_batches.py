@@ -113,7 +113,7 @@ class MemberBatches:
             "networks": len(self.data),
             "batch_size": self.size,
             "drop_last": first.drop_last,
-            "rows": [one.num_examples for one in self.data],
+            "examples": [one.num_examples for one in self.data],
             "content": [one.content_hash() for one in self.data],
             "shuffle": [one.shuffle for one in self.data],
             "seeds": [one.seed for one in self.data],
