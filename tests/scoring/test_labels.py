@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import lowland as ll
+from lowland.core.task import require_labels
 from lowland.records import Predictive
 from lowland.scoring.labels import (
     binary_probs,
@@ -12,7 +13,6 @@ from lowland.scoring.labels import (
     labelled_items,
     partial_mask,
     prediction_task,
-    require_labels,
     split_labels,
 )
 

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lowland import checks
 from lowland.core import LossSurface, Point, Task
 from lowland.core.call import check_batch
-from lowland.core.layout import inner
+from lowland.core.inner import inner
 from lowland.core.options import EvalKeywords
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
