@@ -4,20 +4,13 @@ import torch
 
 from lowland.artifacts import Graph, Source
 from lowland.cli.ood import ShiftedSet
-from lowland.cli.predictions import (
-    MethodPredictions,
-    OnePass,
-    ShiftedPrediction,
-    pooled,
-    temperature_scaled,
-)
-from lowland.core import Classification, Regression
+from lowland.cli.predictions import MethodPredictions, OnePass, pooled, temperature_scaled
+from lowland.core import Classification
 from lowland.records import Predictive
-from lowland.runs.predictions import PredictionSettings
 from lowland.uncertainty import temper
 
 TASK = Classification()
-SETTINGS = PredictionSettings("swag", 3, 0, evaluation={})
+SETTINGS = {"evaluation": {}, "method": "swag", "samples": 3, "seed": 0}
 G = torch.Generator().manual_seed(0)
 
 
@@ -53,13 +46,8 @@ class Method:
 def shifted(graph, method, sets):
     together = OnePass(method, TASK, is_done=graph.is_done)
     return [
-        ShiftedPrediction(
-            "seed-0/swag",
-            ShiftedSet(name, [probs], len(probs)),
-            [],
-            SETTINGS,
-            title="SWAG",
-            together=together,
+        together.add(
+            "seed-0/swag", ShiftedSet(name, [probs], len(probs)), [], SETTINGS, title="SWAG"
         )
         for name, probs in sets.items()
     ]
@@ -108,25 +96,3 @@ def test_a_pool_averages_probabilities_over_runs(tmp_path):
     graph = Graph(tmp_path)
     graph.build([row.test])
     torch.testing.assert_close(graph.load(row.test).probs, torch.stack(probs).mean(0))
-
-
-def test_a_pool_of_regressions_has_all_components_and_counts_one_network_as_its_gaussian(tmp_path):
-    task = Regression()
-
-    def gaussian(mean, variance):
-        return Predictive(
-            "regression", 1, mean=torch.full((4, 1), mean), variance=torch.full((4, 1), variance)
-        )
-
-    tests = [gaussian(0.0, 1.0), gaussian(2.0, 3.0)]
-    mixture = torch.full((1, 4, 1), 5.0), torch.ones(1, 4, 1)
-    runs = [
-        MethodPredictions("sgd", "SGD", {"test": given("test-0", tests[0])}, given("none", None)),
-        MethodPredictions("sgd", "SGD", {"test": given("test-1", tests[1])}, given("mix", mixture)),
-    ]
-    row = pooled("pool", runs, task=task)
-    graph = Graph(tmp_path)
-    graph.build([row.components])
-    means, variances = graph.load(row.components)
-    assert means[:, 0, 0].tolist() == [0.0, 5.0]
-    assert variances[:, 0, 0].tolist() == [1.0, 1.0]

@@ -6,6 +6,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.evaluate.slicing import slice_examples
+from lowland.records import Predictive
 from tests.evaluate.test_predict import scattered, small
 
 FIELDS = ("probs", "entropy", "mutual_information", "targets", "target_log_prob")
@@ -20,6 +21,14 @@ def data(form):
     if form == "ignored":
         y[[0, 3, 8, 9, 15]] = -100
     return x, y
+
+
+def test_a_slice_of_a_regression_has_its_means_and_no_metrics():
+    mean, variance = torch.arange(5.0)[:, None], torch.ones(5, 1)
+    pred = Predictive("regression", 3, mean=mean, variance=variance, metric_values={"rmse": 1.0})
+    result = slice_examples(pred, 1, 3)
+    assert torch.equal(result.mean, mean[1:3])
+    assert (len(result.variance), result.metrics()) == (2, {})
 
 
 @pytest.mark.parametrize("form", ["multiclass", "multilabel", "ignored"])

@@ -8,19 +8,10 @@ from lowland.artifacts import Graph
 from lowland.runs.pictures import Picture, TrainingCurves, chain_pictures
 
 
-class Drawing(Picture):
-    def __init__(self, axes):
-        self.axes = axes
-        super().__init__("drawing", [], ["a"])
-
-    def draw(self, inputs):
-        return self.axes
-
-
 @pytest.mark.parametrize("axes", ["axes", None])
 def test_a_picture_is_a_file_or_nothing(axes, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save", lambda result, path: path.write_text(result))
-    graph, picture = Graph(tmp_path), Drawing(axes)
+    graph, picture = Graph(tmp_path), Picture("drawing", [], lambda: axes, labels=["a"])
     graph.build([picture])
     path = graph.load(picture)
     assert (path is None) == (axes is None)

@@ -16,10 +16,14 @@ from lowland.artifacts.checkpoint import Checkpoint
 from lowland.progress import Report
 
 
-class Settings(Protocol):
-    """A frozen dataclass of plain values: what changes the result of an artifact, nothing else."""
+class Dataclass(Protocol):
+    """A frozen dataclass of plain values."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+#: what changes the result of an artifact, and nothing else: plain values by name
+Settings = Mapping[str, Any] | Dataclass
 
 
 class Inputs(Mapping[str, Any]):
@@ -71,7 +75,8 @@ class Artifact(ABC):
     Args:
         name: a path of words, such as "train/swa-0".
         inputs: what it is built from.
-        settings: a frozen dataclass of plain values, or None.
+        settings: plain values by name, a mapping or a frozen dataclass; None: there are none.
+        title: of its progress bar; empty: its name.
 
     Attributes:
         kind: what it is, in a word. version: raised when the numbers of a kind change.
@@ -79,22 +84,28 @@ class Artifact(ABC):
         quick: whether it takes a moment and needs no progress bar.
     """
 
-    kind: ClassVar[str]
+    kind: str
     version: ClassVar[int] = 1
     intermediate: ClassVar[bool] = False
-    quick: ClassVar[bool] = False
+    quick: bool = False
 
     def __init__(
-        self, name: str, inputs: Sequence[Artifact] = (), settings: Settings | None = None
+        self,
+        name: str,
+        inputs: Sequence[Artifact] = (),
+        settings: Settings | None = None,
+        *,
+        title: str = "",
     ) -> None:
         self.name = name
         self.inputs = tuple({each.name: each for each in inputs}.values())
         self.settings = settings
+        self._title = title or name
 
     @property
     def title(self) -> str:
         """What a progress bar calls it."""
-        return self.name
+        return self._title
 
     @abstractmethod
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Any:
@@ -129,7 +140,8 @@ class Artifact(ABC):
 
     def values(self) -> dict[str, Any]:
         """The settings as plain values by name."""
-        return {} if self.settings is None else dataclasses.asdict(self.settings)
+        settings = {} if self.settings is None else self.settings
+        return dict(settings) if isinstance(settings, Mapping) else dataclasses.asdict(settings)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

@@ -16,23 +16,24 @@ from lowland.artifacts.places import ARTIFACTS, manifests
 from lowland.artifacts.view import hide
 from lowland.cli.builder import Builder
 from lowland.cli.compared import BASELINES, ComparedRun
+from lowland.cli.comparison_curves import (
+    RiskRecord,
+    ShiftRecord,
+    selective_picture,
+    shift_picture,
+)
+from lowland.cli.comparison_tables import (
+    ComparisonTable,
+    DifferencesTable,
+    OODTable,
+    ShiftTable,
+)
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
+from lowland.cli.method_metrics import MethodMetrics, MethodRow
 from lowland.cli.ood import NOISE, CompareOptions
 from lowland.cli.predictions import MethodPredictions, pooled
 from lowland.cli.stage_folder import words_of
-from lowland.cli.summary import (
-    ComparisonTable,
-    DifferencesTable,
-    MethodMetrics,
-    MethodRow,
-    OODTable,
-    RiskRecord,
-    SelectivePicture,
-    ShiftPicture,
-    ShiftRecord,
-    ShiftTable,
-)
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.core import Classification
@@ -171,11 +172,11 @@ class Comparison:
             targets.append(OODTable(self.rows))
         if isinstance(self.task, Classification):
             risks = {row.title: RiskRecord(row, self.task) for row in self.rows}
-            targets.append(SelectivePicture(risks))
+            targets.append(selective_picture(risks))
         if self.corruptions:
             targets.append(ShiftTable(self.rows, self.corruptions))
             curves = {row.title: ShiftRecord(row, self.corruptions) for row in self.rows}
-            targets += [ShiftPicture(curves, name) for name in metric_names(table="difference")]
+            targets += [shift_picture(curves, name) for name in metric_names(table="difference")]
         return targets
 
     def _rows(self, runs: Sequence[ComparedRun]) -> list[MethodRow]:

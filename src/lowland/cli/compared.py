@@ -8,16 +8,15 @@ from importlib.util import find_spec
 from typing import Any
 
 from lowland.artifacts import Artifact, Inputs, Source
+from lowland.cli.components import MixtureComponents, method_components
 from lowland.cli.load_runs import FinishedRun
 from lowland.cli.ood import CompareOptions, ShiftedData
 from lowland.cli.predictions import (
     TEST,
-    BaselinePrediction,
     MethodPredictions,
-    MixtureComponents,
     OnePass,
     Predict,
-    ShiftedPrediction,
+    SetPrediction,
     temperature_scaled,
 )
 from lowland.core import Classification, Regression
@@ -25,7 +24,6 @@ from lowland.errors import ConfigError, LowlandError
 from lowland.progress import Report
 from lowland.records import Predictive
 from lowland.runs.methods import Method, method_named
-from lowland.runs.predictions import PredictionSettings
 from lowland.runs.results import External, Results
 from lowland.runs.run import Run
 from lowland.uncertainty import LastLayerLaplace
@@ -89,13 +87,12 @@ class ComparedRun:
         components = None
         if isinstance(self.setup.task, Regression):
             components = MixtureComponents(
+                "components",
                 f"{self.prefix}/{method.name}",
-                inputs,
-                self._settings(method),
+                [test, *inputs],
+                lambda inputs: method_components(self.results, method, inputs[test.name]),
+                settings=prediction.settings,
                 title=f"{self.name}: {title}",
-                test=test,
-                results=self.results,
-                method=method,
             )
         return MethodPredictions(method.name, title, {TEST: test, **shifted}, components)
 
@@ -114,20 +111,14 @@ class ComparedRun:
         for sets in self.shifted.passes(self.prefix):
             together = OnePass(predict, self.setup.task, is_done=self.is_done)
             for data in sets:
-                predictions[data.name] = ShiftedPrediction(
+                predictions[data.name] = together.add(
                     f"{self.prefix}/{method.name}",
                     data,
                     inputs,
-                    self._settings(method),
+                    self.run.prediction(method).values(),
                     title=f"{self.name}: {title}",
-                    together=together,
                 )
         return predictions
-
-    def _settings(self, method: Method) -> PredictionSettings:
-        settings = self.run.prediction(method).settings
-        assert isinstance(settings, PredictionSettings)
-        return settings
 
     def _input(self, artifact: Artifact) -> Source:
         """An artifact or a source of the run as an input here, under the name of the run."""
@@ -184,13 +175,13 @@ class ComparedRun:
         inputs = [self._input(each) for each in prediction.inputs if each != prediction.tuning]
         title = method.label(self.run)
         predict = self._predict_laplace if name == "laplace" else partial(self._predict, method)
-        test = BaselinePrediction(
+        test = SetPrediction(
+            "baseline-prediction",
             f"{self.prefix}/{name}/{TEST}",
             inputs,
-            self._settings(method),
+            lambda _, progress: predict(self.setup.test, progress),
+            settings=prediction.settings,
             title=f"{self.name}: {title}",
-            predict=predict,
-            loader=self.setup.test,
         )
         shifted = self._shifted(method, title, inputs, predict)
         return MethodPredictions(name, title, {TEST: test, **shifted})

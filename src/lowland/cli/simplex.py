@@ -25,11 +25,11 @@ from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.posteriors import Ensemble, Mixture, PointMass, Posterior, Uniform
 from lowland.records import GrowthResult, Table
 from lowland.runs.growth import GrownSimplex, SimplexGrowth
-from lowland.runs.pictures import GrowthPicture, SamplesPicture
+from lowland.runs.pictures import growth_picture, samples_picture
 from lowland.runs.posterior_predictions import AveragesTable, PosteriorPrediction
 from lowland.runs.run import Run
 from lowland.runs.sections import Growth
-from lowland.runs.triangles import Triangle, TrianglePicture
+from lowland.runs.triangles import triangle_picture
 
 _SINGULAR = {"vertices": "vertex", "connectors": "connector"}
 
@@ -220,13 +220,13 @@ def _pictures(
 ) -> list[Artifact]:
     """How simplexes grew, metrics by samples, and the first triangle."""
     pictures: list[Artifact] = [
-        GrowthPicture(f"growth-{name}", {name: each}) for name, each in simplexes.items()
+        growth_picture(f"growth-{name}", {name: each}) for name, each in simplexes.items()
     ]
     several = {each.label: each for each in predictions}
-    pictures += [SamplesPicture(several), SamplesPicture(several, "error")]
+    pictures += [samples_picture(several), samples_picture(several, "error")]
     name, first = next(iter(results.items()))
     if len(first.simplex.cells[0]) >= 3:
-        pictures.append(TrianglePicture(Triangle(run, simplexes[name])))
+        pictures.append(triangle_picture(run, simplexes[name]))
     return pictures
 
 

@@ -31,7 +31,7 @@ from lowland.records import Chain
 from lowland.runs import chains as posteriors
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
 from lowland.runs.folder import RunFolder
-from lowland.runs.pictures import SamplesPicture, chain_pictures
+from lowland.runs.pictures import chain_pictures, samples_picture
 from lowland.runs.posterior_predictions import AveragesTable, PosteriorPrediction
 from lowland.runs.run import Run
 from lowland.runs.sections import Inference
@@ -122,7 +122,7 @@ def execute(
     surface = PosteriorPlane(run, chain, file="plane.npz") if plane and dimensions > 1 else None
     averages = AveragesTable(_predictions(run, subspace, chain, draws=draws, seed=seed))
     pictures = chain_pictures(chain, surface)
-    pictures.append(SamplesPicture({each.label: each for each in averages.predictions}))
+    pictures.append(samples_picture({each.label: each for each in averages.predictions}))
     builder = Builder(folder.path, console, threads=folder.runs[0].plan.threads)
     builder.build(complete([averages, *pictures]))
     result: Chain = builder.load(chain)

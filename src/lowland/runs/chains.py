@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from lowland.progress import Report
 from lowland.records import Chain, SurfaceResult
 from lowland.runs.records import RecordArtifact
 from lowland.runs.sections import Inference
-from lowland.runs.settings import EvaluationSettings
 from lowland.runs.setup import Setup
 from lowland.runs.training import TrainedNetwork
 from lowland.samplers import infer, posterior_plane
@@ -44,24 +43,6 @@ _SHOWN = 2000  # training examples of a picture
 _SIDE = 31  # points a side of it
 
 
-@dataclass(frozen=True)
-class SpanSettings(EvaluationSettings):
-    """What a subspace is spanned by."""
-
-    kind: str
-    rank: int
-    seed: int
-    examples: int | None
-
-
-@dataclass(frozen=True)
-class ChainSettings(EvaluationSettings):
-    """What changes chains, but for their subspace."""
-
-    seed: int
-    inference: Mapping[str, Any]
-
-
 class SpannedSubspace(Artifact):
     """The subspace of some settings.
 
@@ -80,13 +61,10 @@ class SpannedSubspace(Artifact):
         examples = settings.examples if settings.kind == "hessian" else None
         super().__init__(
             "subspace",
-            [*run.named_sources("model", "task"), *run.statistics(), basis],
-            SpanSettings(settings.kind, settings.rank, seed, examples, evaluation=run.evaluation()),
+            [*run.evaluated(), basis],
+            run.settings(kind=settings.kind, rank=settings.rank, seed=seed, examples=examples),
+            title=f"{KINDS[settings.kind]} subspace",
         )
-
-    @property
-    def title(self) -> str:
-        return f"{KINDS[self.inference.kind]} subspace"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Subspace:
         value, settings = inputs[self.basis.name], self.inference
@@ -130,16 +108,11 @@ class SampledChain(RecordArtifact):
         self.subspace = subspace
         super().__init__(
             "chain",
-            [*run.named_sources("model", "task", "data/validation"), *run.statistics(), subspace],
-            ChainSettings(
-                subspace.seed, subspace.inference.model_dump(), evaluation=run.evaluation()
-            ),
+            [*run.evaluated("validation"), subspace],
+            run.settings(seed=subspace.seed, inference=subspace.inference.model_dump()),
             file="chain.npz",
+            title=f"sample: {posterior_title(subspace.inference)}",
         )
-
-    @property
-    def title(self) -> str:
-        return f"sample: {posterior_title(self.subspace.inference)}"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Chain:
         setup, settings = self.run.setup, self.subspace.inference
@@ -191,19 +164,13 @@ class PosteriorPlane(RecordArtifact):
         self.chain = chain
         subspace = chain.subspace
         self.trajectory = subspace.basis if subspace.inference.kind == "pca" else None
-        inputs = [*run.named_sources("model", "task"), *run.statistics(), chain, subspace]
         super().__init__(
             "scan/posterior",
-            [*inputs, *([self.trajectory] if self.trajectory else [])],
-            ChainSettings(
-                subspace.seed, {"side": _SIDE, "examples": _SHOWN}, evaluation=run.evaluation()
-            ),
+            [*run.evaluated(), chain, subspace, *([self.trajectory] if self.trajectory else [])],
+            run.settings(seed=subspace.seed, inference={"side": _SIDE, "examples": _SHOWN}),
             file=file,
+            title="plane of the posterior",
         )
-
-    @property
-    def title(self) -> str:
-        return "plane of the posterior"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SurfaceResult:
         chain = self.chain.within(inputs)

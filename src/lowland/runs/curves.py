@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowland import plots
-from lowland.artifacts import Artifact, Checkpoint, Inputs
+from lowland.artifacts import Artifact, Checkpoint, Inputs, Settings
 from lowland.geometry import Bezier, Curve, Line, PolyChain
 from lowland.landscape import path as losses_along
 from lowland.progress import Report
 from lowland.records import PathResult, Table, TrainingLog
-from lowland.runs.pictures import Picture
+from lowland.runs.pictures import Picture, picture_of_lines
 from lowland.runs.records import RecordArtifact
-from lowland.runs.settings import EvaluationSettings
 from lowland.runs.training import LOG, fit_options, fit_values, log_without_seconds
 from lowland.train import fit
 
@@ -47,42 +45,29 @@ class CurveOptions:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class CurveSettings(EvaluationSettings):
-    """What changes a curve, but for its ends."""
-
-    kind: str
-    fit: Mapping[str, Any]
-    train: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class PathSettings(EvaluationSettings):
-    """Where losses along a curve are evaluated."""
-
-    points: int
-    examples: int
-
-
 class ConnectingCurve(Artifact):
-    """A curve between two networks."""
+    """A curve between two networks.
+
+    Args:
+        sources: what it is built from, besides its ends. settings: what changes it.
+    """
 
     def __init__(
-        self, run: Run, ends: Sequence[Artifact], curve_kind: str, options: CurveOptions
+        self,
+        run: Run,
+        ends: Sequence[Artifact],
+        curve_kind: str,
+        options: CurveOptions,
+        *,
+        sources: Sequence[Artifact],
+        settings: Settings,
     ) -> None:
         self.run = run
         self.ends = tuple(ends)
         self.options = options
         self.curve_kind = curve_kind
-        super().__init__(f"curve/{curve_kind}", [*self.sources(), *ends], self.curve_settings())
-
-    @abstractmethod
-    def sources(self) -> list[Artifact]:
-        """What it is built from, besides its ends."""
-
-    @abstractmethod
-    def curve_settings(self) -> CurveSettings:
-        """What changes it."""
+        title = f"fit: {TITLES[curve_kind]}"
+        super().__init__(f"curve/{curve_kind}", [*sources, *ends], settings, title=title)
 
     def save(self, result: Curve, folder: Path) -> None:
         result.save(folder / CURVE)
@@ -97,12 +82,13 @@ class StraightLine(ConnectingCurve):
     kind = "line"
     quick = True
 
-    def sources(self) -> list[Artifact]:
-        names = ["model", "task"] if self.curve_kind == "aligned" else ["model"]
-        return self.run.named_sources(*names)
-
-    def curve_settings(self) -> CurveSettings:
-        return CurveSettings(self.curve_kind, {}, {}, evaluation={})
+    def __init__(
+        self, run: Run, ends: Sequence[Artifact], curve_kind: str, options: CurveOptions
+    ) -> None:
+        names = ["model", "task"] if curve_kind == "aligned" else ["model"]
+        sources = run.named_sources(*names)
+        settings = {"evaluation": {}, "kind": curve_kind, "fit": {}, "train": {}}
+        super().__init__(run, ends, curve_kind, options, sources=sources, settings=settings)
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Curve:
         first, last = (inputs[end.name] for end in self.ends)
@@ -116,27 +102,19 @@ class FittedCurve(ConnectingCurve):
 
     kind = "curve"
 
-    def sources(self) -> list[Artifact]:
-        run = self.run
-        return [*run.named_sources("model", "task", "data/train"), *run.statistics()]
-
-    def curve_settings(self) -> CurveSettings:
-        options, config = self.options, self.run.config
-        settings = {"epochs": self.epochs(), "bends": options.bends, "lr": options.lr}
-        return CurveSettings(
-            self.curve_kind,
-            settings | {"seed": options.seed},
-            fit_values(config),
-            evaluation=self.run.evaluation(),
-        )
-
-    @property
-    def title(self) -> str:
-        return f"fit: {TITLES[self.curve_kind]}"
-
-    def epochs(self) -> int:
-        """Epochs of fitting."""
-        return self.options.epochs or self.run.config.train.epochs
+    def __init__(
+        self, run: Run, ends: Sequence[Artifact], curve_kind: str, options: CurveOptions
+    ) -> None:
+        self.epochs = options.epochs or run.config.train.epochs
+        fitting = {
+            "epochs": self.epochs,
+            "bends": options.bends,
+            "lr": options.lr,
+            "seed": options.seed,
+        }
+        settings = run.settings(kind=curve_kind, fit=fitting, train=fit_values(run.config))
+        sources = run.evaluated("train")
+        super().__init__(run, ends, curve_kind, options, sources=sources, settings=settings)
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Curve:
         options = self.options
@@ -144,7 +122,7 @@ class FittedCurve(ConnectingCurve):
         return fit(
             KINDS[self.curve_kind].between(first, last, bends=options.bends),
             self.run.setup.surface,
-            **fit_options(self.run.setup, epochs=self.epochs(), lr=options.lr, seed=options.seed),
+            **fit_options(self.run.setup, epochs=self.epochs, lr=options.lr, seed=options.seed),
             checkpoint=checkpoint.file("fit.safetensors"),
             progress=progress,
         )
@@ -171,17 +149,14 @@ class CurvePath(RecordArtifact):
     def __init__(self, run: Run, curve: ConnectingCurve) -> None:
         self.run = run
         self.curve = curve
-        sources = run.named_sources("model", "task", "data/test")
+        options = curve.options
         super().__init__(
             f"path/{curve.curve_kind}",
-            [*sources, *run.statistics(), curve],
-            PathSettings(curve.options.points, curve.options.examples, evaluation=run.evaluation()),
+            [*run.evaluated("test"), curve],
+            run.settings(points=options.points, examples=options.examples),
             file=f"path-{curve.curve_kind}.json",
+            title=f"along: {TITLES[curve.curve_kind]}",
         )
-
-    @property
-    def title(self) -> str:
-        return f"along: {TITLES[self.curve.curve_kind]}"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> PathResult:
         return losses_along(
@@ -212,19 +187,15 @@ class CurvesTable(RecordArtifact):
         )
 
 
-class PathPicture(Picture):
+def path_picture(paths: Sequence[CurvePath], metric: str) -> Picture:
     """A metric along all curves."""
 
-    def __init__(self, paths: Sequence[CurvePath], metric: str) -> None:
-        self.paths = {TITLES[path.curve.curve_kind]: path for path in paths}
-        self.metric = metric
-        super().__init__(f"path-{metric}", list(paths), list(self.paths))
+    def draw(records: dict[str, PathResult]) -> Any:
+        measured = metric in next(iter(records.values())).summary()
+        return plots.path(records, metric=metric) if measured else None
 
-    def draw(self, inputs: Inputs) -> Any:
-        records = {title: inputs[path.name] for title, path in self.paths.items()}
-        if self.metric not in next(iter(records.values())).summary():
-            return None
-        return plots.path(records, metric=self.metric)
+    lines = {TITLES[path.curve.curve_kind]: path for path in paths}
+    return picture_of_lines(f"path-{metric}", lines, draw)
 
 
 def curve_artifacts(run: Run, ends: Sequence[Artifact], options: CurveOptions) -> list[Artifact]:
@@ -235,7 +206,7 @@ def curve_artifacts(run: Run, ends: Sequence[Artifact], options: CurveOptions) -
         for kind in kinds
     ]
     paths = [CurvePath(run, curve) for curve in curves]
-    return [CurvesTable(paths), *(PathPicture(paths, metric) for metric in ("loss", "error"))]
+    return [CurvesTable(paths), *(path_picture(paths, metric) for metric in ("loss", "error"))]
 
 
 def _row(kind: str, record: PathResult) -> dict[str, Any]:

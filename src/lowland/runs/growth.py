@@ -15,7 +15,6 @@ from lowland.posteriors import Uniform
 from lowland.progress import Progress, Report
 from lowland.records import GrowthResult
 from lowland.runs.sections import Growth
-from lowland.runs.settings import EvaluationSettings
 from lowland.runs.setup import Setup
 from lowland.runs.training import TrainedNetwork, fit_options, fit_values
 from lowland.train import connect_modes, spro
@@ -24,17 +23,6 @@ if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 SHAPE, GROWTH = "simplex.safetensors", "growth.json"
-
-
-@dataclass(frozen=True)
-class GrowthSettings(EvaluationSettings):
-    """What changes a simplex, but for the networks that it grows around."""
-
-    seed: int
-    connectors: int
-    align: bool
-    growing: Mapping[str, Any]
-    train: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,23 +64,19 @@ class GrownSimplex(Artifact):
         self.connectors = connectors
         self.align = align
         self.validate = validate
-        data = ["data/train", *(["data/test"] if validate else [])]
+        splits = ["train", *(["test"] if validate else [])]
         super().__init__(
             f"simplex/{name}",
-            [*run.named_sources("model", "task", *data), *run.statistics(), *modes],
-            GrowthSettings(
-                seed,
-                connectors,
-                align,
-                growing.model_dump(exclude={"components"}),
-                fit_values(run.config),
-                evaluation=run.evaluation(),
+            [*run.evaluated(*splits), *modes],
+            run.settings(
+                seed=seed,
+                connectors=connectors,
+                align=align,
+                growing=growing.model_dump(exclude={"components"}),
+                train=fit_values(run.config),
             ),
+            title=f"grow: {name}",
         )
-
-    @property
-    def title(self) -> str:
-        return f"grow: {self.file}"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SimplexGrowth:
         points = [inputs[mode.name] for mode in self.modes]

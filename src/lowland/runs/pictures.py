@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import torch
 from lowland import plots
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.progress import Report
-from lowland.records import TrainingLog
+from lowland.records import Chain, Predictive, SurfaceResult, TrainingLog
 from lowland.runs.chains import PosteriorPlane, SampledChain
 from lowland.runs.records import RecordArtifact
 from lowland.scoring import reliability
@@ -26,30 +25,33 @@ if TYPE_CHECKING:
 COMPARED = ("sgd", "swa", "swag", "ensemble", "multiswag", "espro")
 
 
-@dataclass(frozen=True)
-class PictureSettings:
-    """What a picture shows, by the labels of its lines."""
-
-    labels: tuple[str, ...] = ()
-
-
 class Picture(Artifact):
-    """A PNG file; nothing where there is nothing to draw."""
+    """A PNG file; nothing where there is nothing to draw.
+
+    Args:
+        parts: artifacts whose results are drawn.
+        draw: makes the axes of the results, in this order; None where there is nothing to draw.
+        labels: of the lines of the picture, which change it.
+    """
 
     kind = "picture"
     quick = True
-    version = 1
 
-    def __init__(self, name: str, inputs: Sequence[Artifact], labels: Sequence[str] = ()) -> None:
-        super().__init__(f"pictures/{name}", inputs, PictureSettings(tuple(labels)))
+    def __init__(
+        self,
+        name: str,
+        parts: Sequence[Artifact],
+        draw: Callable[..., Any],
+        *,
+        labels: Iterable[str] = (),
+    ) -> None:
+        super().__init__(f"pictures/{name}", parts, {"labels": list(labels)})
+        self.parts = parts
+        self.draw = draw
         self.file = f"{name}.png"
 
-    @abstractmethod
-    def draw(self, inputs: Inputs) -> Any:
-        """The axes; None where there is nothing to draw."""
-
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Any:
-        return self.draw(inputs)
+        return self.draw(*(inputs[part.name] for part in self.parts))
 
     def save(self, result: Any, folder: Path) -> None:
         if result is not None:
@@ -60,6 +62,17 @@ class Picture(Artifact):
 
     def view(self) -> Mapping[str, str]:
         return {self.file: f"pictures/{self.file}"}
+
+
+def picture_of_lines(
+    name: str, lines: Mapping[str, Artifact], draw: Callable[[dict[str, Any]], Any]
+) -> Picture:
+    """A picture of a line for each artifact; `draw` takes their results by label."""
+
+    def draw_lines(*results: Any) -> Any:
+        return draw(dict(zip(lines, results, strict=True)))
+
+    return Picture(name, list(lines.values()), draw_lines, labels=lines)
 
 
 class TrainingCurves(RecordArtifact):
@@ -76,12 +89,7 @@ class TrainingCurves(RecordArtifact):
         others = [self.annealed] if self.annealed else []
         super().__init__(
             "curves",
-            [
-                *run.named_sources("model", "task", "data/validation"),
-                *run.statistics(),
-                self.trajectory,
-                *others,
-            ],
+            [*run.evaluated("validation"), self.trajectory, *others],
             file="curves.json",
         )
 
@@ -103,116 +111,76 @@ class TrainingCurves(RecordArtifact):
         return curves
 
 
-class TrainingPicture(Picture):
+def training_picture(run: Run) -> Picture:
     """Losses over epochs."""
-
-    def __init__(self, run: Run) -> None:
-        self.curves = TrainingCurves(run)
-        super().__init__("training", [self.curves])
-
-    def draw(self, inputs: Inputs) -> Any:
-        return plots.training(inputs[self.curves.name])
+    return Picture("training", [TrainingCurves(run)], lambda log: plots.training(log))
 
 
-class SamplesPicture(Picture):
+def samples_picture(predictions: Mapping[str, Artifact], metric: str = "nll") -> Picture:
     """A metric by the number of samples.
 
     Args:
-        predictions: artifacts of predictions, by the labels of their lines. metric: "nll", or
-            "error" of a classifier.
+        predictions: by the labels of their lines. metric: "nll", or "error" of a classifier.
     """
 
-    def __init__(self, predictions: Mapping[str, Artifact], metric: str = "nll") -> None:
-        self.predictions = dict(predictions)
-        self.metric = metric
-        super().__init__(f"{metric}-by-samples", list(predictions.values()), list(predictions))
-
-    def draw(self, inputs: Inputs) -> Any:
-        preds = {label: inputs[each.name] for label, each in self.predictions.items()}
+    def draw(preds: dict[str, Predictive]) -> Any:
         several = {
             label: pred
             for label, pred in preds.items()
-            if getattr(pred, f"{self.metric}_by_samples") is not None and pred.samples > 1
+            if getattr(pred, f"{metric}_by_samples") is not None and pred.samples > 1
         }
-        return plots.samples(several, metric=self.metric) if several else None
+        return plots.samples(several, metric=metric) if several else None
+
+    return picture_of_lines(f"{metric}-by-samples", predictions, draw)
 
 
-class ReliabilityPicture(Picture):
+def reliability_picture(run: Run) -> Picture:
     """Confidence against accuracy in ten bins of equally many examples."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        methods = [method for method in run.methods if method.name in COMPARED]
-        self.predictions = {method.label(run): run.prediction(method) for method in methods}
-        super().__init__("reliability", list(self.predictions.values()), list(self.predictions))
-
-    def draw(self, inputs: Inputs) -> Any:
-        preds = {label: inputs[each.name] for label, each in self.predictions.items()}
+    def draw(preds: dict[str, Predictive]) -> Any:
         records = {
             # the table's error, over fifteen bins of equal width, is the one to quote
             f"{label} (ECE {pred.metric_values['ece']:.3f})": reliability(
-                pred, bins=10, equal="count", task=self.run.setup.task
+                pred, bins=10, equal="count", task=run.setup.task
             )
             for label, pred in preds.items()
             if pred.probs is not None and pred.targets is not None
         }
         return plots.reliability(records, style="gap", ece=False) if records else None
 
-
-class GrowthPicture(Picture):
-    """How simplexes grew.
-
-    Args:
-        simplexes: artifacts of grown simplexes, by the labels of their lines.
-    """
-
-    def __init__(self, name: str, simplexes: Mapping[str, Artifact]) -> None:
-        self.simplexes = dict(simplexes)
-        super().__init__(name, list(simplexes.values()), list(simplexes))
-
-    def draw(self, inputs: Inputs) -> Any:
-        growths = {label: inputs[each.name].growth for label, each in self.simplexes.items()}
-        return plots.growth(growths)
+    methods = [method for method in run.methods if method.name in COMPARED]
+    predictions = {method.label(run): run.prediction(method) for method in methods}
+    return picture_of_lines("reliability", predictions, draw)
 
 
-class PosteriorPicture(Picture):
-    """The log posterior over a plane, with the chains on it."""
+def growth_picture(name: str, simplexes: Mapping[str, Artifact]) -> Picture:
+    """How simplexes grew, by the labels of their lines."""
 
-    def __init__(self, plane: PosteriorPlane) -> None:
-        self.plane, self.chain = plane, plane.chain
-        super().__init__("posterior", [self.plane, self.chain])
+    def draw(results: dict[str, Any]) -> Any:
+        return plots.growth({label: result.growth for label, result in results.items()})
 
-    def draw(self, inputs: Inputs) -> Any:
-        return plots.posterior(inputs[self.plane.name], chain=inputs[self.chain.name])
-
-
-class TracePicture(Picture):
-    """The chains over their draws; nothing of a grid, which has none."""
-
-    def __init__(self, chain: SampledChain) -> None:
-        self.chain = chain
-        super().__init__("trace", [chain])
-
-    def draw(self, inputs: Inputs) -> Any:
-        chain = inputs[self.chain.name]
-        return plots.trace(chain) if chain.log_weights is None else None
-
-
-class RankPicture(Picture):
-    """Rank histograms of the chains; nothing of one chain."""
-
-    def __init__(self, chain: SampledChain) -> None:
-        self.chain = chain
-        super().__init__("rank", [chain])
-
-    def draw(self, inputs: Inputs) -> Any:
-        chain = inputs[self.chain.name]
-        if chain.log_weights is not None or len(chain.coords) < 2:
-            return None
-        return plots.rank(chain, bins=min(20, chain.coords.shape[1]))
+    return picture_of_lines(name, simplexes, draw)
 
 
 def chain_pictures(chain: SampledChain, plane: PosteriorPlane | None) -> list[Artifact]:
-    """All pictures of chains."""
-    pictures: list[Artifact] = [] if plane is None else [PosteriorPicture(plane)]
-    return [*pictures, TracePicture(chain), RankPicture(chain)]
+    """The log posterior with the chains on it, their traces, and their ranks."""
+
+    def draw_posterior(surface: SurfaceResult, chain: Chain) -> Any:
+        return plots.posterior(surface, chain=chain)
+
+    pictures: list[Artifact] = (
+        [] if plane is None else [Picture("posterior", [plane, chain], draw_posterior)]
+    )
+    return [*pictures, Picture("trace", [chain], _trace), Picture("rank", [chain], _rank)]
+
+
+def _trace(chain: Chain) -> Any:
+    """The chains over their draws; a grid has none."""
+    return plots.trace(chain) if chain.log_weights is None else None
+
+
+def _rank(chain: Chain) -> Any:
+    """Rank histograms; one chain has none."""
+    if chain.log_weights is not None or len(chain.coords) < 2:
+        return None
+    return plots.rank(chain, bins=min(20, chain.coords.shape[1]))

@@ -137,14 +137,6 @@ class RunPlan:
             ) from error
 
 
-@dataclass(frozen=True)
-class PlanSettings:
-    """What the configuration says about the plan."""
-
-    threads: int | str
-    device: str | None
-
-
 class ExecutionPlan(Artifact):
     """The plan that is recorded for a run: timed, or that of the file that `plan` names."""
 
@@ -153,7 +145,8 @@ class ExecutionPlan(Artifact):
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        super().__init__("plan", settings=PlanSettings(setup.config.threads, setup.config.device))
+        config = setup.config
+        super().__init__("plan", settings={"threads": config.threads, "device": config.device})
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> RunPlan:
         return self.from_file() or RunPlan.timed(self.setup)

@@ -11,7 +11,7 @@ from lowland.posteriors import Posterior
 from lowland.posteriors.base import draw_count
 from lowland.progress import Report
 from lowland.records import Predictive, Table
-from lowland.runs.predictions import PredictionSettings, TableSettings, table_metrics
+from lowland.runs.predictions import table_metrics
 from lowland.runs.records import RecordArtifact
 
 if TYPE_CHECKING:
@@ -47,14 +47,11 @@ class PosteriorPrediction(RecordArtifact):
         self.seed = seed
         super().__init__(
             f"predictions/{file}",
-            [*run.named_sources("model", "task", "data/test"), *run.statistics(), *parts],
-            PredictionSettings(label, draws, seed, evaluation=run.evaluation()),
+            [*run.evaluated("test"), *parts],
+            run.settings(method=label, samples=draws, seed=seed),
             file=f"{file}.npz",
+            title=f"predict: {label}",
         )
-
-    @property
-    def title(self) -> str:
-        return f"predict: {self.label}"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
         post, setup = self.posterior(inputs), self.run.setup
@@ -77,10 +74,8 @@ class AveragesTable(RecordArtifact):
 
     def __init__(self, predictions: Sequence[PosteriorPrediction]) -> None:
         self.predictions = tuple(predictions)
-        labels = tuple(each.label for each in predictions)
-        super().__init__(
-            "tables/averages", self.predictions, TableSettings(labels), file="averages.json"
-        )
+        labels = [each.label for each in predictions]
+        super().__init__("tables/averages", predictions, {"rows": labels}, file="averages.json")
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
         return Table.from_rows(

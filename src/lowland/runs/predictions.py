@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Checkpoint, Inputs
@@ -12,34 +11,10 @@ from lowland.progress import Report
 from lowland.records import Predictive, Table
 from lowland.runs.methods import Method
 from lowland.runs.records import RecordArtifact
-from lowland.runs.settings import EvaluationSettings
 from lowland.uncertainty import temper
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
-
-
-@dataclass(frozen=True)
-class PredictionSettings(EvaluationSettings):
-    """What changes a prediction, but for weights and examples."""
-
-    method: str
-    samples: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class RowSettings:
-    """What changes a row, but for its prediction."""
-
-    label: str
-
-
-@dataclass(frozen=True)
-class TableSettings:
-    """The order of a table's rows."""
-
-    rows: tuple[str, ...]
 
 
 class Prediction(RecordArtifact):
@@ -55,21 +30,11 @@ class Prediction(RecordArtifact):
         config = run.config
         super().__init__(
             f"predictions/{method.name}",
-            [
-                *run.named_sources("model", "task", "data/test"),
-                *run.statistics(),
-                *method.needs(run),
-                self.tuning,
-            ],
-            PredictionSettings(
-                method.name, config.samples, config.seed, evaluation=run.evaluation()
-            ),
+            [*run.evaluated("test"), *method.needs(run), self.tuning],
+            run.settings(method=method.name, samples=config.samples, seed=config.seed),
             file=f"{method.name}.npz",
+            title=f"predict: {method.label(run)}",
         )
-
-    @property
-    def title(self) -> str:
-        return f"predict: {self.method.label(self.run)}"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
         tuned = inputs[self.tuning.name]
@@ -91,7 +56,7 @@ class Row(RecordArtifact):
         super().__init__(
             f"rows/{method.name}",
             [self.prediction, self.prediction.tuning, *parts],
-            RowSettings(method.label(run)),
+            {"label": method.label(run)},
             file=f"{method.name}.json",
         )
 
@@ -125,10 +90,8 @@ class Comparison(RecordArtifact):
 
     def __init__(self, run: Run) -> None:
         self.rows = [run.row(method) for method in run.methods]
-        names = tuple(row.name for row in self.rows)
-        super().__init__(
-            "tables/comparison", self.rows, TableSettings(names), file="comparison.json"
-        )
+        names = [row.name for row in self.rows]
+        super().__init__("tables/comparison", self.rows, {"rows": names}, file="comparison.json")
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
         tables = [inputs[row.name] for row in self.rows]

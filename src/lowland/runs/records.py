@@ -26,8 +26,9 @@ class RecordArtifact(Artifact):
         settings: Settings | None = None,
         *,
         file: str,
+        title: str = "",
     ) -> None:
-        super().__init__(name, inputs, settings)
+        super().__init__(name, inputs, settings, title=title)
         self.file = f"record{Path(file).suffix}"
         self.place = f"records/{file}"
 

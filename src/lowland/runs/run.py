@@ -14,7 +14,7 @@ from lowland.runs.budget import Budget
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
 from lowland.runs.growth import GrownSimplex
 from lowland.runs.methods import Method, Part, method_named
-from lowland.runs.pictures import ReliabilityPicture, SamplesPicture, TrainingPicture
+from lowland.runs.pictures import reliability_picture, samples_picture, training_picture
 from lowland.runs.predictions import Comparison, Prediction, Row
 from lowland.runs.sections import Config
 from lowland.runs.segments import AnnealedSGD, AveragedTrajectory, FGECycles, Prefix, Segment
@@ -51,9 +51,11 @@ class Run:
         others: list[Artifact] = []
         predictions = {method.label(self): self.prediction(method) for method in self.methods}
         if self.trains_trajectory():
-            others.append(TrainingPicture(self))
+            others.append(training_picture(self))
         others += [
-            each for each in (SamplesPicture(predictions), ReliabilityPicture(self)) if each.inputs
+            each
+            for each in (samples_picture(predictions), reliability_picture(self))
+            if each.inputs
         ]
         for method in self.methods:
             others += method.pictures(self)
@@ -78,10 +80,19 @@ class Run:
         names = [n for n in ("data/clean", "data/batchnorm") if n in self.sources]
         return self.named_sources(*(names if "data/clean" in names else ["data/train", *names]))
 
+    def evaluated(self, *splits: str) -> list[Artifact]:
+        """The sources of what evaluates networks: model, task, these splits, and statistics."""
+        names = [f"data/{split}" for split in splits]
+        return [*self.named_sources("model", "task", *names), *self.statistics()]
+
     def evaluation(self) -> dict[str, Any]:
         """The settings of all evaluations."""
         keys = ("bn_rows", "reestimate", "eval_batch_size", "autocast", "channels_last")
         return {key: getattr(self.config, key) for key in keys}
+
+    def settings(self, **values: Any) -> dict[str, Any]:
+        """The settings of an artifact that evaluates networks: those of all, and its own."""
+        return {"evaluation": self.evaluation(), **values}
 
     @cached_property
     def budget(self) -> Budget:

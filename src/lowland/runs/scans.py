@@ -15,7 +15,6 @@ from lowland.landscape import forecast, scan
 from lowland.progress import Report
 from lowland.records import SurfaceResult
 from lowland.runs.records import RecordArtifact
-from lowland.runs.settings import EvaluationSettings
 from lowland.runs.sources import hash_of
 from lowland.trajectory import Trajectory
 
@@ -32,13 +31,6 @@ class Grid:
     refine: float | None = 0.02
     examples: int = 2000
     split: str = "train"
-
-
-@dataclass(frozen=True)
-class ScanSettings(EvaluationSettings):
-    """What changes a scan, but for its shape and examples."""
-
-    grid: Mapping[str, Any]
 
 
 class SurfaceScan(RecordArtifact):
@@ -59,17 +51,14 @@ class SurfaceScan(RecordArtifact):
         self.grid = grid
         self.shape = Source("shape", shape, {"hash": hash_of([shape.anchors, _plain(overlays)])})
         self.overlays = overlays
-        data = run.named_sources("data/test") if grid.split == "test" else []
+        splits = ["test"] if grid.split == "test" else []
         super().__init__(
             f"scan/{name}/{grid.split}",
-            [*run.named_sources("model", "task"), *data, *run.statistics(), self.shape],
-            ScanSettings(asdict(grid), evaluation=run.evaluation()),
+            [*run.evaluated(*splits), self.shape],
+            run.settings(grid=asdict(grid)),
             file="surface.npz",
+            title=f"scan: {name}/{grid.split}",
         )
-
-    @property
-    def title(self) -> str:
-        return self.name.replace("scan/", "scan: ", 1)
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SurfaceResult:
         result = scan(

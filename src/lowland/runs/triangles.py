@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lowland import plots
 from lowland.artifacts import Checkpoint, Inputs
@@ -14,21 +13,12 @@ from lowland.records import TernaryResult
 from lowland.runs.growth import GrownSimplex
 from lowland.runs.pictures import Picture
 from lowland.runs.records import RecordArtifact
-from lowland.runs.settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 _SIDE = 15  # points a side of the triangle
 _SHOWN = 2000  # training examples of it
-
-
-@dataclass(frozen=True)
-class TriangleSettings(EvaluationSettings):
-    """Where the triangle is evaluated."""
-
-    side: int
-    examples: int
 
 
 class Triangle(RecordArtifact):
@@ -42,14 +32,11 @@ class Triangle(RecordArtifact):
         self.simplex = simplex
         super().__init__(
             "scan/triangle",
-            [*run.named_sources("model", "task"), *run.statistics(), simplex],
-            TriangleSettings(_SIDE, _SHOWN, evaluation=run.evaluation()),
+            [*run.evaluated(), simplex],
+            run.settings(side=_SIDE, examples=_SHOWN),
             file="triangle.json",
+            title="triangle",
         )
-
-    @property
-    def title(self) -> str:
-        return "triangle"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TernaryResult:
         shape = inputs[self.simplex.name].simplex
@@ -65,12 +52,6 @@ class Triangle(RecordArtifact):
         )
 
 
-class TrianglePicture(Picture):
+def triangle_picture(run: Run, simplex: GrownSimplex) -> Picture:
     """The surface over the triangle."""
-
-    def __init__(self, triangle: Triangle) -> None:
-        self.triangle = triangle
-        super().__init__("triangle", [triangle])
-
-    def draw(self, inputs: Inputs) -> Any:
-        return plots.ternary(inputs[self.triangle.name])
+    return Picture("triangle", [Triangle(run, simplex)], lambda record: plots.ternary(record))

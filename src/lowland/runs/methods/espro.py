@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lowland.artifacts import Artifact, Inputs
 from lowland.posteriors import Mixture, Posterior, Uniform
 from lowland.runs.methods.base import Method, Part
-from lowland.runs.pictures import GrowthPicture
+from lowland.runs.pictures import growth_picture
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -39,7 +39,7 @@ class ESPRO(Method):
 
     def pictures(self, run: Run) -> Sequence[Artifact]:
         simplexes = {f"simplex {i + 1}": each for i, each in enumerate(self.needs(run))}
-        return [GrowthPicture("growth", simplexes)]
+        return [growth_picture("growth", simplexes)]
 
     def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
         stopped = [inputs[artifact.name].growth.stop_reason for artifact in self.needs(run)]
