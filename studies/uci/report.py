@@ -226,7 +226,7 @@ def _settings(records: list[dict[str, Any]]) -> list[str]:
         networks = record["splits"] * record["modes"]
         text = f"- {record['set']}: {networks} networks, {seconds:.0f} s in all"
         if "walk" in record:
-            text += f"; chosen for the walks: {_counts(record['walk'])}"
+            text += f"; chosen for the trajectories: {_counts(record['walk'])}"
         if "sgd" in record:
             text += f"; for SGD: {_counts(record['sgd'])}"
         if record["lost"]:

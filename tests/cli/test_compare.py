@@ -147,7 +147,7 @@ def test_test_figures_are_means_and_standard_errors_over_runs(folder, compared):
 
 def test_differences_are_paired(folder, compared):
     table = Table.load(compared[0] / "records" / "differences.json")
-    assert table.method[:2] == ["SGD, tempered", "SWAG"]
+    assert table.method[:2] == ["SGD + temperature scaling", "SWAG"]
     assert not [name for name in table.method if "runs" in name]  # what joins runs has one value
     nll = [
         [
@@ -240,10 +240,10 @@ def test_rows_that_join_runs(folder, compared):
 def test_baselines_and_pictures(compared):
     out, stdout = compared
     table = Table.load(out / "records" / "comparison.json")
-    assert table.method[:3] == ["SGD", "SGD, tempered", "SWAG"]
+    assert table.method[:3] == ["SGD", "SGD + temperature scaling", "SWAG"]
     assert "No row for dropout: the network has no dropout." in stdout
     # but for rows whose classes tie, at the temperature of networks that know next to nothing
-    tempered = row(table, "SGD, tempered")["accuracy"]
+    tempered = row(table, "SGD + temperature scaling")["accuracy"]
     assert row(table, "SGD")["accuracy"] == pytest.approx(tempered, abs=2e-3)
     names = {p.name for p in (out / "pictures").iterdir()}
     assert names == {"selective.png", "shift-nll.png", "shift-accuracy.png", "shift-ece.png"}
@@ -380,7 +380,7 @@ def test_dropout_and_normalised_images(folder, dropped):
     out = dropped / "compare" / "records"
     setup, results, (z, y) = opened(dropped)
     table = Table.load(out / "comparison.json")
-    assert table.method == ["SGD", "SGD, tempered", "MC dropout"]
+    assert table.method == ["SGD", "SGD + temperature scaling", "MC dropout"]
     point = results.posterior(method_named("sgd"))[0].point(0)
     pred = ll.mc_dropout(setup.surface, point, setup.test, samples=3, seed=0)
     assert row(table, "MC dropout")["nll"] == pytest.approx(pred.metrics()["nll"])

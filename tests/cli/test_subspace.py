@@ -263,7 +263,7 @@ def test_of_too_few_samples_r_hat_is_not_known(run, tmp_path):
         (["--temperature", "cold"], "temperature"),
         (["--prior-scale", "-1"], "prior_scale"),
         (["--rank", 40], "rank"),
-        (["--walk", "swa-9"], "keeps iterates"),
+        (["--trajectory", "swa-9"], "keeps iterates"),
         (["--kind", "random", "--around", "nobody"], "holds no weights"),
         (["--around", "sgd-0"], "--kind pca lies about the iterates' mean"),
         (["--kind", "random", "--rank", 1000], "at most 910 for a network of 910 weights"),

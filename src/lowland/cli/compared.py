@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
-from importlib.util import find_spec
 from typing import Any
 
 from lowland.artifacts import Artifact, Inputs, Source
@@ -19,15 +18,16 @@ from lowland.cli.predictions import (
     SetPrediction,
     temperature_scaled,
 )
-from lowland.core import Classification, Regression
+from lowland.core import Regression
 from lowland.errors import ConfigError, LowlandError
 from lowland.progress import Report
 from lowland.records import Predictive
 from lowland.runs.methods import Method, method_named
+from lowland.runs.methods.annealed import AnnealedMethod
+from lowland.runs.methods.laplace import Laplace
 from lowland.runs.results import External, Results
 from lowland.runs.run import Run
 from lowland.uncertainty import LastLayerLaplace
-from lowland.uncertainty.dropout import has_dropout
 
 BASELINES = ("temperature", "dropout", "laplace")
 _SGD = "sgd"  # the method that gets a temperature
@@ -98,10 +98,11 @@ class ComparedRun:
 
     def _predict(self, method: Method, loader: Iterable[Any], progress: Report) -> Predictive:
         """The prediction of a method at the values that the run chose."""
-        load = self.results.load
-        inputs = Inputs(method.needs(self.run), load, load)
-        tuned = {} if method.name in BASELINES else load(self.run.tuning(method))
-        return method.predict(self.run, inputs, tuned, loader, progress)
+        tuned = {} if method.name in BASELINES else self.results.load(self.run.tuning(method))
+        return method.predict(self.run, self._inputs_of(method), tuned, loader, progress)
+
+    def _inputs_of(self, method: Method) -> Inputs:
+        return Inputs(method.needs(self.run), self.results.load, self.results.load)
 
     def _shifted(
         self, method: Method, title: str, inputs: list[Source], predict: Predict
@@ -149,24 +150,16 @@ class ComparedRun:
 
     def _check_baseline(self, name: str) -> None:
         """Raises `LowlandError` where a baseline does not fit the run."""
-        task = self.setup.task
-        if name == "temperature":
-            if not isinstance(task, Classification):
-                raise ConfigError(f"a temperature is for classification, not {task!r}.")
-            if _SGD not in self.config.methods:
-                raise ConfigError("the run has no method sgd, which it would temper.")
-            return
+        method = method_named(name)
+        assert isinstance(method, AnnealedMethod)
+        if name == "temperature" and _SGD not in self.config.methods:
+            raise ConfigError("the run has no method sgd, which it would temper.")
         if not self.run.trains_annealed():
             raise ConfigError("the run has no network of annealed SGD.")
-        if name == "dropout":
-            point = self.results.load(self.run.annealed(0)).point
-            if not has_dropout(self.setup.surface, point):
-                raise ConfigError("the network has no dropout.")
-        if name == "laplace":
-            if find_spec("laplace") is None:
-                raise ConfigError('it needs laplace-torch: pip install "lowland[baselines]".')
-            if not self.is_done(self._baseline(name).test):
-                self._laplace  # noqa: B018 - laplace-torch may refuse the network
+        if reason := method.misfit(self.run):
+            raise ConfigError(f"{reason}.")
+        if name == "laplace" and not self.is_done(self._baseline(name).test):
+            self._laplace  # noqa: B018 - laplace-torch may refuse the network
 
     def _baseline(self, name: str) -> MethodPredictions:
         """A baseline around the annealed network of the run."""
@@ -192,5 +185,4 @@ class ComparedRun:
     @cached_property
     def _laplace(self) -> LastLayerLaplace:
         """The approximation, fitted once for all sets."""
-        point = self.results.load(self.run.annealed(0)).point
-        return LastLayerLaplace(self.setup.surface, point, validation=self.setup.validation)
+        return Laplace().approximation(self.run, self._inputs_of(Laplace()))

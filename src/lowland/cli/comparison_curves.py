@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,10 +76,10 @@ class RiskRecord(RecordArtifact):
 def file_part(title: str) -> str:
     """A title as part of the name of a file.
 
-    >>> file_part("SGD, tempered")
-    'sgd-tempered'
+    >>> file_part("SGD + temperature scaling")
+    'sgd-temperature-scaling'
     """
-    return title.lower().replace(",", "").replace(" ", "-")
+    return re.sub(r"\W+", "-", title.lower())
 
 
 def _column(points: list[dict[str, float]], name: str) -> Tensor:

@@ -58,8 +58,7 @@ def scan(
         str, typer.Option(metavar="NAME", help="Weights at the centre of a random plane.")
     ] = "sgd-0",
     trajectory: Annotated[
-        str,
-        typer.Option("--walk", metavar="NAME", help="SGD iterates for pca, in trajectory/."),
+        str, typer.Option(metavar="NAME", help="SGD iterates for pca, in trajectory/.")
     ] = "swa-0",
     split: Annotated[
         str, typer.Option(metavar="SPLIT", help="Examples of the losses: train or test.")

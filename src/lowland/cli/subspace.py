@@ -51,8 +51,7 @@ def subspace(
         ),
     ] = None,
     trajectory: Annotated[
-        str,
-        typer.Option("--walk", metavar="NAME", help="SGD iterates for pca, in trajectory/."),
+        str, typer.Option(metavar="NAME", help="SGD iterates for pca, in trajectory/.")
     ] = "swa-0",
     curve: Annotated[
         Path | None,

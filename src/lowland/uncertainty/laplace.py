@@ -71,7 +71,7 @@ class LastLayerLaplace:
         checks.choice("structure", structure, STRUCTURES)
         self.surface = surface
         self.task, likelihood = _likelihood(surface.task)
-        Laplace = _laplace_class()
+        Laplace = laplace_class()
         options = surface.options.override(batchnorm=batchnorm)
         network = _Network(surface, surface.point(w), options)
         try:
@@ -159,7 +159,8 @@ class LastLayerLaplace:
         return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
 
 
-def _laplace_class() -> Any:
+def laplace_class() -> Any:
+    """laplace-torch's function; raises `LowlandError` where it is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about its dependencies

@@ -1,5 +1,7 @@
 """The last-layer Laplace approximation around the annealed network."""
 
+import sys
+
 import pytest
 import torch
 
@@ -19,6 +21,6 @@ def test_its_prediction_is_the_approximations(finished):
 
 
 def test_a_missing_package_is_named(finished, monkeypatch):
-    monkeypatch.setattr("lowland.runs.methods.laplace.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "laplace", None)
     with pytest.raises(ConfigError, match=r"pip install \"lowland\[baselines\]\""):
         Laplace().check(finished.run)

@@ -20,5 +20,5 @@ def test_the_prediction_is_sgds_at_the_temperature(finished):
 
 def test_it_is_for_classification(finished, monkeypatch):
     monkeypatch.setattr(finished.run.setup, "task", Regression())
-    with pytest.raises(ConfigError, match="temperature is for classification, not for Regression"):
+    with pytest.raises(ConfigError, match="it is for classification, not for Regression"):
         TemperatureScaling().check(finished.run)

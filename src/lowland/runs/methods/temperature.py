@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Inputs
 from lowland.core import Classification
-from lowland.errors import ConfigError
 from lowland.posteriors import PointMass, Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive
-from lowland.runs.methods.base import Method, Part, Tuned
+from lowland.runs.methods.annealed import AnnealedMethod
+from lowland.runs.methods.base import Tuned
 from lowland.uncertainty import temper
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 
-class TemperatureScaling(Method):
+class TemperatureScaling(AnnealedMethod):
     """The temperature of the lowest NLL on validation examples."""
 
     name = "temperature"
-    title = "SGD, tempered"
-    by_request = True
+    title = "SGD + temperature scaling"
 
-    def check(self, run: Run) -> None:
-        if not isinstance(run.setup.task, Classification):
-            raise ConfigError(
-                f"methods: temperature is for classification, not for "
-                f"{type(run.setup.task).__name__}; leave it out."
-            )
-
-    def parts(self, run: Run) -> Sequence[Part]:
-        return [Part(run.annealed(0))]
+    def misfit(self, run: Run) -> str | None:
+        task = run.setup.task
+        if isinstance(task, Classification):
+            return None
+        return f"it is for classification, not for {type(task).__name__}"
 
     def posterior(self, run: Run, inputs: Inputs) -> Posterior:
-        return PointMass(inputs[run.annealed(0).name].point)
+        return PointMass(self.point(run, inputs))
 
     def predict(
         self, run: Run, inputs: Inputs, tuned: Tuned, loader: Iterable[Any], progress: Progress
