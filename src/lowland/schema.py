@@ -83,6 +83,24 @@ def require(value: Any, form: Any, *, source: object, advice: str = "name anothe
         raise StoreError(f"{source}: {wrong}; {advice}.")
 
 
+def require_format(
+    theirs: object, ours: str, *, source: object, advice: str = "use the version that wrote it"
+) -> None:
+    """Raises `StoreError`, which names both, unless a file has the format of this version.
+
+    >>> require_format("lowland-plan-1", "lowland-plan-1", source="a.json")
+    >>> require_format("lowland-plan-2", "lowland-plan-1", source="a.json", advice="make another")
+    Traceback (most recent call last):
+    lowland.errors.StoreError: a.json: its format is 'lowland-plan-2', this version of lowland reads
+    'lowland-plan-1'; make another.
+    """
+    if theirs != ours:
+        raise StoreError(
+            f"{source}: its format is {theirs!r:.60}, this version of lowland reads {ours!r}; "
+            f"{advice}."
+        )
+
+
 def mismatch(value: Any, form: Any, place: str = "") -> str | None:
     """Where and how a value differs from a form; None where it does not.
 

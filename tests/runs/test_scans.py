@@ -11,7 +11,7 @@ from lowland.runs.scans import Grid, ScanPictures, SurfaceScan
 
 def scan_of(finished, split="train", anchors=(0, 1), **overlays):
     points = [finished.load(finished.run.annealed(i)).point.weights for i in anchors]
-    grid = Grid(3, margin=0.0, refine=None, examples=10_000, split=split)
+    grid = Grid(resolution=3, margin=0.0, refine=None, examples=10_000, split=split)
     return SurfaceScan(finished.run, "sgd-0,sgd-1", ll.Line(*points), overlays, grid), points
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 from lowland.artifacts.artifact import Artifact
 from lowland.errors import StoreError
 from lowland.files import is_plain, write_text
-from lowland.schema import MAX_TEXT, parse_json, require
+from lowland.schema import MAX_TEXT, parse_json, require, require_format
 
 FORMAT = "lowland-artifact-1"
 MANIFEST = "manifest.json"
@@ -85,11 +85,8 @@ class Manifest:
         except FileNotFoundError:
             raise StoreError(f"{folder}: it holds no {MANIFEST}; delete it.") from None
         body = parse_json(text, source=file)
-        if isinstance(body, dict) and body.get("format") != FORMAT:
-            raise StoreError(
-                f"{file}: its format is {body.get('format')!r:.60}, this version of lowland reads "
-                f"{FORMAT!r}; use the version that wrote it."
-            )
+        if isinstance(body, dict):
+            require_format(body.get("format"), FORMAT, source=file)
         require(body, Body, source=file)
         for name in body["files"]:
             if not all(map(is_plain, name.split("/"))):

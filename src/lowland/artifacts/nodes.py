@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from lowland.artifacts.artifact import Artifact
 from lowland.errors import StoreError
 from lowland.files import write_text
-from lowland.schema import parse_json, require
+from lowland.schema import parse_json, require, require_format
 
 FORMAT = "lowland-graph-1"
 GRAPH = "graph.json"
@@ -73,9 +73,5 @@ def read_graph(folder: Path) -> list[Node]:
         ) from error
     body = parse_json(text, source=file)
     require(body, Body, source=file)
-    if body["format"] != FORMAT:
-        raise StoreError(
-            f"{file}: its format is {body['format']!r:.60}, this version of lowland reads "
-            f"{FORMAT!r}; use the version that wrote it."
-        )
+    require_format(body["format"], FORMAT, source=file)
     return list(body["artifacts"])

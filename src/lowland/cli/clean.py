@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from lowland.artifacts.clean import Usage, remove, usage
 from lowland.cli.console import Terminal, say
+from lowland.cli.options import RunFolderPath
 from lowland.cli.stage_folder import words_of
 from lowland.cli.status import folders, size_text
 from lowland.cli.tables import print_table
@@ -24,7 +24,7 @@ _REMOVABLE = {
 
 
 def clean(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")],
+    run: RunFolderPath,
     remove_: Annotated[
         str | None,
         typer.Option(

@@ -32,6 +32,7 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.method_metrics import MethodMetrics, MethodRow
 from lowland.cli.ood import NOISE, CompareOptions
+from lowland.cli.options import Seed
 from lowland.cli.predictions import MethodPredictions, pooled
 from lowland.cli.stage_folder import words_of
 from lowland.cli.tables import show_metrics
@@ -103,7 +104,7 @@ def compare(
             "Without it: those that fit.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the corruptions' and sets' noise.")] = 0,
+    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
     """Evaluate the uncertainty of finished runs: corruption, other data, selective prediction.

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from lowland.artifacts.order import complete
-from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys
+from lowland.cli.options import Keys, Seed
 from lowland.cli.stage_folder import weight_names, words_of
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
@@ -20,7 +19,6 @@ from lowland.errors import ConfigError
 from lowland.geometry import Line
 from lowland.records import Table
 from lowland.runs.curves import CurveOptions, curve_artifacts, curve_values
-from lowland.runs.run import Run
 from lowland.runs.sections import Connect
 
 
@@ -57,7 +55,7 @@ def connect(
             "two runs.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the fit's batches.")] = 0,
+    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
     """Join two networks by curves of low loss, and measure loss and error along them.
@@ -83,9 +81,8 @@ def execute(folder: CurveFolder, options: CurveOptions) -> Table:
     """Builds the curves of a folder, and prints their losses."""
     Line(*folder.ends())  # raises before anything is written
     folder.claim(curve_values(options))
-    run = Run(folder.setup.config, folder.setup)
-    table, *pictures = curve_artifacts(run, folder.sources(), options)
-    builder = Builder(folder.path, Terminal(), threads=folder.runs[0].plan.threads)
+    table, *pictures = curve_artifacts(folder.run, folder.sources(), options)
+    builder = folder.builder(Terminal())
     builder.build(complete([table, *pictures]))
     curves: Table = builder.load(table)
     examples = builder.load(table.inputs[0]).examples

@@ -1,4 +1,4 @@
-"""Options of commands that are keys of a configuration's section: made from the section."""
+"""Options that several commands have, and those made from the keys of a section."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from lowland.runs.config import check_section, read_value
 from lowland.runs.keys import Key, Section, default_text, keys_of
+
+RunFolderPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")
+]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.tables import show_metrics
 from lowland.errors import ConfigError
 from lowland.records import Table
-from lowland.runs.config import check_config
+from lowland.runs.config import check_config, put
 from lowland.runs.sections import Config
 
 
@@ -52,16 +52,10 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
 def config_of(config: Config, over: str, value: Any) -> Config:
     """The configuration of one value."""
     settings = config.model_dump() | {"repeat": None}
-    *sections, last = over.split(".")
-    inner = settings
-    for section in sections:
-        inner = inner.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"repeat.over: {over}: {section} is not a section.")
-    if over == "out" or isinstance(inner.get(last), dict):
+    old = put(settings, over, value, where=f"repeat.over: {over}")
+    if over == "out" or isinstance(old, dict):
         raise ConfigError(f"repeat.over: expected a key with a value, got {over}.")
-    inner[last] = value
-    settings["out"] = str(Path(config.out) / f"{last}-{value}")
+    settings["out"] = str(Path(config.out) / f"{over.rpartition('.')[2]}-{value}")
     return check_config(settings, where=f"{over}={value}")
 
 

@@ -116,5 +116,5 @@ def _connect(setup: Setup, settings: Connect, folder: RunFolder, plan: RunPlan) 
     curves = CurveFolder(folder.path / "connect", [run], names, setup=setup)
     connect_networks(curves, curve_options(settings, seed=setup.config.seed))
     if settings.resolution:
-        grid = Grid(settings.resolution, examples=settings.examples)
+        grid = Grid(resolution=settings.resolution, examples=settings.examples)
         draw_plane(make_view(curves, curves.runs, []), grid, curves.path / "plane")

@@ -15,6 +15,7 @@ from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
+from lowland.cli.options import Keys, Seed
 from lowland.cli.origins import ORIGINS, Place, write_origins
 from lowland.cli.simplex_folder import SimplexFolder
 from lowland.cli.stage_folder import StageFolder, load_weights, weight_names, words_of
@@ -46,6 +47,7 @@ def scan(
             "three runs that differ in the seed alone.",
         ),
     ],
+    grid: Annotated[Grid, Keys()],
     plane: Annotated[
         str | None,
         typer.Option(
@@ -60,38 +62,13 @@ def scan(
     trajectory: Annotated[
         str, typer.Option(metavar="NAME", help="SGD iterates for pca, in trajectory/.")
     ] = "swa-0",
-    split: Annotated[
-        str, typer.Option(metavar="SPLIT", help="Examples of the losses: train or test.")
-    ] = "train",
-    examples: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Number of these examples.")
-    ] = 2000,
-    resolution: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Points along each axis.")
-    ] = 41,
-    margin: Annotated[
-        float,
-        typer.Option(
-            min=0, metavar="SHARE", help="Margin around the weights, as a share of their extent."
-        ),
-    ] = 0.2,
-    refine: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=0.5,
-            metavar="SHARE",
-            help="Largest error of the picture where it is interpolated, as a share of the colour "
-            "scale; 0 evaluates every point.",
-        ),
-    ] = 0.02,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER", help="Folder of the results. Default: scan/PLANE in the first folder."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of a random plane.")] = 0,
+    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
     """Draw the loss surface on a plane through networks.
@@ -106,16 +83,14 @@ def scan(
 
     Stop it at any moment; the same command goes on where it stopped.
     """
-    if split not in ("train", "test"):
-        raise ConfigError(f"--split: expected train or test, got {split!r}.")
     stage = _find_stage(runs, plane, trust=trust)
     finished_runs = stage.runs if stage else load_runs(runs, trust=trust)
     view = make_view(
         stage, finished_runs, words_of(plane), around=around, trajectory=trajectory, seed=seed
     )
-    name = f"{view.name}{'-test' if split == 'test' else ''}"
+    name = f"{view.name}{'-test' if grid.split == 'test' else ''}"
     path = out.expanduser() if out else runs[0].expanduser() / "scan" / name
-    execute(view, Grid(resolution, margin, refine or None, examples, split), path)
+    execute(view, grid, path)
 
 
 @dataclass(frozen=True)
@@ -174,8 +149,9 @@ def _files_of(
 def execute(view: View, grid: Grid, path: Path) -> SurfaceResult:
     """Builds the scan of a view in a folder, and its pictures."""
     require_own(path, [GRAPH], rest=[ORIGINS], content="folder of a scan", option="--out")
-    run = Run(view.setup.config, view.setup)
-    surface = SurfaceScan(run, view.name, view.shape, view.overlays, grid)
+    surface = SurfaceScan(
+        Run(view.setup.config, view.setup), view.name, view.shape, view.overlays, grid
+    )
     pictures = ScanPictures(surface)
     console = Terminal()
     builder = Builder(path, console, threads=view.plan.threads)

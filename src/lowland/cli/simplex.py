@@ -11,10 +11,9 @@ from rich.console import Console
 
 from lowland.artifacts import Artifact, Inputs, Source
 from lowland.artifacts.order import complete
-from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys
+from lowland.cli.options import Keys, Seed
 from lowland.cli.simplex_folder import COMPLEX, SimplexFolder
 from lowland.cli.stage_folder import words_of
 from lowland.cli.tables import show_metrics
@@ -77,7 +76,7 @@ def simplex(
             "`simplex` beside the first of several runs.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")] = 0,
+    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
     """Grow simplexes of low loss, and average over them.
@@ -112,7 +111,7 @@ def execute(
         Simplex([network])
     own = {"connectors": connectors, "seed": seed}
     folder.claim(settings.model_dump() | own | ({"align": True} if align else {}))
-    run = Run(folder.setup.config, folder.setup)
+    run = folder.run
     networks = folder.sources()
     names = [COMPLEX] if connectors else [f"simplex-{i}" for i in range(len(networks))]
     simplexes = {
@@ -129,7 +128,7 @@ def execute(
         for i, name in enumerate(names)
     }
     console = Terminal()
-    builder = Builder(folder.path, console, threads=folder.runs[0].plan.threads)
+    builder = folder.builder(console)
     builder.build(list(simplexes.values()))
     results: dict[str, SimplexGrowth] = {
         name: builder.load(each) for name, each in simplexes.items()

@@ -9,9 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
+from rich.console import Console
+
 from lowland.artifacts import Source
 from lowland.artifacts.nodes import GRAPH
 from lowland.artifacts.places import ARTIFACTS
+from lowland.cli.builder import Builder
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.origins import Place, write_origins
 from lowland.cli.trust import UntrustedError
@@ -20,6 +23,7 @@ from lowland.errors import ConfigError
 from lowland.files import require_no_way_out, require_own
 from lowland.geometry import Curve
 from lowland.runs.folder import CONFIG, RunFolder, versions
+from lowland.runs.run import Run
 from lowland.runs.setup import Setup
 from lowland.runs.sources import hash_of
 from lowland.runs.stored import read_yaml, write_yaml
@@ -136,6 +140,15 @@ class StageFolder(ABC):
         sources = [f"weights/{title}" for title in self.titles()]
         weights = {s: [place] for s, place in zip(sources, self.weight_files(), strict=True)}
         write_origins(self.path, {**weights, **(origins or {})})
+
+    @property
+    def run(self) -> Run:
+        """The artifacts of its first run, from which others are made."""
+        return Run(self.setup.config, self.setup)
+
+    def builder(self, console: Console) -> Builder:
+        """Builds its artifacts as the first run computed."""
+        return Builder(self.path, console, threads=self.runs[0].plan.threads)
 
     def weight_files(self) -> list[Place]:
         """The files of the weights."""

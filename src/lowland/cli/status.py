@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.text import Text
 from rich.tree import Tree
 
@@ -14,6 +12,7 @@ from lowland.artifacts import Status
 from lowland.artifacts.nodes import GRAPH, read_graph
 from lowland.artifacts.status import statuses
 from lowland.cli.console import Terminal, say, visible
+from lowland.cli.options import RunFolderPath
 from lowland.cli.origins import changed_origins
 
 #: where commands put what they make of a run
@@ -23,7 +22,7 @@ _STYLES = {"done": "green", "under way": "yellow", "stale": "red", "damaged": "r
 
 
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")],
+    run: RunFolderPath,
 ) -> None:
     """Show what a run folder holds: what is done, under way, missing or stale, and why.
 

@@ -14,11 +14,10 @@ from rich.console import Console
 
 from lowland.artifacts import Artifact, Inputs, Source
 from lowland.artifacts.order import complete
-from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import load_runs
-from lowland.cli.options import Keys
+from lowland.cli.options import Keys, RunFolderPath, Seed
 from lowland.cli.origins import Place
 from lowland.cli.stage_folder import weight_names
 from lowland.cli.subspace_folder import SubspaceFolder
@@ -40,7 +39,7 @@ from lowland.trajectory import Trajectory
 
 
 def subspace(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")],
+    run: RunFolderPath,
     inference: Annotated[Inference, Keys()],
     around: Annotated[
         str | None,
@@ -71,7 +70,7 @@ def subspace(
             metavar="FOLDER", help="Folder of the results. Default: RUN/subspace/KIND-SAMPLER."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")] = 0,
+    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
     """Sample the posterior in a subspace of the weights, and average over it.
@@ -114,7 +113,7 @@ def execute(
     if note := posteriors.missing_diagnostics(inference):
         say(console, f"Note: {note}")
     folder.claim(inference.model_dump() | {"trajectory": trajectory, "seed": seed}, origins)
-    run = Run(folder.setup.config, folder.setup)
+    run = folder.run
     subspace = SpannedSubspace(run, inference, _basis(folder, store, curve), seed=seed)
     chain = SampledChain(run, subspace)
     dimensions = len(curve.anchors) - 1 if curve is not None else inference.rank
@@ -122,7 +121,7 @@ def execute(
     averages = AveragesTable(_predictions(run, subspace, chain, draws=draws, seed=seed))
     pictures = chain_pictures(chain, surface)
     pictures.append(samples_picture({each.label: each for each in averages.predictions}))
-    builder = Builder(folder.path, console, threads=folder.runs[0].plan.threads)
+    builder = folder.builder(console)
     builder.build(complete([averages, *pictures]))
     result: Chain = builder.load(chain)
     if result.about.get("warnings"):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lowland.errors import DataError, StoreError
 from lowland.files import PathLike, write_text
-from lowland.schema import MAX_TEXT, mismatch, parse_json, require
+from lowland.schema import MAX_TEXT, mismatch, parse_json, require, require_format
 from lowland.tensor_files import read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -65,11 +65,7 @@ class Record:
                 f"{path}: not a record, or a damaged one ({reason}); make it again or name another."
             ) from error
         version, name = kind["format"], kind["record"]
-        if version != FORMAT:
-            raise StoreError(
-                f"{path}: its format is {version!r:.60}, this version of lowland reads {FORMAT!r}; "
-                "use the version that wrote it."
-            )
+        require_format(version, FORMAT, source=path)
         if name != cls.__name__:
             raise StoreError(f"{path}: expected a {cls.__name__}, found a {name!s:.60}.")
         forms = get_type_hints(cls)

@@ -45,7 +45,10 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines.")
     for override in overrides:
-        _put(values, override)
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{override!r}: expected key=value, such as train.epochs=10.")
+        put(values, key, read_value(text, where=repr(override)), where=repr(override))
     importable(path.parent, Path.cwd())
     return check_section(Config, values, where=str(path))
 
@@ -94,17 +97,21 @@ def check_config(values: dict[str, Any], *, where: str) -> Config:
     return check_section(Config, values, where=where)
 
 
-def _put(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{override!r}: expected key=value, such as train.epochs=10.")
+def put(values: dict[str, Any], key: str, value: Any, *, where: str) -> Any:
+    """Puts a value at a dotted key, in the place of the one that it returns.
+
+    >>> values = {"train": {"lr": 0.1}}
+    >>> put(values, "train.lr", 0.2, where="here"), values
+    (0.1, {'train': {'lr': 0.2}})
+    """
     *sections, last = key.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{override!r}: {section} is not a section.")
+            raise ConfigError(f"{where}: {section} is not a section.")
         values = inner
-    values[last] = read_value(text, where=repr(override))
+    old, values[last] = values.get(last), value
+    return old
 
 
 def _describe(error: Any, within: type[Section]) -> tuple[str, str, str]:

@@ -19,7 +19,7 @@ from lowland.evaluate.model_average import ModelAverage
 from lowland.evaluate.planner import model_point
 from lowland.files import write_text
 from lowland.progress import Report
-from lowland.schema import parse_json, require
+from lowland.schema import parse_json, require, require_format
 
 if TYPE_CHECKING:
     from lowland.runs.setup import Setup
@@ -73,11 +73,8 @@ class RunPlan:
                 f"{file}: no such plan; name the {FILE} of a folder that `lowland run` made."
             )
         body = parse_json(file.read_bytes(), source=file)
-        if isinstance(body, dict) and body.get("format") != FORMAT:
-            raise StoreError(
-                f"{file}: its format is {body.get('format')!r:.60}, this version of lowland reads "
-                f"{FORMAT!r}; name another plan."
-            )
+        if isinstance(body, dict):
+            require_format(body.get("format"), FORMAT, source=file, advice="name another plan")
         require(body, Body, source=file)
         counts = [body["threads"], *(body[name]["threads"] for name in ("evaluation", "density"))]
         for count in counts:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import field_validator
 
 from lowland import plots
 from lowland.artifacts import Artifact, Checkpoint, Inputs, Source
@@ -14,6 +16,7 @@ from lowland.geometry import Shape
 from lowland.landscape import forecast, scan
 from lowland.progress import Report
 from lowland.records import SurfaceResult
+from lowland.runs.keys import Section, key
 from lowland.runs.records import RecordArtifact
 from lowland.runs.sources import hash_of
 from lowland.trajectory import Trajectory
@@ -22,15 +25,25 @@ if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(Section):
     """Where a surface is evaluated, and on what."""
 
-    resolution: int
-    margin: float = 0.2
-    refine: float | None = 0.02
-    examples: int = 2000
-    split: str = "train"
+    resolution: int = key(41, "points along each axis", ge=2)
+    margin: float = key(0.2, "margin around the weights, as a share of their extent", ge=0)
+    refine: float | None = key(
+        0.02,
+        "largest error of the picture where it is interpolated, as a share of the colour scale; 0 "
+        "evaluates every point",
+        ge=0,
+        le=0.5,
+    )
+    examples: int = key(2000, "number of the examples", ge=2)
+    split: Literal["train", "test"] = key("train", "examples of the losses")
+
+    @field_validator("refine")
+    @classmethod
+    def _none_at_zero(cls, refine: float | None) -> float | None:
+        return refine or None
 
 
 class SurfaceScan(RecordArtifact):
@@ -55,7 +68,7 @@ class SurfaceScan(RecordArtifact):
         super().__init__(
             f"scan/{name}/{grid.split}",
             [*run.evaluated(*splits), self.shape],
-            run.settings(grid=asdict(grid)),
+            run.settings(grid=grid.model_dump()),
             file="surface.npz",
             title=f"scan: {name}/{grid.split}",
         )

@@ -9,7 +9,7 @@ import yaml
 
 from lowland.errors import StoreError
 from lowland.files import require_inside, write_text
-from lowland.schema import require, require_shallow
+from lowland.schema import require, require_format, require_shallow
 
 MAX_YAML = 256 << 10  # bytes: a configuration has a few thousand, and parsing takes its time
 
@@ -58,12 +58,7 @@ def read_yaml(file: Path, fields: Any, *, form: str, advice: str) -> dict[str, A
         raise StoreError(f"{file}: damaged ({_line(error)}); {advice}.") from error
     require(body, dict[str, Any], source=file, advice=advice)
     require_shallow(body, source=file, advice=advice)
-    theirs = body.pop("format", form)
-    if theirs != form:
-        raise StoreError(
-            f"{file}: its format is {theirs!r:.60}, this version of lowland reads {form!r}; use "
-            "the version that wrote it."
-        )
+    require_format(body.pop("format", form), form, source=file)
     require(body, fields, source=file, advice=advice)
     return dict(body)
 
