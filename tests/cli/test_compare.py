@@ -451,7 +451,7 @@ def test_regression(folder):
         (["r0", "dropped"], ["other settings", "data.name", "in r0", "in dropped"]),
         (["r0", "r0"], ["have the same seed, 0"]),
         (["r0", "--kinds", "fog"], ["--kinds", "gaussian_noise", "'fog'"]),
-        (["r0", "--strengths", "0"], ["--strengths", "1,2,3,4,5"]),
+        (["r0", "--strengths", "0"], ["--strengths", "1, 2, 3, 4, 5"]),
         (["r0", "--baselines", "magic"], ["--baselines", "temperature, dropout, laplace"]),
         (["r0", "--baselines", "dropout"], ["--baselines dropout", "no dropout"]),
         (["r0", "--ood", "nothing"], ["--ood nothing", "name"]),

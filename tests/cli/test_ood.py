@@ -6,7 +6,7 @@ import torch
 import lowland as ll
 from lowland.cli.ood import CompareOptions, Corruption, ShiftedData
 from lowland.errors import ConfigError, DataError
-from lowland.runs.config import check_config
+from lowland.runs.config import check_config, check_section
 from lowland.runs.setup import Setup
 
 MEAN, STD = [0.3], [0.4]
@@ -42,7 +42,13 @@ def setup(data="images", **args):
 
 
 def test_corrupted_sets_are_those_of_pixels():
-    options = CompareOptions(["contrast", "gaussian_noise"], (2, 4), ["noise"], examples=20, seed=3)
+    options = CompareOptions(
+        kinds=["contrast", "gaussian_noise"],
+        strengths=[4, 2, 4],
+        ood=["noise"],
+        examples=20,
+        seed=3,
+    )
     one = setup()
     shifted = ShiftedData(one, options)
     assert [each.name for each in shifted.corruptions] == [
@@ -96,10 +102,24 @@ def test_what_does_not_fit_is_noted_or_refused_on_request():
     assert len(shifted.sets["noise"]) == 30
     with pytest.raises(DataError, match="--kinds: corruptions are for images"):
         ShiftedData(one, CompareOptions(kinds=["contrast"]))
-    with pytest.raises(ConfigError, match=r"--kinds: expected some of gaussian_noise.*'fog'"):
-        ShiftedData(one, CompareOptions(kinds=["fog"]))
     with pytest.raises(DataError, match=r"expected examples of shape \(64,\).*got \(1, 8, 8\)"):
         ShiftedData(one, CompareOptions(ood=[f"{__name__}:raw"]))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kinds": ["fog"]}, r"kinds: expected some of gaussian_noise.*, got \['fog'\]"),
+        ({"strengths": ["9"]}, r"strengths: expected some of 1, 2, 3, 4, 5, got \['9'\]"),
+        (
+            {"baselines": ["magic"]},
+            r"expected some of temperature, dropout, laplace, got \['magic'\]",
+        ),
+    ],
+)
+def test_options_that_do_not_exist(values, message):
+    with pytest.raises(ConfigError, match=message):
+        check_section(CompareOptions, values, where="options")
 
 
 def test_normalisation_that_is_none():

@@ -15,6 +15,7 @@ class Fit(Section):
     kinds: list[Literal["line", "curve"]] = key(["line"], "curves to fit", min_length=1)
     weight_decay: float = key(0.5, "weight decay", ge=0)
     steps: int | None = key(None, "length of the fit", unit="steps", ge=1)
+    others: list[str] | None = key(None, "other curves")
     hidden: int = key(3, "what is no option")
 
 
@@ -51,6 +52,12 @@ def test_a_list_is_words_or_yaml(text):
     assert call("a", "--kind", text)[1]["fit"].kinds == ["line", "curve"]
 
 
+@pytest.mark.parametrize(("text", "kinds"), [("none", []), ("null", None), ("curve", ["curve"])])
+def test_a_list_may_be_empty_or_absent(text, kinds):
+    _, received = call("a", "--others", text)
+    assert received["fit"].others == kinds
+
+
 def test_a_key_may_be_no_option():
     result, received = call("a", "--hidden", "4")
     assert result.exit_code == 2
@@ -60,7 +67,7 @@ def test_a_key_may_be_no_option():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--weight-decay", "-1"], "weight_decay: expected greater than or equal to 0, got -1"),
+        (["--weight-decay", "-1"], "--weight-decay: expected greater than or equal to 0, got -1"),
         (["--kind", "circle"], "expected 'line' or 'curve', got 'circle'"),
         (["--kind", "{"], "--kind: its value is not YAML"),
     ],

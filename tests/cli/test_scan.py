@@ -130,7 +130,7 @@ def test_another_scan_in_the_same_folder_says_what_changed(run):
         (["scan", "{run}", "--plane", "sgd-0,sgd-1,sgd-7"], "no weights 'sgd-7'"),
         (["scan", "{run}", "--plane", "sgd-0,sgd-1,sgd-1"], "lie on a line"),
         (["scan", "{run}", "--plane", "a,b,c,d"], "no weights 'a'"),
-        (["scan", "{run}", "--split", "validation"], "expected train or test"),
+        (["scan", "{run}", "--split", "validation"], "--split: expected 'train' or 'test'"),
         (["scan", "{run}", "--plane", "pca", "--trajectory", "swa-3"], "--plane pca"),
     ],
 )

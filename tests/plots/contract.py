@@ -69,6 +69,10 @@ class FigureContract:
         for ax in self.pictures().values():
             assert_readable(ax)
 
+    def test_nothing_of_it_is_cut_off(self):
+        for name, ax in self.pictures().items():
+            assert_whole(ax, name)
+
     def test_a_picture_of_it_can_be_written(self, tmp_path):
         path = plots.save(self.draw(self.record()), tmp_path / "picture.png", dpi=50)
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -90,6 +94,15 @@ def tree(node: Any) -> Any:
 def settings() -> dict[str, Any]:
     """The global settings, but for the backend: asking for that one would choose it."""
     return {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
+
+
+def assert_whole(ax: Axes, name: str) -> None:
+    """Axes, with their texts and legend, lie inside the figure."""
+    ax.figure.draw_without_rendering()
+    box, whole = ax.get_tightbbox(), ax.figure.bbox
+    assert box is not None
+    assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
+    assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
 
 
 def assert_readable(ax: Axes) -> None:

@@ -11,7 +11,7 @@ from lowland.plots import functions
 from lowland.plots.functions import DEEP, PALE
 from lowland.plots.style import PALETTE
 from lowland.records import FunctionsResult
-from tests.plots.contract import FigureContract, assert_readable
+from tests.plots.contract import FigureContract, assert_readable, assert_whole
 
 CORNERS = torch.tensor([[-1.0, -2.0], [3.0, 2.0]])
 GRID = regular_grid(CORNERS, resolution=21, margin=0.0)  # x in [-1, 3], y in [-2, 2]
@@ -68,10 +68,7 @@ class TestRow(FigureContract):
         for name, record in (self.odd_records() | {"": self.record()}).items():
             for options in ({}, {"sigmas": 3, "noise": False}):
                 ax = self.draw(record, **options)
-                ax.figure.draw_without_rendering()
-                box, whole = ax.get_tightbbox(), ax.figure.bbox
-                assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
-                assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
+                assert_whole(ax, name)
 
 
 class TestDecisions(FigureContract):
@@ -95,10 +92,7 @@ class TestDecisions(FigureContract):
         for name, record in (self.odd_records() | {"": self.record()}).items():
             for max_draws in (0, 1, 3):
                 ax = self.draw(record, max_draws=max_draws)
-                ax.figure.draw_without_rendering()
-                box, whole = ax.get_tightbbox(), ax.figure.bbox
-                assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
-                assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
+                assert_whole(ax, name)
 
 
 # -- lines -----------------------------------------------------------------------------------------

@@ -53,13 +53,6 @@ class TestGrowth(FigureContract):
             "many words": growth_record(stop_reason="words " * 60),
         }
 
-    def test_nothing_of_it_is_cut_off(self):
-        for name, ax in self.pictures().items():
-            ax.figure.draw_without_rendering()
-            box, whole = ax.get_tightbbox(), ax.figure.bbox
-            assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
-            assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
-
 
 def dots(ax, face):
     """Where markers of a colour are: "white", or any other for None."""

@@ -10,7 +10,7 @@ from lowland.errors import ConfigError, DataError
 from lowland.plots import posterior
 from lowland.plots.posterior import _dots, _ellipse, _shading
 from lowland.records import Chain, SurfaceResult
-from tests.plots.contract import FigureContract, assert_readable
+from tests.plots.contract import FigureContract, assert_readable, assert_whole
 from tests.plots.test_trace import chains, grid
 
 X = torch.linspace(-4, 4, 61, dtype=torch.float64)
@@ -52,10 +52,7 @@ class TestPosterior(FigureContract):
         for name, record in (self.odd_records() | {"": self.record()}).items():
             for options in ({}, everything):
                 ax = self.draw(record, **options)
-                ax.figure.draw_without_rendering()
-                box, whole = ax.get_tightbbox(), ax.figure.bbox
-                assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
-                assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
+                assert_whole(ax, name)
                 assert_readable(ax)
 
 

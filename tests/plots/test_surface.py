@@ -71,13 +71,6 @@ class TestSurface(FigureContract):
             "long words": bowl(examples=123456, evaluated_mask=BOWL < 3, batchnorm="frozen"),
         }
 
-    def test_nothing_of_it_is_cut_off(self):
-        for name, ax in self.pictures().items():
-            ax.figure.draw_without_rendering()
-            box, whole = ax.get_tightbbox(), ax.figure.bbox
-            assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
-            assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
-
 
 class TestLine(FigureContract):
     figure = "surface"

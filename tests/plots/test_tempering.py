@@ -38,13 +38,6 @@ class TestTempering(FigureContract):
             "negative": tempering_record(height=-1),
         }
 
-    def test_nothing_of_it_is_cut_off(self):
-        for name, ax in self.pictures().items():
-            ax.figure.draw_without_rendering()
-            box, whole = ax.get_tightbbox(), ax.figure.bbox
-            assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
-            assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
-
 
 def lines(ax):
     return {line.get_label(): line for line in ax.lines}

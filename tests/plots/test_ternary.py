@@ -50,13 +50,6 @@ class TestTernary(FigureContract):
             "the smallest": TernaryResult(torch.eye(3), {"loss": torch.rand(3)}),
         }
 
-    def test_nothing_of_it_is_cut_off(self):
-        for name, ax in self.pictures().items():
-            ax.figure.draw_without_rendering()
-            box, whole = ax.get_tightbbox(), ax.figure.bbox
-            assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
-            assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
-
 
 def corners(ax):  # (3, 2)
     (dots,) = (line for line in ax.lines if line.get_marker() == "o")

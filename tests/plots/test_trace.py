@@ -53,13 +53,6 @@ class TestTrace(FigureContract):
             "holes": holes,
         }
 
-    def test_nothing_of_it_is_cut_off(self):
-        for name, ax in self.pictures().items():
-            ax.figure.draw_without_rendering()
-            box, whole = ax.get_tightbbox(), ax.figure.bbox
-            assert -1 < box.x0 < box.x1 < whole.x1 + 1, name  # pixels
-            assert -1 < box.y0 < box.y1 < whole.y1 + 1, name
-
 
 def test_lines_are_the_chains_and_the_histogram_beside_them_counts_their_draws():
     record = chains()

@@ -15,7 +15,7 @@ from lowland.artifacts.order import complete
 from lowland.artifacts.places import ARTIFACTS, manifests
 from lowland.artifacts.view import hide
 from lowland.cli.builder import Builder
-from lowland.cli.compared import BASELINES, ComparedRun
+from lowland.cli.compared import ComparedRun
 from lowland.cli.comparison_curves import (
     RiskRecord,
     ShiftRecord,
@@ -32,21 +32,18 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.method_metrics import MethodMetrics, MethodRow
 from lowland.cli.ood import NOISE, CompareOptions
-from lowland.cli.options import Seed
+from lowland.cli.options import Keys, Seed
 from lowland.cli.predictions import MethodPredictions, pooled
-from lowland.cli.stage_folder import words_of
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.core import Classification
 from lowland.core.threads import using_threads
-from lowland.errors import ConfigError
 from lowland.files import require_own
 from lowland.metrics import metric_names
 from lowland.records import Table
 from lowland.runs.folder import versions
 from lowland.runs.results import External
 from lowland.runs.stored import read_yaml, write_yaml
-from lowland.uncertainty.corruption import CORRUPTIONS, STRENGTHS
 
 _SETTINGS = "compare.yaml"
 _FORMAT = "lowland-compare-2"
@@ -62,6 +59,7 @@ def compare(
             "are then means ± standard errors over them, and pools over them are added.",
         ),
     ],
+    options: Annotated[CompareOptions, Keys(but=("ood", "seed"))],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -70,23 +68,6 @@ def compare(
             "the first of several.",
         ),
     ] = None,
-    examples: Annotated[
-        int,
-        typer.Option(
-            min=2, help="Examples of the test split that are corrupted, and of each other set."
-        ),
-    ] = 2000,
-    kinds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND,...",
-            help=f"Corruptions, of {', '.join(CORRUPTIONS)}; none for none. All, where the data "
-            "are images.",
-        ),
-    ] = None,
-    strengths: Annotated[
-        str, typer.Option(metavar="N,...", help="Strengths of corruption, of 1 to 5.")
-    ] = "1,2,3,4,5",
     ood: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,14 +75,6 @@ def compare(
             help=f"Out-of-distribution examples: {', '.join(NOISE)} (with the moments of the run's "
             "own), package.module:callable, or '{name: ..., args: {...}}'; it may be given several "
             "times; none for none. Without it: noise.",
-        ),
-    ] = None,
-    baselines: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,...",
-            help=f"Rows made from the annealed SGD run, of {', '.join(BASELINES)}; none for none. "
-            "Without it: those that fit.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -112,14 +85,8 @@ def compare(
     Stop it at any moment; the same command goes on where it stopped. With other options what
     depends on them is built again, and the rest is kept.
     """
-    options = CompareOptions(
-        kinds=_words(kinds),
-        strengths=_strengths(strengths),
-        ood=[] if ood == ["none"] else ood or None,
-        baselines=_baselines(baselines),
-        examples=examples,
-        seed=seed,
-    )
+    sets = [] if ood == ["none"] else ood or None
+    options = options.model_copy(update={"ood": sets, "seed": seed})
     execute(load_runs(runs, trust=trust), options, None if out is None else out.expanduser())
 
 
@@ -217,7 +184,7 @@ def _write_settings(path: Path, runs: list[FinishedRun], options: CompareOptions
         # from here, so that runs and the comparison can be moved together
         "runs": [os.path.relpath(run.folder.path, path) for run in runs],
         "seeds": [run.config.seed for run in runs],
-        "options": {**vars(options), "strengths": list(options.strengths)},
+        "options": options.model_dump(),
         "versions": versions(),
     }
     path.mkdir(parents=True, exist_ok=True)
@@ -249,28 +216,3 @@ def _show(comparison: Comparison, builder: Builder, options: CompareOptions) -> 
     for name in comparison.sets:
         title = f"Out of distribution, {name}: separated from test data by {score}"
         show_metrics(table, "ood", title, console, of=name)
-
-
-def _words(text: str | None) -> list[str] | None:
-    """The words of an option, each once; `none` is an empty list."""
-    if text is None:
-        return None
-    words = list(dict.fromkeys(words_of(text)))
-    return [] if words == ["none"] else words
-
-
-def _strengths(text: str) -> tuple[int, ...]:
-    words = words_of(text)
-    if not words or any(word not in map(str, STRENGTHS) for word in words):
-        raise ConfigError(f"--strengths: expected some of 1,2,3,4,5, got {text!r}.")
-    return tuple(sorted({int(word) for word in words}))
-
-
-def _baselines(text: str | None) -> list[str] | None:
-    words = _words(text)
-    for word in words or ():
-        if word not in BASELINES:
-            raise ConfigError(
-                f"--baselines: expected some of {', '.join(BASELINES)}, or none, got {word!r}."
-            )
-    return words

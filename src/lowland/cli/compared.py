@@ -9,7 +9,7 @@ from typing import Any
 from lowland.artifacts import Artifact, Inputs, Source
 from lowland.cli.components import MixtureComponents, method_components
 from lowland.cli.load_runs import FinishedRun
-from lowland.cli.ood import CompareOptions, ShiftedData
+from lowland.cli.ood import BASELINES, CompareOptions, ShiftedData
 from lowland.cli.predictions import (
     TEST,
     MethodPredictions,
@@ -29,7 +29,6 @@ from lowland.runs.results import External, Results
 from lowland.runs.run import Run
 from lowland.uncertainty import LastLayerLaplace
 
-BASELINES = ("temperature", "dropout", "laplace")
 _SGD = "sgd"  # the method that gets a temperature
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 
 from lowland.artifacts import Source
 from lowland.core import Classification
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.runs.config import check_section, read_value
+from lowland.runs.keys import Section, key
 from lowland.runs.sections import Factory
 from lowland.runs.setup import Setup, is_loader
 from lowland.runs.sources import content_of
@@ -29,19 +31,42 @@ from lowland.uncertainty.ood import noise_like
 
 OOD = "ood/"  # the beginning of the names of out-of-distribution sets
 NOISE = {"noise": "gaussian", "uniform": "uniform"}  # generated sets
+BASELINES = ("temperature", "dropout", "laplace")
 RANDOM = ("gaussian_noise",)  # corruptions that depend on the seed
 
 
-@dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(Section):
     """The options of the command line; None: what fits the run."""
 
-    kinds: list[str] | None = None
-    strengths: tuple[int, ...] = STRENGTHS
+    kinds: list[str] | None = key(
+        None,
+        f"corruptions, of {', '.join(CORRUPTIONS)}; none for none; `null`: all, where the data are "
+        "images",
+    )
+    strengths: list[int] = key(list(STRENGTHS), "strengths of corruption", min_length=1)
     ood: list[str] | None = None
-    baselines: list[str] | None = None
-    examples: int = 2000
+    baselines: list[str] | None = key(
+        None,
+        f"rows made from the annealed SGD run, of {', '.join(BASELINES)}; none for none; `null`: "
+        "those that fit",
+    )
+    examples: int = key(
+        2000, "examples of the test split that are corrupted, and of each other set", ge=2
+    )
     seed: int = 0
+
+    @field_validator("kinds", "strengths", "baselines")
+    @classmethod
+    def _known(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+        """Each once, in the order of the strengths."""
+        if values is None:
+            return None
+        every: Any = {"kinds": CORRUPTIONS, "strengths": STRENGTHS, "baselines": BASELINES}
+        choices = every[info.field_name]
+        if not set(values) <= set(choices):
+            raise ValueError(f"expected some of {', '.join(map(str, choices))}")
+        values = list(dict.fromkeys(values))
+        return sorted(values) if info.field_name == "strengths" else values
 
 
 @dataclass(frozen=True)
@@ -145,11 +170,6 @@ class ShiftedData:
 
     def _corruptions(self, options: CompareOptions) -> list[Corruption]:
         kinds = list(CORRUPTIONS) if options.kinds is None else options.kinds
-        for kind in kinds:
-            if kind not in CORRUPTIONS:
-                raise ConfigError(
-                    f"--kinds: expected some of {', '.join(CORRUPTIONS)}, or none, got {kind!r}."
-                )
         if self.inputs is None or not kinds:
             return []
         wide = (torch.as_tensor(part, dtype=torch.float64) for part in self.normalise)

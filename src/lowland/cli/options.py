@@ -59,7 +59,7 @@ def with_section_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 for key, option in options.items()
                 if (text := values.pop(key)) is not None
             }
-            values[name] = check_section(section, settings, where="the options")
+            values[name] = check_section(section, settings, where="options", names=options)
         command(**values)
 
     wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -95,8 +95,11 @@ def help_text(key: Key) -> str:
 
 
 def _value(section: type[Section], key: str, text: str, *, where: str) -> Any:
-    """The value of an option; a list may also be written as words with commas between."""
+    """The value of an option; a list may also be words with commas between, or `none`."""
     value = read_value(text, where=where)
-    if isinstance(value, str) and get_origin(section.model_fields[key].annotation) is list:
-        return [word.strip() for word in value.split(",") if word.strip()]
-    return value
+    annotation = section.model_fields[key].annotation
+    is_list = any(get_origin(form) is list for form in (annotation, *get_args(annotation)))
+    if not is_list or isinstance(value, list | None):
+        return value
+    words = str(value).split(",")
+    return [] if words == ["none"] else [word.strip() for word in words if word.strip()]

@@ -8,9 +8,9 @@ import numpy as np
 
 from lowland.errors import ConfigError
 from lowland.metrics import axis_of
-from lowland.plots.overlays import make_room, settle
+from lowland.plots.overlays import settle
 from lowland.plots.panels import align_labels, panels, tick_size
-from lowland.plots.style import FAINT, MUTED, PALE, SMALL, canvas, colour, numbers
+from lowland.plots.style import MUTED, PALE, SMALL, canvas, colour, numbers
 from lowland.records import CycleSeries
 
 if TYPE_CHECKING:
@@ -50,14 +50,10 @@ def cycles(record: CycleSeries, *, ax: Axes | None = None, metric: str | None = 
         ),
         ("learning rate", numbers(record.lr)),
     ]
-    if ax is not None:
-        make_room(ax, below=0, beside=0)
-    with canvas(ax, size=(6.4, 6.0)) as ax:
+    with canvas(ax, size=(6.4, 6.0), room=(0, 0)) as ax:
         column = panels(ax, _BOXES, sharex=ax)
         for i, (panel, (label, values)) in enumerate(zip(column, series, strict=True)):
             y = np.where(np.isfinite(values), values, np.nan)
-            panel.grid(True, color=FAINT, linewidth=0.8)
-            panel.set_axisbelow(True)
             panel.tick_params(labelbottom=i == 0, color=MUTED, labelsize=tick_size(ax))
             for number, end in enumerate(numbers(record.ends)):
                 mark: dict[str, Any] = {"color": PALE, "linestyle": ":", "linewidth": 1.0}

@@ -9,10 +9,9 @@ import numpy as np
 
 from lowland import checks
 from lowland.errors import ConfigError, DataError
-from lowland.plots.overlays import letters_across, make_room, words_below
+from lowland.plots.overlays import letters_across, words_below
 from lowland.plots.panels import panels
 from lowland.plots.style import (
-    FAINT,
     INK,
     MUTED,
     PALETTE,
@@ -125,22 +124,15 @@ def _draw_row(
 ) -> Axes:
     """Panels in a row, of one scale."""
     n = len(records)
-    share = 1 / (n + GAP * (n - 1))
-    boxes = [(i * (1 + GAP) * share, 0.0, share, 1.0) for i in range(n)]
-    if ax is not None:
-        make_room(ax, below=0.16, beside=0)
-    with canvas(ax, size=(max(2.7 * n + 0.8, 4.6), 3.4)) as ax:
-        row = panels(ax, boxes, sharex=ax, sharey=ax)
+    with canvas(ax, size=(max(2.7 * n + 0.8, 4.6), 3.4), room=(0.16, 0)) as ax:
+        row = _row_of_panels(ax, n)
         for axes, (name, record) in zip(row, records.items(), strict=True):
             _draw_record(axes, record, band)
             above: Any = {"xytext": (0, 4), "textcoords": "offset points", "va": "bottom"}
             axes.annotate(name, (0, 1), xycoords="axes fraction", color=INK, **above)
             axes.margins(x=0)
         for axes in row[1:]:
-            axes.grid(True, color=FAINT, linewidth=0.8)
-            axes.set_axisbelow(True)
             axes.set_ylabel("")
-            axes.tick_params(labelleft=False, color=MUTED, labelsize=SMALL, labelcolor=INK)
         if len({len(result.draws[: band.max_draws]) for result in records.values()}) > 1:
             ax.lines[0].set_label("draws")  # the legend is of all panels
         words_below(ax, "", width=letters_across(ax))
@@ -182,13 +174,10 @@ def _draw_decisions(record: FunctionsResult, *, ax: Axes | None, max_draws: int)
     names = ["average", *(f"draw {i}" for i in range(1, len(panel_probs)))]
     classes = record.mean.shape[1]
     n = len(panel_probs)
-    share = 1 / (n + GAP * (n - 1))
-    boxes = [(i * (1 + GAP) * share, 0.0, share, 1.0) for i in range(n)]
-    if ax is not None:
-        make_room(ax, below=0.2, beside=0.16 if classes == 2 else 0)
+    room = (0.2, 0.16 if classes == 2 else 0)
     wide = max(2.9 * n + 1.0, 4.6)
-    with canvas(ax, size=(wide, 3.4 + 0.1 * max(classes - 4, 0))) as ax:
-        row = panels(ax, boxes, sharex=ax, sharey=ax)
+    with canvas(ax, size=(wide, 3.4 + 0.1 * max(classes - 4, 0)), room=room) as ax:
+        row = _row_of_panels(ax, n)
         for axes, probs, name in zip(row, panel_probs, names, strict=True):
             filled = _fill(axes, x, y, numbers(probs)[places])
             axes.grid(False)
@@ -205,8 +194,6 @@ def _draw_decisions(record: FunctionsResult, *, ax: Axes | None, max_draws: int)
                 zorder=4,
             )
             _dots(axes, record)
-        for axes in row[1:]:
-            axes.tick_params(labelleft=False, color=MUTED, labelsize=SMALL, labelcolor=INK)
         ax.set(
             xlabel="first input",
             ylabel="second input",
@@ -224,6 +211,16 @@ def _draw_decisions(record: FunctionsResult, *, ax: Axes | None, max_draws: int)
         words = "" if classes == 2 else "paler where the class is less probable"
         words_below(ax, words, width=int(13 * (wide - 1)))
     return ax
+
+
+def _row_of_panels(ax: Axes, count: int) -> list[Axes]:
+    """Panels side by side; the first has the labels of y."""
+    share = 1 / (count + GAP * (count - 1))
+    boxes = [(i * (1 + GAP) * share, 0.0, share, 1.0) for i in range(count)]
+    row = panels(ax, boxes, sharex=ax, sharey=ax)
+    for axes in row[1:]:
+        axes.tick_params(labelleft=False, color=MUTED, labelsize=SMALL, labelcolor=INK)
+    return row
 
 
 def _grid(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowland.errors import DataError
-from lowland.plots.overlays import make_room, settle, words_below
+from lowland.plots.overlays import settle, words_below
 from lowland.plots.panels import align_labels, panels, tick_size
-from lowland.plots.scales import log_ticks
-from lowland.plots.style import FAINT, MUTED, by_label, canvas, colour, numbers
+from lowland.plots.scales import log_where_wide
+from lowland.plots.style import MUTED, by_label, canvas, colour, numbers
 from lowland.records import GrowthResult
 
 if TYPE_CHECKING:
@@ -40,13 +40,8 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
         if not len(result.vertices):
             raise DataError(f"{name or 'the record'}: has no steps; grow by at least one vertex.")
     losses = np.concatenate([_losses(result) for result in records.values()])
-    finite: np.ndarray = losses[np.isfinite(losses)]
-    if ax is not None:
-        make_room(ax, below=0.2, beside=0)
-    with canvas(ax, size=(6.4, 5.6)) as ax:
+    with canvas(ax, size=(6.4, 5.6), room=(0.2, 0)) as ax:
         below, above = panels(ax, [(0, 0, 1, 0.56), (0, 0.64, 1, 0.36)], sharex=ax)
-        above.grid(True, color=FAINT, linewidth=0.8)
-        above.set_axisbelow(True)
         above.tick_params(labelbottom=False, color=MUTED, labelsize=tick_size(below))
         for i, (name, result) in enumerate(records.items()):
             ink = colour(i)
@@ -63,8 +58,7 @@ def growth(record: GrowthResult | Mapping[str, GrowthResult], *, ax: Axes | None
             below.plot([], [], ":^", color=MUTED, label="highest")
         if not all(bool(result.accepted.all()) for result in records.values()):
             below.plot([], [], "o", color=MUTED, markerfacecolor="white", label="rejected")
-        if len(finite) and 0 < 20 * finite.min() < finite.max():
-            log_ticks(below, "y", finite)
+        log_where_wide(below, "y", losses)
         below.locator_params(axis="x", integer=True, min_n_ticks=1)
         below.margins(x=0.05)
         units = list(dict.fromkeys(result.unit for result in records.values()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowland.errors import ConfigError
-from lowland.plots.overlays import letters_across, make_room, words_below
+from lowland.plots.overlays import letters_across, words_below
 from lowland.plots.scales import log_ticks
 from lowland.plots.style import canvas, colour, numbers
 from lowland.records import LinearizationResult
@@ -51,9 +51,7 @@ def linearization(
     by = by or BY[len(record.scales) == 1]
     if by not in BY:
         raise ConfigError(f"by: expected one of {', '.join(BY)}, got {by!r}.")
-    if ax is not None:
-        make_room(ax, below=0.15, beside=0)
-    with canvas(ax) as ax:
+    with canvas(ax, room=(0.15, 0)) as ax:
         if by == "scale":
             _by_scale(ax, record)
         else:

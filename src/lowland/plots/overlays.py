@@ -186,15 +186,6 @@ def settle(ax: Axes) -> None:
     root.draw_without_rendering()
 
 
-def make_room(ax: Axes, *, below: float = 0.08, beside: float = 0.16) -> None:
-    """Makes axes smaller, as a colour bar does, where no layout engine would."""
-    root: Any = ax.get_figure(root=True)
-    if root.get_layout_engine() is None:
-        x, y, wide, high = ax.get_position(original=True).bounds
-        ax.set_position((x, y + below * high, (1 - beside) * wide, (1 - below) * high))
-        ax.set_in_layout(True)
-
-
 def caption(record: SurfaceResult | TernaryResult, missing: int, total: int) -> str:
     """How metrics were computed: BatchNorm, examples, points not evaluated or not finite."""
     parts = [BATCHNORM.get(record.batchnorm, "")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lowland.plots.style import SMALL
+from lowland.plots.style import SMALL, light_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,13 +40,13 @@ def panels(ax: Axes, boxes: Sequence[Box], **options: Any) -> list[Axes]:
 
     ax.set_axes_locator(place)
     # a child's place is in units of its parent's, which is not the whole
-    return [
-        ax,
-        *(
-            ax.inset_axes(((x - left) / wide, (y - low) / high, w / wide, h / high), **options)
-            for x, y, w, h in boxes[1:]
-        ),
+    children = [
+        ax.inset_axes(((x - left) / wide, (y - low) / high, w / wide, h / high), **options)
+        for x, y, w, h in boxes[1:]
     ]
+    for child in children:
+        light_grid(child)
+    return [ax, *children]
 
 
 def tick_size(ax: Axes) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lowland.errors import ConfigError
 from lowland.metrics import axis_of
-from lowland.plots.scales import log_ticks
+from lowland.plots.scales import log_where_wide
 from lowland.plots.style import INK, MUTED, by_label, canvas, colour, numbers
 from lowland.records import PathResult
 
@@ -37,8 +37,9 @@ def path(
         name: (numbers(result.t), *_values(result, metric))
         for name, result in by_label(record).items()
     }
-    finite = np.concatenate([y for _, *both in lines.values() for y in both if y is not None])
-    finite = finite[np.isfinite(finite)]
+    values_of_lines = np.concatenate(
+        [y for _, *both in lines.values() for y in both if y is not None]
+    )
     tests = any(test is not None for _, _, test in lines.values())
     with canvas(ax, size=(7.2, 4.0)) as ax:
         for i, (name, (t, own, test)) in enumerate(lines.items()):
@@ -51,8 +52,7 @@ def path(
                 ax.plot(t, y, style, color=ink, linewidth=width, label=label or "_own")
                 ends = np.isclose(t, 0) | np.isclose(t, 1)
                 ax.plot(t[ends], y[ends], "o", color=INK, markersize=5, label="_ends", zorder=3)
-        if len(finite) and 0 < 20 * finite.min() < finite.max():
-            log_ticks(ax, "y", finite)
+        log_where_wide(ax, "y", values_of_lines)
         if tests:
             ax.plot([], [], "-", color=MUTED, label="train")
             ax.plot([], [], "--", color=MUTED, label="test")

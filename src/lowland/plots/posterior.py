@@ -17,7 +17,6 @@ from lowland.plots.overlays import (
     caption,
     colour_bar,
     level_ticks,
-    make_room,
     overlay,
     settle,
     words_below,
@@ -117,9 +116,7 @@ def posterior(
     true = orthonormal and 0.2 < ratio < 5
     wide, high = size_of(ratio if true else 1.0)
     lines = bool(dots_by_name) + bool(curves or paths)
-    if ax is not None:
-        make_room(ax)
-    with canvas(ax, size=(wide + 2.2, high + 1.0 + 0.2 * lines)) as ax:
+    with canvas(ax, size=(wide + 2.2, high + 1.0 + 0.2 * lines), room=(0.08, 0.16)) as ax:
         ax.grid(False)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), **_labels(record, i, j))
         ax.set_aspect("equal" if true else "auto")

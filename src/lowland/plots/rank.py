@@ -12,7 +12,7 @@ import numpy as np
 
 from lowland import checks
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.plots.overlays import letters_across, make_room, words_below
+from lowland.plots.overlays import letters_across, words_below
 from lowland.plots.style import MUTED, PALETTE, canvas
 from lowland.plots.trace import values_of
 from lowland.records import Chain
@@ -69,9 +69,7 @@ def rank(
     limit = min(max(np.abs(off).max(), tallest), CUT * tallest)
     scale = TALLEST / limit
     clipped = off.clip(-limit, limit)
-    if ax is not None:
-        make_room(ax, beside=0)
-    with canvas(ax, size=(6.4, min(1.3 + 0.42 * chains, 9.0))) as ax:
+    with canvas(ax, size=(6.4, min(1.3 + 0.42 * chains, 9.0)), room=(0.08, 0)) as ax:
         ax.grid(False)
         for i, (row, bar) in enumerate(zip(off, clipped, strict=True)):
             ax.axhline(i, color=MUTED, linewidth=0.8, zorder=3)

@@ -26,6 +26,18 @@ def log_ticks(ax: Axes, which: str, values: np.ndarray) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def log_where_wide(ax: Axes, which: str, values: np.ndarray, *, factor: float = 20) -> bool:
+    """Makes "x" or "y" logarithmic where positive values span more than a factor; whether it did.
+
+    Values that are not finite are left out.
+    """
+    finite = values[np.isfinite(values)]
+    wide = len(finite) > 0 and bool(0 < factor * finite.min() < finite.max())
+    if wide:
+        log_ticks(ax, which, finite)
+    return wide
+
+
 def confidence_ticks(ax: Axes, confidences: np.ndarray) -> None:
     """Makes x -log(1 - confidence), as Maddox et al. 2019 do, with ticks at round confidences."""
     low = stretch(min(0.2, confidences.min(initial=1.0))) - 0.2

@@ -10,7 +10,7 @@ import numpy as np
 from lowland.errors import ConfigError
 from lowland.metrics import axis_of
 from lowland.plots.labels import Label, end_labels
-from lowland.plots.scales import log_ticks
+from lowland.plots.scales import log_where_wide
 from lowland.plots.style import by_label, canvas, colour, dashes, numbers
 from lowland.records import ShiftCurves
 
@@ -47,8 +47,8 @@ def shift(
             ink = colour(i)
             ax.plot(x, y, dashes(i), color=ink, linewidth=2, marker="o", markersize=5, label=name)
             labels.append(Label(float(x[-1]), float(y[-1]), f"{name} {y[-1]:.3f}".strip(), ink))
-        if metric == "nll" and 0 < 10 * values.min() < values.max():
-            log_ticks(ax, "y", values)
+        if metric == "nll":
+            log_where_wide(ax, "y", values, factor=10)
         strengths = np.unique(np.concatenate([x for x, _ in lines.values()]))
         ax.set_xticks(strengths, ["clean" if s == 0 else f"{s:g}" for s in strengths])
         ax.margins(x=0.03)

@@ -39,7 +39,8 @@ def similarity(record: SimilarityResult, *, ax: Axes | None = None, metric: str 
     n = len(values)
     names = record.names or [str(i) for i in range(n)]
     side = min(max(3.4, 1.6 + 0.62 * n), 7.5)
-    with canvas(ax, size=(side + 0.4, side)) as ax:
+    bar_width = 0.3 if n > READ else 0
+    with canvas(ax, size=(side + 0.4 + bar_width, side)) as ax:
         ax.grid(False)
         if metric == "cosine":
             image = ax.imshow(values, cmap="RdBu_r", vmin=-1.0, vmax=1.0)

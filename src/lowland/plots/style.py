@@ -84,11 +84,18 @@ def by_label(record: Any) -> dict[str, Any]:
 
 @contextmanager
 def canvas(
-    ax: Axes | None, *, size: tuple[float, float] = (6.4, 4.0), projection: str | None = None
+    ax: Axes | None,
+    *,
+    size: tuple[float, float] = (6.4, 4.0),
+    projection: str | None = None,
+    room: tuple[float, float] | None = None,
 ) -> Iterator[Axes]:
     """The axes to draw on, with a light grid: yours, or new ones in the house style.
 
-    `projection`: of new axes, such as "3d"; yours must have it already.
+    Args:
+        size: of a new figure, in inches. projection: of new axes, such as "3d"; yours must have it
+            already. room: shares of your axes for what is drawn below and beside them, by which
+            they become smaller where no layout engine makes room.
 
     New axes have a figure of their own, independent of pyplot and of displays. Yours keep their
     fonts; rcParams are as before afterwards.
@@ -106,9 +113,24 @@ def canvas(
             ax = figure.add_subplot(projection=projection)
             # ticks are created when drawn, outside the context: set their style now
             ax.tick_params(which="both", color=MUTED, labelcolor=INK, labelsize=SMALL)
-        ax.grid(True, color=FAINT, linewidth=0.8)
-        ax.set_axisbelow(True)
+        elif room is not None:
+            _make_room(ax, *room)
+        light_grid(ax)
         yield ax
+
+
+def light_grid(ax: Axes) -> None:
+    """Pale lines at the ticks, below all else."""
+    ax.grid(True, color=FAINT, linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def _make_room(ax: Axes, below: float, beside: float) -> None:
+    root: Any = ax.get_figure(root=True)
+    if root.get_layout_engine() is None:
+        x, y, wide, high = ax.get_position(original=True).bounds
+        ax.set_position((x, y + below * high, (1 - beside) * wide, (1 - below) * high))
+        ax.set_in_layout(True)
 
 
 def save(artist: Axes | Figure, path: PathLike, *, dpi: float = 200) -> Path:

@@ -13,13 +13,12 @@ from lowland.plots.overlays import (
     caption,
     colour_bar,
     level_ticks,
-    make_room,
     overlay,
     settle,
     title,
     words_below,
 )
-from lowland.plots.scales import log_ticks
+from lowland.plots.scales import log_where_wide
 from lowland.plots.shading import PERCEPTUAL, Shading, percent, require_scale, shading
 from lowland.plots.style import INK, canvas, colour, numbers
 from lowland.records import SurfaceResult
@@ -81,9 +80,8 @@ def surface(
     x, y = numbers(record.x), numbers(record.y)
     orthonormal, ratio = record.about.get("orthonormal", True), np.ptp(x) / np.ptp(y)
     wide, high = size_of(ratio if orthonormal else 1.0)
-    if ax is not None:
-        make_room(ax)
-    with canvas(ax, size=(wide + 2.0, high + 1.0 + 0.2 * bool(record.paths))) as ax:
+    size = (wide + 2.0, high + 1.0 + 0.2 * bool(record.paths))
+    with canvas(ax, size=size, room=(0.08, 0.16)) as ax:
         ax.grid(False)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), **axis_labels(record))
         ax.set_aspect("equal" if orthonormal and 0.2 < ratio < 5 else "auto")
@@ -210,9 +208,7 @@ def _line(
             left, right = x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)]
             ax.axvspan((left + x[i]) / 2, (right + x[i]) / 2, color=MISSING, linewidth=0, zorder=1)
         ax.set(xlim=(x[0], x[-1]), ylabel=title(record, metric), xlabel=_along(record))
-        if scale != "linear" and 0 < 20 * finite_values.min() < finite_values.max():
-            log_ticks(ax, "y", finite_values)
-        else:
+        if scale == "linear" or not log_where_wide(ax, "y", finite_values):
             ax.set_ylim(bottom=min(0.0, finite_values.min()))
         if vmax is not None:
             ax.set_ylim(top=vmax)

@@ -13,7 +13,6 @@ from lowland.plots.overlays import (
     caption,
     colour_bar,
     level_ticks,
-    make_room,
     overlay,
     settle,
     title,
@@ -86,9 +85,7 @@ def surface3d(
     box = _box(x, y)
     relief = Relief(x, y, heights, floor, high, box, elevation, azimuth)
     mesh = np.meshgrid(*(np.linspace(z[0], z[-1], FINE) for z in (x, y)))
-    if ax is not None:
-        make_room(ax)
-    with canvas(ax, size=(7.2, 5.2), projection="3d") as ax:
+    with canvas(ax, size=(7.2, 5.2), projection="3d", room=(0.08, 0.16)) as ax:
         axes: Any = ax
         axes.computed_zorder = False  # the order of drawing is ours: lines lie on the surface
         axes.set_proj_type("ortho")

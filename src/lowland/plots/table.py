@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lowland.errors import ConfigError
 from lowland.metrics import metric_of
-from lowland.plots.scales import log_ticks
+from lowland.plots.scales import log_where_wide
 from lowland.plots.style import INK, MUTED, SMALL, canvas, colour, numbers
 from lowland.records import Table
 
@@ -68,8 +68,7 @@ def table(
                 fontsize=SMALL,
                 fontweight="bold" if value == top else "normal",
             )
-        if len(finite) and 0 < 100 * finite.min() < finite.max():
-            log_ticks(ax, "x", finite)
+        log_where_wide(ax, "x", values, factor=100)
         ax.set_yticks(range(len(values)), [str(name) for name in names])
         ax.set(xlabel=column, ylim=(len(values) - 0.4, -0.6))
         ax.margins(x=0.08)

@@ -9,8 +9,8 @@ import numpy as np
 
 from lowland.errors import ConfigError, DataError
 from lowland.metrics import metric_of
-from lowland.plots.overlays import letters_across, make_room, words_below
-from lowland.plots.scales import log_ticks
+from lowland.plots.overlays import letters_across, words_below
+from lowland.plots.scales import log_ticks, log_where_wide
 from lowland.plots.style import INK, canvas, colour, dashes, numbers
 from lowland.records import TemperingResult
 
@@ -43,9 +43,7 @@ def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = 
     finite = y[~np.isnan(y)]
     if not len(finite):
         raise DataError(f"{metric}: all values are NaN or infinite; try other temperatures.")
-    if ax is not None:
-        make_room(ax, below=0.15, beside=0)
-    with canvas(ax) as ax:
+    with canvas(ax, room=(0.15, 0)) as ax:
         for i, scale in enumerate(np.unique(scales)):
             rows = np.flatnonzero(scales == scale)
             rows = rows[np.argsort(x[rows], kind="stable")]
@@ -66,8 +64,7 @@ def tempering(record: TemperingResult, *, ax: Axes | None = None, metric: str = 
         ax.margins(x=0.05)
         if x.min() > 0 and x.max() > x.min():
             log_ticks(ax, "x", x)
-        if 0 < 20 * finite.min() < finite.max():
-            log_ticks(ax, "y", finite)
+        log_where_wide(ax, "y", y)
         ax.set(xlabel="temperature", ylabel=f"validation {_axis_label(metric)}")
         words_below(ax, _caption(record, metric, float(y[best])), width=letters_across(ax))
     return ax

@@ -14,7 +14,6 @@ from lowland.plots.overlays import (
     caption,
     colour_bar,
     level_ticks,
-    make_room,
     settle,
     title,
     words_below,
@@ -69,9 +68,8 @@ def ternary(
     corners, true = _corners(record)
     mesh = _mesh(numbers(record.coords), corners)
     wide, high = np.ptp(corners, axis=0)
-    if ax is not None:
-        make_room(ax, below=0.16, beside=0.28)
-    with canvas(ax, size=(6.4, float(np.clip(4.0 * high / wide, 2.2, 4.2)) + 1.3)) as ax:
+    size = (6.4, float(np.clip(4.0 * high / wide, 2.2, 4.2)) + 1.3)
+    with canvas(ax, size=size, room=(0.16, 0.28)) as ax:
         ax.grid(False)
         ax.set_aspect("equal")
         for spine in ax.spines.values():

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowland.errors import ConfigError, DataError, LowlandError
-from lowland.plots.overlays import letters_across, make_room, words_below
+from lowland.plots.overlays import letters_across, words_below
 from lowland.plots.panels import panels
-from lowland.plots.style import FAINT, MUTED, PALETTE, canvas, colour, numbers
+from lowland.plots.style import MUTED, PALETTE, canvas, colour, numbers
 from lowland.records import Chain
 
 if TYPE_CHECKING:
@@ -51,12 +51,8 @@ def trace(
     if not len(finite):
         raise DataError(f"{name}: no finite values; sample again, from where the density is.")
     chains, draws = values.shape
-    if ax is not None:
-        make_room(ax, beside=0)
-    with canvas(ax, size=(7.6, 3.8)) as ax:
+    with canvas(ax, size=(7.6, 3.8), room=(0.08, 0)) as ax:
         left, right = panels(ax, [(0, 0, 0.8, 1), (0.83, 0, 0.17, 1)], sharey=ax)
-        right.grid(True, color=FAINT, linewidth=0.8)
-        right.set_axisbelow(True)
         right.tick_params(labelleft=False, color=MUTED)
         right.set_xticks([])
         edges = _edges(finite, bins)

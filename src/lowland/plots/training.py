@@ -10,7 +10,7 @@ from torch import Tensor
 from lowland.errors import ConfigError
 from lowland.metrics import axis_of, metric_of
 from lowland.plots.labels import Label, end_labels
-from lowland.plots.scales import log_ticks
+from lowland.plots.scales import log_where_wide
 from lowland.plots.style import MUTED, PALE, SMALL, canvas, colour, dashes, numbers
 from lowland.records import TrainingLog
 
@@ -50,8 +50,7 @@ def training(record: TrainingLog, *, ax: Axes | None = None, metric: str = "nll"
         ax.set_ylabel(f"training {axis_of(metric)}" if metric == "loss" else axis_of(metric))
         ax.margins(x=0.02)
         ax.locator_params(axis="x", integer=True, min_n_ticks=1)
-        if len(values) and 0 < 20 * values.min() < values.max():
-            log_ticks(ax, "y", values)
+        log_where_wide(ax, "y", values)
         if starts and curves and min(starts) > curves[0].x[0]:
             _mark(ax, min(starts), top=curves[0].y[0] >= curves[0].y[-1])
         end_labels(ax, [Label(c.x[-1], c.y[-1], c.name, c.style["color"]) for c in curves])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,8 +68,12 @@ def read_value(text: str, *, where: str) -> Any:
         raise ConfigError(f"{where}: its value is not YAML: {one_line(error)}.") from error
 
 
-def check_section(section: type[_S], values: Any, *, where: str) -> _S:
+def check_section(
+    section: type[_S], values: Any, *, where: str, names: Mapping[str, str] | None = None
+) -> _S:
     """A checked section; an error names the key, and the nearest right one.
+
+    `names`: of keys that errors call otherwise.
 
     >>> from lowland.runs.sections import Train
     >>> check_section(Train, {"epoch": 3}, where="here")
@@ -85,6 +89,7 @@ def check_section(section: type[_S], values: Any, *, where: str) -> _S:
             if one["type"] == "literal_error" and isinstance(one["input"], dict):
                 continue  # a dict is meant to be the other form
             key, message, value = _describe(one, section)
+            key = (names or {}).get(key, key)
             if key in messages:
                 message = f"{messages[key][0]} or {message.removeprefix('expected ')}"
             messages[key] = message, value
