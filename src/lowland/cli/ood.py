@@ -57,7 +57,7 @@ class CompareOptions(Section):
 
     @field_validator("kinds", "strengths", "baselines")
     @classmethod
-    def _known(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+    def _require_choices(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
         """Each once, in the order of the strengths."""
         if values is None:
             return None
