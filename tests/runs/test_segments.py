@@ -5,12 +5,16 @@ import dataclasses
 import pytest
 import torch
 
+import lowland as ll
 from lowland.artifacts import Graph
 from lowland.artifacts.order import ordered
+from lowland.errors import ConfigError
 from lowland.runs.config import check_config
+from lowland.runs.methods.swag import gaussian
 from lowland.runs.run import Run
 from lowland.runs.segments import AnnealedSGD, FGECycles, Segment
 from lowland.runs.setup import Setup
+from lowland.runs.training import optimizer_of
 from lowland.tensor_files import same_tree
 from lowland.trajectory import Every
 from tests.runs.conftest import CONFIG
@@ -168,3 +172,76 @@ def test_a_published_state_is_no_larger_than_the_training_needs(run, graph):
     assert state.epoch == 2
     assert "columns" not in state.state
     assert dataclasses.is_dataclass(state)
+
+
+# -- beyond the epochs of SGD ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def longer():
+    average = CONFIG["average"] | {"budget": [1.5, 1, 1.25]}
+    return run_of(Run, methods=["sgd", "swa", "swag", "ema"], average=average)
+
+
+def test_a_trajectory_that_goes_on_equals_one_that_never_stopped(longer, graph):
+    """The same schedule over six epochs at once, which stays at its last learning rate."""
+    train, setup = longer.config.train, longer.setup
+    model, weights = setup.model(0), []
+    iterates = ll.Trajectory.create(graph.folder / "iterates", setup.layout)
+    ll.sgd(
+        model,
+        setup.task,
+        setup.batches(setup.seed(0)),
+        epochs=6,
+        optimizer=optimizer_of(train),
+        schedule=lambda o: ll.SWASchedule(o, total=4 * STEPS, swa_lr=0.05, start=0.5),
+        collectors=[ll.Collector(iterates, when=Every(3, total=4 * STEPS, start=0.5))],
+        seed=setup.seed(0),
+    )
+    segments = longer.averaged_segments(0, 1.5)
+    assert [each.name for each in segments] == [
+        "train/swa-0", "train/swa@1.25-0", "train/swa@1.5-0",
+    ]  # fmt: skip
+    average = trained(graph, longer.average(0, "swa", 1.5))
+    for segment in segments:
+        weights += [point.weights for point in graph.load(segment).iterates]
+    assert torch.equal(graph.load(segments[-1]).point.weights, setup.layout.flatten(model))
+    assert len(weights) == len(iterates) == longer.budget.stored(1.5)
+    assert all(map(torch.equal, weights, (point.weights for point in iterates)))
+    assert torch.equal(average.weights, iterates.swa())
+    loaded = {each.name: graph.load(each) for each in segments}
+    post = gaussian(longer, loaded, 0, 20, 1.5)
+    assert torch.equal(post.draw(2), iterates.swag(rank=len(iterates)).posterior().draw(2))
+
+
+def test_each_budget_has_rows_and_is_charged_what_it_stands_on(longer, graph):
+    table = trained(graph, longer.comparison())
+    expected = {"SGD": 4, "SWA": 4, "SWA 1.25": 5, "SWA 1.5": 6, "SWAG": 4, "SWAG 1.25": 5,
+                "SWAG 1.5": 6, "EMA": 4}  # fmt: skip
+    assert dict(zip(table.columns["method"], table.columns["epochs"].tolist(), strict=True)) == (
+        expected
+    )
+    assert len(set(table.columns["nll"].tolist())) == len(expected)
+    # the segments are trained once, whatever rows stand on them
+    names = [each.name for each in ordered(longer.targets()) if each.name.startswith("train/")]
+    assert sorted(names) == ["train/sgd-0", "train/swa-0", "train/swa@1.25-0", "train/swa@1.5-0"]
+
+
+def test_one_budget_beyond_sgds_is_named_too():
+    run = run_of(Run, methods=["swa", "multiswag"], average=CONFIG["average"] | {"budget": 1.25})
+    assert [method.label(run) for method in run.methods] == ["SWA 1.25", "MultiSWAG of 2"]
+    run.check()
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [(0.9, "average.budget: .*greater than or equal to 1"),
+     ([1, 0.5], "average.budget: .*greater than or equal to 1"),
+     ([1.5, 1.5], "average.budget: expected each number once"),
+     ([], "average.budget: "),
+     (1.1, "1.1 of 4 epochs is no whole epoch longer than 1; train longer"),
+     ([1.5, 1.55], "1.55 of 4 epochs is no whole epoch longer than 1.5")],
+)  # fmt: skip
+def test_budgets_that_make_no_sense_are_refused(budget, words):
+    with pytest.raises(ConfigError, match=words):
+        run_of(Run, average=CONFIG["average"] | {"budget": budget}).check()

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.core import Point
 from lowland.progress import Report
+from lowland.runs.settings import EvaluationSettings
 from lowland.runs.training import BUFFERS, WEIGHTS
 from lowland.runs.weights import load_point, save_point
+from lowland.trajectory import SWA
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
-from lowland.runs.settings import EvaluationSettings
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,38 @@ class Average(Artifact):
 
     kind = "average"
 
-    def __init__(self, run: Run, network: int, of: Literal["swa", "ema"]) -> None:
+    def __init__(
+        self, run: Run, network: int, of: Literal["swa", "ema"], budget: float = 1.0
+    ) -> None:
         self.run = run
-        self.trajectory = run.averaged(network)
+        self.network = network
         self.of = of
+        self.segments = run.averaged_segments(network, budget)
+        beyond = "" if budget == 1 else f"@{budget:g}"
         super().__init__(
-            f"weights/{'average' if of == 'swa' else of}-{network}",
-            [*run.named_sources("model", "task"), *run.statistics(), self.trajectory],
+            f"weights/{'average' if of == 'swa' else of}{beyond}-{network}",
+            [*run.named_sources("model", "task"), *run.statistics(), *self.segments],
             AverageSettings(of, evaluation=run.evaluation()),
         )
 
     @property
     def title(self) -> str:
-        return f"{self.of.upper()} {self.trajectory.network + 1}"
+        return f"{self.of.upper()} {self.network + 1}"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Point:
-        trained, surface = inputs[self.trajectory.name], self.run.setup.surface
-        mean = trained.ema.point if self.of == "ema" else trained.iterates.average()
-        model = self.run.setup.model(self.trajectory.network)  # for what is frozen in it
+        trained = [inputs[segment.name] for segment in self.segments]
+        surface, average = self.run.setup.surface, SWA(self.run.setup.layout)
+        if self.of == "swa":
+            for each in trained:
+                each.iterates.into(average)
+        mean = trained[-1].ema.point if self.of == "ema" else average.point
+        model = self.run.setup.model(self.network)  # for what is frozen in it
         buffers = (mean.buffers or {}) | surface.changed_frozen_parameters(model)
         return surface.estimated(Point(mean.weights, buffers))
 
     def save(self, result: Point, folder: Path) -> None:
         setup = self.run.setup
-        model = setup.model(self.trajectory.network)
+        model = setup.model(self.network)
         save_point(folder / WEIGHTS, folder / BUFFERS, model, setup.layout, result)
 
     def load(self, folder: Path) -> Point:

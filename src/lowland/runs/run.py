@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from lowland.artifacts import Artifact, Source
 from lowland.artifacts.order import complete
 from lowland.core.seeds import seed_for
+from lowland.errors import ConfigError
 from lowland.runs.averages import Average
 from lowland.runs.budget import Budget
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
@@ -30,13 +31,16 @@ class Run:
     """The artifacts of a configuration, each made once.
 
     Attributes:
-        methods: those that the configuration names, in its order.
+        methods: those that the configuration names, in its order, at each of its budgets.
     """
 
     def __init__(self, config: Config, setup: Setup) -> None:
         self.config = config
         self.setup = setup
-        self.methods: list[Method] = [method_named(name) for name in config.methods]
+        budgets = config.average.budgets()
+        self.methods: list[Method] = [
+            each for name in config.methods for each in method_named(name).at_budgets(budgets)
+        ]
         self._artifacts: dict[Any, Artifact] = {}
 
     def check(self) -> None:
@@ -59,9 +63,10 @@ class Run:
         ]
         for method in self.methods:
             others += method.pictures(self)
-        for part in [part for method in self.methods for part in self.parts(method)]:
-            if isinstance(part.artifact, AveragedTrajectory):
-                others += self.averages(part.artifact.network)
+        for method in self.methods:
+            for part in self.parts(method):
+                if isinstance(part.artifact, AveragedTrajectory):
+                    others += self.averages(part.artifact.network, method.budget)
         return complete([self.comparison(), *others])
 
     # -- sources --------------------------------------------------------------------------------
@@ -123,9 +128,29 @@ class Run:
     def _make_annealed(self, network: int) -> AnnealedSGD:
         return AnnealedSGD(self, network, self.prefix(network) if self.shares_prefix else None)
 
-    def averaged(self, network: int) -> AveragedTrajectory:
-        """A trajectory whose iterates are averaged."""
+    def averaged(self, network: int, budget: float = 1.0) -> Training:
+        """A trajectory whose iterates are averaged, up to a multiple of SGD's epochs."""
+        if budget > 1:
+            return self._extension(network, budget)
         return self._once(("swa", network), lambda: AveragedTrajectory(self, network))
+
+    def _extension(self, network: int, budget: float) -> Segment:
+        """What continues the trajectory of the next smaller budget."""
+        smaller = max([1.0, *(each for each in self.config.average.budgets() if each < budget)])
+        start = self.averaged(network, smaller)
+        epochs = self.budget.epochs_of(budget) - start.last_epoch
+        if epochs < 1:
+            raise ConfigError(
+                f"average.budget: {budget:g} of {self.budget.epochs} epochs is no whole epoch "
+                f"longer than {smaller:g}; train longer, or name a larger number."
+            )
+        iterates = self.budget.iterates
+        return self.segment(f"swa@{budget:g}", start, epochs=epochs, iterates=iterates)
+
+    def averaged_segments(self, network: int, budget: float = 1.0) -> list[Training]:
+        """The segments of a trajectory that store its iterates, in order."""
+        segments = self.averaged(network, budget).segments()
+        return [each for each in segments if each.iterates is not None]
 
     def segment(self, name: str, start: Training, **options: Any) -> Segment:
         """A training that continues another: see `Segment`."""
@@ -136,15 +161,16 @@ class Run:
         """FGE's cycles from a trajectory."""
         return self._once(("fge", network), lambda: FGECycles(self, network))
 
-    def average(self, network: int, of: Literal["swa", "ema"]) -> Average:
+    def average(self, network: int, of: Literal["swa", "ema"], budget: float = 1.0) -> Average:
         """The SWA or EMA weights of a trajectory."""
-        return self._once((of, network, "average"), lambda: Average(self, network, of))
+        key = (of, network, "average", budget)
+        return self._once(key, lambda: Average(self, network, of, budget))
 
-    def averages(self, network: int) -> list[Artifact]:
+    def averages(self, network: int, budget: float = 1.0) -> list[Artifact]:
         """All averages of a trajectory, ready to be served; without iterates the EMA alone."""
         averages: list[Artifact] = [self.average(network, "ema")]
-        if self.budget.stored():
-            averages.append(self.average(network, "swa"))
+        if self.budget.stored(budget):
+            averages.append(self.average(network, "swa", budget))
         return averages
 
     def simplex(self, network: int) -> GrownSimplex:

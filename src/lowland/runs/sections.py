@@ -18,6 +18,7 @@ from lowland.runs.user_code import error_line
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PositiveList = Annotated[list[Positive], Field(min_length=1)]
+Multiple = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
 
 
@@ -115,6 +116,11 @@ class Average(Section):
     lr: float = key(0.05, "constant learning rate of the trajectory", gt=0, allow_inf_nan=False)
     start: float = key(0.75, "share of the budget before averaging starts", gt=0, lt=1)
     every: float = key(1.0, "distance between iterates", unit="epochs", gt=0, allow_inf_nan=False)
+    budget: Multiple | Annotated[list[Multiple], Field(min_length=1)] = key(
+        1.0,
+        "where the trajectory of `swa`, `swag` and `swag-diagonal` ends, in multiples of "
+        "`train.epochs`; a list gives each of them a row for every number",
+    )
     rank: int = key(20, "deviations that SWAG keeps", ge=2)
     ema_decay: float = key(0.99, "decay of the EMA in one step", ge=0, lt=1)
     ema_warmup: bool = key(
@@ -125,6 +131,17 @@ class Average(Section):
         "covariance scales of SWAG, of which the best on validation examples is taken",
         min_length=1,
     )
+
+    @field_validator("budget")
+    @classmethod
+    def _each_budget_once(cls, budget: float | list[float]) -> float | list[float]:
+        if isinstance(budget, list) and len(set(budget)) < len(budget):
+            raise ValueError("expected each number once")
+        return budget
+
+    def budgets(self) -> list[float]:
+        """The multiples of SGD's epochs, in order."""
+        return sorted(self.budget) if isinstance(self.budget, list) else [self.budget]
 
 
 class FGE(Section):

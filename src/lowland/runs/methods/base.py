@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
 from lowland.artifacts import Artifact, Inputs
 from lowland.errors import ConfigError
@@ -58,14 +59,27 @@ class Method(ABC):
     predicts by itself.
 
     Attributes:
-        name: in a configuration's `methods`. title: in tables. by_request: whether it runs only
+        name: in a configuration's `methods`, and of its artifacts. title: in tables. by_request:
+            whether it runs only where a configuration names it. extends: whether it goes on beyond
+            SGD's epochs. budget: the multiple of them at which it ends.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
+    name: str
+    title: str
+    extends: ClassVar[bool] = False
+    budget: float = 1.0
     by_request: ClassVar[bool] = False
     tunes_scale: ClassVar[bool] = False
     tuned: ClassVar[tuple[str, ...]] = ()
+
+    def at_budgets(self, budgets: Sequence[float]) -> list[Self]:
+        """The method at each multiple of SGD's epochs, or itself alone where it does not extend."""
+        methods = [copy(self) for _ in budgets] if self.extends else []
+        for method, budget in zip(methods, budgets, strict=False):
+            if budget != 1:
+                method.name, method.title = f"{self.name}@{budget:g}", f"{self.title} {budget:g}"
+                method.budget = budget
+        return methods or [self]
 
     def label(self, run: Run) -> str:
         """The name of its row."""

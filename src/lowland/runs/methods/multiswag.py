@@ -19,6 +19,7 @@ class MultiSWAG(SWAG):
 
     name = "multiswag"
     title = "MultiSWAG"
+    extends = False  # its networks share the budget of the deep ensemble
 
     def label(self, run: Run) -> str:
         return f"{self.title} of {run.config.ensemble}"

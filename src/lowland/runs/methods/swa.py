@@ -18,15 +18,17 @@ class SWA(Method):
 
     name = "swa"
     title = "SWA"
+    extends = True
 
     def check(self, run: Run) -> None:
-        require_iterates(run, self.title, run.budget.stored(), 1, run.collection())
+        stored = sum(segment.stored for segment in run.averaged_segments(0, self.budget))
+        require_iterates(run, self.title, stored, 1, run.collection())
 
     def parts(self, run: Run) -> Sequence[Part]:
-        return [Part(run.averaged(0))]
+        return [Part(run.averaged(0, self.budget))]
 
     def needs(self, run: Run) -> Sequence[Artifact]:
-        return [run.average(0, "swa")]
+        return [run.average(0, "swa", self.budget)]
 
     def posterior(self, run: Run, inputs: Inputs) -> Posterior:
-        return PointMass(inputs[run.average(0, "swa").name])
+        return PointMass(inputs[run.average(0, "swa", self.budget).name])
