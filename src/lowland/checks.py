@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, LowlandError
 
 SEEDS = 1 << 63  # seeds are below it
 
@@ -211,6 +212,20 @@ def function(name: str, value: Any, *, example: str) -> None:
     """
     if value is not None and not callable(value):
         raise ConfigError(_text(name, "a function", value, f"write {name}={example}"))
+
+
+def package(name: str, *, extra: str, purpose: str) -> Any:
+    """An optional package, imported where it is needed.
+
+    >>> package("no_such_package", extra="samplers", purpose="'flow'")
+    Traceback (most recent call last):
+    lowland.errors.LowlandError: 'flow' needs no_such_package: pip install "lowland[samplers]".
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        needed = error.name or name
+        raise LowlandError(f'{purpose} needs {needed}: pip install "lowland[{extra}]".') from error
 
 
 def _text(name: str, expected: str, value: Any, hint: str) -> str:

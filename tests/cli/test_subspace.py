@@ -219,7 +219,7 @@ def test_a_subspace_that_is_stopped_goes_on(run, whole, tmp_path, monkeypatch, e
     ("options", "package", "message"),
     [
         (["--sampler", "flow"], "zuko", "needs zuko"),
-        (["--kind", "hessian"], "scipy.sparse", "need scipy"),
+        (["--kind", "hessian"], "scipy.sparse.linalg", "needs scipy"),
     ],
 )
 def test_a_package_that_is_missing_is_told_at_once(

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.alignment.trace import Groups, Place
 from lowland.core import ParamLayout
 from lowland.core.seeds import stream
-from lowland.errors import LowlandError
 
 ROUNDING = 1e-12  # a smaller share of the largest possible gain is rounding
 
@@ -83,7 +83,8 @@ class MatchingProblem:
         self.target = layout.unflatten(w0)
         self.source = layout.unflatten(w1)
         self.generator = generator
-        self.solve = _solver()
+        optimize = checks.package("scipy.optimize", extra="cli", purpose="alignment")
+        self.solve: Solver = optimize.linear_sum_assignment
         #: upper bounds on the inner product of each parameter
         self.bounds = {
             name: float(self.target[name].double().norm() * self.source[name].double().norm())
@@ -179,12 +180,3 @@ class MatchingProblem:
         place = self.places[name]
         source = permute(self.source[name], place, order).double()
         return float((self.target[name].reshape(place.shape).double() * source).sum())
-
-
-def _solver() -> Solver:
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError:
-        raise LowlandError('alignment needs scipy: pip install "lowland[cli]".') from None
-    solver: Solver = linear_sum_assignment
-    return solver

@@ -201,10 +201,5 @@ def need_scipy() -> Any:
     Raises:
         LowlandError: where it is not installed.
     """
-    try:
-        from scipy.sparse import linalg
-    except ImportError as error:
-        raise LowlandError(
-            'eigenvectors of the Hessian need scipy: pip install "lowland[curvature]".'
-        ) from error
-    return linalg
+    purpose = "Lanczos' method for eigenvectors of the Hessian"
+    return checks.package("scipy.sparse.linalg", extra="curvature", purpose=purpose)

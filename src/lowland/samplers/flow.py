@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lowland import checks
 from lowland.core.seeds import fork_torch_rng, seed_for
-from lowland.errors import LowlandError
 from lowland.samplers.density import Density
 from lowland.samplers.elbo import ElboFit, ElboKeywords, Family
 from lowland.samplers.job import Job
@@ -61,7 +60,7 @@ class Splines(Family):
         seed: int,
         landing: bool = True,
     ) -> None:
-        zuko = require_zuko()
+        zuko = _zuko()
         self.mean, self.scale, self.k = mean, scale, len(mean)
         spline = {
             "univariate": zuko.transforms.MonotonicRQSTransform,
@@ -186,7 +185,7 @@ class Flow(VariationalSampler):
         self.landing = landing
 
     def require_packages(self) -> None:
-        require_zuko()
+        _zuko()
 
     def family(
         self, before: Sequence[Family], density: Density, job: Job, saved: dict[str, Any] | None
@@ -210,14 +209,5 @@ class Flow(VariationalSampler):
         return gaussian_moments(gaussian) | {"gaussian_elbo": float(last.nanmean())}
 
 
-def require_zuko() -> Any:
-    """The library of flows.
-
-    Raises:
-        LowlandError: zuko is not installed.
-    """
-    try:
-        import zuko
-    except ImportError:
-        raise LowlandError('"flow" needs zuko: pip install "lowland[samplers]"') from None
-    return zuko
+def _zuko() -> Any:
+    return checks.package("zuko", extra="samplers", purpose='"flow"')

@@ -54,15 +54,15 @@ class CheckpointIterates(Iterates):
         return cls(Path(os.path.commonpath(folders)), layout, iterates, **options)
 
     def __getitem__(self, i: int) -> Point:
-        i = self.position(i)
-        tensors = self.source(i)
+        i = self._position(i)
+        tensors = self._source(i)
         try:
             weights = self.layout.flatten(tensors)
         except LayoutError as error:
             raise LayoutError(f"{self.iterates[i].file}: {error}") from None
         return Point(weights, self.layout.state_of(tensors))
 
-    def source(self, i: int) -> dict[str, Tensor]:
+    def _source(self, i: int) -> dict[str, Tensor]:
         """A checkpoint under the layout's names, read from the mapped file, never as one more
         vector."""
         file = self.iterates[i].file

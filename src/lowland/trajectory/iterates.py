@@ -38,11 +38,11 @@ class Iterates(ABC):
     def __getitem__(self, i: int) -> Point:
         """Iterate i."""
 
-    def source(self, i: int) -> Point | Mapping[str, Tensor]:
+    def _source(self, i: int) -> Point | Mapping[str, Tensor]:
         """Iterate i as averages read it."""
         return self[i]
 
-    def position(self, i: int) -> int:
+    def _position(self, i: int) -> int:
         """The place of iterate i, which may be counted from the end."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"iterate {i} of {len(self)}")
@@ -89,7 +89,7 @@ class Iterates(ABC):
         self._require()
         with reporting(progress, "average") as report:
             for i, iterate in enumerate(self.iterates):
-                source = self.source(i)
+                source = self._source(i)
                 for one in moments:
                     try:
                         one.update(source)

@@ -288,7 +288,7 @@ class Trajectory(Iterates):
     # -- read ------------------------------------------------------------------------------------
 
     def __getitem__(self, i: int) -> Point:
-        i = self.position(i)
+        i = self._position(i)
         iterate = self.iterates[i]
         if i not in self._verified:
             trouble = damage(self.path, iterate, thorough=True)

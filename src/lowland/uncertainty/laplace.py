@@ -161,15 +161,9 @@ class LastLayerLaplace:
 
 def laplace_class() -> Any:
     """laplace-torch's function; raises `LowlandError` where it is not installed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about its dependencies
-            from laplace import Laplace
-    except ImportError as error:
-        raise LowlandError(
-            f'the Laplace baseline needs {error.name}: pip install "lowland[baselines]".'
-        ) from error
-    return Laplace
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about its dependencies
+        return checks.package("laplace", extra="baselines", purpose="the Laplace baseline").Laplace
 
 
 def _likelihood(task: Task) -> tuple[Task, dict[str, Any]]:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lowland.errors import ConfigError, LowlandError
+from lowland import checks
+from lowland.errors import ConfigError
 
 Split = tuple[Tensor, Tensor]
 
@@ -34,13 +35,8 @@ def digits(
             f"expected positive shares with a rest for the test split, got train={train}, "
             f"validation={validation}."
         )
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise LowlandError(
-            'the digits come with scikit-learn: pip install "lowland[cli]".'
-        ) from None
-    bunch = load_digits()
+    datasets = checks.package("sklearn.datasets", extra="cli", purpose="loading digits")
+    bunch = datasets.load_digits()
     images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
     labels = torch.from_numpy(np.asarray(bunch.target)).long()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))

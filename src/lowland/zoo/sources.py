@@ -14,17 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowland.errors import DataError, LowlandError
+from lowland import checks
+from lowland.errors import DataError
 from lowland.zoo.images import Labelled
 
 
 def read_parquet(path: Path) -> Labelled:
     """Encoded images (column `image`) and labels (column `label`) of a parquet file, decoded."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise LowlandError('parquet is read with pyarrow: pip install "lowland[data]".') from None
+    pq = checks.package("pyarrow.parquet", extra="data", purpose="parquet")
+    pa = checks.package("pyarrow", extra="data", purpose="parquet")
     try:
         names = pq.read_schema(path).names
         missing = [name for name in ("image", "label") if name not in names]
@@ -60,10 +58,8 @@ def decode(
             must agree.
         mode: "RGB" or "L", which each image is brought to; None: they must agree.
     """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise LowlandError('images are decoded with Pillow: pip install "lowland[data]".') from None
+    Image = checks.package("PIL.Image", extra="data", purpose="decoding images")
+    ImageOps = checks.package("PIL.ImageOps", extra="data", purpose="decoding images")
     if not encoded:
         raise DataError(f"{where(0)}: there is no image.")
 
@@ -73,7 +69,7 @@ def decode(
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
                 if image.mode.startswith(("I", "F")):
                     raise DataError(f"expected 8 bits a channel, got mode {image.mode}")
-                picture: Image.Image = image
+                picture = image
                 if isinstance(source, Path):  # a photograph may lie on its side
                     picture = ImageOps.exif_transpose(image)
                 picture = picture.convert(
