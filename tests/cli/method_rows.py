@@ -53,7 +53,7 @@ def rows_and_predictions():
             MethodMetrics(f"seed-{run}", each, CORRUPTIONS, TASK)
             for run, each in enumerate(members)
         )
-        rows.append(MethodRow(key, key.upper(), metrics, tuple(members)))
+        rows.append(MethodRow(metrics))
     return rows, preds
 
 

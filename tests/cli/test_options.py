@@ -17,6 +17,8 @@ class Fit(Section):
     steps: int | None = key(None, "length of the fit", unit="steps", ge=1)
     others: list[str] | None = key(None, "other curves")
     hidden: int = key(3, "what is no option")
+    align: bool = key(False, "align them")
+    plane: bool = key(True, "draw a plane")
 
 
 def call(*args):
@@ -56,6 +58,16 @@ def test_a_list_is_words_or_yaml(text):
 def test_a_list_may_be_empty_or_absent(text, kinds):
     _, received = call("a", "--others", text)
     assert received["fit"].others == kinds
+
+
+@pytest.mark.parametrize(
+    ("words", "align", "plane"),
+    [([], False, True), (["--align"], True, True), (["--no-plane"], False, False)],
+)
+def test_a_key_that_is_true_or_false_is_a_flag(words, align, plane):
+    fit = call("a", *words)[1]["fit"]
+    assert (fit.align, fit.plane) == (align, plane)
+    assert len(fit.model_fields_set) == len(words)
 
 
 def test_a_key_may_be_no_option():

@@ -8,7 +8,7 @@ import torch
 import lowland as ll
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import load_runs
-from lowland.cli.scan import make_view
+from lowland.cli.scan import ScanOptions, make_view
 from lowland.errors import ConfigError
 from lowland.geometry import Line
 from lowland.records import SurfaceResult
@@ -151,25 +151,24 @@ def test_a_folder_of_something_else_is_left_alone(run, tmp_path):
 def test_one_name_for_several_runs_is_a_weight_of_each(finished_runs):
     runs = load_runs(finished_runs)
     for names in (["sgd-0"], ["sgd-0", "sgd-0"], []):
-        view = make_view(None, runs, names)
+        view = make_view(None, runs, ScanOptions(plane=names))
         assert isinstance(view.shape, Line)
         assert view.files == [(path, "weights/sgd-0.safetensors") for path in finished_runs]
         for run, weights in zip(finished_runs, view.shape.anchors, strict=True):
             expected = RunFolder(run).load_weights("sgd-0", view.setup.layout)
             assert torch.equal(weights, expected.weights)
     with pytest.raises(ConfigError, match="expected one name for all 2 runs, or one for each"):
-        make_view(None, runs, ["sgd-0", "sgd-0", "average-0"])
+        make_view(None, runs, ScanOptions(plane=["sgd-0", "sgd-0", "average-0"]))
 
 
 def test_the_files_of_a_view_are_those_from_which_it_was_read(finished_runs):
     runs = load_runs(finished_runs[:1])
-    options = {"around": "average-0", "trajectory": "swa-0", "seed": 0}
     names = {
         "random": ["weights/average-0.safetensors"],
         "pca": ["trajectory/swa-0"],
         "sgd-0,average-0": ["weights/sgd-0.safetensors", "weights/average-0.safetensors"],
     }
     for plane, files in names.items():
-        view = make_view(None, runs, plane.split(","), **options)
+        view = make_view(None, runs, ScanOptions(plane=plane.split(","), around="average-0"))
         assert view.files == [(finished_runs[0], file) for file in files]
         assert view.name == plane.replace(",", "-")

@@ -261,7 +261,7 @@ def test_of_too_few_samples_r_hat_is_not_known(run, tmp_path):
         (["--sampler", "gibbs"], "sampler"),
         (["--temperature", "0"], "temperature"),
         (["--temperature", "cold"], "temperature"),
-        (["--prior-scale", "-1"], "prior_scale"),
+        (["--prior-scale", "-1"], "--prior-scale"),
         (["--rank", 40], "rank"),
         (["--trajectory", "swa-9"], "keeps iterates"),
         (["--kind", "random", "--around", "nobody"], "holds no weights"),

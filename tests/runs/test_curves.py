@@ -5,7 +5,6 @@ import torch
 
 import lowland as ll
 from lowland.records import PathResult, Table, TrainingLog
-from lowland.runs.curves import CurveOptions, curve_values
 
 
 @pytest.fixture
@@ -42,9 +41,3 @@ def test_the_log_of_a_fit_has_no_seconds(finished):
     log = TrainingLog.load(finished.folder / "connect/records/training-bezier.json")
     assert len(log.columns["epoch"]) == 1
     assert "seconds" not in log.columns
-
-
-def test_options_are_plain_values():
-    values = curve_values(CurveOptions(kinds=("bezier", "chain"), bends=2))
-    assert values["kinds"] == ["bezier", "chain"]
-    assert values["bends"] == 2

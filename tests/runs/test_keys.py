@@ -82,3 +82,15 @@ def test_the_page_has_the_declared_keys():
     for section in sections_of(Config):
         assert f"<!-- keys of {section.__name__} -->" in page
     assert Path(PAGE).name == "configuration.md"
+
+
+def test_the_values_of_a_section_that_another_extends():
+    class Base(Section):
+        lr: float = key(0.1, "learning rate")
+        epochs: int = key(3, "length")
+
+    class More(Base):
+        seed: int = key(0, "seed")
+
+    assert More(lr=0.2).values_of(Base) == {"lr": 0.2, "epochs": 3}
+    assert More().values_of(Base, but={"lr"}) == {"epochs": 3}

@@ -32,7 +32,7 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.method_metrics import MethodMetrics, MethodRow
 from lowland.cli.ood import NOISE, CompareOptions
-from lowland.cli.options import Keys, Seed
+from lowland.cli.options import Keys
 from lowland.cli.predictions import MethodPredictions, pooled
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
@@ -59,7 +59,7 @@ def compare(
             "are then means ± standard errors over them, and pools over them are added.",
         ),
     ],
-    options: Annotated[CompareOptions, Keys(but=("ood", "seed"))],
+    options: Annotated[CompareOptions, Keys(but=("ood",))],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -77,7 +77,6 @@ def compare(
             "times; none for none. Without it: noise.",
         ),
     ] = None,
-    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
     """Evaluate the uncertainty of finished runs: corruption, other data, selective prediction.
@@ -86,7 +85,7 @@ def compare(
     depends on them is built again, and the rest is kept.
     """
     sets = [] if ood == ["none"] else ood or None
-    options = options.model_copy(update={"ood": sets, "seed": seed})
+    options = options.model_copy(update={"ood": sets})
     execute(load_runs(runs, trust=trust), options, None if out is None else out.expanduser())
 
 
@@ -148,26 +147,21 @@ class Comparison:
         return targets
 
     def _rows(self, runs: Sequence[ComparedRun]) -> list[MethodRow]:
-        methods: dict[str, list[tuple[str, MethodPredictions]]] = {}
+        methods: dict[str, list[MethodMetrics]] = {}
         for run in runs:
             for predictions in run.methods():
-                methods.setdefault(predictions.key, []).append((run.prefix, predictions))
-        rows = [each for each in methods.values() if len(each) == len(runs)]
-        if len(runs) > 1:
-            for key, title in _POOLED.items():
-                if key in methods:
-                    members = [predictions for _, predictions in methods[key]]
-                    pool = pooled(title.format(len(runs)), members, task=self.task)
-                    rows.append([("pooled", pool)])
-        return [self._row(each) for each in rows]
+                metrics = self._metrics(run.prefix, predictions)
+                methods.setdefault(predictions.key, []).append(metrics)
+        rows = [MethodRow(tuple(each)) for each in methods.values() if len(each) == len(runs)]
+        for key, title in _POOLED.items() if len(runs) > 1 else ():
+            if key in methods:
+                members = [each.predictions for each in methods[key]]
+                pool = pooled(title.format(len(runs)), members, task=self.task)
+                rows.append(MethodRow((self._metrics("pooled", pool),)))
+        return rows
 
-    def _row(self, members: Sequence[tuple[str, MethodPredictions]]) -> MethodRow:
-        runs = tuple(
-            MethodMetrics(prefix, predictions, self.corruptions, self.task)
-            for prefix, predictions in members
-        )
-        first = members[0][1]
-        return MethodRow(first.key, first.title, runs, tuple(each for _, each in members))
+    def _metrics(self, prefix: str, predictions: MethodPredictions) -> MethodMetrics:
+        return MethodMetrics(prefix, predictions, self.corruptions, self.task)
 
 
 def _require_own(path: Path) -> None:

@@ -64,7 +64,7 @@ class RiskRecord(RecordArtifact):
     def __init__(self, row: MethodRow, task: Task) -> None:
         self.task = task
         file = f"selective-{file_part(row.title)}.npz"
-        tests = [each.test for each in row.predictions]
+        tests = [each.predictions.test for each in row.runs]
         super().__init__(f"risk/{row.key}", tests, file=file)
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> RiskCoverage:

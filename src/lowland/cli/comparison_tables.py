@@ -115,6 +115,6 @@ class OODTable(SummaryTable):
             {"method": row.title, "set": name, "score": score}
             | self.mean([run["ood"][name][score] for run in runs])
             for row, runs in methods
-            for name in row.predictions[0].ood
+            for name in row.runs[0].predictions.ood
             for score in runs[0]["ood"][name]
         )

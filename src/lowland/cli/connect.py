@@ -11,15 +11,14 @@ from lowland.artifacts.order import complete
 from lowland.cli.console import Terminal
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys, Seed
-from lowland.cli.stage_folder import weight_names, words_of
+from lowland.cli.options import Keys
+from lowland.cli.stage_folder import one_for_each, weight_names, words_of
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.errors import ConfigError
 from lowland.geometry import Line
 from lowland.records import Table
-from lowland.runs.curves import CurveOptions, curve_artifacts, curve_values
-from lowland.runs.sections import Connect
+from lowland.runs.curves import CurveOptions, curve_artifacts
 
 
 def connect(
@@ -30,7 +29,7 @@ def connect(
             help="A folder that `lowland run` made, or two that differ in the seed alone.",
         ),
     ],
-    curves: Annotated[Connect, Keys(but=("resolution",), names={"kinds": "--kind"})],
+    options: Annotated[CurveOptions, Keys(but=("resolution",), names={"kinds": "--kind"})],
     ends: Annotated[
         str | None,
         typer.Option(
@@ -39,14 +38,6 @@ def connect(
             "each of two runs.",
         ),
     ] = None,
-    align: Annotated[
-        bool,
-        typer.Option(
-            "--align",
-            help="Add the straight line to the second network with its hidden units in the order "
-            "that brings it nearest to the first.",
-        ),
-    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -55,7 +46,6 @@ def connect(
             "two runs.",
         ),
     ] = None,
-    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
     """Join two networks by curves of low loss, and measure loss and error along them.
@@ -67,20 +57,14 @@ def connect(
     finished_runs = load_runs(runs, trust=trust)
     path = out or CurveFolder.default_path(finished_runs)
     folder = CurveFolder(path, finished_runs, _end_names(finished_runs, ends))
-    execute(folder, curve_options(curves, align=align, seed=seed))
-
-
-def curve_options(section: Connect, *, align: bool = False, seed: int) -> CurveOptions:
-    """The settings of curves: those of a section, and what else a command or a run has."""
-    settings = section.model_dump(exclude={"resolution"})
-    settings |= {"kinds": tuple(dict.fromkeys(section.kinds)), "epochs": section.epochs or 0}
-    return CurveOptions(**settings, align=align, seed=seed)
+    execute(folder, options)
 
 
 def execute(folder: CurveFolder, options: CurveOptions) -> Table:
     """Builds the curves of a folder, and prints their losses."""
     Line(*folder.ends())  # raises before anything is written
-    folder.claim(curve_values(options))
+    settings = options.model_dump(exclude={"resolution"})
+    folder.claim(settings | {"epochs": options.epochs or 0})
     table, *pictures = curve_artifacts(folder.run, folder.sources(), options)
     builder = folder.builder(Terminal())
     builder.build(complete([table, *pictures]))
@@ -96,8 +80,8 @@ def execute(folder: CurveFolder, options: CurveOptions) -> Table:
 def _end_names(runs: list[FinishedRun], ends: str | None) -> list[str]:
     """The names of the weights at the ends."""
     names = words_of(ends)
-    if len(names) == 1 and len(runs) == 2:
-        names *= 2
+    if names and len(runs) == 2:
+        return one_for_each(names, 2, option="--ends")
     if not names:
         names = ["sgd-0", "sgd-0" if len(runs) == 2 else "sgd-1"]
         available = weight_names(runs[0].folder)

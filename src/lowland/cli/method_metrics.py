@@ -119,10 +119,17 @@ class MethodRow:
     """A method in the tables.
 
     Attributes:
-        runs: its metrics in each run; one alone for a pool over runs. predictions: the same.
+        runs: its metrics in each run; one alone for a pool over runs.
     """
 
-    key: str
-    title: str
     runs: tuple[MethodMetrics, ...]
-    predictions: tuple[MethodPredictions, ...]
+
+    @property
+    def key(self) -> str:
+        """The name of the method in artifacts."""
+        return self.runs[0].predictions.key
+
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
+        return self.runs[0].predictions.title

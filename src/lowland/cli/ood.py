@@ -53,7 +53,7 @@ class CompareOptions(Section):
     examples: int = key(
         2000, "examples of the test split that are corrupted, and of each other set", ge=2
     )
-    seed: int = 0
+    seed: int = key(0, "seed of the noise of corruptions and sets", ge=0)
 
     @field_validator("kinds", "strengths", "baselines")
     @classmethod

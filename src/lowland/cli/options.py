@@ -17,7 +17,6 @@ from lowland.runs.keys import Key, Section, default_text, keys_of
 RunFolderPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")
 ]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")]
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ def with_section_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(**values: Any) -> None:
         for name, (section, options) in sections.items():
             settings = {
-                key: _value(section, key, text, where=option)
+                key: _value(section, key, value, where=option)
                 for key, option in options.items()
-                if (text := values.pop(key)) is not None
+                if (value := values.pop(key)) is not None
             }
             values[name] = check_section(section, settings, where="options", names=options)
         command(**values)
@@ -72,13 +71,14 @@ def _option_name(key: str, keys: Keys) -> str:
 
 
 def _parameter(key: Key, name: str) -> inspect.Parameter:
-    option = typer.Option(name, metavar="VALUE", help=help_text(key))
-    return inspect.Parameter(
-        key.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[str | None, option],
-    )
+    if key.is_flag:
+        both = f"{name}/{name.replace('--', '--no-', 1)}" if key.default else name
+        option: Any = Annotated[bool | None, typer.Option(both, help=help_text(key))]
+    else:
+        help_ = help_text(key)
+        option = Annotated[str | None, typer.Option(name, metavar="VALUE", help=help_)]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(key.name, kind, default=None, annotation=option)
 
 
 def help_text(key: Key) -> str:
@@ -88,14 +88,16 @@ def help_text(key: Key) -> str:
     >>> help_text(keys_of(Growth)[2])
     'Length of fitting each vertex (epochs; integer >= 1; default: 10).'
     """
-    default = "" if key.default is None else f"default: {default_text(key.default)}"
+    default = "" if key.default in (None, []) else f"default: {default_text(key.default)}"
     values = key.values.removesuffix(" or `null`")  # an option that is left out is null
     facts = "; ".join(filter(None, [key.unit, values, default]))
     return f"{key.description[:1].upper()}{key.description[1:]} ({facts})."
 
 
-def _value(section: type[Section], key: str, text: str, *, where: str) -> Any:
+def _value(section: type[Section], key: str, text: str | bool, *, where: str) -> Any:
     """The value of an option; a list may also be words with commas between, or `none`."""
+    if isinstance(text, bool):
+        return text
     value = read_value(text, where=where)
     annotation = section.model_fields[key].annotation
     is_list = any(get_origin(form) is list for form in (annotation, *get_args(annotation)))

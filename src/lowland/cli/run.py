@@ -12,23 +12,22 @@ from rich.console import Console
 
 from lowland.artifacts import Graph, Inputs
 from lowland.cli.builder import Builder
-from lowland.cli.connect import curve_options
 from lowland.cli.connect import execute as connect_networks
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun
 from lowland.cli.repeat import repeated
+from lowland.cli.scan import ScanOptions, make_view
 from lowland.cli.scan import execute as draw_plane
-from lowland.cli.scan import make_view
 from lowland.cli.tables import show_comparison
 from lowland.cli.trust import remember
 from lowland.records import Table
 from lowland.runs.chains import missing_diagnostics
 from lowland.runs.config import read_config
+from lowland.runs.curves import CurveOptions
 from lowland.runs.folder import CONFIG, RunFolder, versions
 from lowland.runs.plan import ExecutionPlan, RunPlan, plan_of
 from lowland.runs.run import Run
-from lowland.runs.scans import Grid
 from lowland.runs.sections import Config, Connect
 from lowland.runs.setup import Setup
 
@@ -114,7 +113,8 @@ def _connect(setup: Setup, settings: Connect, folder: RunFolder, plan: RunPlan) 
     run = FinishedRun(folder.path.name, folder, setup.config, plan)
     names = ("sgd-0", "sgd-1")
     curves = CurveFolder(folder.path / "connect", [run], names, setup=setup)
-    connect_networks(curves, curve_options(settings, seed=setup.config.seed))
+    options = CurveOptions(**settings.model_dump(), seed=setup.config.seed)
+    connect_networks(curves, options)
     if settings.resolution:
-        grid = Grid(resolution=settings.resolution, examples=settings.examples)
-        draw_plane(make_view(curves, curves.runs, []), grid, curves.path / "plane")
+        grid = ScanOptions(resolution=settings.resolution, examples=settings.examples)
+        draw_plane(make_view(curves, curves.runs, grid), grid, curves.path / "plane")

@@ -13,9 +13,9 @@ from lowland.artifacts import Artifact, Inputs, Source
 from lowland.artifacts.order import complete
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys, Seed
+from lowland.cli.options import Keys
 from lowland.cli.simplex_folder import COMPLEX, SimplexFolder
-from lowland.cli.stage_folder import words_of
+from lowland.cli.stage_folder import one_for_each, words_of
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.core.seeds import seed_for
@@ -24,6 +24,7 @@ from lowland.geometry import Barycentric, Simplex, SimplicialComplex
 from lowland.posteriors import Ensemble, Mixture, PointMass, Posterior, Uniform
 from lowland.records import GrowthResult, Table
 from lowland.runs.growth import GrownSimplex, SimplexGrowth
+from lowland.runs.keys import key
 from lowland.runs.pictures import growth_picture, samples_picture
 from lowland.runs.posterior_predictions import AveragesTable, PosteriorPrediction
 from lowland.runs.run import Run
@@ -31,6 +32,23 @@ from lowland.runs.sections import Growth
 from lowland.runs.triangles import triangle_picture
 
 _SINGULAR = {"vertices": "vertex", "connectors": "connector"}
+
+
+class SimplexOptions(Growth):
+    """Simplexes around networks, or one volume that joins them, and the average over them."""
+
+    connectors: int = key(
+        0,
+        "vertices that the networks share: one volume joins them all; 0: a simplex around each",
+        ge=0,
+    )
+    seed: int = key(0, "seed of everything random", ge=0)
+    align: bool = key(
+        False,
+        "with --connectors: bring the units of all networks into the order of the first, which "
+        "lowers the loss between them",
+    )
+    draws: int = key(25, "networks in the average over the simplexes", ge=1)
 
 
 def simplex(
@@ -41,13 +59,7 @@ def simplex(
             help="A folder that `lowland run` made, or several that differ in the seed alone.",
         ),
     ],
-    growth: Annotated[Growth, Keys(but=("components", "jitter"))],
-    connectors: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Vertices that the networks share: one volume joins them all."
-        ),
-    ] = None,
+    options: Annotated[SimplexOptions, Keys(but=("components", "jitter"))],
     around: Annotated[
         str | None,
         typer.Option(
@@ -56,18 +68,6 @@ def simplex(
             "are several; with --connectors and one run sgd-0,sgd-1.",
         ),
     ] = None,
-    align: Annotated[
-        bool,
-        typer.Option(
-            "--align",
-            help="With --connectors: bring the units of all networks into the order of the first, "
-            "which lowers the loss between them.",
-        ),
-    ] = False,
-    draws: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Networks in the average over the simplexes."),
-    ] = 25,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -76,7 +76,6 @@ def simplex(
             "`simplex` beside the first of several runs.",
         ),
     ] = None,
-    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
     """Grow simplexes of low loss, and average over them.
@@ -85,32 +84,24 @@ def simplex(
 
     Stop it at any moment; the same command goes on where it stopped.
     """
-    if "vertices" in growth.model_fields_set and connectors is not None:
+    if "vertices" in options.model_fields_set and options.connectors:
         raise ConfigError("give --vertices or --connectors: simplexes around networks, or between.")
-    if align and connectors is None:
+    if options.align and not options.connectors:
         raise ConfigError("--align orders the units of networks that --connectors joins; add that.")
     finished_runs = load_runs(runs, trust=trust)
-    names = _network_names(finished_runs, around, connected=connectors is not None)
+    names = _network_names(finished_runs, around, connected=options.connectors > 0)
     folder = SimplexFolder(out or SimplexFolder.default_path(finished_runs), finished_runs, names)
-    execute(folder, growth, connectors=connectors or 0, align=align, draws=draws, seed=seed)
+    execute(folder, options)
 
 
-def execute(
-    folder: SimplexFolder,
-    settings: Growth,
-    *,
-    connectors: int,
-    draws: int,
-    seed: int,
-    align: bool = False,
-) -> dict[str, Barycentric]:
+def execute(folder: SimplexFolder, options: SimplexOptions) -> dict[str, Barycentric]:
     """Builds the simplexes of a folder, averages over them, and prints both."""
+    connectors = options.connectors
     if connectors:  # both raise before anything is written
         SimplicialComplex.connecting(folder.weights)
     for network in folder.weights:
         Simplex([network])
-    own = {"connectors": connectors, "seed": seed}
-    folder.claim(settings.model_dump() | own | ({"align": True} if align else {}))
+    folder.claim(options.model_dump(exclude={"draws"} | (set() if options.align else {"align"})))
     run = folder.run
     networks = folder.sources()
     names = [COMPLEX] if connectors else [f"simplex-{i}" for i in range(len(networks))]
@@ -119,10 +110,10 @@ def execute(
             run,
             name,
             networks if connectors else networks[i : i + 1],
-            settings,
-            seed=seed_for("simplex", seed, i),
+            options,
+            seed=seed_for("simplex", options.seed, i),
             connectors=connectors,
-            align=align,
+            align=options.align,
             validate=True,
         )
         for i, name in enumerate(names)
@@ -133,7 +124,7 @@ def execute(
     results: dict[str, SimplexGrowth] = {
         name: builder.load(each) for name, each in simplexes.items()
     }
-    predictions = _predictions(run, networks, simplexes, results, draws=draws, seed=seed)
+    predictions = _predictions(run, networks, simplexes, results, options)
     averages = AveragesTable(predictions)
     pictures = _pictures(run, simplexes, results, predictions)
     builder.build(complete([*simplexes.values(), averages, *pictures]))
@@ -148,12 +139,7 @@ def _network_names(runs: list[FinishedRun], around: str | None, *, connected: bo
     """The names of the networks: of one run, or one of each."""
     names = words_of(around)
     if len(runs) > 1:
-        names = names or ["sgd-0"]
-        names = names * len(runs) if len(names) == 1 else names
-        if len(names) != len(runs):
-            raise ConfigError(
-                f"--around: expected one name, or one for each of {len(runs)} runs, got {around!r}."
-            )
+        names = one_for_each(names or ["sgd-0"], len(runs), option="--around")
     names = names or (["sgd-0", "sgd-1"] if connected else ["sgd-0"])
     if len(runs) == 1 and len(set(names)) < len(names):
         raise ConfigError(f"--around: {around} names a network twice, which would count double.")
@@ -170,9 +156,7 @@ def _predictions(
     networks: Sequence[Source],
     simplexes: Mapping[str, GrownSimplex],
     results: Mapping[str, SimplexGrowth],
-    *,
-    draws: int,
-    seed: int,
+    settings: SimplexOptions,
 ) -> list[PosteriorPrediction]:
     """What is averaged: the network, the networks, and one simplex after the other."""
     parts = list(simplexes.values())
@@ -190,7 +174,7 @@ def _predictions(
     def point(inputs: Inputs) -> Posterior:
         return PointMass(inputs[networks[0].name])
 
-    options: dict[str, Any] = {"draws": draws, "seed": seed}
+    options: dict[str, Any] = {"draws": settings.draws, "seed": settings.seed}
     predictions = [PosteriorPrediction(run, "network", "Network", networks[:1], point, **options)]
     if len(networks) > 1:
         label = f"Ensemble of {len(networks)}"

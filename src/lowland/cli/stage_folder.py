@@ -19,7 +19,7 @@ from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.origins import Place, write_origins
 from lowland.cli.trust import UntrustedError
 from lowland.core import Point
-from lowland.errors import ConfigError
+from lowland.errors import ConfigError, StoreError
 from lowland.files import require_no_way_out, require_own
 from lowland.geometry import Curve
 from lowland.runs.folder import CONFIG, RunFolder, versions
@@ -28,6 +28,7 @@ from lowland.runs.setup import Setup
 from lowland.runs.sources import hash_of
 from lowland.runs.stored import read_yaml, write_yaml
 from lowland.schema import require
+from lowland.trajectory import Trajectory
 
 FORMAT = "lowland-stage-3"
 _NAMES = "names"
@@ -221,6 +222,28 @@ def load_weights(folder: RunFolder, name: str, setup: Setup) -> Point:
 def weight_names(folder: RunFolder) -> list[str]:
     """The names of the weights of a run."""
     return sorted(p.stem for p in (folder.path / "weights").glob("*.safetensors"))
+
+
+def one_for_each(names: Sequence[str], count: int, *, option: str) -> list[str]:
+    """The names of the weights of several runs: one name for all of them, or one for each.
+
+    >>> one_for_each(["sgd-0"], 2, option="--ends")
+    ['sgd-0', 'sgd-0']
+    """
+    if len(names) not in (1, count):
+        raise ConfigError(
+            f"{option}: expected one name for all {count} runs, or one for each, got "
+            f"{', '.join(names)}."
+        )
+    return list(names) * (count if len(names) == 1 else 1)
+
+
+def open_trajectory(folder: RunFolder, name: str, setup: Setup, *, option: str) -> Trajectory:
+    """The SGD iterates of a run by name."""
+    try:
+        return Trajectory.open(folder.path / "trajectory" / name, layout=setup.layout)
+    except StoreError as error:
+        raise ConfigError(f"{option}: {error} A run of the method swa keeps iterates.") from error
 
 
 def words_of(text: str | None) -> list[str]:

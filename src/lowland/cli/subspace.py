@@ -17,19 +17,20 @@ from lowland.artifacts.order import complete
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import load_runs
-from lowland.cli.options import Keys, RunFolderPath, Seed
+from lowland.cli.options import Keys, RunFolderPath
 from lowland.cli.origins import Place
-from lowland.cli.stage_folder import weight_names
+from lowland.cli.stage_folder import open_trajectory, weight_names
 from lowland.cli.subspace_folder import SubspaceFolder
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
-from lowland.errors import ConfigError, LowlandError, StoreError
+from lowland.errors import ConfigError, LowlandError
 from lowland.geometry import Curve
 from lowland.posteriors import PointMass, Posterior
 from lowland.records import Chain
 from lowland.runs import chains as posteriors
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
 from lowland.runs.folder import RunFolder
+from lowland.runs.keys import key
 from lowland.runs.pictures import chain_pictures, samples_picture
 from lowland.runs.posterior_predictions import AveragesTable, PosteriorPrediction
 from lowland.runs.run import Run
@@ -38,9 +39,22 @@ from lowland.runs.sources import hash_of
 from lowland.trajectory import Trajectory
 
 
+class SubspaceOptions(Inference):
+    """A posterior in a subspace, and the average over it."""
+
+    trajectory: str = key("swa-0", "SGD iterates for pca, in trajectory/")
+    seed: int = key(0, "seed of everything random", ge=0)
+    draws: int = key(30, "networks in the average", ge=1)
+    plane: bool = key(
+        True,
+        "draw the log posterior over the first two coordinates, at 961 points: with BatchNorm that "
+        "takes long",
+    )
+
+
 def subspace(
     run: RunFolderPath,
-    inference: Annotated[Inference, Keys()],
+    options: Annotated[SubspaceOptions, Keys()],
     around: Annotated[
         str | None,
         typer.Option(
@@ -49,28 +63,16 @@ def subspace(
             "run without it.",
         ),
     ] = None,
-    trajectory: Annotated[
-        str, typer.Option(metavar="NAME", help="SGD iterates for pca, in trajectory/.")
-    ] = "swa-0",
     curve: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of `lowland connect`. Default: RUN/connect."),
     ] = None,
-    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Networks in the average.")] = 30,
-    plane: Annotated[
-        bool,
-        typer.Option(
-            help="Draw the log posterior over the first two coordinates, at 961 points: with "
-            "BatchNorm that takes long."
-        ),
-    ] = True,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER", help="Folder of the results. Default: RUN/subspace/KIND-SAMPLER."
         ),
     ] = None,
-    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
     """Sample the posterior in a subspace of the weights, and average over it.
@@ -79,46 +81,44 @@ def subspace(
     """
     finished_runs = load_runs([run], trust=trust)
     root = finished_runs[0].folder
-    path = out or root.path / "subspace" / f"{inference.kind}-{inference.sampler}"
-    folder = SubspaceFolder(path, finished_runs, _center_names(root, inference.kind, around))
+    path = out or root.path / "subspace" / f"{options.kind}-{options.sampler}"
+    folder = SubspaceFolder(path, finished_runs, _center_names(root, options.kind, around))
     curve_path = (curve or root.path / "connect").expanduser()
     spanning: Curve | None = None
     origins: dict[str, list[Place]] = {}
-    if inference.kind == "curve":
+    if options.kind == "curve":
         kind, spanning = _load_curve(curve_path, trust=trust)
         origins["curve"] = [(curve_path, f"shapes/{kind}.safetensors")]
-    elif inference.kind == "pca":
-        origins["iterates"] = [(root.path, f"trajectory/{trajectory}")]
-    options: dict[str, Any] = {"curve": spanning, "draws": draws, "plane": plane, "seed": seed}
-    execute(folder, inference, trajectory=trajectory, origins=origins, **options)
+    elif options.kind == "pca":
+        origins["iterates"] = [(root.path, f"trajectory/{options.trajectory}")]
+    execute(folder, options, curve=spanning, origins=origins)
 
 
 def execute(
     folder: SubspaceFolder,
-    inference: Inference,
+    options: SubspaceOptions,
     *,
-    trajectory: str,
     curve: Curve | None,
     origins: Mapping[str, Sequence[Place]],
-    draws: int,
-    plane: bool = True,
-    seed: int,
 ) -> Chain:
     """Builds the chains of a folder and the averages over them, and prints both."""
     console = Terminal()
-    store = _open_trajectory(folder, trajectory) if inference.kind == "pca" else None
+    root, store = folder.runs[0].folder, None
+    if options.kind == "pca":
+        store = open_trajectory(root, options.trajectory, folder.setup, option="--kind pca")
     # raises before the folder is claimed, where other settings would be refused
-    posteriors.require(folder.setup, inference, iterates=store, curve=curve)
+    posteriors.require(folder.setup, options, iterates=store, curve=curve)
     _ = folder.weights
-    if note := posteriors.missing_diagnostics(inference):
+    if note := posteriors.missing_diagnostics(options):
         say(console, f"Note: {note}")
-    folder.claim(inference.model_dump() | {"trajectory": trajectory, "seed": seed}, origins)
+    folder.claim(options.model_dump(exclude={"draws", "plane"}), origins)
     run = folder.run
-    subspace = SpannedSubspace(run, inference, _basis(folder, store, curve), seed=seed)
+    subspace = SpannedSubspace(run, options, _basis(folder, store, curve), seed=options.seed)
     chain = SampledChain(run, subspace)
-    dimensions = len(curve.anchors) - 1 if curve is not None else inference.rank
-    surface = PosteriorPlane(run, chain, file="plane.npz") if plane and dimensions > 1 else None
-    averages = AveragesTable(_predictions(run, subspace, chain, draws=draws, seed=seed))
+    dimensions = len(curve.anchors) - 1 if curve is not None else options.rank
+    several = options.plane and dimensions > 1
+    surface = PosteriorPlane(run, chain, file="plane.npz") if several else None
+    averages = AveragesTable(_predictions(run, subspace, chain, options))
     pictures = chain_pictures(chain, surface)
     pictures.append(samples_picture({each.label: each for each in averages.predictions}))
     builder = folder.builder(console)
@@ -133,7 +133,7 @@ def execute(
 
 
 def _predictions(
-    run: Run, subspace: SpannedSubspace, chain: SampledChain, *, draws: int, seed: int
+    run: Run, subspace: SpannedSubspace, chain: SampledChain, settings: SubspaceOptions
 ) -> list[PosteriorPrediction]:
     """The centre of the subspace, and the average over the chains in it."""
 
@@ -145,7 +145,7 @@ def _predictions(
         return chain.within(inputs).posterior()
 
     label = posteriors.posterior_title(subspace.inference)
-    options: dict[str, Any] = {"draws": draws, "seed": seed}
+    options: dict[str, Any] = {"draws": settings.draws, "seed": settings.seed}
     return [
         PosteriorPrediction(run, "center", "Centre", [subspace], center, **options),
         PosteriorPrediction(run, "posterior", label, [subspace, chain], posterior, **options),
@@ -174,14 +174,6 @@ def _basis(folder: SubspaceFolder, store: Trajectory | None, curve: Curve | None
     if curve is not None:
         return Source("curve", curve, {"hash": hash_of(curve.anchors)})
     return folder.sources()[0]
-
-
-def _open_trajectory(folder: SubspaceFolder, name: str) -> Trajectory:
-    path = folder.runs[0].folder.path / "trajectory" / name
-    try:
-        return Trajectory.open(path, layout=folder.setup.layout)
-    except StoreError as error:
-        raise ConfigError(f"--kind pca: {error} A run of the method swa keeps iterates.") from error
 
 
 def _load_curve(path: Path, *, trust: bool) -> tuple[str, Curve]:

@@ -109,7 +109,7 @@ class SampledChain(RecordArtifact):
         super().__init__(
             "chain",
             [*run.evaluated("validation"), subspace],
-            run.settings(seed=subspace.seed, inference=subspace.inference.model_dump()),
+            run.settings(seed=subspace.seed, inference=subspace.inference.values_of(Inference)),
             file="chain.npz",
             title=f"sample: {posterior_title(subspace.inference)}",
         )

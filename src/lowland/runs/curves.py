@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,10 @@ from lowland.geometry import Bezier, Curve, Line, PolyChain
 from lowland.landscape import path as losses_along
 from lowland.progress import Report
 from lowland.records import PathResult, Table, TrainingLog
+from lowland.runs.keys import key
 from lowland.runs.pictures import Picture, picture_of_lines
 from lowland.runs.records import RecordArtifact
+from lowland.runs.sections import Connect
 from lowland.runs.training import LOG, fit_options, fit_values, log_without_seconds
 from lowland.train import fit
 
@@ -31,18 +32,15 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class CurveOptions:
+class CurveOptions(Connect):
     """Curves between two networks, and where losses along them are evaluated."""
 
-    kinds: tuple[str, ...] = ("bezier",)
-    bends: int = 1
-    epochs: int = 0  # 0: as long as the networks were trained
-    lr: float = 0.05
-    points: int = 61
-    examples: int = 10_000  # of the training examples, for loss and error along the curves
-    align: bool = False  # a line to the second network with its units in the first one's order
-    seed: int = 0
+    align: bool = key(
+        False,
+        "add the straight line to the second network with its hidden units in the order that "
+        "brings it nearest to the first",
+    )
+    seed: int = key(0, "seed of everything random", ge=0)
 
 
 class ConnectingCurve(Artifact):
@@ -200,7 +198,7 @@ def path_picture(paths: Sequence[CurvePath], metric: str) -> Picture:
 
 def curve_artifacts(run: Run, ends: Sequence[Artifact], options: CurveOptions) -> list[Artifact]:
     """The table of the curves, and their pictures: what stands on everything else."""
-    kinds = ["line", *(["aligned"] if options.align else []), *options.kinds]
+    kinds = dict.fromkeys(["line", *(["aligned"] if options.align else []), *options.kinds])
     curves = [
         (FittedCurve if kind in options.kinds else StraightLine)(run, ends, kind, options)
         for kind in kinds
@@ -220,8 +218,3 @@ def _row(kind: str, record: PathResult) -> dict[str, Any]:
             row[f"{name}_ends"] = max(float(values[0]), float(values[-1]))
             row[f"{name}_max"] = summary[name]["max"]
     return row | {"length": float(record.length[-1])}
-
-
-def curve_values(options: CurveOptions) -> dict[str, Any]:
-    """The options as plain values."""
-    return asdict(options) | {"kinds": list(options.kinds)}

@@ -72,7 +72,7 @@ class GrownSimplex(Artifact):
                 seed=seed,
                 connectors=connectors,
                 align=align,
-                growing=growing.model_dump(exclude={"components"}),
+                growing=growing.values_of(Growth, but={"components"}),
                 train=fit_values(run.config),
             ),
             title=f"grow: {name}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -28,6 +29,10 @@ class Section(BaseModel):
 
     is_value: ClassVar[bool] = False  # the value of one key, and no section with keys of its own
 
+    def values_of(self, section: type[Section], *, but: Collection[str] = ()) -> dict[str, Any]:
+        """The values of the keys that a section has which this one extends."""
+        return self.model_dump(include={*section.model_fields} - {*but})
+
 
 def key(default: Any, description: str, *, unit: str = "", **limits: Any) -> Any:
     """A key with its default (`...`: it is required), meaning, unit and limits."""
@@ -45,6 +50,11 @@ class Key:
     values: str  # that it takes, such as "integer >= 1"
     default: Any  # None: not set
     required: bool
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it is true or false."""
+        return self.values == _WORDS[bool]
 
 
 def keys_of(section: type[Section]) -> list[Key]:

@@ -68,7 +68,7 @@ class SurfaceScan(RecordArtifact):
         super().__init__(
             f"scan/{name}/{grid.split}",
             [*run.evaluated(*splits), self.shape],
-            run.settings(grid=grid.model_dump()),
+            run.settings(grid=grid.values_of(Grid)),
             file="surface.npz",
             title=f"scan: {name}/{grid.split}",
         )
