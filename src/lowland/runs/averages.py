@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.core import Point
 from lowland.progress import Report
-from lowland.runs.settings import EvaluationSettings
 from lowland.runs.training import BUFFERS, WEIGHTS
 from lowland.runs.weights import load_point, save_point
 from lowland.trajectory import SWA
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
-
-
-@dataclass(frozen=True)
-class AverageSettings(EvaluationSettings):
-    """Which average, and how its BatchNorm statistics are estimated."""
-
-    of: str
 
 
 class Average(Artifact):
@@ -41,13 +32,10 @@ class Average(Artifact):
         beyond = "" if budget == 1 else f"@{budget:g}"
         super().__init__(
             f"weights/{'average' if of == 'swa' else of}{beyond}-{network}",
-            [*run.named_sources("model", "task"), *run.statistics(), *self.segments],
-            AverageSettings(of, evaluation=run.evaluation()),
+            [*run.evaluated(), *self.segments],
+            run.settings(of=of),
+            title=f"{of.upper()} {network + 1}",
         )
-
-    @property
-    def title(self) -> str:
-        return f"{self.of.upper()} {self.network + 1}"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Point:
         trained = [inputs[segment.name] for segment in self.segments]

@@ -7,7 +7,7 @@ import shutil
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +24,6 @@ from lowland.errors import StoreError
 from lowland.progress import Report
 from lowland.records import TrainingLog
 from lowland.runs.sections import Config, Train
-from lowland.runs.settings import EvaluationSettings
 from lowland.runs.weights import load_point, save_point
 from lowland.train import TrainingState, optimizer_named, schedule_named, sgd
 from lowland.trajectory import EMA, Collector, Every, MidCycle, Trajectory
@@ -39,19 +38,6 @@ STATE = "state.safetensors"
 _CHECKPOINT = "training.safetensors"
 
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
-
-
-@dataclass(frozen=True)
-class TrainingSettings(EvaluationSettings):
-    """What changes the weights of a training, but for what it continues."""
-
-    network: int
-    seed: int
-    train: Mapping[str, Any]
-    precision: Mapping[str, Any]
-    epochs: int
-    iterates: Mapping[str, Any] | None
-    own: Mapping[str, Any]
 
 
 class TrainedNetwork:
@@ -122,25 +108,19 @@ class Training(Artifact):
         config = run.config
         super().__init__(
             f"train/{name}-{network}",
-            [
-                *run.named_sources("model", "task", "data/train", "data/validation"),
-                *run.statistics(),
-                *([start] if start else []),
-                *more,
-            ],
-            TrainingSettings(
-                network,
-                config.seed,
-                config.train.model_dump(),
-                {
+            [*run.evaluated("train", "validation"), *([start] if start else []), *more],
+            run.settings(
+                network=network,
+                seed=config.seed,
+                train=config.train.model_dump(),
+                precision={
                     "autocast": config.autocast,
                     "channels_last": config.channels_last,
                     "compile": config.compile,
                 },
-                epochs,
-                dict(vars(iterates)) if iterates else None,
-                own,
-                evaluation=run.evaluation(),
+                epochs=epochs,
+                iterates=dict(vars(iterates)) if iterates else None,
+                own=own,
             ),
         )
 

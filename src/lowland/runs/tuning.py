@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from lowland.core import Classification
 from lowland.files import write_text
 from lowland.progress import Report
 from lowland.runs.methods.base import Choice, Method
-from lowland.runs.settings import EvaluationSettings
 from lowland.schema import parse_json, require
 from lowland.uncertainty import fit_temperature
 
@@ -22,16 +20,6 @@ if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 FILE, TRIALS = "tuned.json", "trials.json"
-
-
-@dataclass(frozen=True)
-class TuningSettings(EvaluationSettings):
-    """What changes the choice."""
-
-    method: str
-    scales: tuple[float, ...]
-    samples: int
-    seed: int
 
 
 class Tuning(Artifact):
@@ -45,23 +33,15 @@ class Tuning(Artifact):
         config = run.config
         super().__init__(
             f"tuning/{method.name}",
-            [
-                *run.named_sources("model", "task", "data/validation"),
-                *run.statistics(),
-                *method.needs(run),
-            ],
-            TuningSettings(
-                method.name,
-                tuple(config.average.scales) if method.tunes_scale else (),
-                config.samples,
-                config.seed,
-                evaluation=run.evaluation(),
+            [*run.evaluated("validation"), *method.needs(run)],
+            run.settings(
+                method=method.name,
+                scales=config.average.scales if method.tunes_scale else [],
+                samples=config.samples,
+                seed=config.seed,
             ),
+            title=f"tune: {method.label(run)}",
         )
-
-    @property
-    def title(self) -> str:
-        return f"tune: {self.method.label(self.run)}"
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Choice:
         run, setup = self.run, self.run.setup
