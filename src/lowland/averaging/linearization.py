@@ -85,16 +85,13 @@ def linearization(
     >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))  # a b x
     >>> surface = LossSurface(net, Regression(noise_variance=1.0), data)
     >>> members = torch.tensor([[1.0, 3.0], [3.0, 1.0]])
-    >>> print(linearization(surface, members, scales=[0.5]))
+    >>> print(linearization(surface, members))
     member       distance  difference  first_order  second_order  remainder
     0              1.4142      2.0000       0.0000        2.0000     0.0000
     1              1.4142      2.0000       0.0000        2.0000     0.0000
     mean output       nan      2.0000       0.0000        2.0000     0.0000
     <BLANKLINE>
-     scale  distance  ensemble  consecutive
-    1.0000    1.4142    2.0000       0.0000
-    0.5000    0.7071    0.5000       0.0000
-    The ensemble's ...
+    The ensemble's prediction differs from the average's by 2; those of consecutive members ...
     """
     eval_options = surface.options.override(**options)
     names = list(map(str, members)) if isinstance(members, Mapping) else None

@@ -117,22 +117,16 @@ class LinearizationResult(Record):
     @property
     def message(self) -> str:
         """The two differences of predictions, in one line."""
-        ensemble = float(self.ensemble[0].double().mean())
-        members = float(self.consecutive[0].double().mean())
-        text = (
-            f"The ensemble's prediction differs from the average's by {ensemble:.3g}, those of two "
-            f"consecutive members by {members:.3g}"
+        ensemble, members = (
+            float(values[0].double().mean()) for values in (self.ensemble, self.consecutive)
         )
-        if len(self.scales) > 1:
-            slopes = self.slopes
-            text += (
-                f"; on the way to the average they fall with slopes {slopes['ensemble']:.2f} and "
-                f"{slopes['consecutive']:.2f}"
-            )
-        return f"{text}."
+        return (
+            f"The ensemble's prediction differs from the average's by {ensemble:.3g}; those of "
+            f"consecutive members differ by {members:.3g}."
+        )
 
     def __str__(self) -> str:
-        tables = [str(self.table)]
-        if len(self.scales) > 1:
-            tables.append(str(self.scale_table))
-        return "\n\n".join([*tables, self.message])
+        if len(self.scales) == 1:
+            return f"{self.table}\n\n{self.message}"
+        slopes = ", ".join(f"{name} {slope:.2f}" for name, slope in self.slopes.items())
+        return f"{self.table}\n\n{self.scale_table}\n\n{self.message} Slopes: {slopes}."
