@@ -6,7 +6,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.core.options import STRATEGIES, Plan
-from lowland.evaluate.engine import Evaluation, replayable_loader
+from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.weights import Block
 from tests.models import CASES, Case, blobs, every_case
 
@@ -100,15 +100,13 @@ def test_blocks_are_chunks_whatever_the_plan_says():
 
 def test_the_number_of_examples():
     surface, _ = setting(MLP)
-    assert replayable_loader(surface, None, count=None) is surface.data
-    few = replayable_loader(surface, None, count=9)
+    assert surface.replayable(None, count=None) is surface.data
+    few = surface.replayable(None, count=9)
     assert sum(len(batch.target) for batch in few) == 9
-    assert replayable_loader(surface, few, count=9) is few  # it stays in memory
-    assert replayable_loader(surface, few, count=10) is few
-    assert sum(len(batch.target) for batch in replayable_loader(surface, few, count=2)) == 2
-    assert (
-        sum(len(batch.target) for batch in replayable_loader(surface, blobs((30,)), count=7)) == 7
-    )
+    assert surface.replayable(few, count=9) is few  # it stays in memory
+    assert surface.replayable(few, count=10) is few
+    assert sum(len(batch.target) for batch in surface.replayable(few, count=2)) == 2
+    assert sum(len(batch.target) for batch in surface.replayable(blobs((30,)), count=7)) == 7
 
 
 def test_what_is_not_finite_is_named_by_its_number():

@@ -20,7 +20,6 @@ from lowland.core.options import EvalKeywords
 from lowland.core.threads import using_threads
 from lowland.errors import ConfigError
 from lowland.evaluate.batchnorm_statistics import require_training_statistics
-from lowland.evaluate.engine import replayable_loader
 from lowland.evaluate.nll import resolve_task
 from lowland.evaluate.rebatch import slices
 from lowland.geometry.curvature import PlainWeightNorm
@@ -101,7 +100,7 @@ def linearization(
     center = Point(center.weights, surface.buffers_for(center, eval_options))
     members = [point.weights if isinstance(point, Point) else point for point in points]
     steps = torch.tensor(_scales(scales), dtype=torch.float64)
-    data = replayable_loader(surface, loader, count=eval_options.count)
+    data = surface.replayable(loader, count=eval_options.count)
     parts = []
     with (
         torch.no_grad(),

@@ -31,7 +31,6 @@ class ReplayableLoader:
         device: where batches are moved to.
         count: examples to read, for loaders without an end.
         channels_last: memory format of (N, C, H, W) tensors.
-        name: of this loader in errors.
 
     >>> from lowland.core import Regression
     >>> data = ReplayableLoader([torch.zeros(3, 2), torch.ones(1, 2)], Regression(), device="cpu")
@@ -47,19 +46,17 @@ class ReplayableLoader:
         device: torch.device | str,
         count: int | None = None,
         channels_last: bool = False,
-        name: str = "the loader",
     ) -> None:
         if isinstance(loader, Tensor) or not hasattr(loader, "__iter__"):
             raise DataError(
-                f"{name}: expected an iterable of batches, got {type(loader).__name__}; wrap data "
-                "in a DataLoader or in a list of batches."
+                f"the loader: expected an iterable of batches, got {type(loader).__name__}; wrap "
+                "data in a DataLoader or in a list of batches."
             )
         self.loader = loader
         self.task = task
         self.device = torch.device(device)
         self.count = None if count is None else checks.whole("count", count, least=1)
         self.channels_last = channels_last
-        self.name = name
         self.num_examples: int | None = None  # known after the first pass
         self.items: int | None = None
         self._sum: tuple[int, int] | None = None
@@ -100,27 +97,27 @@ class ReplayableLoader:
         """The first batch alone; not a pass."""
         for batch in self.loader:
             return move(self.task.parts(batch), self.device, channels_last=self.channels_last)
-        raise DataError(f"{self.name} is empty: it gave no examples; check its data set.")
+        raise DataError("the loader is empty: it gave no examples; check its data set.")
 
     def _finish(self, seen: int, items: int, checksums: tuple[int, int], ordered: bool) -> None:
         if seen == 0:
             again = " on the second pass: give a loader, not an iterator" if self._sum else ""
             raise DataError(
-                f"{self.name} is empty{again or ': it gave no examples; check its data set'}."
+                f"the loader is empty{again or ': it gave no examples; check its data set'}."
             )
         if items == 0:
-            raise DataError(f"{self.name} has no item that counts: every label is ignored.")
+            raise DataError("the loader has no item that counts: every label is ignored.")
         if self._sum is None:
             self.num_examples, self.items, self._sum = seen, items, checksums
         elif self.num_examples != seen or self._sum[0] != checksums[0]:
             raise DataError(
-                f"{self.name} changed: {seen} examples now, {self.num_examples} before, and not "
+                f"the loader changed: {seen} examples now, {self.num_examples} before, and not "
                 "the same ones; turn random augmentation and drop_last off, and pass a loader that "
                 "replays its examples."
             )
         elif ordered and self._sum[1] != checksums[1]:
             raise DataError(
-                f"{self.name} gives the same examples in another order; pass shuffle=False here."
+                "the loader gives the same examples in another order; pass shuffle=False here."
             )
 
     @property
@@ -134,11 +131,11 @@ class ReplayableLoader:
         """Of all examples, in any order; None: before the first pass."""
         return None if self._sum is None else self._sum[0]
 
-    def resident(self, *, share: float = RESIDENT_SHARE) -> list[Any] | None:
-        """All batches, read once; None where they take more than `share` of the free memory."""
+    def resident(self) -> list[Any] | None:
+        """All batches, read once; None where they take more memory than `budget`."""
         if self._resident is not None or self._streamed:
             return self._resident
-        budget = self.budget(share)
+        budget = self.budget()
         stored: list[Any] | None = []
         used = 0
         for batch in self.batches():
@@ -150,9 +147,9 @@ class ReplayableLoader:
                 stored = None
         return stored
 
-    def budget(self, share: float = RESIDENT_SHARE) -> float:
+    def budget(self) -> float:
         """Bytes that batches may take in memory."""
-        return share * free_memory(self.device)
+        return RESIDENT_SHARE * free_memory(self.device)
 
     def cached(self) -> ReplayableLoader:
         """A copy whose examples stay in memory where they fit.
@@ -160,7 +157,8 @@ class ReplayableLoader:
         Later passes over this loader are compared with the first pass over the copy.
         """
         copied = copy.copy(self)
-        copied._streamed = not copied.cache()
+        copied._resident = copied.resident()
+        copied._streamed = copied._resident is None
         self.num_examples, self.items, self._sum = copied.num_examples, copied.items, copied._sum
         return copied
 
@@ -171,11 +169,6 @@ class ReplayableLoader:
         part.num_examples = sum(count_examples(batch) for batch in batches)
         part.items = sum(self.task.count(batch) for batch in batches)
         return part
-
-    def cache(self) -> bool:
-        """Keeps the examples in memory from now on, where they fit; returns whether they do."""
-        self._resident = self.resident()
-        return self._resident is not None
 
 
 def move(data: Any, device: torch.device, *, channels_last: bool = False) -> Any:

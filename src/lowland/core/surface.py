@@ -293,11 +293,12 @@ class LossSurface:
     def replayable(
         self, loader: Iterable[Any] | None, *, count: int | None = None
     ) -> ReplayableLoader:
-        """The surface's own examples, or those of another loader."""
-        if loader is None:
-            return self.data
+        """The examples of a loader, or of the surface; with `count=`, the first ones."""
+        loader = self.data if loader is None else loader
         if isinstance(loader, ReplayableLoader):
-            return loader
+            if count is None or (loader.count is not None and loader.count <= count):
+                return loader
+            loader = loader.loader
         return ReplayableLoader(
             loader,
             self.task,

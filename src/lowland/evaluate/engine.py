@@ -54,7 +54,7 @@ class Examples:
         self, surface: LossSurface, loader: Iterable[Any] | None, sink: Sink, count: int | None
     ) -> None:
         self.surface = surface
-        self.data = replayable_loader(surface, loader, count=count)
+        self.data = surface.replayable(loader, count=count)
         self.resident = self.data.resident()
         self.sink = sink
 
@@ -159,15 +159,3 @@ class Evaluation:
                 del group
                 report(done, self.total)
         return self.passes[0].data
-
-
-def replayable_loader(
-    surface: LossSurface, loader: Iterable[Any] | None, *, count: int | None
-) -> ReplayableLoader:
-    """The examples of a loader, or of the surface; with `count=`, the first ones."""
-    data = surface.data if loader is None else loader
-    if count is None or not isinstance(data, ReplayableLoader):
-        return surface.replayable(loader, count=count)
-    if data.count is not None and data.count <= count:
-        return data
-    return surface.replayable(data.loader, count=count)

@@ -11,7 +11,7 @@ from lowland.core import LossSurface
 from lowland.core.options import EvalKeywords
 from lowland.evaluate.batch_groups import ReplayedPoints, batch_groups
 from lowland.evaluate.batchnorm_statistics import require_training_statistics
-from lowland.evaluate.engine import Evaluation, replayable_loader
+from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.model_average import KEEPS, ModelAverage
 from lowland.evaluate.planner import model_point
 from lowland.evaluate.predictive_builder import PredictiveBuilder
@@ -72,7 +72,7 @@ def predict(
     eval_options = surface.options.override(**options)
     points, total = iter_weights(surface, post, samples, seed)
     points = require_training_statistics(points, surface, loader, eval_options)
-    data = replayable_loader(surface, loader, count=eval_options.count)
+    data = surface.replayable(loader, count=eval_options.count)
     # an iterator of weights can be read once: the averages of all batches are held
     once = isinstance(points, Iterator)
     groups = [(data, True)] if once else batch_groups(surface, data, keep)

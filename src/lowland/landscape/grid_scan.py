@@ -15,7 +15,7 @@ from lowland.core.inner import inner
 from lowland.core.options import Plan
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.batchnorm_statistics import require_statistics
-from lowland.evaluate.engine import Evaluation, replayable_loader
+from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.fingerprint import evaluation_fingerprint
 from lowland.files import PathLike
 from lowland.geometry import Affine, Curve, Shape
@@ -80,7 +80,7 @@ class GridScan:
         if not (self.metric_names or self.together):
             raise ConfigError("metrics: expected at least one metric, got none.")
         self.refined_metric = metrics.names[0] if metrics.names else ""
-        self.data = replayable_loader(surface, scan_options.loader, count=options.count).cached()
+        self.data = surface.replayable(scan_options.loader, count=options.count).cached()
         sinks: list[MetricSink] = [metrics.sink()]
         self.average = JointPredictionSink(surface.task)
         if self.together:

@@ -14,7 +14,6 @@ from lowland.core import LossSurface
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.batchnorm_statistics import require_statistics
-from lowland.evaluate.engine import replayable_loader
 from lowland.evaluate.fingerprint import evaluation_fingerprint
 from lowland.files import PathLike
 from lowland.geometry import Curve
@@ -77,9 +76,9 @@ def path(
     coords = _coordinates(points, t)
     if test_count is not None:
         test_count = checks.whole("test_count", test_count, least=1)
-    data = [replayable_loader(surface, None, count=eval_options.count).cached()]
+    data = [surface.replayable(None, count=eval_options.count).cached()]
     if loader is not None:
-        data.append(replayable_loader(surface, loader, count=test_count).cached())
+        data.append(surface.replayable(loader, count=test_count).cached())
     settings: dict[str, Any] = {}
     if store is not None:
         settings = {

@@ -14,7 +14,6 @@ from lowland.core.inner import inner
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.evaluate.batchnorm_statistics import require_statistics
-from lowland.evaluate.engine import replayable_loader
 from lowland.geometry import Barycentric, Shape
 from lowland.landscape.journal import Journal
 from lowland.landscape.point_metrics import Metrics, PointMetrics
@@ -72,7 +71,7 @@ def ternary(
     if not (point_metrics.names or point_metrics.functions):
         raise ConfigError("metrics: expected at least one metric, got none.")
     coords = barycentric_grid(resolution)
-    data = replayable_loader(surface, loader, count=eval_options.count).cached()
+    data = surface.replayable(loader, count=eval_options.count).cached()
     scan = PointScan(
         simplex,
         surface,

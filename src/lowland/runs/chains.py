@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.errors import ConfigError
-from lowland.evaluate.engine import replayable_loader
 from lowland.geometry import Curve, Subspace
 from lowland.geometry.curvature import need_scipy
 from lowland.progress import Report
@@ -83,7 +82,7 @@ class SpannedSubspace(Artifact):
             center,
             rank=settings.rank,
             seed=self.seed,
-            loader=replayable_loader(surface, None, count=settings.examples),
+            loader=surface.replayable(None, count=settings.examples),
             progress=progress,
         )
 
@@ -128,7 +127,7 @@ class SampledChain(RecordArtifact):
                 chains=settings.chains,
                 samples=settings.samples,
                 warmup=settings.warmup,
-                loader=replayable_loader(setup.surface, None, count=settings.examples),
+                loader=setup.surface.replayable(None, count=settings.examples),
                 seed=self.subspace.seed,
                 options=setup.density_options(),
                 checkpoint=checkpoint.file("chains.safetensors"),

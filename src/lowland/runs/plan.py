@@ -13,7 +13,7 @@ from lowland.artifacts import Artifact, Checkpoint, Graph, Inputs
 from lowland.core.options import Plan
 from lowland.core.threads import MAX_THREADS, using_threads
 from lowland.errors import ConfigError, LowlandError, StoreError
-from lowland.evaluate.engine import Evaluation, replayable_loader
+from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.likelihood import LogLikelihood
 from lowland.evaluate.model_average import ModelAverage
 from lowland.evaluate.planner import model_point
@@ -103,7 +103,7 @@ class RunPlan:
             fastest = evaluation.plan(model_point(surface))
             if fastest.seconds is not None and fastest.seconds > _SLOW:
                 return cls(threads, fastest, Plan("points", 1, threads))
-            some = replayable_loader(surface, None, count=_EXAMPLES)
+            some = surface.replayable(None, count=_EXAMPLES)
             density = LogLikelihood(surface, loader=some)
             return cls(threads, fastest, density.explicit_plan(setup.config.subspace.chains))
 

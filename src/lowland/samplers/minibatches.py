@@ -12,7 +12,6 @@ from lowland.core import EvalOptions, LossSurface
 from lowland.core.data import ReplayableLoader, move
 from lowland.core.seeds import seed_for
 from lowland.errors import DataError
-from lowland.evaluate.engine import replayable_loader
 from lowland.evaluate.likelihood import LogLikelihood
 from lowland.geometry import Shape
 
@@ -35,7 +34,7 @@ class Minibatches:
         seed: int,
     ) -> None:
         self.sub, self.surface, self.seed = sub, surface, seed
-        self.loader = replayable_loader(surface, loader, count=options.count)
+        self.loader = surface.replayable(loader, count=options.count)
         self.options = options
         self._resident: list[LogLikelihood] | None = None
         self._stream: Stream | None = None
@@ -117,7 +116,7 @@ class Stream:
         batch = next(self._rest, None)
         if batch is None:
             raise DataError(
-                f"{self.loader.name} has fewer than the {self.batches} batches of its first pass, "
+                f"the loader has fewer than the {self.batches} batches of its first pass, "
                 "or of its length; pass a loader that replays its examples."
             )
         self._next = step + 1

@@ -12,7 +12,6 @@ from lowland.core import EvalOptions, LossSurface
 from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError
 from lowland.evaluate.batchnorm_statistics import require_statistics
-from lowland.evaluate.engine import replayable_loader
 from lowland.evaluate.fingerprint import evaluation_fingerprint
 from lowland.evaluate.likelihood import LogLikelihood
 from lowland.geometry import Affine, Shape
@@ -107,7 +106,7 @@ def settings(
 ) -> dict[str, Any]:
     """What must be equal for chains to go on: subspace, model and data. Execution plans may differ:
     those of the chains are saved with them."""
-    examples = replayable_loader(surface, loader, count=options.count).cached()
+    examples = surface.replayable(loader, count=options.count).cached()
     fingerprint = evaluation_fingerprint(
         sub, surface, replace(options, strategy=None, chunk=None, threads=None)
     )

@@ -88,10 +88,7 @@ class SimplexGrowth(Generic[S]):
         self.num_modes = 0 if unit == "vertices" else len(start.anchors)  # that are not counted
         self.growth, self.options = growth, options
         self.checkpoint = Checkpoint.of(options.checkpoint)
-        self.data = surface.data
-        if growth.count is not None:
-            count = min(growth.count, self.data.count or growth.count)
-            self.data = surface.replayable(self.data.loader, count=count)
+        self.data = surface.replayable(None, count=growth.count)
         self.num_examples = 0  # of `data`
         self.rows: list[dict[str, float]] = []
         self.stop_reason = ""

@@ -88,7 +88,7 @@ class LastLayerLaplace:
                     if validation is None:
                         self.laplace.optimize_prior_precision(method="marglik")
                 if validation is not None:
-                    self._tune_prior(surface.replayable(validation))
+                    self._tune_prior(surface.replayable(validation).cached())
         except LowlandError:
             raise
         except Exception as error:
@@ -139,7 +139,6 @@ class LastLayerLaplace:
 
     def _tune_prior(self, validation: ReplayableLoader) -> None:
         """Sets the prior precision whose predictions have the lowest NLL."""
-        validation.cache()
         nlls = []
         for precision in PRECISIONS:
             self.laplace.prior_precision = precision
