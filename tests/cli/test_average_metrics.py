@@ -79,7 +79,7 @@ def test_checkpoints_of_another_model():
         evaluator(net(width=6).state_dict())
     state = states(1)[0]
     del state["1.running_mean"]
-    with pytest.raises(LayoutError, match=r"lack 1\.running_mean"):
+    with pytest.raises(LayoutError, match=r"the checkpoints: no 1\.running_mean"):
         evaluator(state)
 
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lowland.cli.bars import Bars
-from lowland.core import ParamLayout
-from lowland.core.names import clean
-from lowland.errors import LayoutError
 from lowland.evaluate import predict
 from lowland.posteriors import PointMass
 from lowland.progress import Report
 from lowland.records import Table
 from lowland.runs.posterior_predictions import metrics_row
+from lowland.runs.pretrained import load_checkpoint
 from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
 from lowland.trajectory import EMA, SWA, SWAG
-from lowland.trajectory.checkpoint_tensors import match_layout
 from lowland.trajectory.iterates import Iterates
 from lowland.uncertainty import tune_scale
 
@@ -36,7 +32,7 @@ class AverageEvaluator:
     def __init__(self, config: Config, last: dict[str, Tensor], where: str | None) -> None:
         self.setup = Setup(config)
         model = self.setup.model(0)
-        self.last = _load(model, last)
+        self.last = load_checkpoint(model, last, source="the checkpoints")
         self.surface = self.setup.surface_of(model, where=where)
         self.layout = self.surface.layout
         self.tuned: dict[str, float] = {}
@@ -89,31 +85,3 @@ def _repeated(report: Report, times: int) -> Report:
         report(before + done, None if total is None else total * times)
 
     return report_all
-
-
-def _load(model: nn.Module, last: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Loads a checkpoint into the model; returns the tensors that the model has."""
-    layout = ParamLayout(model)
-    try:
-        tensors = match_layout(last, layout)
-        layout.load_(model, layout.flatten(tensors))
-    except LayoutError as error:
-        raise LayoutError(f"the checkpoints and the model of the configuration: {error}") from None
-    own = {n: t for n, t in clean(model.state_dict()).items() if isinstance(t, Tensor)}
-    missing = [n for n in own if n not in {*tensors, *layout.names, *layout.aliases}]
-    if missing:
-        raise LayoutError(
-            f"the checkpoints lack {', '.join(missing[:5])} of the model of the configuration; "
-            "name the model that they were saved from."
-        )
-    tensors = {n: t for n, t in tensors.items() if n in own}
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            if own[name].shape != tensor.shape:
-                raise LayoutError(
-                    f"{name} is {tuple(tensor.shape)} in the checkpoints, and "
-                    f"{tuple(own[name].shape)} in the model of the configuration; name the model "
-                    "that they were saved from."
-                )
-            own[name].copy_(tensor)
-    return tensors

@@ -305,6 +305,11 @@ class Config(Section):
     )
     ensemble: int = key(3, "networks of the deep ensemble, trajectories of MultiSWAG", ge=2)
     samples: int = key(30, "samples of each posterior", ge=1)
+    start_from: str | None = key(
+        None,
+        "checkpoint of a pretrained network with which every training begins: a file of weights, "
+        "or a folder of the Hugging Face Trainer or of Lightning; `null`: random weights",
+    )
     seed: int = key(
         0, "seed of initial weights, orders and noise; network i has seed + i", ge=0, lt=2**31
     )

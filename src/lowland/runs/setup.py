@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from lowland.core.options import EvalOptions
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.runs.plan import RunPlan
+from lowland.runs.pretrained import Pretrained
 from lowland.runs.sections import Config
 from lowland.runs.user_code import error_line
 from lowland.runs.validation import with_validation
@@ -131,7 +133,15 @@ class Setup:
             raise ConfigError(
                 f"{self.config.model.name}: expected an nn.Module, got {type(model).__name__}."
             )
+        if self.pretrained is not None:
+            self.pretrained.load_into(model)
         return model.to(self.device)
+
+    @cached_property
+    def pretrained(self) -> Pretrained | None:
+        """The network that all trainings start from; None: each starts with weights of its own."""
+        path = self.config.start_from
+        return None if path is None else Pretrained(path)
 
     def batches(self, seed: int) -> Any:
         """Training batches in the order of a seed."""

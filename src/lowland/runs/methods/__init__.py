@@ -14,6 +14,7 @@ from lowland.runs.methods.espro import ESPRO
 from lowland.runs.methods.fge import FGE
 from lowland.runs.methods.laplace import Laplace
 from lowland.runs.methods.multiswag import MultiSWAG
+from lowland.runs.methods.pretrained import Pretrained
 from lowland.runs.methods.sgd import SGD
 from lowland.runs.methods.subspace import SubspaceInference
 from lowland.runs.methods.swa import SWA
@@ -23,6 +24,7 @@ from lowland.runs.methods.temperature import TemperatureScaling
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
+        Pretrained,
         SGD,
         TemperatureScaling,
         MCDropout,

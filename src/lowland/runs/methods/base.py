@@ -16,6 +16,7 @@ from lowland.posteriors.base import draw_count
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
 from lowland.uncertainty import tune_scale
+from lowland.warn import warn
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -152,4 +153,14 @@ def require_iterates(run: Run, title: str, stored: int, least: int, settings: st
             f"{title} needs {least} iterates or more, and gets {stored} of "
             f"{run.config.train.epochs} epochs with {settings}: collect earlier or more often, or "
             "train longer."
+        )
+
+
+def warn_of_shared_start(run: Run, label: str) -> None:
+    """Warns where all networks of an ensemble start from one pretrained network."""
+    if run.config.start_from is not None:
+        warn(
+            f"{label}: all networks start from {run.config.start_from}, so that they share its "
+            "basin and differ by the order of examples alone; an ensemble gains more from networks "
+            "with first weights of their own."
         )

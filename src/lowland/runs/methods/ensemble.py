@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lowland.artifacts import Inputs
 from lowland.posteriors import Ensemble, Posterior
-from lowland.runs.methods.base import Method, Part
+from lowland.runs.methods.base import Method, Part, warn_of_shared_start
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -21,6 +21,9 @@ class DeepEnsemble(Method):
 
     def label(self, run: Run) -> str:
         return f"{self.title} of {run.config.ensemble}"
+
+    def check(self, run: Run) -> None:
+        warn_of_shared_start(run, self.label(run))
 
     def parts(self, run: Run) -> Sequence[Part]:
         return [Part(run.annealed(i)) for i in range(run.config.ensemble)]

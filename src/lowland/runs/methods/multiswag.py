@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lowland.artifacts import Inputs
 from lowland.posteriors import Mixture, Posterior
-from lowland.runs.methods.base import Part
+from lowland.runs.methods.base import Part, warn_of_shared_start
 from lowland.runs.methods.swag import SWAG, gaussian
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ class MultiSWAG(SWAG):
 
     def label(self, run: Run) -> str:
         return f"{self.title} of {run.config.ensemble}"
+
+    def check(self, run: Run) -> None:
+        super().check(run)
+        warn_of_shared_start(run, self.label(run))
 
     def parts(self, run: Run) -> Sequence[Part]:
         return [Part(run.averaged(i)) for i in range(run.config.ensemble)]
