@@ -3,7 +3,15 @@
 from importlib.metadata import version as _version
 
 from lowland.alignment import align
-from lowland.averaging import cycle_series, iterate_metrics, linearization
+from lowland.averaging import (
+    cycle_series,
+    diversity,
+    iterate_metrics,
+    linearization,
+    post_hoc_ema,
+    soup,
+    tune_average,
+)
 from lowland.core import (
     Batch,
     Classification,
@@ -91,6 +99,8 @@ from lowland.trajectory import (
     Every,
     FrequentDirections,
     MidCycle,
+    PostHocEMA,
+    PowerEMA,
     SWASchedule,
     Trajectory,
 )
@@ -154,7 +164,9 @@ __all__ = [
     "Point",
     "PointMass",
     "PolyChain",
+    "PostHocEMA",
     "Posterior",
+    "PowerEMA",
     "Pushforward",
     "Regression",
     "SWASchedule",
@@ -175,6 +187,7 @@ __all__ = [
     "crps",
     "cycle_series",
     "directions",
+    "diversity",
     "evidence",
     "fit",
     "fit_temperature",
@@ -191,6 +204,7 @@ __all__ = [
     "overlay",
     "path",
     "pool",
+    "post_hoc_ema",
     "posterior_plane",
     "predict",
     "register_metric",
@@ -202,9 +216,11 @@ __all__ = [
     "sgd",
     "sgd_members",
     "similarity",
+    "soup",
     "spro",
     "temper",
     "ternary",
+    "tune_average",
     "tune_scale",
     "tune_temperature",
     "uncertainties",

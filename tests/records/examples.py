@@ -8,6 +8,7 @@ from lowland.records import (
     BarrierResult,
     Chain,
     CycleSeries,
+    DiversityResult,
     Evidence,
     IterateTable,
     LinearizationResult,
@@ -60,6 +61,18 @@ EXAMPLES: dict[str, list[Record]] = {
         IterateTable(
             {"iterate": torch.tensor([1, 2]), "nll": torch.tensor([0.5, math.inf]).double()}
         )
+    ],
+    "DiversityResult": [
+        DiversityResult(
+            ["a", "b"],
+            torch.eye(2).double(),
+            torch.eye(2).double(),
+            1 - torch.eye(2).double(),
+            member_nll=torch.tensor([0.5, 0.75]).double(),
+            ensemble_nll=0.25,
+            items=10,
+        ),
+        DiversityResult(["a"], *[torch.eye(1).double()] * 5),
     ],
     "Selection": [
         Selection(

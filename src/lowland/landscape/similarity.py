@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -54,7 +54,7 @@ def similarity(
     eval_options = surface.options.override(**options)
     names = list(map(str, weights)) if isinstance(weights, Mapping) else None
     vectors = weight_vectors(surface, weights)
-    cosine, distance = _geometry(surface, vectors, origin, names)
+    cosine, distance = cosines_and_distances(surface, vectors, origin, names)
     classes = ClassSink(surface.task, surface.example)
     examples = 0
     if surface.task.kind != "regression":
@@ -89,8 +89,8 @@ def weight_vectors(surface: LossSurface, weights: Any) -> list[Point | Tensor]:
     return vectors
 
 
-def _geometry(
-    surface: LossSurface, vectors: list[Point | Tensor], origin: Any, names: list[str] | None
+def cosines_and_distances(
+    surface: LossSurface, vectors: Sequence[Point | Tensor], origin: Any, names: list[str] | None
 ) -> tuple[Tensor, Tensor]:
     """Cosines and distances, (n, n) float64, two vectors at a time."""
     n = len(vectors)

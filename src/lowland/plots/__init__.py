@@ -23,6 +23,7 @@ from lowland.plots.style import save as save
 # one line per figure
 from lowland.plots.barrier import barrier as barrier  # isort: skip
 from lowland.plots.cycles import cycles as cycles  # isort: skip
+from lowland.plots.diversity import diversity as diversity  # isort: skip
 from lowland.plots.evidence import evidence as evidence  # isort: skip
 from lowland.plots.functions import functions as functions  # isort: skip
 from lowland.plots.growth import growth as growth  # isort: skip

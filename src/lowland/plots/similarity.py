@@ -36,13 +36,21 @@ def similarity(record: SimilarityResult, *, ax: Axes | None = None, metric: str 
     if metric not in matrices:
         raise ConfigError(f"metric: expected one of {', '.join(matrices)}, got {metric!r}.")
     values = numbers(matrices[metric])
+    names = record.names or [str(i) for i in range(len(values))]
+    label = TITLES[metric]
+    return matrix(values, names, label=label, is_cosine=metric == "cosine", ax=ax)
+
+
+def matrix(
+    values: np.ndarray, names: list[str], *, label: str, is_cosine: bool, ax: Axes | None
+) -> Axes:
+    """Draws values (n, n) between things with these names as colours; see `similarity`."""
     n = len(values)
-    names = record.names or [str(i) for i in range(n)]
     side = min(max(3.4, 1.6 + 0.62 * n), 7.5)
     bar_width = 0.3 if n > READ else 0
     with canvas(ax, size=(side + 0.4 + bar_width, side)) as ax:
         ax.grid(False)
-        if metric == "cosine":
+        if is_cosine:
             image = ax.imshow(values, cmap="RdBu_r", vmin=-1.0, vmax=1.0)
         else:
             top = float(np.nanmax(values, initial=0.0)) or 1.0
@@ -58,12 +66,12 @@ def similarity(record: SimilarityResult, *, ax: Axes | None = None, metric: str 
         ax.set_yticks(ticks, [names[i] for i in ticks])
         if max(map(len, names)) > 6:
             ax.tick_params(axis="x", rotation=45)
-            for label in ax.get_xticklabels():
-                label.set(ha="right", rotation_mode="anchor")
+            for tick in ax.get_xticklabels():
+                tick.set(ha="right", rotation_mode="anchor")
         ax.tick_params(length=0)
         for spine in ax.spines.values():
             spine.set_visible(False)
-        ax.set_xlabel(TITLES[metric])
+        ax.set_xlabel(label)
     return ax
 
 

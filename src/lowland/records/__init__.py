@@ -8,6 +8,7 @@ record back. Nothing is pickled.
 from lowland.records.base import Record
 from lowland.records.chain import Chain
 from lowland.records.cycles import CycleSeries
+from lowland.records.diversity import DiversityResult
 from lowland.records.evidence import Evidence
 from lowland.records.iterates import IterateTable
 from lowland.records.landscape import BarrierResult, PathResult, SimilarityResult, SurfaceResult
@@ -24,6 +25,7 @@ __all__ = [
     "BarrierResult",
     "Chain",
     "CycleSeries",
+    "DiversityResult",
     "Evidence",
     "FunctionsResult",
     "GrowthResult",

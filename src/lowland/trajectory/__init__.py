@@ -5,6 +5,7 @@ from lowland.trajectory.checkpoint_files import Checkpoint, find_checkpoints
 from lowland.trajectory.checkpoint_tensors import read_checkpoint
 from lowland.trajectory.collect import Collector, EndOfCycle, Every, MidCycle
 from lowland.trajectory.ema import EMA
+from lowland.trajectory.post_hoc_ema import PostHocEMA, PowerEMA
 from lowland.trajectory.schedules import (
     ConstantSchedule,
     CyclicalCosineSchedule,
@@ -31,6 +32,8 @@ __all__ = [
     "Every",
     "FrequentDirections",
     "MidCycle",
+    "PostHocEMA",
+    "PowerEMA",
     "SWASchedule",
     "Trajectory",
     "convert_checkpoints",
