@@ -1,7 +1,5 @@
 """Trainings in segments: equal to the unsplit ones, shared, stopped and resumed."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -37,6 +35,12 @@ def run_of(cls=SharedRun, methods=("sgd", "swa"), **settings):
 @pytest.fixture(scope="module")
 def run():
     return run_of()
+
+
+@pytest.fixture(scope="module")
+def longer():
+    average = CONFIG["average"] | {"budget": [1.5, 1, 1.25]}
+    return run_of(Run, methods=["sgd", "swa", "swag", "ema"], average=average)
 
 
 @pytest.fixture(scope="module")
@@ -123,24 +127,27 @@ def test_settings_are_in_the_fingerprint(run):
     assert make() == prints[0]
 
 
-@pytest.mark.parametrize("name", ["prefix", "probe", "sgd"])
-def test_a_stopped_segment_resumes_with_equal_bytes(run, graph, tmp_path, name, monkeypatch):
+@pytest.mark.parametrize("name", ["extension", "fge", "prefix", "probe", "sgd"])
+def test_a_stopped_segment_resumes_with_equal_bytes(run, longer, tmp_path, name, monkeypatch):
     """Each artifact is stopped in mid-epoch, and ends with the files of one that nobody stopped."""
     monkeypatch.setattr("lowland.train.trainer.SAVE_SECONDS", 0.0)
-    probe = run.segment("stopped", run.prefix(0), epochs=2, lr=0.1, iterates=Every(2))
-    artifact = {"prefix": run.prefix(0), "probe": probe, "sgd": run.annealed(0)}[name]
+    artifact = {
+        "extension": lambda: longer.averaged(0, 1.25),
+        "fge": lambda: run.cycles(0),
+        "prefix": lambda: run.prefix(0),
+        "probe": lambda: run.segment("stopped", run.prefix(0), epochs=2, lr=0.1, iterates=Every(2)),
+        "sgd": lambda: run.annealed(0),
+    }[name]()
     whole, again = Graph(tmp_path / "whole"), Graph(tmp_path / "again")
     whole.build([artifact])
-    for each in artifact.inputs:
-        if each.kind == "prefix":
-            again.build([each])
+    again.build(artifact.segments()[:-1])
 
     class Boom(Exception):
         pass
 
     def bar(_):
         def report(done, total):
-            if done == 8:
+            if done == 4:
                 raise Boom
 
         return report
@@ -170,17 +177,10 @@ def test_a_published_state_is_no_larger_than_the_training_needs(run, graph):
     """Weights, buffers, momentum and random states, and no log of seconds."""
     state = trained(graph, run.prefix(0)).state
     assert state.epoch == 2
-    assert "columns" not in state.state
-    assert dataclasses.is_dataclass(state)
+    assert not {"columns", "partial", "collectors"} & set(state.state)
 
 
 # -- beyond the epochs of SGD ----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def longer():
-    average = CONFIG["average"] | {"budget": [1.5, 1, 1.25]}
-    return run_of(Run, methods=["sgd", "swa", "swag", "ema"], average=average)
 
 
 def test_a_trajectory_that_goes_on_equals_one_that_never_stopped(longer, graph):
@@ -225,6 +225,15 @@ def test_each_budget_has_rows_and_is_charged_what_it_stands_on(longer, graph):
     # the segments are trained once, whatever rows stand on them
     names = [each.name for each in ordered(longer.targets()) if each.name.startswith("train/")]
     assert sorted(names) == ["train/sgd-0", "train/swa-0", "train/swa@1.25-0", "train/swa@1.5-0"]
+
+
+def test_a_larger_budget_later_trains_the_rest_alone(longer, graph):
+    graph.build([longer.comparison()])
+    average = CONFIG["average"] | {"budget": [1.5, 1, 1.25, 2]}
+    more = run_of(Run, methods=["sgd", "swa", "swag", "ema"], average=average)
+    needed = [each.name for each in graph.needed(more.targets())]
+    assert [name for name in needed if name.startswith("train/")] == ["train/swa@2-0"]
+    assert not {"rows/swa", "rows/swa@1.5", "tuning/swag"} & set(needed)
 
 
 def test_one_budget_beyond_sgds_is_named_too():
