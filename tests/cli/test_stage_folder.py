@@ -9,7 +9,7 @@ from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import load_runs
 from lowland.cli.origins import changed_origins
 from lowland.cli.simplex_folder import SimplexFolder
-from lowland.cli.stage_folder import load_weights, weight_names, words_of
+from lowland.cli.stage_folder import words_of
 from lowland.errors import ConfigError, StoreError
 from lowland.runs.folder import RunFolder
 
@@ -84,10 +84,10 @@ def test_origins_are_the_weights_and_what_a_command_adds(folder, runs):
 
 
 def test_weights_by_name(folder, runs):
-    names = weight_names(folder.runs[0].folder)
+    names = folder.runs[0].folder.weight_names()
     assert {"sgd-0", "average-0"} <= set(names)
     with pytest.raises(ConfigError, match=rf"no weights 'sgd-9'; there are {', '.join(names)}"):
-        load_weights(folder.runs[0].folder, "sgd-9", folder.setup)
+        folder.runs[0].folder.load_weights("sgd-9", folder.setup.layout)
 
 
 def test_words_have_commas_between():

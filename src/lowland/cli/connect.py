@@ -12,7 +12,7 @@ from lowland.cli.console import Terminal
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.options import Keys
-from lowland.cli.stage_folder import one_for_each, weight_names, words_of
+from lowland.cli.stage_folder import one_for_each, words_of
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.errors import ConfigError
@@ -84,7 +84,7 @@ def _end_names(runs: list[FinishedRun], ends: str | None) -> list[str]:
         return one_for_each(names, 2, option="--ends")
     if not names:
         names = ["sgd-0", "sgd-0" if len(runs) == 2 else "sgd-1"]
-        available = weight_names(runs[0].folder)
+        available = runs[0].folder.weight_names()
         if len(runs) == 1 and not set(names) <= set(available):
             raise ConfigError(
                 f"{runs[0].folder.path} holds no two annealed networks, but "

@@ -20,10 +20,8 @@ from lowland.cli.origins import ORIGINS, Place, write_origins
 from lowland.cli.simplex_folder import SimplexFolder
 from lowland.cli.stage_folder import (
     StageFolder,
-    load_weights,
     one_for_each,
     open_trajectory,
-    weight_names,
 )
 from lowland.cli.subspace_folder import SubspaceFolder
 from lowland.cli.trust import Trust
@@ -198,7 +196,7 @@ def _shape_through(
         if len(runs) > 1:
             each, labels = one_for_each(names, len(runs), option="--plane"), _labels(names, runs)
         weights = list(zip(cycle(runs), each, strict=False))
-        points = [load_weights(run.folder, name, setup) for run, name in weights]
+        points = [run.folder.load_weights(name, setup.layout) for run, name in weights]
         files = [(run.folder.path, f"weights/{name}.safetensors") for run, name in weights]
     if len(points) == 2:
         return Line(points[0], points[1]), {}, files
@@ -219,7 +217,7 @@ def _points_of_stage(names: list[str], stage: StageFolder) -> list[Point]:
             f"{stage.path} holds {len(points)} weights to name ({', '.join(points)}), too few for "
             "a plane; name others with --plane, or two for a line."
         )
-    available = [*points, *weight_names(folder)]
+    available = [*points, *folder.weight_names()]
     for name in names:
         if name not in available:
             raise ConfigError(
@@ -227,7 +225,7 @@ def _points_of_stage(names: list[str], stage: StageFolder) -> list[Point]:
                 f"there are {', '.join(available)}."
             )
     return [
-        points[name] if name in points else load_weights(folder, name, stage.setup)
+        points[name] if name in points else folder.load_weights(name, stage.setup.layout)
         for name in names
     ]
 
@@ -254,7 +252,7 @@ def _labels(names: list[str], runs: Sequence[FinishedRun]) -> list[str]:
 def _random_plane(
     run: FinishedRun, setup: Setup, options: ScanOptions
 ) -> tuple[Shape, dict[str, Any]]:
-    w = load_weights(run.folder, options.around, setup)
+    w = run.folder.load_weights(options.around, setup.layout)
     axes = directions(setup.surface, w.weights, seed=options.seed)
     return Plane(w, *axes), {"marks": [options.around]}
 

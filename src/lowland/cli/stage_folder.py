@@ -175,7 +175,7 @@ class StageFolder(ABC):
     def weights(self) -> tuple[Point, ...]:
         """The weights, read once."""
         return tuple(
-            load_weights(self.run_of(i).folder, name, self.setup)
+            self.run_of(i).folder.load_weights(name, self.setup.layout)
             for i, name in enumerate(self.names)
         )
 
@@ -207,21 +207,6 @@ class StageFolder(ABC):
     @abstractmethod
     def overlays(self, names: Sequence[str]) -> dict[str, Curve]:
         """Curves by title that are drawn over a plane through these points."""
-
-
-def load_weights(folder: RunFolder, name: str, setup: Setup) -> Point:
-    """Weights of a run by name; raises `ConfigError`, which lists all names."""
-    names = weight_names(folder)
-    if name not in names:
-        raise ConfigError(
-            f"{folder.path} holds no weights {name!r}; there are {', '.join(names) or 'none'}."
-        )
-    return folder.load_weights(name, setup.layout)
-
-
-def weight_names(folder: RunFolder) -> list[str]:
-    """The names of the weights of a run."""
-    return sorted(p.stem for p in (folder.path / "weights").glob("*.safetensors"))
 
 
 def one_for_each(names: Sequence[str], count: int, *, option: str) -> list[str]:

@@ -19,7 +19,7 @@ from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import load_runs
 from lowland.cli.options import Keys, RunFolderPath
 from lowland.cli.origins import Place
-from lowland.cli.stage_folder import open_trajectory, weight_names
+from lowland.cli.stage_folder import open_trajectory
 from lowland.cli.subspace_folder import SubspaceFolder
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
@@ -163,7 +163,7 @@ def _center_names(folder: RunFolder, kind: str, around: str | None) -> list[str]
             )
         return []
     if around is None:
-        around = "average-0" if "average-0" in weight_names(folder) else "sgd-0"
+        around = "average-0" if "average-0" in folder.weight_names() else "sgd-0"
     return [around]
 
 

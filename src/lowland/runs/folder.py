@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict
 from lowland.artifacts.nodes import GRAPH
 from lowland.artifacts.places import ARTIFACTS, log_event
 from lowland.core import ParamLayout, Point
+from lowland.errors import ConfigError
 from lowland.files import require_no_way_out, require_own
 from lowland.runs.sections import Config
 from lowland.runs.stored import read_yaml, write_yaml
@@ -71,10 +72,20 @@ class RunFolder:
         """Where a record lies."""
         return self.path / "records" / name
 
+    def weight_names(self) -> list[str]:
+        """The names of its weights."""
+        return sorted(path.stem for path in (self.path / "weights").glob("*.safetensors"))
+
     def load_weights(self, name: str, layout: ParamLayout) -> Point:
-        """Reads weights of this model, with the buffers that were saved with them."""
-        folder = self.path / "weights"
-        file = f"{name}.safetensors"
+        """Reads weights of this model, with the buffers that were saved with them.
+
+        Raises `ConfigError`, which lists all names, where there are none of this name.
+        """
+        if name not in (names := self.weight_names()):
+            raise ConfigError(
+                f"{self.path} holds no weights {name!r}; there are {', '.join(names) or 'none'}."
+            )
+        folder, file = self.path / "weights", f"{name}.safetensors"
         return load_point(folder / file, folder / "buffers" / file, layout)
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
-from lowland.core import Point
 from lowland.geometry import Barycentric
 from lowland.posteriors import Uniform
-from lowland.progress import Progress, Report
+from lowland.progress import Report
 from lowland.records import GrowthResult
 from lowland.runs.sections import Growth
-from lowland.runs.setup import Setup
 from lowland.runs.training import TrainedNetwork, fit_options, fit_values
 from lowland.train import connect_modes, spro
 
@@ -79,23 +77,36 @@ class GrownSimplex(Artifact):
         )
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SimplexGrowth:
+        setup, growing = self.run.setup, self.growing
         points = [inputs[mode.name] for mode in self.modes]
         points = [each.point if isinstance(each, TrainedNetwork) else each for each in points]
         if self.align:
             first = points[0]
-            points = [first, *(self.run.setup.aligned(first, other) for other in points[1:])]
-        state = checkpoint.file("growth")
-        assert state is not None
-        return grow(
-            self.run.setup,
-            points,
-            self.growing,
-            connectors=self.connectors,
-            seed=self.seed,
-            checkpoint=state,
-            validate=self._metrics if self.validate else None,
-            progress=progress,
-        )
+            points = [first, *(setup.aligned(first, other) for other in points[1:])]
+        options: dict[str, Any] = {
+            # as the networks were trained, but for the learning rate
+            **fit_options(setup, epochs=growing.epochs, lr=growing.lr, seed=self.seed),
+            "samples": growing.samples,
+            "jitter": growing.jitter,
+            "rise": growing.rise,
+            "points": growing.points,
+            "count": growing.examples,
+            "validate": self._metrics if self.validate else None,
+            "checkpoint": checkpoint.file("growth"),
+            "progress": progress,
+        }
+        if growing.strength is not None:
+            options["strength"] = growing.strength
+        shape: Barycentric
+        with warnings.catch_warnings():
+            # why a vertex was left out stands in the record, for whoever shows it
+            warnings.filterwarnings("ignore", ".* was left out: ")
+            if self.connectors:
+                shape = connect_modes(setup.surface, points, connectors=self.connectors, **options)
+            else:
+                shape = spro(setup.surface, points[0], vertices=growing.vertices, **options)
+        assert isinstance(shape.log, GrowthResult)
+        return SimplexGrowth(shape, shape.log)
 
     def save(self, result: SimplexGrowth, folder: Path) -> None:
         without_seconds(result.growth).save(folder / GROWTH)
@@ -134,41 +145,3 @@ def without_seconds(growth: GrowthResult) -> GrowthResult:
     """The record without how long its steps took: two equal runs have equal files."""
     metrics = {name: values for name, values in growth.metrics.items() if name != "seconds"}
     return replace(growth, metrics=metrics)
-
-
-def grow(
-    setup: Setup,
-    modes: Sequence[Point],
-    settings: Growth,
-    *,
-    connectors: int = 0,
-    seed: int,
-    checkpoint: Path,
-    validate: Callable[[Any], Mapping[str, float]] | None = None,
-    progress: Progress = False,
-) -> SimplexGrowth:
-    """A simplex around a mode, or with connectors the volume between several, trained as the
-    networks were but for the learning rate."""
-    options: dict[str, Any] = {
-        **fit_options(setup, epochs=settings.epochs, lr=settings.lr, seed=seed),
-        "samples": settings.samples,
-        "jitter": settings.jitter,
-        "rise": settings.rise,
-        "points": settings.points,
-        "count": settings.examples,
-        "validate": validate,
-        "checkpoint": checkpoint,
-        "progress": progress,
-    }
-    if settings.strength is not None:
-        options["strength"] = settings.strength
-    with warnings.catch_warnings():
-        # why a vertex was left out stands in the record, for whoever shows it
-        warnings.filterwarnings("ignore", ".* was left out: ")
-        shape: Barycentric
-        if connectors:
-            shape = connect_modes(setup.surface, modes, connectors=connectors, **options)
-        else:
-            shape = spro(setup.surface, modes[0], vertices=settings.vertices, **options)
-    assert isinstance(shape.log, GrowthResult)
-    return SimplexGrowth(shape, shape.log)
