@@ -152,7 +152,7 @@ class ComparedRun:
         method = method_named(name)
         assert isinstance(method, AnnealedMethod)
         if name == "temperature" and _SGD not in self.config.methods:
-            raise ConfigError("the run has no method sgd, which it would temper.")
+            raise ConfigError("the run has no method sgd, whose probabilities it would scale.")
         if not self.run.trains_annealed():
             raise ConfigError("the run has no network of annealed SGD.")
         if reason := method.misfit(self.run):

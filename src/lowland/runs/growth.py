@@ -86,10 +86,7 @@ class GrownSimplex(Artifact):
         options: dict[str, Any] = {
             # as the networks were trained, but for the learning rate
             **fit_options(setup, epochs=growing.epochs, lr=growing.lr, seed=self.seed),
-            "samples": growing.samples,
-            "jitter": growing.jitter,
-            "rise": growing.rise,
-            "points": growing.points,
+            **growing.model_dump(include={"samples", "jitter", "rise", "points"}),
             "count": growing.examples,
             "validate": self._metrics if self.validate else None,
             "checkpoint": checkpoint.file("growth"),
