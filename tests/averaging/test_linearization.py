@@ -144,6 +144,35 @@ def test_a_network_that_is_linear_in_its_weights_has_no_second_order(scale):
         assert values.max() < 1e-13 * result.terms["difference"].max()
 
 
+def test_binary_classification_with_one_output_an_example():
+    torch.manual_seed(0)
+    x, y = torch.randn(9, 4).double(), (torch.arange(9) % 2).double()
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1), nn.Flatten(0)).double()
+    surface = ll.LossSurface(net, ll.Classification(form="binary"), [(x, y)])
+    members = around(surface)
+    result = ll.linearization(surface, members)
+    outputs = user_outputs(surface, {})
+    expected = torch.stack([outputs(w) - outputs(members.mean(0)) for w in members]).abs()
+    torch.testing.assert_close(result.terms["difference"], expected)
+
+
+class Shifts(nn.Module):
+    """Writes into its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(x.add_(1))
+
+
+def test_a_model_that_writes_into_its_inputs_raises():
+    surface = ll.LossSurface(Shifts(), ll.Classification(), blobs())
+    with pytest.raises(ll.DataError, match="writes into its inputs"):
+        ll.linearization(surface, around(surface))
+
+
 class Quadratic(nn.Module):
     """f(x, w) = wᵀ A(x) w + bᵀ w with A(x) = x_0 A_0 + x_1 A_1, symmetric."""
 

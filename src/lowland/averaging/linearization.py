@@ -98,7 +98,7 @@ def linearization(
     center = _average(surface, average, points)
     require_training_statistics([center], surface, loader, eval_options)
     center = Point(center.weights, surface.buffers_for(center, eval_options))
-    members = [point.weights if isinstance(point, Point) else point for point in points]
+    weights = [point.weights if isinstance(point, Point) else point for point in points]
     steps = torch.tensor(_scales(scales), dtype=torch.float64)
     data = surface.replayable(loader, count=eval_options.count)
     parts = []
@@ -109,12 +109,12 @@ def linearization(
     ):
         for batch in data:
             parts += [
-                _compare(surface, center, part, members, steps.tolist())
+                _compare(surface, center, part, weights, steps.tolist())
                 for part in slices(batch, _EXAMPLES)
             ]
             report(len(parts), None)
     columns = {name: torch.cat([part[name] for part in parts], -1).cpu() for name in parts[0]}
-    moves = [_move(center, member) for member in members]
+    moves = (_move(center, w) for w in weights)
     return LinearizationResult(
         torch.stack([inner(move, move).sqrt() for move in moves]).cpu(),
         {name: columns[name] for name in TERMS},
@@ -175,7 +175,7 @@ class _Norms:
 
 
 def _norm(values: Tensor) -> Tensor:  # (B, ...) -> (B,)
-    norm: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    norm: Tensor = torch.linalg.vector_norm(values[:, None].flatten(1), dim=1)
     return norm
 
 
@@ -199,6 +199,7 @@ def _compare(
 ) -> dict[str, Tensor]:
     """The norms of a batch, by the names of the record's fields: (..., B) each."""
     args, kwargs, target = batch
+    surface.template.require_replayable(args, kwargs)
     buffers = center.buffers or {}
 
     def network(w: Tensor) -> Tensor:
@@ -271,7 +272,7 @@ def _differentiable_operators(module: nn.Module) -> Iterator[None]:
         with sdpa_kernel(SDPBackend.MATH), PlainWeightNorm():
             yield
     except RuntimeError as error:
-        if not any(word in str(error) for word in ("forward AD", "functorch")):
+        if not any(word in str(error) for word in ("forward AD", "functorch", "jvp")):
             raise
         raise ConfigError(
             f"{type(module).__name__} has no forward derivative ({str(error)[:200]}...); write "
