@@ -28,6 +28,12 @@ def test_artifacts_of_earlier_commands_stay(tmp_path):
     assert nodes["number/a"]["settings"] == {"value": 7}
 
 
+def test_a_command_that_is_alone_in_its_folder_keeps_no_others(tmp_path):
+    write_graph(tmp_path, [Number("number/a", 1), Number("number/b", 2)])
+    write_graph(tmp_path, [Number("number/a", 7)], alone=True)
+    assert [node["name"] for node in read_graph(tmp_path)] == ["number/a"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -1,9 +1,12 @@
 """Artifacts take their place in one step, and lines are added to events.jsonl."""
 
 import json
+import os
+
+import pytest
 
 from lowland.artifacts import Graph
-from lowland.artifacts.places import EVENTS, log_event, manifests, publish
+from lowland.artifacts.places import EVENTS, log_event, make_work, manifests, permit, publish
 from tests.artifacts.toys import tree
 
 
@@ -17,6 +20,24 @@ def test_publishing_replaces_a_damaged_folder_and_makes_files_read_only(tmp_path
     assert [path.name for path in place.iterdir()] == ["new.txt"]
     assert (place / "new.txt").stat().st_mode & 0o777 == 0o444
     assert not work.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize(
+    ("permissions", "folder"), [(0o600, 0o700), (0o640, 0o750), (0o644, 0o755), (0o400, 0o700)]
+)
+def test_a_folder_is_open_to_those_alone_who_may_read_its_files(tmp_path, permissions, folder):
+    work, place = tmp_path / ".work" / "a", tmp_path / "a"
+    make_work(work, None)
+    (work / "of an earlier start.txt").write_text("weights")
+    make_work(work, permissions)
+    assert work.stat().st_mode & 0o777 == folder
+    publish(work, place, permissions)
+    file = place / "of an earlier start.txt"
+    assert place.stat().st_mode & 0o777 == folder
+    assert file.stat().st_mode & 0o777 == permissions
+    permit(place, 0o600)
+    assert (place.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
 
 
 def test_whole_artifacts_alone_have_manifests(tmp_path):

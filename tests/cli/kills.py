@@ -1,9 +1,11 @@
-"""Kills `lowland run` at random moments of building each kind of artifact, and resumes it.
+"""Kills commands at random moments of building each kind of artifact, and resumes them.
 
-`python kills.py CONFIG OUT TIMES`: builds everything once, then for each kind TIMES over removes an
-artifact of that kind, kills the process that builds it again at a random call of a Python function,
-and lets the next one finish. It prints a line of JSON: kills by kind, and files that differ from
-those of the first build.
+`python kills.py CONFIG FOLDER TIMES [COMMAND...]`: makes a run of a configuration, and what each
+command makes of it: `run`, `connect`, `simplex`, `subspace`, `scan`, `compare` and `average`, all of
+them by default. Then, for each kind of artifact in the folder of a command, it removes one of that
+kind, kills the process that builds it again at a random call of a Python function, TIMES over, and
+lets the next one finish. It prints a line of JSON: by command, kills of each kind, and files that
+differ from those of the first build.
 """
 
 import json
@@ -15,12 +17,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import yaml
+
 from lowland.artifacts import Graph
 from lowland.artifacts.nodes import read_graph
 from lowland.artifacts.places import manifests
 from lowland.cli import main
 
 APART = {"events.jsonl", "timing.json"}
+CALLS = "calls.json"
 calls: Counter[str] = Counter()
 
 
@@ -33,10 +38,10 @@ def files_of(folder):
     }
 
 
-def run(config, out, *, name="", at=0):
-    """Runs the command in a process of its own, which is killed at a call while it builds `name`.
+def lowland(folder, *args, name="", at=0):
+    """Runs a command in a process of its own, which is killed at a call while it builds `name`.
 
-    Without a name it counts the calls of each artifact into OUT/../calls.json.
+    Without a name it counts the calls of each artifact into FOLDER/calls.json.
     """
     pid = os.fork()
     if pid:
@@ -65,14 +70,14 @@ def run(config, out, *, name="", at=0):
         calls[artifact.name] = count
 
     Graph._build = watched
-    sys.argv = ["lowland", "run", str(config), f"out={out}"]
+    sys.argv = ["lowland", *map(str, args)]
     code = 0
     try:
         main()
     except SystemExit as stop:
         code = int(stop.code or 0)
     if not name:
-        (Path(out).parent / "calls.json").write_text(json.dumps(calls))
+        (folder / CALLS).write_text(json.dumps(calls))
     os._exit(code)
 
 
@@ -88,27 +93,69 @@ def remove(out, kind, generator):
     return name
 
 
-def kill_all(config, out, times):
-    """Kills by kind, and the files that differ in the end."""
+def kill_all(folder, out, command, times):
+    """Kills by kind of what a command makes in `out`, and the files that differ in the end."""
     generator = random.Random(0)
-    assert run(config, out) == 0
-    counts = json.loads((out.parent / "calls.json").read_text())
+    assert lowland(folder, *command) == 0
+    counts = json.loads((folder / CALLS).read_text())
     expected = files_of(out)
     kills: Counter[str] = Counter()
     different: set[str] = set()
     kinds = {node["kind"] for node in read_graph(out)} - {"source"}
     for kind in sorted(kinds):
         for _ in range(times):
+            if kills[kind] >= times:
+                break
             name = remove(out, kind, generator)
-            for _ in range(2):  # what was resumed may be killed again
+            for _ in range(min(2, times)):  # what was resumed may be killed again
                 at = generator.randrange(1, max(2, counts[name]))
-                kills[kind] += run(config, out, name=name, at=at) == -signal.SIGKILL
-            assert run(config, out, name="none") == 0
+                kills[kind] += lowland(folder, *command, name=name, at=at) == -signal.SIGKILL
+            assert lowland(folder, *command, name="none") == 0
             files = files_of(out)
             names = files.keys() | expected.keys()
             different |= {n for n in names if files.get(n) != expected.get(n)}
     return {"kills": dict(kills), "different": sorted(different), "files": len(expected)}
 
 
+def commands_of(folder):
+    """The commands by name, with the folder of each; all but the first are of the first's run."""
+    run, config = folder / "run", folder / "config.yaml"
+    short = ("--epochs", 1)
+    stages = {
+        "connect": (run, *short, "--points", 3),
+        "simplex": (run, "--vertices", 2, *short, "--points", 2, "--draws", 2),
+        "subspace": (run, "--kind", "pca", "--draws", 2),
+        "scan": (run, "--resolution", 3, "--refine", 0),
+        "compare": (run, "--examples", 20, "--strengths", "1"),
+    }
+    commands = {"run": (run, ("run", config, f"out={run}"))}
+    for name, words in stages.items():
+        commands[name] = folder / name, (name, *words, "--out", folder / name)
+    words = folder / "checkpoints", "--config", config, "--ema", 0.5, "--each", "--trust"
+    commands["average"] = folder / "average", ("average", *words, "--out", folder / "average")
+    return commands
+
+
+def prepare(config, folder):
+    """A run, its plan in the configuration of all that follow, and checkpoints to average."""
+    run, file = folder / "run", folder / "config.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    assert lowland(folder, "run", config, f"out={run}", name="none") == 0
+    shutil.copyfile(run / "plan.json", folder / "plan.json")
+    body = yaml.safe_load(config.read_text()) | {"plan": str(folder / "plan.json")}
+    file.write_text(yaml.safe_dump(body))
+    for step, weights in enumerate(sorted((run / "weights").glob("sgd-*.safetensors")), start=1):
+        checkpoint = folder / "checkpoints" / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        shutil.copyfile(weights, checkpoint / "model.safetensors")
+        (checkpoint / "config.json").write_text("{}")
+
+
 if __name__ == "__main__":
-    print(json.dumps(kill_all(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))))
+    folder, times = Path(sys.argv[2]), int(sys.argv[3])
+    prepare(Path(sys.argv[1]), folder)
+    commands = commands_of(folder)
+    results = {
+        name: kill_all(folder, *commands[name], times) for name in sys.argv[4:] or list(commands)
+    }
+    print(json.dumps(results))

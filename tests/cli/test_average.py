@@ -17,10 +17,11 @@ from torch import nn
 
 import lowland as ll
 from lowland import SWAG, ParamLayout
-from lowland.artifacts.lease import Leases
-from lowland.cli.average import average as command
+from lowland.artifacts.places import leases_of
+from lowland.cli import average_moments
 from lowland.records import Table
 from tests.cli import inside
+from tests.cli.forked import lowland as forked
 
 OWN = """
 import torch
@@ -165,7 +166,8 @@ def test_dtypes_are_kept_and_sums_are_wide(own, dtype):
 def test_whoever_could_read_the_checkpoints_can_read_the_averages(own):
     saved(own / "run")
     for mode in (0o640, 0o600):
-        (own / "run" / "step-12.safetensors").chmod(mode)
+        for file in (own / "run").iterdir():
+            file.chmod(mode)
         done("run")
         for name in ("swa", "swag"):
             assert (own / "averaged" / f"{name}.safetensors").stat().st_mode & 0o777 == mode
@@ -199,6 +201,15 @@ def test_an_exponential_average_beside_it(own):
         expected = 0.5 * expected + 0.5 * value
     found = load_file(own / "averaged" / "ema.safetensors")["0.weight"].double()
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+#: what the graph has for itself
+GRAPH = {"artifacts", "events.jsonl", "graph.json", "plan.json"}
+
+
+def listed(folder):
+    """What people see in a folder."""
+    return sorted({path.name for path in folder.iterdir()} - GRAPH)
 
 
 def test_nothing_of_an_earlier_average_stays_beside_a_new_one(own):
@@ -248,7 +259,7 @@ def test_a_trainers_folder_stays_one_that_from_pretrained_reads(own):
         (folder / "trainer_state.json").write_text("{}")
         torch.save({}, folder / "optimizer.pt")
     done("bert")
-    assert sorted(p.name for p in (own / "averaged").iterdir()) == [
+    assert listed(own / "averaged") == [
         "average.json",
         "config.json",
         "model.safetensors",
@@ -273,8 +284,11 @@ def test_adapters_stay_adapters(own):
         (folder / "adapter_config.json").write_text("{}")
         save_file({"base": torch.ones(1)}, folder / "other.safetensors")
     done("lora", "--no-swag")
-    names = {p.name for p in (own / "averaged").iterdir()}
-    assert names == {"average.json", "adapter_config.json", "adapter_model.safetensors"}
+    assert listed(own / "averaged") == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "average.json",
+    ]
     found = load_file(own / "averaged" / "adapter_model.safetensors")
     assert found["a.lora_A.weight"].tolist() == [[7.5] * 3] * 2
 
@@ -295,18 +309,15 @@ def test_inspection_writes_nothing_and_imports_nothing(own):
 def test_large_deviations_go_to_a_file_and_leave_none_behind(own, monkeypatch):
     saved(own / "run")
     done("run", "--out", "plain")
-    monkeypatch.setattr(sys.modules[command.__module__], "_IN_MEMORY", 0)
+    monkeypatch.setattr(average_moments, "IN_MEMORY", 0)
     done("run", "--out", "mapped")
     a, b = (SWAG.load(own / name / "swag.safetensors") for name in ("plain", "mapped"))
     assert torch.equal(a.deviations, b.deviations)
-    assert sorted(p.name for p in (own / "mapped").iterdir()) == [
-        "average.json",
-        "swa.safetensors",
-        "swag.safetensors",
-    ]
+    assert listed(own / "mapped") == ["average.json", "swa.safetensors", "swag.safetensors"]
     not_finite(own)
     assert lowland("run", "--out", "failed")[0] == 2
-    assert [p.name for p in (own / "failed").iterdir()] == ["average.json"]
+    assert listed(own / "failed") == ["average.json"]
+    assert not list(own.rglob("deviations.tmp"))
 
 
 # -- with a model and data -------------------------------------------------------------------------
@@ -482,8 +493,9 @@ def test_one_sentence_and_exit_code_2(own, arrange, words):
     after = {
         p: p.read_bytes() for p in own.rglob("*") if p.is_file() and "__pycache__" not in str(p)
     }
-    made = {p.name for p in after.keys() - before.keys()}
-    assert made <= {"average.json"}  # the mark of a folder that was begun
+    made = {p.relative_to(own / "averaged").parts[0] for p in after.keys() - before.keys()}
+    assert made <= {"average.json", *GRAPH}  # the mark of a folder that was begun
+    assert not made or arrange is not_finite
     assert all(after[p] == before[p] for p in after.keys() & before.keys())
 
 
@@ -543,9 +555,259 @@ def test_two_averages_do_not_share_a_folder(tmp_path):
         torch.save({"w.weight": torch.full((2,), float(step))}, tmp_path / f"checkpoint-{step}.pt")
     files = sorted(tmp_path.glob("*.pt"))
     out = tmp_path / "out"
-    with Leases(out / ".leases").hold("average", "an average"):
+    with leases_of(out).hold("average", "an average"):
         code, _, err = inside.lowland("average", *files, "--out", out)
     assert code == 2
     assert f"an average in {out} is under way in process {os.getpid()} since" in err
-    assert [path.name for path in out.iterdir()] == [".leases"]
+    assert [path.name for path in out.iterdir()] == ["artifacts"]
     assert inside.lowland("average", *files, "--out", out)[0] == 0
+
+
+# -- the same command again ------------------------------------------------------------------------
+
+
+def built(folder):
+    """The artifacts that were built, in their order."""
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    return [event["artifact"] for event in events if event["event"] == "built"]
+
+
+def built_again(own, *args):
+    """What a command builds in the folder of an earlier one, and what it prints."""
+    before = len(built(own / "averaged"))
+    out = done("run", *args)
+    return set(built(own / "averaged")[before:]), out
+
+
+def contents(folder):
+    """What two equal averages share byte by byte."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.name not in ("events.jsonl", "timing.json")
+        and ".leases" not in path.parts
+    }
+
+
+CONFIG = ("--config", "config.yaml", "--ema", 0.5)
+#: what is made from the configuration's data, or from what is
+ROWS = {"rows/swa", "rows/ema", "rows/swag"}
+ENDS = {"tables/comparison"}
+MOMENTS = {"moments/swag", "moments/ema"}
+FILES = {"weights/swa", "weights/ema", "record"}
+TUNED = {"tuning/swag", "rows/swag", "tables/comparison", "record"}
+
+
+def test_the_second_call_builds_nothing_and_prints_the_same(own):
+    saved(own / "run")
+    first = done("run", *CONFIG)
+    before = contents(own / "averaged")
+    names, second = built_again(own, *CONFIG)
+    assert names == set()
+    assert contents(own / "averaged") == before
+    table = second.index("Test data")
+    assert second[table:] == first[first.index("Test data") :]
+
+
+def change_checkpoint(own):
+    (state,) = walk(1, seed=7)
+    save_file(state, own / "run" / "step-9.safetensors")
+
+
+def change_last(own):
+    (state,) = walk(1, seed=7)
+    save_file(state, own / "run" / "step-12.safetensors")
+
+
+def change_config(old, new):
+    def change(own):
+        file = own / "config.yaml"
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+
+    return change
+
+
+def change_data(own):
+    """Other test examples."""
+    source = own / "own_average.py"
+    source.write_text(
+        OWN.replace(
+            'return dict(zip(("train", "validation", "test"), parts))',
+            'd = dict(zip(("train", "validation", "test"), parts))\n'
+            '    d["test"] = tuple(t[:15] for t in d["test"])\n    return d',
+        )
+    )
+    sys.modules.pop("own_average")
+
+
+@pytest.mark.parametrize(
+    ("change", "args", "names", "words"),
+    [
+        (
+            change_checkpoint,
+            CONFIG,
+            MOMENTS | FILES | ROWS | TUNED,
+            "moments/swag is built again (other checkpoint/step-9.safetensors",
+        ),
+        (
+            change_last,
+            CONFIG,
+            MOMENTS | FILES | ROWS | TUNED | {"rows/checkpoint/step-12.safetensors"},
+            "other checkpoint/step-12.safetensors, model",
+        ),
+        (
+            change_config("- 0.5", "- 0.25"),
+            CONFIG,
+            TUNED,
+            "tuning/swag is built again (scales: [0.0, 0.5, 1.0] there, [0.0, 0.25, 1.0] now",
+        ),
+        (change_config("samples: 4", "samples: 5"), CONFIG, TUNED, "samples: 4 there, 5 now"),
+        (
+            change_data,
+            CONFIG,
+            ROWS | ENDS | {"rows/checkpoint/step-12.safetensors"},
+            "rows/swa is built again (other data/test",
+        ),
+        (
+            None,
+            ("--config", "config.yaml", "--ema", 0.75),
+            {"moments/ema", "weights/ema", "rows/ema", "tables/comparison", "record"},
+            "moments/ema is built again (decay: 0.5 there, 0.75 now",
+        ),
+        (None, (*CONFIG, "--rank", 2), {"moments/swag", "weights/swa", "rows/swa"} | TUNED, "rank"),
+        (
+            None,
+            (*CONFIG, "--each"),
+            {f"rows/checkpoint/step-{step}.safetensors" for step in range(8, 12)} | ENDS,
+            "tables/comparison is built again",
+        ),
+    ],
+    ids=["checkpoint", "last", "scales", "samples", "data", "ema", "rank", "each"],
+)
+def test_a_change_builds_exactly_what_depends_on_it(own, change, args, names, words):
+    saved(own / "run")
+    done("run", *CONFIG)
+    if change is not None:
+        change(own)
+    again, out = built_again(own, *args)
+    assert again == names
+    assert words in out
+    assert built_again(own, *args)[0] == set()
+    fresh = [*args, "--out", "fresh"]
+    done("run", *fresh)
+    for name in listed(own / "fresh"):
+        assert (own / "averaged" / name).read_bytes() == (own / "fresh" / name).read_bytes(), name
+
+
+def test_status_and_clean_read_the_folder(own):
+    saved(own / "run")
+    done("run", *CONFIG)
+    done("run", "--last", 3)
+    code, out, err = inside.lowland("status", own / "averaged")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert "checkpoint/step-10.safetensors: blake2b: " in out
+    assert "step-9" not in out  # of the earlier selection
+    assert any("moments/swag  done" in line for line in lines)
+    assert lines[-1].startswith("3 done; ")
+    code, out, err = inside.lowland("clean", own / "averaged")
+    assert code == 0, err
+    rows = [line.split()[:2] for line in out.splitlines()]
+    assert ["moments/swag", "stale"] in rows
+    assert ["moments/swag", "result"] in rows
+    before = contents(own / "averaged")
+    assert inside.lowland("clean", own / "averaged", "--remove", "stale")[0] == 0
+    after = contents(own / "averaged")
+    assert after.items() < before.items()
+    assert not any("moments-ema" in name for name in after)
+    assert built_again(own, "--last", 3)[0] == set()
+
+
+def test_an_ema_is_written_from_a_mean_that_clean_removes(own):
+    saved(own / "run")
+    done("run", "--ema", 0.5)
+    assert "intermediate" in inside.lowland("clean", own / "averaged")[1]
+    assert inside.lowland("clean", own / "averaged", "--remove", "intermediate")[0] == 0
+    assert not list((own / "averaged" / "artifacts").glob("moments-ema*"))
+    assert built_again(own, "--ema", 0.5)[0] == set()
+
+
+def test_a_plan_is_recorded_and_another_one_refused(own):
+    saved(own / "run")
+    done("run", *CONFIG)
+    file = own / "averaged" / "plan.json"
+    plan = json.loads(file.read_text())
+    assert plan["threads"] == 1
+    plan["evaluation"]["chunk"] += 1
+    (own / "other.json").write_text(json.dumps(plan))
+    with (own / "config.yaml").open("a") as config:
+        config.write(f"plan: {own / 'other.json'}\n")
+    code, _, err = lowland("run", *CONFIG)
+    assert code == 2
+    assert "was computed by another plan" in err
+
+
+def test_an_average_of_an_earlier_version_is_refused_and_left_as_it_is(own):
+    saved(own / "run")
+    (own / "averaged").mkdir()
+    (own / "averaged" / "average.json").write_text('{"rank": 3, "checkpoints": []}')
+    (own / "averaged" / "swa.safetensors").write_bytes(b"weights")
+    before = contents(own / "averaged")
+    code, _, err = lowland("run")
+    assert code == 2
+    assert "averaged is an average without graph.json, as an earlier version of lowland" in err
+    assert "--out" in err
+    assert contents(own / "averaged") == before
+
+
+def test_what_people_edited_is_left_as_it_is(own):
+    for i, state in enumerate(walk(2), start=1):
+        folder = own / "run" / f"checkpoint-{i}"
+        folder.mkdir(parents=True)
+        save_file(state, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"n": 1}')
+    done("run")
+    config = own / "averaged" / "config.json"
+    config.write_text('{"n": 1, "id2label": {}}')
+    names, out = built_again(own)
+    assert names == set()
+    assert "averaged/config.json was edited, and stays as it is; delete it" in out
+    assert json.loads(config.read_text()) == {"n": 1, "id2label": {}}
+    config.unlink()
+    done("run")
+    assert json.loads(config.read_text()) == {"n": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_nobody_else_can_read_averages_of_private_checkpoints(own):
+    """One private checkpoint is enough, and the files of the graph are as private as the view."""
+    saved(own / "run")
+    (own / "run" / "step-9.safetensors").chmod(0o600)
+    done("run", *CONFIG)
+    folder = own / "averaged"
+    large = [path for path in folder.rglob("*.safetensors") if path.is_file()]
+    assert len(large) == 3 + 4
+    for path in large:
+        assert path.stat().st_mode & 0o077 == 0
+    for name in ("moments-swag", "moments-ema", "weights-swa", "weights-ema"):
+        (place,) = (folder / "artifacts").glob(f"{name}-*")
+        assert place.stat().st_mode & 0o077 == 0
+    assert (folder / "comparison.json").stat().st_mode & 0o044
+
+
+@pytest.mark.parametrize("event", [1, 4, 9, 16, 25, 36, 49, 64])
+def test_a_kill_at_any_file_and_the_same_command_again_give_equal_bytes(own, event):
+    """Events are files that are about to take their place: each of them may be the last."""
+    saved(own / "run")
+    done("run", *CONFIG, "--out", "whole")
+    stop = ("before-replace", event, "SIGKILL")
+    args = ["average", "run", *CONFIG, "--trust", "--out", "killed"]
+    code, _, err = forked(*args, folder=own.parent, cwd=own, event=stop)
+    assert code == -9, err
+    done("run", *CONFIG, "--out", "killed")
+    expected, found = contents(own / "whole"), contents(own / "killed")
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []

@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 import lowland as ll
+from lowland.artifacts import Graph
+from lowland.cli.average_graph import AverageGraph, AverageOptions
 from lowland.cli.average_metrics import AverageEvaluator, _repeated
-from lowland.cli.bars import Bars
-from lowland.cli.console import Terminal
+from lowland.cli.average_moments import CheckpointSet
+from lowland.cli.checkpoints import select_checkpoints
 from lowland.errors import LayoutError
 from lowland.runs.config import check_config
 
@@ -43,18 +45,25 @@ def states(count):
     return [one.state_dict() for one in nets]
 
 
+def average_of(folder, checkpoints, **options):
+    """The graph of an average with a model, built, and its artifacts."""
+    for i, state in enumerate(checkpoints):
+        torch.save(state, folder / f"step-{i}.pt")
+    selection = select_checkpoints([str(folder / "step-*.pt")])
+    contents = selection.check()
+    one = evaluator(contents.tensors)
+    sources = selection.sources(lambda done, total: None)
+    inputs = CheckpointSet(selection, contents.of_model(one.last), one.layout, None, sources)
+    average = AverageGraph(inputs, one, AverageOptions(**options))
+    graph = Graph(folder / "out")
+    graph.build(average.targets())
+    return one, average, graph
+
+
 def test_rows_are_predictions_of_the_averages(tmp_path):
     checkpoints = states(4)
-    files = []
-    for i, state in enumerate(checkpoints):
-        torch.save(state, tmp_path / f"step-{i}.pt")
-        files.append(tmp_path / f"step-{i}.pt")
-    one = evaluator(checkpoints[-1])
-    iterates = ll.Trajectory.from_checkpoints(files, one.layout)
-    swag, ema = ll.SWAG(one.layout, rank=3), ll.EMA(one.layout, decay=0.5)
-    iterates.into(swag, ema)
-    with Bars(Terminal(quiet=True)) as bars:
-        table = one.table(iterates, swag, ema, each=True, bars=bars)
+    one, average, graph = average_of(tmp_path, checkpoints, rank=3, ema=0.5, each=True)
+    table = graph.load(average.table)
     assert table.method == ["step 0", "step 1", "step 2", "last checkpoint", "SWA", "EMA", "SWAG"]
     surface, test = one.surface, one.setup.test
     last = net().eval()
@@ -62,16 +71,35 @@ def test_rows_are_predictions_of_the_averages(tmp_path):
     x, y = one.setup.data["test"]
     nll = nn.functional.cross_entropy(last(x), y).item()  # with the statistics of its file
     assert float(table.nll[3]) == pytest.approx(nll, rel=1e-5)
+    iterates = ll.Trajectory.from_checkpoints(str(tmp_path / "step-*.pt"), one.layout)
+    swag, ema = ll.SWAG(one.layout, rank=3), ll.EMA(one.layout, decay=0.5)
+    iterates.into(swag, ema)
     for name, point in (("SWA", swag.point), ("EMA", ema.point)):
         row = next(row for row in table.rows() if row["method"] == name)
         assert row["nll"] == pytest.approx(ll.predict(surface, point, test).metrics()["nll"])
-    scale = one.tuned["scale"]
+    scale = graph.load(average.tuning)["scale"]
     validation = {
         s: ll.predict(surface, swag.posterior(scale=s), one.setup.validation, samples=3).metrics()
         for s in (0.5, 1.0)
     }
     assert scale == min(validation, key=lambda s: validation[s]["nll"])
     assert float(table.scale[-1]) == scale
+
+
+def test_statistics_are_inputs_where_there_are_any(monkeypatch):
+    state = states(1)[0]
+    one = evaluator(state)
+    assert [each.name for each in one.statistics()] == ["model", "data/train"]
+    assert one.inputs("test", frozen=True)[-1].name == "model"
+    monkeypatch.setattr(type(one.surface), "has_batchnorm", False)
+    assert [each.name for each in one.statistics()] == ["model"]
+    assert one.statistics_settings() == {}
+
+
+def test_the_model_is_known_by_all_that_it_holds():
+    first, second = states(2)
+    assert evaluator(first).model.fingerprint == evaluator(first).model.fingerprint
+    assert evaluator(first).model.fingerprint != evaluator(second).model.fingerprint
 
 
 def test_checkpoints_of_another_model():

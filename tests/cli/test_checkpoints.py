@@ -1,16 +1,14 @@
-"""Checkpoints are selected by step, inspected, and averages written in their format."""
+"""Checkpoints are selected by step, and are inputs of artifacts by the content of their files."""
 
 import json
+import os
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from lowland import ParamLayout
-from lowland.artifacts.lease import HeldError
-from lowland.cli.checkpoints import Output, merge, select_checkpoints
+from lowland.cli.checkpoints import select_checkpoints
 from lowland.errors import ConfigError, LayoutError, StoreError
-from lowland.trajectory.checkpoint_tensors import layout_of
 
 
 def write_steps(folder, *steps, **others):
@@ -48,47 +46,52 @@ def test_files_of_another_model_are_refused(tmp_path):
         selection.check()
 
 
-def test_a_merged_checkpoint_has_averages_and_keeps_dtypes_and_the_rest():
-    last = {"fc.weight": torch.ones(2, 2, dtype=torch.bfloat16), "steps": torch.tensor(7)}
-    layout = layout_of({"fc.weight": last["fc.weight"]})
-    assert isinstance(layout, ParamLayout)
-    tensors = merge(layout, torch.full((4,), 0.5), last, {"mean": torch.ones(1)})
-    assert set(tensors) == {"fc.weight", "steps"}
-    assert tensors["fc.weight"].dtype == torch.bfloat16
-    assert bool((tensors["fc.weight"] == 0.5).all())
-    assert int(tensors["steps"]) == 7
-
-
-def test_an_output_folder_holds_an_average_and_nothing_of_others(tmp_path):
-    selection = select_checkpoints([str(write_steps(tmp_path, 9, 10))])
-    with pytest.raises(StoreError, match="is not empty, and no earlier average"):
-        Output(tmp_path, selection)
-    output = Output(tmp_path / "out", selection)
-    output.path.mkdir()
-    with output.hold(), pytest.raises(HeldError, match="is under way in process"):  # noqa: SIM117
-        with Output(output.path, selection).hold():
-            pass
-    assert output.files() == []
-    output.record(rank=3)
-    path = output.save("swa", {"fc.weight": torch.ones(2)})
-    body = json.loads((output.path / "average.json").read_text())
-    assert (body["rank"], [each["step"] for each in body["checkpoints"]]) == (3, [9, 10])
-    assert load_file(path)["fc.weight"].tolist() == [1, 1]
-    Output(output.path, selection).clear()
-    assert not path.exists()
-
-
-def test_a_pretrained_model_stays_one(tmp_path):
+def test_sources_change_with_the_content_of_files_alone(tmp_path):
+    write_steps(tmp_path, 9, 10)
+    selection = select_checkpoints([str(tmp_path)])
+    counts = []
+    first = selection.sources(lambda done, total: counts.append((done, total)))
+    assert [each.name for each in first] == [f"checkpoint/step-{n}.safetensors" for n in (9, 10)]
+    assert counts == [(1, 2), (2, 2)]
     write_steps(tmp_path, 9)
-    folder = tmp_path / "checkpoint-9"
+    again = selection.sources(lambda done, total: None)
+    assert [each.fingerprint for each in again] == [each.fingerprint for each in first]
+    write_steps(tmp_path, 9, more=torch.zeros(1))
+    other = selection.sources(lambda done, total: None)
+    assert other[0].fingerprint != first[0].fingerprint
+    assert other[1].fingerprint == first[1].fingerprint
+
+
+def sharded(folder):
+    """A checkpoint in two files, and its index."""
     folder.mkdir()
-    (tmp_path / "step-9.safetensors").rename(folder / "model.safetensors")
-    (folder / "config.json").write_text('{"quantization_config": {"bits": 8}, "n": 1}')
-    (folder / "trainer_state.json").write_text("{}")
-    selection = select_checkpoints([str(folder / "model.safetensors")])
-    output = Output(tmp_path / "out", selection)
-    output.path.mkdir()
-    assert output.save("swa", {"fc.weight": torch.ones(2)}).name == "model.safetensors"
-    output.finish(dequantized=True)
-    assert json.loads((output.path / "config.json").read_text()) == {"n": 1}
-    assert not (output.path / "trainer_state.json").exists()
+    names = {"a": "one.safetensors", "b": "two.safetensors"}
+    for name, file in names.items():
+        save_file({name: torch.ones(1)}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    return index
+
+
+def test_a_checkpoint_in_several_files_is_all_of_them(tmp_path):
+    index = sharded(tmp_path / "checkpoint-1")
+    selection = select_checkpoints([str(index)])
+    (first,) = selection.sources(lambda done, total: None)
+    save_file({"b": torch.zeros(1)}, index.with_name("two.safetensors"))
+    (other,) = selection.sources(lambda done, total: None)
+    assert other.fingerprint != first.fingerprint
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_permissions_are_those_that_all_files_have(tmp_path):
+    index = sharded(tmp_path / "checkpoint-1")
+    for file, mode in (("one", 0o640), ("two", 0o604)):
+        index.with_name(f"{file}.safetensors").chmod(mode)
+    assert select_checkpoints([str(index)]).permissions == 0o600
+
+
+def test_files_given_by_absolute_and_by_relative_paths_have_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_steps(tmp_path, 9, 10))
+    files = [str(tmp_path / "step-9.safetensors"), "step-10.safetensors"]
+    sources = select_checkpoints(files).sources(lambda done, total: None)
+    assert [each.name for each in sources] == [f"checkpoint/step-{n}.safetensors" for n in (9, 10)]

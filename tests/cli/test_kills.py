@@ -1,4 +1,4 @@
-"""A run that is killed at random moments of each kind of artifact ends with the same bytes."""
+"""A command that is killed at random moments of each kind of artifact ends with the same bytes."""
 
 import json
 import subprocess
@@ -11,7 +11,8 @@ import yaml
 CONFIG = {
     "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
     "data": {"name": "lowland.zoo:digits", "args": {"train": 0.1, "shift": 1}},
-    "methods": ["sgd", "temperature", "ema", "swa", "swag", "fge", "espro", "subspace"],
+    "methods": ["sgd", "ensemble", "temperature", "ema", "swa", "swag", "fge", "espro", "subspace"],
+    "ensemble": 2,
     "samples": 3,
     "threads": 1,
     "train": {"epochs": 3, "batch_size": 60, "lr": 0.1},
@@ -22,19 +23,25 @@ CONFIG = {
 }
 
 
+TIMES = 4
+
+
 @pytest.mark.soak
 def test_kills_at_random_moments_of_every_kind_change_no_byte(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     script = Path(__file__).with_name("kills.py")
     done = subprocess.run(
-        [sys.executable, script, tmp_path / "config.yaml", tmp_path / "run", "3"],
+        [sys.executable, script, tmp_path / "config.yaml", tmp_path / "kills", str(TIMES)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    print(result)
-    assert result["different"] == []
-    assert sum(result["kills"].values()) >= 60
-    assert min(result["kills"].values()) >= 1
+    results = json.loads(done.stdout.splitlines()[-1])
+    for command, result in results.items():
+        print(command, result)
+        assert result["different"] == []
+        assert min(result["kills"].values()) >= 1
+    kinds = [kind for result in results.values() for kind in result["kills"]]
+    assert {"companions", "curve", "mean", "method-metrics", "swag", "swa"} <= set(kinds)
+    assert sum(sum(result["kills"].values()) for result in results.values()) >= 60

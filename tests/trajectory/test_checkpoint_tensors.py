@@ -17,7 +17,12 @@ from lowland import (
     Trajectory,
 )
 from lowland.trajectory import read_checkpoint
-from lowland.trajectory.checkpoint_tensors import layout_of, match_layout, require_alike
+from lowland.trajectory.checkpoint_tensors import (
+    checkpoint_files,
+    layout_of,
+    match_layout,
+    require_alike,
+)
 from tests.trajectory.files import lightning_file, sharded
 from tests.trajectory.nets import Net, stepped
 
@@ -146,6 +151,14 @@ def test_shards_that_are_missing_are_named(tmp_path):
     index.write_text("{}")
     with pytest.raises(StoreError, match="weight_map: expected dict"):
         read_checkpoint(index)
+
+
+def test_the_files_of_a_checkpoint(tmp_path):
+    sharded(tmp_path, Net().state_dict())
+    names = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    index = tmp_path / "model.safetensors.index.json"
+    assert checkpoint_files(index) == [index, *(tmp_path / name for name in names)]
+    assert checkpoint_files(tmp_path / names[0]) == [tmp_path / names[0]]
 
 
 def test_an_index_does_not_lead_out_of_its_folder(tmp_path):

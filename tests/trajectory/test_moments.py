@@ -306,6 +306,15 @@ def test_a_loaded_file_may_be_written_over(tmp_path):
     assert torch.equal(loaded.mean, expected)
 
 
+@pytest.mark.parametrize("count", [3, 5])
+def test_mapped_deviations_stay_in_their_file(tmp_path, count):
+    path = collected(SWAG, random_walk(count, 5), rank=3).save(tmp_path / "swag.safetensors")
+    copied, mapped = SWAG.load(path), SWAG.load(path, mapped=True)
+    assert same_tree(mapped.state_dict(), copied.state_dict())
+    a, b = (swag.posterior().point(0, seed=1).weights for swag in (copied, mapped))
+    assert torch.equal(a, b)
+
+
 def test_a_state_travels_between_a_model_and_its_wrapped_form():
     model = Net()
     swag = SWAG(ParamLayout(model), rank=2)

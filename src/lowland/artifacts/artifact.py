@@ -82,12 +82,17 @@ class Artifact(ABC):
         kind: what it is, in a word. version: raised when the numbers of a kind change.
         intermediate: whether `lowland clean` may remove it where all that needs it is done.
         quick: whether it takes a moment and needs no progress bar.
+        copied: whether people get copies of its files in place of links: files that they edit.
+        permissions: of its files, such as 0o600: nobody else can open its folder, from the first
+            byte on. None: all may read them, and nobody may write.
     """
 
     kind: str
     version: ClassVar[int] = 1
     intermediate: ClassVar[bool] = False
     quick: bool = False
+    copied: ClassVar[bool] = False
+    permissions: int | None = None
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from lowland.artifacts.manifest import Manifest
 from lowland.artifacts.nodes import read_graph
 from lowland.artifacts.places import ARTIFACTS, WORK, leases_of, manifests
 from lowland.artifacts.status import statuses
-from lowland.artifacts.view import hide
+from lowland.artifacts.view import hide, shown_places
 from lowland.files import require_inside
 
 Use = Literal["result", "intermediate", "stale", "unfinished"]
@@ -64,10 +64,15 @@ def usage(folder: Path) -> list[Usage]:
 def remove(folder: Path, entries: Iterable[Usage]) -> int:
     """Removes entries that `usage` gave, with what they show; gives the bytes that were freed."""
     freed = 0
+    entries = list(entries)
+    removed = {each.folder for each in entries}
+    planned = {node["fingerprint"] for node in read_graph(folder)}
+    rest = [each.body["fingerprint"] for each in manifests(folder) if each.folder not in removed]
+    places = shown_places(folder, planned.intersection(rest))
     for entry in entries:
         require_inside(entry.folder.parent, entry.folder.name)
         if entry.use != "unfinished":
-            hide(folder, Manifest.read(entry.folder))
+            hide(folder, Manifest.read(entry.folder), but=places)
         shutil.rmtree(entry.folder)
         freed += entry.size
     return freed

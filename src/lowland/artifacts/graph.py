@@ -14,7 +14,15 @@ from lowland.artifacts.lease import HeldError
 from lowland.artifacts.manifest import SMALL, TIMING, Manifest, seconds_of
 from lowland.artifacts.nodes import node_of, write_graph
 from lowland.artifacts.order import ordered
-from lowland.artifacts.places import ARTIFACTS, WORK, leases_of, log_event, publish
+from lowland.artifacts.places import (
+    ARTIFACTS,
+    WORK,
+    leases_of,
+    log_event,
+    make_work,
+    permit,
+    publish,
+)
 from lowland.artifacts.status import Status, statuses
 from lowland.artifacts.view import show
 from lowland.errors import StoreError
@@ -35,7 +43,7 @@ class Graph:
 
     Args:
         folder: the run folder. tell: called with a line for each artifact that is built
-            again, with the reason.
+            again, with the reason, and for each file of people's own in its place.
     """
 
     def __init__(self, folder: Path, *, tell: Callable[[str], None] = lambda text: None) -> None:
@@ -130,7 +138,7 @@ class Graph:
                 under_way[artifact.name] = error
         for artifact in everything:
             if not isinstance(artifact, Source) and self.place(artifact).is_dir():
-                show(self.folder, Manifest.read(self.place(artifact)))
+                self._show(artifact)
         if under_way:
             raise next(iter(under_way.values()))
 
@@ -147,7 +155,7 @@ class Graph:
             if self._manifest(artifact) is not None:
                 return  # another process was faster
             work, place = self.work(artifact), self.place(artifact)
-            work.mkdir(parents=True, exist_ok=True)
+            make_work(work, artifact.permissions)
             if not self._is_whole(work, artifact):
                 checkpoint = Checkpoint.within(work)
                 timer = checkpoint.file(_TIMER)
@@ -170,11 +178,19 @@ class Graph:
                 Manifest.write(artifact, work, inputs.requested)
                 report(1, 1)
             lease.require_mine(artifact.name)
-            publish(work, place)
-            show(self.folder, Manifest.read(place))
+            publish(work, place, artifact.permissions)
+            show(self.folder, Manifest.read(place), copied=artifact.copied)
             self._verified.pop(place, None)
             seconds = round(self.seconds(artifact), 2)
             log_event(self.folder, "built", artifact=artifact.name, seconds=seconds)
+
+    def _show(self, artifact: Artifact) -> None:
+        """Shows an artifact that is done, with the permissions that its inputs have now."""
+        place = self.place(artifact)
+        if artifact.permissions is not None:
+            permit(place, artifact.permissions)
+        for file in show(self.folder, Manifest.read(place), copied=artifact.copied):
+            self.tell(f"{file} was edited, and stays as it is; delete it to have it written anew.")
 
     def _manifest(self, artifact: Artifact) -> Manifest | None:
         """The manifest of an artifact that is there and whole."""

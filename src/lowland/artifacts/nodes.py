@@ -46,15 +46,16 @@ def node_of(artifact: Artifact) -> Node:
     }
 
 
-def write_graph(folder: Path, artifacts: Sequence[Artifact]) -> None:
+def write_graph(folder: Path, artifacts: Sequence[Artifact], *, alone: bool = False) -> None:
     """Writes graph.json: the artifacts of this command, inputs first, then others of earlier
-    commands."""
+    commands, unless these are `alone`."""
     nodes = [node_of(artifact) for artifact in artifacts]
     names = {node["name"] for node in nodes}
     try:
-        others = [node for node in read_graph(folder) if node["name"] not in names]
+        earlier = [] if alone else read_graph(folder)
     except StoreError:
-        others = []
+        earlier = []
+    others = [node for node in earlier if node["name"] not in names]
     every = names | {node["name"] for node in others}
     others = [node for node in others if set(node["inputs"]) <= every]
     body: Body = {"format": FORMAT, "artifacts": [*nodes, *others]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,43 +9,28 @@ import torch
 import typer
 from rich.console import Console
 
+from lowland.artifacts import Graph
+from lowland.artifacts.nodes import GRAPH, write_graph
+from lowland.artifacts.order import complete, ordered
+from lowland.artifacts.places import ARTIFACTS, leases_of
+from lowland.artifacts.view import hide_others
+from lowland.cli.average_files import RECORD
+from lowland.cli.average_graph import AverageGraph, AverageOptions
 from lowland.cli.average_metrics import AverageEvaluator
+from lowland.cli.average_moments import CheckpointSet
 from lowland.cli.bars import Bars
-from lowland.cli.checkpoints import (
-    CheckpointSelection,
-    Output,
-    inspect,
-    merge,
-    select_checkpoints,
-    tensors_of,
-)
+from lowland.cli.builder import Builder
+from lowland.cli.checkpoints import CheckpointSelection, inspect, select_checkpoints, tensors_of
 from lowland.cli.console import Terminal, say
 from lowland.cli.contents import report
 from lowland.cli.tables import show_comparison
 from lowland.cli.trust import Trust, require_trusted
-from lowland.core import ParamLayout
-from lowland.core.threads import using_threads
-from lowland.errors import ConfigError, LowlandError
+from lowland.errors import ConfigError, LowlandError, StoreError
+from lowland.files import require_own, write_text
 from lowland.runs.config import read_config
-from lowland.trajectory import EMA, SWA, SWAG, Trajectory
+from lowland.runs.plan import ExecutionPlan, plan_of
 from lowland.trajectory.checkpoint_tensors import layout_of
-from lowland.trajectory.moments import Moments
 from lowland.trajectory.tensor_kinds import require_whole
-
-_IN_MEMORY = 1 << 30  # bytes of SWAG's deviations; more of them are mapped to a file
-
-
-@dataclass(frozen=True)
-class AverageOptions:
-    """The options of the command line."""
-
-    rank: int = 20
-    swag: bool = True
-    ema: float | None = None
-    where: str | None = None
-    config: Path | None = None
-    each: bool = False
-    trust: bool = False
 
 
 def average(
@@ -173,24 +156,23 @@ def average(
         raise ConfigError("--each: metrics of checkpoints need a model and data; give --config.")
     if each and where is not None:
         raise ConfigError("--each evaluates whole checkpoints; leave out --where.")
-    output = Output(out.expanduser(), selection)
-    options = AverageOptions(rank, swag, ema, where, config, each, trust)
-    fresh = not output.path.exists()
-    output.path.mkdir(parents=True, exist_ok=True)
-    try:
-        # a configuration chooses its own threads inside
-        with output.hold(), using_threads(torch.get_num_threads()):
-            try:
-                _average(selection, options, output, console)
-            finally:
-                _scratch(output).unlink(missing_ok=True)
-    finally:
-        if fresh and not output.files():  # refused before anything was written
-            shutil.rmtree(output.path)
+    path = out.expanduser()
+    require_average_folder(path)
+    _average(selection, AverageOptions(rank, swag, ema, where, config, each, trust), path, console)
+
+
+def require_average_folder(path: Path) -> None:
+    """Raises `StoreError` where a folder holds anything but an average of this version."""
+    require_own(path, [RECORD], rest=(GRAPH, ARTIFACTS), content="earlier average", option="--out")
+    if (path / RECORD).is_file() and not (path / GRAPH).is_file():
+        raise StoreError(
+            f"{path} is an average without {GRAPH}, as an earlier version of lowland wrote it; "
+            "name another folder with --out."
+        )
 
 
 def _average(
-    selection: CheckpointSelection, options: AverageOptions, output: Output, console: Console
+    selection: CheckpointSelection, options: AverageOptions, path: Path, console: Console
 ) -> None:
     last = selection.check(options.where)
     evaluator = None
@@ -202,61 +184,39 @@ def _average(
         evaluator = AverageEvaluator(config, last.tensors, options.where)
         layout, last = evaluator.layout, last.of_model(evaluator.last)
         require_whole({*layout.names, *layout.aliases}, last.kinds)
-        torch.set_num_threads(evaluator.setup.threads())
-    traj = Trajectory.from_checkpoints(
-        [c.path for c in selection.checkpoints], layout, key=selection.key, prefix=selection.prefix
-    )
-    swa, ema = _moments(layout, options, len(traj), output)
-    notes = {"rank": getattr(swa, "rank", None), "ema": options.ema, "where": options.where}
-    notes["key"] = selection.key
-    output.record(**notes)
-    moments: list[Moments] = [swa] if ema is None else [swa, ema]
     with Bars(console) as bars:
-        traj.into(*moments, progress=bars.add("average"))
-        table = (
-            None
-            if evaluator is None
-            else evaluator.table(traj, swa, ema, each=options.each, bars=bars)
-        )
+        sources = selection.sources(bars.add("checksums"))
+    checkpoints = CheckpointSet(selection, last, layout, options.where, sources)
+    graph = AverageGraph(checkpoints, evaluator, options)
+    path.mkdir(parents=True, exist_ok=True)
+    with leases_of(path).hold("average", f"an average in {path}"):
+        _build(graph, path, console)
+
+
+def _build(graph: AverageGraph, path: Path, console: Console) -> None:
+    """Builds the artifacts of an average, and prints what it is."""
+    targets, evaluator = graph.targets(), graph.evaluator
+    write_graph(path, ordered(targets), alone=True)
+    if not (path / RECORD).exists():
+        write_text(path / RECORD, graph.record.text())
+    threads = torch.get_num_threads()
     if evaluator is not None:
-        for average in moments:
-            average.refresh(evaluator.surface)
-
-    def write(name: str, average: Moments) -> Path:
-        buffers = {} if evaluator is None else average.buffers or {}
-        return output.save(name, merge(layout, average.mean, last.tensors, buffers))
-
-    output.clear()
-    files = {"SWA": write("swa", swa)}
-    if ema is not None:
-        files["EMA"] = write("ema", ema)
-    if isinstance(swa, SWAG):
-        files["SWAG"] = swa.save(output.path / "swag.safetensors")
-    output.finish(dequantized=bool(last.dequantized))
-    if table is not None and evaluator is not None:
-        table.save(output.path / "comparison.json")
-        notes |= evaluator.tuned
-        show_comparison(table, console)
+        artifact = ExecutionPlan(evaluator.setup)
+        plan = plan_of(Graph(path), artifact)
+        evaluator.follow(plan)
+        targets.append(artifact)
+        threads = plan.threads
+    builder = Builder(path, console, threads=threads)
+    builder.build(complete(targets))
+    hide_others(path, ordered(targets))
+    if graph.table is not None:
+        show_comparison(builder.load(graph.table), console)
+    checkpoints = graph.checkpoints
+    span, layout = checkpoints.selection.span(), checkpoints.layout
     say(
         console,
-        f"Averaged {selection.span()}: P = {layout.size:,} in {tensors_of(len(layout.names))}.",
+        f"Averaged {span}: P = {layout.size:,} in {tensors_of(len(layout.names))}.",
     )
-    notes["tensors"] = report(last.outcomes(layout, None if evaluator is None else swa), console)
-    output.record(**notes)
-    for name, path in files.items():
-        say(console, f"{name}: {path}")
-
-
-def _moments(
-    layout: ParamLayout, options: AverageOptions, count: int, output: Output
-) -> tuple[SWA | SWAG, EMA | None]:
-    ema = None if options.ema is None else EMA(layout, decay=options.ema)
-    if not options.swag:
-        return SWA(layout), ema
-    rank = min(options.rank, count)
-    large = rank * layout.size * layout.dtype.itemsize > _IN_MEMORY
-    return SWAG(layout, rank=rank, path=_scratch(output) if large else None), ema
-
-
-def _scratch(output: Output) -> Path:
-    return output.path / ".deviations.tmp"
+    report(builder.load(graph.record), console)
+    for name, file in graph.files.items():
+        say(console, f"{name}: {path / file}")

@@ -1,29 +1,24 @@
-"""Checkpoints of the command line: selected, inspected, and averages written in their format."""
+"""Checkpoints of the command line: selected, inspected, and the inputs of averages."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from torch import Tensor
 
-from lowland.artifacts.lease import Leases
+from lowland.artifacts import Source
+from lowland.artifacts.manifest import hash_of
 from lowland.cli.console import say
 from lowland.cli.contents import Contents, report
 from lowland.cli.tables import print_table
 from lowland.core import ParamLayout
 from lowland.core.names import name_filter
 from lowland.errors import ConfigError, StoreError
-from lowland.files import require_own, write_text
-from lowland.schema import parse_json, require
-from lowland.tensor_files import write_tensors
+from lowland.progress import Report
 from lowland.trajectory.checkpoint_files import (
     WEIGHTS,
     Checkpoint,
@@ -31,17 +26,15 @@ from lowland.trajectory.checkpoint_files import (
     in_order,
     natural_key,
 )
-from lowland.trajectory.checkpoint_tensors import layout_of, read_stored, require_alike
+from lowland.trajectory.checkpoint_tensors import (
+    checkpoint_files,
+    layout_of,
+    read_stored,
+    require_alike,
+)
 from lowland.trajectory.quantized import dequantize, quantized
-from lowland.trajectory.singular_vectors import singular_vectors, spectral_norms
 from lowland.trajectory.tensor_kinds import kinds_of, require_constant
 from lowland.trajectory.torch_files import Stored
-
-RECORD = "average.json"
-# what lies beside the weights of a Hugging Face model and is needed to load it
-_COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
-_LEASES = ".leases"
-_LEFT = ("trainer_state.json", "*.index.json")
 
 
 @dataclass(frozen=True)
@@ -88,6 +81,39 @@ class CheckpointSelection:
             require_constant(stored.tensors, other, averaged, names=names)
         return Contents(tensors, kinds, tuple(quantized(stored.tensors)), stored.left_out)
 
+    @cached_property
+    def folder(self) -> Path:
+        """The folder in which all lie."""
+        folders = [each.path.parent for each in self.checkpoints]
+        if len({folder.is_absolute() for folder in folders}) > 1:
+            folders = [folder.absolute() for folder in folders]
+        return Path(os.path.commonpath(folders))
+
+    def sources(self, progress: Report) -> list[Source]:
+        """The checkpoints as inputs of artifacts, by the checksums of their files."""
+        files = {each.path: checkpoint_files(each.path) for each in self.checkpoints}
+        total = sum(map(len, files.values()))
+        sources: list[Source] = []
+        done = 0
+        for path in files:
+            checksums = []
+            for file in files[path]:
+                checksums.append(hash_of(file))
+                done += 1
+                progress(done, total)
+            name = Path(os.path.relpath(path, self.folder)).as_posix()
+            sources.append(Source(f"checkpoint/{name}", path, {"blake2b": " ".join(checksums)}))
+        return sources
+
+    @cached_property
+    def permissions(self) -> int:
+        """Those that all files have: who cannot read one of them cannot read an average of it."""
+        permissions = 0o777
+        for each in self.checkpoints:
+            for file in checkpoint_files(each.path):
+                permissions &= _permissions(file)
+        return permissions | 0o400
+
     def span(self) -> str:
         """The number of checkpoints, and their steps."""
         first, last = self.checkpoints[0].step, self.last.step
@@ -131,8 +157,7 @@ def select_checkpoints(
 
 def inspect(selection: CheckpointSelection, where: str | None, console: Console) -> None:
     """Prints what the files hold; raises `LayoutError` where they do not fit together."""
-    folder = os.path.commonpath([c.path.parent for c in selection.checkpoints])
-    say(console, f"In {folder}:")
+    say(console, f"In {selection.folder}:")
     columns: dict[str, list[str]] = {"step": [], "tensors": [], "values": [], "dtypes": []}
     for one in selection.checkpoints:
         tensors = selection.read(one).tensors.values()
@@ -141,7 +166,7 @@ def inspect(selection: CheckpointSelection, where: str | None, console: Console)
         columns["tensors"].append(str(len(tensors)))
         columns["values"].append(f"{sum(t.numel() for t in tensors):,}")
         columns["dtypes"].append(", ".join(dtypes))
-    files = [os.path.relpath(one.path, folder) for one in selection.checkpoints]
+    files = [os.path.relpath(one.path, selection.folder) for one in selection.checkpoints]
     print_table(columns, console, rows="file", labels=files)
     last = selection.check(where)
     layout = layout_of(last.tensors, where=where, kinds=last.kinds)
@@ -157,95 +182,11 @@ def tensors_of(count: int) -> str:
     return "1 tensor" if count == 1 else f"{count} tensors"
 
 
-def merge(
-    layout: ParamLayout, w: Tensor, last: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The tensors of the last checkpoint, with averages and their buffers in place of its own.
-
-    `buffers`: of the averaged model, where there is a model. Each tensor keeps the last
-    checkpoint's dtype.
-    """
-    views = layout.unflatten(w)
-    vectors: dict[str, Tensor] = {}
-    for norm in spectral_norms(last):
-        weight = views.get(layout.aliases.get(norm.weight, norm.weight))
-        if weight is not None and norm.u not in buffers:
-            vectors |= singular_vectors(norm, weight, last)
-    out = {}
-    for name, tensor in last.items():
-        own = buffers.get(name, vectors.get(name, tensor))
-        value = views.get(layout.aliases.get(name, name), own)
-        out[name] = value.to("cpu", tensor.dtype, copy=True)
-    return out
-
-
-class Output:
-    """The folder of an average; files of others are left alone.
-
-    `model.safetensors` where the checkpoints are a pretrained model's, beside what
-    `from_pretrained` needs; else `swa.safetensors`. `average.json` lists what was averaged.
-    """
-
-    def __init__(self, path: Path, selection: CheckpointSelection) -> None:
-        self.path = path
-        self._selection = selection
-        require_own(path, [RECORD], rest=[_LEASES], content="earlier average", option="--out")
-        adapter = selection.last.path.name.startswith("adapter")
-        name = "adapter_model" if adapter else "model" if selection.pretrained else "swa"
-        self.model = path / f"{name}.safetensors"
-
-    def files(self) -> list[Path]:
-        """All that the folder holds, but for the note of the process that works in it."""
-        if not self.path.is_dir():
-            return []
-        return [path for path in self.path.iterdir() if path.name != _LEASES]
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Holds the folder; raises `HeldError`, which names the process that has it."""
-        with Leases(self.path / _LEASES).hold("average", f"an average in {self.path}"):
-            try:
-                yield
-            finally:  # while it is held
-                shutil.rmtree(self.path / _LEASES, ignore_errors=True)
-
-    def record(self, **notes: Any) -> None:
-        """Writes average.json, which lists what was averaged and marks the folder as an average."""
-        files = [{"file": str(c.path), "step": c.step} for c in self._selection.checkpoints]
-        body = {**notes, "checkpoints": files}
-        write_text(self.path / RECORD, json.dumps(body, indent=1) + "\n")
-
-    def clear(self) -> None:
-        """Removes the files of an earlier average, some of which this one may not replace."""
-        for name in ("swa.safetensors", "ema.safetensors", "swag.safetensors", "comparison.json"):
-            (self.path / name).unlink(missing_ok=True)
-
-    def save(self, name: str, tensors: dict[str, Tensor]) -> Path:
-        """Writes weights under the names of the model; "swa" is the model itself."""
-        path = self.model if name == "swa" else self.path / f"{name}.safetensors"
-        notes = {"format": "pt", "lowland": f"{name} of {self._selection.span()}"}
-        write_tensors(path, tensors, notes)  # transformers insists on the format
-        return path
-
-    def finish(self, *, dequantized: bool = False) -> None:
-        """Copies the files that `from_pretrained` needs, and the permissions of the checkpoints.
-
-        `dequantized`: quantisation is taken out of the configuration of the model.
-        """
-        for file in self.path.glob("*.safetensors"):
-            shutil.copymode(self._selection.last.path, file)
-        if not self._selection.pretrained:
-            return
-        for pattern in _COMPANIONS:
-            for file in sorted(self._selection.last.path.parent.glob(pattern)):
-                if not any(file.match(p) for p in _LEFT):
-                    shutil.copyfile(file, self.path / file.name)
-        config = self.path / "config.json"
-        if dequantized and config.is_file():
-            settings = parse_json(config.read_bytes(), source=config)
-            require(settings, dict[str, Any], source=config)
-            settings.pop("quantization_config", None)
-            write_text(config, json.dumps(settings, indent=2) + "\n")
+def _permissions(file: Path) -> int:
+    """Those of a file; those of its group only where files written now have the same group."""
+    status = file.stat()
+    other_group = hasattr(os, "getegid") and status.st_gid != os.getegid()
+    return status.st_mode & (0o707 if other_group else 0o777)
 
 
 def _parts(layout: ParamLayout) -> list[tuple[str, int, int]]:

@@ -19,7 +19,7 @@ from lowland.errors import ConfigError
 _REMOVABLE = {
     "stale": "of settings that are no longer those of the run",
     "unfinished": "stopped builds of such settings, with the states of their optimizers",
-    "intermediate": "iterates from which all that needs them was built",
+    "intermediate": "iterates and means from which all that needs them was built",
 }
 
 
@@ -31,8 +31,8 @@ def clean(
             "--remove",
             metavar="WHAT,...",
             help="What to remove, some of stale (of settings that are no longer those of the run), "
-            "unfinished (stopped builds of such settings) and intermediate (iterates from which "
-            "all that needs them was built; other methods would train them again).",
+            "unfinished (stopped builds of such settings) and intermediate (iterates and means "
+            "from which all that needs them was built; other methods would build them again).",
         ),
     ] = None,
 ) -> None:

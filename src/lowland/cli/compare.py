@@ -12,8 +12,8 @@ import typer
 from lowland.artifacts import Artifact
 from lowland.artifacts.nodes import GRAPH
 from lowland.artifacts.order import complete
-from lowland.artifacts.places import ARTIFACTS, manifests
-from lowland.artifacts.view import hide
+from lowland.artifacts.places import ARTIFACTS
+from lowland.artifacts.view import hide_others
 from lowland.cli.builder import Builder
 from lowland.cli.compared import ComparedRun
 from lowland.cli.comparison_curves import (
@@ -105,7 +105,7 @@ def execute(runs: list[FinishedRun], options: CompareOptions, out: Path | None =
             each.require()
     _write_settings(path, runs, options)  # all was checked before
     builder.build(targets)
-    _hide_others(path, targets)
+    hide_others(path, targets)
     _show(comparison, builder, options)
     for note in dict.fromkeys(note for run in compared for note in run.notes):
         say(builder.console, note)
@@ -183,14 +183,6 @@ def _write_settings(path: Path, runs: list[FinishedRun], options: CompareOptions
     }
     path.mkdir(parents=True, exist_ok=True)
     write_yaml(path / _SETTINGS, body, form=_FORMAT)
-
-
-def _hide_others(path: Path, targets: Sequence[Artifact]) -> None:
-    """Removes the records and pictures of earlier options, which would stand beside these."""
-    fingerprints = {each.fingerprint for each in targets}
-    for manifest in manifests(path):
-        if manifest.body["fingerprint"] not in fingerprints:
-            hide(path, manifest)
 
 
 def _show(comparison: Comparison, builder: Builder, options: CompareOptions) -> None:

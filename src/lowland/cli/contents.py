@@ -97,13 +97,19 @@ class Contents:
         )
 
 
-def report(outcomes: Iterable[Outcome], console: Console) -> dict[str, str]:
-    """Prints outcomes, a line each; returns what was done with each tensor by name."""
-    reasons: dict[str, str] = {}
+def report(outcomes: Iterable[Outcome], console: Console) -> None:
+    """Prints outcomes, a line each."""
     for text, names in outcomes:
         if names:
             count = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
             more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             say(console, f"{text.format(count)}: {', '.join(names[:_SHOWN])}{more}.")
-            reasons |= {name: text.replace(" ({})", "") for name in names}
-    return reasons
+
+
+def reasons(outcomes: Iterable[Outcome]) -> dict[str, str]:
+    """What was done with each tensor, by name.
+
+    >>> reasons([Outcome("Masks ({}) are the last checkpoint's", ["mask"])])
+    {'mask': "Masks are the last checkpoint's"}
+    """
+    return {name: text.replace(" ({})", "") for text, names in outcomes for name in names}

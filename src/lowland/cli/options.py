@@ -15,7 +15,7 @@ from lowland.runs.config import check_section, read_value
 from lowland.runs.keys import Key, Section, default_text, keys_of
 
 RunFolderPath = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")
+    Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` or `average` made.")
 ]
 
 

@@ -86,8 +86,16 @@ def read_stored(
     return stored._replace(tensors=tensors if prefix is None else _under(tensors, prefix, path))
 
 
-def _sharded(index: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint in several files, by its index."""
+def checkpoint_files(path: PathLike) -> list[Path]:
+    """The files of a checkpoint: itself, and the files that it names if it is an index."""
+    path = Path(path)
+    if not path.name.endswith(INDEX):
+        return [path]
+    return [path, *(path.with_name(file) for file in dict.fromkeys(_weight_map(path).values()))]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor of a checkpoint in several files, by its index."""
     if not index.is_file():
         raise StoreError(f"{index}: no such file; check the path.")
     if index.stat().st_size > MAX_TEXT:
@@ -96,13 +104,20 @@ def _sharded(index: Path) -> dict[str, Tensor]:
     require(body, dict[str, Any], source=index, advice="copy it again")
     names: Any = body.get("weight_map")
     require(names, dict[str, str], source=f"{index}: weight_map", advice="copy it again")
-    tensors: dict[str, Tensor] = {}
-    for file in dict.fromkeys(names.values()):
+    for file in names.values():
         if not is_plain(file) or file.endswith(INDEX):
             raise StoreError(
                 f"{index}: names the file {file[:80]!r}, which is not a plain name of a file of "
                 "tensors beside it; copy it again."
             )
+    return dict(names)
+
+
+def _sharded(index: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint in several files."""
+    names = _weight_map(index)
+    tensors: dict[str, Tensor] = {}
+    for file in dict.fromkeys(names.values()):
         tensors |= read_stored(index.with_name(file)).tensors
     missing = set(clean_names(names).values()) - tensors.keys()
     if missing:

@@ -235,8 +235,8 @@ class Moments:
         state |= {"_frozen": self.frozen}
         return state | self._settings() | self._vectors()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from a state of the same model and settings."""
+    def load_state_dict(self, state: Mapping[str, Any], *, mapped: bool = False) -> None:
+        """Continues from a state of the same model and settings; `mapped`: see `load`."""
         theirs = ParamLayout.from_spec(state["layout"])
         self.layout.require_same(theirs, what=f"the {type(self).__name__} state's weights")
         for name, value in self._settings().items():
@@ -263,12 +263,16 @@ class Moments:
         return Path(path)
 
     @classmethod
-    def load(cls, path: PathLike, *, layout: ParamLayout | None = None) -> Self:
+    def load(
+        cls, path: PathLike, *, layout: ParamLayout | None = None, mapped: bool = False
+    ) -> Self:
         """Reads what `save` wrote; the model is not needed.
 
         Args:
             layout: of the model that the moments are for: they are put in its order, since a file
                 made from checkpoints alone has the order of their names. None: as in the file.
+            mapped: leave SWAG's deviations in the file instead of memory: for moments that are not
+                updated any more.
 
         Raises:
             StoreError: a damaged or foreign file. LayoutError: moments of another model.
@@ -288,7 +292,7 @@ class Moments:
             if layout is not None and layout.fingerprint != theirs.fingerprint:
                 state = arranged(state, theirs, layout, path)
             loaded = cls(theirs if layout is None else layout, **settings)
-            loaded.load_state_dict(state)
+            loaded.load_state_dict(state, mapped=mapped)
         except (ConfigError, KeyError, TypeError, RuntimeError) as error:
             raise StoreError(f"{path}: not a {cls.__name__} that can be read ({error}).") from error
         return loaded

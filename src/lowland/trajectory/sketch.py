@@ -113,8 +113,8 @@ class FrequentDirections(Moments):
             "_error_bound": self.error_bound,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, Any], *, mapped: bool = False) -> None:
+        super().load_state_dict(state, mapped=mapped)
         self._filled = len(state["_sketch"])
         self.sketch.copy_(state["_sketch"])
         self.discarded, self.error_bound = state["_discarded"], state["_error_bound"]

@@ -148,6 +148,9 @@ class SWAG(Moments):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"_deviations": self.deviations}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.deviations.copy_(state["_deviations"])
+    def load_state_dict(self, state: Mapping[str, Any], *, mapped: bool = False) -> None:
+        super().load_state_dict(state, mapped=mapped)
+        if mapped:
+            self._ring = state["_deviations"]
+        else:
+            self.deviations.copy_(state["_deviations"])
