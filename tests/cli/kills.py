@@ -1,11 +1,11 @@
 """Kills commands at random moments of building each kind of artifact, and resumes them.
 
 `python kills.py CONFIG FOLDER TIMES [COMMAND...]`: makes a run of a configuration, and what each
-command makes of it: `run`, `connect`, `simplex`, `subspace`, `scan`, `compare` and `average`, all of
-them by default. Then, for each kind of artifact in the folder of a command, it removes one of that
-kind, kills the process that builds it again at a random call of a Python function, TIMES over, and
-lets the next one finish. It prints a line of JSON: by command, kills of each kind, and files that
-differ from those of the first build.
+command makes of it: `run`, `connect`, `simplex`, `subspace`, `scan`, `compare` and `average`, or
+those that are named. Then, for each kind of artifact in the folder of a command, it removes one of
+that kind, kills the process that builds it again at a random call of a Python function, TIMES over,
+and lets the next one finish. It prints a line of JSON: by command, kills of each kind, and files
+that differ from those of the first build.
 """
 
 import json
