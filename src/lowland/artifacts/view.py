@@ -114,13 +114,13 @@ def _is_edited(run: Path, source: Path, target: Path) -> bool:
     """Whether people wrote to a file that they may write to: no artifact shows what it holds."""
     if not _is_writable(source):
         return False
-    known = {
+    checksums = {
         _checksum(manifest, file)
         for manifest in manifests(run)
         for file, place in shown_files(run, manifest)
         if place == target
     }
-    return hash_of(target) not in known
+    return hash_of(target) not in checksums
 
 
 def _is_writable(file: Path) -> bool:

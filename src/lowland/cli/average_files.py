@@ -150,11 +150,11 @@ class AverageRecord(Artifact):
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> list[Outcome]:
         moments = None if self.moments.evaluator is None else inputs[self.moments.name]
-        outcomes = self.checkpoints.last.outcomes(self.checkpoints.layout, moments)
-        found = [each for each in outcomes if each.names]
+        every = self.checkpoints.last.outcomes(self.checkpoints.layout, moments)
+        outcomes = [each for each in every if each.names]
         tuned = {} if self.tuning is None else inputs[self.tuning.name]
-        write_text(checkpoint.folder / RECORD, self.text(**tuned, tensors=reasons(found)))
-        return found
+        write_text(checkpoint.folder / RECORD, self.text(**tuned, tensors=reasons(outcomes)))
+        return outcomes
 
     def save(self, result: list[Outcome], folder: Path) -> None:
         write_text(folder / _OUTCOMES, json.dumps(result, indent=1) + "\n")
