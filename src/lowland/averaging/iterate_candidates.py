@@ -99,19 +99,21 @@ def iterate_candidates(
     for age, i in enumerate(reversed(range(n))):
         point = members[i]
         tail.add(point)
-        block.add(point)
+        if options.learned:
+            block.add(point)
         for decay, mean in emas.items():
             mean.add(point, decay**age)
         length = age + 1
         if length in lengths:
             name = LAST if length == 1 else f"tail {length}"
             add(name, tail.point, _tail_weights(n, length))
-            blocks.append(block.point)
-            block = WeightedMean()
+            if options.learned:
+                blocks.append(block.point)
+                block = WeightedMean()
     for decay, mean in emas.items():
         weights = decay ** torch.arange(n - 1, -1, -1, dtype=torch.float64)
         add(f"EMA {decay:g}", mean.point, weights / weights.sum())
-    if options.learned and len(blocks) > 1:
+    if len(blocks) > 1:
         candidates["learned"] = _learned(members, blocks, lengths, validation)
     for length in lengths:
         if options.swag_rank and length >= _LEAST_FOR_SWAG:

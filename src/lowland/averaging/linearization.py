@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Unpack
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lowland import checks
+from lowland.averaging.members import stored_members
 from lowland.core import LossSurface, Point, Task
 from lowland.core.call import check_batch
 from lowland.core.inner import inner
@@ -27,8 +26,7 @@ from lowland.landscape.similarity import weight_vectors
 from lowland.progress import Progress, reporting
 from lowland.records import LinearizationResult
 from lowland.records.linearization import TERMS
-from lowland.trajectory import SWA, Trajectory
-from lowland.trajectory.journal import JOURNAL
+from lowland.trajectory import SWA
 from lowland.trajectory.moments import Moments
 
 # examples at a time: a second derivative holds four tensors for each activation
@@ -94,7 +92,7 @@ def linearization(
     """
     eval_options = surface.options.override(**options)
     names = list(map(str, members)) if isinstance(members, Mapping) else None
-    points = weight_vectors(surface, _checkpoints(surface, members))
+    points = weight_vectors(surface, stored_members(surface, members))
     center = _average(surface, average, points)
     require_training_statistics([center], surface, loader, eval_options)
     center = Point(center.weights, surface.buffers_for(center, eval_options))
@@ -125,18 +123,6 @@ def linearization(
         names,
         eval_options.batchnorm if surface.has_batchnorm else "none",
     )
-
-
-def _checkpoints(surface: LossSurface, members: Any) -> Any:
-    """The members; those of files as a `Trajectory`."""
-    paths = [members] if isinstance(members, str | os.PathLike) else members
-    if not (isinstance(paths, list | tuple) and paths):
-        return members
-    if not all(isinstance(path, str | os.PathLike) for path in paths):
-        return members
-    if len(paths) == 1 and (Path(paths[0]) / JOURNAL).is_file():
-        return Trajectory.open(paths[0], layout=surface.layout)
-    return Trajectory.from_checkpoints(members, surface.layout)
 
 
 def _average(surface: LossSurface, average: Any, members: Iterable[Point | Tensor]) -> Point:

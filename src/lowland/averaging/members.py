@@ -72,7 +72,7 @@ def read_members(surface: LossSurface, members: Any) -> MemberPoints:
     names = None
     if isinstance(members, Mapping):
         names, members = list(map(str, members)), list(members.values())
-    members = _stored(surface, members)
+    members = stored_members(surface, members)
     if isinstance(members, Trajectory):
         names = names or [f"step {step}" for step in members.steps]
         return _checked(MemberPoints(surface, members.__getitem__, names))
@@ -99,11 +99,11 @@ def read_members(surface: LossSurface, members: Any) -> MemberPoints:
     return _checked(MemberPoints(surface, several.__getitem__, names))
 
 
-def _stored(surface: LossSurface, members: Any) -> Any:
-    """Files as a `Trajectory`; other members as they are."""
+def stored_members(surface: LossSurface, members: Any) -> Any:
+    """The members; those of files as a `Trajectory`."""
     paths = [members] if isinstance(members, str | os.PathLike) else members
     is_path = isinstance(paths, list | tuple) and [isinstance(p, str | os.PathLike) for p in paths]
-    if not is_path or not all(is_path):
+    if not (is_path and all(is_path)):
         return members
     if len(paths) == 1 and (Path(paths[0]) / JOURNAL).is_file():
         return Trajectory.open(paths[0], layout=surface.layout)

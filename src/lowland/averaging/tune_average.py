@@ -78,11 +78,13 @@ class TunedAverage:
 
     @property
     def message(self) -> str:
-        """What is selected and by how much it is better than the last iterate, in two sentences."""
+        """What is selected, and by how much it is better than the last iterate."""
+        if self.gain == self.gain_se == 0:  # it is the last iterate
+            return self.selection.message
         low, high = self.interval
         return (
-            f"{self.selection.message} It is {self.gain:.4f} below that of the last iterate "
-            f"(95% interval {low:.4f} to {high:.4f})."
+            f"{self.selection.message} The NLL of {self.best} is {self.gain:.4f} below that of the "
+            f"last iterate (95% interval {low:.4f} to {high:.4f})."
         )
 
     def __str__(self) -> str:
@@ -163,10 +165,9 @@ def tune_average(
     every: dict[str, Candidate] = {}
     branch_of: dict[str, Any] = {}
     for branch, several in branches.items():
-        for name, candidate in iterate_candidates(
-            read_members(surface, several), examples, settings
-        ).items():
-            name = _full_name(branch, name)
+        members = read_members(surface, several)
+        for short_name, candidate in iterate_candidates(members, examples, settings).items():
+            name = _full_name(branch, short_name)
             every[name], branch_of[name] = candidate, branch
     for name, network in (candidates or {}).items():
         if name in every:
