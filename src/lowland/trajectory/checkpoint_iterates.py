@@ -23,26 +23,18 @@ class CheckpointIterates(Iterates):
     """What `Trajectory.from_checkpoints` returns: the files are only read.
 
     Args:
+        files: files, a pattern or a folder, in order of their steps or else as they were given.
         key, prefix: where in a file the network is.
     """
 
     def __init__(
         self,
-        path: Path,
+        files: PathLike | Iterable[PathLike],
         layout: ParamLayout,
-        iterates: list[Iterate],
         *,
         key: str | None = None,
         prefix: str | None = None,
     ) -> None:
-        super().__init__(path, layout, iterates)
-        self.key, self.prefix = key, prefix
-
-    @classmethod
-    def of(
-        cls, files: PathLike | Iterable[PathLike], layout: ParamLayout, **options: str | None
-    ) -> CheckpointIterates:
-        """Files, a pattern or a folder, in order of their steps or else as they were given."""
         checkpoints = find_checkpoints(files)
         steps = [c.step for c in checkpoints]
         if None in steps or len(set(steps)) < len(steps):
@@ -51,7 +43,8 @@ class CheckpointIterates(Iterates):
             Iterate(str(c.path), step or 0) for c, step in zip(checkpoints, steps, strict=True)
         ]
         folders = [c.path.resolve().parent for c in checkpoints]
-        return cls(Path(os.path.commonpath(folders)), layout, iterates, **options)
+        super().__init__(Path(os.path.commonpath(folders)), layout, iterates)
+        self.key, self.prefix = key, prefix
 
     def __getitem__(self, i: int) -> Point:
         i = self._position(i)

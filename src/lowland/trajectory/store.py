@@ -169,7 +169,7 @@ class Trajectory(Iterates):
                 Files of Lightning's `WeightAveraging` hold two: the iterate, which is taken, and
                 its average, `key="state_dict"`.
         """
-        return CheckpointIterates.of(files, layout, key=key, prefix=prefix)
+        return CheckpointIterates(files, layout, key=key, prefix=prefix)
 
     # -- write -----------------------------------------------------------------------------------
 
