@@ -16,14 +16,14 @@ def trained(folder, make_schedule, *, steps=24, every=2):
     store = ll.Trajectory.create(folder, ll.ParamLayout(model))
     store.append(model, step=0)
     collector = ll.Collector(store, when=ll.Every(every))
-    lrs = {0: optimizer.param_groups[0]["lr"]}
+    lrs = {}
     for step in range(1, steps + 1):
         x, y = data[step % len(data)]
+        lrs[step] = optimizer.param_groups[0]["lr"]
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        lrs[step] = optimizer.param_groups[0]["lr"]
         collector.step(model)
     surface = ll.LossSurface(model, ll.Classification(), data)
     return surface, store, schedule, lrs
@@ -51,7 +51,8 @@ def test_series_equal_those_of_the_run(tmp_path, name):
     surface, store, schedule, lrs = trained(tmp_path / "run", make)
     series = ll.cycle_series(surface, store, schedule=schedule, members=rule, split="training")
     assert series.step.tolist() == store.steps == list(range(0, 25, 2))
-    assert series.lr.tolist() == pytest.approx([lrs[step] for step in store.steps])
+    assert series.lr_step.tolist() == list(lrs)
+    assert series.lr.tolist() == pytest.approx(list(lrs.values()))
     assert series.members.tolist() == members
     assert series.ends.tolist() == ends
     assert series.distance[0] == 0

@@ -60,7 +60,11 @@ def run(tmp_path, monkeypatch):
         (["device=abacus"], {}, ["device: abacus", "cannot be used"]),
         (["average.every=9"], {}, ["SWAG needs 2 iterates", "gets 0", "train longer"]),
         (["average.start=0.9"], {}, ["SWAG needs 2 iterates", "gets 1"]),
-        (["fge.cycle=9"], {}, ["FGE ensemble needs 1", "gets 0"]),
+        (
+            ["fge.cycle=9"],
+            {},
+            ["FGE ensemble", "first would be collected after step", "the run has"],
+        ),
         (["methods=[sgd,sgd]"], {}, ["methods", "each of them once"]),
         (["methods=[]"], {}, ["methods", "at least one method"]),
         (["model.name=lowland.zoo"], {}, ["model.name: expected package.module:callable, got"]),

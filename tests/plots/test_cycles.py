@@ -12,14 +12,17 @@ from lowland.records import CycleSeries
 from tests.plots.contract import FigureContract
 
 
-def series(n=41, *, ends=(10, 20, 30, 40), scale=1.0, metric="error", split="test"):
+def series(n=41, *, ends=(10, 20, 30, 40), scale=1.0, metric="error", split="test", first=0.0):
     step = torch.arange(n)
     wave = (math.pi * step / 10).cos().abs()
+    values = scale * (0.1 + 0.1 * wave)
+    values[:1] += first
     return CycleSeries(
         step=100 * step,
-        lr=0.1 * wave,
         distance=step.sqrt() + wave,
-        metrics={metric: scale * (0.1 + 0.1 * wave), "nll": wave},
+        metrics={metric: values, "nll": wave},
+        lr_step=100 * step,
+        lr=0.1 * wave,
         members=torch.tensor([100 * end - 500 for end in ends]),
         ends=torch.tensor([100 * end for end in ends]),
         split=split,
@@ -42,6 +45,7 @@ class TestCycles(FigureContract):
             "a loss without end": endless,
             "nothing finite": series(scale=math.nan),
             "many cycles": series(ends=tuple(range(41))),
+            "a wide range": series(first=50.0),
         }
 
     def test_panels_have_the_series_of_the_record(self):

@@ -49,9 +49,10 @@ EXAMPLES: dict[str, list[Record]] = {
     "CycleSeries": [
         CycleSeries(
             torch.arange(3),
-            torch.tensor([0.1, 0.01, 0.1]).double(),
             torch.tensor([0.0, 1.0, 2.0]).double(),
             {"error": torch.tensor([0.5, math.nan, 0.25]).double()},
+            torch.arange(2),
+            torch.tensor([0.1, 0.01]).double(),
             members=torch.tensor([1]),
             ends=torch.tensor([2]),
             split="test",

@@ -115,6 +115,27 @@ def test_no_noise_at_temperature_0_while_exploring_and_at_a_learning_rate_of_0()
     assert torch.equal(still, torch.tensor([1.0, -2.0]))
 
 
+def test_a_warm_restart_goes_on_with_the_velocity():
+    """v' = mu v - lr g + sqrt(2 lr (1 - mu) T / N) xi: small learning rates have noisy gradients,
+    which a restart must not multiply by a large one."""
+    lrs, mu = [0.1, 0.01, 1e-6, 0.1, 0.05], 0.9
+    w, v = nn.Parameter(torch.ones(1000, dtype=torch.float64)), torch.zeros(1000).double()
+    expected = w.detach().clone()
+    optimizer = LangevinSGD([w], 0.1, mu, num_examples=20)
+    for lr in lrs:
+        (group,) = optimizer.param_groups
+        group["lr"] = lr
+        w.grad = w.detach().clone()
+        before = w.grad.clone()
+        optimizer.step()
+        noise = w.grad - before
+        assert float(noise.std()) == pytest.approx((2 * (1 - mu) / (20 * lr)) ** 0.5, rel=0.1)
+        v = mu * v - lr * (before + noise)
+        expected += v
+        torch.testing.assert_close(w.detach(), expected)
+    assert float((w - 1).detach().abs().max()) < 2
+
+
 def test_the_noise_begins_where_the_first_member_may_lie():
     cycle, explore = 10.5, 0.6
     w = nn.Parameter(torch.zeros(1))

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Unpack
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.core import LossSurface
 from lowland.core.options import EvalKeywords
 from lowland.errors import DataError
@@ -17,6 +18,7 @@ from lowland.records import CycleSeries, Table
 from lowland.trajectory import Trajectory
 from lowland.trajectory.collect import When
 
+_LR_POINTS = 40  # of the learning rate in a cycle
 MEASURES = ("error", "rmse", "nll")
 
 
@@ -37,6 +39,7 @@ def cycle_series(
     *,
     schedule: CycleSchedule,
     members: When,
+    start: int = 0,
     split: str = "",
     progress: Progress = False,
     **options: Unpack[EvalKeywords],
@@ -45,14 +48,14 @@ def cycle_series(
 
     The series of figure 3 of Garipov et al. 2018, which `plot` draws.
 
-    Store several iterates of each cycle, the first of them at step 0, for instance with
-    `Collector(trajectory, when=Every(cycle // 8))` and `trajectory.append(model, step=0)` before.
+    Store several iterates of each cycle, the first of them before the first step: for instance by
+    `trajectory.append(model, step=0)` and `Collector(trajectory, when=Every(cycle // 8))`.
 
     Args:
         trajectory: the iterates; the distance is that from the first one.
         loader: labelled examples; None: the surface's own.
         schedule: the schedule of the run. members: the rule that selects its members, such as
-            `MidCycle` or `EndOfCycle`.
+            `MidCycle` or `EndOfCycle`. start: steps before the first cycle.
         split: the name of the examples, for labels.
         progress, options: see `predict`.
 
@@ -77,10 +80,12 @@ def cycle_series(
     """
     if not len(trajectory):
         raise DataError("the trajectory has no iterates; store several of each cycle.")
-    start = trajectory[0].weights
-    distances = [float((point.weights - start).double().norm()) for point in trajectory]
+    first = trajectory[0].weights
+    distances = [float((point.weights - first).double().norm()) for point in trajectory]
     table = evaluate(surface, trajectory, loader, progress=progress, **options)
-    return series_of(trajectory.steps, distances, measures_of(table), schedule, members, split)
+    metrics = measures_of(table)
+    steps = trajectory.steps
+    return series_of(steps, distances, metrics, schedule, members, start=start, split=split)
 
 
 def measures_of(table: Table) -> dict[str, Tensor]:
@@ -94,18 +99,29 @@ def series_of(
     metrics: dict[str, Tensor],
     schedule: CycleSchedule,
     members: When,
+    *,
+    start: int = 0,
     split: str = "",
 ) -> CycleSeries:
-    """The record of networks that were evaluated after these steps."""
-    last = steps[-1] if steps else 0
-    count = int(last // schedule.cycle) + 1
-    ends = (round(i * schedule.cycle) for i in range(1, count + 1))
+    """The record of networks that were evaluated after these steps, where cycles begin after
+    `start` of them."""
+    start = checks.whole("start", start, least=0)
+    last = max([start, *steps])
+    count = int((last - start) // schedule.cycle) + 1
+    ends = [start + round(i * schedule.cycle) for i in range(1, count + 1)]
+    ends = [end for end in ends if end <= last]
+    # a restart is one step long
+    grid = range(start, last + 1, max(1, int(schedule.cycle) // _LR_POINTS))
+    restarts = (end + 1 for end in ends if end < last)
+    lr_steps = sorted({*steps, *grid, *ends, *restarts} - ({start} if start < last else set()))
+    lrs = [schedule.lrs(max(step - start - 1, 0))[0] for step in lr_steps]
     return CycleSeries(
         step=torch.tensor(steps),
-        lr=torch.tensor([schedule.lrs(step)[0] for step in steps], dtype=torch.float64),
         distance=torch.tensor(distances, dtype=torch.float64),
         metrics=metrics,
+        lr_step=torch.tensor(lr_steps),
+        lr=torch.tensor(lrs, dtype=torch.float64),
         members=torch.tensor([s for s in range(1, last + 1) if members.picks(s)]),
-        ends=torch.tensor([end for end in ends if end <= last]),
+        ends=torch.tensor(ends),
         split=split,
     )

@@ -16,9 +16,9 @@ class CycleSeries(Record):
 
     Attributes:
         step: (n,), the steps after which the network was evaluated.
-        lr: (n,), the learning rate of the next step.
         distance: (n,), \(\|w - w_0\|\) from the weights at the start.
         metrics: (n,) each, by name: error or rmse, and nll.
+        lr_step: (k,), more steps, for the learning rate. lr: (k,), that of the step before.
         members: (m,), the steps after which members were collected.
         ends: (c,), the steps after which cycles ended.
         split: the examples of the metrics, such as "test".
@@ -30,15 +30,17 @@ class CycleSeries(Record):
     figure = "cycles"
 
     step: Tensor
-    lr: Tensor
     distance: Tensor
     metrics: dict[str, Tensor]
+    lr_step: Tensor
+    lr: Tensor
     members: Tensor
     ends: Tensor
     split: str = ""
 
     def __post_init__(self) -> None:
-        series = {"step": self.step, "lr": self.lr, "distance": self.distance, **self.metrics}
-        lengths = {name: len(values) for name, values in series.items()}
-        if len(set(lengths.values())) > 1:
-            raise DataError(f"expected series of one length, got {lengths}.")
+        evaluated = {"step": self.step, "distance": self.distance, **self.metrics}
+        for series in (evaluated, {"lr_step": self.lr_step, "lr": self.lr}):
+            lengths = {name: len(values) for name, values in series.items()}
+            if len(set(lengths.values())) > 1:
+                raise DataError(f"expected series of one length, got {lengths}.")

@@ -13,7 +13,9 @@ from lowland.errors import ConfigError
 from lowland.runs.averages import Average
 from lowland.runs.budget import Budget
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
+from lowland.runs.cycles import CSGLDCycles, SnapshotCycles
 from lowland.runs.growth import GrownSimplex
+from lowland.runs.iterates import IterateMetrics
 from lowland.runs.methods import Method, Part, method_named
 from lowland.runs.pictures import reliability_picture, samples_picture, training_picture
 from lowland.runs.predictions import Comparison, Prediction, Row
@@ -161,10 +163,22 @@ class Run:
         """FGE's cycles from a trajectory."""
         return self._once(("fge", network), lambda: FGECycles(self, network))
 
+    def snapshot(self, network: int) -> SnapshotCycles:
+        """The cycles of a snapshot ensemble."""
+        return self._once(("snapshot", network), lambda: SnapshotCycles(self, network))
+
+    def csgld(self, network: int) -> CSGLDCycles:
+        """The cycles of cSGLD."""
+        return self._once(("csgld", network), lambda: CSGLDCycles(self, network))
+
     def average(self, network: int, of: Literal["swa", "ema"], budget: float = 1.0) -> Average:
         """The SWA or EMA weights of a trajectory."""
         key = (of, network, "average", budget)
         return self._once(key, lambda: Average(self, network, of, budget))
+
+    def iterate_metrics(self, budget: float = 1.0) -> IterateMetrics:
+        """The averaged iterates beside their average and ensemble."""
+        return self._once(("iterates", budget), lambda: IterateMetrics(self, budget))
 
     def averages(self, network: int, budget: float = 1.0) -> list[Artifact]:
         """All averages of a trajectory, ready to be served; without iterates the EMA alone."""

@@ -126,6 +126,11 @@ class Average(Section):
     ema_warmup: bool = key(
         False, "let the decay of the EMA grow to `ema_decay`, for runs of few steps"
     )
+    table: bool = key(
+        False,
+        "evaluate each averaged iterate, the average of those up to it, and their ensemble on the "
+        "test examples: two passes an iterate",
+    )
     scales: list[Scale] = key(
         [0.1, 0.25, 0.5, 1.0, 2.0],
         "covariance scales of SWAG, of which the best on validation examples is taken",
@@ -147,7 +152,13 @@ class Average(Section):
 class FGE(Section):
     """Cycles from where averaging starts, to the end of the same budget."""
 
-    cycle: float = key(2.0, "length of a cycle", unit="epochs", gt=0, allow_inf_nan=False)
+    cycle: float = key(
+        2.0,
+        "length of a cycle, rounded to an even number of steps",
+        unit="epochs",
+        gt=0,
+        allow_inf_nan=False,
+    )
     high: float = key(0.05, "learning rate at the start of a cycle", gt=0, allow_inf_nan=False)
     low: float = key(5e-4, "learning rate at the end of a cycle; at most `high`", gt=0)
 
@@ -156,6 +167,36 @@ class FGE(Section):
         if self.low > self.high:
             raise ValueError(f"expected low <= high, which is {self.high}")
         return self
+
+
+class Snapshot(Section):
+    """Cycles of a cosine learning rate with warm restarts, from a fresh network to the end of the
+    budget; their members make the snapshot ensemble."""
+
+    cycles: int = key(
+        5,
+        "cycles, each with a member at its end; the budget in equal parts, rounded to whole steps",
+        ge=1,
+    )
+    lr: float | None = key(None, "learning rate at the start of a cycle; `null`: `train.lr`", gt=0)
+
+
+class CSGLD(Section):
+    """Cycles as those of the snapshot ensemble, of which the last part has Langevin noise; their
+    members are samples of the posterior."""
+
+    cycles: int = key(4, "cycles; the budget in equal parts, rounded to whole steps", ge=1)
+    lr: float | None = key(None, "learning rate at the start of a cycle; `null`: `train.lr`", gt=0)
+    members: int = key(
+        3, "members of a cycle, evenly spaced over its part with noise; the last at its end", ge=1
+    )
+    explore: float = key(0.8, "share of a cycle before the noise", ge=0, lt=1)
+    temperature: float = key(
+        1.0,
+        "temperature of the noise: 1 samples the posterior with the prior of `train.weight_decay`",
+        ge=0,
+        allow_inf_nan=False,
+    )
 
 
 class Connect(Section):
@@ -341,6 +382,8 @@ class Config(Section):
     train: Train = Train()
     average: Average = Average()
     fge: FGE = FGE()
+    snapshot: Snapshot = Snapshot()
+    csgld: CSGLD = CSGLD()
     simplex: Growth = Growth()
     subspace: Inference = Inference()
     connect: Connect | None = None

@@ -19,6 +19,7 @@ from lowland.artifacts import Checkpoint, Inputs
 from lowland.core import Point
 from lowland.progress import Report
 from lowland.records import TrainingLog
+from lowland.runs.cycles import CyclesTraining
 from lowland.runs.training import ScheduleFactory, Training, optimizer_of, schedule_of
 from lowland.train import schedule_named
 from lowland.trajectory import EMA, Collector, CyclicalSchedule, Every, MidCycle
@@ -162,12 +163,11 @@ class Segment(Training):
         return f"{self.name.partition('/')[2]}, epochs {self.first_epoch + 1} to {self.last_epoch}"
 
 
-class FGECycles(Training):
+class FGECycles(CyclesTraining):
     """FGE's cycles to the end of the budget: from the first averaged iterate of a trajectory, or
     from the prefix where trainings share one."""
 
     kind = "fge"
-    intermediate = True
 
     def __init__(self, run: Run, network: int) -> None:
         budget = run.budget
@@ -188,6 +188,10 @@ class FGECycles(Training):
     @property
     def keeps_schedule(self) -> bool:
         return False
+
+    @property
+    def cycle(self) -> float:
+        return self.run.budget.cycle
 
     def schedule(self) -> ScheduleFactory:
         fge, cycle = self.run.config.fge, self.run.budget.cycle

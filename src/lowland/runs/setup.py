@@ -66,7 +66,7 @@ class Setup:
         self.task = self._task()
         self.validation = self._loader("validation")
         self.test = self._loader("test")
-        self.clean = self._clean("clean" if "clean" in data else "train")
+        self.clean = self.shuffled("clean" if "clean" in data else "train")
         self.batchnorm = self._loader("batchnorm") if "batchnorm" in data else None
         self.plan = plan
         self._try()
@@ -214,9 +214,9 @@ class Setup:
             return data
         return self._batches(split, batch_size=self.config.eval_batch_size, shuffle=False)
 
-    def _clean(self, split: str) -> Any:
-        """The training examples without augmentation, in a random order: BatchNorm statistics and
-        losses over fewer examples take the first ones, which may come class by class."""
+    def shuffled(self, split: str) -> Any:
+        """The examples of a split in a random order: BatchNorm statistics and losses over fewer
+        examples take the first ones, which may come class by class."""
         loader = self._loader(split)
         if not isinstance(loader, Batches) or loader.num_examples <= _SMALL:
             return loader

@@ -26,7 +26,7 @@ from lowland.records import TrainingLog
 from lowland.runs.sections import Config, Train
 from lowland.runs.weights import load_point, save_point
 from lowland.train import TrainingState, optimizer_named, schedule_named, sgd
-from lowland.trajectory import EMA, Collector, Every, MidCycle, Trajectory
+from lowland.trajectory import EMA, Collector, EndOfCycle, Every, MidCycle, Trajectory
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -97,7 +97,7 @@ class Training(Artifact):
         *more: Artifact,
         epochs: int,
         start: Training | None = None,
-        iterates: Every | MidCycle | None = None,
+        iterates: Every | MidCycle | EndOfCycle | None = None,
         **own: Any,
     ) -> None:
         self.run = run

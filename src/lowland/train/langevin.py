@@ -30,7 +30,9 @@ class LangevinSGD(torch.optim.SGD):
     to each gradient, where \(\eta\) is the learning rate and \(\mu\) the momentum; with dampening d
     \(\eta\) is replaced by \((1 - d)\, \eta\). Without momentum the noise of a step is
     \(N(0, 2 \eta T / N)\): SGLD (Welling & Teh 2011) with the step size \(2 \eta / N\). With
-    momentum it is SGHMC (Chen et al. 2014). The samples are exact as \(\eta \to 0\): where the loss
+    momentum it is SGHMC (Chen et al. 2014): where the learning rate changes, as at a warm restart,
+    the velocity goes on, and not torch's sum of gradients, which holds the noise of small learning
+    rates. The samples are exact as \(\eta \to 0\): where the loss
     has curvature h, their variance is too large by the factor
     \(1 / (1 - \eta h / (2 + 2 \mu))\), and minibatches add their own noise.
 
@@ -55,7 +57,7 @@ class LangevinSGD(torch.optim.SGD):
     >>> for _ in range(200):
     ...     w.grad = 2.0 * w.detach()  # of the loss w^2: the target's variance is 1 / (2 * 50)
     ...     optimizer.step()
-    >>> round(float(w.var()), 3)
+    >>> round(float(w.detach().var()), 3)
     0.01
     """
 
@@ -82,6 +84,7 @@ class LangevinSGD(torch.optim.SGD):
             "explore": checks.number("explore", explore, least=0, below=1),
             "seed": checks.seed(seed),
             "steps": 0,
+            "last_lr": None,
         }
         momentum = checks.number("momentum", momentum, least=0, below=1)
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, **options)
@@ -96,6 +99,8 @@ class LangevinSGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for group in self.param_groups:
+            self._keep_velocity(group)
         self._add_noise()
         super().step()
         return loss
@@ -107,6 +112,19 @@ class LangevinSGD(torch.optim.SGD):
             return False
         _, start, end = cycle_at(first["steps"], first["cycle"])
         return bool((first["steps"] - start) / (end - start) < first["explore"])
+
+    def _keep_velocity(self, group: dict[str, Any]) -> None:
+        """Scales the momentum so that its product with the learning rate is as before."""
+        lr, last = float(group["lr"]), group["last_lr"]
+        if lr <= 0:
+            return
+        group["last_lr"] = lr
+        if last is None or last == lr:
+            return
+        for p in group["params"]:
+            momentum = self.state[p].get("momentum_buffer") if p in self.state else None
+            if momentum is not None:
+                momentum.mul_(last / lr)
 
     def _add_noise(self) -> None:
         first, is_exploring = self.param_groups[0], self.explores()

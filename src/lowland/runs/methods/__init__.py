@@ -7,6 +7,7 @@ import importlib
 
 from lowland.errors import ConfigError
 from lowland.runs.methods.base import Method, Part
+from lowland.runs.methods.csgld import CSGLD
 from lowland.runs.methods.dropout import MCDropout
 from lowland.runs.methods.ema import EMA
 from lowland.runs.methods.ensemble import DeepEnsemble
@@ -16,6 +17,7 @@ from lowland.runs.methods.laplace import Laplace
 from lowland.runs.methods.multiswag import MultiSWAG
 from lowland.runs.methods.pretrained import Pretrained
 from lowland.runs.methods.sgd import SGD
+from lowland.runs.methods.snapshot import Snapshot
 from lowland.runs.methods.subspace import SubspaceInference
 from lowland.runs.methods.swa import SWA
 from lowland.runs.methods.swag import SWAG, DiagonalSWAG
@@ -34,6 +36,8 @@ METHODS: dict[str, type[Method]] = {
         DiagonalSWAG,
         SWAG,
         FGE,
+        Snapshot,
+        CSGLD,
         DeepEnsemble,
         MultiSWAG,
         ESPRO,

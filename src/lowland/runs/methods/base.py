@@ -15,6 +15,7 @@ from lowland.posteriors import Posterior
 from lowland.posteriors.base import draw_count
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
+from lowland.trajectory.collect import When, require_pick
 from lowland.uncertainty import tune_scale
 from lowland.warn import warn
 
@@ -164,3 +165,13 @@ def warn_of_shared_start(run: Run, label: str) -> None:
             "basin and differ by the order of examples alone; an ensemble gains more from networks "
             "with first weights of their own."
         )
+
+
+def require_member(title: str, when: When | None, steps: int, settings: str) -> None:
+    """Raises `ConfigError`, with the step of the first, where a rule selects none of the first
+    `steps` iterates."""
+    assert when is not None
+    try:
+        require_pick(when, steps)
+    except ConfigError as error:
+        raise ConfigError(f"{title} ({settings}): {error}") from None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from lowland.artifacts import Artifact, Inputs
 from lowland.posteriors import Posterior
-from lowland.runs.methods.base import Method, Part, require_iterates
+from lowland.runs.cycles import cycles_picture
+from lowland.runs.methods.base import Method, Part, require_iterates, require_member
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -22,9 +23,10 @@ class FGE(Method):
     def check(self, run: Run) -> None:
         config = run.config
         require_iterates(run, self.title, run.budget.stored(), 1, run.collection())
-        stored = run.cycles(0).stored
+        cycles = run.cycles(0)
+        steps = cycles.last_epoch * run.budget.epoch
         settings = f"start {config.average.start}, cycle {config.fge.cycle} epochs"
-        require_iterates(run, self.title, stored, 1, settings)
+        require_member(self.title, cycles.iterates, steps, settings)
 
     def parts(self, run: Run) -> Sequence[Part]:
         cycles = run.cycles(0)
@@ -39,3 +41,6 @@ class FGE(Method):
     def posterior(self, run: Run, inputs: Inputs) -> Posterior:
         post: Posterior = inputs[run.cycles(0).name].iterates.ensemble()
         return post
+
+    def pictures(self, run: Run) -> Sequence[Artifact]:
+        return [cycles_picture(run.cycles(0))]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lowland.artifacts import Artifact, Inputs
 from lowland.posteriors import PointMass, Posterior
+from lowland.runs.iterates import iterate_pictures
 from lowland.runs.methods.base import Method, Part, require_iterates
 
 if TYPE_CHECKING:
@@ -32,3 +33,18 @@ class SWA(Method):
 
     def posterior(self, run: Run, inputs: Inputs) -> Posterior:
         return PointMass(inputs[run.average(0, "swa", self.budget).name])
+
+    def pictures(self, run: Run) -> Sequence[Artifact]:
+        if not run.config.average.table:
+            return ()
+        return iterate_pictures(run.iterate_metrics(self.budget))
+
+    def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
+        if not run.config.average.table:
+            return ()
+        table = inputs.request(run.iterate_metrics(self.budget))
+        heading = (
+            f"{self.title}: averaged iterates on test data, the average of the first, and their "
+            "ensemble:"
+        )
+        return [heading, *str(table).splitlines()]
