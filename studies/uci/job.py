@@ -65,6 +65,7 @@ class Protocol:
     budgets: tuple[int, int]  # epochs of the tuned stage; the second is twice the first
     walk_lr: float = 1e-3
     subspace_splits: int = SPLITS  # splits of the papers-subspaces stage
+    scale_draws: int = SAMPLES  # of each model average by which a scale is chosen
     grid: Grid = Grid()
     sampling: Sampling = Sampling()
 

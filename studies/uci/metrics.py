@@ -57,14 +57,14 @@ def predictive_metrics(surface: ll.LossSurface, post: Any) -> dict[str, float]:
     return {name: metrics[name] for name in names}
 
 
-def best_scale(surface: ll.LossSurface, swag: ll.SWAG) -> tuple[float, float]:
+def best_scale(surface: ll.LossSurface, swag: ll.SWAG, draws: int) -> tuple[float, float]:
     """The lowest NLL on the surface's examples, and its scale."""
     post, table = ll.tune_scale(
         surface,
         swag.posterior(),
         surface.data,
         scales=SCALES,
-        samples=SAMPLES,
+        samples=draws,
         strategy="points",
     )
     return float(table.nll.min()), post.scale

@@ -115,7 +115,8 @@ def choose_settings(job: Job) -> list[dict[str, Any]]:
         for window, swag in enumerate(swags[m]):
             nll, scale = math.inf, 0.0
             if not diverged[m]:
-                nll, scale = best_scale(validation[settings[m]["depth"]][split], swag)
+                surface = validation[settings[m]["depth"]][split]
+                nll, scale = best_scale(surface, swag, job.protocol.scale_draws)
             epochs = budgets(job)[
                 window - len(swags[m])
             ]  # the last window ends at the longer budget

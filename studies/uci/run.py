@@ -113,7 +113,8 @@ def smoke(job: Job) -> Job:
         start=start,
         budgets=(6, 12),
         grid=Grid(rates=(1e-2,), decays=(1e-3,)),
-        sampling=Sampling(chains=4, warmup=10, samples=2),
+        scale_draws=3,
+        sampling=Sampling(chains=4, warmup=10, samples=2, vi=(4, 30)),
     )
     return replace(job, protocol=short, out=job.out / "smoke", splits=2, modes=2)
 

@@ -107,6 +107,7 @@ def falling_stage(job: Job) -> dict[str, Any]:
     settings: list[dict[str, Any]] = record["sgd"]
     validation_data = job.data(VALIDATION)
     surfaces = job.surfaces(validation_data, "validation")
+    draws = job.protocol.scale_draws
     trials: list[list[dict[str, Any]]] = [[] for _ in settings]
     for factor in FACTORS:
         networks = [(split, 0) for split in range(job.splits)]
@@ -115,7 +116,7 @@ def falling_stage(job: Job) -> dict[str, Any]:
         for split, setting in enumerate(trial):
             nll, scale = math.inf, 0.0
             if not diverged[split]:
-                nll, scale = best_scale(surfaces[split], swags[split])
+                nll, scale = best_scale(surfaces[split], swags[split], draws)
             trials[split].append(setting | {"scale": scale, "nll": nll})
     best = [min(results, key=lambda result: result["nll"]) for results in trials]
     networks = list(itertools.product(range(job.splits), range(job.modes)))
@@ -183,7 +184,7 @@ def choose_settings(
     lr, decay = ([setting[i] for setting in settings] for i in (0, 1))
     averaged: list[list[dict[str, Any]]] = [[] for _ in data]
     annealed: list[list[dict[str, Any]]] = [[] for _ in data]
-    longest = max(job.protocol.budgets)
+    longest, draws = max(job.protocol.budgets), job.protocol.scale_draws
     _, windows, diverged = job.train(
         "grid-walk", data, networks, epochs=longest, lr=lr, decay=decay, windows=WINDOWS
     )
@@ -192,7 +193,7 @@ def choose_settings(
             setting = {"lr": lr[m], "decay": decay[m], "epochs": epochs, "window": window}
             nll, scale = math.inf, 0.0
             if not diverged[m]:
-                nll, scale = best_scale(surfaces[split], windows[window][m])
+                nll, scale = best_scale(surfaces[split], windows[window][m], draws)
             averaged[split].append(setting | {"scale": scale, "nll": nll})
     for epochs in job.protocol.budgets:
         weights, _, diverged = job.train(

@@ -4,14 +4,13 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from lowland.artifacts import Graph, HeldError
-from tests.artifacts.toys import Count, Number, Sum, tree
+from tests.artifacts.toys import Count, Number, Sum, build_long, build_slowly, tree
+from tests.processes import SERVER
 
 
 def built(graph, *targets):
@@ -132,25 +131,21 @@ def test_requested_artifacts_are_built_and_recorded(tmp_path):
 
 # -- two processes, and kills ----------------------------------------------------------------------
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from lowland.artifacts import Graph
-from tests.artifacts.toys import Count
-class Slow(Count):
-    def build(self, inputs, checkpoint, progress):
-        print("building", flush=True)
-        time.sleep(60)
-Graph(Path(sys.argv[1])).build([Slow("count", 5)])
-"""
+
+def start_build(function, folder):
+    """A process that builds in a folder."""
+    receiver, ready = SERVER.Pipe(duplex=False)
+    process = SERVER.Process(target=function, args=(folder, ready))
+    process.start()
+    ready.close()
+    with receiver:
+        assert receiver.recv() == "building"
+    return process
 
 
 def test_what_another_process_builds_is_left_to_it_and_taken_over_when_it_dies(tmp_path):
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    other = start_build(build_slowly, tmp_path)
     try:
-        assert other.stdout.readline() == "building\n"
         graph, (top, _, _, count, inner) = Graph(tmp_path), tree()
         with pytest.raises(HeldError, match=rf"count is under way in process {other.pid} since"):
             graph.build([top])
@@ -158,9 +153,8 @@ def test_what_another_process_builds_is_left_to_it_and_taken_over_when_it_dies(t
         (status,) = graph.status([count])
         assert (status.state, status.owner.pid) == ("under way", other.pid)
     finally:
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-        other.stdout.close()
+        other.kill()
+        other.join()
     (status,) = graph.status([count])
     assert status.state == "started"
     graph.build([top])
@@ -168,31 +162,19 @@ def test_what_another_process_builds_is_left_to_it_and_taken_over_when_it_dies(t
 
 
 def test_builds_that_are_killed_at_random_end_with_the_same_bytes(tmp_path):
-    script = """
-import os, random, sys, time
-from pathlib import Path
-import tests.artifacts.test_graph as t
-from lowland.artifacts import Graph
-os.fsync = lambda handle: None
-print("ready", flush=True)
-Graph(Path(sys.argv[1])).build([t.tree(upto=300)[0]])
-"""
-    Graph(tmp_path / "whole").build([tree(upto=300)[0]])
+    Graph(tmp_path / "whole").build([tree(upto=1500)[0]])
     expected = files_of(tmp_path / "whole")
     generator = random.Random(0)
     kills = 0
     out = tmp_path / "killed"
     for _ in range(12):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(generator.uniform(0.0, 0.15))
+        process = start_build(build_long, out)
+        time.sleep(generator.uniform(0.0, 0.1))
         process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        process.stdout.close()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
         if kills >= 4:
             break
     assert kills >= 3
-    Graph(out).build([tree(upto=300)[0]])
+    Graph(out).build([tree(upto=1500)[0]])
     assert files_of(out) == expected

@@ -1,9 +1,11 @@
 """Artifacts that take no time: numbers, their sum, and a count that goes on where it stopped."""
 
 import json
+import os
+import time
 from dataclasses import dataclass
 
-from lowland.artifacts import Artifact, Source
+from lowland.artifacts import Artifact, Graph, Source
 from lowland.files import write_text
 
 
@@ -80,3 +82,27 @@ def tree(a=1, b=2, upto=5, data="examples"):
     first, second, count = Number("number/a", a), Number("number/b", b), Count("count", upto)
     inner = Sum("sum/inner", first, second, source)
     return Sum("sum/all", inner, count), first, second, count, inner
+
+
+class Slow(Count):
+    """A count that takes a minute from when it is `ready`."""
+
+    def __init__(self, name, value, ready):
+        super().__init__(name, value)
+        self.ready = ready
+
+    def build(self, inputs, checkpoint, progress):
+        self.ready.send("building")
+        time.sleep(60)
+
+
+def build_slowly(folder, ready):
+    """In a process of its own: holds the count of the tree for a minute."""
+    Graph(folder).build([Slow("count", 5, ready)])
+
+
+def build_long(folder, ready):
+    """In a process of its own: the tree with a long count."""
+    os.fsync = lambda handle: None
+    ready.send("building")
+    Graph(folder).build([tree(upto=1500)[0]])

@@ -4,7 +4,6 @@ Events are counted, not timed: an optimizer step, a file that is about to take i
 that never comes to be), or one that has just done so.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -15,18 +14,7 @@ import torch
 
 from lowland.cli import main
 from tests.cli.inside import make_quick
-
-# its processes are forks of one without threads, which has imported what takes seconds
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
-    [
-        "tests.cli.forked",
-        "lowland.cli.app",
-        "lowland.runs.methods",
-        "sklearn.datasets",
-        "torch._dynamo",
-    ]
-)
+from tests.processes import SERVER
 
 
 def lowland(*args, folder, event=None, cwd=None, pictures=False):
@@ -35,7 +23,7 @@ def lowland(*args, folder, event=None, cwd=None, pictures=False):
     `event`: what it is stopped at, which time, and by which signal. `folder`: for its output.
     """
     streams = [Path(folder) / name for name in ("stdout.txt", "stderr.txt")]
-    process = _SERVER.Process(
+    process = SERVER.Process(
         target=_run, args=(list(map(str, args)), streams, event, cwd, pictures)
     )
     process.start()

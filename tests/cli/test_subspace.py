@@ -93,7 +93,9 @@ def test_a_subspace_of_a_finished_run(run):
     assert Chain.load(place / "records/chain.npz").temperature == 2
 
 
-def test_a_curve_and_a_grid(run):
+def test_a_curve_and_a_grid(run, monkeypatch):
+    coarse = partial(registry.Grid, coarse=16, tolerance=0.2)
+    monkeypatch.setitem(registry.SAMPLERS, "grid", coarse)
     assert "lowland connect" in subspace(run, "--kind", "curve", fails=True)
     code, _, err = lowland("connect", run, "--epochs", 3, "--points", 5)
     assert code == 0, err

@@ -26,8 +26,8 @@ def test_the_volume_of_a_regular_simplex(vertices, offset):
     assert abs(float(ll.Simplex(anchors).log_volume()) - log) < 1e-10
 
 
-def test_a_hundred_vertices_of_a_million_parameters():
-    anchors, log = regular(100, 1_000_000, edge=2.0)
+def test_a_hundred_vertices_of_many_parameters():
+    anchors, log = regular(100, 300_000, edge=2.0)
     assert abs(float(ll.Simplex(anchors).log_volume()) - log) < 1e-10
 
 

@@ -64,7 +64,7 @@ def test_stopped_after_any_number_of_chunks(tmp_path, strategy, model, refine):
     if refine:
         options["resolution"] = (13, 11)
     whole = ll.scan(plane, surface, **options)
-    for after in (1, 2, 4, 9):
+    for after in (1, 4, 9):
         path = tmp_path / f"{after}.scan"
         with pytest.raises(Stop):
             ll.scan(plane, surface, store=path, progress=stopping(after), **options)

@@ -65,10 +65,9 @@ class TestRow(FigureContract):
         }
 
     def test_nothing_of_it_is_cut_off(self):
+        super().test_nothing_of_it_is_cut_off()
         for name, record in (self.odd_records() | {"": self.record()}).items():
-            for options in ({}, {"sigmas": 3, "noise": False}):
-                ax = self.draw(record, **options)
-                assert_whole(ax, name)
+            assert_whole(self.draw(record, sigmas=3, noise=False), name)
 
 
 class TestDecisions(FigureContract):

@@ -44,16 +44,16 @@ class TestPosterior(FigureContract):
         return records | {"banana": banana()}
 
     def test_nothing_of_it_is_cut_off(self):
+        super().test_nothing_of_it_is_cut_off()
         everything = {
             "chain": {"a sampler": chains(), "another": chains(1), "grid": grid()},
             "gaussians": {"VI": (torch.zeros(2), torch.eye(2))},
             "path": torch.stack([X, X], 1),
         }
         for name, record in (self.odd_records() | {"": self.record()}).items():
-            for options in ({}, everything):
-                ax = self.draw(record, **options)
-                assert_whole(ax, name)
-                assert_readable(ax)
+            ax = self.draw(record, **everything)
+            assert_readable(ax)
+            assert_whole(ax, name)
 
 
 def ticks(ax):

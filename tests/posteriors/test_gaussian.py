@@ -86,11 +86,11 @@ def two_correlated_weights():
 
 def check_moments(sample):
     """Maddox et al.: half diagonal, half low rank: variance 1, correlation 1/2."""
-    x = sample(100_000)
-    assert torch.allclose(x.mean(0), torch.zeros(2, dtype=x.dtype), atol=5e-3 * 3.2)
+    x = sample(10_000)
+    assert torch.allclose(x.mean(0), torch.zeros(2, dtype=x.dtype), atol=0.05)
     covariance = x.T.cov()
-    assert torch.allclose(covariance.diagonal(), torch.ones(2, dtype=x.dtype), atol=0.023)
-    assert float(covariance[0, 1] / covariance[0, 0]) == pytest.approx(0.5, abs=0.015)
+    assert torch.allclose(covariance.diagonal(), torch.ones(2, dtype=x.dtype), atol=0.07)
+    assert float(covariance[0, 1] / covariance[0, 0]) == pytest.approx(0.5, abs=0.045)
 
 
 def test_moments_of_samples_of_two_perfectly_correlated_weights():

@@ -93,7 +93,7 @@ short = pytest.mark.filterwarnings("ignore:the chains disagree")
 class SamplerContract:
     # what an oracle takes: a round costs as much for many chains as for few
     chains, samples = 8, 1000
-    dimensions = (1, 2, 5, 20)
+    dimensions = (1, 3, 20)
     exact = True  # whether draws are of the density itself
     random = True  # whether a seed matters, and a job says how many draws there are
 
@@ -106,8 +106,8 @@ class SamplerContract:
     @short  # many chains of few draws
     @pytest.mark.parametrize("temperature", [1.0, 3.0])
     def test_a_linear_model_in_closed_form(self, temperature):
-        # what a temperature does, few coordinates show
-        for k in self.dimensions if temperature == 1 else self.dimensions[:2]:
+        # the second of the dimensions is enough to see what a temperature does
+        for k in self.dimensions if temperature == 1 else self.dimensions[1:2]:
             density, mean, covariance, _ = linear(k, temperature)
             chain = self.make().run(density, self.job(seed=k))
             if self.random:

@@ -62,7 +62,7 @@ BROKEN = [Unscaled, Untempered, Twice]
 
 class TestEllipticalSlice(SamplerContract):
     chains, samples = 64, 100
-    dimensions = (1, 2, 5)  # and 20 below
+    dimensions = (1, 5)  # and 20 below
 
     def make(self):
         return EllipticalSlice()

@@ -109,9 +109,9 @@ def test_trees_end_after_half_a_period(step, leapfrogs):
     # In many dimensions momenta turn back after pi: 31 steps of 0.12 are longer, 15 are not
     assert (leapfrogs // 2) * step < math.pi < leapfrogs * step
     start = torch.randn(8, 300, generator=torch.Generator().manual_seed(0)).double()
-    chain = Fixed(step).run(normal(300), Job(chains=8, samples=20, warmup=0, start=start))
+    chain = Fixed(step).run(normal(300), Job(chains=8, samples=8, warmup=0, start=start))
     assert chain.about["leapfrogs"] == leapfrogs
-    assert chain.evaluations >= 16 + 160 * leapfrogs
+    assert chain.evaluations >= 16 + 64 * leapfrogs
 
 
 @short
@@ -287,7 +287,7 @@ def test_calibration_by_simulation(kind):
     assert worst > 1e-3 if kind is Fixed else worst < 1e-6
 
 
-def ranks_of(sampler: NUTS, n: int = 2000, draws: int = 31, thin: int = 5) -> float:
+def ranks_of(sampler: NUTS, n: int = 2000, draws: int = 15, thin: int = 5) -> float:
     """The least p-value of the chi-square tests of the ranks."""
     density = Replicates(n)
     job = Job(chains=n, samples=draws, warmup=10, thin=thin, start=torch.zeros(2))
@@ -335,13 +335,13 @@ def test_nothing_is_learnt_after_warming_up(dense):
 
 @short
 def test_warmup_learns_the_posteriors_scale_and_the_target_acceptance():
-    scales = torch.logspace(-0.7, 0.3, 6, dtype=torch.float64)
+    scales = torch.logspace(-0.4, 0.3, 6, dtype=torch.float64)
     density = Density(lambda z: -0.5 * (z / scales).square().sum(1), 6, prior_scale=None)
     steps = []
     for target in (0.8, 0.95):
         sampler = NUTS(target_accept=target)
         start = scales * torch.randn(16, 6, generator=torch.Generator().manual_seed(1)).double()
-        chain = sampler.run(density, Job(chains=16, samples=40, warmup=150, start=start))
+        chain = sampler.run(density, Job(chains=16, samples=20, warmup=100, start=start))
         ratio = sampler.state["factor"].log().mean(0).exp() / scales
         assert ((ratio > 0.7) & (ratio < 1.4)).all()
         assert abs(float(chain.acceptance.mean()) - target) < 0.12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -98,6 +99,7 @@ def test_a_linear_model_to_four_digits_with_its_evidence(k, temperature):
 def test_a_banana_by_scipy():
     density = banana()
 
+    @cache  # the integrals have most points in common
     def p(y: float, x: float) -> float:
         return float(density(torch.tensor([[x, y]]).double()).exp())
 

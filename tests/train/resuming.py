@@ -162,16 +162,15 @@ class Count:
             self.act()
 
 
-def kill_at(*runs: str) -> None:
-    """For a process of its own, which imports torch once: each run, "FOLDER:EVENT", is trained in a
-    fork, which is killed at that event."""
+def kill_at(events: dict[Path, int]) -> None:
+    """For a process of its own: a run in each folder, in a fork that is killed at its event."""
     torch.set_num_threads(1)
-    for folder, _, at in (text.rpartition(":") for text in runs):
+    for folder, at in events.items():
         child = os.fork()
         if child == 0:
-            event = Count(int(at), lambda: os.kill(os.getpid(), signal.SIGKILL))
+            event = Count(at, lambda: os.kill(os.getpid(), signal.SIGKILL))
             with watched(event):
-                Run(Path(folder))(event)
+                Run(folder)(event)
             os._exit(1)  # it was not killed
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, folder

@@ -150,7 +150,7 @@ def test_bit_equal_wherever_it_was_stopped(tmp_path, options):
     with watched(event):
         anchors, columns = Fit(tmp_path / "whole", **options)(event)
     assert event.count > 40
-    for at in range(1, event.count + 1, 17):
+    for at in range(1, event.count + 1, 29):
         folder = tmp_path / str(at)
 
         def stop():

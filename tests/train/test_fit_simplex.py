@@ -161,9 +161,9 @@ def test_the_best_simplex_in_a_bowl_is_the_one_in_closed_form(vertices):
     start = torch.cat([torch.zeros(1, 4), torch.randn(k, 4, generator=g)])
     simplex = ll.Simplex(start, free=[False] + [True] * k)
     fitted = ll.fit(
-        simplex, surface, epochs=300, samples=96, strategy="vmap", log_volume=0.2,
+        simplex, surface, epochs=200, samples=96, strategy="vmap", log_volume=0.2,
         optimizer=lambda ps: torch.optim.SGD(ps, lr=0.3, momentum=0.9),
-        schedule=lambda made: ll.DecaySchedule(made, total=300),
+        schedule=lambda made: ll.DecaySchedule(made, total=200),
     )  # fmt: skip
     edges = fitted.anchors[1:].double()
     best = 0.2 * vertices * (vertices + 1) * torch.linalg.inv(torch.eye(k) + 1.0).double()

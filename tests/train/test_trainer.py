@@ -1,9 +1,5 @@
 """A run that is stopped at any event and started again ends bit by bit where it would have."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -12,9 +8,8 @@ import lowland as ll
 from lowland.artifacts import Checkpoint
 from lowland.tensor_files import load_tree, same_tree
 from lowland.train.trainer import KIND
-from tests.train.resuming import Boom, Count, Run, network, rows, watched
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import call_in_process
+from tests.train.resuming import Boom, Count, Run, kill_at, network, rows, watched
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +27,8 @@ def whole(folder, data, accumulate=1):
 
 @pytest.mark.parametrize(
     ("data", "accumulate", "stride", "error"),
-    [("batches", 1, 7, Boom), ("batches", 2, 7, KeyboardInterrupt), ("dataset", 1, 13, Boom),
-     ("loader", 1, 11, Boom), ("loader", 2, 17, KeyboardInterrupt)],
+    [("batches", 1, 13, Boom), ("batches", 2, 13, KeyboardInterrupt), ("dataset", 1, 23, Boom),
+     ("loader", 1, 19, Boom), ("loader", 2, 29, KeyboardInterrupt)],
 )  # fmt: skip
 def test_bit_equal_wherever_it_was_stopped(tmp_path, data, accumulate, stride, error):
     expected, events = whole(tmp_path / "whole", data, accumulate)
@@ -113,9 +108,7 @@ def test_killed(tmp_path):
         Run(tmp_path / "counted")(event)
     end = behind[10]  # the last step of the second epoch
     places = [end - 1, end, end + 7]
-    code = "import sys; from tests.train.resuming import kill_at; kill_at(*sys.argv[1:])"
-    folders = [f"{tmp_path / str(at)}:{at}" for at in places]
-    subprocess.run([sys.executable, "-c", code, *folders], cwd=ROOT, check=True, timeout=200)
+    call_in_process(kill_at, {tmp_path / str(at): at for at in places})
     for at in places:
         assert same_tree(Run(tmp_path / str(at))().state(), expected), at
 

@@ -2,14 +2,14 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
 
 from lowland import StoreError, Trajectory
 from lowland.trajectory import store as store_module
+from tests.processes import call_in_process
+from tests.trajectory.kills import kill_at_every_event
 from tests.trajectory.test_store import append_the_rest, check_iterates, files, filled
 
 
@@ -145,76 +145,10 @@ def test_a_disk_that_fills_up_loses_at_most_one_iterate(whole, tmp_path, monkeyp
     check_iterates(Trajectory.open(path), 5)
 
 
-# A process that kills itself at its n-th event, for every n. It forks, so that torch loads once.
-KILLED = """
-import os, shutil, signal, sys
-from pathlib import Path
-
-base, here, work = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-sys.path.insert(0, here)
-import torch
-import lowland.trajectory.store as store
-from lowland import Trajectory
-from tests.trajectory.test_store import append_the_rest, filled
-
-torch.set_num_threads(1)
-
-def run(path, deadly):
-    count = 0
-
-    def deadly_at(original):
-        def call(*arguments, **keywords):
-            nonlocal count
-            count += 1
-            if count == deadly:
-                os.kill(os.getpid(), signal.SIGKILL)
-            out = original(*arguments, **keywords)
-            count += 1
-            if count == deadly:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return out
-        return call
-
-    for module, name in [(os, "replace"), (os, "fsync"), (os, "unlink"), (store, "save_sorted"),
-                         (store, "checksum"), (Path, "unlink")]:
-        setattr(module, name, deadly_at(getattr(module, name)))
-    done = open(str(path) + ".done", "w")
-    traj = Trajectory.open(path) if work == "append" else filled(path, 0)
-    for n in range(len(traj) + 1, 4):
-        append_the_rest(traj, n)
-        print(n, file=done, flush=True)
-    if work == "rewind":
-        traj.rewind(10)
-        print("rewound", file=done, flush=True)
-
-for deadly in range(1, 1000):
-    path = base / f"{deadly:03d}"
-    if work == "append":
-        filled(path, 1)
-    child = os.fork()
-    if child == 0:
-        try:
-            run(path, deadly)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status):
-        print(deadly - 1)
-        break
-"""
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(("work", "events"), [("make", 40), ("append", 24), ("rewind", 45)])
 def test_a_process_killed_at_every_event(tmp_path, work, events):
-    out = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), os.getcwd(), work],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    kills = int(out.stdout)
+    kills = call_in_process(kill_at_every_event, tmp_path, work)
     assert kills >= events  # the events are seen
     for n in range(1, kills + 1):
         path = tmp_path / f"{n:03d}"

@@ -2,19 +2,16 @@
 
 import math
 import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
 import torch
 
-from lowland import (
-    SWAG,
-)
+from lowland import SWAG
 from lowland.tensor_files import same_tree
+from tests.processes import call_in_process
 from tests.trajectory.iterates import collected, offline, random_walk
+from tests.trajectory.memory import growth, peaks
 
 
 def covariance(variance, deviations):
@@ -217,76 +214,16 @@ def test_a_diagonal_needs_no_file(tmp_path):
     assert swag.deviations.shape == (0, 5)
 
 
-PEAK = """
-import sys, torch
-from torch import nn
-from lowland import SWAG, ParamLayout
-torch.set_num_threads(2)
-
-def peak():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
-
-size, rank, dtype = int(sys.argv[1]), int(sys.argv[2]), getattr(torch, sys.argv[3])
-model = nn.Linear(size, 1, bias=False)
-SWAG(ParamLayout(nn.Linear(300_000, 1, bias=False)), rank=3).update(torch.ones(300_000))
-layout = ParamLayout(model)
-before = peak()
-swag = SWAG(layout, rank=rank, deviations_dtype=dtype)
-for _ in range(rank + 2):
-    swag.update(model)
-print(peak() - before)
-post = swag.posterior()
-for i in range(3):
-    post.draw(i)
-print(peak() - before)
-"""
-
-
-def peak_of(script, *arguments):
-    out = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
-    )
-    return [int(line) for line in out.stdout.split()]
-
-
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
-@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("bfloat16", 2)])
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 4), (torch.bfloat16, 2)])
 def test_peak_memory_is_that_of_the_moments(dtype, width):
     size, rank = 3_000_000, 10
-    moments, draws = peak_of(PEAK, size, rank, dtype)
+    moments, draws = call_in_process(peaks, size, rank, dtype)
     memory = size * (rank * width + 2 * 4)
     assert moments > 0.9 * memory  # the measure sees it
     room = 16 << 20  # cache-sized parts of two threads, whatever P
     assert moments <= 1.1 * (memory + size * 4) + room  # (K + 3) P floats
     assert draws <= 1.1 * (memory + size * 4) + room  # one draw at a time is the third
-
-
-PRIVATE = """
-import sys, torch
-from torch import nn
-from lowland import SWAG, ParamLayout
-
-def held(name):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(name)) * 1024
-
-size, rank, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-model = nn.Linear(size, 1, bias=False)
-layout = ParamLayout(model)
-SWAG(layout, rank=2, deviations_dtype=torch.bfloat16).update(model)
-swag = SWAG(layout, rank=rank, deviations_dtype=torch.bfloat16, path=None if path == "-" else path)
-swag.update(model)
-before = held("VmRSS"), held("RssAnon")
-for _ in range(rank - 1):
-    swag.update(model)
-print(held("VmRSS") - before[0])
-print(held("RssAnon") - before[1])
-"""
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
@@ -295,9 +232,9 @@ def test_a_path_holds_deviations_outside_of_the_processs_own_memory(tmp_path):
     room. Private memory, which the system cannot take back, does not."""
     size, rank = 2_000_000, 10
     rows = size * 2 * (rank - 1)  # bfloat16
-    resident, private = peak_of(PRIVATE, size, rank, "-")
+    resident, private = call_in_process(growth, size, rank, None)
     assert resident > 0.9 * rows
     assert private > 0.9 * rows
-    resident, private = peak_of(PRIVATE, size, rank, tmp_path / "deviations")
+    resident, private = call_in_process(growth, size, rank, tmp_path / "deviations")
     assert resident > 0.5 * rows  # which is what `top` shows
     assert private < 0.1 * rows
