@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from lowland.artifacts import Artifact, Inputs, Source
@@ -27,7 +27,6 @@ from lowland.runs.methods.annealed import AnnealedMethod
 from lowland.runs.methods.laplace import Laplace
 from lowland.runs.results import External, Results
 from lowland.runs.run import Run
-from lowland.uncertainty import LastLayerLaplace
 
 _SGD = "sgd"  # the method that gets a temperature
 
@@ -60,6 +59,7 @@ class ComparedRun:
         self.prefix = f"seed-{finished.config.seed}"
         self.notes = self.shifted.notes
         self._inputs: dict[str, Source] = {}
+        self._baselines = {name: method_named(name) for name in BASELINES}
 
     def methods(self) -> list[MethodPredictions]:
         """Every method, then the baselines; a temperature stands behind annealed SGD."""
@@ -149,7 +149,7 @@ class ComparedRun:
 
     def _check_baseline(self, name: str) -> None:
         """Raises `LowlandError` where a baseline does not fit the run."""
-        method = method_named(name)
+        method = self._baselines[name]
         assert isinstance(method, AnnealedMethod)
         if name == "temperature" and _SGD not in self.config.methods:
             raise ConfigError("the run has no method sgd, whose probabilities it would scale.")
@@ -157,16 +157,16 @@ class ComparedRun:
             raise ConfigError("the run has no network of annealed SGD.")
         if reason := method.misfit(self.run):
             raise ConfigError(f"{reason}.")
-        if name == "laplace" and not self.is_done(self._baseline(name).test):
-            self._laplace  # noqa: B018 - laplace-torch may refuse the network
+        if isinstance(method, Laplace) and not self.is_done(self._baseline(name).test):
+            method.approximation(self.run, self._inputs_of(method))  # which may be refused
 
     def _baseline(self, name: str) -> MethodPredictions:
         """A baseline around the annealed network of the run."""
-        method = method_named(name)
+        method = self._baselines[name]
         prediction = self.run.prediction(method)
         inputs = [self._input(each) for each in prediction.inputs if each != prediction.tuning]
         title = method.label(self.run)
-        predict = self._predict_laplace if name == "laplace" else partial(self._predict, method)
+        predict = partial(self._predict, method)
         test = SetPrediction(
             "baseline-prediction",
             f"{self.prefix}/{name}/{TEST}",
@@ -177,11 +177,3 @@ class ComparedRun:
         )
         shifted = self._shifted(method, title, inputs, predict)
         return MethodPredictions(name, title, {TEST: test, **shifted})
-
-    def _predict_laplace(self, loader: Iterable[Any], progress: Report) -> Predictive:
-        return self._laplace.predict(loader, progress=progress)
-
-    @cached_property
-    def _laplace(self) -> LastLayerLaplace:
-        """The approximation, fitted once for all sets."""
-        return Laplace().approximation(self.run, self._inputs_of(Laplace()))

@@ -24,3 +24,14 @@ def test_a_missing_package_is_named(finished, monkeypatch):
     monkeypatch.setitem(sys.modules, "laplace", None)
     with pytest.raises(ConfigError, match=r"pip install \"lowland\[baselines\]\""):
         Laplace().check(finished.run)
+
+
+def test_it_is_fitted_once_for_all_loaders(finished, monkeypatch):
+    fits = []
+    monkeypatch.setattr(
+        "lowland.runs.methods.laplace.LastLayerLaplace",
+        lambda surface, point, validation: fits.append(point) or len(fits),
+    )
+    method = Laplace()
+    inputs = finished.inputs(method)
+    assert [method.approximation(finished.run, inputs) for _ in range(2)] == [1, 1]

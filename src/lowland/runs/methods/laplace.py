@@ -24,6 +24,9 @@ class Laplace(AnnealedMethod):
     name = "laplace"
     title = "Last-layer Laplace"
 
+    def __init__(self) -> None:
+        self._approximation: LastLayerLaplace | None = None
+
     def misfit(self, run: Run) -> str | None:
         try:
             laplace_class()
@@ -35,9 +38,12 @@ class Laplace(AnnealedMethod):
         return [run.annealed(0), *run.named_sources("data/validation")]
 
     def approximation(self, run: Run, inputs: Inputs) -> LastLayerLaplace:
-        """Fitted to the training examples."""
-        surface, validation = run.setup.surface, run.setup.validation
-        return LastLayerLaplace(surface, self.point(run, inputs), validation=validation)
+        """The approximation, fitted once for all loaders."""
+        if self._approximation is None:
+            surface, validation = run.setup.surface, run.setup.validation
+            point = self.point(run, inputs)
+            self._approximation = LastLayerLaplace(surface, point, validation=validation)
+        return self._approximation
 
     def predict(
         self, run: Run, inputs: Inputs, tuned: Tuned, loader: Iterable[Any], progress: Progress
