@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import lowland as ll
 from lowland.tensor_files import same_tree
+from lowland.train.batches import rest_of_epoch
 
 X, Y = torch.arange(22.0).view(11, 2), torch.arange(11)
 
@@ -108,3 +109,18 @@ def test_content_tells_data_apart():
     one, same, other = (ll.Batches((t,), batch_size=5) for t in (x, x.clone(), x + 1))
     assert one.content_hash() == same.content_hash() != other.content_hash()
     assert ll.Batches([(x[i],) for i in range(3)], batch_size=1).content_hash() is not None
+
+
+def test_the_rest_of_an_epoch_is_that_of_the_whole_one():
+    """Of a loader that draws its order from torch's global generator, as does the training."""
+    x = torch.arange(9.0)
+    loader = DataLoader(TensorDataset(x), batch_size=2, shuffle=True)
+    with torch.random.fork_rng():
+        whole = [batch.tolist() for (batch,) in rest_of_epoch(loader, 3, done=0, seed=5)]
+        torch.manual_seed(7)
+        rest = rest_of_epoch(loader, 3, done=2, seed=5)
+        assert [batch.tolist() for (batch,) in rest] == whole[2:]
+        after = torch.rand(1)
+        torch.manual_seed(7)
+        assert torch.equal(torch.rand(1), after)  # the noise goes on where it stood
+    assert sorted(value for batch in whole for value in batch) == x.tolist()

@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from lowland import checks
 from lowland.core.data import example_hashes, map_tensors, tensors
+from lowland.core.seeds import seed_for
 from lowland.core.task import Task, count_examples
 from lowland.core.threads import using_threads
 from lowland.errors import DataError
+from lowland.train.rng import rng_state, seed_all, set_rng_state
 
 Transform = Callable[[Any, torch.Generator], Any]
 
@@ -207,6 +209,22 @@ class FullBatches:
 
     def _size(self, batch: Any) -> int:
         return count_examples(self.task.parts(batch))
+
+
+def rest_of_epoch(data: Iterable[Any], epoch: int, *, done: int, seed: int) -> Iterator[Any]:
+    """The batches of a user's loader behind the first `done` ones.
+
+    Such a loader draws its order from a global generator, which is seeded at the start of the
+    epoch. Behind the batches that were trained on already its present state is restored.
+    """
+    state = rng_state()
+    seed_all(seed_for("order", seed, epoch))
+    batches = iter(data)
+    for _ in range(done):
+        next(batches, None)
+    if done:
+        set_rng_state(state)
+    yield from batches
 
 
 def full_batches(data: Iterable[Any], task: Task) -> Iterable[Any]:

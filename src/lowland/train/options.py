@@ -118,6 +118,16 @@ class TrainOptions:
         changes = {name: value for name, value in keywords.items() if value is not None}
         return replace(base, **changes) if changes else base  # type: ignore[arg-type]
 
+    def schedule_of(self, optimizer: Optimizer) -> LRScheduler | None:
+        """The schedule of an optimizer; raises `ConfigError` for one that needs metrics."""
+        schedule = None if self.schedule is None else self.schedule(optimizer)
+        if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise ConfigError(
+                "schedule: ReduceLROnPlateau needs a metric at each step, and schedules here get "
+                "the step alone; use ll.DecaySchedule, or one of torch's others."
+            )
+        return schedule
+
     def require_default(self, *names: str, instead: str) -> None:
         """Raises `ConfigError` for an option that does not go with a function."""
         for name in names:

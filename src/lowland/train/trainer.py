@@ -11,7 +11,6 @@ from typing import Any, TypedDict, get_type_hints
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lowland import checks
 from lowland.artifacts import Checkpoint
@@ -19,7 +18,6 @@ from lowland.core import ParamLayout, Task
 from lowland.core.autograd import value_of
 from lowland.core.call import call
 from lowland.core.data import move
-from lowland.core.seeds import seed_for
 from lowland.core.template import autocast_dtype
 from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.files import PathLike
@@ -27,7 +25,7 @@ from lowland.progress import reporting
 from lowland.records import TrainingLog
 from lowland.schema import require
 from lowland.tensor_files import restoring
-from lowland.train.batches import Batches, full_batches, num_batches
+from lowland.train.batches import Batches, full_batches, num_batches, rest_of_epoch
 from lowland.train.closure import requires_closure, take_step
 from lowland.train.model_state import load_model_state, model_state
 from lowland.train.options import (
@@ -37,7 +35,7 @@ from lowland.train.options import (
     require_collectors,
     training_settings,
 )
-from lowland.train.rng import fork_global_rng, rng_state, seed_all, set_rng_state
+from lowland.train.rng import fork_global_rng, rng_state, set_rng_state
 from lowland.train.training_state import KIND, TrainingState
 
 SAVE_SECONDS = 20.0  # between checkpoints
@@ -90,13 +88,7 @@ class Trainer:
         self.optimizer: Optimizer = (options.optimizer or default_optimizer)(trainable)
         self.needs_closure = requires_closure(self.optimizer)
         self.step_batches: list[Any] = []  # for a closure
-        schedule = options.schedule
-        self.schedule: LRScheduler | None = schedule(self.optimizer) if schedule else None
-        if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            raise ConfigError(
-                "schedule: ReduceLROnPlateau needs a metric at each step, and schedules here get "
-                "the step alone; use ll.DecaySchedule, or one of torch's others."
-            )
+        self.schedule = options.schedule_of(self.optimizer)
         self.autocast = autocast_dtype(options.autocast, self.device)
         half = self.autocast is torch.float16 and self.device.type == "cuda"
         if half and self.needs_closure:
@@ -116,15 +108,9 @@ class Trainer:
         if self.start is not None:
             self.start.require_fits(self.settings)
         self.columns: dict[str, Any] = {}
-        self.epoch_sums: dict[str, Any] = {
-            "loss": 0.0,
-            "items": 0.0,
-            "seconds": 0.0,
-        }  # of the epoch under way
-        self.last_save = (
-            time.monotonic(),
-            0,
-        )  # of the last checkpoint: its time and step
+        # of the epoch under way
+        self.epoch_sums: dict[str, Any] = {"loss": 0.0, "items": 0.0, "seconds": 0.0}
+        self.last_save = time.monotonic(), 0  # time and step of the last checkpoint
         # (step, batch, loss, items) whose losses were not read yet
         self.unchecked: list[tuple[int, int, Tensor, int]] = []
 
@@ -314,20 +300,7 @@ class Trainer:
         """The rest of this epoch."""
         if isinstance(self.data, Batches):
             return self.data.epoch(self.epoch, start=self.batch)
-        return self._skip_to_batch()
-
-    def _skip_to_batch(self) -> Iterator[Any]:
-        # a user's loader draws its order from a global generator: seed it at the start of the
-        # epoch, and restore the present state behind the batches that were trained on already
-        done = self.batch
-        state = rng_state()
-        seed_all(seed_for("order", self.options.seed, self.epoch))
-        batches = iter(self.data)
-        for _ in range(done):
-            next(batches, None)
-        if done:
-            set_rng_state(state)
-        yield from batches
+        return rest_of_epoch(self.data, self.epoch, done=self.batch, seed=self.options.seed)
 
     def _autocast(self) -> Any:
         if not self.autocast:
