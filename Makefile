@@ -22,6 +22,8 @@ WORKERS ?= logical
 # Small tensors are slower on many threads; timings and tests want the same number everywhere.
 soak bench: export OMP_NUM_THREADS ?= 2
 test integrations: export OMP_NUM_THREADS ?= 1
+# Workers that compile would import torch each.
+test: export TORCHINDUCTOR_COMPILE_THREADS ?= 1
 test soak integrations: export MPLBACKEND ?= Agg
 
 # laplace-torch and its backpack ask for torchvision, whose package does not import beside the CPU build

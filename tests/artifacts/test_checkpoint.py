@@ -97,7 +97,7 @@ def test_a_folder_is_no_checkpoint(tmp_path):
         Checkpoint(tmp_path)
 
 
-def test_what_goes_wrong_when_a_state_is_taken_up_is_told(checkpoint):
+def test_what_goes_wrong_when_a_state_is_taken_up_is_reported(checkpoint):
     with pytest.raises(StoreError, match=r"state.safetensors: no count 2 that .*KeyError"):  # noqa: SIM117
         with checkpoint.restoring("count 2"):
             {}["i"]
@@ -133,7 +133,7 @@ def test_differences_are_of_nested_keys_and_short():
     assert len(one) < 150
 
 
-def test_require_same_says_where_and_what_to_do():
+def test_require_same_names_the_place_and_what_to_do():
     require_same("a.scan", {"t": [0.0, 1.0]}, {"t": (0.0, 1.0)}, advice="name another file")
     with pytest.raises(ConfigError, match=r"^a.scan: made with other settings \(t: .*\); retry\.$"):
         require_same("a.scan", {"t": [0.0]}, {"t": [1.0]}, advice="retry")

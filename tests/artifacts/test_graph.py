@@ -70,7 +70,7 @@ def test_inputs_that_were_removed_are_not_built_for_what_is_done(tmp_path):
 
 
 @pytest.mark.parametrize("hurt", ["edit", "swap", "shorten", "delete", "manifest"])
-def test_what_was_changed_by_hand_is_told_and_built_again(tmp_path, hurt):
+def test_what_was_changed_by_hand_is_reported_and_built_again(tmp_path, hurt):
     graph, (top, first, second, *_) = Graph(tmp_path), tree()
     graph.build([top])
     place = graph.place(first)

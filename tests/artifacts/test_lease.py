@@ -21,7 +21,7 @@ def leases(request, tmp_path, monkeypatch):
     return Leases(tmp_path, beat=0.05, silence=0.4)
 
 
-def test_a_second_holder_is_refused_and_told_who_has_it(leases):
+def test_a_second_holder_is_refused_by_the_name_of_the_first(leases):
     with leases.hold("a", "train/a") as lease:
         assert lease.is_mine()
         held = pytest.raises(HeldError, match=r"train/a is under way in process \d+ since")

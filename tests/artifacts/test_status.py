@@ -23,7 +23,7 @@ def test_a_damaged_artifact_and_a_stopped_build_are_named(tmp_path):
     assert not states["count"].is_done
 
 
-def test_status_says_what_changed(tmp_path):
+def test_status_shows_what_changed(tmp_path):
     graph, (top, *_) = Graph(tmp_path), tree()
     assert {s.state for s in graph.status([top])} == {"missing", "given"}
     graph.build([top])

@@ -131,7 +131,7 @@ def built(out):
 METRICS = ("accuracy", "nll", "ece", "brier")
 
 
-def test_test_figures_are_means_and_standard_errors_over_runs(folder, compared):
+def test_test_metrics_are_means_and_standard_errors_over_runs(folder, compared):
     table = Table.load(compared[0] / "records" / "comparison.json")
     for method, name in (("SGD", "sgd"), ("SWAG", "swag")):
         preds = [Predictive.load(folder / r / "records" / f"{name}.npz") for r in ("r0", "r1")]
@@ -162,7 +162,7 @@ def test_differences_are_paired(folder, compared):
     assert "difference to SGD, run by run" in compared[1]
 
 
-def test_corrupted_figures_against_predicting_one_corruption_at_a_time(folder, compared):
+def test_metrics_under_corruption_against_predicting_one_corruption_at_a_time(folder, compared):
     shift = Table.load(compared[0] / "records" / "shift.json")
     comparison = Table.load(compared[0] / "records" / "comparison.json")
     each = {}

@@ -189,7 +189,7 @@ def test_what_users_bring_is_tried_before_anything_is_written(run, tmp_path, arg
     assert not (tmp_path / "r").exists()
 
 
-def test_an_error_of_the_users_own_code_in_mid_run_is_told_with_its_place(run, tmp_path):
+def test_an_error_of_the_users_own_code_in_mid_run_is_reported_with_its_place(run, tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     sys.modules.pop("own", None)
     mine = {"model": {"name": "own:model"}, "data": {"name": "own:late"}}
@@ -318,7 +318,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("name", "file", "damage"), DAMAGED)
-def test_a_damaged_artifact_is_told_and_built_again(whole, again, name, file, damage):
+def test_a_damaged_artifact_is_reported_and_built_again(whole, again, name, file, damage):
     out, call = again
     damage(place_of(out, name) / file)
     code, text = call()
@@ -388,7 +388,7 @@ def test_training_again_may_be_stopped(whole, again, monkeypatch, stop):
     assert shown(out) == shown(whole[1])
 
 
-def test_a_damaged_configuration_is_told(again):
+def test_a_damaged_configuration_is_reported(again):
     out, call = again
     half(out / "config.yaml")
     code, err = call()
@@ -398,7 +398,7 @@ def test_a_damaged_configuration_is_told(again):
     assert call()[0] == 0
 
 
-def test_what_another_process_builds_is_told(whole, again):
+def test_what_another_process_builds_is_reported(whole, again):
     out, call = again
     place = place_of(out, "predictions/swag")
     shutil.rmtree(place)
@@ -410,7 +410,7 @@ def test_what_another_process_builds_is_told(whole, again):
     assert shown(out) == shown(whole[1])
 
 
-def test_a_change_builds_what_depends_on_it_and_says_why(whole, again, tmp_path):
+def test_a_change_builds_what_depends_on_it_and_shows_why(whole, again, tmp_path):
     out, call = again
     changed = yaml.safe_load(whole[0].read_text())
     changed["average"]["scales"] = [0.25]
@@ -443,7 +443,7 @@ def data(**args):
 """
 
 
-def test_other_examples_are_told_by_the_split(whole, again, tmp_path, monkeypatch):
+def test_other_examples_are_reported_by_the_split(whole, again, tmp_path, monkeypatch):
     """A run whose data function returned other examples showed its old table."""
     out, call = again
     (tmp_path / "other_examples.py").write_text(OTHER)
@@ -472,7 +472,7 @@ def test_an_edited_choice_is_no_result(whole, again):
     assert tuned == body
 
 
-def test_another_version_of_torch_is_told(again):
+def test_another_version_of_torch_is_reported(again):
     out, call = again
     file = out / "config.yaml"
     file.write_text(file.read_text().replace(f"torch: {torch.__version__}", "torch: 1.0.0"))

@@ -82,7 +82,7 @@ def assert_same_weights(a, b):
             assert torch.equal(first[name][key], second[name][key]), (name, key)
 
 
-def test_a_run_leaves_a_plain_folder_and_says_where_it_is(finished):
+def test_a_run_leaves_a_plain_folder_and_prints_its_place(finished):
     out, stdout = finished
     assert {p.name for p in out.iterdir()} >= {
         "config.yaml",

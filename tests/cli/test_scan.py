@@ -116,7 +116,7 @@ def test_a_run_may_be_moved_with_its_curves(run, tmp_path, monkeypatch):
     assert CurveFolder.open(moved / "connect").runs[0].folder.path == moved
 
 
-def test_another_scan_in_the_same_folder_says_what_changed(run):
+def test_another_scan_in_the_same_folder_shows_what_changed(run):
     code, _, err = lowland("scan", run, "--plane", "random", "--resolution", 5)
     assert code == 0, err
     code, out, err = lowland("scan", run, "--plane", "random", "--resolution", 7)

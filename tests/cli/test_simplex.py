@@ -180,7 +180,7 @@ def test_two_vertices_make_no_plane_of_their_own(folder):
     assert (path / "scan/sgd-0-sgd-1-sgd-2").is_dir()
 
 
-def test_a_vertex_that_was_left_out_is_said(run, folder):
+def test_a_vertex_that_was_left_out_is_reported(run, folder):
     out = folder / "left"
     options = ["--vertices", 3, *SHORT, "--rise", 0, "--lr", 3, "--out", out]
     code, said, err = lowland("simplex", run, *options)

@@ -60,7 +60,7 @@ def test_a_finished_run_is_a_tree_of_done_artifacts(run, whole):
     assert "missing" not in lines[-1]
 
 
-def test_what_is_under_way_is_told_with_its_process(run):
+def test_what_is_under_way_is_reported_with_its_process(run):
     place = next(m.folder for m in manifests(run) if m.body["name"] == "train/swa-0")
     with leases_of(run).hold(place.name, "train/swa-0") as lease:
         lease.done, lease.total = 3, 10
@@ -89,7 +89,7 @@ def _stopped(*args, **options):
     raise KeyboardInterrupt
 
 
-def test_a_folder_without_a_graph_is_told(tmp_path):
+def test_a_folder_without_a_graph_is_reported(tmp_path):
     code, _, err = lowland("status", tmp_path)
     assert code == 2
     assert "holds no graph.json" in err

@@ -116,7 +116,7 @@ def test_a_curve_and_a_grid(run, monkeypatch):
     assert "subspace is built again (other curve" in out
 
 
-def test_a_fit_says_how_close_it_is(run, tmp_path, monkeypatch):
+def test_a_fit_shows_how_close_it_is(run, tmp_path, monkeypatch):
     short = {"steps": 20, "draws": 4, "evidence_draws": 50}
     monkeypatch.setitem(registry.SAMPLERS, "vi", partial(registry.Variational, **short))
     options = ["--temperature", "20", "--rank", 1, "--sampler", "vi", "--out", tmp_path / "out"]
@@ -224,7 +224,7 @@ def test_a_subspace_that_is_stopped_goes_on(run, whole, tmp_path, monkeypatch, e
         (["--kind", "hessian"], "scipy.sparse.linalg", "needs scipy"),
     ],
 )
-def test_a_package_that_is_missing_is_told_at_once(
+def test_a_package_that_is_missing_is_reported_at_once(
     run, tmp_path, monkeypatch, options, package, message
 ):
     monkeypatch.setitem(sys.modules, package, None)
@@ -239,7 +239,7 @@ def test_a_package_that_is_missing_is_told_at_once(
     assert message in err
 
 
-def test_without_arviz_stats_chains_are_sampled_and_that_is_told(run, tmp_path, monkeypatch):
+def test_without_arviz_stats_chains_are_sampled_with_a_warning(run, tmp_path, monkeypatch):
     for name in ("arviz_stats", "arviz_stats.base", "arviz_stats.base.array"):
         monkeypatch.setitem(sys.modules, name, None)
     out = subspace(run, "--temperature", "20", "--rank", 1, "--out", tmp_path / "out")

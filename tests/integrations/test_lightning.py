@@ -184,7 +184,7 @@ def test_a_run_that_is_stopped_goes_on_with_what_was_collected(tmp_path, stop):
         torch.testing.assert_close(a, b)
 
 
-def test_a_checkpoint_from_before_the_callback_is_told(tmp_path):
+def test_a_checkpoint_from_before_the_callback_is_reported(tmp_path):
     saving = ModelCheckpoint(tmp_path / "saved", save_top_k=-1, every_n_epochs=1)
     fit(tmp_path, saving, epochs=3)
     (ckpt,) = (tmp_path / "saved").glob("*step=24.ckpt")

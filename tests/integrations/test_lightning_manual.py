@@ -247,7 +247,7 @@ def test_a_second_fit_goes_on(tmp_path):
     assert callback.targets[1].steps == [16, 32, 48, 64]
 
 
-def test_the_end_of_a_fit_says_what_was_collected(tmp_path, caplog):
+def test_the_end_of_a_fit_shows_what_was_collected(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         fit(tmp_path, module_of("both"), CollectorCallback(start=0.5), max_epochs=4)
     assert "3 iterates were collected, from step 32 to step 64." in caplog.text

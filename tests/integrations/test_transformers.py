@@ -196,7 +196,7 @@ def test_a_run_that_is_stopped_goes_on_with_what_was_collected(tmp_path, stop):
     assert len(Trajectory.open(tmp_path / "b" / "walk")) == 8
 
 
-def test_a_checkpoint_from_before_the_callback_is_told(tmp_path):
+def test_a_checkpoint_from_before_the_callback_is_reported(tmp_path):
     train(tmp_path / "run", epochs=4)
     callback = CollectorCallback(SWA, start=0.25)
     with pytest.warns(UserWarning, match="after step 30 .* the averages begin anew"):
@@ -209,7 +209,7 @@ class Stops(TrainerCallback):
         control.should_training_stop = state.global_step == 10
 
 
-def test_the_end_of_training_says_what_was_collected(tmp_path, capsys):
+def test_the_end_of_training_shows_what_was_collected(tmp_path, capsys):
     train(tmp_path / "run", CollectorCallback(start=0.5))
     assert "3 iterates were collected, from step 20 to step 40." in capsys.readouterr().out
     with pytest.warns(UserWarning, match=r"ended at 25% of its budget, before start=0\.75"):

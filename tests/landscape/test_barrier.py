@@ -116,7 +116,7 @@ def test_a_loss_that_is_not_a_number_is_no_barrier_of_zero():
     assert math.isnan(float(result))
 
 
-def test_what_has_no_barrier_is_said():
+def test_what_has_no_barrier_is_reported():
     surface = double_well()
     with pytest.raises(ll.ConfigError, match="two ends are the same weights"):
         ll.barrier(surface, torch.ones(1), torch.ones(1))

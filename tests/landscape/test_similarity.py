@@ -150,7 +150,7 @@ def test_regressions_have_argumentalone():
     assert result.cosine.shape == (2, 2)
 
 
-def test_what_cannot_be_compared_is_said():
+def test_what_cannot_be_compared_is_reported():
     surface, weights = small(2)
     with pytest.raises(ll.ConfigError, match="at least 2 vectors to compare, got 1"):
         ll.similarity(surface, weights[:1])

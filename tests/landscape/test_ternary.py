@@ -185,7 +185,7 @@ def test_weights_are_not_held_for_the_grid():
 # -- the door --------------------------------------------------------------------------------------
 
 
-def test_other_shapes_are_told_what_to_do():
+def test_other_shapes_are_refused_with_what_to_do():
     surface, _ = quadratic()
     size = surface.layout.size
     four = triangle(size, n=4)

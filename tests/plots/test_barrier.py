@@ -28,7 +28,7 @@ class TestBarrier(FigureContract):
         }
 
 
-def test_the_chord_joins_the_ends_and_the_height_is_said():
+def test_the_chord_joins_the_ends_and_the_height_is_reported():
     ax = barrier(record())
     loss, chord = ax.lines[:2]
     np.testing.assert_allclose(loss.get_ydata(), record().loss)

@@ -72,7 +72,7 @@ def test_a_path_that_lies_on_the_plane_says_so():
     assert text.get_text() == "SGD, on the plane"
 
 
-def test_batchnorm_and_rows_are_told():
+def test_batchnorm_and_examples_are_reported():
     def words(**options):
         return [t.get_text().replace("\n", " ") for t in surface(bowl(**options)).texts]
 

@@ -40,6 +40,6 @@ def test_the_line_is_the_record_without_its_first_rows():
     assert ax.texts[0].get_text() == f"SWAG, AURC {one.aurc:.4f}"
 
 
-def test_no_rows_is_told():
+def test_no_examples_is_reported():
     with pytest.raises(DataError, match="no examples"):
         risk_coverage(RiskCoverage(torch.zeros(0), torch.zeros(0)))

@@ -49,7 +49,7 @@ def test_means_are_over_t_and_integrals_over_the_length():
     assert "rmse" not in nothing
 
 
-def test_figures_of_a_plane_are_attributes():
+def test_metrics_of_a_plane_are_attributes():
     loss = torch.rand(2, 3)
     plane = SurfaceResult(torch.arange(3), torch.arange(2), {"loss": loss})
     assert plane.loss is loss

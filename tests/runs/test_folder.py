@@ -50,7 +50,7 @@ def data(table, far):
 """
 
 
-def test_a_run_folder_gives_back_what_the_configuration_said(tmp_path, monkeypatch):
+def test_a_run_folder_gives_back_what_its_configuration_holds(tmp_path, monkeypatch):
     (tmp_path / "own_project.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     values = {

@@ -110,7 +110,7 @@ def test_a_network_that_differentiates_passes_the_trial(tmp_path, monkeypatch):
     assert math.isfinite(float(setup.surface(setup.layout.flatten(setup.model(0)))))
 
 
-def test_a_last_batch_of_one_example_is_told_and_left_out(tmp_path, monkeypatch):
+def test_a_last_batch_of_one_example_is_reported_and_left_out(tmp_path, monkeypatch):
     (tmp_path / "batchnorm_of_one.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     values = {

@@ -68,7 +68,7 @@ def test_data_sets_and_dicts_are_split():
         ({"train": (X[:2], Y[:2])}, {"share": 0.1}, DataError, "leaves none on one side"),
     ],
 )
-def test_what_cannot_be_split_is_told(data, settings, error, words):
+def test_what_cannot_be_split_is_reported(data, settings, error, words):
     with pytest.raises(error, match=words):
         with_validation(data, Validation(**settings))
 

@@ -150,9 +150,9 @@ class SamplerContract:
         density = stopped_after(linear(2, 1.0)[0], whole.evaluations // 2)
         with pytest.raises(KeyboardInterrupt):
             self.make().run(density, self.job(**few, checkpoint=path))
-        load_state = self.make().run(linear(2, 1.0)[0], self.job(**few, checkpoint=path))
-        assert torch.equal(load_state.coords, whole.coords)
-        assert torch.equal(load_state.log_density, whole.log_density)
+        chain = self.make().run(linear(2, 1.0)[0], self.job(**few, checkpoint=path))
+        assert torch.equal(chain.coords, whole.coords)
+        assert torch.equal(chain.log_density, whole.log_density)
         with pytest.raises(ConfigError, match="other settings"):
             self.make().run(linear(2, 3.0)[0], self.job(**few, checkpoint=path))
         if self.random:

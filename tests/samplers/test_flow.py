@@ -147,11 +147,11 @@ def test_it_goes_on_from_the_gaussian_the_flow_and_the_draws(tmp_path, monkeypat
         density = linear(2, 1.0)[0]
         with pytest.raises(KeyboardInterrupt):
             sampler.run(stopped_after(density, share * whole.evaluations), job)
-        load_state = sampler.run(linear(2, 1.0)[0], job)
-        assert torch.equal(load_state.coords, whole.coords)
-        assert torch.equal(load_state.about["elbo"], whole.about["elbo"])
-        assert load_state.log_evidence_bound == whole.log_evidence_bound
-        assert load_state.evaluations == whole.evaluations
+        chain = sampler.run(linear(2, 1.0)[0], job)
+        assert torch.equal(chain.coords, whole.coords)
+        assert torch.equal(chain.about["elbo"], whole.about["elbo"])
+        assert chain.log_evidence_bound == whole.log_evidence_bound
+        assert chain.evaluations == whole.evaluations
 
 
 @pytest.mark.parametrize("landing", [True, False])

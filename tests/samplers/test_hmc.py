@@ -115,7 +115,7 @@ def test_trees_end_after_half_a_period(step, leapfrogs):
 
 
 @short
-def test_no_tree_is_deeper_than_said():
+def test_no_tree_is_deeper_than_its_limit():
     chain = Fixed(0.01, max_depth=3).run(normal(2), Job(chains=4, samples=10, warmup=0))
     assert chain.about["leapfrogs"] == 7
     assert chain.about["at_max_depth"] == 40
@@ -341,7 +341,7 @@ def test_warmup_learns_the_posteriors_scale_and_the_target_acceptance():
     for target in (0.8, 0.95):
         sampler = NUTS(target_accept=target)
         start = scales * torch.randn(16, 6, generator=torch.Generator().manual_seed(1)).double()
-        chain = sampler.run(density, Job(chains=16, samples=20, warmup=100, start=start))
+        chain = sampler.run(density, Job(chains=16, samples=20, warmup=60, start=start))
         ratio = sampler.state["factor"].log().mean(0).exp() / scales
         assert ((ratio > 0.7) & (ratio < 1.4)).all()
         assert abs(float(chain.acceptance.mean()) - target) < 0.12

@@ -104,7 +104,7 @@ def test_arrays_beside_tensors_are_refused():
         ll.Batches(data, batch_size=5)
 
 
-def test_content_tells_data_apart():
+def test_content_distinguishes_data():
     x = torch.randn(5000, 3)
     one, same, other = (ll.Batches((t,), batch_size=5) for t in (x, x.clone(), x + 1))
     assert one.content_hash() == same.content_hash() != other.content_hash()

@@ -149,7 +149,7 @@ def test_a_run_by_names_is_the_run_by_hand_and_goes_on_where_it_was_stopped(tmp_
         (lambda: ll.schedule_named("cosine", total=9, warmup=1.5), "warmup: expected a whole num"),
     ],
 )
-def test_wrong_names_and_arguments_are_told_before_anything_is_trained(make, message):
+def test_wrong_names_and_arguments_are_refused_before_anything_is_trained(make, message):
     with pytest.raises(ll.ConfigError) as caught:
         make()
     assert message in str(caught.value)

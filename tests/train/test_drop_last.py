@@ -92,7 +92,7 @@ def test_simplexes_and_members_without_the_last_batch():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_example_under_batchnorm_is_told(kind):
+def test_one_example_under_batchnorm_is_reported(kind):
     data = loaders()[kind]
     with pytest.raises(ll.DataError, match=r"one example.*drop_last=True"):
         ll.sgd(net(), ll.Classification(), data, epochs=1)
@@ -102,7 +102,7 @@ def test_one_example_under_batchnorm_is_told(kind):
         ll.fit(line, surface_of([(X, Y)]), loader=data, epochs=1, **OPTIONS)
 
 
-def test_one_example_side_by_side_and_alone_is_told():
+def test_one_example_side_by_side_and_alone_is_reported():
     members = ll.Members([net(), net()])
     with pytest.raises(ll.DataError, match=r"one example.*drop_last=True"):
         ll.sgd_members(members, ll.Classification(), [loaders()["batches"]] * 2, epochs=1)

@@ -223,7 +223,7 @@ def test_what_has_no_volume_has_none_to_grow():
     assert float(fitted.anchors.norm()) < 0.5 * float(w[0].norm())
 
 
-def test_a_simplex_that_collapses_is_told():
+def test_a_simplex_that_collapses_is_reported():
     surface = bowl()
     w = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     run = trainer_of(ll.Simplex(w, free=[False, True, True]), surface, log_volume=0.1)

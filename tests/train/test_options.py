@@ -103,7 +103,7 @@ def test_what_does_not_go_with_a_function_is_refused(train):
 
 
 @pytest.mark.parametrize("train", TRAIN)
-def test_a_wrong_name_is_told(train):
+def test_a_wrong_name_is_reported(train):
     with pytest.raises(ll.ConfigError, match="there is no argument lr=; write optimizer="):
         train(lr=0.1)
     with pytest.raises(ll.ConfigError, match="there is no argument max_norm=; write clip="):

@@ -332,7 +332,7 @@ def test_settings_that_make_no_sense():
         ({"device": "meta"}, r"device: nothing can be computed on 'meta'"),
     ],
 )
-def test_what_is_no_function_or_collector_is_said(options, words):
+def test_what_is_no_function_or_collector_is_reported(options, words):
     data = [(torch.ones(2, 2), torch.ones(2, 1))]
     with pytest.raises(ll.ConfigError, match=words):
         ll.sgd(nn.Linear(2, 1), ll.Regression(1.0), data, epochs=1, **options)

@@ -75,7 +75,7 @@ def test_a_volume_of_low_loss_between_two_modes(two_classes):
     assert float(drawn.max()) < float(ends.max()) + line / 2
 
 
-def test_a_vertex_of_high_loss_is_left_out_and_said():
+def test_a_vertex_of_high_loss_is_left_out_and_reported():
     surface = bowl()
     w = torch.full((4,), 0.1)
     options = {"epochs": 60, "log_volume": 0.5, "points": 10, "jitter": 1.0}

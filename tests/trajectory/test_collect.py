@@ -236,7 +236,7 @@ def test_collectors_that_differ_are_refused(tmp_path):
         other.load_state_dict(run.collector.state_dict())
 
 
-def test_an_iterate_that_is_not_finite_is_said(tmp_path):
+def test_an_iterate_that_is_not_finite_is_reported(tmp_path):
     run = Run(tmp_path / "run", when=Every(1))
     for _ in range(6):
         run.step()

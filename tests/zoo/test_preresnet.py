@@ -42,7 +42,7 @@ def test_sizes_are_the_papers():
         assert size(PreResNet(depth=164)) == preresnet_size(164, False) == 1_703_258  # 1.7 million
 
 
-def test_blocks_follow_the_depth_unless_said():
+def test_blocks_follow_the_depth_unless_given():
     with torch.device("meta"):  # 56 = 6 x 9 + 2 = 9 x 6 + 2
         assert size(PreResNet(depth=56)) == preresnet_size(56, False)
         assert size(PreResNet(depth=56, block="basic")) == preresnet_size(56, True)

@@ -30,7 +30,7 @@ def test_fitted_of_grey_images_of_the_same_size_is_the_images():
     assert torch.equal(resize_to_match("lowland.zoo:digits", size=(8, 8), channels=1)["test"][0], x)
 
 
-def test_what_fitted_cannot_do_is_told():
+def test_what_fitted_cannot_do_is_reported():
     with pytest.raises(ConfigError, match="channels: expected one of 1, 3"):
         resize_to_match("lowland.zoo:digits", size=8, channels=2)
     with pytest.raises(ConfigError, match="size"):

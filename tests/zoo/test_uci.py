@@ -90,7 +90,7 @@ def test_held_out_examples_are_a_function_of_seed_and_split(root):
     assert not torch.equal(a, other)
 
 
-def test_figures_are_in_the_targets_units(root):
+def test_metrics_are_in_the_targets_units(root):
     data = uci(name="far", root=root, split=1)
     assert data["model"] == {"inputs": D + 1}
     net = uci_net(**data["model"])
