@@ -57,7 +57,7 @@ def walk(tmp_path_factory):
     return ema, direct, rows
 
 
-@pytest.mark.parametrize(("width", "most"), [(0.05, 1e-6), (0.07, 0.01), (0.15, 0.01), (0.2, 0.03)])
+@pytest.mark.parametrize(("width", "most"), [(0.05, 1e-6), (0.07, 1e-3), (0.15, 1e-3), (0.2, 1e-2)])
 def test_another_width_is_the_average_kept_directly(walk, width: float, most: float) -> None:
     ema, direct, rows = walk
     average = ll.post_hoc_ema(ema, width=width).weights

@@ -31,6 +31,7 @@ class AverageOptions:
     tails: int = 6
     decays: Sequence[float] = (0.8, 0.9, 0.95)
     learned: bool = True
+    steps: int = 10
     swag_rank: int = 0
     scales: Sequence[float] = SCALES
     samples: int = 10
@@ -40,6 +41,7 @@ class AverageOptions:
         values = {
             "tails": checks.whole("tails", self.tails, least=0),
             "decays": [checks.number("decays", d, above=0, below=1) for d in self.decays],
+            "steps": checks.whole("steps", self.steps, least=1),
             "swag_rank": checks.whole("swag_rank", self.swag_rank, least=0),
             "scales": [s for s in checks.numbers("scales", self.scales, least=0) if s > 0],
             "samples": checks.whole("samples", self.samples, least=1),
@@ -114,7 +116,7 @@ def iterate_candidates(
         weights = decay ** torch.arange(n - 1, -1, -1, dtype=torch.float64)
         add(f"EMA {decay:g}", mean.point, weights / weights.sum())
     if len(blocks) > 1:
-        candidates["learned"] = _learned(members, blocks, lengths, validation)
+        candidates["learned"] = _learned(members, blocks, lengths, validation, options)
     for length in lengths:
         if options.swag_rank and length >= _LEAST_FOR_SWAG:
             candidates[f"SWAG {length}"] = _swag(members, length, validation, options)
@@ -128,20 +130,24 @@ def _tail_weights(n: int, length: int) -> Tensor:
 
 
 def _learned(
-    members: MemberPoints, blocks: list[Point], lengths: list[int], validation: Validation
+    members: MemberPoints,
+    blocks: list[Point],
+    lengths: list[int],
+    validation: Validation,
+    options: AverageOptions,
 ) -> Candidate:
     """Weights of the blocks of iterates between the starts of the tails, the last block first."""
     sizes = torch.tensor(lengths).diff(prepend=torch.zeros(1, dtype=torch.long))
 
     @cache
     def iterate_weights() -> Tensor:
-        weights = learned_weights(validation, blocks, start=sizes)
+        weights = learned_weights(validation, blocks, start=sizes, steps=options.steps)
         by_age = (weights / sizes).repeat_interleave(sizes)
         older = torch.zeros(len(members) - len(by_age), dtype=torch.float64)
         return torch.cat([by_age, older]).flip(0)
 
     return Candidate(
-        held_out_nlls(validation, blocks, start=sizes),
+        held_out_nlls(validation, blocks, start=sizes, steps=options.steps),
         lambda: PointMass(weighted_mean(members, iterate_weights())),
         iterate_weights,
     )

@@ -102,6 +102,7 @@ def tune_average(
     tails: int = 6,
     decays: Sequence[float] = (0.8, 0.9, 0.95),
     learned: bool = True,
+    steps: int = 10,
     swag_rank: int = 0,
     scales: Sequence[float] = SCALES,
     samples: int = 10,
@@ -138,7 +139,9 @@ def tune_average(
         validation: labelled validation examples.
         default: the name of the candidate that stays; None: the last iterate, of the first branch.
         candidates: further posteriors or weights by name, such as `{"SGD": model}`.
-        tails: how many lengths. decays: \(\beta\), per iterate. learned: whether to learn weights.
+        tails: how many lengths. decays: \(\beta\), per iterate.
+        learned: whether to learn weights, which costs most: about 2.5 passes with gradients over
+            the validation examples for each of the `steps` of L-BFGS.
         swag_rank: of SWAG; 0: no SWAG. scales: of SWAG. samples: draws of a model average.
         groups: (N,), a label for each validation example, where these are not independent.
         seed: of draws and halves. options: how networks are evaluated, see `EvalOptions`.
@@ -157,7 +160,7 @@ def tune_average(
     >>> tuned.best, tuned.point.weights
     ('tail 2', tensor([1.0500]))
     """
-    settings = AverageOptions(tails, decays, learned, swag_rank, scales, samples, seed)
+    settings = AverageOptions(tails, decays, learned, steps, swag_rank, scales, samples, seed)
     examples = Validation(surface, validation, groups=groups, seed=seed, **options)
     branches = iterates if isinstance(iterates, Mapping) else {None: iterates}
     if not branches:
