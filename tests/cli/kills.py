@@ -4,8 +4,8 @@
 command makes of it: `run`, `connect`, `simplex`, `subspace`, `scan`, `compare` and `average`, or
 those that are named. Then, for each kind of artifact in the folder of a command, it removes one of
 that kind, kills the process that builds it again at a random call of a Python function, TIMES over,
-and lets the next one finish. It prints a line of JSON: by command, kills of each kind, and files
-that differ from those of the first build.
+and lets the next one finish. It prints a line of JSON for each command: its kills of each kind, and
+the files that differ from those of the first build.
 """
 
 import json
@@ -125,7 +125,7 @@ def commands_of(folder):
         "connect": (run, *short, "--points", 3),
         "simplex": (run, "--vertices", 2, *short, "--points", 2, "--draws", 2),
         "subspace": (run, "--kind", "pca", "--draws", 2),
-        "scan": (run, "--resolution", 3, "--refine", 0),
+        "scan": (run, "--plane", "sgd-0,sgd-1,swa-0", "--resolution", 3, "--refine", 0),
         "compare": (run, "--examples", 20, "--strengths", "1"),
     }
     commands = {"run": (run, ("run", config, f"out={run}"))}
@@ -155,7 +155,5 @@ if __name__ == "__main__":
     folder, times = Path(sys.argv[2]), int(sys.argv[3])
     prepare(Path(sys.argv[1]), folder)
     commands = commands_of(folder)
-    results = {
-        name: kill_all(folder, *commands[name], times) for name in sys.argv[4:] or list(commands)
-    }
-    print(json.dumps(results))
+    for name in sys.argv[4:] or list(commands):
+        print(json.dumps({name: kill_all(folder, *commands[name], times)}), flush=True)

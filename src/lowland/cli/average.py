@@ -138,6 +138,9 @@ def average(
 ) -> None:
     """Average checkpoints that are on disk already: SWA and SWAG, with no training.
 
+    Stop it at any moment; the same command goes on where it stopped. What other options or
+    checkpoints change is built again, and the rest is kept.
+
     lowland average runs/bert --out averaged --last 10
     """
     console = Terminal()
