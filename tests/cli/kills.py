@@ -121,10 +121,11 @@ def commands_of(folder):
     """The commands by name, with the folder of each; all but the first are of the first's run."""
     run, config = folder / "run", folder / "config.yaml"
     short = ("--epochs", 1)
+    sampling = ("--rank", 2, "--chains", 2, "--samples", 5, "--warmup", 3)
     stages = {
         "connect": (run, *short, "--points", 3),
         "simplex": (run, "--vertices", 2, *short, "--points", 2, "--draws", 2),
-        "subspace": (run, "--kind", "pca", "--draws", 2),
+        "subspace": (run, *sampling, "--temperature", 10, "--draws", 2),
         "scan": (run, "--plane", "sgd-0,sgd-1,swa-0", "--resolution", 3, "--refine", 0),
         "compare": (run, "--examples", 20, "--strengths", "1"),
     }
