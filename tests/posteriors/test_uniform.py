@@ -36,12 +36,12 @@ class TestOnAPoint(PosteriorContract):
 
 def test_moments_are_those_of_the_uniform_distribution_on_a_simplex():
     simplex = ll.Simplex(vertices(4, 3, torch.float64))
-    draws = ll.Uniform(simplex).sample(20_000)
+    draws = ll.Uniform(simplex).sample(5_000)
     mean = simplex.anchors.mean(0)
     # the covariance of Dirichlet(1) in k + 1 coordinates: (1{i=j} - 1/(k+1)) / ((k+1)(k+2))
     spread = (torch.eye(4).double() - 0.25) / (4 * 5)
     covariance = simplex.anchors.T @ spread @ simplex.anchors
-    torch.testing.assert_close(draws.mean(0), mean, rtol=0, atol=0.015)
+    torch.testing.assert_close(draws.mean(0), mean, rtol=0, atol=0.02)
     torch.testing.assert_close(draws.T.cov(), covariance, rtol=0.05, atol=0.01)
 
 

@@ -19,7 +19,7 @@ from tests.samplers.linear_network import problem
 def test_the_posterior_of_a_linear_network(sampler):
     surface, sub, truth = problem()
     mean, covariance, _ = truth(4.0, 1.5)
-    options = {"chains": 32, "samples": 40, "warmup": 60}
+    options = {"chains": 32, "samples": 40, "warmup": 40}
     chain = ll.infer(sub, surface, sampler=sampler, temperature=4.0, prior_scale=1.5, **options)
     if sampler == "grid":
         sd = covariance.diagonal().sqrt()

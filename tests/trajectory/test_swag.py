@@ -181,10 +181,10 @@ def test_two_perfectly_correlated_weights_through_swag():
     swag = collected(SWAG, value.expand(200, 2), rank=20)
     post = swag.posterior()
     diagonal, low_rank = float(swag.variance[0]) / 2, float((swag.deviations[:, 0] ** 2).sum()) / 38
-    x = post.sample(20_000)
+    x = post.sample(5_000)
     correlation = float(torch.corrcoef(x.T)[0, 1])
     assert correlation == pytest.approx(low_rank / (diagonal + low_rank), abs=0.02)
-    assert float(x[:, 0].var()) == pytest.approx(diagonal + low_rank, rel=0.05)
+    assert float(x[:, 0].var()) == pytest.approx(diagonal + low_rank, rel=0.07)
 
 
 def test_fewer_iterates_than_rank_is_a_warning_and_a_full_ring_is_none(recwarn):
