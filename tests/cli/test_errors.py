@@ -426,6 +426,7 @@ def test_a_change_builds_what_depends_on_it_and_shows_why(whole, again, tmp_path
         "tuning/swag",
         "predictions/swag",
         "rows/swag",
+        "best",
         "pictures/nll-by-samples",
         "pictures/reliability",
         "tables/comparison",

@@ -24,7 +24,7 @@ CONFIG = {
     "samples": 2,
     "threads": 1,
     "train": {"epochs": 2, "batch_size": 60},
-    "average": {"start": 0.5, "every": 0.5, "rank": 2, "scales": [0.5]},
+    "average": {"lr": 0.05, "start": 0.5, "every": 0.5, "rank": 2, "scales": [0.5]},
 }
 
 

@@ -31,7 +31,7 @@ def test_a_prefix_ends_with_the_last_epoch_before_averaging(epochs, start, expec
     ("epochs", "start", "words"),
     [(1, 0.75, "0.75 of 1 epochs leaves no whole epoch for the training before it.*later"),
      (4, 0.1, "0.1 of 4 epochs leaves no whole epoch for the training"),
-     (4, 0.9999999, "no whole epoch for averaging; train longer, or start earlier")],
+     (4, 0.9999999, "no whole epoch for averaging; train longer, start earlier, or name")],
 )  # fmt: skip
 def test_a_start_that_leaves_no_epoch_is_refused(epochs, start, words):
     with pytest.raises(ConfigError, match=f"average.start: .*{words}"):

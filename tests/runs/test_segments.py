@@ -20,16 +20,12 @@ from tests.runs.conftest import CONFIG
 STEPS = 6  # of an epoch: 179 examples in batches of 30
 
 
-class SharedRun(Run):
-    """A run whose trainings share their first epochs."""
-
-    shares_prefix = True
-
-
-def run_of(cls=SharedRun, methods=("sgd", "swa"), **settings):
+def run_of(lr="auto", methods=("sgd", "swa"), **settings):
+    """A run whose trainings share their first epochs, but for a learning rate that is a number."""
     values = CONFIG | {"methods": list(methods)} | settings
+    values["average"] = values["average"] | {"lr": lr}
     config = check_config(values, where="here")
-    return cls(config, Setup(config))
+    return Run(config, Setup(config))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +36,7 @@ def run():
 @pytest.fixture(scope="module")
 def longer():
     average = CONFIG["average"] | {"budget": [1.5, 1, 1.25]}
-    return run_of(Run, methods=["sgd", "swa", "swag", "ema"], average=average)
+    return run_of(0.05, methods=["sgd", "swa", "swag", "ema"], average=average)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +102,12 @@ def test_fge_branches_from_the_prefix(run, graph):
 
 def test_a_method_is_charged_all_that_its_trainings_stand_on(run):
     method = run_of(methods=["fge"]).methods[0]
-    parts = run.parts(method)
-    assert [part.artifact.name for part in parts] == ["train/prefix-0", "train/fge-0"]
-    assert sum(part.share * part.artifact.passes({}) for part in parts) == 4
+    parts = {part.artifact.name: part for part in run.parts(method)}
+    trials = {trial.name for trial in run.learning_rate().trials}
+    assert parts.keys() == {"train/prefix-0", "train/sgd-0", "train/fge-0"} | trials
+    assert {name for name, part in parts.items() if part.tuning} == {"train/fge-0"} | trials
+    epochs = sum(part.share * part.artifact.passes({}) for part in parts.values())
+    assert epochs == pytest.approx(4 + 2 + 4 / STEPS)  # with SGD's own end, and four trials
     sgd = run_of(methods=["sgd"]).methods[0]
     assert sum(part.artifact.passes({}) for part in run.parts(sgd)) == 4
     names = {each.name for each in ordered([run.row(sgd)])}
@@ -166,7 +165,7 @@ def test_a_stopped_segment_resumes_with_equal_bytes(run, longer, tmp_path, name,
 
 
 def test_without_a_shared_prefix_trainings_begin_with_first_weights():
-    run = run_of(Run)
+    run = run_of(0.05)
     assert run.annealed(0).start is None
     assert run.averaged(0).start is None
     assert FGECycles(run, 0).trajectory is run.averaged(0)
@@ -210,7 +209,7 @@ def test_a_trajectory_that_goes_on_equals_one_that_never_stopped(longer, graph):
     assert all(map(torch.equal, weights, (point.weights for point in iterates)))
     assert torch.equal(average.weights, iterates.swa())
     loaded = {each.name: graph.load(each) for each in segments}
-    post = gaussian(longer, loaded, 0, 20, 1.5)
+    post = gaussian(longer, loaded, longer.averaged_segments(0, 1.5), 20)
     assert torch.equal(post.draw(2), iterates.swag(rank=len(iterates)).posterior().draw(2))
 
 
@@ -230,14 +229,14 @@ def test_each_budget_has_rows_and_is_charged_what_it_stands_on(longer, graph):
 def test_a_larger_budget_later_trains_the_rest_alone(longer, graph):
     graph.build([longer.comparison()])
     average = CONFIG["average"] | {"budget": [1.5, 1, 1.25, 2]}
-    more = run_of(Run, methods=["sgd", "swa", "swag", "ema"], average=average)
+    more = run_of(0.05, methods=["sgd", "swa", "swag", "ema"], average=average)
     needed = [each.name for each in graph.needed(more.targets())]
     assert [name for name in needed if name.startswith("train/")] == ["train/swa@2-0"]
     assert not {"rows/swa", "rows/swa@1.5", "tuning/swag"} & set(needed)
 
 
 def test_one_budget_beyond_sgds_is_named_too():
-    run = run_of(Run, methods=["swa", "multiswag"], average=CONFIG["average"] | {"budget": 1.25})
+    run = run_of(0.05, methods=["swa", "multiswag"], average=CONFIG["average"] | {"budget": 1.25})
     assert [method.label(run) for method in run.methods] == ["SWA 1.25", "MultiSWAG of 2"]
     run.check()
 
@@ -253,4 +252,4 @@ def test_one_budget_beyond_sgds_is_named_too():
 )  # fmt: skip
 def test_budgets_that_make_no_sense_are_refused(budget, words):
     with pytest.raises(ConfigError, match=words):
-        run_of(Run, average=CONFIG["average"] | {"budget": budget}).check()
+        run_of(0.05, average=CONFIG["average"] | {"budget": budget}).check()

@@ -163,7 +163,7 @@ def tune_average(
     settings = AverageOptions(tails, decays, learned, steps, swag_rank, scales, samples, seed)
     examples = Validation(surface, validation, groups=groups, seed=seed, **options)
     branches = iterates if isinstance(iterates, Mapping) else {None: iterates}
-    if not branches:
+    if not branches and not candidates:
         raise ConfigError("iterates: expected at least one branch, got none.")
     every: dict[str, Candidate] = {}
     branch_of: dict[str, Any] = {}
@@ -182,7 +182,8 @@ def tune_average(
         raise ConfigError(f"default: expected one of {', '.join(every)}, got {default!r}.")
     selection = examples.select({name: c.nlls for name, c in every.items()}, default)
     best = every[selection.best]
-    last = every[_full_name(branch_of.get(default, next(iter(branches))), LAST)]
+    branch = branch_of.get(default, next(iter(branches), None))
+    last = every.get(_full_name(branch, LAST), every[default])
     gain, gain_se = mean_and_error(last.nlls - best.nlls, examples.groups)
     branch = branch_of.get(selection.best)
     return TunedAverage(

@@ -22,6 +22,7 @@ from lowland.cli.scan import execute as draw_plane
 from lowland.cli.tables import show_comparison
 from lowland.cli.trust import remember
 from lowland.records import Table
+from lowland.runs.best import advice
 from lowland.runs.chains import missing_diagnostics
 from lowland.runs.config import read_config
 from lowland.runs.curves import CurveOptions
@@ -75,6 +76,7 @@ def execute(config: Config) -> Table:
         inputs = Inputs(method.needs(run), builder.load, builder.load)
         for note in method.notes(run, inputs):
             say(console, note)
+    say(console, advice(builder.load(run.best())))
     folder.event("done")
     builder.say_results()
     if config.connect is not None and "ensemble" not in config.methods:

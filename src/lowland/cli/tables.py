@@ -23,6 +23,7 @@ _COST: Forms = {
     "scale": ("scale", "{:.2f}"),
     "samples": ("networks", "{:.0f}"),
     "epochs": ("epochs", "{:.0f}"),
+    "tuning_epochs": ("of them tuning", "{:.0f}"),
     "train_seconds": ("train s", "{:.1f}"),
     "predict_seconds": ("predict s", "{:.2f}"),
 }

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 
+_ITERATES = 20  # of a tuned trajectory at least
+
+
 @dataclass(frozen=True)
 class Budget:
     """The length of a run's trainings.
@@ -38,13 +41,17 @@ class Budget:
         """That of a configuration."""
         train, average = run.config.train, run.config.average
         epoch = math.ceil(run.setup.length() / train.accumulate)
-        interval = max(1, round(average.every * epoch))
+        tuned = average.lr == "auto"
+        start = average.start or (0.9 if tuned else 0.75)
+        averaging = (1 - start) * train.epochs
+        every = average.every or (min(1.0, averaging / _ITERATES) if tuned else 1.0)
+        cycle = run.config.fge.cycle or min(2.0, averaging / 4)
         return cls(
             epoch,
             train.epochs,
-            average.start,
-            Every(interval, total=epoch * train.epochs, start=average.start),
-            cycle=2 * max(1, round(run.config.fge.cycle * epoch / 2)),
+            start,
+            Every(max(1, round(every * epoch)), total=epoch * train.epochs, start=start),
+            cycle=2 * max(1, round(cycle * epoch / 2)),
         )
 
     @property
@@ -58,18 +65,27 @@ class Budget:
         return max(1, round(self.epochs * (1 - self.start)))
 
     @property
+    def has_prefix(self) -> bool:
+        """Whether whole epochs lie on both sides of where averaging starts."""
+        return 0 < self._whole_epochs() < self.epochs
+
+    def _whole_epochs(self) -> int:
+        # rounded first: 0.55 * 100 is 55.00000000000001
+        return math.floor(round(self.start * self.epochs, 6))
+
+    @property
     def prefix_epochs(self) -> int:
         """Whole epochs before averaging starts, which trainings share.
 
         Raises `ConfigError` where there is none, or none is left for averaging.
         """
-        # rounded first: 0.55 * 100 is 55.00000000000001
-        epochs = math.floor(round(self.start * self.epochs, 6))
-        if not 0 < epochs < self.epochs:
+        epochs = self._whole_epochs()
+        if not self.has_prefix:
             lacking = "averaging" if epochs else "the training before it"
             raise ConfigError(
                 f"average.start: {self.start:g} of {self.epochs} epochs leaves no whole epoch for "
-                f"{lacking}; train longer, or start {'earlier' if epochs else 'later'}."
+                f"{lacking}; train longer, start {'earlier' if epochs else 'later'}, or name a "
+                "number as average.lr."
             )
         return epochs
 

@@ -55,7 +55,7 @@ class CyclesTraining(Training):
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TrainingLog:
         self._monitor = CycleMonitor(self.run.setup, self._first_point(inputs), self._first_step)
         log = super().build(inputs, checkpoint, progress)
-        self._monitor.series(self).save(checkpoint.folder / SERIES)
+        self._monitor.series(self, inputs).save(checkpoint.folder / SERIES)
         return log
 
     def collectors(self, checkpoint: Checkpoint) -> list[Collector]:
@@ -127,13 +127,13 @@ class CycleMonitor:
         for name, values in measures_of(table).items():
             self._metrics.setdefault(name, []).append(float(values[0]))
 
-    def series(self, training: CyclesTraining) -> CycleSeries:
+    def series(self, training: CyclesTraining, inputs: Inputs) -> CycleSeries:
         """The record of a training that has ended."""
         assert training.iterates is not None
         parameter = nn.Parameter(torch.zeros(1))
-        schedule = training.schedule()
+        schedule = training.schedule(inputs)
         assert schedule is not None
-        lrs: Any = schedule(training.optimizer()([parameter]))
+        lrs: Any = schedule(training.optimizer(inputs)([parameter]))
         metrics = {name: torch.tensor(v, dtype=torch.float64) for name, v in self._metrics.items()}
         return series_of(
             self._steps,
@@ -180,7 +180,7 @@ class SnapshotCycles(CyclesTraining):
     def cycle(self) -> float:
         return self.length
 
-    def schedule(self) -> ScheduleFactory:
+    def schedule(self, inputs: Inputs) -> ScheduleFactory:
         return _cosine(self.length, self.run.config.snapshot.lr)
 
     @property
@@ -213,10 +213,10 @@ class CSGLDCycles(CyclesTraining):
     def cycle(self) -> float:
         return self.length
 
-    def schedule(self) -> ScheduleFactory:
+    def schedule(self, inputs: Inputs) -> ScheduleFactory:
         return _cosine(self.length, self.run.config.csgld.lr)
 
-    def optimizer(self) -> Callable[[Any], Optimizer]:
+    def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
         run, settings, train = self.run, self.run.config.csgld, self.run.config.train
         arguments = {"lr": train.lr, "momentum": train.momentum, "fused": True}
         arguments |= {"weight_decay": train.weight_decay, **train.optimizer_args}

@@ -68,10 +68,15 @@ class Row(RecordArtifact):
             tempered = temper(pred, tuned["temperature"], task=self.run.setup.task).metrics()
             row |= {"temperature": tuned["temperature"], "nll_tempered": tempered["nll"]}
             row["ece_tempered"] = tempered["ece"]
-        row |= {"scale": math.nan} | {k: v for k, v in tuned.items() if k != "temperature"}
+        own = {k: v for k, v in tuned.items() if k not in ("temperature", "candidate")}
+        row |= {"scale": math.nan} | own
         row["samples"] = float(pred.samples)
         parts = self.run.parts(self.method)
         row["epochs"] = sum(part.share * part.artifact.passes(inputs) for part in parts)
+        if self.run.shares_prefix:
+            row["tuning_epochs"] = sum(
+                part.share * part.artifact.passes(inputs) for part in parts if part.tuning
+            )
         return Table.from_rows([row])
 
 

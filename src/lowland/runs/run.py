@@ -10,17 +10,26 @@ from lowland.artifacts import Artifact, Source
 from lowland.artifacts.order import complete
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError
-from lowland.runs.averages import Average
+from lowland.runs.averages import Average, TunedAverage
+from lowland.runs.best import BestMethod
 from lowland.runs.budget import Budget
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
 from lowland.runs.cycles import CSGLDCycles, SnapshotCycles
 from lowland.runs.growth import GrownSimplex
 from lowland.runs.iterates import IterateMetrics
+from lowland.runs.learning_rate import LearningRate
 from lowland.runs.methods import Method, Part, method_named
 from lowland.runs.pictures import reliability_picture, samples_picture, training_picture
 from lowland.runs.predictions import Comparison, Prediction, Row
 from lowland.runs.sections import Config
-from lowland.runs.segments import AnnealedSGD, AveragedTrajectory, FGECycles, Prefix, Segment
+from lowland.runs.segments import (
+    AnnealedSGD,
+    AveragedTrajectory,
+    FGECycles,
+    Prefix,
+    Segment,
+    TunedTrajectory,
+)
 from lowland.runs.setup import Setup
 from lowland.runs.sources import sources_of
 from lowland.runs.training import Training, optimizer_of, schedule_of
@@ -69,7 +78,7 @@ class Run:
             for part in self.parts(method):
                 if isinstance(part.artifact, AveragedTrajectory):
                     others += self.averages(part.artifact.network, method.budget)
-        return complete([self.comparison(), *others])
+        return complete([self.comparison(), self.best(), *others])
 
     # -- sources --------------------------------------------------------------------------------
 
@@ -108,8 +117,8 @@ class Run:
 
     def collection(self) -> str:
         """When iterates are stored, in words."""
-        average = self.config.average
-        return f"start {average.start}, every {average.every} epochs"
+        budget = self.budget
+        return f"start {budget.start:g}, every {budget.iterates.interval / budget.epoch:g} epochs"
 
     # -- artifacts -------------------------------------------------------------------------------
 
@@ -117,7 +126,11 @@ class Run:
     def shares_prefix(self) -> bool:
         """Whether trainings share their first epochs. At a learning rate of its own, an SWA
         trajectory leaves SGD's schedule long before it starts to average."""
-        return False
+        return self.config.average.lr == "auto"
+
+    def learning_rate(self) -> LearningRate:
+        """The choice of the learning rate of averaging."""
+        return self._once("learning-rate", lambda: LearningRate(self))
 
     def prefix(self, network: int) -> Prefix:
         """SGD up to the epoch from which trainings branch."""
@@ -128,13 +141,16 @@ class Run:
         return self._once(("sgd", network), lambda: self._make_annealed(network))
 
     def _make_annealed(self, network: int) -> AnnealedSGD:
-        return AnnealedSGD(self, network, self.prefix(network) if self.shares_prefix else None)
+        branches = self.shares_prefix and self.budget.has_prefix
+        prefix = self.prefix(network) if branches else None
+        return AnnealedSGD(self, network, prefix)
 
     def averaged(self, network: int, budget: float = 1.0) -> Training:
         """A trajectory whose iterates are averaged, up to a multiple of SGD's epochs."""
         if budget > 1:
             return self._extension(network, budget)
-        return self._once(("swa", network), lambda: AveragedTrajectory(self, network))
+        kind = TunedTrajectory if self.shares_prefix else AveragedTrajectory
+        return self._once(("swa", network), lambda: kind(self, network))
 
     def _extension(self, network: int, budget: float) -> Segment:
         """What continues the trajectory of the next smaller budget."""
@@ -174,7 +190,12 @@ class Run:
     def average(self, network: int, of: Literal["swa", "ema"], budget: float = 1.0) -> Average:
         """The SWA or EMA weights of a trajectory."""
         key = (of, network, "average", budget)
-        return self._once(key, lambda: Average(self, network, of, budget))
+        return self._once(key, lambda: self._make_average(network, of, budget))
+
+    def _make_average(self, network: int, of: Literal["swa", "ema"], budget: float) -> Average:
+        if of == "swa" and self.shares_prefix:
+            return TunedAverage(self, network, budget)
+        return Average(self, network, of, budget)
 
     def iterate_metrics(self, budget: float = 1.0) -> IterateMetrics:
         """The averaged iterates beside their average and ensemble."""
@@ -239,6 +260,10 @@ class Run:
     def comparison(self) -> Comparison:
         """The table."""
         return self._once("comparison", lambda: Comparison(self))
+
+    def best(self) -> BestMethod:
+        """The method to use."""
+        return self._once("best", lambda: BestMethod(self))
 
     def trains_annealed(self) -> bool:
         """Whether a method needs the first annealed network."""

@@ -113,9 +113,26 @@ class Train(Section):
 class Average(Section):
     """The SGD trajectory whose iterates are averaged."""
 
-    lr: float = key(0.05, "constant learning rate of the trajectory", gt=0, allow_inf_nan=False)
-    start: float = key(0.75, "share of the budget before averaging starts", gt=0, lt=1)
-    every: float = key(1.0, "distance between iterates", unit="epochs", gt=0, allow_inf_nan=False)
+    lr: Positive | Literal["auto"] = key(
+        "auto",
+        "constant learning rate of the trajectory; `auto`: short trials from where averaging "
+        "starts choose it on validation examples, and SGD's own schedule stays where averaging is "
+        "no better",
+    )
+    start: float | None = key(
+        None,
+        "share of the budget before averaging starts; `null`: 0.9 with `lr: auto`, else 0.75",
+        gt=0,
+        lt=1,
+    )
+    every: float | None = key(
+        None,
+        "distance between iterates; `null`: 1, or with `lr: auto` a twentieth of the trajectory "
+        "where that is shorter",
+        unit="epochs",
+        gt=0,
+        allow_inf_nan=False,
+    )
     budget: Multiple | Annotated[list[Multiple], Field(min_length=1)] = key(
         1.0,
         "where the trajectory of `swa`, `swag` and `swag-diagonal` ends, in multiples of "
@@ -152,19 +169,30 @@ class Average(Section):
 class FGE(Section):
     """Cycles from where averaging starts, to the end of the same budget."""
 
-    cycle: float = key(
-        2.0,
-        "length of a cycle, rounded to an even number of steps",
+    cycle: float | None = key(
+        None,
+        "length of a cycle, rounded to an even number of steps; `null`: 2, or a quarter of the "
+        "averaging where that is shorter",
         unit="epochs",
         gt=0,
         allow_inf_nan=False,
     )
-    high: float = key(0.05, "learning rate at the start of a cycle", gt=0, allow_inf_nan=False)
-    low: float = key(5e-4, "learning rate at the end of a cycle; at most `high`", gt=0)
+    high: float | None = key(
+        None,
+        "learning rate at the start of a cycle; `null`: that of the averaging",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    low: float | None = key(
+        None,
+        "learning rate in the middle of a cycle, at most `high`; `null`: a hundredth of it",
+        gt=0,
+        allow_inf_nan=False,
+    )
 
     @model_validator(mode="after")
     def _falls(self) -> FGE:
-        if self.low > self.high:
+        if self.high is not None and self.low is not None and self.low > self.high:
             raise ValueError(f"expected low <= high, which is {self.high}")
         return self
 

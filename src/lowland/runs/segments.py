@@ -38,7 +38,7 @@ class Prefix(Training):
     def __init__(self, run: Run, network: int) -> None:
         super().__init__(run, "prefix", network, epochs=run.budget.prefix_epochs)
 
-    def schedule(self) -> ScheduleFactory:
+    def schedule(self, inputs: Inputs) -> ScheduleFactory:
         return schedule_of(self.run.config.train, self.run.budget.total)
 
     @property
@@ -66,7 +66,7 @@ class AnnealedSGD(Training):
             iterates=budget.iterates if prefix else None,
         )
 
-    def schedule(self) -> ScheduleFactory:
+    def schedule(self, inputs: Inputs) -> ScheduleFactory:
         return schedule_of(self.run.config.train, self.run.budget.total)
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TrainingLog:
@@ -91,19 +91,19 @@ class AveragedTrajectory(Training):
     publishes_state = True
 
     def __init__(self, run: Run, network: int) -> None:
-        keys = {"lr", "start", "every", "ema_decay", "ema_warmup"}
+        average = run.config.average.model_dump(include={"lr", "ema_decay", "ema_warmup"})
         super().__init__(
             run,
             "swa",
             network,
             epochs=run.budget.epochs,
             iterates=run.budget.iterates,
-            average=run.config.average.model_dump(include=keys),
+            average=average | {"start": run.budget.start},
         )
 
-    def schedule(self) -> ScheduleFactory:
+    def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
         average, warmup = self.run.config.average, self.run.config.train.warmup
-        settings = {"swa_lr": average.lr, "start": average.start}
+        settings = {"swa_lr": average.lr, "start": self.run.budget.start}
         return schedule_named("SWASchedule", total=self.run.budget.total, warmup=warmup, **settings)
 
     def collectors(self, checkpoint: Checkpoint) -> list[Collector]:
@@ -114,6 +114,40 @@ class AveragedTrajectory(Training):
     @property
     def title(self) -> str:
         return f"SWA trajectory {self.network + 1}"
+
+
+class TunedTrajectory(AveragedTrajectory):
+    """SGD from the prefix on, at the constant learning rate that short trials choose."""
+
+    def __init__(self, run: Run, network: int) -> None:
+        self.learning_rate = run.learning_rate()
+        self.choices = (self.learning_rate,)
+        prefix, average = run.prefix(network), run.config.average
+        Training.__init__(
+            self,
+            run,
+            "swa",
+            network,
+            self.learning_rate,
+            start=prefix,
+            epochs=run.budget.epochs - prefix.last_epoch,
+            iterates=run.budget.iterates,
+            average=average.model_dump(include={"ema_decay", "ema_warmup"}),
+        )
+
+    @property
+    def keeps_schedule(self) -> bool:
+        return False
+
+    def lr(self, inputs: Inputs) -> float:
+        """The learning rate; the choice is among the inputs."""
+        return self.learning_rate.best_trial(inputs[self.learning_rate.name]).lr
+
+    def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
+        return optimizer_of(self.run.config.train, self.lr(inputs))
+
+    def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
+        return None
 
 
 class Segment(Training):
@@ -140,8 +174,16 @@ class Segment(Training):
         iterates: Every | None = None,
     ) -> None:
         self.lr = lr
+        self.choices = start.choices  # of the optimizer that it goes on with
         super().__init__(
-            run, name, start.network, start=start, epochs=epochs, iterates=iterates, lr=lr
+            run,
+            name,
+            start.network,
+            *self.choices,
+            start=start,
+            epochs=epochs,
+            iterates=iterates,
+            lr=lr,
         )
         self.parent = start
 
@@ -149,14 +191,14 @@ class Segment(Training):
     def keeps_schedule(self) -> bool:
         return self.lr is None
 
-    def optimizer(self) -> Callable[[Any], Optimizer]:
+    def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
         train = self.run.config.train
         if self.lr is None:
-            return self.parent.optimizer()
-        return optimizer_of(train.model_copy(update={"lr": self.lr}))
+            return self.parent.optimizer(inputs)
+        return optimizer_of(train, self.lr)
 
-    def schedule(self) -> ScheduleFactory | None:
-        return self.parent.schedule() if self.lr is None else None
+    def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
+        return self.parent.schedule(inputs) if self.lr is None else None
 
     @property
     def title(self) -> str:
@@ -178,11 +220,13 @@ class FGECycles(CyclesTraining):
             run,
             "fge",
             network,
-            *([self.trajectory] if self.trajectory else []),
+            *([self.trajectory] if self.trajectory else [run.learning_rate()]),
             start=prefix,
             epochs=budget.epochs - prefix.last_epoch if prefix else budget.cycle_epochs,
             iterates=MidCycle(budget.cycle, start=first),
-            fge=run.config.fge.model_dump(),
+            fge=run.config.fge.model_dump(include={"high", "low"}),
+            cycle=budget.cycle,
+            lr=run.config.average.lr,
         )
 
     @property
@@ -193,11 +237,17 @@ class FGECycles(CyclesTraining):
     def cycle(self) -> float:
         return self.run.budget.cycle
 
-    def schedule(self) -> ScheduleFactory:
-        fge, cycle = self.run.config.fge, self.run.budget.cycle
+    def schedule(self, inputs: Inputs) -> ScheduleFactory:
+        run, fge = self.run, self.run.config.fge
+        lr = run.config.average.lr
+        if isinstance(lr, str):
+            choice = run.learning_rate()
+            lr = choice.best_trial(inputs[choice.name]).lr
+        high = fge.high or max(lr, fge.low or 0.0)
+        low = fge.low or high / 100
 
         def cycles(optimizer: Optimizer) -> LRScheduler:
-            return CyclicalSchedule(optimizer, cycle=cycle, high=fge.high, low=fge.low)
+            return CyclicalSchedule(optimizer, cycle=run.budget.cycle, high=high, low=low)
 
         return cycles
 

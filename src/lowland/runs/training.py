@@ -53,6 +53,11 @@ class TrainedNetwork:
         return load_point(self.folder / WEIGHTS, self.folder / BUFFERS, self.layout)
 
     @property
+    def diverged(self) -> bool:
+        """Whether a short trial ended with a loss that is not finite: it has no iterates then."""
+        return not (self.folder / ITERATES).is_dir()
+
+    @property
     def log(self) -> TrainingLog:
         """The log, a row an epoch."""
         return TrainingLog.load(self.folder / LOG)
@@ -84,10 +89,12 @@ class Training(Artifact):
         own: settings that change its weights, besides those of all trainings.
 
     Attributes:
-        publishes_state: whether others may continue it.
+        publishes_state: whether others may continue it. choices: what was chosen for its optimizer,
+            inputs of all that continue it.
     """
 
     publishes_state: ClassVar[bool] = False
+    choices: tuple[Artifact, ...] = ()
 
     def __init__(
         self,
@@ -120,12 +127,12 @@ class Training(Artifact):
                 },
                 epochs=epochs,
                 iterates=dict(vars(iterates)) if iterates else None,
-                own=own,
+                **own,
             ),
         )
 
     @abstractmethod
-    def schedule(self) -> ScheduleFactory | None:
+    def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
         """Makes the schedule of the optimizer; None: its learning rate is constant."""
 
     @property
@@ -133,9 +140,13 @@ class Training(Artifact):
         """Whether the schedule of the segment that this one continues goes on."""
         return True
 
-    def optimizer(self) -> Callable[[Any], Optimizer]:
+    def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
         """Makes the optimizer."""
         return optimizer_of(self.run.config.train)
+
+    def batches(self) -> Any:
+        """The batches of an epoch, in an order of the network's own."""
+        return self.run.setup.batches(self.run.setup.seed(self.network))
 
     @property
     def first_epoch(self) -> int:
@@ -187,11 +198,11 @@ class Training(Artifact):
         log = sgd(
             _compiled(model) if run.config.compile else model,
             setup.task,
-            setup.batches(setup.seed(self.network)),
+            self.batches(),
             epochs=self.epochs,
             start=self._start(inputs),
-            optimizer=self.optimizer(),
-            schedule=self.schedule(),
+            optimizer=self.optimizer(inputs),
+            schedule=self.schedule(inputs),
             collectors=collectors,
             validate=_validation(run, emas[0] if emas else None),
             autocast=setup.autocast,
@@ -254,9 +265,10 @@ def log_without_seconds(log: TrainingLog) -> TrainingLog:
     return stored
 
 
-def optimizer_of(train: Train) -> Callable[[Any], Optimizer]:
-    """The optimizer of a configuration, as a function of parameters."""
-    arguments = {"lr": train.lr, "weight_decay": train.weight_decay}
+def optimizer_of(train: Train, lr: float | None = None) -> Callable[[Any], Optimizer]:
+    """The optimizer of a configuration, as a function of parameters, at its learning rate or
+    another one."""
+    arguments = {"lr": train.lr if lr is None else lr, "weight_decay": train.weight_decay}
     if train.optimizer.lower() == "sgd":
         # one pass over weights, gradients and momenta: 2.6x on a CPU
         arguments |= {"momentum": train.momentum, "fused": True}

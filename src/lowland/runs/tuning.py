@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.core import Classification
@@ -14,18 +17,32 @@ from lowland.files import write_text
 from lowland.progress import Report
 from lowland.runs.methods.base import Choice, Method
 from lowland.schema import parse_json, require
+from lowland.tensor_files import read_tensors, write_tensors
 from lowland.uncertainty import fit_temperature
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
-FILE, TRIALS = "tuned.json", "trials.json"
+FILE, TRIALS, NLL = "tuned.json", "trials.json", "validation-nll.safetensors"
+
+
+class TunedValues(dict[str, float]):
+    """What a method chose, by name.
+
+    Attributes:
+        nll: (items,), its negative log-likelihoods on the validation examples.
+    """
+
+    def __init__(self, values: Mapping[str, float], nll: Tensor) -> None:
+        super().__init__(values)
+        self.nll = nll
 
 
 class Tuning(Artifact):
     """What a method chooses on validation examples."""
 
     kind = "tuning"
+    version = 2
 
     def __init__(self, run: Run, method: Method) -> None:
         self.run = run
@@ -46,23 +63,27 @@ class Tuning(Artifact):
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Choice:
         run, setup = self.run, self.run.setup
         choice = self.method.tune(run, inputs)
+        pred = self.method.predict(run, inputs, choice.values, setup.validation, progress)
         if isinstance(setup.task, Classification):
-            pred = self.method.predict(run, inputs, choice.values, setup.validation, progress)
             with warnings.catch_warnings():
                 # where no example is wrong it stays 1, which the table shows
                 warnings.simplefilter("ignore")
                 choice.values["temperature"] = fit_temperature(pred, task=setup.task)
-        return choice
+            pred = self.method.calibrated(pred, choice.values)
+        assert pred.target_log_prob is not None  # validation examples have targets
+        return replace(choice, nll=-pred.target_log_prob)
 
     def save(self, result: Choice, folder: Path) -> None:
         write_text(folder / FILE, json.dumps(result.values, indent=1) + "\n")
         if result.trials is not None:
             result.trials.save(folder / TRIALS)
+        assert result.nll is not None
+        write_tensors(folder / NLL, {"nll": result.nll}, {})
 
-    def load(self, folder: Path) -> dict[str, float]:
+    def load(self, folder: Path) -> TunedValues:
         body = parse_json((folder / FILE).read_bytes(), source=folder / FILE)
         require(body, dict[str, float], source=folder / FILE)
-        return dict(body)
+        return TunedValues(body, read_tensors(folder / NLL)[0]["nll"])
 
     def view(self) -> Mapping[str, str]:
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,25 @@ class Batches:
         # torch keeps 32 bits of a CPU seed: mix the parts instead of adding them
         mixed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)
         return torch.Generator().manual_seed(int(mixed[0]))
+
+
+class FirstBatches:
+    """The first `count` batches of each epoch of a loader.
+
+    >>> first = FirstBatches(Batches((torch.arange(6.0)[:, None],), batch_size=2, seed=0), 2)
+    >>> len(first), [len(batch[0]) for batch in first]
+    (2, [2, 2])
+    """
+
+    def __init__(self, loader: Any, count: int) -> None:
+        self.loader = loader
+        self.count = checks.whole("count", count, least=1)
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.loader), self.count)
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.loader))
 
 
 class FullBatches:

@@ -28,7 +28,7 @@ def test_members_lie_where_the_noise_is(finished, posterior_of):
 
 def test_the_noise_is_that_of_the_training_examples(finished):
     run = finished.run
-    optimizer = run.csgld(0).optimizer()([torch.nn.Parameter(torch.zeros(1))])
+    optimizer = run.csgld(0).optimizer({})([torch.nn.Parameter(torch.zeros(1))])
     assert isinstance(optimizer, LangevinSGD)
     (group,) = optimizer.param_groups
     assert group["num_examples"] == len(run.setup.data["train"][0])

@@ -10,7 +10,7 @@ from lowland.runs.methods.swag import DiagonalSWAG, gaussian
 def test_the_gaussian_has_the_moments_of_the_iterates(finished, rank):
     run = finished.run
     trained = finished.load(run.averaged(0))
-    post = gaussian(run, {run.averaged(0).name: trained}, 0, rank)
+    post = gaussian(run, {run.averaged(0).name: trained}, [run.averaged(0)], rank)
     iterates = trained.iterates
     stacked = torch.stack([iterates[i].weights for i in range(len(iterates))]).double()
     torch.testing.assert_close(post.mean.double(), stacked.mean(0), rtol=1e-5, atol=1e-6)
@@ -23,5 +23,5 @@ def test_the_diagonal_is_another_posterior(finished):
     run = finished.run
     inputs = {run.averaged(0).name: finished.load(run.averaged(0))}
     diagonal = DiagonalSWAG().posterior(run, inputs)
-    assert not torch.equal(diagonal.draw(0), gaussian(run, inputs, 0, 2).draw(0))
-    assert torch.equal(diagonal.draw(0), gaussian(run, inputs, 0, 0).draw(0))
+    assert not torch.equal(diagonal.draw(0), gaussian(run, inputs, [run.averaged(0)], 2).draw(0))
+    assert torch.equal(diagonal.draw(0), gaussian(run, inputs, [run.averaged(0)], 0).draw(0))

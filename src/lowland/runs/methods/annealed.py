@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lowland.artifacts import Inputs
 from lowland.core import Point
 from lowland.errors import ConfigError
+from lowland.posteriors import PointMass, Posterior
 from lowland.runs.methods.base import Method, Part
 
 if TYPE_CHECKING:
@@ -35,3 +36,6 @@ class AnnealedMethod(Method):
         """The weights of the annealed network, with their buffers."""
         point: Point = inputs[run.annealed(0).name].point
         return point
+
+    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
+        return PointMass(self.point(run, inputs))

@@ -8,6 +8,8 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
+from torch import Tensor
+
 from lowland.artifacts import Artifact, Inputs
 from lowland.errors import ConfigError
 from lowland.evaluate import predict
@@ -31,10 +33,12 @@ class Choice:
 
     Attributes:
         values: by name; they are columns of the table. trials: all candidates with their metrics.
+        nll: (items,), of the validation examples with these values.
     """
 
     values: dict[str, float] = field(default_factory=dict)
     trials: Table | None = None
+    nll: Tensor | None = None
 
 
 class Trained(Protocol):
@@ -48,10 +52,14 @@ class Trained(Protocol):
 
 
 class Part(NamedTuple):
-    """An artifact that a method alone would have to train, and how much of it."""
+    """An artifact that a method alone would have to train, and how much of it.
+
+    `tuning`: it comes on top of SGD's budget, to find out how to average.
+    """
 
     artifact: Any  # a Trained artifact
     share: float = 1.0
+    tuning: bool = False
 
 
 class Method(ABC):
@@ -123,7 +131,7 @@ class Method(ABC):
     ) -> Predictive:
         """Its prediction for a loader, with what was chosen on validation examples."""
         post = self.scaled(run, inputs, tuned)
-        return predict(
+        pred = predict(
             run.setup.surface,
             post,
             loader,
@@ -131,6 +139,11 @@ class Method(ABC):
             seed=run.config.seed,
             progress=progress,
         )
+        return self.calibrated(pred, tuned)
+
+    def calibrated(self, pred: Predictive, tuned: Tuned) -> Predictive:
+        """Its prediction, of that of its posterior."""
+        return pred
 
     def scaled(self, run: Run, inputs: Inputs, tuned: Tuned) -> Posterior:
         """Its posterior at the scale that was chosen."""

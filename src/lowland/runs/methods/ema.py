@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING
 
 from lowland.artifacts import Artifact, Inputs
 from lowland.posteriors import PointMass, Posterior
-from lowland.runs.methods.base import Method, Part
+from lowland.runs.methods.averaging import AveragingMethod
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 
-class EMA(Method):
+class EMA(AveragingMethod):
     """The moving average of the trajectory that SWA averages."""
 
     name = "ema"
     title = "EMA"
 
-    def parts(self, run: Run) -> Sequence[Part]:
-        return [Part(run.averaged(0))]
-
-    def needs(self, run: Run) -> Sequence[Artifact]:
+    def posterior_needs(self, run: Run) -> Sequence[Artifact]:
         return [run.average(0, "ema")]
 
     def posterior(self, run: Run, inputs: Inputs) -> Posterior:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lowland.artifacts import Inputs
-from lowland.posteriors import Mixture, Posterior
-from lowland.runs.methods.base import Part, warn_of_shared_start
-from lowland.runs.methods.swag import SWAG, gaussian
+from lowland.runs.methods.base import warn_of_shared_start
+from lowland.runs.methods.swag import SWAG
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -28,9 +25,5 @@ class MultiSWAG(SWAG):
         super().check(run)
         warn_of_shared_start(run, self.label(run))
 
-    def parts(self, run: Run) -> Sequence[Part]:
-        return [Part(run.averaged(i)) for i in range(run.config.ensemble)]
-
-    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
-        rank = run.config.average.rank
-        return Mixture([gaussian(run, inputs, i, rank) for i in range(run.config.ensemble)])
+    def networks(self, run: Run) -> int:
+        return run.config.ensemble

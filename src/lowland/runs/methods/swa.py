@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from lowland.artifacts import Artifact, Inputs
 from lowland.posteriors import PointMass, Posterior
 from lowland.runs.iterates import iterate_pictures
-from lowland.runs.methods.base import Method, Part, require_iterates
+from lowland.runs.methods.averaging import AveragingMethod
+from lowland.runs.methods.base import Choice, Method, require_iterates
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 
-class SWA(Method):
+class SWA(AveragingMethod):
     """The mean of the iterates of SGD at a constant learning rate."""
 
     name = "swa"
@@ -25,11 +26,11 @@ class SWA(Method):
         stored = sum(segment.stored for segment in run.averaged_segments(0, self.budget))
         require_iterates(run, self.title, stored, 1, run.collection())
 
-    def parts(self, run: Run) -> Sequence[Part]:
-        return [Part(run.averaged(0, self.budget))]
-
     def needs(self, run: Run) -> Sequence[Artifact]:
-        return [run.average(0, "swa", self.budget)]
+        return [run.average(0, "swa", self.budget)]  # it is tuned itself
+
+    def tune(self, run: Run, inputs: Inputs) -> Choice:
+        return Method.tune(self, run, inputs)
 
     def posterior(self, run: Run, inputs: Inputs) -> Posterior:
         return PointMass(inputs[run.average(0, "swa", self.budget).name])

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lowland.artifacts import Inputs
-from lowland.posteriors import Gaussian, Posterior
-from lowland.runs.methods.base import Method, Part, require_iterates
+from lowland.posteriors import Gaussian, Mixture, Posterior
+from lowland.runs.averages import CONSTANT, SCHEDULE
+from lowland.runs.methods.averaging import AveragingMethod
+from lowland.runs.methods.base import require_iterates
+from lowland.runs.training import Training
 from lowland.trajectory.swag import SWAG as Moments
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 
-class SWAG(Method):
+class SWAG(AveragingMethod):
     """Low rank plus diagonal."""
 
     name = "swag"
@@ -27,11 +30,39 @@ class SWAG(Method):
         stored = sum(segment.stored for segment in run.averaged_segments(0, self.budget))
         require_iterates(run, self.label(run), stored, 2, run.collection())
 
-    def parts(self, run: Run) -> Sequence[Part]:
-        return [Part(segment) for segment in run.averaged_segments(0, self.budget)]
+    def rank(self, run: Run) -> int:
+        """Deviations of the covariance."""
+        return run.config.average.rank
 
     def posterior(self, run: Run, inputs: Inputs) -> Posterior:
-        return gaussian(run, inputs, 0, run.config.average.rank, self.budget)
+        return self.constant_lr(run, inputs)
+
+    def constant_lr(self, run: Run, inputs: Inputs) -> Gaussian | Mixture:
+        """Of the trajectories at a constant learning rate."""
+        networks = range(self.networks(run))
+        return self.mixture(run, inputs, [run.averaged_segments(i, self.budget) for i in networks])
+
+    def mixture(
+        self, run: Run, inputs: Inputs, trajectories: Sequence[Sequence[Training]]
+    ) -> Gaussian | Mixture:
+        """The Gaussian of the iterates of each trajectory."""
+        gaussians = [gaussian(run, inputs, each, self.rank(run)) for each in trajectories]
+        return gaussians[0] if len(gaussians) == 1 else Mixture(gaussians)
+
+    def candidates(self, run: Run, inputs: Inputs) -> Mapping[str, Posterior]:
+        networks = range(self.networks(run))
+        branches = {
+            SCHEDULE: self.mixture(run, inputs, [[run.annealed(i)] for i in networks]),
+            CONSTANT: self.constant_lr(run, inputs),
+        }
+        return {
+            f"{branch}, scale {scale:g}": post.with_scale(scale)
+            for branch, post in branches.items()
+            for scale in run.config.average.scales
+        }
+
+    def scales(self, run: Run) -> list[float]:
+        return [0.0, *run.config.average.scales, *run.config.average.scales]  # of both branches
 
 
 class DiagonalSWAG(SWAG):
@@ -40,13 +71,13 @@ class DiagonalSWAG(SWAG):
     name = "swag-diagonal"
     title = "SWAG-diagonal"
 
-    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
-        return gaussian(run, inputs, 0, 0, self.budget)
+    def rank(self, run: Run) -> int:
+        return 0
 
 
-def gaussian(run: Run, inputs: Inputs, network: int, rank: int, budget: float = 1.0) -> Gaussian:
+def gaussian(run: Run, inputs: Inputs, segments: Sequence[Training], rank: int) -> Gaussian:
     """SWAG's Gaussian of one trajectory, with what is frozen in its network."""
-    trained = [inputs[segment.name] for segment in run.averaged_segments(network, budget)]
+    trained = [inputs[segment.name] for segment in segments]
     stores = [each.iterates for each in trained]
     swag = Moments(run.setup.layout, rank=min(rank, sum(map(len, stores))))
     with warnings.catch_warnings():

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lowland.artifacts import Inputs
 from lowland.core import Classification
-from lowland.posteriors import PointMass, Posterior
-from lowland.progress import Progress
 from lowland.records import Predictive
 from lowland.runs.methods.annealed import AnnealedMethod
 from lowland.runs.methods.base import Tuned
@@ -30,12 +26,6 @@ class TemperatureScaling(AnnealedMethod):
             return None
         return f"it is for classification, not for {type(task).__name__}"
 
-    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
-        return PointMass(self.point(run, inputs))
-
-    def predict(
-        self, run: Run, inputs: Inputs, tuned: Tuned, loader: Iterable[Any], progress: Progress
-    ) -> Predictive:
-        pred = super().predict(run, inputs, tuned, loader, progress)
-        # before it is fitted, on the probabilities as they are
+    def calibrated(self, pred: Predictive, tuned: Tuned) -> Predictive:
+        # before it is fitted, the probabilities as they are
         return temper(pred, tuned["temperature"]) if "temperature" in tuned else pred

@@ -1,0 +1,156 @@
+"""The learning rate of averaging, chosen by short trials from where averaging starts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from lowland.artifacts import Checkpoint, Inputs
+from lowland.averaging import tune_average
+from lowland.errors import NonFiniteError
+from lowland.progress import Report
+from lowland.records import Selection, TrainingLog
+from lowland.runs.records import RecordArtifact
+from lowland.runs.training import ITERATES, ScheduleFactory, Training, optimizer_of
+from lowland.train.batches import FirstBatches
+from lowland.trajectory import Every
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+FACTORS = (1.0, 0.3, 0.1, 0.03)  # of SGD's own learning rate
+_SHARE = 0.0125  # of SGD's budget, for each trial
+_ITERATES = 12  # of a trial
+_SWAG_SHARE = 0.02  # of the cost of training, for SWAG's predictions on validation examples
+_MOST_SAMPLES, _LEAST_SAMPLES = 10, 4  # of SWAG
+
+
+class Trial(Training):
+    """A short training at a constant learning rate, from where averaging starts.
+
+    It takes 1.25% of SGD's budget: whole epochs, or the first batches of one.
+
+    Args:
+        lr: the learning rate.
+    """
+
+    kind = "trial"
+    intermediate = True
+
+    def __init__(self, run: Run, lr: float) -> None:
+        self.lr = lr
+        budget = run.budget
+        steps = max(1, round(_SHARE * budget.total))
+        self.steps = min(steps, budget.epoch)  # of each of its epochs
+        epochs = max(1, round(steps / budget.epoch))
+        super().__init__(
+            run,
+            f"trial-{lr:g}",
+            0,
+            start=run.prefix(0),
+            epochs=epochs,
+            iterates=Every(max(1, epochs * self.steps // _ITERATES)),
+            lr=lr,
+            steps=self.steps,
+        )
+
+    @property
+    def keeps_schedule(self) -> bool:
+        return False
+
+    def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
+        return None
+
+    def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
+        return optimizer_of(self.run.config.train, self.lr)
+
+    def batches(self) -> Any:
+        batches, budget = super().batches(), self.run.budget
+        if self.steps == budget.epoch:
+            return batches
+        return FirstBatches(batches, self.steps * self.run.config.train.accumulate)
+
+    def passes(self, inputs: Inputs) -> float:
+        return self.epochs * self.steps / self.run.budget.epoch
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TrainingLog:
+        try:
+            return super().build(inputs, checkpoint, progress)
+        except NonFiniteError:  # a learning rate that is too high: no candidate
+            shutil.rmtree(checkpoint.folder / ITERATES, ignore_errors=True)
+            return TrainingLog({})
+
+    @property
+    def title(self) -> str:
+        return f"trial at learning rate {self.lr:g}"
+
+
+class LearningRate(RecordArtifact):
+    """The learning rate whose trial has the lowest NLL on validation examples.
+
+    A trial counts by the better of two averages: that of its iterates, and SWAG at its best scale.
+    SWAG takes as many samples as cost 2% of training at most; where these are too few, as for a
+    large network, the average alone counts.
+    """
+
+    kind = "learning-rate"
+    record = Selection
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        config = run.config
+        self.trials = [Trial(run, factor * config.train.lr) for factor in FACTORS]
+        super().__init__(
+            "tuning/learning-rate",
+            [*run.evaluated("validation"), *self.trials],
+            run.settings(
+                rank=config.average.rank,
+                scales=config.average.scales,
+                samples=self._samples(),
+                seed=config.seed,
+            ),
+            file="learning-rate.json",
+            title="tune: learning rate of averaging",
+        )
+
+    def _samples(self) -> int:
+        setup, average = self.run.setup, self.run.config.average
+        train = getattr(setup.clean, "num_examples", None)
+        validation = getattr(setup.validation, "num_examples", None)
+        if not train or not validation:
+            return 0
+        # a step costs three forward passes
+        passes = _SWAG_SHARE * 3 * train * self.run.config.train.epochs / validation
+        samples = min(_MOST_SAMPLES, int(passes / (len(FACTORS) * len(average.scales))))
+        return samples if samples >= _LEAST_SAMPLES else 0
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Selection:
+        setup, config, samples = self.run.setup, self.run.config, self._samples()
+        trained = {f"{trial.lr:g}": inputs[trial.name] for trial in self.trials}
+        iterates = {lr: each.iterates for lr, each in trained.items() if not each.diverged}
+        if not iterates:
+            raise NonFiniteError(
+                f"average.lr: auto: training diverges at {', '.join(trained)}; lower train.lr, or "
+                "name a smaller average.lr."
+            )
+        return tune_average(
+            setup.surface,
+            iterates,
+            setup.validation,
+            tails=1,
+            decays=(),
+            learned=False,
+            swag_rank=config.average.rank if samples else 0,
+            scales=config.average.scales,
+            samples=max(samples, 1),
+            seed=config.seed,
+        ).selection
+
+    def best_trial(self, selection: Selection) -> Trial:
+        """The trial with the lowest NLL."""
+        best = selection.names[int(selection.nll.argmin())].partition(":")[0]
+        (trial,) = [trial for trial in self.trials if f"{trial.lr:g}" == best]
+        return trial

@@ -1,0 +1,100 @@
+"""What methods share that average SGD iterates: SGD stays where none of them is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lowland.artifacts import Artifact, Inputs
+from lowland.averaging import tune_average
+from lowland.posteriors import Ensemble, PointMass, Posterior
+from lowland.records import Selection
+from lowland.runs.averages import SGD
+from lowland.runs.methods.base import Choice, Method, Part, Tuned
+
+if TYPE_CHECKING:
+    from lowland.runs.run import Run
+
+_SAMPLES = 10  # of each candidate on validation examples
+_CANDIDATE = "candidate"  # its number; 0: SGD
+
+
+class AveragingMethod(Method):
+    """A method whose posterior is made of SGD iterates.
+
+    With `average: {lr: auto}` its posteriors are candidates beside SGD, compared on validation
+    examples: SGD stays where none is better by more than one paired standard error.
+    """
+
+    def networks(self, run: Run) -> int:
+        """How many networks are trained."""
+        return 1
+
+    def trajectories(self, run: Run) -> Sequence[Part]:
+        """What is trained besides SGD and trials."""
+        return [Part(run.averaged(i, self.budget)) for i in range(self.networks(run))]
+
+    def parts(self, run: Run) -> Sequence[Part]:
+        if not run.shares_prefix:
+            return self.trajectories(run)
+        annealed = [Part(run.annealed(i)) for i in range(self.networks(run))]
+        tuning = [*self.trajectories(run), *map(Part, run.learning_rate().trials)]
+        return [*annealed, *(part._replace(tuning=True) for part in tuning)]
+
+    def needs(self, run: Run) -> Sequence[Artifact]:
+        needs = self.posterior_needs(run)
+        if run.shares_prefix:
+            needs = [*needs, *(run.annealed(i) for i in range(self.networks(run)))]
+        return needs
+
+    def posterior_needs(self, run: Run) -> Sequence[Artifact]:
+        """The artifacts that its posterior is made of."""
+        return [
+            segment
+            for i in range(self.networks(run))
+            for segment in run.averaged_segments(i, self.budget)
+        ]
+
+    def candidates(self, run: Run, inputs: Inputs) -> Mapping[str, Posterior]:
+        """Its posteriors, of which the best on validation examples is taken."""
+        return {self.title: self.posterior(run, inputs)}
+
+    def scales(self, run: Run) -> list[float]:
+        """The covariance scales of SGD, 0, and of the candidates, of a method with a scale."""
+        raise NotImplementedError(f"{type(self).__name__} has no scale")
+
+    def without_averaging(self, run: Run, inputs: Inputs) -> Posterior:
+        """SGD's last weights, of each network."""
+        points = [inputs[run.annealed(i).name].point for i in range(self.networks(run))]
+        return PointMass(points[0]) if len(points) == 1 else Ensemble(points)
+
+    def tune(self, run: Run, inputs: Inputs) -> Choice:
+        if not run.shares_prefix:
+            return super().tune(run, inputs)
+        selection = self.select(run, inputs)
+        number = selection.names.index(selection.best)
+        values = {_CANDIDATE: float(number)}
+        if self.tunes_scale:
+            values["scale"] = self.scales(run)[number]
+        return Choice(values, selection.table)
+
+    def select(self, run: Run, inputs: Inputs) -> Selection:
+        """The comparison of its candidates with SGD."""
+        candidates = {SGD: self.without_averaging(run, inputs), **self.candidates(run, inputs)}
+        return tune_average(
+            run.setup.surface,
+            {},
+            run.setup.validation,
+            default=SGD,
+            candidates=candidates,
+            samples=min(_SAMPLES, run.config.samples),
+            seed=run.config.seed,
+        ).selection
+
+    def scaled(self, run: Run, inputs: Inputs, tuned: Tuned) -> Posterior:
+        if _CANDIDATE not in tuned:
+            return super().scaled(run, inputs, tuned)
+        number = int(tuned[_CANDIDATE])
+        if number == 0:
+            return self.without_averaging(run, inputs)
+        return list(self.candidates(run, inputs).values())[number - 1]
