@@ -47,7 +47,7 @@ def matrix(
     """Draws values (n, n) between things with these names as colours; see `similarity`."""
     n = len(values)
     side = min(max(3.4, 1.6 + 0.62 * n), 7.5)
-    bar_width = 0.3 if n > READ else 0
+    bar_width = 0.4 if n > READ else 0
     with canvas(ax, size=(side + 0.4 + bar_width, side)) as ax:
         ax.grid(False)
         if is_cosine:
