@@ -29,13 +29,14 @@ def seed_for(purpose: str, *key: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def stream(purpose: str, *key: int) -> torch.Generator:
-    """A generator on the CPU for a purpose and its key, see `seed_for`.
+def stream(purpose: str, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for a purpose and its key, see `seed_for`; numbers differ between kinds of
+    device.
 
     >>> torch.rand(1, generator=stream("a", 0)) == torch.rand(1, generator=stream("b", 0))
     tensor([False])
     """
-    return torch.Generator().manual_seed(seed_for(purpose, *key))
+    return torch.Generator(device).manual_seed(seed_for(purpose, *key))
 
 
 @contextmanager

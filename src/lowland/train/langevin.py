@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lowland import checks
-from lowland.core.seeds import seed_for
+from lowland.core.seeds import stream
 from lowland.trajectory.schedules import cycle_at, cycle_length
 
 
@@ -75,8 +75,8 @@ class LangevinSGD(torch.optim.SGD):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        checks.number("lr", lr, least=0)
-        checks.number("weight_decay", weight_decay, least=0)
+        lr = checks.number("lr", lr, least=0)
+        weight_decay = checks.number("weight_decay", weight_decay, least=0)
         noise = {
             "num_examples": checks.whole("num_examples", num_examples, least=1),
             "temperature": checks.number("temperature", temperature, least=0),
@@ -136,8 +136,9 @@ class LangevinSGD(torch.optim.SGD):
                 if p.grad is None:
                     continue
                 if p.device not in generators:
-                    seed = seed_for("Langevin noise", first["seed"], first["steps"])
-                    generators[p.device] = torch.Generator(p.device).manual_seed(seed)
+                    generators[p.device] = stream(
+                        "Langevin noise", first["seed"], first["steps"], device=p.device
+                    )
                 generator = generators[p.device]
                 noise = torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device)
                 p.grad.add_(noise if scale is None else noise * scale, alpha=std)
