@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 import lowland as ll
+from lowland import checks
 from lowland.keywords import collected_keywords
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -88,6 +89,13 @@ def trajectory(tmp: Any) -> ll.Trajectory:
     return store
 
 
+def post_hoc(tmp: Any) -> ll.PostHocEMA:
+    ema = ll.PostHocEMA(tmp, ll.ParamLayout(_net()), interval=1)
+    for w in (W0, W1, W2):
+        ema.update(w)
+    return ema
+
+
 PLANE = ll.Plane.through(W0, W1, W2)
 SIMPLEX = ll.Simplex([W0, W1, W2])
 CURVE = ll.Bezier.between(W0, W1)
@@ -130,11 +138,37 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
     "EvalOptions": (ll.EvalOptions, ll.EvalOptions),
     "EvalOptions.override": (ll.EvalOptions.override, lambda **o: ll.EvalOptions().override(**o)),
     "EMA": (ll.EMA, lambda **o: ll.EMA(ll.ParamLayout(_net()), **o)),
+    "PowerEMA": (ll.PowerEMA, lambda **o: ll.PowerEMA(ll.ParamLayout(_net()), **o)),
+    "PostHocEMA": (
+        ll.PostHocEMA,
+        lambda tmp, widths=0.05, **o: ll.PostHocEMA(
+            tmp, ll.ParamLayout(_net()), widths=(widths, 0.1), **o
+        ),
+    ),
+    "post_hoc_ema": (
+        ll.post_hoc_ema,
+        lambda tmp, **o: ll.post_hoc_ema(post_hoc(tmp), **{"width": 0.1, **o}),
+    ),
     "SWAG": (ll.SWAG, lambda **o: ll.SWAG(ll.ParamLayout(_net()), **o)),
     "SWAG.posterior": (ll.SWAG.posterior, lambda **o: swag().posterior(**o)),
     "FrequentDirections": (
         ll.FrequentDirections,
         lambda **o: ll.FrequentDirections(ll.ParamLayout(_net()), **o),
+    ),
+    "soup": (ll.soup, lambda **o: ll.soup([W0, W1], surface(), DATA, **o)),
+    "tune_average": (
+        ll.tune_average,
+        lambda **o: ll.tune_average(
+            surface(),
+            torch.stack([W0, W1, W2]),
+            DATA,
+            **{"steps": 1, "swag_rank": 2, "scales": 1, "samples": 2, **o},
+        ),
+    ),
+    "diversity": (ll.diversity, lambda **o: ll.diversity([W0, W1], surface(), **o)),
+    "linearization": (
+        ll.linearization,
+        lambda **o: ll.linearization(surface(), [W0, W1], **o),
     ),
     "LossSurface": (
         ll.LossSurface,
@@ -325,6 +359,11 @@ INNER = re.compile(
 #: a value that each argument takes, where it is not the default or 2
 GOOD: dict[str, Any] = {
     "EMA decay": 0.5,
+    "PowerEMA width": 0.1,
+    "PostHocEMA widths": 0.05,
+    "post_hoc_ema width": 0.1,
+    "tune_average decays": 0.5,
+    "linearization scales": 0.5,
     "LossSurface bn_rows": 12,
     "Plane.box margin": 0.5,
     "Subspace.hessian rank": 1,
@@ -467,16 +506,58 @@ def test_wrong_values_are_an_error(
             run(label, name, value, tmp_path / str(i))
 
 
+class CheckedOnly:
+    """A number that only `lowland.checks` can read: all other uses of it are errors."""
+
+    ndim = 0  # as that of a tensor or of a NumPy scalar
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def item(self) -> float:
+        return self._value
+
+
+class EndAtCheck(BaseException):
+    """Ends a call at the check of an argument."""
+
+
+def end_at_check(check: Callable[..., Any], kind: Any, value: Any) -> Callable[..., Any]:
+    """The same check, which ends the call where it takes one kind of a number as it does the plain
+    value."""
+
+    def call(name: str, argument: Any, **bounds: Any) -> Any:
+        result = check(name, argument, **bounds)
+        if argument is kind:
+            expected = check(name, value, **bounds)
+            assert (result, type(result)) == (expected, type(expected))
+            raise EndAtCheck
+        return result
+
+    return call
+
+
 @pytest.mark.parametrize(("label", "name", "annotation", "none"), CASES, ids=IDS)
 def test_numbers_of_any_kind_are_accepted(
-    label: str, name: str, annotation: str, none: bool, tmp_path: Path
+    label: str,
+    name: str,
+    annotation: str,
+    none: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A whole run uses the result of the check alone, which is the same for each kind."""
     value = value_of(label, name)
-    kinds = [value, np.float64(value), torch.tensor(value)]
+    run(label, name, CheckedOnly(value), tmp_path / "run")
+    kinds = [value, np.float64(value), torch.from_numpy(np.array(value))]
     if value == int(value):
         kinds += [np.int64(value), float(value)]
     for i, kind in enumerate(kinds):
-        run(label, name, kind, tmp_path / str(i))
+        with monkeypatch.context() as patch:
+            for check in (checks.whole, checks.number):
+                patch.setattr(checks, check.__name__, end_at_check(check, kind, value))
+            with pytest.raises(EndAtCheck):
+                run(label, name, kind, tmp_path / str(i))
 
 
 @pytest.mark.parametrize(("label", "name", "annotation", "none"), CASES, ids=IDS)

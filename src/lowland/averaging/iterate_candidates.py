@@ -40,11 +40,12 @@ class AverageOptions:
     def __post_init__(self) -> None:
         values = {
             "tails": checks.whole("tails", self.tails, least=0),
-            "decays": [checks.number("decays", d, above=0, below=1) for d in self.decays],
+            "decays": checks.numbers("decays", self.decays, above=0, below=1),
             "steps": checks.whole("steps", self.steps, least=1),
             "swag_rank": checks.whole("swag_rank", self.swag_rank, least=0),
             "scales": [s for s in checks.numbers("scales", self.scales, least=0) if s > 0],
             "samples": checks.whole("samples", self.samples, least=1),
+            "seed": checks.seed(self.seed),
         }
         if self.swag_rank == 1:
             raise ConfigError("swag_rank: expected 0, for no SWAG, or at least 2, got 1.")

@@ -136,7 +136,7 @@ def _average(surface: LossSurface, average: Any, members: Iterable[Point | Tenso
 
 def _scales(scales: Sequence[float]) -> list[float]:
     """1, and the further scales in falling order."""
-    further = {checks.number("scales", scale, above=0, below=1) for scale in scales}
+    further = set(checks.numbers("scales", scales, above=0, below=1))
     return [1.0, *sorted(further, reverse=True)]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from lowland import checks
 from lowland.averaging.selection import select
 from lowland.core import LossSurface, Point
 from lowland.core.data import ReplayableLoader, is_sliceable, map_tensors
@@ -60,7 +61,7 @@ class Validation:
         require_training_statistics([model_point(surface)], surface, loader, self.options)
         self.data = surface.replayable(loader, count=self.options.count).cached()
         self.evaluations = self.gradients = 0.0
-        self._read_targets(groups, seed)
+        self._read_targets(groups, checks.seed(seed))
 
     def _read_targets(self, groups: Sequence[Any] | Tensor | None, seed: int) -> None:
         """Finds the items of each example, and splits the examples."""

@@ -102,9 +102,9 @@ def tune_temperature(
         surface.replayable(validation).cached(),
         chains=checks.whole("chains", chains, least=1),
         samples=checks.whole("samples", samples, least=1),
-        warmup=warmup,
+        warmup=None if warmup is None else checks.whole("warmup", warmup, least=0),
         draws=None if draws is None else checks.whole("draws", draws, least=1),
-        seed=seed,
+        seed=checks.seed(seed),
         options=eval_options,
     )
     checkpoint = Checkpoint.of(checkpoint)

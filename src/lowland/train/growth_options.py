@@ -45,7 +45,7 @@ class GrowthOptions:
 
     def __post_init__(self) -> None:
         checks.fields(self, checks.whole, "epochs", "samples", "points", "count", least=1)
-        checks.fields(self, checks.number, "strength", least=0)
+        checks.fields(self, checks.number, "strength", "log_volume", "weight_decay", least=0)
         checks.fields(self, checks.number, "jitter", above=0)
         if not (isinstance(self.rise, float) and self.rise == math.inf):  # no bound
             checks.fields(self, checks.number, "rise", least=0)

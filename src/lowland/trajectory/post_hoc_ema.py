@@ -119,7 +119,7 @@ class PostHocEMA:
     ) -> None:
         self.layout = layout
         self.interval = checks.whole("interval", interval, least=1)
-        self.widths = sorted(set(checks.numbers("widths", widths)))
+        self.widths = sorted(set(checks.numbers("widths", widths, above=0, most=WIDEST)))
         if len(self.widths) < 2:
             raise ConfigError(
                 f"widths: expected two different ones or more, got {self.widths}; other widths are "
