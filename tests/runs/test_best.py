@@ -1,6 +1,7 @@
 """The method to use: the lowest NLL on validation examples, or a cheaper one that is as good."""
 
 import json
+import types
 
 import pytest
 import torch
@@ -50,6 +51,26 @@ def test_a_method_that_is_not_finite_is_not_taken():
     sgd = torch.linspace(0, 1, 20)
     label, _ = choose(COSTS, [sgd, torch.full((20,), torch.nan), sgd + 1])
     assert label == "SGD"
+
+
+def test_a_first_method_that_trains_nothing_is_no_obstacle():
+    nll = torch.linspace(0, 1, 20)
+    _, choice = choose([(1.0, 0.0), (1.0, 4.0), (30.0, 5.0)], [nll, nll - 0.5, nll])
+    assert (choice["method"], choice["training"]) == ("SWA", 1.0)
+    json.dumps(choice, allow_nan=False)
+
+
+def test_items_of_one_example_are_not_independent(monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    by_example = torch.randn(10, generator=g).repeat_interleave(5)
+    sgd = torch.rand(50, generator=g)
+    nlls = [sgd, sgd - 0.3 + 0.1 * by_example, sgd]
+    _, alone = choose(COSTS, nlls)
+    groups = torch.arange(10).repeat_interleave(5)
+    known = types.SimpleNamespace(groups=groups)
+    monkeypatch.setattr("lowland.runs.best.Validation", lambda *args: known)
+    _, grouped = choose(COSTS, nlls)
+    assert grouped["difference_se"] > 2 * alone["difference_se"]
 
 
 def test_the_run_writes_the_weights(finished):

@@ -29,7 +29,7 @@ def test_a_prefix_ends_with_the_last_epoch_before_averaging(epochs, start, expec
 
 @pytest.mark.parametrize(
     ("epochs", "start", "words"),
-    [(1, 0.75, "0.75 of 1 epochs leaves no whole epoch for the training before it.*later"),
+    [(1, 0.75, "0.75 of 1 epochs leaves no whole epoch .* before it; train longer, or"),
      (4, 0.1, "0.1 of 4 epochs leaves no whole epoch for the training"),
      (4, 0.9999999, "no whole epoch for averaging; train longer, start earlier, or name")],
 )  # fmt: skip

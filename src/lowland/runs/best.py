@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.averaging import select
+from lowland.averaging.validation import Validation
 from lowland.files import write_text
 from lowland.progress import Report
 from lowland.runs.methods import Method
@@ -62,7 +63,8 @@ class BestMethod(Artifact):
         rows = {label: inputs[run.row(method).name] for label, method in self.methods.items()}
         cost = {label: (float(row.samples[0]), float(row.epochs[0])) for label, row in rows.items()}
         lowest = min(nlls, key=lambda label: float(nlls[label].mean().nan_to_num(math.inf)))
-        against = select(nlls, default=lowest)
+        groups = Validation(run.setup.surface, run.setup.validation).groups  # of pixels or tokens
+        against = select(nlls, default=lowest, groups=groups)
         as_good = [
             label
             for label, more, error in zip(
@@ -72,7 +74,7 @@ class BestMethod(Artifact):
         ]
         best = min(as_good, key=lambda label: cost[label])
         first = next(iter(self.methods))
-        to_first = select({first: nlls[first], best: nlls[best]}, default=first)
+        to_first = select({first: nlls[first], best: nlls[best]}, default=first, groups=groups)
         i = to_first.names.index(best)
         return best, {
             "method": best,
@@ -82,7 +84,7 @@ class BestMethod(Artifact):
             "difference": float(to_first.difference[i]),
             "difference_se": float(to_first.difference_se[i]),
             "networks": cost[best][0],
-            "training": cost[best][1] / cost[first][1] if cost[first][1] else math.nan,
+            "training": cost[best][1] / run.config.train.epochs,
             "tuned": dict(inputs[run.tuning(self.methods[best]).name]),
         }
 
@@ -127,5 +129,5 @@ def advice(choice: Mapping[str, Any]) -> str:
         compared = f", {less:.3f} ± {error:.3f} lower than that of {choice['compared_with']}"
     return (
         f"Use {choice['method']}: its validation NLL is {nll}{compared}, for {passes} a prediction "
-        f"and {choice['training']:.2f} times the training. Its weights are in best/."
+        f"and {choice['training']:.2f} times the training of SGD. Its weights are in best/."
     )

@@ -82,10 +82,10 @@ class Budget:
         epochs = self._whole_epochs()
         if not self.has_prefix:
             lacking = "averaging" if epochs else "the training before it"
+            start = f", start {'earlier' if epochs else 'later'}" if self.epochs > 1 else ""
             raise ConfigError(
                 f"average.start: {self.start:g} of {self.epochs} epochs leaves no whole epoch for "
-                f"{lacking}; train longer, start {'earlier' if epochs else 'later'}, or name a "
-                "number as average.lr."
+                f"{lacking}; train longer{start}, or name a number as average.lr."
             )
         return epochs
 

@@ -19,6 +19,13 @@ _SAMPLES = 10  # of each candidate on validation examples
 _CANDIDATE = "candidate"  # its number; 0: SGD
 
 
+def trials(run: Run) -> list[Part]:
+    """What the choice of a learning rate costs; nothing where it is given."""
+    if not run.shares_prefix:
+        return []
+    return [Part(trial, tuning=True) for trial in run.learning_rate().trials]
+
+
 class AveragingMethod(Method):
     """A method whose posterior is made of SGD iterates.
 
@@ -38,8 +45,8 @@ class AveragingMethod(Method):
         if not run.shares_prefix:
             return self.trajectories(run)
         annealed = [Part(run.annealed(i)) for i in range(self.networks(run))]
-        tuning = [*self.trajectories(run), *map(Part, run.learning_rate().trials)]
-        return [*annealed, *(part._replace(tuning=True) for part in tuning)]
+        trajectories = [part._replace(tuning=True) for part in self.trajectories(run)]
+        return [*annealed, *trajectories, *trials(run)]
 
     def needs(self, run: Run) -> Sequence[Artifact]:
         needs = self.posterior_needs(run)
