@@ -125,3 +125,46 @@ def test_a_last_batch_of_one_example_is_reported_and_left_out(tmp_path, monkeypa
     setup = Setup(check_config(values, where="here"))
     assert setup.length() == 3
     assert [len(y) for _, y in setup.batches(0)] == [21, 21, 21]
+
+
+def test_without_validation_examples_some_are_held_out(tmp_path, monkeypatch):
+    body = OWN.replace("splits = {", "splits = {k: v for k, v in {").replace(
+        '"test")}\n', '"test")}.items() if k != "validation"}\n'
+    )
+    (tmp_path / "two_splits.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {
+        "model": {"name": "two_splits:net"},
+        "data": {"name": "two_splits:data", "args": {"own": False}},
+        "threads": 1,
+    }
+    setup = Setup(check_config(values, where="here"))
+    (note,) = setup.notes
+    assert "10% of the training examples are held out" in note
+    sizes = {name: len(setup.data[name][1]) for name in ("train", "validation", "test")}
+    assert sizes == {"train": 58, "validation": 6, "test": 64}
+    both = torch.cat([setup.data[name][0] for name in ("train", "validation")])
+    assert len(torch.unique(both, dim=0)) == 64
+    chosen = Setup(check_config(values | {"validation": {"share": 0.5}}, where="here"))
+    assert not chosen.notes
+    assert len(chosen.data["validation"][1]) == 32
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "notes"),
+    [({"architecture": "x86_64", "avx512_bf16": False}, 1),
+     ({"architecture": "x86_64", "avx512_bf16": True}, 0), ({"architecture": "aarch64"}, 0)],
+)  # fmt: skip
+def test_half_precision_that_is_emulated_is_noted(capabilities, notes, tmp_path, monkeypatch):
+    (tmp_path / "half_rows.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    values = {
+        "model": {"name": "half_rows:net"},
+        "data": {"name": "half_rows:data"},
+        "threads": 1,
+        "autocast": "bfloat16",
+    }
+    setup = Setup(check_config(values, where="here"))
+    assert len(setup.notes) == notes
+    assert not any("autocast=null" not in note for note in setup.notes)

@@ -58,6 +58,8 @@ def execute(config: Config) -> Table:
     folder = RunFolder(Path(config.out).expanduser())
     remember(config)
     run = Run(config, Setup(config))
+    for line in run.setup.notes:
+        say(console, f"Note: {line}")
     run.check()
     if "subspace" in config.methods and (note := missing_diagnostics(config.subspace)):
         say(console, f"Note: {note}")

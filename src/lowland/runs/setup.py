@@ -21,7 +21,7 @@ from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
 from lowland.runs.plan import RunPlan
 from lowland.runs.pretrained import Pretrained
-from lowland.runs.sections import Config
+from lowland.runs.sections import Config, Validation
 from lowland.runs.user_code import error_line
 from lowland.runs.validation import with_validation
 from lowland.train import Batches, best_threads
@@ -49,20 +49,27 @@ class Setup:
     (means, deviations) that images were standardised with. It may also return "task", a `Task` in
     place of the configuration's, such as a `Regression` in the target's units, and "model", keyword
     arguments for the model, which those of the configuration override.
+
+    Without "validation", examples for it are held out of the training examples.
+
+    Attributes:
+        notes: what a user should know before the run begins, a sentence each.
     """
 
     def __init__(self, config: Config, plan: RunPlan | None = None) -> None:
         self.config = config
+        self.notes: list[str] = []
         self.device = self._device()
         data = config.data.call()
-        if isinstance(data, Mapping) and config.validation is not None and "train" in data:
-            data = with_validation(data, config.validation)
+        if isinstance(data, Mapping) and "train" in data:
+            data = self._with_validation(data)
         if not isinstance(data, Mapping) or any(name not in data for name in SPLITS):
             keys = sorted(data) if isinstance(data, Mapping) else type(data).__name__
             raise ConfigError(
                 f"{config.data.name}: expected a dict with train, validation and test, got {keys}."
             )
         self.data = data
+        self._note_emulation()
         self.task = self._task()
         self.validation = self._loader("validation")
         self.test = self._loader("test")
@@ -72,6 +79,17 @@ class Setup:
         self._try()
         self.surface = self.surface_of(self.model(0))
         self.layout = self.surface.layout
+
+    def _with_validation(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The splits; where they have no validation examples, some are held out."""
+        settings = self.config.validation
+        if settings is None and "validation" not in data:
+            settings = Validation()
+            self.notes.append(
+                f"{self.config.data.name} gives no validation examples: {settings.share:.0%} of "
+                "the training examples are held out; `validation:` chooses which, and how many."
+            )
+        return data if settings is None else with_validation(data, settings)
 
     def surface_of(self, model: nn.Module, *, where: Where = None) -> LossSurface:
         """The loss of a model over the training examples."""
@@ -108,6 +126,20 @@ class Setup:
         """The dtype to compute in, or None."""
         name = self.config.autocast
         return None if name is None else getattr(torch, name)
+
+    def _note_emulation(self) -> None:
+        """Notes half precision that the processor does not have: torch emulates it."""
+        if self.autocast is None or torch.device(self.device).type != "cpu":
+            return
+        capabilities: dict[str, Any] = getattr(
+            torch.cpu, "get_capabilities", dict
+        )()  # not in older torch
+        fast = ("avx512_bf16", "amx_bf16", "avx512_fp16", "amx_fp16")
+        if capabilities.get("architecture") == "x86_64" and not any(map(capabilities.get, fast)):
+            self.notes.append(
+                f"autocast: {self.config.autocast}: this processor computes in it about ten times "
+                "more slowly than in float32; autocast=null trains faster."
+            )
 
     def aligned(self, first: Point, other: Point) -> Point:
         """The other network, its hidden units in the order that is nearest to the first one's."""
