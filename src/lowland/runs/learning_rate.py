@@ -91,9 +91,9 @@ class Trial(Training):
 class LearningRate(RecordArtifact):
     """The learning rate whose trial has the lowest NLL on validation examples.
 
-    A trial counts by the better of two averages: that of its iterates, and SWAG at its best scale.
-    SWAG takes as many samples as cost 2% of training at most; where these are too few, as for a
-    large network, the average alone counts.
+    A trial counts by the best of three: its last iterate, the average of its iterates, and SWAG at
+    its best scale. SWAG takes as many samples as cost 2% of training at most, and does not count
+    where these are too few, as for a large network.
     """
 
     kind = "learning-rate"
