@@ -138,7 +138,7 @@ def commands_of(folder):
 
 
 def prepare(config, folder):
-    """A run, its plan in the configuration of all that follow, and checkpoints to average."""
+    """The plan of a run, in the configuration of all that follow, and checkpoints to average."""
     run, file = folder / "run", folder / "config.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     assert lowland(folder, "run", config, f"out={run}", name="none") == 0
@@ -150,11 +150,15 @@ def prepare(config, folder):
         checkpoint.mkdir(parents=True)
         shutil.copyfile(weights, checkpoint / "model.safetensors")
         (checkpoint / "config.json").write_text("{}")
+    shutil.rmtree(run)  # it is built by that plan
 
 
 if __name__ == "__main__":
     folder, times = Path(sys.argv[2]), int(sys.argv[3])
     prepare(Path(sys.argv[1]), folder)
     commands = commands_of(folder)
-    for name in sys.argv[4:] or list(commands):
+    names = sys.argv[4:] or list(commands)
+    if "run" not in names:  # what the others are made of
+        assert lowland(folder, *commands["run"][1], name="none") == 0
+    for name in names:
         print(json.dumps({name: kill_all(folder, *commands[name], times)}), flush=True)
