@@ -5,7 +5,7 @@ import torch
 
 from lowland.errors import ConfigError
 from lowland.runs.chains import evaluations, missing_diagnostics, posterior_title, require
-from lowland.runs.sections import Inference
+from lowland.runs.shape_sections import Inference
 
 
 def test_the_subspace_is_spanned_by_the_deviations_of_the_iterates(finished):

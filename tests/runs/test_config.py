@@ -4,7 +4,8 @@ import pytest
 
 from lowland.errors import ConfigError
 from lowland.runs.config import check_section, read_config, read_value
-from lowland.runs.sections import Inference, Train
+from lowland.runs.shape_sections import Inference
+from lowland.runs.training_sections import Train
 
 TEXT = """
 model: {name: "lowland.zoo:MLP"}

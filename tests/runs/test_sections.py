@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from lowland.errors import ConfigError
 from lowland.runs.methods import METHODS
-from lowland.runs.sections import FGE, Factory, Inference, Repeat, default_methods
+from lowland.runs.sections import Factory, Repeat, default_methods
 
 
 def test_a_factory_calls_what_it_names_with_its_arguments_over_defaults():
@@ -35,14 +35,6 @@ def test_a_factory_has_a_colon():
 def test_methods_by_request_are_no_default():
     assert default_methods() == [name for name, m in METHODS.items() if not m.by_request]
     assert "espro" not in default_methods()
-
-
-def test_limits_depend_on_other_keys():
-    with pytest.raises(ValidationError, match="low"):
-        FGE(high=0.01, low=0.1)
-    with pytest.raises(ValidationError, match="rank of at most 3"):
-        Inference(rank=4, sampler="grid")
-    assert Inference(rank=4, kind="curve", sampler="grid").sampler == "grid"
 
 
 def test_a_number_of_values_counts_from_zero():

@@ -6,8 +6,8 @@ import yaml
 from torch import nn
 
 from lowland.errors import ConfigError
-from lowland.runs.sections import Train
 from lowland.runs.training import optimizer_of, schedule_of
+from lowland.runs.training_sections import Train
 from tests.cli.inside import lowland
 from tests.runs.conftest import CONFIG
 

@@ -84,7 +84,7 @@ def _parameter(key: Key, name: str) -> inspect.Parameter:
 def help_text(key: Key) -> str:
     """What `--help` says of a key: its meaning, its values, and its default.
 
-    >>> from lowland.runs.sections import Growth
+    >>> from lowland.runs.shape_sections import Growth
     >>> help_text(keys_of(Growth)[2])
     'Length of fitting each vertex (epochs; integer >= 1; default: 10).'
     """

@@ -29,8 +29,9 @@ from lowland.runs.curves import CurveOptions
 from lowland.runs.folder import CONFIG, RunFolder, versions
 from lowland.runs.plan import ExecutionPlan, RunPlan, plan_of
 from lowland.runs.run import Run
-from lowland.runs.sections import Config, Connect
+from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
+from lowland.runs.shape_sections import Connect
 
 
 def run(

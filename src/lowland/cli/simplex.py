@@ -28,7 +28,7 @@ from lowland.runs.keys import key
 from lowland.runs.pictures import growth_picture, samples_picture
 from lowland.runs.posterior_predictions import AveragesTable, PosteriorPrediction
 from lowland.runs.run import Run
-from lowland.runs.sections import Growth
+from lowland.runs.shape_sections import Growth
 from lowland.runs.triangles import triangle_picture
 
 _SINGULAR = {"vertices": "vertex", "connectors": "connector"}

@@ -34,7 +34,7 @@ from lowland.runs.keys import key
 from lowland.runs.pictures import chain_pictures, samples_picture
 from lowland.runs.posterior_predictions import AveragesTable, PosteriorPrediction
 from lowland.runs.run import Run
-from lowland.runs.sections import Inference
+from lowland.runs.shape_sections import Inference
 from lowland.runs.sources import hash_of
 from lowland.trajectory import Trajectory
 

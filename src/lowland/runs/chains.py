@@ -16,8 +16,8 @@ from lowland.geometry.curvature import need_scipy
 from lowland.progress import Report
 from lowland.records import Chain, SurfaceResult
 from lowland.runs.records import RecordArtifact
-from lowland.runs.sections import Inference
 from lowland.runs.setup import Setup
+from lowland.runs.shape_sections import Inference
 from lowland.runs.training import TrainedNetwork
 from lowland.samplers import infer, posterior_plane
 from lowland.samplers.base import MarkovChain

@@ -75,7 +75,7 @@ def check_section(
 
     `names`: of keys that errors call otherwise.
 
-    >>> from lowland.runs.sections import Train
+    >>> from lowland.runs.training_sections import Train
     >>> check_section(Train, {"epoch": 3}, where="here")
     Traceback (most recent call last):
     ...

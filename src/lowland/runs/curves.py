@@ -15,7 +15,7 @@ from lowland.records import PathResult, Table, TrainingLog
 from lowland.runs.keys import key
 from lowland.runs.pictures import Picture, picture_of_lines
 from lowland.runs.records import RecordArtifact
-from lowland.runs.sections import Connect
+from lowland.runs.shape_sections import Connect
 from lowland.runs.training import LOG, fit_options, fit_values, log_without_seconds
 from lowland.train import fit
 

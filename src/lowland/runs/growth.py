@@ -13,7 +13,7 @@ from lowland.geometry import Barycentric
 from lowland.posteriors import Uniform
 from lowland.progress import Report
 from lowland.records import GrowthResult
-from lowland.runs.sections import Growth
+from lowland.runs.shape_sections import Growth
 from lowland.runs.training import TrainedNetwork, fit_options, fit_values
 from lowland.train import connect_modes, spro
 

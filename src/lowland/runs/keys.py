@@ -20,6 +20,11 @@ _WORDS: dict[Any, str] = {
     Any: "any value",
 }
 
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveList = Annotated[list[Positive], Field(min_length=1)]
+Multiple = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
 
 class Section(BaseModel):
     """A part of a configuration; unknown keys are errors."""

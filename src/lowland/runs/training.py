@@ -23,7 +23,8 @@ from lowland.core.buffers import load_buffers
 from lowland.errors import StoreError
 from lowland.progress import Report
 from lowland.records import TrainingLog
-from lowland.runs.sections import Config, Train
+from lowland.runs.sections import Config
+from lowland.runs.training_sections import Train
 from lowland.runs.weights import load_point, save_point
 from lowland.train import TrainingState, optimizer_named, schedule_named, sgd
 from lowland.trajectory import EMA, Collector, EndOfCycle, Every, MidCycle, Trajectory
