@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from lowland.artifacts import Graph
+from lowland.artifacts import Artifact, Graph
 from lowland.artifacts.nodes import read_graph
 from lowland.artifacts.places import manifests
 from lowland.cli import main
@@ -82,15 +82,25 @@ def lowland(folder, *args, name="", at=0):
 
 
 def remove(out, kind, generator):
-    """Removes an artifact of a kind, and what is directly built from it; gives its name."""
+    """Removes an artifact of a kind, and what is built from it; gives its name."""
     nodes = {node["name"]: node for node in read_graph(out)}
     places = {manifest.body["name"]: manifest.folder for manifest in manifests(out)}
     names = [name for name in places if nodes[name]["kind"] == kind]
     name = generator.choice(sorted(names))
-    users = [other for other in places if name in nodes[other]["inputs"]]
-    for each in [name, *users]:
+    others = [name]
+    for each in others:  # grows; a removed intermediate is built again for its users alone
+        if each == name or nodes[each]["kind"] in intermediate_kinds(Artifact):
+            users = (other for other in places if each in nodes[other]["inputs"])
+            others += [user for user in users if user not in others]
+    for each in others:
         shutil.rmtree(places[each])
     return name
+
+
+def intermediate_kinds(cls):
+    """The kinds of artifacts that are not built where all that needs them is done."""
+    kinds = {cls.kind} if cls.intermediate else set()
+    return kinds.union(*map(intermediate_kinds, cls.__subclasses__()))
 
 
 def kill_all(folder, out, command, times):
