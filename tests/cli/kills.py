@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+import lowland.runs.run  # the kinds of a run: commands import them in forks
 from lowland.artifacts import Artifact, Graph
 from lowland.artifacts.nodes import read_graph
 from lowland.artifacts.places import manifests
@@ -99,7 +100,7 @@ def remove(out, kind, generator):
 
 def intermediate_kinds(cls):
     """The kinds of artifacts that are not built where all that needs them is done."""
-    kinds = {cls.kind} if cls.intermediate else set()
+    kinds = {getattr(cls, "kind", "")} if cls.intermediate else set()
     return kinds.union(*map(intermediate_kinds, cls.__subclasses__()))
 
 
