@@ -146,15 +146,15 @@ def tables(results: Path) -> str:
         "Test NLL minus that of SGD in the same run, in nats: mean ± standard error. Negative: the "
         f"average is better. Bold: worse by more than {LIMIT} and two standard errors.",
         "",
-        *row(["data", "runs", "SGD", *methods]),
-        *row(["---"] * (len(methods) + 3)),
+        row(["data", "runs", "SGD", *methods]),
+        row(["---"] * (len(methods) + 3)),
     ]
     for each in there:
         cells = [difference(each["differences"][method]) for method in methods]
         sgd = next(iter(each["methods"].values()))["nll"]
-        lines += row([each["name"], str(each["runs"]), f"{sgd:.3f}", *cells])
+        lines.append(row([each["name"], str(each["runs"]), f"{sgd:.3f}", *cells]))
     pools = [pooled([each["differences"][method] for each in there]) for method in methods]
-    lines += row(["**mean over sets**", "", "", *(f"{m:+.3f} ± {e:.3f}" for m, e in pools)])
+    lines.append(row(["**mean over sets**", "", "", *(f"{m:+.3f} ± {e:.3f}" for m, e in pools)]))
     costs = []
     for method in methods:
         share = [
@@ -162,7 +162,7 @@ def tables(results: Path) -> str:
             for each in there
         ]
         costs.append(f"{sum(share) / len(share):.2f}")
-    lines += row(["training, SGD = 1", "", "1.00", *costs])
+    lines.append(row(["training, SGD = 1", "", "1.00", *costs]))
     return "\n".join(lines)
 
 
@@ -179,8 +179,9 @@ def pooled(values: list[dict[str, float]]) -> tuple[float, float]:
     return mean, math.sqrt(sum(value["nll_se"] ** 2 for value in values)) / n
 
 
-def row(cells: list[str]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |"]
+def row(cells: list[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

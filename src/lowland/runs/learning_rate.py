@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-from torch.optim import Optimizer
 
 from lowland.artifacts import Checkpoint, Inputs
 from lowland.averaging import tune_average
@@ -14,7 +11,8 @@ from lowland.errors import NonFiniteError
 from lowland.progress import Report
 from lowland.records import Selection, TrainingLog
 from lowland.runs.records import RecordArtifact
-from lowland.runs.training import ITERATES, ScheduleFactory, Training, optimizer_of
+from lowland.runs.segments import Segment
+from lowland.runs.training import ITERATES
 from lowland.train.batches import FirstBatches
 from lowland.trajectory import Every
 
@@ -28,7 +26,7 @@ _SWAG_SHARE = 0.02  # of the cost of training, for SWAG's predictions on validat
 _MOST_SAMPLES, _LEAST_SAMPLES = 10, 4  # of SWAG
 
 
-class Trial(Training):
+class Trial(Segment):
     """A short training at a constant learning rate, from where averaging starts.
 
     It takes 1.25% of SGD's budget: whole epochs, or the first batches of one.
@@ -38,10 +36,10 @@ class Trial(Training):
     """
 
     kind = "trial"
-    intermediate = True
+    publishes_state = False
+    lr: float
 
     def __init__(self, run: Run, lr: float) -> None:
-        self.lr = lr
         budget = run.budget
         steps = max(1, round(_SHARE * budget.total))
         self.steps = min(steps, budget.epoch)  # of each of its epochs
@@ -49,23 +47,12 @@ class Trial(Training):
         super().__init__(
             run,
             f"trial-{lr:g}",
-            0,
-            start=run.prefix(0),
+            run.prefix(0),
             epochs=epochs,
             iterates=Every(max(1, epochs * self.steps // _ITERATES)),
             lr=lr,
             steps=self.steps,
         )
-
-    @property
-    def keeps_schedule(self) -> bool:
-        return False
-
-    def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
-        return None
-
-    def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
-        return optimizer_of(self.run.config.train, self.lr)
 
     def batches(self) -> Any:
         batches, budget = super().batches(), self.run.budget
@@ -148,6 +135,10 @@ class LearningRate(RecordArtifact):
             samples=max(samples, 1),
             seed=config.seed,
         ).selection
+
+    def lr(self, inputs: Inputs) -> float:
+        """The learning rate that was chosen, where this artifact is among the inputs."""
+        return self.best_trial(inputs[self.name]).lr
 
     def best_trial(self, selection: Selection) -> Trial:
         """The trial with the lowest NLL."""

@@ -139,12 +139,8 @@ class TunedTrajectory(AveragedTrajectory):
     def keeps_schedule(self) -> bool:
         return False
 
-    def lr(self, inputs: Inputs) -> float:
-        """The learning rate; the choice is among the inputs."""
-        return self.learning_rate.best_trial(inputs[self.learning_rate.name]).lr
-
     def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
-        return optimizer_of(self.run.config.train, self.lr(inputs))
+        return optimizer_of(self.run.config.train, self.learning_rate.lr(inputs))
 
     def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
         return None
@@ -157,6 +153,7 @@ class Segment(Training):
         name: without the number of the network, which is that of `start`. start: what it continues.
         epochs: its own. lr: a constant learning rate; None: the schedule of `start` goes on.
         iterates: the steps whose iterates are stored, counted from the network's first step.
+        own: further settings that change its weights.
     """
 
     kind = "segment"
@@ -172,6 +169,7 @@ class Segment(Training):
         epochs: int,
         lr: float | None = None,
         iterates: Every | None = None,
+        **own: Any,
     ) -> None:
         self.lr = lr
         self.choices = start.choices  # of the optimizer that it goes on with
@@ -184,6 +182,7 @@ class Segment(Training):
             epochs=epochs,
             iterates=iterates,
             lr=lr,
+            **own,
         )
         self.parent = start
 
@@ -241,8 +240,7 @@ class FGECycles(CyclesTraining):
         run, fge = self.run, self.run.config.fge
         lr = run.config.average.lr
         if isinstance(lr, str):
-            choice = run.learning_rate()
-            lr = choice.best_trial(inputs[choice.name]).lr
+            lr = run.learning_rate().lr(inputs)
         high = fge.high or max(lr, fge.low or 0.0)
         low = fge.low or high / 100
 
