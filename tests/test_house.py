@@ -61,10 +61,13 @@ BELOW: dict[str, set[str]] = {
     "train": BASE | {"artifacts", "core", "geometry", "posteriors", "trajectory"},
     "alignment": BASE | {"core"},
     "landscape": BASE | {"artifacts", "core", "geometry", "posteriors", "trajectory", "evaluate"},
+    "curvature": BASE
+    | {"artifacts", "core", "geometry", "posteriors", "trajectory", "evaluate", "alignment"}
+    | {"landscape"},
     # which iterates to average: it judges them as `uncertainty` and `landscape` do
     "averaging": BASE
     | {"core", "geometry", "posteriors", "trajectory", "scoring", "evaluate", "uncertainty"}
-    | {"landscape"},
+    | {"landscape", "curvature"},
     "zoo": BASE | {"core"},
     "plots": BASE - {"progress"},
     "report": BASE | {"plots"},
@@ -80,7 +83,7 @@ LAZY = {
     ("core", "evaluate"),  # surface.evaluate()
     ("records", "posteriors"),  # chain.posterior()
     ("geometry", "trajectory"),  # Subspace.pca
-    ("geometry", "landscape"),  # Subspace.hessian
+    ("geometry", "curvature"),  # Subspace.hessian
 }
 HEAVY = (
     "matplotlib",

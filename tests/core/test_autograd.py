@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import lowland as ll
-from lowland.geometry.curvature import curvature
+from lowland.curvature.operators import curvature
 from tests.models import Residual, generator
 
 # -- derivatives inside the forward pass -----------------------------------------------------------

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import lowland as ll
-from lowland.geometry.curvature import curvature
+from lowland.curvature.operators import curvature
 from tests.models import Checkpointed, blobs, generator
 
 

@@ -17,11 +17,11 @@ from lowland.core.call import check_batch
 from lowland.core.inner import inner
 from lowland.core.options import EvalKeywords
 from lowland.core.threads import using_threads
+from lowland.curvature.operators import PlainWeightNorm
 from lowland.errors import ConfigError
 from lowland.evaluate.batchnorm_statistics import require_training_statistics
 from lowland.evaluate.nll import resolve_task
 from lowland.evaluate.rebatch import slices
-from lowland.geometry.curvature import PlainWeightNorm
 from lowland.landscape.similarity import weight_vectors
 from lowland.progress import Progress, reporting
 from lowland.records import LinearizationResult

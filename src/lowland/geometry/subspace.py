@@ -21,7 +21,6 @@ from lowland.geometry.affine import (
     rounding,
 )
 from lowland.geometry.base import Shape
-from lowland.geometry.curvature import leading
 from lowland.geometry.pca import mean_buffers, principal
 from lowland.geometry.rank import Rank
 from lowland.geometry.stacking import check_anchors, common_dtype, stack_weight_buffers
@@ -150,6 +149,8 @@ class Subspace(Affine):
         >>> sub.eigenvalues, sub.basis.abs()
         (tensor([2.], dtype=torch.float64), tensor([[1., 0.]]))
         """
+        from lowland.curvature.operators import leading
+
         point, basis, eigenvalues = leading(
             surface,
             w,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
+from lowland.curvature.operators import need_scipy
 from lowland.errors import ConfigError
 from lowland.geometry import Curve, Subspace
-from lowland.geometry.curvature import need_scipy
 from lowland.progress import Report
 from lowland.records import Chain, SurfaceResult
 from lowland.runs.records import RecordArtifact

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import lowland as ll
-from lowland.geometry.curvature import curvature
+from lowland.curvature.operators import curvature
 from tests.models import CASES, blobs, conv_bn, images, mlp
 
 KINDS = ("hessian", "ggn")
