@@ -1,11 +1,12 @@
 """The sections of a configuration: defaults, limits, and factories."""
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from lowland.errors import ConfigError
 from lowland.runs.methods import METHODS
-from lowland.runs.sections import Factory, Repeat, default_methods
+from lowland.runs.sections import Config, Factory, Repeat, default_methods
 
 
 def test_a_factory_calls_what_it_names_with_its_arguments_over_defaults():
@@ -41,3 +42,18 @@ def test_a_number_of_values_counts_from_zero():
     assert Repeat(over="seed", values=3).each() == [0, 1, 2]
     assert Repeat(over="seed", values=[5]).each() == [5]
     assert Repeat(over="seed").each() == []
+
+
+@pytest.mark.parametrize(
+    ("device", "fast", "expected"),
+    [
+        (None, False, None),
+        (None, True, "bfloat16"),
+        ("no such device", True, None),
+    ],
+)
+def test_auto_precision_is_the_devices(device, fast, expected, monkeypatch):
+    capabilities = {"architecture": "x86_64", "avx512_bf16": fast}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    body = {"model": {"name": "m:net"}, "data": {"name": "m:data"}, "autocast": "auto"}
+    assert Config.model_validate({**body, "device": device}).autocast == expected

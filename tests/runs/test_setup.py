@@ -167,4 +167,4 @@ def test_half_precision_that_is_emulated_is_noted(capabilities, notes, tmp_path,
     }
     setup = Setup(check_config(values, where="here"))
     assert len(setup.notes) == notes
-    assert not any("autocast=null" not in note for note in setup.notes)
+    assert not any("autocast=auto" not in note for note in setup.notes)

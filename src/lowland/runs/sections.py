@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from lowland.core.half_precision import has_half_precision
 from lowland.core.threads import MAX_THREADS
 from lowland.errors import ConfigError, LowlandError
 from lowland.runs.keys import Section, key
@@ -137,8 +138,10 @@ class Config(Section):
         "`plan.json` of another run, to compute as it did; `null`: timed before the run begins",
     )
     device: str | None = key(None, "where to compute, such as `cuda`; `null`: the CPU")
-    autocast: Literal["bfloat16", "float16"] | None = key(
-        None, "type of automatic mixed precision; `null`: none"
+    autocast: Literal["auto", "bfloat16", "float16"] | None = key(
+        None,
+        "type of automatic mixed precision; `auto`: bfloat16 where the device computes in it, else "
+        "none; `null`: none",
     )
     channels_last: bool = key(False, "memory format of images: channels last")
     compile: bool = key(
@@ -163,6 +166,17 @@ class Config(Section):
     subspace: Inference = Inference()
     connect: Connect | None = None
     repeat: Repeat | None = None
+
+    @field_validator("autocast")
+    @classmethod
+    def _of_the_device(cls, autocast: str | None, info: ValidationInfo) -> str | None:
+        """`auto` as the device's own; a device that torch does not know is refused later."""
+        if autocast != "auto":
+            return autocast
+        try:
+            return "bfloat16" if has_half_precision(info.data.get("device") or "cpu") else None
+        except RuntimeError:
+            return None
 
     @field_validator("methods")
     @classmethod

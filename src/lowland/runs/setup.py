@@ -15,6 +15,7 @@ from lowland.core.autograd import value_of
 from lowland.core.batchnorm import refuse_one_example
 from lowland.core.call import check_batch
 from lowland.core.data import first_examples, move
+from lowland.core.half_precision import has_half_precision
 from lowland.core.names import Where
 from lowland.core.options import EvalOptions
 from lowland.core.seeds import seed_for
@@ -129,16 +130,11 @@ class Setup:
 
     def _note_emulation(self) -> None:
         """Notes half precision that the processor does not have: torch emulates it."""
-        if self.autocast is None or torch.device(self.device).type != "cpu":
-            return
-        capabilities: dict[str, Any] = getattr(
-            torch.cpu, "get_capabilities", dict
-        )()  # not in older torch
-        fast = ("avx512_bf16", "amx_bf16", "avx512_fp16", "amx_fp16")
-        if capabilities.get("architecture") == "x86_64" and not any(map(capabilities.get, fast)):
+        cpu = torch.device(self.device).type == "cpu"
+        if self.autocast is not None and cpu and not has_half_precision(self.device):
             self.notes.append(
                 f"autocast: {self.config.autocast}: this processor computes in it about ten times "
-                "more slowly than in float32; autocast=null trains faster."
+                "more slowly than in float32; autocast=auto avoids it."
             )
 
     def aligned(self, first: Point, other: Point) -> Point:
