@@ -159,6 +159,7 @@ class Segment(Training):
     kind = "segment"
     intermediate = True
     publishes_state = True
+    start: Training
 
     def __init__(
         self,
@@ -184,20 +185,18 @@ class Segment(Training):
             lr=lr,
             **own,
         )
-        self.parent = start
 
     @property
     def keeps_schedule(self) -> bool:
         return self.lr is None
 
     def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
-        train = self.run.config.train
         if self.lr is None:
-            return self.parent.optimizer(inputs)
-        return optimizer_of(train, self.lr)
+            return self.start.optimizer(inputs)
+        return optimizer_of(self.run.config.train, self.lr)
 
     def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
-        return self.parent.schedule(inputs) if self.lr is None else None
+        return self.start.schedule(inputs) if self.lr is None else None
 
     @property
     def title(self) -> str:
