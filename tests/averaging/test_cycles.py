@@ -39,7 +39,7 @@ MAKE = {
     "triangle": (
         lambda o: ll.CyclicalSchedule(o, cycle=8),
         ll.MidCycle(8),
-        [4, 12, 20],
+        [5, 13, 21],
         [8, 16, 24],
     ),
 }

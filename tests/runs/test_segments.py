@@ -96,7 +96,7 @@ def test_fge_branches_from_the_prefix(run, graph):
     cycles = run.cycles(0)
     assert (cycles.trajectory, cycles.start) == (None, run.prefix(0))
     result = trained(graph, cycles)
-    assert result.iterates.steps == [2 * STEPS + STEPS // 2, 3 * STEPS + STEPS // 2]
+    assert result.iterates.steps == [2 * STEPS + STEPS // 2 + 1, 3 * STEPS + STEPS // 2 + 1]
     assert result.log.columns["epoch"].tolist() == [3, 4]
 
 

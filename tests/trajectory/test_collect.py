@@ -67,7 +67,7 @@ def test_settings_that_make_no_sense(build, text):
 
 
 def test_cycles_may_start_later():
-    assert picked(MidCycle(4, start=3), 14) == [5, 9, 13]
+    assert picked(MidCycle(4, start=3), 14) == [6, 10, 14]
 
 
 def test_several_members_of_a_cycle_are_evenly_spaced_over_its_last_part():
@@ -93,7 +93,7 @@ def test_ends_of_cycles_are_counted(cycle, members, start):
         (EndOfCycle(40), 39, 40),
         (EndOfCycle(100, members=2, explore=0.8), 50, 90),
         (Every(8, total=100, start=0.5), 30, 56),
-        (MidCycle(20, start=5), 12, 15),
+        (MidCycle(20, start=5), 12, 16),
     ],
 )
 def test_a_run_without_members_is_refused_with_the_step_of_the_first(rule, steps, first):
@@ -188,8 +188,8 @@ def check_equal(a, b):
 def test_members_are_collected_after_the_optimizers_steps(tmp_path):
     run = Run(tmp_path / "run")
     steps = [run.batch for _ in range(48) if run.step()]
-    assert steps == [4, 12, 20, 28, 36, 44]
-    assert run.store.steps == [2, 6, 10, 14, 18, 22]
+    assert steps == [6, 14, 22, 30, 38, 46]
+    assert run.store.steps == [3, 7, 11, 15, 19, 23]
     assert run.collector.count == 24
     assert run.swa.count == run.swag.count == run.ema.count == 6
     assert all(w.dtype == torch.float32 for w, _ in run.store)

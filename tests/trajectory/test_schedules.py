@@ -136,18 +136,19 @@ def test_swa_lr_may_exceed_the_first_lr():
     assert schedule.lrs(99) == [pytest.approx(0.05)]
 
 
-@pytest.mark.parametrize("cycle", [2, 4, 10])
+@pytest.mark.parametrize("cycle", [2, 4, 10, 18])
 def test_members_are_collected_where_the_learning_rate_is_lowest(cycle):
     schedule = CyclicalSchedule(optimizer(), cycle=cycle, high=0.05, low=1e-4)
     rule = MidCycle(cycle)
-    steps = []
+    lrs = {}  # of the step that led to each member
     for step in range(1, 4 * cycle + 1):
+        (lr,) = schedule.get_last_lr()
         schedule.optimizer.step()
         schedule.step()
         if rule.picks(step):
-            steps.append(step)
-            assert schedule.get_last_lr() == [pytest.approx(1e-4)]
-    assert steps == [cycle // 2 + k * cycle for k in range(4)]
+            lrs[step] = lr
+    assert list(lrs) == [cycle // 2 + 1 + k * cycle for k in range(4)]
+    assert list(lrs.values()) == [pytest.approx(1e-4)] * 4
     assert min(schedule.lrs(s)[0] for s in range(100)) == pytest.approx(1e-4)
 
 

@@ -76,7 +76,7 @@ def cycle_series(
     >>> schedule = CyclicalSchedule(optim.SGD(model.parameters(), lr=0.05), cycle=4)
     >>> series = cycle_series(surface, trajectory, schedule=schedule, members=MidCycle(4))
     >>> series.distance, series.members, series.ends
-    (tensor([0., 1., 2., 3., 4.], dtype=torch.float64), tensor([2]), tensor([4]))
+    (tensor([0., 1., 2., 3., 4.], dtype=torch.float64), tensor([3]), tensor([4]))
     """
     if not len(trajectory):
         raise DataError("the trajectory has no iterates; store several of each cycle.")
@@ -113,7 +113,9 @@ def series_of(
     # a restart is one step long
     grid = range(start, last + 1, max(1, int(schedule.cycle) // _LR_POINTS))
     restarts = (end + 1 for end in ends if end < last)
-    lr_steps = sorted({*steps, *grid, *ends, *restarts} - ({start} if start < last else set()))
+    selected = [step for step in range(1, last + 1) if members.picks(step)]
+    every = {*steps, *grid, *ends, *restarts, *selected}
+    lr_steps = sorted(every - ({start} if start < last else set()))
     lrs = [schedule.lrs(max(step - start - 1, 0))[0] for step in lr_steps]
     return CycleSeries(
         step=torch.tensor(steps),
@@ -121,7 +123,7 @@ def series_of(
         metrics=metrics,
         lr_step=torch.tensor(lr_steps),
         lr=torch.tensor(lrs, dtype=torch.float64),
-        members=torch.tensor([s for s in range(1, last + 1) if members.picks(s)]),
+        members=torch.tensor(selected),
         ends=torch.tensor(ends),
         split=split,
     )

@@ -208,9 +208,11 @@ class FGECycles(CyclesTraining):
     from the prefix where trainings share one."""
 
     kind = "fge"
+    version = 2
 
     def __init__(self, run: Run, network: int) -> None:
-        budget = run.budget
+        budget, fge = run.budget, run.config.fge
+        self.learning_rate = run.learning_rate() if fge.needs_lr and run.shares_prefix else None
         prefix = run.prefix(network) if run.shares_prefix else None
         self.trajectory = None if prefix else run.averaged(network)
         first = prefix.last_epoch * budget.epoch if prefix else 0
@@ -218,13 +220,13 @@ class FGECycles(CyclesTraining):
             run,
             "fge",
             network,
-            *([self.trajectory] if self.trajectory else [run.learning_rate()]),
+            *(each for each in (self.trajectory, self.learning_rate) if each),
             start=prefix,
             epochs=budget.epochs - prefix.last_epoch if prefix else budget.cycle_epochs,
             iterates=MidCycle(budget.cycle, start=first),
-            fge=run.config.fge.model_dump(include={"high", "low"}),
+            fge=fge.model_dump(include={"high", "low"}),
             cycle=budget.cycle,
-            lr=run.config.average.lr,
+            lr=run.config.average.lr if fge.needs_lr else None,
         )
 
     @property
@@ -236,15 +238,12 @@ class FGECycles(CyclesTraining):
         return self.run.budget.cycle
 
     def schedule(self, inputs: Inputs) -> ScheduleFactory:
-        run, fge = self.run, self.run.config.fge
-        lr = run.config.average.lr
-        if isinstance(lr, str):
-            lr = run.learning_rate().lr(inputs)
-        high = fge.high or max(lr, fge.low or 0.0)
-        low = fge.low or high / 100
+        config, cycle = self.run.config, self.run.budget.cycle
+        lr = self.learning_rate.lr(inputs) if self.learning_rate else config.average.lr
+        high, low = config.fge.lrs(lr)
 
         def cycles(optimizer: Optimizer) -> LRScheduler:
-            return CyclicalSchedule(optimizer, cycle=run.budget.cycle, high=high, low=low)
+            return CyclicalSchedule(optimizer, cycle=cycle, high=high, low=low)
 
         return cycles
 

@@ -129,6 +129,20 @@ class FGE(Section):
             raise ValueError(f"expected low <= high, which is {self.high}")
         return self
 
+    @property
+    def needs_lr(self) -> bool:
+        """Whether cycles depend on the learning rate of averaging."""
+        return self.high is None
+
+    def lrs(self, lr: Any) -> tuple[float, float]:
+        """The highest and the lowest learning rate, where that of averaging is `lr`.
+
+        >>> FGE().lrs(0.5), FGE(low=0.1).lrs(0.5), FGE(low=0.1).lrs(0.05), FGE(high=1).lrs("auto")
+        ((0.5, 0.005), (0.5, 0.1), (0.1, 0.1), (1.0, 0.01))
+        """
+        high = self.high or max(lr, self.low or 0.0)
+        return high, self.low or high / 100
+
 
 class Snapshot(Section):
     """Cycles of a cosine learning rate with warm restarts, from a fresh network to the end of the

@@ -52,13 +52,14 @@ class Every:
 
 
 class MidCycle:
-    """Selects the middle of each cycle of a `CyclicalSchedule`, where the learning rate is lowest.
+    """Selects the middle of each cycle of a `CyclicalSchedule`: the iterate after the step with the
+    lowest learning rate, of which half a cycle of steps comes before.
 
     Args:
         cycle: steps in a cycle. start: steps before the first cycle.
 
     >>> [step for step in range(1, 13) if MidCycle(4).picks(step)]
-    [2, 6, 10]
+    [3, 7, 11]
     """
 
     def __init__(self, cycle: int, *, start: int = 0) -> None:
@@ -66,12 +67,13 @@ class MidCycle:
         self.start = checks.whole("start", start, least=0)
 
     def picks(self, step: int) -> bool:
-        return step > self.start and (step - self.start) % self.cycle == self.cycle // 2
+        since = step - self.start - 1  # steps before this one, as the schedule counts
+        return since >= 0 and since % self.cycle == self.cycle // 2
 
     def count(self, steps: int) -> int:
         """How many of the first `steps` it picks."""
         steps = checks.whole("steps", steps, least=0)
-        return max(0, (steps - self.start + self.cycle // 2) // self.cycle)
+        return max(0, (steps - self.start - 1 + self.cycle // 2) // self.cycle)
 
 
 class EndOfCycle:

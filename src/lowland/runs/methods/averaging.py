@@ -19,7 +19,7 @@ _SAMPLES = 10  # of each candidate on validation examples
 _CANDIDATE = "candidate"  # its number; 0: SGD
 
 
-def trials(run: Run) -> list[Part]:
+def trials_of(run: Run) -> list[Part]:
     """What the choice of a learning rate costs; nothing where it is given."""
     if not run.shares_prefix:
         return []
@@ -46,7 +46,11 @@ class AveragingMethod(Method):
             return self.trajectories(run)
         annealed = [Part(run.annealed(i)) for i in range(self.networks(run))]
         trajectories = [part._replace(tuning=True) for part in self.trajectories(run)]
-        return [*annealed, *trajectories, *trials(run)]
+        return [*annealed, *trajectories, *self.trials(run)]
+
+    def trials(self, run: Run) -> Sequence[Part]:
+        """What the choice of its learning rate costs."""
+        return trials_of(run)
 
     def needs(self, run: Run) -> Sequence[Artifact]:
         needs = self.posterior_needs(run)

@@ -39,6 +39,9 @@ class FGE(AveragingMethod):
         # it branches off where iterates begin to be averaged
         return [Part(cycles.trajectory, run.budget.before_averaging()), Part(cycles)]
 
+    def trials(self, run: Run) -> Sequence[Part]:
+        return super().trials(run) if run.config.fge.needs_lr else []
+
     def posterior_needs(self, run: Run) -> Sequence[Artifact]:
         return [run.cycles(0)]
 

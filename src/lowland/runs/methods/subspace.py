@@ -9,7 +9,7 @@ from lowland.artifacts import Artifact, Inputs
 from lowland.errors import ConfigError
 from lowland.posteriors import Posterior
 from lowland.runs import chains
-from lowland.runs.methods.averaging import trials
+from lowland.runs.methods.averaging import trials_of
 from lowland.runs.methods.base import Method, Part, require_iterates
 from lowland.runs.pictures import chain_pictures
 
@@ -40,7 +40,7 @@ class SubspaceInference(Method):
         require_iterates(run, self.label(run), run.budget.stored(), least, collection)
 
     def parts(self, run: Run) -> Sequence[Part]:
-        return [Part(run.averaged(0)), *trials(run), Part(run.chain())]
+        return [Part(run.averaged(0)), *trials_of(run), Part(run.chain())]
 
     def needs(self, run: Run) -> Sequence[Artifact]:
         return [run.chain(), run.subspace()]
