@@ -48,7 +48,7 @@ def main() -> int:
     return 0
 
 
-def results(rows: list[dict], load: list[float]) -> str:
+def results(rows: list[dict[str, object]], load: list[float]) -> str:
     threads = f"OMP_NUM_THREADS={torch.get_num_threads()}"
     today = datetime.datetime.now(datetime.UTC).date()
     lines = [

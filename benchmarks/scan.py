@@ -71,7 +71,7 @@ def against_passes() -> list[Row]:
 
 def _scan(model: nn.Module, batches: list[Any], options: dict[str, Any]) -> Any:
     surface = ll.LossSurface(model, ll.Classification(), batches, **options)
-    surface.data.cache()  # in the memory format of the passes' tensors
+    surface.data = surface.data.cached()  # in the memory format of the passes' tensors
     w = surface.layout.flatten(model)
     plane = ll.Plane(w, *ll.directions(surface, w))
     return lambda: ll.scan(plane, surface, resolution=POINTS)
