@@ -46,7 +46,7 @@ BELOW: dict[str, set[str]] = {
     "schema": {"errors"},
     "files": {"errors"},
     "tensor_files": {"errors", "schema", "files"},
-    "records": {"errors", "schema", "files", "tensor_files"},
+    "records": {"errors", "metrics", "schema", "files", "tensor_files"},
     "artifacts": {"errors", "schema", "files", "tensor_files", "progress"},
     "core": BASE,
     "geometry": BASE | {"core"},

@@ -69,3 +69,33 @@ def test_a_table_as_markdown_and_as_comma_separated_values() -> None:
     pandas = pytest.importorskip("pandas")
     read = pandas.read_csv(io.StringIO(table.to_csv()))
     pandas.testing.assert_frame_equal(read, table.to_pandas())
+
+
+def test_a_table_for_readers_has_errors_behind_their_means() -> None:
+    table = Table(
+        {
+            "method": ["SGD", "SWA"],
+            "nll": torch.tensor([0.5, math.nan], dtype=torch.float64),
+            "nll_se": torch.tensor([0.125, math.nan], dtype=torch.float64),
+            "samples": torch.tensor([1.0, 30.0], dtype=torch.float64),
+            "samples_se": torch.zeros(2, dtype=torch.float64),
+            "decay": torch.tensor([123456.0, 0.25], dtype=torch.float64),
+        }
+    )
+    assert list(table.to_texts().rows()) == [
+        {"method": "SGD", "NLL": "0.5000 ± 0.1250", "samples": "1", "decay": "1.235e+05"},
+        {"method": "SWA", "NLL": "-", "samples": "30", "decay": "0.25"},
+    ]
+    texts = table.to_texts({"nll": ("nats", "{:+.2f}")})
+    assert texts.columns == {"nats": ["+0.50 ± 0.12", "-"]}
+    assert texts.to_markdown().splitlines()[1] == "| ---: |"
+    assert texts.to_latex().splitlines()[4] == r"$+0.50 \pm 0.12$ \\"
+
+
+def test_a_table_for_latex_aligns_numbers_right() -> None:
+    table = EXAMPLES["Table"][0]
+    assert table.to_latex().splitlines()[:3] == [
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"method & nll & n \\",
+    ]

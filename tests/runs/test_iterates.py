@@ -18,12 +18,13 @@ def test_its_last_row_is_that_of_the_comparison(finished):
     assert last["nll_average"] == pytest.approx(float(comparison.nll[swa]), rel=1e-5)
 
 
-def test_it_is_printed_and_written_in_three_forms_and_pictures(finished):
+def test_it_is_printed_and_written_in_four_forms_and_pictures(finished):
     table = finished.load(finished.run.iterate_metrics())
     assert str(table).splitlines()[0] in finished.out
     records = finished.folder / "records"
     assert (records / "iterates.csv").read_text() == table.to_csv()
     assert (records / "iterates.md").read_text() == table.to_markdown() + "\n"
+    assert (records / "iterates.tex").read_text() == table.to_latex() + "\n"
     assert len(IterateTable.load(records / "iterates.json")) == len(table)
     pictures = {path.name for path in (finished.folder / "pictures").iterdir()}
     assert {"iterates-error.png", "iterates-nll.png"} <= pictures

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from lowland.records import Table
+from lowland.records.table import SE
 
-SE = "_se"  # the ending of columns of standard errors
 Metrics = Mapping[str, float]  # of one method in one run
 
 

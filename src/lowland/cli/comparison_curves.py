@@ -11,13 +11,14 @@ from torch import Tensor
 
 from lowland import plots
 from lowland.artifacts import Checkpoint, Inputs
-from lowland.cli.aggregate import SE, mean_over_runs
+from lowland.cli.aggregate import mean_over_runs
 from lowland.cli.method_metrics import MethodRow, RunMetrics
 from lowland.cli.ood import Corruption
 from lowland.core import Task
 from lowland.metrics import metric_names
 from lowland.progress import Report
 from lowland.records import RiskCoverage, ShiftCurves
+from lowland.records.table import SE
 from lowland.runs.pictures import Picture, picture_of_lines
 from lowland.runs.records import RecordArtifact
 from lowland.uncertainty import selective

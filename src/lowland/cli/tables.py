@@ -16,9 +16,9 @@ from torch import Tensor
 from lowland.cli.console import say, visible
 from lowland.metrics import metric_names, metric_of
 from lowland.records import Table
+from lowland.records.table import Forms
 
 _GAP = 3  # characters between columns
-Forms = dict[str, tuple[str, str]]  # column of the record -> (heading, format)
 _COST: Forms = {
     "scale": ("scale", "{:.2f}"),
     "samples": ("networks", "{:.0f}"),
@@ -57,22 +57,23 @@ def _columns(part: str, of: str) -> Forms:
     if part in _SHAPES:
         return _SHAPES[part]
     if part == "ood":
-        return {f"{name}_{of}": _form(name) for name in ("auroc", "fpr95")}
+        return {f"{name}_{of}": metric_form(name) for name in ("auroc", "fpr95")}
     if part == "corrupted":
-        return {f"{name}_corrupted": _form(name) for name in metric_names()}
+        return {f"{name}_corrupted": metric_form(name) for name in metric_names()}
     if part == "difference":
-        columns = {name: _form(name, sign="+") for name in metric_names(table="difference")}
+        columns = {name: metric_form(name, sign="+") for name in metric_names(table="difference")}
         return columns | {"nll_corrupted": ("corrupted NLL", "{:+.4f}")}
     if part == "test":
-        columns = {name: _form(name) for name in metric_names(table="test")}
+        columns = {name: metric_form(name) for name in metric_names(table="test")}
         return columns | {"crps_of": ("CRPS of", "{}"), "samples": ("networks", "{:.0f}")}
     sign = "+" if part == "run difference" else ""
-    columns = {name: _form(name, sign=sign) for name in metric_names()}
+    columns = {name: metric_form(name, sign=sign) for name in metric_names()}
     columns |= {"temperature": ("T", f"{{:{sign}.2f}}")}
     return columns | {"nll_tempered": ("NLL at T", f"{{:{sign}.4f}}")}
 
 
-def _form(name: str, *, sign: str = "") -> tuple[str, str]:
+def metric_form(name: str, *, sign: str = "") -> tuple[str, str]:
+    """The heading and the format of a metric's column. `sign`: "+", of differences."""
     metric = metric_of(name)
     assert metric is not None
     return metric.title, metric.form.replace("{:", f"{{:{sign}")
@@ -84,14 +85,14 @@ def show_comparison(table: Table, console: Console, *, tuned: Sequence[str] = ()
     `tuned`: columns of values that methods chose on validation data, beside scale and temperature.
     """
     choices = "scale and T" if "temperature" in table.columns else "scale"
-    _show(
+    show_columns(
         table,
         _columns("run", ""),
         f"Test data ({choices} chosen on validation data)",
         console,
     )
     forms = {name: (name, "{:.4g}") for name in tuned} | _COST
-    _show(table, forms, "Cost (networks: forward passes a prediction)", console)
+    show_columns(table, forms, "Cost (networks: forward passes a prediction)", console)
 
 
 def show_metrics(
@@ -101,10 +102,10 @@ def show_metrics(
 
     Columns of standard errors, which end with `_se`, stand behind their ±. `rows`: what they are.
     """
-    _show(table, _columns(part, of), title, console, rows, ranked=part not in _SHAPES)
+    show_columns(table, _columns(part, of), title, console, rows, ranked=part not in _SHAPES)
 
 
-def _show(
+def show_columns(
     table: Table,
     forms: Forms,
     title: str,
@@ -113,16 +114,19 @@ def _show(
     *,
     ranked: bool = True,
 ) -> None:
+    """Prints the columns of a table that are there, the best of each bold where it is `ranked`."""
+    forms = {name: form for name, form in forms.items() if name in table.columns}
     columns = {}
-    for name, (heading, form) in forms.items():
-        if name in table.columns:
-            values, texts = table.columns[name], _texts(table, name, form)
-            judge = _best(name) if ranked and isinstance(values, Tensor) else None
-            best = None if judge is None else judge(_finite(values))
-            columns[heading] = [
-                Text(text, style="bold" if best is not None and value == best else "")
-                for text, value in zip(texts, _plain(values), strict=True)
-            ]
+    for name, (heading, texts) in zip(forms, table.to_texts(forms).columns.items(), strict=True):
+        values = table.columns[name]
+        judge = _best(name) if ranked and isinstance(values, Tensor) else None
+        best = None if judge is None else judge(_finite(values))
+        columns[heading] = [
+            Text(
+                text.replace(" ± ", "±"), style="bold" if best is not None and value == best else ""
+            )
+            for text, value in zip(texts, _plain(values), strict=True)
+        ]
     print_table(columns, console, rows=rows, labels=table.method, title=title)
 
 
@@ -194,27 +198,5 @@ def _finite(values: Tensor) -> list[float]:
     return [value for value in values.tolist() if not math.isnan(value)] or [math.nan]
 
 
-def _texts(table: Table, name: str, form: str) -> list[str]:
-    """A column's cells, with their standard errors where there are any."""
-    values, errors = table.columns[name], table.columns.get(f"{name}_se")
-    cells = [_cell(form, value) for value in _plain(values)]
-    if errors is None:
-        return cells
-    return [
-        text
-        if math.isnan(error) or (error == 0 and name == "samples")
-        else f"{text}±{form.replace('+', '').format(error)}"
-        for text, error in zip(cells, _plain(errors), strict=True)
-    ]
-
-
 def _plain(values: Any) -> list[Any]:
     return values.tolist() if isinstance(values, Tensor) else values
-
-
-def _cell(form: str, value: Any) -> str:
-    if isinstance(value, float) and math.isnan(value):
-        return "-"
-    if isinstance(value, float) and abs(value) >= 1e5:
-        form = "{:.4g}"
-    return form.format(value)

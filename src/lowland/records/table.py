@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,15 @@ import torch
 from torch import Tensor
 
 from lowland.errors import DataError
+from lowland.metrics import metric_of
 from lowland.records.base import Record
+from lowland.records.latex import tabular
 
 if TYPE_CHECKING:
     import pandas
+
+Forms = dict[str, tuple[str, str]]  # column -> (heading, format)
+SE = "_se"  # the ending of columns of standard errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +80,7 @@ class Table(Record):
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows as dicts of plain values."""
-        lists = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in self.columns.items()}
+        lists = {name: _plain(values) for name, values in self.columns.items()}
         for i in range(len(self)):
             yield {name: values[i] for name, values in lists.items()}
 
@@ -94,9 +100,44 @@ class Table(Record):
         | SWA | 0.2500 |
         """
         heading, *rows = self._cells()
-        sides = ["---" if isinstance(v, list) else "---:" for v in self.columns.values()]
+        sides = ["---" if is_left else "---:" for is_left in self._left()]
         lines = [heading, sides, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def to_latex(self) -> str:
+        r"""The same as a `tabular` of LaTeX's package booktabs, numbers with four decimals.
+
+        >>> print(Table({"method": ["SGD", "SWA"], "nll": torch.tensor([0.5, 0.25])}).to_latex())
+        \begin{tabular}{lr}
+        \toprule
+        method & nll \\
+        \midrule
+        SGD & $0.5000$ \\
+        SWA & $0.2500$ \\
+        \bottomrule
+        \end{tabular}
+        """
+        heading, *rows = self._cells()
+        return tabular(heading, rows, left=self._left())
+
+    def to_texts(self, forms: Forms | None = None) -> Table:
+        """The columns for readers: each under a heading, with ± its standard errors behind it.
+
+        Standard errors are the columns that end with `_se`. A missing number is `-`.
+
+        Args:
+            forms: the heading and the format of each column, in order; None: of all columns, with
+                titles and formats of registered metrics, and four significant digits of others.
+
+        >>> table = Table({"nll": torch.tensor([0.5, 0.25]), "nll_se": torch.tensor([0.1, 0.2])})
+        >>> print(table.to_texts({"nll": ("NLL", "{:.2f}")}).to_markdown())
+        | NLL |
+        | ---: |
+        | 0.50 ± 0.10 |
+        | 0.25 ± 0.20 |
+        """
+        forms = self._forms() if forms is None else forms
+        return Table({forms[name][0]: self._texts(name, forms[name][1]) for name in forms})
 
     def to_csv(self) -> str:
         """The same as comma-separated values, numbers with all their digits; NaN is `nan`.
@@ -110,6 +151,38 @@ class Table(Record):
         writer.writerows(row.values() for row in self.rows())
         return text.getvalue()
 
+    def _forms(self) -> Forms:
+        """Heading and format of each column but the standard errors."""
+        forms: Forms = {}
+        for name, values in self.columns.items():
+            metric = metric_of(name)
+            if metric is not None and metric.name == name:
+                forms[name] = metric.title, metric.form
+            elif name.removesuffix(SE) not in self.columns or not name.endswith(SE):
+                forms[name] = name, "{:.4g}" if isinstance(values, Tensor) else "{}"
+        return forms
+
+    def _texts(self, name: str, form: str) -> list[str]:
+        """The cells of a column, with ± its standard errors where there are any."""
+        values, errors = self.columns[name], self.columns.get(f"{name}{SE}")
+        texts = [_text(form, value) for value in _plain(values)]
+        if errors is None:
+            return texts
+        constant = metric_of(name) is None  # such as networks: without an error of 0
+        return [
+            text
+            if math.isnan(error) or (error == 0 and constant)
+            else f"{text} ± {_text(form.replace('+', ''), error)}"
+            for text, error in zip(texts, _plain(errors), strict=True)
+        ]
+
+    def _left(self) -> list[bool]:
+        """Which columns are aligned left: those of texts that are no numbers."""
+        return [
+            not isinstance(values, Tensor) and not all(map(_NUMBER.match, map(str, values)))
+            for values in self.columns.values()
+        ]
+
     def _cells(self) -> list[list[str]]:
         """The texts of the heading and of each row."""
         rows = [[_cell(value) for value in row.values()] for row in self.rows()]
@@ -118,15 +191,29 @@ class Table(Record):
     def __str__(self) -> str:
         cells = self._cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        left = [isinstance(values, list) for values in self.columns.values()]
         lines = [
             "  ".join(
                 c.ljust(w) if lean else c.rjust(w)
-                for c, w, lean in zip(row, widths, left, strict=True)
+                for c, w, lean in zip(row, widths, self._left(), strict=True)
             )
             for row in cells
         ]
         return "\n".join(line.rstrip() for line in lines)
+
+
+_NUMBER = re.compile(r"[-+]?(\d|inf|nan|$)")
+
+
+def _plain(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, Tensor) else list(values)
+
+
+def _text(form: str, value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "-"
+    if isinstance(value, float) and abs(value) >= 1e5:
+        form = "{:.4g}"
+    return form.format(value)
 
 
 def _cell(value: Any) -> str:

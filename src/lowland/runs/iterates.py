@@ -32,6 +32,7 @@ class IterateMetrics(RecordArtifact):
     """
 
     kind = "iterates"
+    version = 2
     record = IterateTable
 
     def __init__(self, run: Run, budget: float = 1.0) -> None:
@@ -61,9 +62,11 @@ class IterateMetrics(RecordArtifact):
         assert isinstance(result, IterateTable)
         write_text(folder / "record.md", result.to_markdown() + "\n")
         write_text(folder / "record.csv", result.to_csv())
+        write_text(folder / "record.tex", result.to_latex() + "\n")
 
     def view(self) -> Mapping[str, str]:
-        texts = {f"record.{ending}": f"records/{self.stem}.{ending}" for ending in ("md", "csv")}
+        endings = "md", "csv", "tex"
+        texts = {f"record.{ending}": f"records/{self.stem}.{ending}" for ending in endings}
         return {**super().view(), **texts}
 
 
