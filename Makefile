@@ -64,8 +64,9 @@ demo: setup ## run the demonstration on scikit-learn's digits
 # Each worker begins with a part of the files in their order, so that what a file's tests share is
 # made once, and takes tests from the end of another's part when its own is done.
 # Both streams in one, so that their order holds when they go to a file.
+# Without pytest's logging: it adds handlers to torch's forty loggers three times a test.
 test: setup ## run the tests and the doctests
-	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(ARGS) 2>&1
+	@$(BIN)/python -m pytest -p no:logging -n $(WORKERS) --maxprocesses 8 --dist worksteal $(ARGS) 2>&1
 
 soak: setup ## run the hours-long tests that `make test` leaves out
 	@$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS) 2>&1
@@ -110,5 +111,5 @@ lock: ## resolve the newest versions in a fresh environment and rewrite constrai
 	rm -rf $(VENV)-lock
 
 clean: ## remove the environment, caches and builds; keeps runs/
-	rm -rf $(VENV) $(VENV)-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

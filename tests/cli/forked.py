@@ -1,7 +1,7 @@
 """The command line in a process of its own that has torch already, stopped at the n-th event.
 
-Events are counted, not timed: an optimizer step, a file that is about to take its place (a write
-that never comes to be), or one that has just done so.
+Events are counted, not timed: an optimizer step, a checkpoint that was saved, a file that is about
+to take its place (a write that never comes to be), or one that has just done so.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lowland.artifacts import Checkpoint
 from lowland.cli import main
 from tests.cli.inside import make_quick
 from tests.processes import SERVER
@@ -57,13 +58,18 @@ def stop_at(event, number, how):
         if count == number:
             os.kill(os.getpid(), how)
 
-    step, replace = torch.optim.SGD.step, os.replace
+    step, save, replace = torch.optim.SGD.step, Checkpoint.save, os.replace
 
     def stepping(*args, **kwargs):
         result = step(*args, **kwargs)
         if event == "step":
             happened()
         return result
+
+    def saving(*args, **kwargs):
+        save(*args, **kwargs)
+        if event == "checkpoint":
+            happened()
 
     def replacing(source, target, **kwargs):
         if event == "before-replace":
@@ -73,4 +79,5 @@ def stop_at(event, number, how):
             happened()
 
     torch.optim.SGD.step = stepping
+    Checkpoint.save = saving
     os.replace = replacing

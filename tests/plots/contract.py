@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lowland import plots
+from lowland.plots.overlays import settle
 from lowland.records import Record
 
 
@@ -37,11 +39,8 @@ class FigureContract:
         return plots.draw(self.figure, record, **options)
 
     def pictures(self) -> dict[str, Axes]:
-        """The pictures of all records, drawn once a class."""
-        if "_pictures" not in vars(type(self)):
-            records = {"": self.record()} | self.odd_records()
-            type(self)._pictures = {name: self.draw(record) for name, record in records.items()}
-        return type(self)._pictures
+        """The pictures of all records."""
+        return pictures_of(type(self))
 
     def test_draws_on_the_axes_that_it_gets_and_returns_them(self):
         ax = self.axes()
@@ -82,6 +81,14 @@ class FigureContract:
             self.draw(self.record(), colour="red")
 
 
+@lru_cache(maxsize=1)  # those of the class whose tests run: figures are large
+def pictures_of(tests: type[FigureContract]) -> dict[str, Axes]:
+    """The pictures of all records of a contract, drawn once."""
+    contract = tests()
+    records = {"": contract.record()} | contract.odd_records()
+    return {name: contract.draw(record) for name, record in records.items()}
+
+
 def tree(node: Any) -> Any:
     """A copy of the contents of a record, or of a dict of records, with arrays for tensors."""
     if isinstance(node, Record):
@@ -99,7 +106,8 @@ def settings() -> dict[str, Any]:
 def lay_out(ax: Axes) -> None:
     """Places everything in the figure as a drawing would, unless it lies there already."""
     if ax.figure.stale:
-        ax.figure.draw_without_rendering()
+        settle(ax)
+        ax.figure.stale = False
 
 
 def assert_whole(ax: Axes, name: str) -> None:

@@ -14,7 +14,11 @@ import lowland as ll
 from lowland.uncertainty.laplace import PRECISIONS, _Network
 from tests.models import Case, every_case, with_other_buffers
 
-pytest.importorskip("laplace", reason="the extra `baselines` is not installed")
+
+@pytest.fixture(autouse=True, scope="module")
+def laplace():
+    """Imported by the worker that has these tests: it takes seconds."""
+    return pytest.importorskip("laplace", reason="the extra `baselines` is not installed")
 
 
 def features(seed=0, n=60, width=4):

@@ -181,9 +181,25 @@ def level_ticks(bar: Colorbar, shading: Shading) -> None:
 
 
 def settle(ax: Axes) -> None:
-    """Computes the layout, which texts placed by their size in points need."""
+    """Computes the layout, which texts placed by their size in points need.
+
+    A drawing computes it first; all of a drawing would take twice as long.
+    """
     root: Any = ax.get_figure(root=True)
-    root.draw_without_rendering()
+    engine = root.get_layout_engine()
+    if engine is not None:
+        engine.execute(root)
+    renderer = root._get_renderer()
+    for axes in root.axes:
+        _apply_aspect(axes, renderer)
+
+
+def _apply_aspect(ax: Any, renderer: Any) -> None:
+    """Moves axes, and those inside them, to where they are drawn."""
+    locator = ax.get_axes_locator()
+    ax.apply_aspect(locator(ax, renderer) if locator else None)
+    for child in ax.child_axes:
+        _apply_aspect(child, renderer)
 
 
 def caption(record: SurfaceResult | TernaryResult, missing: int, total: int) -> str:

@@ -57,6 +57,8 @@ def tick_size(ax: Axes) -> float:
 
 def align_labels(column: Sequence[Axes]) -> None:
     """Puts the labels of y of panels above one another in one line. The layout must be done."""
+    for ax in column:
+        ax.yaxis.get_tightbbox()  # moves its label beside the ticks
     left = min(ax.yaxis.label.get_window_extent().x1 for ax in column)
     for ax in column:
         box = ax.get_window_extent()

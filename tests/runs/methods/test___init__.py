@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ import yaml
 from lowland.errors import ConfigError
 from lowland.records import Table
 from lowland.runs.methods import method_named
+from tests.cli.forked import lowland as forked
 from tests.cli.inside import lowland
 
 #: the whole of a method: a training artifact of its own, a tuned value, a cost
@@ -92,22 +91,6 @@ CONFIG = {
     "threads": 1,
     "train": {"epochs": 2, "batch_size": 60},
 }
-STOP = """
-import os, signal, sys
-import toy_method
-from lowland.artifacts import Checkpoint
-save, count = Checkpoint.save, 0
-def stopping(self, *args, **options):
-    global count
-    save(self, *args, **options)
-    count += 1
-    if count == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-Checkpoint.save = stopping
-from lowland.cli import main
-sys.argv = ["lowland", *sys.argv[1:]]
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +122,10 @@ def test_its_row_its_tuned_value_and_its_cost_are_in_the_table(whole):
 def test_killed_and_started_again_it_ends_with_the_same_bytes(whole, tmp_path):
     folder, _ = whole
     out = tmp_path / "r"
-    stopped = subprocess.run(
-        [sys.executable, "-c", STOP, "run", "config.yaml", f"out={out}", "plan=r/plan.json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert stopped.returncode == -9, stopped.stderr
+    words = [f"out={out}", "plan=r/plan.json"]
+    stop = ("checkpoint", 7, "SIGKILL")
+    code, _, err = forked("run", "config.yaml", *words, event=stop, folder=tmp_path, cwd=folder)
+    assert code == -9, err
     assert "toy/walk  started" in lowland("status", out)[1]
     plan = f"plan={folder / 'r' / 'plan.json'}"
     code, _, err = lowland("run", folder / "config.yaml", f"out={out}", plan)
