@@ -72,6 +72,7 @@ from lowland.posteriors import (
 from lowland.samplers import evidence, infer, posterior_plane, tune_temperature
 from lowland.scoring import crps, reliability, scores
 from lowland.train import (
+    SAM,
     Batches,
     LangevinSGD,
     Members,
@@ -121,6 +122,7 @@ __version__ = _version("lowland")
 
 __all__ = [
     "EMA",
+    "SAM",
     "SWA",
     "SWAG",
     "Affine",

@@ -1,4 +1,6 @@
-"""Optimizers and schedules of a configuration, by name."""
+"""Trainings of a configuration: optimizers and schedules by name, SAM, and what they cost."""
+
+import json
 
 import pytest
 import torch
@@ -6,10 +8,18 @@ import yaml
 from torch import nn
 
 from lowland.errors import ConfigError
-from lowland.runs.training import optimizer_of, schedule_of
+from lowland.records import Table
+from lowland.runs.config import check_config
+from lowland.runs.plan import RunPlan
+from lowland.runs.results import Results
+from lowland.runs.run import Run
+from lowland.runs.setup import Setup
+from lowland.runs.training import Training, fit_values, optimizer_of, schedule_of
 from lowland.runs.training_sections import Train
+from lowland.train import sgd
 from tests.cli.inside import lowland
 from tests.runs.conftest import CONFIG
+from tests.runs.test_segments import run_of
 
 
 def test_the_default_is_sgd_with_its_momentum():
@@ -76,3 +86,44 @@ def test_a_run_with_adamw(tmp_path):
         "run", tmp_path / "config.yaml", f"out={tmp_path / 'r'}", "train.optimizer=Adam"
     )
     assert "train/sgd-0 is built again (train.optimizer: AdamW there, Adam now" in out
+
+
+def test_a_run_with_sam_trains_by_it_and_is_charged_twice(tmp_path):
+    own = CONFIG | {"methods": ["sgd", "swa"], "train": CONFIG["train"] | {"sam": 0.05}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(own))
+    code, out, err = lowland("run", tmp_path / "config.yaml", f"out={tmp_path / 'r'}")
+    assert code == 0, err
+    assert "train.sam: a step takes two passes" in out
+    table = Table.load(tmp_path / "r" / "records" / "comparison.json")
+    assert table.epochs.tolist() == [8.0, 8.0]
+    choice = json.loads((tmp_path / "r" / "best" / "best.json").read_text())
+    assert choice["training"] == 1.0  # of SGD's, which is by SAM as well
+    config = check_config(own, where="here")
+    setup = Setup(config, RunPlan.read(tmp_path / "r" / "plan.json"))
+    network = setup.model(0)
+    log = sgd(
+        network,
+        setup.task,
+        setup.batches(setup.seed(0)),
+        epochs=4,
+        optimizer=optimizer_of(config.train),
+        schedule=schedule_of(config.train, 24),
+        seed=setup.seed(0),
+        sam=0.05,
+    )
+    trained = Results(Run(config, setup), tmp_path / "r").load(Run(config, setup).annealed(0))
+    assert torch.equal(trained.log.columns["loss"], log.columns["loss"])
+    assert torch.equal(trained.point.weights, setup.layout.flatten(network))
+
+
+def test_trials_and_segments_of_sam_are_charged_twice_and_shapes_are_fitted_without():
+    plain, sharp = (
+        run_of(methods=["sgd", "swa", "espro"], train=CONFIG["train"] | {"sam": rho})
+        for rho in (None, 0.05)
+    )
+    for one, other in zip(plain.methods, sharp.methods, strict=True):
+        for a, b in zip(one.parts(plain), other.parts(sharp), strict=True):
+            if isinstance(a.artifact, Training):
+                assert b.artifact.passes({}) == 2 * a.artifact.passes({})
+            assert a.artifact.fingerprint != b.artifact.fingerprint
+    assert fit_values(plain.config) == fit_values(sharp.config)

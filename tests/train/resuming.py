@@ -68,10 +68,12 @@ def network() -> nn.Module:
 class Run:
     """A training run in a folder: build it again to continue it, as a new process would."""
 
-    def __init__(self, folder: Path, data: str = "batches", accumulate: int = 1) -> None:
+    def __init__(
+        self, folder: Path, data: str = "batches", accumulate: int = 1, **options: Any
+    ) -> None:
         self.folder = folder
         self.data = DATA[data]()
-        self.accumulate = accumulate
+        self.options = {"accumulate": accumulate, **options}
         self.model = network()
         layout = ll.ParamLayout(self.model)
         store = folder / "store"
@@ -104,9 +106,9 @@ class Run:
             schedule=lambda o: ll.DecaySchedule(o, total=15),
             collectors=self.collectors,
             validate=lambda model: {"norm": float(model[0].weight.norm())},
-            accumulate=self.accumulate,
             checkpoint=self.folder / "run.safetensors",
             checkpoint_steps=2,
+            **self.options,
         )
         return self
 

@@ -84,7 +84,7 @@ class BestMethod(Artifact):
             "difference": float(to_first.difference[i]),
             "difference_se": float(to_first.difference_se[i]),
             "networks": cost[best][0],
-            "training": cost[best][1] / run.config.train.epochs,
+            "training": cost[best][1] / (run.config.train.epochs * run.config.train.passes),
             "tuned": dict(inputs[run.tuning(self.methods[best]).name]),
         }
 

@@ -61,7 +61,7 @@ class Trial(Segment):
         return FirstBatches(batches, self.steps * self.run.config.train.accumulate)
 
     def passes(self, inputs: Inputs) -> float:
-        return self.epochs * self.steps / self.run.budget.epoch
+        return super().passes(inputs) * self.steps / self.run.budget.epoch
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TrainingLog:
         try:

@@ -71,6 +71,11 @@ class Setup:
             )
         self.data = data
         self._note_emulation()
+        if config.train.sam is not None:
+            self.notes.append(
+                "train.sam: a step takes two passes over its batch, so that the table counts an "
+                "epoch of training as two."
+            )
         self.task = self._task()
         self.validation = self._loader("validation")
         self.test = self._loader("test")

@@ -184,7 +184,7 @@ class Training(Artifact):
 
     def passes(self, inputs: Inputs) -> float:
         """Its own epochs of training, for the table of costs."""
-        return float(self.epochs)
+        return float(self.epochs * self.run.config.train.passes)
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TrainingLog:
         run, setup, train = self.run, self.run.setup, self.run.config.train
@@ -210,6 +210,7 @@ class Training(Artifact):
             channels_last=run.config.channels_last,
             accumulate=train.accumulate,
             clip=train.clip,
+            sam=train.sam,
             seed=setup.seed(self.network),
             checkpoint=checkpoint.file(_CHECKPOINT),
             progress=progress,
@@ -284,7 +285,7 @@ def schedule_of(train: Train, total: int) -> Callable[[Optimizer], LRScheduler]:
 
 def fit_options(setup: Setup, *, epochs: int, lr: float, seed: int) -> dict[str, Any]:
     """How shapes are fitted, as arguments of `fit` and `spro`: on the batches of the networks, by
-    SGD with a learning rate that decays. Weight decay acts on the points of the shape."""
+    plain SGD with a learning rate that decays. Weight decay acts on the points of the shape."""
     config, train = setup.config, setup.config.train
     total = epochs * math.ceil(setup.length() / train.accumulate)
     own = Train(lr=lr, momentum=train.momentum, weight_decay=0)
@@ -303,7 +304,7 @@ def fit_options(setup: Setup, *, epochs: int, lr: float, seed: int) -> dict[str,
 
 def fit_values(config: Config) -> dict[str, Any]:
     """What of a configuration changes how shapes are fitted."""
-    train = config.train.model_dump(exclude={"epochs", "lr"})
+    train = config.train.model_dump(exclude={"epochs", "lr", "sam"})
     return train | {"compile": config.compile}
 
 

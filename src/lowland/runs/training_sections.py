@@ -36,11 +36,23 @@ class Train(Section):
     weight_decay: float = key(5e-4, "weight decay", ge=0, allow_inf_nan=False)
     accumulate: int = key(1, "batches whose mean gradient makes a step", unit="batches", ge=1)
     clip: float | None = key(None, "largest norm of a gradient; `null`: no clipping", gt=0)
+    sam: float | None = key(
+        None,
+        "radius of sharpness-aware minimisation, in the norm of all weights: each step takes two "
+        "passes, and an epoch counts twice in the table; `null`: plain steps",
+        gt=0,
+        allow_inf_nan=False,
+    )
     drop_last: bool = key(
         False,
         "leave out a last batch that is smaller than the others: a batch of one example stops "
         "BatchNorm",
     )
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of a step."""
+        return 1 if self.sam is None else 2
 
 
 class Average(Section):

@@ -7,12 +7,14 @@ from lowland.train.fit import fit
 from lowland.train.langevin import LangevinSGD
 from lowland.train.members import Members, MemberSGD
 from lowland.train.options import TrainOptions
+from lowland.train.sam import SAM
 from lowland.train.sgd import sgd
 from lowland.train.sgd_members import sgd_members
 from lowland.train.spro import connect_modes, spro
 from lowland.train.training_state import TrainingState
 
 __all__ = [
+    "SAM",
     "Batches",
     "LangevinSGD",
     "MemberSGD",

@@ -25,7 +25,7 @@ class MembersTrainer(Trainer):
     def __init__(self, *rest: Any, diverged: str, **more: Any) -> None:
         self.on_divergence = diverged
         super().__init__(*rest, **more)
-        if self.needs_closure:
+        if self.needs_closure or self.sam is not None:
             raise self._closure_error()
         many = len(self.model)
         self.epoch_sums |= {"loss": torch.zeros(many, dtype=torch.float64)}
@@ -33,10 +33,10 @@ class MembersTrainer(Trainer):
         self.is_diverged = torch.zeros(many, dtype=torch.bool)
 
     def _closure_error(self) -> ConfigError:
+        name = type(self.sam or self.optimizer).__name__
         return ConfigError(
-            f"optimizer: {type(self.optimizer).__name__} evaluates the loss again within a step, "
-            "by all weights at once, and networks side by side would see each other; train them "
-            "one by one, with ll.sgd."
+            f"optimizer: {name} evaluates the loss again within a step, by all weights at once, "
+            "and networks side by side would see each other; train them one by one, with ll.sgd."
         )
 
     def _epoch_batches(self) -> Iterator[Any]:

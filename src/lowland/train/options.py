@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
@@ -17,6 +18,7 @@ from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.progress import Progress
 from lowland.train.batches import Batches, num_batches
+from lowland.train.sam import SAM
 
 
 class StepCollector(Protocol):
@@ -37,6 +39,7 @@ class TrainKeywords(TypedDict, total=False):
     schedule: Callable[[Optimizer], LRScheduler] | None
     accumulate: int | None
     clip: float | None
+    sam: float | None
     drop_last: bool | None
     autocast: bool | str | torch.dtype | None
     channels_last: bool | None
@@ -56,13 +59,16 @@ class TrainOptions:
 
     Args:
         optimizer: made from the parameters; None: SGD, learning rate 0.05, momentum 0.9. See
-            `optimizer_named`. One whose step needs a closure, such as SAM or LBFGS, gets one: the
+            `optimizer_named`. One whose step needs a closure, such as LBFGS, gets one: the
             loss of the same batches at the weights of the moment; its passes do not change
             BatchNorm statistics and other buffers.
         schedule: made from the optimizer, and stepped once an optimizer step; None: constant, and
             of shapes `DecaySchedule` where no optimizer is given either. See `schedule_named`.
         accumulate: batches per optimizer step, whose gradient is the mean of theirs.
         clip: the largest norm of the gradient of the optimizer's parameters.
+        sam: trains by `SAM` of this radius around the optimizer, at two passes a step; of a
+            shape, it perturbs the free anchors together. ASAM: `optimizer=lambda params:
+            ll.SAM(torch.optim.SGD(params, lr=0.1), rho=0.5, adaptive=True)`.
         drop_last: leaves out a last batch that is smaller than the first: BatchNorm cannot
             normalise a batch of one example.
         autocast: True, a dtype or its name for `torch.autocast`; float16 on a GPU scales the loss.
@@ -75,7 +81,7 @@ class TrainOptions:
         progress: True for a bar, or a callable of (done, total).
 
     Raises:
-        ConfigError: numbers of batches or steps below 1, a norm that is not positive.
+        ConfigError: numbers of batches or steps below 1, a norm or radius that is not positive.
 
     >>> options = TrainOptions(clip=1.0)
     >>> options.override(seed=3, clip=None).clip
@@ -89,6 +95,7 @@ class TrainOptions:
     schedule: Callable[[Optimizer], LRScheduler] | None = None
     accumulate: int = 1
     clip: float | None = None
+    sam: float | None = None
     drop_last: bool = False
     autocast: bool | str | torch.dtype | None = None
     channels_last: bool = False
@@ -100,7 +107,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         checks.fields(self, checks.whole, "accumulate", "checkpoint_steps", least=1)
-        checks.fields(self, checks.number, "clip", above=0)
+        checks.fields(self, checks.number, "clip", "sam", above=0)
         object.__setattr__(self, "seed", checks.seed(self.seed))
         checks.function(
             "optimizer", self.optimizer, example="lambda params: torch.optim.SGD(params, lr=0.1)"
@@ -117,6 +124,12 @@ class TrainOptions:
             raise ConfigError(f"options: expected TrainOptions, got {type(base).__name__}.")
         changes = {name: value for name, value in keywords.items() if value is not None}
         return replace(base, **changes) if changes else base  # type: ignore[arg-type]
+
+    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimizer of parameters; a `SAM` where its radius is given."""
+        make = self.optimizer or partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+        base = make(parameters)
+        return base if self.sam is None else SAM(base, rho=self.sam)
 
     def schedule_of(self, optimizer: Optimizer) -> LRScheduler | None:
         """The schedule of an optimizer; raises `ConfigError` for one that needs metrics."""
@@ -184,8 +197,3 @@ def _schedule_numbers(schedule: LRScheduler | None) -> str:
     values = {k: v for k, v in schedule.state_dict().items() if isinstance(v, kinds)}
     texts = (f"{k}={v}" for k, v in sorted(values.items()) if " at 0x" not in str(v))
     return f"({', '.join(texts)})"
-
-
-def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """The optimizer of training where none is given."""
-    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)

@@ -49,8 +49,8 @@ def sgd_members(
         diverged: "stop" raises where a network's loss is NaN or infinite; "drop" sets its weights
             to 0, holds them, and goes on with the others: its losses are NaN from then on.
         options: `TrainOptions`, or keyword arguments with the names of its fields, precision,
-            memory format and compilation apart. The optimizer is made from the one parameter (M,
-            P); its rule must act on each weight alone, as SGD's and Adam's do. The norm that is
+            memory format, compilation and SAM apart. The optimizer is made from the one parameter
+            (M, P); its rule must act on each weight alone, as SGD's and Adam's do. The norm that is
             clipped is that of each network's gradient.
 
     Returns:
@@ -75,6 +75,7 @@ def sgd_members(
         "autocast",
         "channels_last",
         "compile",
+        "sam",
         instead="networks side by side are trained without; train them one by one, with ll.sgd",
     )
     checks.choice("diverged", diverged, ("stop", "drop"))

@@ -105,11 +105,11 @@ class ShapeTrainer(Trainer):
         super()._optimizer_step(waiting)
         self.model.attach()  # before collectors read the shape
 
-    def _closure(self) -> Tensor:
+    def _evaluate_again(self) -> Tensor:
         # at the same coordinates as the first pass
         self.num_samples -= self.samples * len(self.step_batches)
         mean_loss = self.mean_loss
-        loss = super()._closure()
+        loss = super()._evaluate_again()
         self.mean_loss = mean_loss
         return loss
 

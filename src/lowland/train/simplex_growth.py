@@ -25,7 +25,6 @@ from lowland.train.fit import fit
 from lowland.train.growth_options import GrowthOptions
 from lowland.train.options import (
     TrainOptions,
-    default_optimizer,
     require_surface_decides,
     training_settings,
 )
@@ -97,7 +96,7 @@ class SimplexGrowth(Generic[S]):
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a growth to continue."""
         options, growth, surface, start = self.options, self.growth, self.surface, self.shape
-        optimizer = (options.optimizer or default_optimizer)([nn.Parameter(torch.zeros(1))])
+        optimizer = options.optimizer_of([nn.Parameter(torch.zeros(1))])
         others = ("loader", "validate")  # the first is described; the second changes no weight
         return {
             "model": surface.layout.fingerprint,

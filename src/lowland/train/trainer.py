@@ -31,11 +31,11 @@ from lowland.train.model_state import load_model_state, model_state
 from lowland.train.options import (
     StepCollector,
     TrainOptions,
-    default_optimizer,
     require_collectors,
     training_settings,
 )
 from lowland.train.rng import fork_global_rng, rng_state, set_rng_state
+from lowland.train.sam import SAM
 from lowland.train.training_state import KIND, TrainingState
 
 SAVE_SECONDS = 20.0  # between checkpoints
@@ -85,9 +85,12 @@ class Trainer:
         # what is called: training state and names are those of the model itself
         self.network: Any = torch.compile(model) if options.compile else model
         trainable = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer: Optimizer = (options.optimizer or default_optimizer)(trainable)
+        optimizer = options.optimizer_of(trainable)
+        self.sam = optimizer if isinstance(optimizer, SAM) else None
+        # with SAM, the one that takes the step after the second pass
+        self.optimizer: Optimizer = self.sam.base_optimizer if self.sam else optimizer
         self.needs_closure = requires_closure(self.optimizer)
-        self.step_batches: list[Any] = []  # for a closure
+        self.step_batches: list[Any] = []  # to evaluate the loss again
         self.schedule = options.schedule_of(self.optimizer)
         self.autocast = autocast_dtype(options.autocast, self.device)
         half = self.autocast is torch.float16 and self.device.type == "cuda"
@@ -178,9 +181,12 @@ class Trainer:
             raise DataError("the training batches have no target: give (inputs, target).")
         items = self.task.count(batch)
         loss = self._loss_and_gradient(batch, items)
-        if self.needs_closure is not False:
+        if self.needs_closure is not False or self.sam is not None:
             self.step_batches.append(batch)
-        self.unchecked.append((self.step, self.batch, loss, items))
+        self._log_loss(self.batch, loss, items)
+
+    def _log_loss(self, batch: int, loss: Tensor, items: int) -> None:
+        self.unchecked.append((self.step, batch, loss, items))
         if self.device.type == "cpu" or len(self.unchecked) >= _CHECK_EVERY:
             self._check_losses()
 
@@ -196,6 +202,10 @@ class Trainer:
         return loss.detach()
 
     def _optimizer_step(self, accumulated: int) -> None:
+        if self.sam is not None:
+            with self.sam.perturbed():
+                loss = self._evaluate_again()
+            self._log_loss(self.batch - 1, loss, 0)  # checked, and no part of the mean
         self._finish_gradient(accumulated)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
@@ -221,9 +231,15 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(optimised, self.options.clip)
 
-    @torch.enable_grad()
     def _closure(self) -> Tensor:
-        """The closure: the loss of this step's batches and its gradient at the present weights.
+        """The loss of this step's batches and its gradient at the present weights, clipped."""
+        loss = self._evaluate_again()
+        self._finish_gradient(len(self.step_batches))
+        return loss
+
+    @torch.enable_grad()
+    def _evaluate_again(self) -> Tensor:
+        """The loss of this step's batches and its gradient at the present weights.
 
         Buffers stay as the first pass left them: statistics of batches count once a step.
         """
@@ -232,7 +248,6 @@ class Trainer:
         before = [buffer.clone() for buffer in buffers]
         counts = map(self.task.count, self.step_batches)
         losses = list(map(self._loss_and_gradient, self.step_batches, counts))
-        self._finish_gradient(len(losses))
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)

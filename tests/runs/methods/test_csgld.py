@@ -50,8 +50,9 @@ def test_it_pays_for_one_training(finished):
         ({"csgld": {"cycles": 13}}, r"csgld\.cycles: expected at most 12 .* got 13"),
         ({"csgld": {"cycles": 6, "members": 3}}, "csgld: members: expected at most 2, got 3"),
         ({"train": {"optimizer": "AdamW"}}, "expected train.optimizer: SGD, got AdamW"),
+        ({"train": {"sam": 0.05}}, "csgld samples the posterior of the loss, and train.sam"),
     ],
-    ids=["cycles", "members", "optimizer"],
+    ids=["cycles", "members", "optimizer", "sam"],
 )
 def test_what_does_not_fit_is_refused(finished, sections, words):
     run = with_settings(finished, **sections)

@@ -29,6 +29,11 @@ class CSGLD(CyclesMethod):
                 f"methods: csgld adds its noise to steps of SGD: expected train.optimizer: SGD, "
                 f"got {optimizer}; leave csgld out, or train by SGD."
             )
+        if run.config.train.sam is not None:
+            raise ConfigError(
+                "methods: csgld samples the posterior of the loss, and train.sam trains by another "
+                "one; leave csgld out, or train without train.sam."
+            )
         super().check(run)
 
     def cycles(self, run: Run) -> CSGLDCycles:
