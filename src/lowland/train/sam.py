@@ -238,7 +238,7 @@ class SAM(Optimizer):
             if group["adaptive"]:
                 scales = torch._foreach_abs(parameters)
                 torch._foreach_add_(scales, group["eta"])
-                gradients = torch._foreach_mul(gradients, scales)
+                gradients = list(torch._foreach_mul(gradients, scales))
             steps.append((gradients, scales))
             # float16 and bfloat16 would round, or overflow
             dtype = torch.promote_types(gradients[0].dtype, torch.float32)
