@@ -3,6 +3,8 @@
 import torch
 
 import lowland as ll
+from lowland.core.inner import inner
+from lowland.geometry import affine
 from lowland.geometry.affine import orthonormal
 from tests.geometry.contract import generator, vectors
 
@@ -21,6 +23,20 @@ def test_coordinates_of_directions_that_are_far_from_orthogonal():
     result, far = sub.coords_of(sub(coords))
     torch.testing.assert_close(result, coords, rtol=1e-6, atol=1e-6)
     assert float(far.max()) < 1e-9
+
+
+def test_the_directions_gram_matrix_is_computed_once(monkeypatch):
+    w, a, b = vectors(3, torch.float64)
+    sub = ll.Subspace(w, torch.stack([a, b]))
+    calls = []
+    monkeypatch.setattr(affine, "inner", lambda *args: calls.append(args) or inner(*args))
+    coords = torch.randn(3, 2, generator=generator(), dtype=torch.float64)
+    for number in range(2):
+        torch.testing.assert_close(sub.coords_of(sub(coords))[0], coords)
+        assert len(calls) == 1 + 3 * 3 * (number + 1)
+    # other directions have another one
+    twice = sub.with_anchors(2 * sub.anchors)
+    torch.testing.assert_close(twice.coords_of(twice(coords))[0], coords)
 
 
 def test_orthonormal_leaves_its_argument_as_it_was():

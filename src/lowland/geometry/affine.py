@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -57,9 +58,19 @@ class Affine(Shape):
         eye = torch.eye(self.k, 1 + self.k, dtype=torch.float64, device=self.device)
         return eye.roll(1, 1).expand(len(self._rows(coords)), -1, -1)
 
+    @cached_property
+    def _basis_gram(self) -> Tensor:
+        """Inner products of the directions, (k, k) float64."""
+        return inner(self.basis, self.basis)
+
+    def with_anchors(self, anchors: Tensor) -> Self:
+        copy = super().with_anchors(anchors)
+        vars(copy).pop("_basis_gram", None)
+        return copy
+
     def _nearest(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """By least squares: directions need not be orthonormal."""
-        gram = inner(self.basis, self.basis)
+        gram = self._basis_gram
         z = torch.linalg.solve(gram, inner(self.basis, w - self.center))
         rest = w - self(z[None])[0]
         # once more on what is left: float32 sums of large directions leave a little of them
