@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from lowland.records import Table
+
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "studies"))
 from readme import processor, rewrite  # noqa: E402
@@ -50,6 +52,18 @@ def main() -> int:
 
 def results(rows: list[dict[str, object]], load: list[float]) -> str:
     threads = f"OMP_NUM_THREADS={torch.get_num_threads()}"
+    table = Table.from_rows(
+        {
+            "work": row["work"],
+            "against": row["against"],
+            "ratio": f"{row['ratio']:.2f}",
+            "reach": str(row["reach"]),
+            "": "holds" if row["holds"] else "**missed**",
+            "times": row["detail"],
+            "script": f"`{row['script']}.py`",
+        }
+        for row in rows
+    )
     today = datetime.datetime.now(datetime.UTC).date()
     lines = [
         f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}, "
@@ -57,13 +71,7 @@ def results(rows: list[dict[str, object]], load: list[float]) -> str:
         f"{torch.get_num_threads()} threads; load {min(load):.1f} to {max(load):.1f} "
         "(one minute's, before, between and after the scripts).",
         "",
-        "| work | against | ratio | reach | | times | script |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row['work']} | {row['against']} | {row['ratio']:.2f} | {row['reach']} | "
-        f"{'holds' if row['holds'] else '**missed**'} | {row['detail']} | `{row['script']}.py` |"
-        for row in rows
+        table.to_markdown(),
     ]
     return "\n".join(lines)
 

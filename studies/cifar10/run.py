@@ -90,26 +90,23 @@ def tables(comparison: Table, options: argparse.Namespace) -> str:
         "Test data, 8,000 images (mean ± standard error over "
         f"{options.seeds} runs; rows that join runs are one value):",
         "",
-        *table(rows, COLUMNS),
+        table(rows, COLUMNS),
         "",
         f"The first {options.examples} of them corrupted, mean over kinds and strengths; and told "
         "from Gaussian noise by entropy:",
         "",
-        *table(rows, SHIFTED),
+        table(rows, SHIFTED),
     ]
     return "\n".join(lines)
 
 
-def table(rows: list[dict], columns: dict[str, tuple[str, int]]) -> list[str]:
-    names = [name for name in columns if name in rows[0]]
-    lines = [
-        "| " + " | ".join(["method", *(columns[name][0] for name in names)]) + " |",
-        "| " + " | ".join(["---"] * (len(names) + 1)) + " |",
-    ]
-    for row in rows:
-        cells = [row["method"], *(cell(row, name, columns[name][1]) for name in names)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+def table(rows: list[dict], columns: dict[str, tuple[str, int]]) -> str:
+    columns = {name: column for name, column in columns.items() if name in rows[0]}
+    return Table.from_rows(
+        {"method": row["method"]}
+        | {title: cell(row, name, digits) for name, (title, digits) in columns.items()}
+        for row in rows
+    ).to_markdown()
 
 
 def cell(row: dict, name: str, digits: int) -> str:

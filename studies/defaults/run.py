@@ -139,6 +139,22 @@ def tables(results: Path) -> str:
     there = [json.loads(path.read_text()) for path in results.glob("*.json")]
     there.sort(key=lambda each: order.index(each["name"]))
     methods = list(there[0]["differences"])
+    rows = []
+    for each in there:
+        sgd = next(iter(each["methods"].values()))["nll"]
+        cells = {method: difference(each["differences"][method]) for method in methods}
+        rows.append({"data": each["name"], "runs": str(each["runs"]), "SGD": f"{sgd:.3f}"} | cells)
+    means, costs = {}, {}
+    for method in methods:
+        mean, error = pooled([each["differences"][method] for each in there])
+        means[method] = f"{mean:+.3f} ± {error:.3f}"
+        share = [
+            each["methods"][method]["epochs"] / next(iter(each["methods"].values()))["epochs"]
+            for each in there
+        ]
+        costs[method] = f"{sum(share) / len(share):.2f}"
+    rows += [{"data": "**mean over sets**"} | means]
+    rows += [{"data": "training, SGD = 1", "SGD": "1.00"} | costs]
     lines = [
         f"{max(each['date'] for each in there)}, {there[0]['machine']}, {os.cpu_count()} cores; "
         "`python studies/defaults/run.py`.",
@@ -146,23 +162,8 @@ def tables(results: Path) -> str:
         "Test NLL minus that of SGD in the same run, in nats: mean ± standard error. Negative: the "
         f"average is better. Bold: worse by more than {LIMIT} and two standard errors.",
         "",
-        row(["data", "runs", "SGD", *methods]),
-        row(["---"] * (len(methods) + 3)),
+        Table.from_rows(rows).to_markdown(),
     ]
-    for each in there:
-        cells = [difference(each["differences"][method]) for method in methods]
-        sgd = next(iter(each["methods"].values()))["nll"]
-        lines.append(row([each["name"], str(each["runs"]), f"{sgd:.3f}", *cells]))
-    pools = [pooled([each["differences"][method] for each in there]) for method in methods]
-    lines.append(row(["**mean over sets**", "", "", *(f"{m:+.3f} ± {e:.3f}" for m, e in pools)]))
-    costs = []
-    for method in methods:
-        share = [
-            each["methods"][method]["epochs"] / next(iter(each["methods"].values()))["epochs"]
-            for each in there
-        ]
-        costs.append(f"{sum(share) / len(share):.2f}")
-    lines.append(row(["training, SGD = 1", "", "1.00", *costs]))
     return "\n".join(lines)
 
 
@@ -177,11 +178,6 @@ def pooled(values: list[dict[str, float]]) -> tuple[float, float]:
     n = len(values)
     mean = sum(value["nll"] for value in values) / n
     return mean, math.sqrt(sum(value["nll_se"] ** 2 for value in values)) / n
-
-
-def row(cells: list[str]) -> str:
-    """A line of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -119,7 +119,11 @@ def results(options: argparse.Namespace) -> str:
         for row in Table.load(options.out / kind / "records" / "curves.json").rows():
             rows.setdefault(row["method"], row)
     today = datetime.datetime.now(datetime.UTC).date()
-    names = [name for name in COLUMNS if name in next(iter(rows.values()))]
+    columns = {k: column for k, column in COLUMNS.items() if k in next(iter(rows.values()))}
+    table = Table.from_rows(
+        {"curve": title} | {name: form.format(row[k]) for k, (name, form) in columns.items()}
+        for title, row in rows.items()
+    )
     lines = [
         f"{today}, {processor()}, {os.cpu_count()} cores, torch {torch.__version__}; "
         f"`python studies/mode-connectivity/run.py --epochs {options.epochs}`.",
@@ -127,12 +131,8 @@ def results(options: argparse.Namespace) -> str:
         f"Along the curves, {options.points} points, {options.examples:,} training images and the "
         "test images at each point, BatchNorm statistics recomputed:",
         "",
-        "| curve | " + " | ".join(COLUMNS[name][0] for name in names) + " |",
-        "| " + " | ".join(["---"] * (len(names) + 1)) + " |",
+        table.to_markdown(),
     ]
-    for title, row in rows.items():
-        cells = [COLUMNS[name][1].format(row[name]) for name in names]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
     line = rows["Line"]["barrier"]
     for title, row in rows.items():
         if title != "Line":

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lowland.records import FunctionsResult
+from lowland.records import FunctionsResult, Table
 
 sys.path.append(str(Path(__file__).parents[1]))
 from readme import processor
@@ -27,7 +27,7 @@ def results(comparisons: list[dict[str, Any]], bands: dict[str, FunctionsResult]
         "",
         "### Bands",
         "",
-        *bands_table(bands),
+        bands_table(bands),
     ]
     return "\n".join(lines)
 
@@ -35,40 +35,42 @@ def results(comparisons: list[dict[str, Any]], bands: dict[str, FunctionsResult]
 def samplers_table(comparisons: list[dict[str, Any]]) -> list[str]:
     truth, *others = comparisons
     evidence = truth["log_evidence"]
-    lines = [
-        "| sampler | mean | sd | off, in standard errors | R-hat | log Z or ELBO | evaluations | "
-        "draws a second | effective a second |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        f"| quadrature | {pair(truth['mean'])} | {pair(truth['sd'])} | | | {evidence:.3f} | "
-        f"{truth['evaluations']:,} | | |",
+    rows = [
+        {
+            "sampler": "quadrature",
+            "mean": pair(truth["mean"]),
+            "sd": pair(truth["sd"]),
+            "off, in standard errors": "",
+            "R-hat": "",
+            "log Z or ELBO": f"{evidence:.3f}",
+            "evaluations": f"{truth['evaluations']:,}",
+        }
     ]
     for summary in others:
-        variational = summary["bound"] is not None
-        cells = [
-            summary["sampler"],
-            pair(summary["mean"]),
-            pair(summary["sd"]),
-            f"{summary['off']:.1f}",
-            "" if variational else f"{summary['rhat']:.3f}",
-            f"{summary['bound']:.3f} ({summary['bound'] - evidence:+.3f})" if variational else "",
-            f"{summary['evaluations']:,}",
-            "" if variational else f"{summary['draws'] / summary['seconds']:.0f}",
-            "" if variational else f"{summary['ess'] / summary['seconds']:.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        row = {
+            "sampler": summary["sampler"],
+            "mean": pair(summary["mean"]),
+            "sd": pair(summary["sd"]),
+            "off, in standard errors": f"{summary['off']:.1f}",
+            "evaluations": f"{summary['evaluations']:,}",
+        }
+        if summary["bound"] is None:
+            row["R-hat"] = f"{summary['rhat']:.3f}"
+            row["draws a second"] = f"{summary['draws'] / summary['seconds']:.0f}"
+            row["effective a second"] = f"{summary['ess'] / summary['seconds']:.0f}"
+        else:
+            row["log Z or ELBO"] = f"{summary['bound']:.3f} ({summary['bound'] - evidence:+.3f})"
+        rows.append(row)
     warnings = [
         f"- {summary['sampler']}: {summary['told']}" for summary in comparisons if summary["told"]
     ]
-    return [*lines, *([""] if warnings else []), *warnings]
+    table = Table.from_rows(rows).to_markdown()
+    return [table, *([""] if warnings else []), *warnings]
 
 
-def bands_table(bands: dict[str, FunctionsResult]) -> list[str]:
+def bands_table(bands: dict[str, FunctionsResult]) -> str:
     """The standard deviation of functions at the data, between them and outside of them."""
-    lines = [
-        "| posterior | RMSE of the mean on the data | sd among the data | in the gaps | "
-        "beyond, at distance 2 | gaps / data | beyond / data |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, band in bands.items():
         x = band.inputs[:, 0]
         spread = band.draws[..., 0].std(0)
@@ -80,14 +82,18 @@ def bands_table(bands: dict[str, FunctionsResult]) -> list[str]:
         beyond = spread[(~inside) & ((near - 2).abs() < 0.2)].mean()
         at = (data[:, None] - x).abs().argmin(1)
         errors = band.mean[at, 0] - band.data_targets[:, 0]
-        cells = [
-            name,
-            f"{errors.square().mean().sqrt():.3f}",
-            *(f"{v:.3f}" for v in (among, gaps, beyond)),
-            *(f"{v:.1f}" for v in (gaps / among, beyond / among)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(
+            {
+                "posterior": name,
+                "RMSE of the mean on the data": f"{errors.square().mean().sqrt():.3f}",
+                "sd among the data": f"{among:.3f}",
+                "in the gaps": f"{gaps:.3f}",
+                "beyond, at distance 2": f"{beyond:.3f}",
+                "gaps / data": f"{gaps / among:.1f}",
+                "beyond / data": f"{beyond / among:.1f}",
+            }
+        )
+    return Table.from_rows(rows).to_markdown()
 
 
 def pair(values: list[float]) -> str:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from volumes import error_sentence, growth_table, point_metrics, table_head
+from volumes import error_sentence, growth_table, point_metrics
 
 from lowland.cli.simplex_folder import COMPLEX
 from lowland.records import GrowthResult, SurfaceResult, Table
@@ -139,11 +139,12 @@ def results(run: Path, one_mode: Path, two_modes: Path, points: Table) -> str:
         "",
     ]
     table = Table.load(run / "records" / "comparison.json")
-    names = [name for name in COMPARED if name in table.columns]
-    lines += table_head(["method", *(HEADINGS.get(name, name) for name in names)])
-    for row in table.rows():
-        cells = [COMPARED[name].format(row[name]) for name in names]
-        lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
+    cells = (
+        {HEADINGS.get(k, k): form.format(row[k]) for k, form in COMPARED.items() if k in row}
+        for row in table.rows()
+    )
+    compared = Table({"method": table.method} | Table.from_rows(cells).columns)
+    lines.append(compared.to_markdown())
     lines += ["", "Planes through the first three vertices, 2,000 training images:", ""]
     for name, path in (("one mode", one_mode), ("two modes", two_modes)):
         surface = SurfaceResult.load(path / "scan" / "v0-v1-v2" / "records" / "surface.npz")

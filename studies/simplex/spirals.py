@@ -19,6 +19,7 @@ import lowland as ll
 from lowland import plots
 from lowland.core.threads import using_threads
 from lowland.evaluate import regular_grid
+from lowland.records import Table
 from lowland.zoo import MLP, Regression1dNet, regression1d, spirals
 
 HERE = Path(__file__).parent
@@ -103,29 +104,24 @@ def main() -> int:
 
 def results(metrics: list[dict[str, dict[str, float]]], rise: float | None, seconds: float) -> str:
     today = datetime.datetime.now(datetime.UTC).date()
+    titles = {"network": "network", "simplex": f"{DRAWS} draws of its simplex"}
+    rows: list[dict[str, str]] = [{"": title} for title in (*titles.values(), "difference, paired")]
+    for metric, heading in (("accuracy", "accuracy"), ("nll", "NLL")):
+        network, simplex = (
+            torch.tensor([seed[name][metric] for seed in metrics], dtype=torch.float64)
+            for name in titles
+        )
+        cells = spread(network), spread(simplex), spread(simplex - network, "+")
+        for row, cell in zip(rows, cells, strict=True):
+            row[heading] = cell
     lines = [
         f"{today}, {processor()}, one thread, torch {torch.__version__}, {seconds:.0f} s; "
         "`python studies/simplex/spirals.py`.",
         "",
         f"Two spirals, means and standard errors over {SEEDS} seeds of data and network:",
         "",
-        "| | accuracy | NLL |",
-        "| --- | --- | --- |",
+        Table.from_rows(rows).to_markdown(),
     ]
-    titles = {"network": "network", "simplex": f"{DRAWS} draws of its simplex"}
-    values = {
-        (name, metric): torch.tensor([seed[name][metric] for seed in metrics], dtype=torch.float64)
-        for name in titles
-        for metric in ("accuracy", "nll")
-    }
-    for name, title in titles.items():
-        cells = [spread(values[name, metric]) for metric in ("accuracy", "nll")]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    differences = [
-        spread(values["simplex", metric] - values["network", metric], "+")
-        for metric in ("accuracy", "nll")
-    ]
-    lines.append(f"| difference, paired | {' | '.join(differences)} |")
     if rise is not None:
         lines += [
             "",

@@ -33,20 +33,17 @@ def point_metrics(path: Path, points: int) -> Table:
 
 
 def growth_table(result: GrowthResult) -> list[str]:
-    table = result.table()
-    names = [name for name in COLUMNS if name in table.columns]
-    lines = table_head([result.unit, *(COLUMNS[name][0] for name in names)])
-    for row in table.rows():
-        cells = [
-            "-" if row[name] != row[name] else COLUMNS[name][1].format(row[name]) for name in names
-        ]
+    rows = []
+    for row in result.table().rows():
         note = "" if row["kept"] else " (left out)"
-        lines.append(f"| {row[result.unit]:.0f}{note} | " + " | ".join(cells) + " |")
-    return [*lines, "", result.stop_reason] if result.stop_reason else lines
-
-
-def table_head(cells: list[str]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |", "| " + " | ".join(["---"] * len(cells)) + " |"]
+        cells = {
+            title: "-" if row[name] != row[name] else form.format(row[name])
+            for name, (title, form) in COLUMNS.items()
+            if name in row
+        }
+        rows.append({result.unit: f"{row[result.unit]:.0f}{note}"} | cells)
+    table = Table.from_rows(rows).to_markdown()
+    return [table, "", result.stop_reason] if result.stop_reason else [table]
 
 
 def error_sentence(points: Table) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from lowland.records import Table
 
 METHODS = ("SGD", "SWA", "SWAG", "Deep ensemble", "SWA ensemble", "MultiSWAG")
 SETS = ("boston", "concrete", "energy", "yacht", "naval")
@@ -83,55 +85,77 @@ def _subspaces(records: list[dict[str, Any]], network_records: list[dict[str, An
                 m: {name: values[:n] for name, values in metrics[m].items()}
                 for m in ("SGD", "SWAG", "Deep ensemble")
             }
-    lines = [
+    columns = ("SGD", "PCA + ESS", "PCA + VI", "SWAG")
+
+    def beside_paper(record: dict[str, Any]) -> dict[str, str]:
+        name = record["set"]
+        mean = {m: statistics.fmean(_ll(record, m)) for m in record["methods"]}
+        top = max(mean, key=lambda m: mean[m] if math.isfinite(mean[m]) else -math.inf)
+        code = CODE.get(name, {})
+        cells = {
+            f"{m}: here / paper / code": " / ".join(
+                f"{values[m]:.3f}" if m in values else "-" for values in (mean, PAPER[name], code)
+            )
+            for m in columns
+        }
+        value, by = BEST[name]
+        return cells | {"best printed": f"{value} ({by})", "best here": f"{mean[top]:.3f} ({top})"}
+
+    return [
+        *_metrics(
+            records,
+            methods,
+            {m: (m, "SGD") for m in methods[1:]},
+            "Difference to SGD, paired by split:",
+        ),
+        "",
+        "Beside the paper's columns, and what its published code gives today:",
+        "",
+        table(records, beside_paper),
+        "",
+        *_settings(records),
+    ]
+
+
+def _metrics(
+    records: list[dict[str, Any]],
+    methods: Sequence[str],
+    pairs: dict[str, tuple[str, str]],
+    title: str,
+) -> list[str]:
+    """Tables of log-likelihoods, their paired differences, errors and coverage."""
+
+    def difference(record: dict[str, Any], method: str, other: str) -> list[float]:
+        return [a - b for a, b in zip(_ll(record, method), _ll(record, other), strict=True)]
+
+    def coverage(record: dict[str, Any], method: str) -> float:
+        return statistics.fmean(record["methods"][method]["coverage"])
+
+    return [
         _origin(records),
         "",
         "Test log-likelihood (Gaussian moment match, the target's units), mean ± standard error "
         f"over {_splits(records)}:",
         "",
-        row("set", *methods),
-        row(*["---"] * (len(methods) + 1)),
-    ]
-    lines += [row(record["set"], *(cell(_ll(record, m)) for m in methods)) for record in records]
-    lines += ["", "Difference to SGD, paired by split:", "", row("set", *methods[1:])]
-    lines.append(row(*["---"] * len(methods)))
-    for record in records:
-        pairs = [
-            [a - b for a, b in zip(_ll(record, m), _ll(record, "SGD"), strict=True)]
-            for m in methods[1:]
-        ]
-        lines.append(row(record["set"], *(cell(pair, sign="+") for pair in pairs)))
-    lines += ["", "RMSE in the target's units:", "", row("set", *methods)]
-    lines.append(row(*["---"] * (len(methods) + 1)))
-    for record in records:
-        lines.append(row(record["set"], *(cell(record["methods"][m]["rmse"]) for m in methods)))
-    lines += ["", "Rows inside of the 95% interval:", "", row("set", *methods)]
-    lines.append(row(*["---"] * (len(methods) + 1)))
-    for record in records:
-        coverage = (statistics.fmean(record["methods"][m]["coverage"]) for m in methods)
-        lines.append(row(record["set"], *(f"{c:.3f}" for c in coverage)))
-    columns = ("SGD", "PCA + ESS", "PCA + VI", "SWAG")
-    lines += [
+        table(records, lambda each: {m: cell(_ll(each, m)) for m in methods}),
         "",
-        "Beside the paper's columns, and what its published code gives today:",
+        title,
         "",
-        row("set", *(f"{m}: here / paper / code" for m in columns), "best printed", "best here"),
-        row(*["---"] * (len(columns) + 3)),
+        table(
+            records,
+            lambda each: {
+                name: cell(difference(each, *pair), sign="+") for name, pair in pairs.items()
+            },
+        ),
+        "",
+        "RMSE in the target's units:",
+        "",
+        table(records, lambda each: {m: cell(each["methods"][m]["rmse"]) for m in methods}),
+        "",
+        "Rows inside of the 95% interval:",
+        "",
+        table(records, lambda each: {m: f"{coverage(each, m):.3f}" for m in methods}),
     ]
-    for record in records:
-        mean = {m: statistics.fmean(_ll(record, m)) for m in record["methods"]}
-        top = max(mean, key=lambda m: mean[m] if math.isfinite(mean[m]) else -math.inf)
-        cells = []
-        for method in columns:
-            code = CODE.get(record["set"], {}).get(method)
-            here = f"{mean[method]:.3f}" if method in mean else "-"
-            cells.append(
-                f"{here} / {PAPER[record['set']][method]:.3f} / "
-                + ("-" if code is None else f"{code:.3f}")
-            )
-        value, by = BEST[record["set"]]
-        lines.append(row(record["set"], *cells, f"{value} ({by})", f"{mean[top]:.3f} ({top})"))
-    return [*lines, "", *_settings(records)]
 
 
 def _splits(records: list[dict[str, Any]]) -> str:
@@ -150,73 +174,39 @@ def _origin(records: list[dict[str, Any]]) -> str:
 
 
 def _stage(records: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        _origin(records),
+    pairs = {m: (m, "SGD") for m in METHODS[1:]}
+    return [
+        *_metrics(
+            records,
+            METHODS,
+            pairs | {"MultiSWAG - deep ensemble": ("MultiSWAG", "Deep ensemble")},
+            "Difference to SGD in log-likelihood, paired by split; last, MultiSWAG's to the "
+            "ensemble:",
+        ),
         "",
-        "Test log-likelihood (Gaussian moment match, the target's units), mean ± standard error "
-        f"over {_splits(records)}:",
-        "",
-        row("set", *METHODS),
-        row(*["---"] * (len(METHODS) + 1)),
-    ]
-    lines += [row(record["set"], *(cell(_ll(record, m)) for m in METHODS)) for record in records]
-    lines += [
-        "",
-        "Difference to SGD in log-likelihood, paired by split; last, MultiSWAG's to the ensemble:",
-        "",
-        row("set", *METHODS[1:], "MultiSWAG - deep ensemble"),
-        row(*["---"] * (len(METHODS) + 1)),
-    ]
-    for record in records:
-        pairs = [
-            [a - b for a, b in zip(_ll(record, method), _ll(record, other), strict=True)]
-            for method, other in (*((m, "SGD") for m in METHODS[1:]), ("MultiSWAG", METHODS[3]))
-        ]
-        lines.append(row(record["set"], *(cell(pair, sign="+") for pair in pairs)))
-    lines += ["", "RMSE in the target's units:", "", row("set", *METHODS)]
-    lines.append(row(*["---"] * (len(METHODS) + 1)))
-    for record in records:
-        lines.append(row(record["set"], *(cell(record["methods"][m]["rmse"]) for m in METHODS)))
-    lines += ["", "Rows inside of the 95% interval:", "", row("set", *METHODS)]
-    lines.append(row(*["---"] * (len(METHODS) + 1)))
-    for record in records:
-        coverage = (statistics.fmean(record["methods"][m]["coverage"]) for m in METHODS)
-        lines.append(row(record["set"], *(f"{c:.3f}" for c in coverage)))
-    lines += ["", *_against_paper(records)]
-    lines += ["", *_settings(records)]
-    return lines
-
-
-def _against_paper(records: list[dict[str, Any]]) -> list[str]:
-    lines = [
         "Mean log-likelihood less the paper's (per-split numbers of the paper are not known, so "
         "without an error), and less what its published code gives:",
         "",
-        row(
-            "set",
-            "SGD - paper's SGD",
-            "SWAG - paper's SWAG",
-            "best row here - paper's best subspace or SWAG",
-            "SGD - code's SGD",
-            "SWAG - code's SWAG",
-        ),
-        row(*["---"] * 6),
+        table(records, _less_paper),
+        "",
+        *_settings(records),
     ]
-    for record in records:
-        name, mean = record["set"], {m: statistics.fmean(_ll(record, m)) for m in METHODS}
-        best = max(mean, key=mean.__getitem__)
-        paper, code = PAPER[name], CODE.get(name, {})
-        paper_best = max(value for method, value in paper.items() if method != "SGD")
-        lines.append(
-            row(
-                name,
-                f"{mean['SGD'] - paper['SGD']:+.3f}",
-                f"{mean['SWAG'] - paper['SWAG']:+.3f}",
-                f"{mean[best] - paper_best:+.3f} ({best})",
-                *(f"{mean[m] - code[m]:+.3f}" if m in code else "-" for m in ("SGD", "SWAG")),
-            )
-        )
-    return lines
+
+
+def _less_paper(record: dict[str, Any]) -> dict[str, str]:
+    mean = {m: statistics.fmean(_ll(record, m)) for m in METHODS}
+    best = max(mean, key=mean.__getitem__)
+    paper, code = PAPER[record["set"]], CODE.get(record["set"], {})
+    paper_best = max(value for method, value in paper.items() if method != "SGD")
+    return {
+        "SGD - paper's SGD": f"{mean['SGD'] - paper['SGD']:+.3f}",
+        "SWAG - paper's SWAG": f"{mean['SWAG'] - paper['SWAG']:+.3f}",
+        "best row here - paper's best subspace or SWAG": f"{mean[best] - paper_best:+.3f} ({best})",
+        **{
+            f"{m} - code's {m}": f"{mean[m] - code[m]:+.3f}" if m in code else "-"
+            for m in ("SGD", "SWAG")
+        },
+    }
 
 
 def _settings(records: list[dict[str, Any]]) -> list[str]:
@@ -263,6 +253,7 @@ def cell(values: Sequence[float], *, sign: str = "") -> str:
     return f"{mean:{form}} ± {error:{form.removeprefix('+')}}"
 
 
-def row(*cells: str) -> str:
-    """A line of a table."""
-    return f"| {' | '.join(cells)} |"
+def table(records: list[dict[str, Any]], cells: Callable[[dict[str, Any]], dict[str, str]]) -> str:
+    """A row for each record: its set, and its cells by their headings."""
+    rows = ({"set": record["set"]} | cells(record) for record in records)
+    return Table.from_rows(rows).to_markdown()
