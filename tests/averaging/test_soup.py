@@ -32,7 +32,8 @@ def test_the_greedy_soup_is_the_best_of_all_subsets() -> None:
     assert result.table.nll[-1] == pytest.approx(min(losses) + least_squares.LOG)
     torch.testing.assert_close(result.point.weights, rows[best].mean(0))
     assert result.evaluations == 8  # each member alone, then in the average of those before it
-    assert result.selection.names == ["2", "greedy soup"]  # the best member is the default
+    assert result.selection.names == ["0", "1", "2", "3", "greedy soup"]
+    assert result.selection.default == "2"  # the best member
 
 
 def test_a_member_that_does_not_lower_the_nll_is_left_out() -> None:
@@ -49,14 +50,14 @@ def test_the_uniform_soup_is_the_mean() -> None:
     result = ll.soup({"a": rows[0], "b": rows[1]}, surface, least_squares.batches(x, y))
     torch.testing.assert_close(result.point.weights, rows[:2].mean(0))
     rows_of_table = list(result.table.rows())
-    assert [row["network"] for row in rows_of_table] == ["a", "b", "uniform soup"]
+    assert [row["candidate"] for row in rows_of_table] == ["a", "b", "uniform soup"]
     assert [row["weight"] for row in rows_of_table] == [0.5, 0.5, 1.0]
     expected = [least_squares.nlls(x, y, v) for v in (rows[0], rows[1], rows[:2].mean(0))]
     np.testing.assert_allclose(result.table.nll, [e.mean() for e in expected])
     errors = [e.std(ddof=1) / 30**0.5 for e in expected]
     np.testing.assert_allclose(result.table.nll_se, errors)
     assert surface.evaluate(result).nll[0] == pytest.approx(expected[2].mean())
-    assert str(result).endswith(result.selection.message)
+    assert str(result) == f"{result.table}\n{result.selection.message}"
 
 
 def test_learned_weights_are_those_of_scipy_where_they_are_better_on_held_out_examples() -> None:
@@ -85,7 +86,7 @@ def test_learned_weights_that_are_no_better_elsewhere_are_uniform() -> None:
     assert result.kind == "uniform"
     assert result.mixing_weights.tolist() == [0.125] * 8
     torch.testing.assert_close(result.point.weights, w)
-    assert result.selection.names[1] == "uniform soup"
+    assert result.selection.names[-1] == "uniform soup"
 
 
 def test_batchnorm_statistics_are_those_of_the_average() -> None:
@@ -130,8 +131,22 @@ def test_a_diverged_member_is_left_out_of_the_greedy_soup() -> None:
     assert ll.soup(rows, surface, surface.data).selection.best == "0"  # the best member
 
 
+def test_progress_counts_passes_over_the_examples() -> None:
+    surface, rows = orthogonal(6.0, 1.2, 1.0)
+    for kind, total in (("greedy", 6), ("learned", None), ("uniform", 4)):
+        reports: list[tuple[int, int | None]] = []
+        report = lambda *pair, to=reports: to.append(pair)  # noqa: E731
+        result = ll.soup(rows, surface, surface.data, kind=kind, progress=report)
+        passes = round(result.evaluations + result.gradients)
+        assert reports[-1] == (total or passes, total)
+        assert reports == sorted(reports, key=lambda pair: pair[0])
+        assert len(reports) >= len(rows) + 1
+
+
 def test_invalid_arguments_are_named() -> None:
     surface, rows = orthogonal(1.0, 1.2)
+    with pytest.raises(ConfigError, match="members: 'uniform soup' is the name of the result"):
+        ll.soup({"uniform soup": rows[0], "b": rows[1]}, surface, surface.data)
     with pytest.raises(ConfigError, match="kind: expected one of uniform, greedy, learned"):
         ll.soup(rows, surface, surface.data, kind="mean")
     with pytest.raises(ConfigError, match="steps: expected a whole number of at least 1"):

@@ -23,7 +23,11 @@ def problem(n: int = 32, *, far: int = 0):
 
 def test_noise_about_an_optimum_is_averaged_over_all_iterates() -> None:
     x, y, rows, surface, validation = problem()
-    tuned = ll.tune_average(surface, rows, validation, learned=False)
+    reports: list[tuple[int, int | None]] = []
+    tuned = ll.tune_average(
+        surface, rows, validation, learned=False, progress=lambda *pair: reports.append(pair)
+    )
+    assert reports == [(i + 1, None) for i in range(round(tuned.evaluations))]
     assert tuned.best == "tail 32"
     torch.testing.assert_close(tuned.point.weights, rows.mean(0))
     last, mean = least_squares.nlls(x, y, rows[-1]), least_squares.nlls(x, y, rows.mean(0))

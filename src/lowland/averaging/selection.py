@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,34 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.errors import ConfigError, DataError, NonFiniteError
-from lowland.records import Selection
+from lowland.records import Selection, Table
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedAverage:
+    """What the averages that are selected on validation examples have in common.
+
+    Attributes:
+        selection: all candidates, compared with the default.
+        evaluations, gradients: passes over the validation examples, without and with a gradient.
+    """
+
+    selection: Selection
+    evaluations: float
+    gradients: float
+
+    @property
+    def table(self) -> Table:
+        """One row per candidate: see `Selection.table`."""
+        return self.selection.table
+
+    @property
+    def message(self) -> str:
+        """What is selected and why, in one line."""
+        return self.selection.message
+
+    def __str__(self) -> str:
+        return f"{self.table}\n{self.message}"
 
 
 def select(

@@ -12,7 +12,7 @@ from torch import Tensor
 from lowland import checks
 from lowland.averaging.learned_weights import held_out_nlls, learned_weights
 from lowland.averaging.members import MemberPoints, read_members
-from lowland.averaging.selection import mean_and_error
+from lowland.averaging.selection import SelectedAverage
 from lowland.averaging.validation import Validation
 from lowland.averaging.weighted_mean import WeightedMean, weighted_mean
 from lowland.core import LossSurface, Point
@@ -20,13 +20,14 @@ from lowland.core.options import EvalKeywords
 from lowland.errors import ConfigError
 from lowland.keywords import hinted
 from lowland.posteriors import PointMass
-from lowland.records import Selection, Table
+from lowland.progress import Progress, reporting
+from lowland.records import Table
 
 KINDS = ("uniform", "greedy", "learned")
 
 
 @dataclass(frozen=True, eq=False)
-class Soup:
+class Soup(SelectedAverage):
     """An average of networks: `predict`, `evaluate` and the like take it as a posterior.
 
     Attributes:
@@ -35,10 +36,8 @@ class Soup:
         names: of the members.
         kind: "uniform", "greedy" or "learned"; learned weights that are not better on held-out
             examples are "uniform".
-        table: one row per member, and last the soup: its name, mixing weight, validation NLL and
-            the standard error of that.
-        selection: the soup compared with its best member, which is the default; for learned weights
-            by the NLL on held-out examples.
+        selection: the members and the soup, compared with the best member, which is the default;
+            learned weights by the NLL on held-out examples.
         evaluations, gradients: passes over the validation examples, without and with a gradient.
     """
 
@@ -46,17 +45,17 @@ class Soup:
     mixing_weights: Tensor
     names: list[str]
     kind: str
-    table: Table
-    selection: Selection
-    evaluations: float
-    gradients: float
+
+    @property
+    def table(self) -> Table:
+        """One row per member, and last the soup: its mixing weight, and as `Selection.table`."""
+        weights = torch.cat([self.mixing_weights, self.mixing_weights.new_ones(1)])
+        columns = self.selection.table.columns
+        return Table({"candidate": self.selection.names, "weight": weights} | columns)
 
     def posterior(self) -> PointMass:
         """All mass on the average."""
         return PointMass(self.point)
-
-    def __str__(self) -> str:
-        return f"{self.table}\n{self.selection.message}"
 
 
 @hinted
@@ -69,6 +68,7 @@ def soup(
     groups: Sequence[Any] | Tensor | None = None,
     steps: int = 30,
     seed: int = 0,
+    progress: Progress = False,
     **options: Unpack[EvalKeywords],
 ) -> Soup:
     r"""The average \(\sum_m c_m w_m\) of networks that share a start (Wortsman et al. 2022).
@@ -94,12 +94,13 @@ def soup(
         groups: (N,), a label for each validation example, where examples are not independent:
             standard errors are clustered, and halves have whole groups.
         steps: of L-BFGS, for "learned". seed: of the halves.
+        progress: True for a bar, or a callable of (done, total): passes over the examples.
         options: how networks are evaluated, see `EvalOptions`.
 
     Raises:
-        ConfigError: no member, an unknown kind. DataError: fewer than two validation examples, or
-            examples without targets. LayoutError: a member of another model. NonFiniteError: a
-            member with NaN or infinite weights, or no finite NLL.
+        ConfigError: no member, one with the name of the soup, an unknown kind. DataError: fewer
+            than two validation examples, or examples without targets. LayoutError: a member of
+            another model. NonFiniteError: a member with NaN or infinite weights, or no finite NLL.
 
     >>> from lowland.core import Regression
     >>> data = [(torch.ones(4, 1), torch.tensor([[0.9], [1.1], [1.0], [1.2]]))]
@@ -113,38 +114,34 @@ def soup(
         raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}.")
     steps = checks.whole("steps", steps, least=1)
     points = read_members(surface, members)
-    validation = Validation(surface, loader, groups=groups, seed=seed, **options)
-    member_nlls = [validation.nlls(point) for point in points]
-    means = torch.stack([nll.mean() for nll in member_nlls])
-    if kind == "greedy":
-        weights, nll = _greedy(points, means, validation)
-    else:
-        weights = torch.full((len(points),), 1 / len(points), dtype=torch.float64)
-        nll = validation.nlls(weighted_mean(points, weights))
-    if kind == "learned":
-        held_out = held_out_nlls(validation, points, steps=steps)
-        kind = validation.select({"uniform": nll, "learned": held_out}, "uniform").best
-        if kind == "learned":
-            weights, nll = learned_weights(validation, points, steps=steps), held_out
-    name, best = f"{kind} soup", int(means.argmin())
-    best_name = points.names[best]
-    selection = validation.select({best_name: member_nlls[best], name: nll}, best_name)
-    errors = [mean_and_error(values, validation.groups) for values in [*member_nlls, nll]]
-    rows = [
-        {"network": network, "weight": weight, "nll": mean, "nll_se": error}
-        for network, weight, (mean, error) in zip(
-            [*points.names, name], [*weights.tolist(), 1.0], errors, strict=True
+    total = {"uniform": len(points) + 1, "greedy": 2 * len(points)}.get(kind)
+    with reporting(progress, "soup") as report:
+        validation = Validation(
+            surface, loader, groups=groups, seed=seed, report=report, total=total, **options
         )
-    ]
+        nlls = {name: validation.nlls(points[i]) for i, name in enumerate(points.names)}
+        means = torch.stack([nll.mean() for nll in nlls.values()])
+        if kind == "greedy":
+            weights, nll = _greedy(points, means, validation)
+        else:
+            weights = torch.full((len(points),), 1 / len(points), dtype=torch.float64)
+            nll = validation.nlls(weighted_mean(points, weights))
+        if kind == "learned":
+            held_out = held_out_nlls(validation, points, steps=steps)
+            kind = validation.select({"uniform": nll, "learned": held_out}, "uniform").best
+            if kind == "learned":
+                weights, nll = learned_weights(validation, points, steps=steps), held_out
+    name = f"{kind} soup"
+    if name in nlls:
+        raise ConfigError(f"members: {name!r} is the name of the result; choose another name.")
     return Soup(
+        validation.select({**nlls, name: nll}, default=points.names[int(means.argmin())]),
+        validation.evaluations,
+        validation.gradients,
         weighted_mean(points, weights),
         weights,
         points.names,
         kind,
-        Table.from_rows(rows),
-        selection,
-        validation.evaluations,
-        validation.gradients,
     )
 
 

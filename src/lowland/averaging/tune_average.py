@@ -15,7 +15,7 @@ from lowland.averaging.iterate_candidates import (
     iterate_candidates,
 )
 from lowland.averaging.members import read_members
-from lowland.averaging.selection import mean_and_error
+from lowland.averaging.selection import SelectedAverage, mean_and_error
 from lowland.averaging.validation import Validation
 from lowland.core import LossSurface, Point
 from lowland.core.options import EvalKeywords
@@ -24,12 +24,12 @@ from lowland.evaluate.weights import as_posterior
 from lowland.keywords import hinted
 from lowland.posteriors import Gaussian, PointMass, Posterior
 from lowland.posteriors.base import draw_count
-from lowland.records import Selection, Table
+from lowland.progress import Progress, reporting
 from lowland.uncertainty.tune_scale import SCALES
 
 
 @dataclass(frozen=True, eq=False)
-class TunedAverage:
+class TunedAverage(SelectedAverage):
     """The average that `tune_average` selects: a posterior, as `predict` and the like take it.
 
     Attributes:
@@ -50,9 +50,6 @@ class TunedAverage:
     scale: float
     gain: float
     gain_se: float
-    selection: Selection
-    evaluations: float
-    gradients: float
     _posterior: Posterior
 
     def posterior(self) -> Posterior:
@@ -67,11 +64,6 @@ class TunedAverage:
         return self._posterior.point(0)
 
     @property
-    def table(self) -> Table:
-        """One row per candidate: see `Selection.table`."""
-        return self.selection.table
-
-    @property
     def interval(self) -> tuple[float, float]:
         """A 95% interval of the gain, from a normal distribution."""
         return self.gain - 1.96 * self.gain_se, self.gain + 1.96 * self.gain_se
@@ -80,15 +72,12 @@ class TunedAverage:
     def message(self) -> str:
         """What is selected, and by how much it is better than the last iterate."""
         if self.gain == self.gain_se == 0:  # it is the last iterate
-            return self.selection.message
+            return super().message
         low, high = self.interval
         return (
-            f"{self.selection.message} The NLL of {self.best} is {self.gain:.4f} below that of the "
+            f"{super().message} The NLL of {self.best} is {self.gain:.4f} below that of the "
             f"last iterate (95% interval {low:.4f} to {high:.4f})."
         )
-
-    def __str__(self) -> str:
-        return f"{self.table}\n{self.message}"
 
 
 @hinted
@@ -108,6 +97,7 @@ def tune_average(
     samples: int = 10,
     groups: Sequence[Any] | Tensor | None = None,
     seed: int = 0,
+    progress: Progress = False,
     **options: Unpack[EvalKeywords],
 ) -> TunedAverage:
     r"""The average of SGD iterates that predicts best, if it is clearly better than the default.
@@ -144,7 +134,10 @@ def tune_average(
             the validation examples for each of the `steps` of L-BFGS.
         swag_rank: of SWAG; 0: no SWAG. scales: of SWAG. samples: draws of a model average.
         groups: (N,), a label for each validation example, where these are not independent.
-        seed: of draws and halves. options: how networks are evaluated, see `EvalOptions`.
+        seed: of draws and halves.
+        progress: True for a bar, or a callable of (done, total): passes over the examples, of which
+            the total is not known before.
+        options: how networks are evaluated, see `EvalOptions`.
 
     Raises:
         ConfigError: no iterate, a default that is no candidate. DataError: fewer than two
@@ -161,41 +154,47 @@ def tune_average(
     ('tail 2', tensor([1.0500]))
     """
     settings = AverageOptions(tails, decays, learned, steps, swag_rank, scales, samples, seed)
-    examples = Validation(surface, validation, groups=groups, seed=seed, **options)
     branches = iterates if isinstance(iterates, Mapping) else {None: iterates}
     if not branches and not candidates:
         raise ConfigError("iterates: expected at least one branch, got none.")
     every: dict[str, Candidate] = {}
     branch_of: dict[str, Any] = {}
-    for branch, several in branches.items():
-        members = read_members(surface, several)
-        for short_name, candidate in iterate_candidates(members, examples, settings).items():
-            name = _full_name(branch, short_name)
-            every[name], branch_of[name] = candidate, branch
-    for name, network in (candidates or {}).items():
-        if name in every:
-            raise ConfigError(f"candidates: {name!r} is one of the averages; choose another name.")
-        every[name] = _own_candidate(surface, network, examples, settings)
-    if default is None:
-        default = next(iter(every))
-    if default not in every:
-        raise ConfigError(f"default: expected one of {', '.join(every)}, got {default!r}.")
-    selection = examples.select({name: c.nlls for name, c in every.items()}, default)
-    best = every[selection.best]
+    with reporting(progress, "average") as report:
+        examples = Validation(
+            surface, validation, groups=groups, seed=seed, report=report, **options
+        )
+        for branch, several in branches.items():
+            members = read_members(surface, several)
+            for short_name, candidate in iterate_candidates(members, examples, settings).items():
+                name = _full_name(branch, short_name)
+                every[name], branch_of[name] = candidate, branch
+        for name, network in (candidates or {}).items():
+            if name in every:
+                raise ConfigError(
+                    f"candidates: {name!r} is one of the averages; choose another name."
+                )
+            every[name] = _own_candidate(surface, network, examples, settings)
+        if default is None:
+            default = next(iter(every))
+        if default not in every:
+            raise ConfigError(f"default: expected one of {', '.join(every)}, got {default!r}.")
+        selection = examples.select({name: c.nlls for name, c in every.items()}, default)
+        best = every[selection.best]
+        iterate_weights = None if best.iterate_weights is None else best.iterate_weights()
     branch = branch_of.get(default, next(iter(branches), None))
     last = every.get(_full_name(branch, LAST), every[default])
     gain, gain_se = mean_and_error(last.nlls - best.nlls, examples.groups)
     branch = branch_of.get(selection.best)
     return TunedAverage(
+        selection,
+        examples.evaluations,
+        examples.gradients,
         selection.best,
-        None if best.iterate_weights is None else best.iterate_weights(),
+        iterate_weights,
         None if branch is None else str(branch),
         best.scale,
         gain,
         gain_se,
-        selection,
-        examples.evaluations,
-        examples.gradients,
         best.posterior(),
     )
 

@@ -24,6 +24,7 @@ from lowland.errors import DataError, NonFiniteError
 from lowland.evaluate.batchnorm_statistics import require_training_statistics
 from lowland.evaluate.planner import model_point
 from lowland.evaluate.predict import predict
+from lowland.progress import Report
 from lowland.records import Selection
 
 
@@ -35,6 +36,7 @@ class Validation:
         groups: (N,), a label for each example, where examples are not independent; None: an example
             with several items, such as an image with a label per pixel, is a group.
         seed: of the halves.
+        report: called with the passes over the examples so far, and `total`.
         options: see `EvalOptions`.
 
     Attributes:
@@ -53,6 +55,8 @@ class Validation:
         *,
         groups: Sequence[Any] | Tensor | None = None,
         seed: int = 0,
+        report: Report = lambda done, total: None,
+        total: int | None = None,
         **options: Unpack[EvalKeywords],
     ) -> None:
         if loader is None:
@@ -61,6 +65,7 @@ class Validation:
         require_training_statistics([model_point(surface)], surface, loader, self.options)
         self.data = surface.replayable(loader, count=self.options.count).cached()
         self.evaluations = self.gradients = 0.0
+        self._report, self._total = report, total
         self._read_targets(groups, checks.seed(seed))
 
     def _read_targets(self, groups: Sequence[Any] | Tensor | None, seed: int) -> None:
@@ -115,17 +120,23 @@ class Validation:
                 self.surface, post, self.data, keep="target", options=self.options, **options
             )
         except NonFiniteError:
-            self.evaluations += options.get("samples") or 1
+            self._count(evaluations=options.get("samples") or 1)
             return torch.full((self.items,), math.inf, dtype=torch.float64)
         assert pred.target_log_prob is not None
-        self.evaluations += pred.samples
+        self._count(evaluations=pred.samples)
         return -pred.target_log_prob.double()
 
     def value_and_grad(self, point: Point, half: ReplayableLoader | None) -> tuple[Tensor, Tensor]:
         """The mean NLL of a half, or of all examples, and its gradient (P,)."""
         data = half or self.data
-        self.gradients += (data.num_examples or 0) / (self.data.num_examples or 1)
-        return self.surface.value_and_grad(point, loader=data, batchnorm=self.options.batchnorm)
+        result = self.surface.value_and_grad(point, loader=data, batchnorm=self.options.batchnorm)
+        self._count(gradients=(data.num_examples or 0) / (self.data.num_examples or 1))
+        return result
+
+    def _count(self, *, evaluations: float = 0, gradients: float = 0) -> None:
+        self.evaluations += evaluations
+        self.gradients += gradients
+        self._report(round(self.evaluations + self.gradients), self._total)
 
     def halves(self) -> tuple[ReplayableLoader, ReplayableLoader]:
         """The first half, and the second.
