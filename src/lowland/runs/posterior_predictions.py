@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
-from lowland.evaluate import predict
 from lowland.posteriors import Posterior
-from lowland.posteriors.base import draw_count
 from lowland.progress import Report
 from lowland.records import Predictive, Table
 from lowland.runs.predictions import table_metrics
@@ -55,14 +53,7 @@ class PosteriorPrediction(RecordArtifact):
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Predictive:
         post, setup = self.posterior(inputs), self.run.setup
-        return predict(
-            setup.surface,
-            post,
-            setup.test,
-            samples=draw_count(post, self.draws),
-            seed=self.seed,
-            progress=progress,
-        )
+        return setup.predict(post, setup.test, draws=self.draws, seed=self.seed, progress=progress)
 
 
 class AveragesTable(RecordArtifact):

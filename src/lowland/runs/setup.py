@@ -20,6 +20,11 @@ from lowland.core.names import Where
 from lowland.core.options import EvalOptions
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError, DataError, LowlandError
+from lowland.evaluate import predict
+from lowland.posteriors import Posterior
+from lowland.posteriors.base import draw_count
+from lowland.progress import Progress
+from lowland.records import Predictive
 from lowland.runs.plan import RunPlan
 from lowland.runs.pretrained import Pretrained
 from lowland.runs.sections import Config, Validation
@@ -146,6 +151,19 @@ class Setup:
         """The other network, its hidden units in the order that is nearest to the first one's."""
         batch = self.task.parts(next(iter(self.clean)))
         return align(self.model(0), first, other, inputs=batch.kwargs or batch.args)
+
+    def predict(
+        self, post: Posterior, loader: Any, *, draws: int, seed: int, progress: Progress
+    ) -> Predictive:
+        """The model average of a posterior: of all its members, or of `draws` where it has none."""
+        return predict(
+            self.surface,
+            post,
+            loader,
+            samples=draw_count(post, draws),
+            seed=seed,
+            progress=progress,
+        )
 
     def seed(self, number: int) -> int:
         """The seed of one of the run's networks, which no run of another seed has."""

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from lowland.artifacts import Artifact, Inputs
 from lowland.errors import ConfigError
-from lowland.evaluate import predict
 from lowland.posteriors import Posterior
-from lowland.posteriors.base import draw_count
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
 from lowland.trajectory.collect import When, require_pick
@@ -130,14 +128,9 @@ class Method(ABC):
         self, run: Run, inputs: Inputs, tuned: Tuned, loader: Iterable[Any], progress: Progress
     ) -> Predictive:
         """Its prediction for a loader, with what was chosen on validation examples."""
-        post = self.scaled(run, inputs, tuned)
-        pred = predict(
-            run.setup.surface,
-            post,
-            loader,
-            samples=draw_count(post, run.config.samples),
-            seed=run.config.seed,
-            progress=progress,
+        post, config = self.scaled(run, inputs, tuned), run.config
+        pred = run.setup.predict(
+            post, loader, draws=config.samples, seed=config.seed, progress=progress
         )
         return self.calibrated(pred, tuned)
 
