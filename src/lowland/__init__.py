@@ -24,6 +24,7 @@ from lowland.core import (
     Regression,
     Task,
 )
+from lowland.curvature import sharpness, widths
 from lowland.errors import (
     ConfigError,
     DataError,
@@ -217,6 +218,7 @@ __all__ = [
     "selective",
     "sgd",
     "sgd_members",
+    "sharpness",
     "similarity",
     "soup",
     "spro",
@@ -226,6 +228,7 @@ __all__ = [
     "tune_scale",
     "tune_temperature",
     "uncertainties",
+    "widths",
 ]
 
 _hint(globals(), __all__)

@@ -18,12 +18,14 @@ from lowland.records import (
     Reliability,
     RiskCoverage,
     Selection,
+    SharpnessResult,
     ShiftCurves,
     SimilarityResult,
     SurfaceResult,
     Table,
     TemperingResult,
     TrainingLog,
+    WidthsResult,
 )
 from lowland.records.linearization import TERMS
 
@@ -86,6 +88,43 @@ EXAMPLES: dict[str, list[Record]] = {
             "SGD",
             items=10,
             groups=5,
+        )
+    ],
+    "SharpnessResult": [
+        SharpnessResult(
+            "adaptive",
+            torch.tensor([0.5, 0.1]).double(),
+            torch.tensor([math.inf, 0.25]).double(),
+            torch.tensor([[0.5, math.inf], [0.125, 0.25]]).double(),
+            torch.tensor([[0.5, math.inf], [0.125, 0.25]]).double(),
+            loss=0.1,
+            gradient_norm=0.01,
+            invariant=True,
+            rescaled=torch.tensor([math.inf, math.inf]).double(),
+            nonfinite=3,
+            evaluations=84,
+            batchnorm="frozen",
+            examples=10,
+            settings={"steps": 20, "norm": "inf", "eta": 0.0, "normalised_logits": False},
+        ),
+        SharpnessResult(
+            "sam", *[torch.ones(1).double()] * 2, *[torch.ones(1, 2).double()] * 2, 0.5, 0.0
+        ),
+    ],
+    "WidthsResult": [
+        WidthsResult(
+            "filter-normalised",
+            torch.tensor([0.0, 0.5, 1.0]).double(),
+            {"loss": torch.tensor([[0.1, 0.2, math.inf]]).double()},
+            torch.tensor([math.inf]).double(),
+            0.001,
+            0.1,
+            torch.tensor([2.0]).double(),
+            loss=0.1,
+            gradient_norm=0.01,
+            invariant=False,
+            batchnorm="none",
+            examples=10,
         )
     ],
     "TemperingResult": [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
@@ -53,8 +55,20 @@ def directions(
     tensor([[0., 0.],
             [0., 0.]])
     """
-    checks.choice("normalise", normalise, NORMALISE)
     n, seed = checks.whole("n", n, least=1), checks.seed(seed)
+    return torch.stack(list(iter_directions(model, w, range(n), seed=seed, normalise=normalise)))
+
+
+def iter_directions(
+    model: LossSurface | nn.Module,
+    w: Tensor | Point,
+    numbers: Iterable[int],
+    *,
+    seed: int = 0,
+    normalise: str | None = "filter",
+) -> Iterator[Tensor]:
+    """The directions (P,) with these numbers, one at a time: see `directions`."""
+    checks.choice("normalise", normalise, NORMALISE)
     if isinstance(model, LossSurface):
         layout, module = model.layout, model.template.module
     else:
@@ -62,19 +76,18 @@ def directions(
     w = w.weights if isinstance(w, Point) else w
     layout.check(w, flat=True)
     layout.require_finite(w)
-    vectors = [normal(layout.size, seed=seed, draw=i).to(w) for i in range(n)]
-    if normalise is None:
-        return torch.stack(vectors)
     sizes = layout.unflatten(w.detach())
     groups = _groups(module) if normalise == "filter" else {}
-    for vector in vectors:
-        for name, part in layout.unflatten(vector).items():  # views: written in place
-            like = sizes[name]
-            if _moves(name, like):
-                part *= _ratio(part, like, normalise, groups.get(name))
-            else:
-                part.zero_()
-    return torch.stack(vectors)
+    for number in numbers:
+        vector = normal(layout.size, seed=seed, draw=number).to(w)
+        if normalise is not None:
+            for name, part in layout.unflatten(vector).items():  # views: written in place
+                like = sizes[name]
+                if _moves(name, like):
+                    part *= _ratio(part, like, normalise, groups.get(name))
+                else:
+                    part.zero_()
+        yield vector
 
 
 def _moves(name: str, weight: Tensor) -> bool:

@@ -29,7 +29,7 @@ class MetricSink(Sink, Protocol):
     rows: list[Row]
 
 
-def default_metrics(task: Task) -> Metrics:
+def default_metrics(task: Task) -> tuple[str, ...]:
     """loss, and the error of a classifier or the rmse of a regression."""
     if isinstance(task, Classification):
         return ("loss", "error")

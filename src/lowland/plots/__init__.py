@@ -27,6 +27,7 @@ from lowland.plots.diversity import diversity as diversity  # isort: skip
 from lowland.plots.evidence import evidence as evidence  # isort: skip
 from lowland.plots.functions import functions as functions  # isort: skip
 from lowland.plots.growth import growth as growth  # isort: skip
+from lowland.plots.interpolation import interpolation as interpolation  # isort: skip
 from lowland.plots.iterates import iterates as iterates  # isort: skip
 from lowland.plots.linearization import linearization as linearization  # isort: skip
 from lowland.plots.path import path as path  # isort: skip
@@ -37,6 +38,7 @@ from lowland.plots.reliability import reliability as reliability  # isort: skip
 from lowland.plots.risk_coverage import risk_coverage as risk_coverage  # isort: skip
 from lowland.plots.samples import samples as samples  # isort: skip
 from lowland.plots.selection import selection as selection  # isort: skip
+from lowland.plots.sharpness import sharpness as sharpness  # isort: skip
 from lowland.plots.shift import shift as shift  # isort: skip
 from lowland.plots.similarity import similarity as similarity  # isort: skip
 from lowland.plots.surface import surface as surface  # isort: skip
@@ -46,6 +48,7 @@ from lowland.plots.tempering import tempering as tempering  # isort: skip
 from lowland.plots.ternary import ternary as ternary  # isort: skip
 from lowland.plots.trace import trace as trace  # isort: skip
 from lowland.plots.training import training as training  # isort: skip
+from lowland.plots.widths import widths as widths  # isort: skip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

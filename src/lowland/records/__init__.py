@@ -15,6 +15,7 @@ from lowland.records.landscape import BarrierResult, PathResult, SimilarityResul
 from lowland.records.linearization import LinearizationResult
 from lowland.records.predictive import Predictive
 from lowland.records.selection import Selection
+from lowland.records.sharpness import SharpnessResult, WidthsResult
 from lowland.records.simplex import FunctionsResult, GrowthResult, TernaryResult
 from lowland.records.table import Table
 from lowland.records.tempering import TemperingResult
@@ -37,6 +38,7 @@ __all__ = [
     "Reliability",
     "RiskCoverage",
     "Selection",
+    "SharpnessResult",
     "ShiftCurves",
     "SimilarityResult",
     "SurfaceResult",
@@ -44,4 +46,5 @@ __all__ = [
     "TemperingResult",
     "TernaryResult",
     "TrainingLog",
+    "WidthsResult",
 ]
