@@ -99,3 +99,12 @@ def test_a_table_for_latex_aligns_numbers_right() -> None:
         r"\toprule",
         r"method & nll & n \\",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(5.9181, 0.035214, "5.918 ± 0.035"), (51234.0, 1234.5, "5.123e+04 ± 1200"), (2.5, 0.0, "2.5")],
+)
+def test_errors_of_significant_digits_have_two(value: float, error: float, text: str) -> None:
+    table = Table.from_rows([{"scale": value, "scale_se": error}])
+    assert table.to_texts({"scale": ("scale", "{:.4g}")}).scale == [text]

@@ -8,6 +8,7 @@ import typer
 
 from lowland import __version__
 from lowland.cli.average import average
+from lowland.cli.budget import budget
 from lowland.cli.clean import clean
 from lowland.cli.compare import compare
 from lowland.cli.connect import connect
@@ -48,7 +49,7 @@ def _options(
 
 #: in the order of `lowland --help`
 COMMANDS = (
-    run, demo, average, convert, compare, connect, scan, simplex, subspace, status, clean,
+    run, demo, budget, average, convert, compare, connect, scan, simplex, subspace, status, clean,
 )  # fmt: skip
 
 for command in COMMANDS:

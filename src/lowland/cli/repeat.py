@@ -14,13 +14,15 @@ from lowland.records import Table
 from lowland.runs.config import check_config, put
 from lowland.runs.sections import Config
 
+COMPARISON, DIFFERENCES = "comparison.json", "differences.json"
 
-def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
+
+def repeated(config: Config, execute: Callable[[Config], Table]) -> tuple[Table, Table]:
     """Runs each value in a folder of its own inside `out`, and compares means over the runs.
 
     comparison.json has the mean and standard error of each metric, a row a method, and
-    differences.json those of the differences to the first method in the same runs. Finished runs
-    are read, not run again.
+    differences.json those of the differences to the first method in the same runs: it returns
+    these two. Finished runs are read, not run again.
     """
     assert config.repeat is not None
     console = Terminal()
@@ -38,15 +40,17 @@ def repeated(config: Config, execute: Callable[[Config], Table]) -> Table:
         tables.append(execute(one))
     comparison, pairs = summary(tables)
     path = Path(config.out).expanduser()
-    comparison.save(path / "comparison.json")
+    comparison.save(path / COMPARISON)
     title = f"Over {len(values)} values of {over}: mean ± standard error"
     show_metrics(comparison, "run", title, console)
     if len(pairs):
-        pairs.save(path / "differences.json")
+        pairs.save(path / DIFFERENCES)
         title = f"Difference to {comparison.method[0]}, run by run"
         show_metrics(pairs, "run difference", title, console)
-    say(console, f"Results: {path / 'comparison.json'}")
-    return comparison
+    else:
+        (path / DIFFERENCES).unlink(missing_ok=True)  # of more values, earlier
+    say(console, f"Results: {path / COMPARISON}")
+    return comparison, pairs
 
 
 def config_of(config: Config, over: str, value: Any) -> Config:

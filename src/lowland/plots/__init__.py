@@ -22,6 +22,7 @@ from lowland.plots.style import save as save
 
 # one line per figure
 from lowland.plots.barrier import barrier as barrier  # isort: skip
+from lowland.plots.cost import cost as cost  # isort: skip
 from lowland.plots.cycles import cycles as cycles  # isort: skip
 from lowland.plots.diversity import diversity as diversity  # isort: skip
 from lowland.plots.evidence import evidence as evidence  # isort: skip

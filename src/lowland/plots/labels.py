@@ -29,14 +29,16 @@ class Label(NamedTuple):
 def end_labels(ax: Axes, labels: Sequence[Label]) -> None:
     """Writes texts right of the axes at the heights of the lines' ends, without overlaps.
 
-    A dotted line leads from the end of a short line to its label. Set scales and limits before.
+    They stay beside the axes where these have room for all. A dotted line leads from the end of a
+    short line to its label. Set scales and limits before.
     """
     from matplotlib.patches import ConnectionPatch
 
     ax.get_xlim(), ax.get_ylim()  # computes the limits
     ends = [ax.transData.transform((label.x, label.y)) for label in labels]
     heights = [72 / ax.figure.dpi * float(end[1]) for end in ends]  # in points
-    label_heights = spread(heights, 1.3 * SMALL)
+    limits = 72 / ax.figure.dpi * ax.bbox.y0, 72 / ax.figure.dpi * ax.bbox.y1
+    label_heights = spread(heights, 1.3 * SMALL, within=limits)
     for label, end, old, new in zip(labels, ends, heights, label_heights, strict=True):
         if ax.transAxes.inverted().transform(end)[0] < 0.9:
             edge = ax.get_yaxis_transform()
@@ -57,11 +59,17 @@ def end_labels(ax: Axes, labels: Sequence[Label]) -> None:
         )
 
 
-def spread(positions: Sequence[float], gap: float) -> list[float]:
+def spread(
+    positions: Sequence[float], gap: float, *, within: tuple[float, float] | None = None
+) -> list[float]:
     """The nearest positions (least squares) in the same order with distances of `gap` or more.
+
+    `within`: limits, half a gap inside of which they are moved where these have room for all.
 
     >>> spread([0.0, 1.0, 9.0], gap=2.0)
     [-0.5, 1.5, 9.0]
+    >>> spread([0.0, 1.0, 9.0], gap=2.0, within=(0.0, 10.0))
+    [1.0, 3.0, 9.0]
     """
     order = np.argsort(positions, kind="stable")
     blocks: list[tuple[float, int]] = []  # neighbours that touch: sum of (position - rank x gap), n
@@ -71,10 +79,13 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
             above, m = blocks.pop()
             total, n = total + above, n + m
         blocks.append((total, n))
+    ranks = gap * np.arange(len(order))
+    apart = ranks + np.concatenate([np.full(n, total / n) for total, n in blocks] or [np.empty(0)])
+    if within is not None and gap * len(order) <= within[1] - within[0]:
+        low, high = within[0] + gap / 2, within[1] - gap / 2
+        apart = np.maximum(np.minimum(apart, high - ranks[::-1]), low + ranks)
     out = np.empty(len(order))
-    out[order] = gap * np.arange(len(order)) + np.concatenate(
-        [np.full(n, total / n) for total, n in blocks] or [np.empty(0)]
-    )
+    out[order] = apart
     return out.tolist()
 
 

@@ -172,7 +172,7 @@ class Table(Record):
         return [
             text
             if math.isnan(error) or (error == 0 and constant)
-            else f"{text} ± {_text(form.replace('+', ''), error)}"
+            else f"{text} ± {_error(form, error)}"
             for text, error in zip(texts, _plain(errors), strict=True)
         ]
 
@@ -214,6 +214,13 @@ def _text(form: str, value: Any) -> str:
     if isinstance(value, float) and abs(value) >= 1e5:
         form = "{:.4g}"
     return form.format(value)
+
+
+def _error(form: str, error: float) -> str:
+    """A standard error; where the format has significant digits, with two of them."""
+    if form.endswith("g}") and math.isfinite(error):
+        return f"{float(f'{error:.2g}'):g}"
+    return _text(form.replace("+", ""), error)
 
 
 def _cell(value: Any) -> str:

@@ -88,7 +88,7 @@ class Validation(Section):
 class Repeat(Section):
     """The same run for many values of one key, and one table of them all."""
 
-    over: str = key(..., "key whose value changes, such as `seed`", pattern=r"^\w+(\.\w+)*$")
+    over: str = key("seed", "key whose value changes, such as `seed`", pattern=r"^\w+(\.\w+)*$")
     values: Annotated[int, Field(ge=1)] | list[Any] | None = key(
         None, "values of the key: a list, or n for 0 to n - 1; `null`: one run"
     )
