@@ -41,6 +41,7 @@ OTHER_NAMES = {
     "points": "n_points num_points steps num",
     "prior_scale": "prior_std prior_sigma prior_variance prior_precision sigma",
     "progress": "verbose pbar tqdm show_progress progressbar progress_bar",
+    "radius": "rho epsilon eps sigma",
     "rank": "k n_components num_components max_rank max_num_models low_rank dim",
     "resolution": "n_points num_points steps grid grid_size",
     "sampler": "kernel algorithm method",

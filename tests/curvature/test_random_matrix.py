@@ -31,19 +31,36 @@ def test_entries_are_standard_normal_and_depend_on_the_seed_alone():
     torch.testing.assert_close(correlation, torch.eye(3).double(), rtol=0, atol=0.03)
 
 
-def test_no_more_than_a_chunk_of_rows_is_made_at_a_time(monkeypatch):
+def blocks_of(monkeypatch, held):
+    """The chunks that are made for a pseudo-inverse, by the numbers of their rows."""
+    monkeypatch.setattr(random_matrix, "HELD", held)
     sizes = []
-    make = RandomMatrix._block
+    make = torch.randn
 
-    def counted(self, start):
-        block = make(self, start)
-        sizes.append(len(block))
-        return block
+    def counted(*shape, **options):
+        sizes.append(shape[0])
+        return make(*shape, **options)
 
-    monkeypatch.setattr(RandomMatrix, "_block", counted)
-    RandomMatrix(100_000, 3, seed=0).pseudo_inverse_times(torch.ones(100_000))
+    monkeypatch.setattr(torch, "randn", counted)
+    matrix = RandomMatrix(100_000, 3, seed=0)
+    matrix.pseudo_inverse_times(torch.ones(100_000))
+    return matrix, sizes
+
+
+def test_of_a_large_matrix_a_chunk_is_made_at_a_time_and_none_is_kept(monkeypatch):
+    matrix, sizes = blocks_of(monkeypatch, held=299_999)
     assert max(sizes) == random_matrix.CHUNK
     assert sum(sizes) == 2 * 100_000  # for A^T A and for A^T v
+    assert not matrix._blocks
+
+
+def test_the_chunks_of_a_small_matrix_are_made_once(monkeypatch):
+    matrix, sizes = blocks_of(monkeypatch, held=300_000)
+    assert sum(sizes) == 100_000
+    again = RandomMatrix(100_000, 3, seed=0)
+    monkeypatch.setattr(random_matrix, "HELD", 0)
+    v = torch.linspace(0, 1, 100_000)
+    assert torch.equal(matrix.transposed_times(v), again.transposed_times(v))
 
 
 def test_threads_do_not_change_products():

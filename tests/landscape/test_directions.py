@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 import lowland as ll
+from lowland.landscape.directions import iter_directions
 from tests.models import CASES
+
+
+def test_each_direction_can_be_had_alone():
+    net = nn.Linear(3, 2)
+    w = ll.ParamLayout(net).flatten(net)
+    (third,) = iter_directions(net, w, [2], seed=1)
+    assert torch.equal(third, ll.directions(net, w, n=3, seed=1)[2])
 
 
 def norms(x, dims):

@@ -1,4 +1,4 @@
-"""A random matrix with a row for each weight, which is never held."""
+"""A random matrix with a row for each weight, too large to hold."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from lowland.core.seeds import stream
 from lowland.posteriors.noise import in_parallel
 
 CHUNK = 1 << 14  # rows at a time: 6.5 MB at 100 columns
+HELD = 1 << 26  # entries of a matrix whose chunks are kept: 256 MB
 
 
 class RandomMatrix:
     r"""\(A \in R^{P \times k}\) with standard normal entries.
 
-    Chunks of rows come from (seed, number of the chunk) and are made anew for each product, on as
-    many threads as torch uses: 100 columns of 36.5 million weights would be 14.6 GB.
+    100 columns of 36.5 million weights would be 14.6 GB. Chunks of rows come from (seed, number of
+    the chunk) and are made anew for each product, on as many threads as torch uses; those of a
+    matrix of at most `HELD` entries are kept.
 
     Raises:
         ConfigError: more columns than rows.
@@ -35,6 +37,7 @@ class RandomMatrix:
             "subspace", columns, least=1, most=rows, hint="the model has no more weights"
         )
         self.seed = seed
+        self._blocks: dict[int, Tensor] = {}
 
     def times(self, z: Tensor) -> Tensor:  # (k,) -> (P,)
         """A z, on the CPU, in z's dtype."""
@@ -71,9 +74,14 @@ class RandomMatrix:
         return torch.cholesky_solve(self.transposed_times(v)[:, None], root)[:, 0]
 
     def _block(self, start: int) -> Tensor:  # (rows of the chunk, k)
+        if start in self._blocks:
+            return self._blocks[start]
         size = min(CHUNK, self.rows - start)
         generator = stream("random matrix", self.seed, start // CHUNK)
-        return torch.randn(size, self.columns, generator=generator)
+        block = torch.randn(size, self.columns, generator=generator)
+        if self.rows * self.columns <= HELD:
+            self._blocks[start] = block
+        return block
 
     def _for_each_block(self, work: Callable[[slice, Tensor], None]) -> None:
         def one(start: int) -> None:

@@ -14,6 +14,9 @@ from lowland.errors import ConfigError
 from lowland.geometry import Subspace
 from lowland.geometry.affine import Affine
 from lowland.landscape.directions import iter_directions
+from lowland.trajectory import SWAG
+
+_COMPONENTS = 5  # principal components of SWAG, at most
 
 
 class Rays(ABC):
@@ -70,7 +73,7 @@ class FixedRays(Rays):
 
 
 def rays_of(directions: Any, surface: LossSurface, *, normalise: str | None, seed: int) -> Rays:
-    """Random rays for a number, else those of a tensor, a subspace, SWAG or a spectrum.
+    """Random rays for a number, else those of a tensor, a subspace or SWAG.
 
     Raises:
         ConfigError: anything else. LayoutError: directions of another model. NonFiniteError: NaN
@@ -87,8 +90,9 @@ def rays_of(directions: Any, surface: LossSurface, *, normalise: str | None, see
 
 
 def _rows(directions: Any) -> Tensor:  # (n, P)
-    if hasattr(directions, "deviations"):  # of SWAG, with the lengths of standard deviations
-        directions = Subspace.pca(directions)
+    if isinstance(directions, SWAG):
+        most = max(len(directions.deviations) - 1, 1)
+        directions = Subspace.pca(directions, rank=min(_COMPONENTS, most))
     if isinstance(directions, Affine):
         directions = directions.basis
     if not isinstance(directions, Tensor) or directions.ndim not in (1, 2) or not len(directions):
