@@ -217,26 +217,16 @@ def test_a_subspace_that_is_stopped_goes_on(run, whole, tmp_path, monkeypatch, e
     assert tuned["evaluations"] == expected["evaluations"]
 
 
-@pytest.mark.parametrize(
-    ("options", "package", "message"),
-    [
-        (["--sampler", "flow"], "zuko", "needs zuko"),
-        (["--kind", "hessian"], "scipy.sparse.linalg", "needs scipy"),
-    ],
-)
-def test_a_package_that_is_missing_is_reported_at_once(
-    run, tmp_path, monkeypatch, options, package, message
-):
-    monkeypatch.setitem(sys.modules, package, None)
-    err = subspace(run, "--out", tmp_path / "out", *options, fails=True)
-    assert message in err
+def test_a_package_that_is_missing_is_reported_at_once(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zuko", None)
+    err = subspace(run, "--out", tmp_path / "out", "--sampler", "flow", fails=True)
+    assert "needs zuko" in err
     assert not (tmp_path / "out").exists()
     config = tmp_path / "one.yaml"
-    asked = {"sampler": "flow"} if package == "zuko" else {"kind": "hessian"}
-    config.write_text(yaml.safe_dump(CONFIG | {"subspace": {"rank": 2, **asked}}))
+    config.write_text(yaml.safe_dump(CONFIG | {"subspace": {"rank": 2, "sampler": "flow"}}))
     code, _, err = lowland("run", config, f"out={tmp_path / 'run'}")
     assert code == 2
-    assert message in err
+    assert "needs zuko" in err
 
 
 def test_without_arviz_stats_chains_are_sampled_with_a_warning(run, tmp_path, monkeypatch):

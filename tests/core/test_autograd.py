@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import lowland as ll
-from lowland.curvature.operators import curvature
+from lowland.curvature.operators import CurvatureOperator
 from tests.models import Residual, generator
 
 # -- derivatives inside the forward pass -----------------------------------------------------------
@@ -99,7 +99,9 @@ def test_gradient_and_hessian_go_through_the_inner_derivatives(kind):
     torch.testing.assert_close(gradient, by_hand, rtol=1e-9, atol=1e-12)
     hessian = torch.func.hessian(lambda w: loss_by_hand(w, data))(w)
     v = torch.randn(len(w), generator=generator(1), dtype=torch.float64)
-    torch.testing.assert_close(curvature(surface, w)(v), hessian @ v, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(
+        CurvatureOperator(surface, w) @ v, hessian @ v, rtol=1e-8, atol=1e-10
+    )
 
 
 @every_kind

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import lowland as ll
-from lowland.curvature.operators import curvature
+from lowland.curvature.operators import CurvatureOperator
 from tests.models import Checkpointed, blobs, generator
 
 
@@ -136,7 +136,10 @@ def test_curvature_is_that_without_recomputation(kind):
     plain, _ = surface_of(Plain)
     v = torch.randn(len(w), generator=generator(1), dtype=w.dtype)
     for kind_of_curvature in ("hessian", "ggn"):
-        a, b = (curvature(surface, 1.2 * w, kind=kind_of_curvature)(v) for surface in (ours, plain))
+        a, b = (
+            CurvatureOperator(surface, 1.2 * w, kind=kind_of_curvature) @ v
+            for surface in (ours, plain)
+        )
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lowland import checks
 from lowland.averaging.members import stored_members
@@ -17,8 +15,7 @@ from lowland.core.call import check_batch
 from lowland.core.inner import inner
 from lowland.core.options import EvalKeywords
 from lowland.core.threads import using_threads
-from lowland.curvature.operators import PlainWeightNorm
-from lowland.errors import ConfigError
+from lowland.curvature.derivatives import differentiable_operators
 from lowland.evaluate.batchnorm_statistics import require_training_statistics
 from lowland.evaluate.nll import resolve_task
 from lowland.evaluate.rebatch import slices
@@ -240,29 +237,6 @@ def _derivatives(
     def slope(at: Tensor) -> Tensor:
         return jvp(network, at)[1]
 
-    with torch.enable_grad(), _differentiable_operators(module):
+    with differentiable_operators(module, derivative="forward derivative"):
         first, twice_second = jvp(slope, w)
     return first.detach(), twice_second.detach() / 2
-
-
-@contextmanager
-def _differentiable_operators(module: nn.Module) -> Iterator[None]:
-    """Attention and weight_norm by operators that have forward derivatives, of second order, too.
-
-    Raises:
-        ConfigError: for an operator that has none.
-    """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), PlainWeightNorm():
-            yield
-    except RuntimeError as error:
-        if not any(word in str(error) for word in ("forward AD", "functorch", "jvp")):
-            raise
-        raise ConfigError(
-            f"{type(module).__name__} has no forward derivative ({str(error)[:200]}...); write "
-            "this part of the forward pass in plain torch operations."
-        ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)

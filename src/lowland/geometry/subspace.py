@@ -24,10 +24,14 @@ from lowland.geometry.base import Shape
 from lowland.geometry.pca import mean_buffers, principal
 from lowland.geometry.rank import Rank
 from lowland.geometry.stacking import check_anchors, common_dtype, stack_weight_buffers
-from lowland.progress import Progress
+from lowland.progress import Progress, reporting
 
 if TYPE_CHECKING:
     from lowland.core.surface import LossSurface
+
+CURVATURES = ("hessian", "ggn")
+SCALES = ("unit", "laplace")
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # of eigenpairs, as products are rounded
 
 
 class Subspace(Affine):
@@ -128,7 +132,7 @@ class Subspace(Affine):
         the examples.
 
         Args:
-            rank: fewer than there are weights. kind: "hessian" or "ggn".
+            rank: how many. kind: "hessian" or "ggn".
             scale: "unit" for orthonormal directions; "laplace" for lengths of
                 \(1 / \sqrt{n \lambda_i}\), the standard deviations of Laplace's approximation to
                 the likelihood of n items.
@@ -137,9 +141,9 @@ class Subspace(Affine):
             progress: True for a bar, or a callable of (products, None); the total is unknown.
 
         Raises:
-            ConfigError: an unknown option, as many directions as weights; "laplace" where the loss
-                does not curve upwards. NonFiniteError: no finite loss at w. LowlandError: scipy is
-                not installed, or no convergence.
+            ConfigError: an unknown option, more directions than weights; "laplace" where the loss
+                does not curve upwards; a model without a second derivative. NonFiniteError: no
+                finite loss at w. LowlandError: no convergence.
 
         >>> from lowland import LossSurface, Regression
         >>> x = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
@@ -149,19 +153,36 @@ class Subspace(Affine):
         >>> sub.eigenvalues, sub.basis.abs()
         (tensor([2.], dtype=torch.float64), tensor([[1., 0.]]))
         """
-        from lowland.curvature.operators import leading
+        from lowland.curvature.lanczos import leading_eigenpairs
+        from lowland.curvature.operators import CurvatureOperator
 
-        point, basis, eigenvalues = leading(
-            surface,
-            w,
-            rank=rank,
-            kind=kind,
-            scale=scale,
-            seed=seed,
-            loader=loader,
-            progress=progress,
-        )
-        sub = cls(point, basis)
+        checks.choice("scale", scale, SCALES)
+        checks.choice("kind", kind, CURVATURES)
+        rank = checks.whole("rank", rank, least=1, most=surface.layout.size)
+        seed = checks.seed(seed)
+        matrix = CurvatureOperator(surface, w, kind=kind, loader=loader)
+        start = torch.randn(matrix.size, generator=stream("lanczos", seed), dtype=torch.float64)
+        with reporting(progress, f"{kind} products") as report:
+
+            def product(v: Tensor) -> Tensor:
+                image = matrix @ v
+                report(matrix.products, None)
+                return image
+
+            tolerance = TOLERANCE.get(matrix.dtype, 1e-5)
+            start = start.to(matrix.device, matrix.dtype)
+            pairs = leading_eigenpairs(product, start, rank, tolerance=tolerance)
+            report(matrix.products, matrix.products)  # known now
+        basis, eigenvalues = pairs.vectors, pairs.values
+        if scale == "laplace":
+            if float(eigenvalues[-1]) <= 0:
+                raise ConfigError(
+                    f"scale='laplace': eigenvalue {rank} is {float(eigenvalues[-1]):.3g}, and the "
+                    "loss does not curve upwards there; lower the rank, train to a minimum, or "
+                    "take kind='ggn'."
+                )
+            basis = basis / (matrix.items * eigenvalues).sqrt()[:, None].to(basis)
+        sub = cls(matrix.point, basis)
         sub.eigenvalues = eigenvalues
         return sub
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
-from lowland.curvature.operators import need_scipy
 from lowland.errors import ConfigError
 from lowland.geometry import Curve, Subspace
 from lowland.progress import Report
@@ -204,18 +203,15 @@ def require(
             that is not installed.
     """
     sampler_of(settings.sampler).require_packages()
-    if settings.kind == "hessian":
-        need_scipy()
     if iterates is not None and settings.rank > len(iterates) - 1:
         raise ConfigError(
             f"rank: expected at most {len(iterates) - 1}, which {len(iterates)} iterates span, got "
             f"{settings.rank}; collect more of them (average.every, average.start)."
         )
-    most = setup.layout.size - (settings.kind == "hessian")
-    if curve is None and settings.rank > most:
+    if curve is None and settings.rank > setup.layout.size:
         raise ConfigError(
-            f"rank: expected at most {most} for a network of {setup.layout.size} weights, got "
-            f"{settings.rank}."
+            f"rank: expected at most {setup.layout.size} for a network of {setup.layout.size} "
+            f"weights, got {settings.rank}."
         )
     if curve is not None and settings.sampler == "grid" and len(curve.anchors) - 1 > 3:
         raise ConfigError(
