@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lowland.core.inner import inner
+from lowland.core.seeds import stream
 from lowland.curvature.objective import Objective
-from lowland.posteriors.noise import normal
 
 FIRST_STEP = 8.0  # radii; the projection of u + 8 rho g is nearly that of g alone
 
@@ -80,7 +80,7 @@ def random_start(like: Tensor, radius: float, norm: float, *, seed: int, number:
     >>> float(u.norm())
     2.0000...
     """
-    noise = normal(len(like), seed=seed, draw=number).to(like)
+    noise = torch.randn(len(like), generator=stream("sharpness start", seed, number)).to(like)
     if norm == math.inf:
         return radius * torch.erf(noise / math.sqrt(2))
     return noise * (radius / float(inner(noise, noise).sqrt()))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lowland import checks
-from lowland.core.seeds import stream
-from lowland.curvature.ascent import FIRST_STEP
+from lowland.core.seeds import seed_for
+from lowland.curvature.ascent import FIRST_STEP, random_start
 from lowland.curvature.measure import WorstCase
 from lowland.curvature.objective import Objective
 from lowland.curvature.random_matrix import RandomMatrix
@@ -72,12 +72,12 @@ class KeskarSharpness(WorstCase):
         optimize = checks.package(
             "scipy.optimize", extra="curvature", purpose="sharpness in a subspace, by L-BFGS-B,"
         )
-        generator = stream("sharpness subspace", seed, number)
-        matrix_seed = int(torch.randint(1 << 62, (), generator=generator))
+        matrix_seed = seed_for("sharpness subspace", seed, number)
         matrix = RandomMatrix(len(objective.weights), self.subspace, seed=matrix_seed)
         bound = (radius * (matrix.pseudo_inverse_times(objective.weights).abs() + 1)).numpy()
         # at w itself, a minimum, the gradient is 0, and L-BFGS-B would stop
-        start = 2 * torch.rand(len(bound), generator=generator).double().numpy() - 1
+        like = torch.zeros(len(bound), dtype=torch.float64)
+        start = random_start(like, 1.0, math.inf, seed=seed, number=number)
         largest, unit = objective.loss, 0.0
 
         def negative(u: np.ndarray) -> tuple[float, np.ndarray]:  # u = z / bound
@@ -96,7 +96,7 @@ class KeskarSharpness(WorstCase):
         with suppress(_InfiniteLoss):
             optimize.minimize(
                 negative,
-                start,
+                start.numpy(),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=[(-1, 1)] * len(bound),

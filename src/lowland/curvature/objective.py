@@ -79,7 +79,8 @@ class Objective:
     def rescaled(self) -> Iterator[Objective]:
         """The same around weights of the same function: one layer multiplied by each of `FACTORS`
         and the next divided by it. Nothing where the model has no such layers."""
-        rescaling = find_rescaling(self.surface, self.point, self.data.first())
+        buffers = self.surface.buffers_for(self.point, self.options)
+        rescaling = find_rescaling(self.surface, Point(self.weights, buffers), self.data.first())
         if rescaling is None:
             return
         layout, report = self.surface.layout, self.report

@@ -49,8 +49,8 @@ class Rescaling:
 
 @torch.no_grad()
 def find_rescaling(surface: LossSurface, point: Point, batch: Batch) -> Rescaling | None:
-    """A rescaling that does not change the outputs for a batch at these weights; None: there is
-    none, or the model has operations that the tracer does not know."""
+    """A rescaling that does not change the outputs for a batch at a point with the statistics
+    that belong to it; None: there is none, or the tracer does not know the model's operations."""
     args, kwargs = first_examples((batch.args, batch.kwargs), _EXAMPLES)
     if args and kwargs:
         return None
@@ -58,10 +58,10 @@ def find_rescaling(surface: LossSurface, point: Point, batch: Batch) -> Rescalin
         groups = unit_groups(surface.template.module, surface.layout, args or kwargs)
     except (ConfigError, RuntimeError):
         return None
-    buffers = surface.buffers_for(point)
 
     def outputs(weights: Tensor) -> Tensor:
-        return surface.forward(surface.layout.materialise(weights), buffers, args, kwargs)
+        parameters = surface.layout.materialise(weights)
+        return surface.forward(parameters, point.buffers or {}, args, kwargs)
 
     expected = outputs(point.weights)
     most = _TOLERANCE * expected.abs().max()
