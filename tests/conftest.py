@@ -1,9 +1,10 @@
 """What all tests share."""
 
 import gc
-import os
 
 import pytest
+
+from tests import no_fsync  # noqa: F401
 
 
 @pytest.hookimpl(wrapper=True)
@@ -28,15 +29,6 @@ def state_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_STATE_HOME", "LOCALAPPDATA"):
             patch.setenv(name, str(tmp_path_factory.mktemp("state")))
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def no_waiting_for_the_disk():
-    """Files are not synchronised to the disk, which takes most of the time of tests that write many
-    small ones: only a power failure would show it, since a killed process loses nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 

@@ -1,4 +1,7 @@
-"""Processes that start with torch imported: forks of a server, one for each test worker."""
+"""Processes that start with torch imported: forks of a server, one for each test worker.
+
+They wait for the disk no more than the tests do.
+"""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -7,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
+        "tests.no_fsync",
         "tests.cli.forked",
         "tests.trajectory.test_store",
         "lowland.cli.app",
