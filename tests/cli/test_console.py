@@ -1,14 +1,17 @@
 """What users named is printed as it is; Ctrl-C is one line at any moment."""
 
+import builtins
 import os
 import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
 from lowland.cli.console import say, visible
+from lowland_command import main
 from tests.cli.inside import lowland
 from tests.cli.terminal import HOSTILE, assert_shown_as_it_is
 
@@ -27,8 +30,11 @@ def test_errors_show_names_as_they_are(name: str) -> None:
     assert err == f"lowland: {visible(name)}.yaml: no such configuration; check the path.\n"
 
 
-@pytest.mark.parametrize("module", ["torch", "lowland", "typer", "lowland.cli.app"])
-def test_ctrl_c_while_modules_are_imported(module: str) -> None:
+STOPPED = "\nlowland: stopped; run the same command again to go on.\n"
+
+
+@pytest.mark.parametrize("module", ["torch", "lowland"])
+def test_ctrl_c_while_the_package_is_imported(module: str) -> None:
     """The interrupt comes as the module is asked for, as it would in the middle of its import."""
     code = f"""
 import builtins, sys
@@ -45,7 +51,26 @@ main()
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 130
-    assert done.stderr == "\nlowland: stopped; run the same command again to go on.\n"
+    assert done.stderr == STOPPED
+
+
+@pytest.mark.parametrize("module", ["typer", "lowland.cli.app"])
+def test_ctrl_c_while_the_commands_are_imported(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the package is imported by then, in this process."""
+    own = builtins.__import__
+
+    def interrupted(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == module:
+            raise KeyboardInterrupt
+        return own(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == STOPPED
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
