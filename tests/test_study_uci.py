@@ -3,13 +3,18 @@
 import json
 import math
 import re
+import runpy
 import statistics
-import subprocess
 import sys
+import warnings
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.processes import call_in_process
 
 STUDY = Path(__file__).parents[1] / "studies" / "uci"
 
@@ -26,11 +31,20 @@ def data(tmp_path):
 
 
 def study(data, *more):
-    command = [sys.executable, "-W", "ignore", str(STUDY / "run.py"), "--smoke", "--sets", "boston"]
-    command += ["--data", str(data), "--out", str(data / "out"), *more]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+    """What the command prints, in a process of its own."""
+    words = ["--smoke", "--sets", "boston", "--data", str(data), "--out", str(data / "out"), *more]
+    return call_in_process(run_script, STUDY / "run.py", words)
+
+
+def run_script(script, words):
+    sys.argv = [str(script), *words]
+    sys.path.insert(0, str(script.parent))
+    with redirect_stdout(StringIO()) as out, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # so short a study makes many
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(script), run_name="__main__")
+    assert end.value.code == 0
+    return out.getvalue()
 
 
 def test_one_command_in_parts(data):

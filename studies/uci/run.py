@@ -114,7 +114,7 @@ def smoke(job: Job) -> Job:
         budgets=(6, 12),
         grid=Grid(rates=(1e-2,), decays=(1e-3,)),
         scale_draws=3,
-        sampling=Sampling(chains=4, warmup=10, samples=2, vi=(4, 30)),
+        sampling=Sampling(chains=4, warmup=4, samples=2, vi=(4, 30)),
     )
     return replace(job, protocol=short, out=job.out / "smoke", splits=2, modes=2)
 
