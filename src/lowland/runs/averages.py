@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
-from lowland.averaging import tune_average
+from lowland.averaging.weighted_mean import weighted_mean
 from lowland.core import Point
 from lowland.progress import Report
+from lowland.runs.average_choice import SCHEDULE, SGD, AverageChoice, average_name
 from lowland.runs.training import BUFFERS, WEIGHTS
 from lowland.runs.weights import load_point, save_point
 from lowland.trajectory import SWA
@@ -18,43 +19,58 @@ from lowland.trajectory import SWA
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
-SELECTION = "selection.json"
-# candidates: SGD's last weights, and iterates of its schedule or of the tuned trajectory
-SGD, SCHEDULE, CONSTANT = "SGD", "SGD's schedule", "constant learning rate"
-
 
 class Average(Artifact):
-    """The SWA or EMA weights of a trajectory, ready to be served."""
+    """The SWA or EMA weights of a trajectory, ready to be served.
+
+    Args:
+        choice: what is averaged; None: all stored iterates by SWA, all steps by EMA.
+    """
 
     kind = "average"
+    version = 2
 
     def __init__(
         self,
         run: Run,
         network: int,
-        of: Literal["swa", "ema"],
+        of: str,
         budget: float = 1.0,
-        more: Sequence[Artifact] = (),
+        choice: AverageChoice | None = None,
     ) -> None:
         self.run = run
         self.network = network
         self.of = of
+        self.choice = choice
+        self.trajectory = run.averaged(network, budget)
         self.segments = run.averaged_segments(network, budget)
-        beyond = "" if budget == 1 else f"@{budget:g}"
+        self.annealed = run.annealed(network) if choice and choice.annealed else None
+        others = [each for each in (choice, self.annealed) if each]
         super().__init__(
-            f"weights/{'average' if of == 'swa' else of}{beyond}-{network}",
-            [*run.evaluated(), *self.segments, *more],
+            f"weights/{average_name(of, network, budget)}",
+            [*run.evaluated(), self.trajectory, *self.segments, *others],
             run.settings(of=of),
             title=f"{of.upper()} {network + 1}",
         )
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Point:
-        trained = [inputs[segment.name] for segment in self.segments]
+        chosen = inputs[self.choice.name] if self.choice else None
+        if chosen and chosen.selection.best == SGD:
+            assert self.annealed is not None
+            last: Point = inputs[self.annealed.name].point
+            return last
+        if chosen and chosen.iterate_weights:
+            trained = self.segments
+            if self.annealed is not None and chosen.branch == SCHEDULE:
+                trained = [self.annealed]
+            stores = [inputs[each.name].iterates for each in trained]
+            weights = chosen.weights_of(sum(map(len, stores)))
+            return self.with_statistics(weighted_mean(chain(*stores), weights))
         if self.of == "ema":
-            return self.with_statistics(trained[-1].ema.point)
+            return self.with_statistics(inputs[self.trajectory.name].ema.point)
         average = SWA(self.run.setup.layout)
-        for each in trained:
-            each.iterates.into(average)
+        for segment in self.segments:
+            inputs[segment.name].iterates.into(average)
         return self.with_statistics(average.point)
 
     def with_statistics(self, mean: Point) -> Point:
@@ -78,42 +94,3 @@ class Average(Artifact):
             WEIGHTS: f"weights/{name}.safetensors",
             BUFFERS: f"weights/buffers/{name}.safetensors",
         }
-
-
-class TunedAverage(Average):
-    """The average of iterates with the lowest NLL on validation examples, or SGD's last weights.
-
-    Candidates are tails of the tuned trajectory and of SGD's own schedule; SGD's last weights stay
-    where none is better by more than one paired standard error.
-    """
-
-    kind = "tuned-average"
-
-    def __init__(self, run: Run, network: int, budget: float = 1.0) -> None:
-        self.annealed = run.annealed(network)
-        more = [*run.named_sources("data/validation"), self.annealed]
-        super().__init__(run, network, "swa", budget, more)
-
-    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Point:
-        annealed = inputs[self.annealed.name]
-        stores = [inputs[segment.name].iterates for segment in self.segments]
-        tuned = tune_average(
-            self.run.setup.surface,
-            {
-                SCHEDULE: annealed.iterates,
-                CONSTANT: stores[0] if len(stores) == 1 else list(chain(*stores)),
-            },
-            self.run.setup.validation,
-            default=SGD,
-            candidates={SGD: annealed.point},
-            decays=(),
-            learned=False,
-        )
-        tuned.selection.save(checkpoint.folder / SELECTION)
-        if tuned.selection.best == SGD:
-            last: Point = annealed.point
-            return last
-        return self.with_statistics(tuned.point)
-
-    def view(self) -> Mapping[str, str]:
-        return {**super().view(), SELECTION: f"records/{self.name.partition('/')[2]}.json"}

@@ -23,6 +23,7 @@ _WORDS: dict[Any, str] = {
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PositiveList = Annotated[list[Positive], Field(min_length=1)]
+Decay = Annotated[float, Field(gt=0, lt=1)]
 Multiple = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 

@@ -104,14 +104,9 @@ class LearningRate(RecordArtifact):
         )
 
     def _samples(self) -> int:
-        setup, average = self.run.setup, self.run.config.average
-        train = getattr(setup.clean, "num_examples", None)
-        validation = getattr(setup.validation, "num_examples", None)
-        if not train or not validation:
-            return 0
-        # a step costs three forward passes
-        passes = _SWAG_SHARE * 3 * train * self.run.config.train.epochs / validation
-        samples = min(_MOST_SAMPLES, int(passes / (len(FACTORS) * len(average.scales))))
+        passes = self.run.validation_passes(_SWAG_SHARE)
+        gaussians = len(FACTORS) * len(self.run.config.average.scales)
+        samples = min(_MOST_SAMPLES, int(passes / gaussians))
         return samples if samples >= _LEAST_SAMPLES else 0
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Selection:

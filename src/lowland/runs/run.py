@@ -10,7 +10,8 @@ from lowland.artifacts import Artifact, Source
 from lowland.artifacts.order import complete
 from lowland.core.seeds import seed_for
 from lowland.errors import ConfigError
-from lowland.runs.averages import Average, TunedAverage
+from lowland.runs.average_choice import AverageChoice, DecayChoice, TailChoice, decays_of
+from lowland.runs.averages import Average
 from lowland.runs.best import BestMethod
 from lowland.runs.budget import Budget
 from lowland.runs.chains import PosteriorPlane, SampledChain, SpannedSubspace
@@ -189,13 +190,32 @@ class Run:
 
     def average(self, network: int, of: Literal["swa", "ema"], budget: float = 1.0) -> Average:
         """The SWA or EMA weights of a trajectory."""
+        choice = self.average_choice(network, of, budget)
         key = (of, network, "average", budget)
-        return self._once(key, lambda: self._make_average(network, of, budget))
+        return self._once(key, lambda: Average(self, network, of, budget, choice))
 
-    def _make_average(self, network: int, of: Literal["swa", "ema"], budget: float) -> Average:
+    def average_choice(
+        self, network: int, of: Literal["swa", "ema"], budget: float = 1.0
+    ) -> AverageChoice | None:
+        """The choice of an average; None: there is one candidate alone."""
         if of == "swa" and self.shares_prefix:
-            return TunedAverage(self, network, budget)
-        return Average(self, network, of, budget)
+            key = ("tails", network, budget)
+            return self._once(key, lambda: TailChoice(self, network, budget))
+        if of == "ema" and (self.shares_prefix or decays_of(self)):
+            return self._once(("decays", network), lambda: DecayChoice(self, network))
+        return None
+
+    def validation_passes(self, share: float) -> float:
+        """How many passes of a network over the validation examples cost this share of training; 0
+        where the number of examples is not known."""
+        setup = self.setup
+        train = getattr(setup.clean, "num_examples", None)
+        validation = getattr(setup.validation, "num_examples", None)
+        if not train or not validation:
+            return 0.0
+        # a step costs three forward passes
+        passes: float = share * 3 * train * self.config.train.epochs / validation
+        return passes
 
     def iterate_metrics(self, budget: float = 1.0) -> IterateMetrics:
         """The averaged iterates beside their average and ensemble."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lowland.runs.keys import Multiple, Positive, Scale, Section, key
+from lowland.runs.keys import Decay, Multiple, Positive, Scale, Section, key
 
 
 class Train(Section):
@@ -84,7 +84,12 @@ class Average(Section):
         "`train.epochs`; a list gives each of them a row for every number",
     )
     rank: int = key(20, "deviations that SWAG keeps", ge=2)
-    ema_decay: float = key(0.99, "decay of the EMA in one step", ge=0, lt=1)
+    ema_decay: float = key(0.99, "decay of the EMA of all steps, in one step", ge=0, lt=1)
+    ema_decays: list[Decay] = key(
+        [0.8, 0.9, 0.95],
+        "decays of EMAs of the stored iterates, from one to the next, which compete with that of "
+        "all steps on validation examples; `[]`: none do",
+    )
     ema_warmup: bool = key(
         False, "let the decay of the EMA grow to `ema_decay`, for runs of few steps"
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lowland.artifacts import Artifact, Inputs
 from lowland.averaging import tune_average
 from lowland.posteriors import Ensemble, PointMass, Posterior
 from lowland.records import Selection
-from lowland.runs.averages import SGD
+from lowland.runs.average_choice import SGD
 from lowland.runs.methods.base import Choice, Method, Part, Tuned
 
 if TYPE_CHECKING:
@@ -109,3 +109,29 @@ class AveragingMethod(Method):
         if number == 0:
             return self.without_averaging(run, inputs)
         return list(self.candidates(run, inputs).values())[number - 1]
+
+
+class AverageMethod(AveragingMethod):
+    """A method that predicts by one average, whose weights are an artifact, and so is their choice.
+
+    Attributes:
+        of: the kind of average.
+    """
+
+    of: Literal["swa", "ema"]
+
+    def needs(self, run: Run) -> Sequence[Artifact]:
+        return [run.average(0, self.of, self.budget)]
+
+    def tune(self, run: Run, inputs: Inputs) -> Choice:
+        return Method.tune(self, run, inputs)
+
+    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
+        return PointMass(inputs[run.average(0, self.of, self.budget).name])
+
+    def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
+        choice = run.average_choice(0, self.of, self.budget)
+        if choice is None:
+            return ()
+        message = inputs.request(choice).selection.message
+        return [f"{self.title}, chosen on validation examples: {message}"]

@@ -1,26 +1,13 @@
-"""The exponential moving average of all iterates."""
+"""The exponential moving average of iterates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from lowland.artifacts import Artifact, Inputs
-from lowland.posteriors import PointMass, Posterior
-from lowland.runs.methods.averaging import AveragingMethod
-
-if TYPE_CHECKING:
-    from lowland.runs.run import Run
+from lowland.runs.methods.averaging import AverageMethod
 
 
-class EMA(AveragingMethod):
-    """The moving average of the trajectory that SWA averages."""
+class EMA(AverageMethod):
+    """The moving average of the trajectory that SWA averages; its decay is chosen."""
 
     name = "ema"
     title = "EMA"
-
-    def posterior_needs(self, run: Run) -> Sequence[Artifact]:
-        return [run.average(0, "ema")]
-
-    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
-        return PointMass(inputs[run.average(0, "ema").name])
+    of = "ema"

@@ -6,34 +6,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lowland.artifacts import Artifact, Inputs
-from lowland.posteriors import PointMass, Posterior
 from lowland.runs.iterates import iterate_pictures
-from lowland.runs.methods.averaging import AveragingMethod
-from lowland.runs.methods.base import Choice, Method, require_iterates
+from lowland.runs.methods.averaging import AverageMethod
+from lowland.runs.methods.base import require_iterates
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
 
-class SWA(AveragingMethod):
+class SWA(AverageMethod):
     """The mean of the iterates of SGD at a constant learning rate."""
 
     name = "swa"
     title = "SWA"
+    of = "swa"
     extends = True
 
     def check(self, run: Run) -> None:
         stored = sum(segment.stored for segment in run.averaged_segments(0, self.budget))
         require_iterates(run, self.title, stored, 1, run.collection())
-
-    def needs(self, run: Run) -> Sequence[Artifact]:
-        return [run.average(0, "swa", self.budget)]  # it is tuned itself
-
-    def tune(self, run: Run, inputs: Inputs) -> Choice:
-        return Method.tune(self, run, inputs)
-
-    def posterior(self, run: Run, inputs: Inputs) -> Posterior:
-        return PointMass(inputs[run.average(0, "swa", self.budget).name])
 
     def pictures(self, run: Run) -> Sequence[Artifact]:
         if not run.config.average.table:
@@ -41,11 +32,12 @@ class SWA(AveragingMethod):
         return iterate_pictures(run.iterate_metrics(self.budget))
 
     def notes(self, run: Run, inputs: Inputs) -> Sequence[str]:
+        notes = super().notes(run, inputs)
         if not run.config.average.table:
-            return ()
+            return notes
         table = inputs.request(run.iterate_metrics(self.budget))
         heading = (
             f"{self.title}: averaged iterates on test data, the average of the first, and their "
             "ensemble:"
         )
-        return [heading, *str(table).splitlines()]
+        return [*notes, heading, *str(table).splitlines()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lowland.artifacts import Inputs
 from lowland.posteriors import Gaussian, Mixture, Posterior
-from lowland.runs.averages import CONSTANT, SCHEDULE
+from lowland.runs.average_choice import CONSTANT, SCHEDULE
 from lowland.runs.methods.averaging import AveragingMethod
 from lowland.runs.methods.base import require_iterates
 from lowland.runs.training import Training
