@@ -52,8 +52,8 @@ class ComparedRun:
         self.options = options
         self.is_done = is_done
         self.config = finished.config
-        self.setup = finished.setup()
-        self.run = Run(finished.config, self.setup)
+        self.run = Run(finished.config, finished.setup())
+        self.setup = self.run.setup
         self.results = Results(self.run, finished.folder.path)
         self.shifted = ShiftedData(self.setup, options)
         self.prefix = f"seed-{finished.config.seed}"

@@ -47,24 +47,24 @@ class Average(Artifact):
         self.annealed = run.annealed(network) if choice and choice.annealed else None
         others = [each for each in (choice, self.annealed) if each]
         super().__init__(
-            f"weights/{average_name(of, network, budget)}",
+            run.named(f"weights/{average_name(of, network, budget)}"),
             [*run.evaluated(), self.trajectory, *self.segments, *others],
             run.settings(of=of),
             title=f"{of.upper()} {network + 1}",
         )
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Point:
-        chosen = inputs[self.choice.name] if self.choice else None
-        if chosen and chosen.selection.best == SGD:
+        winner = inputs[self.choice.name] if self.choice else None
+        if winner and winner.selection.best == SGD:
             assert self.annealed is not None
             last: Point = inputs[self.annealed.name].point
             return last
-        if chosen and chosen.iterate_weights:
+        if winner and winner.iterate_weights:
             trained = self.segments
-            if self.annealed is not None and chosen.branch == SCHEDULE:
+            if self.annealed is not None and winner.branch == SCHEDULE:
                 trained = [self.annealed]
             stores = [inputs[each.name].iterates for each in trained]
-            weights = chosen.weights_of(sum(map(len, stores)))
+            weights = winner.weights_of(sum(map(len, stores)))
             return self.with_statistics(weighted_mean(chain(*stores), weights))
         if self.of == "ema":
             return self.with_statistics(inputs[self.trajectory.name].ema.point)

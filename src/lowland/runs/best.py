@@ -85,6 +85,7 @@ class BestMethod(Artifact):
             "difference_se": float(to_first.difference_se[i]),
             "networks": cost[best][0],
             "training": cost[best][1] / (run.config.train.epochs * run.config.train.passes),
+            "retrained": run.retrains,
             "tuned": dict(inputs[run.tuning(self.methods[best]).name]),
         }
 
@@ -127,7 +128,10 @@ def advice(choice: Mapping[str, Any]) -> str:
     else:
         less, error = -choice["difference"], choice["difference_se"]
         compared = f", {less:.3f} ± {error:.3f} lower than that of {choice['compared_with']}"
+    weights = "Its weights are in best/."
+    if choice.get("retrained"):
+        weights = "Its weights, trained again on all examples, are in best/."
     return (
         f"Use {choice['method']}: its validation NLL is {nll}{compared}, for {passes} a prediction "
-        f"and {choice['training']:.2f} times the training of SGD. Its weights are in best/."
+        f"and {choice['training']:.2f} times the training of SGD. {weights}"
     )

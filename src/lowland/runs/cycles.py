@@ -142,7 +142,7 @@ class CycleMonitor:
             lrs,
             training.iterates,
             start=self._first_step,
-            split="validation",
+            split="training" if self.setup.held_out else "validation",
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -121,7 +121,8 @@ class GrownSimplex(Artifact):
     def passes(self, inputs: Inputs) -> float:
         """Epochs of training: a step on a simplex is as many passes as it takes samples."""
         fitted = int((inputs[self.name].growth.vertices > 1).sum())
-        return float(fitted * self.growing.epochs * self.growing.samples)
+        passes: float = fitted * self.growing.epochs * self.growing.samples
+        return passes * self.run.relative_epoch
 
     def _metrics(self, shape: Barycentric) -> dict[str, float]:
         """Metrics of the test examples at random points of the simplex."""

@@ -73,7 +73,7 @@ class Row(RecordArtifact):
         row["samples"] = float(pred.samples)
         parts = self.run.parts(self.method)
         row["epochs"] = sum(part.share * part.artifact.passes(inputs) for part in parts)
-        if self.run.shares_prefix:
+        if self.run.shares_prefix or self.run.retrains:
             row["tuning_epochs"] = sum(
                 part.share * part.artifact.passes(inputs) for part in parts if part.tuning
             )

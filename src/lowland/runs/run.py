@@ -32,7 +32,7 @@ from lowland.runs.segments import (
     TunedTrajectory,
 )
 from lowland.runs.setup import Setup
-from lowland.runs.sources import sources_of
+from lowland.runs.sources import sources_of, training_sources_of
 from lowland.runs.training import Training, optimizer_of, schedule_of
 from lowland.runs.tuning import Tuning
 
@@ -44,10 +44,18 @@ class Run:
 
     Attributes:
         methods: those that the configuration names, in its order, at each of its budgets.
+        search: the run whose choices this one takes. With `average: {retrain: true}` its networks
+            are trained without the validation examples, and those of this one with them. Else it is
+            this one.
     """
 
     def __init__(self, config: Config, setup: Setup) -> None:
         self.config = config
+        self.search = self
+        if config.average.retrain:
+            average = config.average.model_copy(update={"retrain": False})
+            self.search = Run(config.model_copy(update={"average": average}), setup)
+            setup = setup.with_all_examples
         self.setup = setup
         budgets = config.average.budgets()
         self.methods: list[Method] = [
@@ -57,6 +65,8 @@ class Run:
 
     def check(self) -> None:
         """Refuses a budget in which a method would have too few iterates, before it is spent."""
+        if self.retrains:
+            self.search.check()
         optimizer_of(self.config.train)
         schedule_of(self.config.train, self.budget.total)
         for method in self.methods:
@@ -67,7 +77,7 @@ class Run:
         others: list[Artifact] = []
         predictions = {method.label(self): self.prediction(method) for method in self.methods}
         if self.trains_trajectory():
-            others.append(training_picture(self))
+            others.append(training_picture(self.search))
         others += [
             each
             for each in (samples_picture(predictions), reliability_picture(self))
@@ -86,6 +96,8 @@ class Run:
     @cached_property
     def sources(self) -> dict[str, Source]:
         """Fingerprints of model, task and data, by name."""
+        if self.retrains:
+            return self.search.sources | training_sources_of(self.setup)
         return sources_of(self.setup)
 
     def named_sources(self, *names: str) -> list[Artifact]:
@@ -129,8 +141,25 @@ class Run:
         trajectory leaves SGD's schedule long before it starts to average."""
         return self.config.average.lr == "auto"
 
+    @property
+    def retrains(self) -> bool:
+        """Whether its networks are trained again, as another run chose."""
+        return self.search is not self
+
+    def named(self, name: str) -> str:
+        """The name of an artifact that is there for the search and once more for retraining."""
+        room, slash, last = name.rpartition("/")
+        return f"{room}{slash}retrained-{last}" if self.retrains else name
+
+    @property
+    def relative_epoch(self) -> float:
+        """Steps of an epoch, as a multiple of those in an epoch of the search."""
+        return self.budget.epoch / self.search.budget.epoch if self.retrains else 1.0
+
     def learning_rate(self) -> LearningRate:
         """The choice of the learning rate of averaging."""
+        if self.retrains:
+            return self.search.learning_rate()
         return self._once("learning-rate", lambda: LearningRate(self))
 
     def prefix(self, network: int) -> Prefix:
@@ -198,6 +227,8 @@ class Run:
         self, network: int, of: Literal["swa", "ema"], budget: float = 1.0
     ) -> AverageChoice | None:
         """The choice of an average; None: there is one candidate alone."""
+        if self.retrains:
+            return self.search.average_choice(network, of, budget)
         if of == "swa" and self.shares_prefix:
             key = ("tails", network, budget)
             return self._once(key, lambda: TailChoice(self, network, budget))
@@ -235,7 +266,11 @@ class Run:
     def _make_simplex(self, network: int) -> GrownSimplex:
         seed = seed_for("simplex of a network", self.config.seed, network)
         return GrownSimplex(
-            self, f"simplex-{network}", [self.annealed(network)], self.config.simplex, seed=seed
+            self,
+            self.named(f"simplex-{network}"),
+            [self.annealed(network)],
+            self.config.simplex,
+            seed=seed,
         )
 
     def subspace(self) -> SpannedSubspace:
@@ -259,6 +294,9 @@ class Run:
     def parts(self, method: Method) -> list[Part]:
         """What a method trains alone, with all segments that its trainings continue, each once."""
         parts: dict[str, Part] = {}
+        if self.retrains:
+            search = self.search.parts(method)
+            parts = {part.artifact.name: part._replace(tuning=True) for part in search}
         for part in method.parts(self):
             before = part.artifact.segments()[:-1] if isinstance(part.artifact, Training) else []
             for each in (*map(Part, before), part):
@@ -267,6 +305,8 @@ class Run:
 
     def tuning(self, method: Method) -> Tuning:
         """What a method chooses on validation examples."""
+        if self.retrains:
+            return self.search.tuning(method)
         return self._once(("tuning", method.name), lambda: Tuning(self, method))
 
     def prediction(self, method: Method) -> Prediction:

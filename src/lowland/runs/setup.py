@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +30,7 @@ from lowland.runs.plan import RunPlan
 from lowland.runs.pretrained import Pretrained
 from lowland.runs.sections import Config, Validation
 from lowland.runs.user_code import error_line
-from lowland.runs.validation import with_validation
+from lowland.runs.validation import with_all_examples, with_validation
 from lowland.train import Batches, best_threads
 from lowland.train.batches import full_batches
 from lowland.train.rng import fork_global_rng
@@ -59,14 +60,17 @@ class Setup:
     Without "validation", examples for it are held out of the training examples.
 
     Attributes:
-        notes: what a user should know before the run begins, a sentence each.
+        notes: what a user should know before the run begins, a sentence each. held_out: the setup
+            that does not train on the validation examples, where this one does.
     """
+
+    held_out: Setup | None = None
 
     def __init__(self, config: Config, plan: RunPlan | None = None) -> None:
         self.config = config
         self.notes: list[str] = []
         self.device = self._device()
-        data = config.data.call()
+        data = self._given = config.data.call()
         if isinstance(data, Mapping) and "train" in data:
             data = self._with_validation(data)
         if not isinstance(data, Mapping) or any(name not in data for name in SPLITS):
@@ -84,9 +88,12 @@ class Setup:
         self.task = self._task()
         self.validation = self._loader("validation")
         self.test = self._loader("test")
-        self.clean = self.shuffled("clean" if "clean" in data else "train")
-        self.batchnorm = self._loader("batchnorm") if "batchnorm" in data else None
         self.plan = plan
+        self._take_training_examples()
+
+    def _take_training_examples(self) -> None:
+        self.clean = self.shuffled("clean" if "clean" in self.data else "train")
+        self.batchnorm = self._loader("batchnorm") if "batchnorm" in self.data else None
         self._try()
         self.surface = self.surface_of(self.model(0))
         self.layout = self.surface.layout
@@ -98,9 +105,27 @@ class Setup:
             settings = Validation()
             self.notes.append(
                 f"{self.config.data.name} gives no validation examples: {settings.share:.0%} of "
-                "the training examples are held out; `validation:` chooses which, and how many."
+                "the training examples are held out; `validation:` chooses which, and how many. "
+                + self._retraining()
             )
         return data if settings is None else with_validation(data, settings)
+
+    def _retraining(self) -> str:
+        if self.config.average.retrain:
+            return "After all choices, networks are trained again on all examples."
+        return "`average: {retrain: true}` trains again on all examples after the choices."
+
+    @cached_property
+    def with_all_examples(self) -> Setup:
+        """The same model and task, with the validation examples among the training examples."""
+        setup = copy(self)
+        setup.held_out = self
+        try:
+            setup.data = with_all_examples(self.data, self._given)
+        except DataError as error:
+            raise DataError(f"{self.config.data.name}: {error}") from error
+        setup._take_training_examples()
+        return setup
 
     def surface_of(self, model: nn.Module, *, where: Where = None) -> LossSurface:
         """The loss of a model over the training examples."""
@@ -120,6 +145,8 @@ class Setup:
 
     def follow(self, plan: RunPlan) -> None:
         """Evaluates by a plan from now on."""
+        if self.held_out is not None:
+            self.held_out.follow(plan)
         self.plan = plan
         self.surface.options = self._options()
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from lowland.artifacts import Source
 from lowland.core.layout import ParamLayout
 from lowland.runs.setup import Setup, is_loader
+from lowland.runs.validation import SHARED
 from lowland.train.model_state import model_state
 from lowland.train.rng import fork_global_rng
 
@@ -30,11 +31,22 @@ def sources_of(setup: Setup) -> dict[str, Source]:
         "model": _model(setup),
         "task": Source("task", setup.task, {"task": repr(setup.task)}),
     }
-    for split in ("train", "validation", "test", "clean", "batchnorm"):
-        if split in setup.data:
-            name = f"data/{split}"
-            sources[name] = Source(name, setup.data[split], content_of(setup.data[split]))
-    return sources
+    for split in ("validation", "test"):
+        sources[f"data/{split}"] = _split(setup, split)
+    return sources | training_sources_of(setup)
+
+
+def training_sources_of(setup: Setup) -> dict[str, Source]:
+    """The sources of the training examples, data/train, data/clean and data/batchnorm; `-all` ends
+    their own names where the validation examples are among them."""
+    ending = "" if setup.held_out is None else "-all"
+    splits = [split for split in ("train", *SHARED) if split in setup.data]
+    return {f"data/{split}": _split(setup, split, ending) for split in splits}
+
+
+def _split(setup: Setup, split: str, ending: str = "") -> Source:
+    examples = setup.data[split]
+    return Source(f"data/{split}{ending}", examples, content_of(examples))
 
 
 def _model(setup: Setup) -> Source:

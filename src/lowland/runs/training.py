@@ -115,7 +115,7 @@ class Training(Artifact):
         self.iterates = iterates
         config = run.config
         super().__init__(
-            f"train/{name}-{network}",
+            run.named(f"train/{name}-{network}"),
             [*run.evaluated("train", "validation"), *([start] if start else []), *more],
             run.settings(
                 network=network,
@@ -184,7 +184,7 @@ class Training(Artifact):
 
     def passes(self, inputs: Inputs) -> float:
         """Its own epochs of training, for the table of costs."""
-        return float(self.epochs * self.run.config.train.passes)
+        return self.epochs * self.run.config.train.passes * self.run.relative_epoch
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TrainingLog:
         run, setup, train = self.run, self.run.setup, self.run.config.train
@@ -205,7 +205,8 @@ class Training(Artifact):
             optimizer=self.optimizer(inputs),
             schedule=self.schedule(inputs),
             collectors=collectors,
-            validate=_validation(run, emas[0] if emas else None),
+            # examples that are trained on validate nothing
+            validate=None if run.retrains else _validation(run, emas[0] if emas else None),
             autocast=setup.autocast,
             channels_last=run.config.channels_last,
             accumulate=train.accumulate,

@@ -93,6 +93,11 @@ class Average(Section):
     ema_warmup: bool = key(
         False, "let the decay of the EMA grow to `ema_decay`, for runs of few steps"
     )
+    retrain: bool = key(
+        False,
+        "after all choices, train the networks again with the validation examples among the "
+        "training examples; table and `best/` are those of the new weights, and costs include both",
+    )
     table: bool = key(
         False,
         "evaluate each averaged iterate, the average of those up to it, and their ensemble on the "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from lowland.core.seeds import stream
 from lowland.errors import ConfigError, DataError
@@ -52,6 +52,51 @@ def with_validation(data: Mapping[str, Any], settings: Validation) -> dict[str, 
     splits["validation"] = _take(data.get("clean", train), indices)
     splits.pop("groups", None)
     return splits
+
+
+def with_all_examples(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The splits of data with the validation examples among the training examples.
+
+    Args:
+        data: with "validation". given: the splits before it was held out, which are taken as they
+            were; where it was there already, its examples follow those of "train" and "clean".
+
+    Raises:
+        DataError: examples of loaders, or of other kinds than the training examples.
+
+    >>> given = {"train": (torch.arange(3),)}
+    >>> with_all_examples({"train": given["train"], "validation": (torch.zeros(1),)}, given)[
+    ...     "train"
+    ... ]
+    (tensor([0, 1, 2]),)
+    >>> data = {"train": torch.ones(2), "validation": torch.zeros(1)}
+    >>> with_all_examples(data, data)["train"]
+    tensor([1., 1., 0.])
+    """
+    if "validation" not in given:
+        return {**data, **{name: given[name] for name in ("train", *SHARED) if name in given}}
+    names = [name for name in ("train", "clean") if name in data]
+    return {**data, **{name: _joined(data[name], data["validation"]) for name in names}}
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """The examples of two splits."""
+    for examples in (first, second):
+        _length(examples)  # or they cannot be joined
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.cat([first, second])
+    if isinstance(first, tuple) and isinstance(second, tuple) and len(first) == len(second):
+        return tuple(map(_joined, first, second))
+    if isinstance(first, Mapping) and isinstance(second, Mapping) and {*first} == {*second}:
+        return {name: _joined(first[name], second[name]) for name in first}
+    resident = (Tensor, tuple, Mapping)
+    if isinstance(first, resident) or isinstance(second, resident):
+        raise DataError(
+            f"average.retrain: expected training and validation examples of one kind, got "
+            f"{type(first).__name__} and {type(second).__name__}; give both as tensors, or both as "
+            "data sets."
+        )
+    return ConcatDataset([first, second])
 
 
 def _validation_indices(
@@ -116,8 +161,8 @@ def _length(data: Any) -> int:
     if isinstance(data, Tensor) or (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         return len(data)
     raise DataError(
-        "validation: examples of a loader cannot be split; give tensors or a data set, or a "
-        "validation split of your own."
+        "validation: examples of a loader cannot be split, nor joined for average.retrain; give "
+        "tensors or a data set, or a validation split of your own."
     )
 
 

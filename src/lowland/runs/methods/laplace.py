@@ -28,6 +28,8 @@ class Laplace(AnnealedMethod):
         self._approximation: LastLayerLaplace | None = None
 
     def misfit(self, run: Run) -> str | None:
+        if run.retrains:
+            return "its prior needs validation examples, and average.retrain trains on them"
         try:
             laplace_class()
         except LowlandError as error:

@@ -34,6 +34,11 @@ class SubspaceInference(Method):
                 "subspace.kind: a run has no curve yet; run `lowland connect`, then "
                 "`lowland subspace --kind curve`."
             )
+        if run.retrains:
+            raise ConfigError(
+                "methods: subspace needs validation examples where it samples, and average.retrain "
+                "trains on them; leave one of them out."
+            )
         chains.require(run.setup, settings)
         least = settings.rank + 1 if settings.kind == "pca" else 1
         collection = f"{run.collection()}, rank {settings.rank}"
