@@ -1,14 +1,22 @@
 """A configuration as a graph of artifacts."""
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from lowland.artifacts import Source
+import lowland
+from lowland.artifacts import Graph, Inputs, Source
 from lowland.artifacts.order import ordered
 from lowland.errors import ConfigError
+from lowland.evaluate import predict
+from lowland.runs.best import advice
 from lowland.runs.config import check_config
 from lowland.runs.run import Run
 from lowland.runs.setup import Setup
+from lowland.runs.training import optimizer_of, schedule_of
+from lowland.train import Batches
 from tests.runs.conftest import CONFIG
+from tests.runs.test_segments import run_of
 
 
 def test_everything_of_a_finished_run_is_done(finished):
@@ -50,3 +58,86 @@ def test_a_budget_with_too_few_iterates_is_refused():
 
 def _setup(method, **settings):
     return Setup(check_config(CONFIG | {"methods": [method]} | settings, where="here"))
+
+
+# -- trained again on all examples -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def retrained(tmp_path_factory):
+    average = CONFIG["average"] | {"retrain": True, "table": False}
+    run = run_of(methods=["sgd", "ema", "swa", "swag"], average=average)
+    graph = Graph(tmp_path_factory.mktemp("retrained"))
+    graph.build(run.targets())
+    return run, graph
+
+
+def test_networks_are_trained_again_on_all_examples(retrained):
+    run, graph = retrained
+    train, setup = run.config.train, run.setup
+    held_out, whole = (each.data["train"] for each in (setup.held_out, setup))
+    assert torch.equal(whole[0], torch.cat([held_out[0], setup.data["validation"][0]]))
+    model = setup.model(0)
+    lowland.sgd(
+        model,
+        setup.task,
+        Batches(whole, batch_size=train.batch_size, seed=setup.seed(0)),
+        epochs=train.epochs,
+        optimizer=optimizer_of(train),
+        schedule=schedule_of(train, run.budget.total),
+        seed=setup.seed(0),
+    )
+    trained = graph.load(run.annealed(0))
+    assert torch.equal(trained.point.weights, setup.layout.flatten(model))
+    assert "nll" not in trained.log.columns
+    assert (graph.folder / "weights" / "retrained-sgd-0.safetensors").is_file()
+
+
+def test_what_is_trained_again_follows_the_choices_without_validation_examples(retrained):
+    run, graph = retrained
+    plain = run_of(methods=["sgd", "ema", "swa", "swag"])
+    searched = {each.name: each.fingerprint for each in ordered(run.targets())}
+    for each in (plain.averaged(0), plain.learning_rate(), *map(plain.tuning, plain.methods)):
+        assert searched[each.name] == each.fingerprint  # done, if the run was there before
+    lr = graph.load(run.averaged(0)).log.columns["lr"]
+    selection = graph.load(plain.learning_rate())
+    assert lr.tolist() == [pytest.approx(plain.learning_rate().best_trial(selection).lr)] * 2
+    for method in run.methods:
+        tuned = graph.load(plain.tuning(method))
+        inputs = Inputs(method.needs(run), graph.load, graph.load)
+        assert all("retrained" in each.name for each in method.needs(run))
+        pred = predict(
+            run.setup.surface, method.scaled(run, inputs, tuned), run.setup.test, samples=3, seed=0
+        )
+        row = graph.load(run.row(method))
+        assert float(row.nll[0]) == pred.metrics()["nll"]
+        assert float(row.temperature[0]) == tuned["temperature"]
+
+
+def test_both_trainings_are_charged(retrained):
+    run, graph = retrained
+    table = graph.load(run.comparison())
+    plain = run_of(methods=["sgd", "ema", "swa", "swag"])
+    ratio = run.budget.epoch / plain.budget.epoch
+    assert run.relative_epoch == ratio > 1
+    for i, method in enumerate(plain.methods):
+        search = sum(part.artifact.passes({}) for part in plain.parts(method))
+        again = 4 if method.name == "sgd" else 6  # SGD, and averages from half of its epochs on
+        assert float(table.epochs[i]) == pytest.approx(search + again * ratio)
+        assert float(table.tuning_epochs[i]) == pytest.approx(search + (again - 4) * ratio)
+    choice = graph.load(run.best())
+    assert choice["retrained"]
+    assert "trained again on all examples" in advice(choice)
+    method = next(m for m in run.methods if m.label(run) == choice["method"])
+    inputs = Inputs(method.needs(run), graph.load, graph.load)
+    post = method.scaled(run, inputs, graph.load(run.tuning(method)))
+    if post.support == 1:
+        file = graph.folder / "best" / "model.safetensors"
+        assert torch.equal(run.setup.layout.flatten(load_file(file)), post.point(0).weights)
+
+
+@pytest.mark.parametrize("method", ["laplace", "subspace"])
+def test_methods_that_read_validation_examples_later_are_refused(method):
+    average = CONFIG["average"] | {"retrain": True}
+    with pytest.raises(ConfigError, match=r"average\.retrain trains on them"):
+        run_of(0.05, methods=[method], average=average).check()

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from lowland.errors import ConfigError, DataError
 from lowland.runs.config import check_config
 from lowland.runs.sections import Validation
 from lowland.runs.setup import Setup
-from lowland.runs.validation import with_validation
+from lowland.runs.validation import with_all_examples, with_validation
 
 X = torch.arange(100.0)[:, None]
 Y = (torch.arange(100) % 10 == 0).long()  # ten of a hundred
@@ -96,3 +96,45 @@ def test_a_configuration_splits_what_its_data_give(tmp_path, monkeypatch):
     setup = Setup(check_config(values, where="here"))
     assert setup.validation.num_examples == 12
     assert setup.batches(0).num_examples == 36
+
+
+# -- trained again on all examples -----------------------------------------------------------------
+
+
+def test_what_was_held_out_comes_back_where_it_was():
+    clean = (X + 0.5, Y)
+    given = {"train": (X, Y), "clean": clean, "test": (X, Y), "groups": np.arange(100)}
+    data = with_all_examples(with_validation(given, Validation(share=0.2)), given)
+    assert data["train"] is given["train"]
+    assert data["clean"] is clean
+    assert len(rows(data["validation"])) == 20
+
+
+def test_validation_examples_of_the_data_follow_those_of_training():
+    for kind in (lambda x, y: (x, y), lambda x, y: {"x": x, "y": y}, TensorDataset):
+        data = {"train": kind(X[:9], Y[:9]), "clean": kind(X[:9], Y[:9])}
+        data |= {"validation": kind(X[9:], Y[9:]), "test": kind(X, Y)}
+        whole = with_all_examples(data, data)
+        for split in ("train", "clean"):
+            examples = whole[split]
+            if isinstance(examples, dict):
+                examples = tuple(examples.values())
+            if not isinstance(examples, tuple):
+                examples = tuple(torch.stack(each) for each in zip(*examples, strict=True))
+            assert torch.equal(examples[0], X)
+            assert torch.equal(examples[1], Y)
+        assert whole["test"] is data["test"]
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "words"),
+    [
+        (DataLoader(TensorDataset(X, Y)), (X, Y), "nor joined for average.retrain"),
+        ((X, Y), TensorDataset(X, Y), "of one kind, got tuple and TensorDataset"),
+        ((X, Y), {"x": X, "y": Y}, "of one kind, got tuple and dict"),
+    ],
+)
+def test_examples_that_cannot_be_joined_are_refused(train, validation, words):
+    data = {"train": train, "validation": validation}
+    with pytest.raises(DataError, match=words):
+        with_all_examples(data, data)
