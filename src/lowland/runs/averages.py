@@ -47,7 +47,7 @@ class Average(Artifact):
         self.annealed = run.annealed(network) if choice and choice.annealed else None
         others = [each for each in (choice, self.annealed) if each]
         super().__init__(
-            run.named(f"weights/{average_name(of, network, budget)}"),
+            run.artifact_name(f"weights/{average_name(of, network, budget)}"),
             [*run.evaluated(), self.trajectory, *self.segments, *others],
             run.settings(of=of),
             title=f"{of.upper()} {network + 1}",

@@ -146,7 +146,7 @@ class Run:
         """Whether its networks are trained again, as another run chose."""
         return self.search is not self
 
-    def named(self, name: str) -> str:
+    def artifact_name(self, name: str) -> str:
         """The name of an artifact that is there for the search and once more for retraining."""
         room, slash, last = name.rpartition("/")
         return f"{room}{slash}retrained-{last}" if self.retrains else name
@@ -267,7 +267,7 @@ class Run:
         seed = seed_for("simplex of a network", self.config.seed, network)
         return GrownSimplex(
             self,
-            self.named(f"simplex-{network}"),
+            self.artifact_name(f"simplex-{network}"),
             [self.annealed(network)],
             self.config.simplex,
             seed=seed,

@@ -70,7 +70,7 @@ class Setup:
         self.config = config
         self.notes: list[str] = []
         self.device = self._device()
-        data = self._given = config.data.call()
+        data = self._original = config.data.call()
         if isinstance(data, Mapping) and "train" in data:
             data = self._with_validation(data)
         if not isinstance(data, Mapping) or any(name not in data for name in SPLITS):
@@ -121,7 +121,7 @@ class Setup:
         setup = copy(self)
         setup.held_out = self
         try:
-            setup.data = with_all_examples(self.data, self._given)
+            setup.data = with_all_examples(self.data, self._original)
         except DataError as error:
             raise DataError(f"{self.config.data.name}: {error}") from error
         setup._take_training_examples()

@@ -115,7 +115,7 @@ class Training(Artifact):
         self.iterates = iterates
         config = run.config
         super().__init__(
-            run.named(f"train/{name}-{network}"),
+            run.artifact_name(f"train/{name}-{network}"),
             [*run.evaluated("train", "validation"), *([start] if start else []), *more],
             run.settings(
                 network=network,

@@ -54,41 +54,40 @@ def with_validation(data: Mapping[str, Any], settings: Validation) -> dict[str, 
     return splits
 
 
-def with_all_examples(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def with_all_examples(data: Mapping[str, Any], original: Mapping[str, Any]) -> dict[str, Any]:
     """The splits of data with the validation examples among the training examples.
 
     Args:
-        data: with "validation". given: the splits before it was held out, which are taken as they
-            were; where it was there already, its examples follow those of "train" and "clean".
+        data: with "validation". original: the splits before it was held out, which come back as
+            they were; where it was there already, its examples follow those of "train" and "clean".
 
     Raises:
         DataError: examples of loaders, or of other kinds than the training examples.
 
-    >>> given = {"train": (torch.arange(3),)}
-    >>> with_all_examples({"train": given["train"], "validation": (torch.zeros(1),)}, given)[
-    ...     "train"
-    ... ]
+    >>> original = {"train": (torch.arange(3),)}
+    >>> data = {"train": (torch.arange(2),), "validation": (torch.arange(2, 3),)}
+    >>> with_all_examples(data, original)["train"]
     (tensor([0, 1, 2]),)
     >>> data = {"train": torch.ones(2), "validation": torch.zeros(1)}
     >>> with_all_examples(data, data)["train"]
     tensor([1., 1., 0.])
     """
-    if "validation" not in given:
-        return {**data, **{name: given[name] for name in ("train", *SHARED) if name in given}}
+    if "validation" not in original:
+        return {**data, **{name: original[name] for name in ("train", *SHARED) if name in original}}
     names = [name for name in ("train", "clean") if name in data]
-    return {**data, **{name: _joined(data[name], data["validation"]) for name in names}}
+    return {**data, **{name: _concatenate(data[name], data["validation"]) for name in names}}
 
 
-def _joined(first: Any, second: Any) -> Any:
+def _concatenate(first: Any, second: Any) -> Any:
     """The examples of two splits."""
     for examples in (first, second):
         _length(examples)  # or they cannot be joined
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return torch.cat([first, second])
     if isinstance(first, tuple) and isinstance(second, tuple) and len(first) == len(second):
-        return tuple(map(_joined, first, second))
+        return tuple(map(_concatenate, first, second))
     if isinstance(first, Mapping) and isinstance(second, Mapping) and {*first} == {*second}:
-        return {name: _joined(first[name], second[name]) for name in first}
+        return {name: _concatenate(first[name], second[name]) for name in first}
     resident = (Tensor, tuple, Mapping)
     if isinstance(first, resident) or isinstance(second, resident):
         raise DataError(
