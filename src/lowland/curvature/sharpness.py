@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
@@ -14,6 +13,7 @@ from lowland.core import LossSurface, Point
 from lowland.core.options import EvalKeywords
 from lowland.curvature.adaptive import AdaptiveSharpness
 from lowland.curvature.average import AverageSharpness
+from lowland.curvature.interval import mean_interval
 from lowland.curvature.keskar import KeskarSharpness
 from lowland.curvature.measure import Measure
 from lowland.curvature.objective import Objective
@@ -109,16 +109,15 @@ def sharpness(
 
 
 def summary(values: Tensor, *, worst: bool) -> tuple[Tensor, Tensor]:  # (r, n) -> (r,), (r, 2)
-    """The largest of each row and its range, or the mean and 1.96 standard errors to either side.
+    """The largest of each row and the row's range, or the mean and its interval at 95%.
 
     >>> summary(torch.tensor([[1.0, 3.0]]), worst=True)
     (tensor([3.]), tensor([[1., 3.]]))
     """
     if worst:
         return values.amax(1), torch.stack([values.amin(1), values.amax(1)], 1)
-    mean, n = values.mean(1), values.shape[1]
-    half = 1.96 * values.std(1) / math.sqrt(n) if n > 1 else torch.full_like(mean, math.nan)
-    return mean, torch.stack([mean - half, mean + half], 1)
+    means = torch.tensor([mean_interval(row) for row in values], dtype=torch.float64)
+    return means[:, 0], means[:, 1:]
 
 
 def _rescaled_values(

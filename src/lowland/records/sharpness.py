@@ -18,7 +18,7 @@ class SharpnessResult(Record):
         kind: the measure, see `ll.sharpness`. radius: (r,).
         value: (r,), the sharpness, in nats, of "keskar" in percent.
         interval: (r, 2). Of a maximum, the range over restarts, whose upper end is the value; of a
-            mean over directions or subspaces, 1.96 standard errors to either side.
+            mean over directions or subspaces, Student's interval at 95%.
         values: (r, n), of each restart or direction.
         loss, gradient_norm: L(w) and the norm of its gradient: w is a minimum where it is near 0.
         invariant: whether the value remains, to a thousandth, where one layer is multiplied by 1/2
