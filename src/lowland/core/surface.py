@@ -12,6 +12,7 @@ from lowland import checks
 from lowland.core.buffers import Buffers, buffers_of
 from lowland.core.call import check_batch
 from lowland.core.data import ReplayableLoader, move
+from lowland.core.fixed_state import FixedState
 from lowland.core.full_gradient import full_gradient
 from lowland.core.layout import ParamLayout
 from lowland.core.names import Where
@@ -20,7 +21,7 @@ from lowland.core.point import EstimatedPoint, Point
 from lowland.core.statistics import Statistics
 from lowland.core.task import Task
 from lowland.core.template import Template
-from lowland.errors import ConfigError, DataError, LayoutError
+from lowland.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lowland.records import Table
@@ -104,8 +105,7 @@ class LossSurface:
         self.template = Template(model, device=device, autocast=autocast)
         self.device = self.template.device
         self.buffers = self.template.buffers
-        # what is no part of w: buffers, and frozen parameters
-        self.state = self.layout.state_of(self.template.module) | self.buffers
+        self.state = FixedState(self.layout, self.template)
         self.has_data = loader is not None
         self.data = ReplayableLoader(
             [] if loader is None else loader,
@@ -247,7 +247,9 @@ class LossSurface:
     def point(self, w: Tensor | Point | nn.Module) -> Point:
         """Weights on this surface's device, checked, with their buffers if they have any."""
         if isinstance(w, nn.Module):
-            w = Point(self.layout.flatten(w), buffers_of(w) | self.changed_frozen_parameters(w))
+            w = Point(
+                self.layout.flatten(w), buffers_of(w) | self.state.changed_frozen_parameters(w)
+            )
         point = w if isinstance(w, Point) else Point(w)
         self.layout.check(point.weights, flat=True)
         weights = point.weights.to(self.device)
@@ -258,32 +260,7 @@ class LossSurface:
                 {n: buffer for n, buffer in self.buffers.items() if n not in names}
             )
             return Point(weights)
-        return type(point)(weights, self.matching_buffers(point.buffers))
-
-    def changed_frozen_parameters(self, model: nn.Module) -> Buffers:
-        """Copies of the frozen parameters in which a model differs from the surface's, by name:
-        they travel with its buffers."""
-        theirs = self.layout.state_of(model)
-        return {
-            name: theirs[name].clone()
-            for name, ours in self.state.items()
-            if name not in self.buffers and not torch.equal(theirs[name].to(ours), ours)
-        }
-
-    def matching_buffers(self, buffers: Mapping[str, Tensor]) -> Buffers:
-        """Those that are the model's, on its device, in its dtypes."""
-        # checkpoints hold other tensors too: counters of wrappers, parameters that are no part of w
-        own = {
-            name: buffer.to(self.device, self.state[name].dtype)
-            for name, buffer in buffers.items()
-            if name in self.state
-        }
-        if self.buffers and buffers and not own:
-            raise LayoutError(
-                f"the buffers come from another model: expected {next(iter(self.buffers))}, got "
-                f"{next(iter(buffers))}."
-            )
-        return own
+        return type(point)(weights, self.state.matching(point.buffers))
 
     @property
     def example(self) -> Callable[[], Any] | None:

@@ -18,7 +18,7 @@ class ShapeBlocks:
         self.shape, self.surface = shape, surface
         self.has_own_buffers = False
         if shape.buffers is not None:  # those that are the surface's own need not be interpolated
-            own, defaults = surface.matching_buffers(shape.buffers), surface.buffers
+            own, defaults = surface.state.matching(shape.buffers), surface.buffers
             self.has_own_buffers = not all(
                 len(b) == 1 and torch.equal(b[0], defaults[name]) for name, b in own.items()
             )
@@ -27,4 +27,4 @@ class ShapeBlocks:
         weights = linear_combination(self.shape.coefficients(z), self.shape.anchors)
         weights = weights.to(self.surface.device, self.surface.layout.dtype)
         buffers = self.shape.buffers_at(z) if self.has_own_buffers else None
-        return Block(weights, None if buffers is None else self.surface.matching_buffers(buffers))
+        return Block(weights, None if buffers is None else self.surface.state.matching(buffers))

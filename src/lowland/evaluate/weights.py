@@ -132,9 +132,7 @@ def _check_block(block: Block, surface: LossSurface, draw: int) -> Block:
     if not math.isfinite(weights.sum().item()):  # one read of all; then find it
         for _ in check_points(weights, surface, first=draw):
             pass
-    return Block(
-        weights, None if block.buffers is None else surface.matching_buffers(block.buffers)
-    )
+    return Block(weights, None if block.buffers is None else surface.state.matching(block.buffers))
 
 
 def chunks(points: Iterator[Point | Block], size: int) -> Iterator[Sequence[Point]]:

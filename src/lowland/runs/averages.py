@@ -77,7 +77,7 @@ class Average(Artifact):
         """A mean of iterates with what is frozen in its network, and statistics of its own."""
         surface = self.run.setup.surface
         model = self.run.setup.model(self.network)  # for what is frozen in it
-        buffers = (mean.buffers or {}) | surface.changed_frozen_parameters(model)
+        buffers = (mean.buffers or {}) | surface.state.changed_frozen_parameters(model)
         return surface.estimated(Point(mean.weights, buffers))
 
     def save(self, result: Point, folder: Path) -> None:

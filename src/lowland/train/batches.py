@@ -247,6 +247,15 @@ def rest_of_epoch(data: Iterable[Any], epoch: int, *, done: int, seed: int) -> I
     yield from batches
 
 
+def no_examples_error(*, is_first_pass: bool) -> DataError:
+    """The error for a loader without a batch."""
+    if is_first_pass:
+        return DataError("the training loader is empty: it gave no examples; check its data set.")
+    return DataError(
+        "the training loader gave no examples in its second pass: give a loader, not an iterator."
+    )
+
+
 def full_batches(data: Iterable[Any], task: Task) -> Iterable[Any]:
     """The same batches without a last one that is smaller than the first."""
     return data.full() if isinstance(data, Batches) else FullBatches(data, task)

@@ -125,7 +125,7 @@ def fit(
         anchors[i] = trainer.model.matrix[i]
     fitted = shape.with_anchors(anchors)
     fitted.buffers = trainer.shape_buffers()
-    fitted.log = trainer.log()
+    fitted.log = trainer.log.record()
     return fitted
 
 

@@ -28,8 +28,8 @@ class MembersTrainer(Trainer):
         if self.needs_closure or self.sam is not None:
             raise self._closure_error()
         many = len(self.model)
-        self.epoch_sums |= {"loss": torch.zeros(many, dtype=torch.float64)}
-        self.columns = {"loss": torch.zeros(0, many, dtype=torch.float64)}
+        self.log.sums |= {"loss": torch.zeros(many, dtype=torch.float64)}
+        self.log.columns = {"loss": torch.zeros(0, many, dtype=torch.float64)}
         self.is_diverged = torch.zeros(many, dtype=torch.bool)
 
     def _closure_error(self) -> ConfigError:
@@ -51,8 +51,8 @@ class MembersTrainer(Trainer):
         new = ~torch.isfinite(values).cpu() & ~self.is_diverged
         if bool(new.any()):
             self._handle_divergence(new, f"the loss is {float(values[int(new.int().argmax())])}")
-        self.epoch_sums["loss"] += (values.double() * items).cpu()
-        self.epoch_sums["items"] = self.epoch_sums["items"] + items.cpu().double()
+        self.log.sums["loss"] += (values.double() * items).cpu()
+        self.log.sums["items"] = self.log.sums["items"] + items.cpu().double()
         # a NaN stays in its network: nothing that follows mixes rows of the weights
         (losses.sum() / self.options.accumulate).backward()
 
@@ -111,20 +111,17 @@ class MembersTrainer(Trainer):
         if bool(self.is_diverged.any()):
             weights[self.is_diverged.to(weights.device)] = 0.0
 
-    def _check_losses(self) -> None:
-        """Nothing: losses are checked before each step."""
-
     def _close_epoch(self) -> None:
-        losses = self.epoch_sums["loss"] / self.epoch_sums["items"]
+        losses = self.log.sums["loss"] / self.log.sums["items"]
         losses[self.is_diverged] = math.nan
-        self.columns["loss"] = torch.cat([self.columns["loss"], losses[None]])
+        self.log.columns["loss"] = torch.cat([self.log.columns["loss"], losses[None]])
         for name, value in (
             ("epoch", self.epoch + 1.0),
             ("lr", float(self.optimizer.param_groups[0]["lr"])),
-            ("seconds", self.epoch_sums["seconds"]),
+            ("seconds", self.log.sums["seconds"]),
         ):
-            self.columns.setdefault(name, []).append(value)
-        self.epoch_sums = {"loss": torch.zeros_like(losses), "items": 0.0, "seconds": 0.0}
+            self.log.columns.setdefault(name, []).append(value)
+        self.log.sums = {"loss": torch.zeros_like(losses), "items": 0.0, "seconds": 0.0}
         self.epoch += 1
         self.batch = 0
 
@@ -145,7 +142,7 @@ class MembersTrainer(Trainer):
         many = len(self.model)
         columns = {
             name: torch.as_tensor(values, dtype=torch.float64)
-            for name, values in self.columns.items()
+            for name, values in self.log.columns.items()
         }
         columns["seconds"] = columns["seconds"] / many
         losses = columns.pop("loss")

@@ -72,4 +72,4 @@ def sgd(
         start=start,
     )
     trainer.run()
-    return trainer.log()
+    return trainer.log.record()

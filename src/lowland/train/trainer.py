@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, TypedDict, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,19 @@ from lowland.core.autograd import value_of
 from lowland.core.call import call
 from lowland.core.data import move
 from lowland.core.template import autocast_dtype
-from lowland.errors import ConfigError, DataError, NonFiniteError
+from lowland.errors import DataError
 from lowland.files import PathLike
 from lowland.progress import reporting
-from lowland.records import TrainingLog
-from lowland.schema import require
 from lowland.tensor_files import restoring
-from lowland.train.batches import Batches, full_batches, num_batches, rest_of_epoch
-from lowland.train.closure import requires_closure, take_step
+from lowland.train.batches import (
+    Batches,
+    full_batches,
+    no_examples_error,
+    num_batches,
+    rest_of_epoch,
+)
+from lowland.train.closure import requires_closure, scaler_error, take_step
+from lowland.train.epoch_log import EpochLog
 from lowland.train.model_state import load_model_state, model_state
 from lowland.train.options import (
     StepCollector,
@@ -36,20 +41,9 @@ from lowland.train.options import (
 )
 from lowland.train.rng import fork_global_rng, rng_state, set_rng_state
 from lowland.train.sam import SAM
-from lowland.train.training_state import KIND, TrainingState
+from lowland.train.training_state import KIND, TrainingState, require_position
 
 SAVE_SECONDS = 20.0  # between checkpoints
-_CHECK_EVERY = 32  # steps between reads of the loss on a GPU, where each read waits for it
-
-
-class Position(TypedDict):
-    """The position of a run and its log, in its checkpoint."""
-
-    epoch: int
-    batch: int
-    step: int
-    columns: dict[str, list[Any] | Tensor]  # of networks side by side: (epochs, M)
-    partial: dict[str, Any]
 
 
 class Trainer:
@@ -95,10 +89,7 @@ class Trainer:
         self.autocast = autocast_dtype(options.autocast, self.device)
         half = self.autocast is torch.float16 and self.device.type == "cuda"
         if half and self.needs_closure:
-            raise ConfigError(
-                f"optimizer: {type(self.optimizer).__name__} evaluates the loss again within a "
-                "step, which torch's GradScaler does not support; use autocast=torch.bfloat16."
-            )
+            raise scaler_error(self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.always_eval = [m for m in model.modules() if model.training and not m.training]
         self.layout = ParamLayout(model)
@@ -110,12 +101,8 @@ class Trainer:
         self.settings = self._settings()
         if self.start is not None:
             self.start.require_fits(self.settings)
-        self.columns: dict[str, Any] = {}
-        # of the epoch under way
-        self.epoch_sums: dict[str, Any] = {"loss": 0.0, "items": 0.0, "seconds": 0.0}
+        self.log = EpochLog()
         self.last_save = time.monotonic(), 0  # time and step of the last checkpoint
-        # (step, batch, loss, items) whose losses were not read yet
-        self.unchecked: list[tuple[int, int, Tensor, int]] = []
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -155,18 +142,11 @@ class Trainer:
                 started = self._save_if_due(started)
                 report(self.step - self.first_step, total)
         if self.batch == 0:
-            if self.epoch > self.first_epoch:
-                raise DataError(
-                    "the training loader gave no examples in its second pass: give a loader, "
-                    "not an iterator."
-                )
-            raise DataError(
-                "the training loader is empty: it gave no examples; check its data set."
-            )
+            raise no_examples_error(is_first_pass=self.epoch == self.first_epoch)
         if accumulated:
             self._optimizer_step(accumulated)
-        self._check_losses()
-        self.epoch_sums["seconds"] += time.perf_counter() - started
+        self.log.check()
+        self.log.sums["seconds"] += time.perf_counter() - started
         self._close_epoch()
         last = self.epoch == self.epochs
         # an epoch of a small network may take less time than a checkpoint
@@ -183,12 +163,7 @@ class Trainer:
         loss = self._loss_and_gradient(batch, items)
         if self.needs_closure is not False or self.sam is not None:
             self.step_batches.append(batch)
-        self._log_loss(self.batch, loss, items)
-
-    def _log_loss(self, batch: int, loss: Tensor, items: int) -> None:
-        self.unchecked.append((self.step, batch, loss, items))
-        if self.device.type == "cpu" or len(self.unchecked) >= _CHECK_EVERY:
-            self._check_losses()
+        self.log.add(loss, items, step=self.step, epoch=self.epoch, batch=self.batch)
 
     def _loss_and_gradient(self, batch: Any, items: int) -> Tensor:
         """The batch's mean loss; its gradient is added to that of the parameters."""
@@ -205,7 +180,8 @@ class Trainer:
         if self.sam is not None:
             with self.sam.perturbed():
                 loss = self._evaluate_again()
-            self._log_loss(self.batch - 1, loss, 0)  # checked, and no part of the mean
+            # checked, and no part of the mean
+            self.log.add(loss, 0, step=self.step, epoch=self.epoch, batch=self.batch - 1)
         self._finish_gradient(accumulated)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
@@ -257,29 +233,13 @@ class Trainer:
         """The buffers that a forward pass in training mode may change."""
         return list(self.model.buffers())
 
-    def _check_losses(self) -> None:
-        """Sums the losses; raises `NonFiniteError` for one that is not finite."""
-        for step, batch, loss, items in self.unchecked:
-            value = loss.item()
-            if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"the loss is {value} at step {step + 1} (epoch {self.epoch + 1}, batch "
-                    f"{batch + 1}); lower the learning rate, or check that batch: its inputs "
-                    "may hold NaN. The last "
-                    "checkpoint and the iterates stored before it are whole."
-                )
-            self.epoch_sums["loss"] += value * items
-            self.epoch_sums["items"] += items
-        self.unchecked.clear()
-
     def _save_if_due(self, started: float) -> float:
         """Saves in the middle of an epoch, where a checkpoint is due; returns the new start of the
         clock."""
         if self.checkpoint.path is None or not self._checkpoint_due():
             return started
-        self._check_losses()
-        now = time.perf_counter()
-        self.epoch_sums["seconds"] += now - started
+        self.log.check()
+        self.log.sums["seconds"] += time.perf_counter() - started
         self.save()
         return time.perf_counter()
 
@@ -292,22 +252,11 @@ class Trainer:
         return self.step % every == 0
 
     def _close_epoch(self) -> None:
-        metrics = {
-            "epoch": self.epoch + 1.0,
-            "loss": self.epoch_sums["loss"] / max(self.epoch_sums["items"], 1.0),
-            "lr": float(self.optimizer.param_groups[0]["lr"]),
-            "seconds": self.epoch_sums["seconds"],
-        }
-        validate = self.validate
+        metrics, validate = {}, self.validate
         if validate is not None:
             self.model.eval()
-            metrics |= {k: float(v) for k, v in value_of(lambda: validate(self.model)).items()}
-        before = self.epoch - self.first_epoch
-        for name, value in metrics.items():  # a metric may come later than the first epoch
-            self.columns.setdefault(name, [math.nan] * before).append(value)
-        for values in self.columns.values():
-            values.extend([math.nan] * (before + 1 - len(values)))
-        self.epoch_sums = dict.fromkeys(self.epoch_sums, 0.0)
+            metrics = {k: float(v) for k, v in value_of(lambda: validate(self.model)).items()}
+        self.log.close(self.epoch, float(self.optimizer.param_groups[0]["lr"]), metrics)
         self.epoch += 1
         self.batch = 0
 
@@ -351,8 +300,8 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
-            "columns": self.columns,
-            "partial": self.epoch_sums,
+            "columns": self.log.columns,
+            "partial": self.log.sums,
             "model": model_state(self.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
@@ -369,13 +318,10 @@ class Trainer:
             return
         if self.start is not None:
             with restoring("start", KIND):
-                self._load_start(self.start)
+                optimizer = self.start.optimizer_state(self.optimizer)
+                self._load_training_state({**self.start.state, "optimizer": optimizer})
         if self.checkpoint.path is not None:
             self.save()  # stores that are ahead of the next checkpoint can go back to this one
-
-    def _load_start(self, start: TrainingState) -> None:
-        state = {**start.state, "optimizer": start.optimizer_state(self.optimizer)}
-        self._load_training_state(state)
 
     def _load_training_state(self, state: Mapping[str, Any]) -> None:
         load_model_state(self.model, state["model"])
@@ -391,12 +337,6 @@ class Trainer:
         self._load_training_state(state)
         for collector, saved in zip(self.collectors, state["collectors"], strict=True):
             collector.load_state_dict(saved)
-        position = {name: state[name] for name in get_type_hints(Position)}
-        require(position, Position, source=self.checkpoint.path)
+        require_position(state, source=self.checkpoint.path)
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
-        self.columns, self.epoch_sums = state["columns"], state["partial"]
-
-    def log(self) -> TrainingLog:
-        return TrainingLog(
-            {k: torch.tensor(v, dtype=torch.float64) for k, v in self.columns.items()}
-        )
+        self.log.columns, self.log.sums = state["columns"], state["partial"]

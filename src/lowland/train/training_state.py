@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_type_hints
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lowland.artifacts.checkpoint import require_same
 from lowland.errors import ConfigError
 from lowland.files import PathLike
+from lowland.schema import require
 from lowland.tensor_files import load_tree, restoring, save_tree, tensor_checksum
 
 KIND = "training checkpoint 2"
@@ -25,6 +27,19 @@ _FIELDS = (
 class _File(TypedDict):
     same: dict[str, Any]
     state: dict[str, Any]
+
+
+class _Position(TypedDict):
+    epoch: int
+    batch: int
+    step: int
+    columns: dict[str, list[Any] | Tensor]  # of networks side by side: (epochs, M)
+    partial: dict[str, Any]
+
+
+def require_position(state: Mapping[str, Any], *, source: Any) -> None:
+    """Checks the form of a checkpoint's position and log, see `schema.require`."""
+    require({name: state[name] for name in get_type_hints(_Position)}, _Position, source=source)
 
 
 @dataclass(frozen=True)
