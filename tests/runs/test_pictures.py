@@ -5,7 +5,7 @@ import torch
 
 from lowland import plots
 from lowland.artifacts import Graph
-from lowland.runs.pictures import Picture, TrainingCurves, chain_pictures
+from lowland.runs.pictures import Picture, TrainingCurves, chain_pictures, training_picture
 
 
 @pytest.mark.parametrize("axes", ["axes", None])
@@ -38,3 +38,13 @@ def test_training_curves_end_with_the_loss_of_the_average(finished):
 def test_a_chain_without_a_plane_has_two_pictures(finished):
     names = [each.name for each in chain_pictures(finished.run.chain(), None)]
     assert names == ["pictures/trace", "pictures/rank"]
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_the_training_picture_names_the_statistics_of_its_lines(batchnorm, finished, monkeypatch):
+    surface = type(finished.run.setup.surface)
+    monkeypatch.setattr(surface, "has_batchnorm", batchnorm)
+    picture = training_picture(finished.run)
+    title = picture.draw(finished.load(TrainingCurves(finished.run))).get_title(loc="left")
+    assert picture.settings["labels"] == ([title] if batchnorm else [])
+    assert ("running BatchNorm statistics" in title) == batchnorm

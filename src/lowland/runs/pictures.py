@@ -21,6 +21,10 @@ from lowland.trajectory import SWA
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
+_RUNNING_STATISTICS = (
+    "SGD: with running BatchNorm statistics\n"
+    "averages, and all rows of the table: with re-estimated ones"
+)
 # more lines would hide one another
 COMPARED = ("sgd", "swa", "swag", "ensemble", "multiswag", "espro")
 
@@ -112,8 +116,17 @@ class TrainingCurves(RecordArtifact):
 
 
 def training_picture(run: Run) -> Picture:
-    """Losses over epochs."""
-    return Picture("training", [TrainingCurves(run)], lambda log: plots.training(log))
+    """Losses over epochs. With BatchNorm its title names how the picture differs from the table:
+    statistics of each epoch's iterate would take a pass over the examples."""
+    title = _RUNNING_STATISTICS if run.setup.surface.has_batchnorm else ""
+
+    def draw(log: TrainingLog) -> Any:
+        axes = plots.training(log)
+        if title:
+            axes.set_title(title, loc="left", fontsize="small")
+        return axes
+
+    return Picture("training", [TrainingCurves(run)], draw, labels=[title] if title else [])
 
 
 def samples_picture(predictions: Mapping[str, Artifact], metric: str = "nll") -> Picture:
