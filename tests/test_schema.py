@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lowland import StoreError
-from lowland.schema import MAX_DEPTH, mismatch, parse_json, require
+from lowland.files import write_json
+from lowland.schema import MAX_DEPTH, mismatch, parse_json, read_json, require
 
 
 @dataclass
@@ -105,3 +106,19 @@ def test_a_text_that_is_too_large_is_not_parsed(monkeypatch):
     monkeypatch.setattr(json, "loads", lambda _: pytest.fail("parsed"))
     with pytest.raises(StoreError, match="12 bytes of text, more than 10"):
         parse_json("[1, 2, 3, 4]", source="a.json")
+
+
+def test_a_json_file_has_a_form_and_a_version(tmp_path):
+    file = tmp_path / "a.json"
+    write_json(file, {"format": "a-2", "step": 3})
+    form = dict[str, int | str]
+    assert read_json(file, form) == read_json(file, form, version="a-2")
+    with pytest.raises(StoreError, match=r"a\.json: its format is 'a-2'.* reads 'a-1'; make"):
+        read_json(file, form, version="a-1", advice="make another")
+    with pytest.raises(StoreError, match=r"a\.json: format: expected int, got 'a-2'"):
+        read_json(file, dict[str, int])
+    file.write_text("[")
+    with pytest.raises(StoreError, match=r"a\.json: damaged"):
+        read_json(file, form)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "b.json", form)

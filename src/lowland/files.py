@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lowland.errors import StoreError
 
@@ -140,6 +142,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Writes a plain value as a JSON file, see `schema.read_json`.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "scale.json"
+    >>> write_json(path, {"scale": 0.5})
+    >>> path.read_text()
+    '{\\n "scale": 0.5\\n}\\n'
+    """
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_text(path: PathLike, text: str) -> None:

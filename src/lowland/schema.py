@@ -10,10 +10,12 @@ import dataclasses
 import json
 import types
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import (
     Any,
     Literal,
     NotRequired,
+    TypeVar,
     Union,
     get_args,
     get_origin,
@@ -25,6 +27,7 @@ from lowland.errors import StoreError
 
 MAX_TEXT = 64 << 20  # bytes: Python objects take some twenty times what their text does
 MAX_DEPTH = 100
+T = TypeVar("T")
 
 
 def parse_json(text: str | bytes, *, source: object) -> Any:
@@ -47,6 +50,25 @@ def parse_json(text: str | bytes, *, source: object) -> Any:
     except RecursionError as error:
         raise _too_deep(source, "name another file") from error
     require_shallow(value, source=source)
+    return value
+
+
+def read_json(
+    path: Path,
+    form: type[T],
+    *,
+    version: str | None = None,
+    advice: str = "use the version that wrote it",
+) -> T:
+    """The value of a JSON file, which has a form; with `version`, its "format" is that one.
+
+    Raises:
+        OSError: no such file. StoreError, which names the file: damaged, or another form or format.
+    """
+    value: T = parse_json(path.read_bytes(), source=path)
+    if version is not None and isinstance(value, dict):
+        require_format(value.get("format"), version, source=path, advice=advice)
+    require(value, form, source=path)
     return value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Any, TypedDict
 
 from lowland.artifacts.artifact import Artifact
 from lowland.errors import StoreError
-from lowland.files import is_plain, write_text
-from lowland.schema import MAX_TEXT, parse_json, require, require_format
+from lowland.files import is_plain, write_json
+from lowland.schema import MAX_TEXT, read_json
 
 FORMAT = "lowland-artifact-1"
 MANIFEST = "manifest.json"
@@ -71,7 +70,7 @@ class Manifest:
                 for name in sorted(_files(folder))
             },
         }
-        write_text(folder / MANIFEST, json.dumps(body, indent=1) + "\n")
+        write_json(folder / MANIFEST, body)
         return cls(folder, body)
 
     @classmethod
@@ -81,13 +80,9 @@ class Manifest:
         try:
             if file.stat().st_size > MAX_TEXT:
                 raise StoreError(f"{file}: larger than {MAX_TEXT:,} bytes; delete {folder}.")
-            text = file.read_bytes()
+            body = read_json(file, Body, version=FORMAT)
         except FileNotFoundError:
             raise StoreError(f"{folder}: it holds no {MANIFEST}; delete it.") from None
-        body = parse_json(text, source=file)
-        if isinstance(body, dict):
-            require_format(body.get("format"), FORMAT, source=file)
-        require(body, Body, source=file)
         for name in body["files"]:
             if not all(map(is_plain, name.split("/"))):
                 raise StoreError(f"{file} names the file {name!r:.80}, which is no file in it.")
@@ -123,9 +118,8 @@ def hash_of(path: Path) -> str:
 def seconds_of(place: Path) -> float | None:
     """How long building an artifact took; None where that is not known."""
     try:
-        body = parse_json((place / TIMING).read_bytes(), source=place / TIMING)
-        return float(body["seconds"])
-    except (OSError, TypeError, ValueError, LookupError):
+        return read_json(place / TIMING, dict[str, float])["seconds"]
+    except (OSError, LookupError):
         return None
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from lowland.artifacts.artifact import Artifact
 from lowland.errors import StoreError
-from lowland.files import write_text
-from lowland.schema import parse_json, require, require_format
+from lowland.files import write_json
+from lowland.schema import read_json
 
 FORMAT = "lowland-graph-1"
 GRAPH = "graph.json"
@@ -59,20 +58,15 @@ def write_graph(folder: Path, artifacts: Sequence[Artifact], *, alone: bool = Fa
     every = names | {node["name"] for node in others}
     others = [node for node in others if set(node["inputs"]) <= every]
     body: Body = {"format": FORMAT, "artifacts": [*nodes, *others]}
-    write_text(folder / GRAPH, json.dumps(body, indent=1) + "\n")
+    write_json(folder / GRAPH, body)
 
 
 def read_graph(folder: Path) -> list[Node]:
     """The artifacts of a run folder, as its commands planned them."""
     file = folder / GRAPH
-    try:
-        text = file.read_bytes()
-    except OSError as error:
+    if not file.is_file():
         raise StoreError(
             f"{folder} holds no {GRAPH}: no run folder, or one of an earlier version; name a "
             "folder that `lowland run` made."
-        ) from error
-    body = parse_json(text, source=file)
-    require(body, Body, source=file)
-    require_format(body["format"], FORMAT, source=file)
-    return list(body["artifacts"])
+        )
+    return read_json(file, Body, version=FORMAT)["artifacts"]

@@ -26,7 +26,7 @@ from lowland.cli.contents import report
 from lowland.cli.tables import show_comparison
 from lowland.cli.trust import Trust, require_trusted
 from lowland.errors import ConfigError, LowlandError, StoreError
-from lowland.files import require_own, write_text
+from lowland.files import require_own
 from lowland.runs.config import read_config
 from lowland.runs.plan import ExecutionPlan, plan_of
 from lowland.trajectory.checkpoint_tensors import layout_of
@@ -201,7 +201,7 @@ def _build(graph: AverageGraph, path: Path, console: Console) -> None:
     targets, evaluator = graph.targets(), graph.evaluator
     write_graph(path, ordered(targets), alone=True)
     if not (path / RECORD).exists():
-        write_text(path / RECORD, graph.record.text())
+        graph.record.write(path)
     threads = torch.get_num_threads()
     if evaluator is not None:
         artifact = ExecutionPlan(evaluator.setup)

@@ -17,10 +17,10 @@ from lowland.cli.average_moments import CheckpointMean, CheckpointSet
 from lowland.cli.checkpoints import CheckpointSelection
 from lowland.cli.contents import Outcome, reasons
 from lowland.core import ParamLayout
-from lowland.files import is_plain, write_text
+from lowland.files import is_plain, write_json
 from lowland.progress import Report
 from lowland.runs.plan import FILE as PLAN
-from lowland.schema import parse_json, require
+from lowland.schema import parse_json, read_json, require
 from lowland.tensor_files import read_tensors, write_tensors
 from lowland.trajectory.singular_vectors import singular_vectors, spectral_norms
 
@@ -143,25 +143,23 @@ class AverageRecord(Artifact):
         )
         self.files = files
 
-    def text(self, **results: Any) -> str:
-        """The content of average.json; without results it marks a folder that was begun."""
-        body = {**self.notes, **results, "checkpoints": self.files}
-        return json.dumps(body, indent=1) + "\n"
+    def write(self, folder: Path, **results: Any) -> None:
+        """Writes average.json; without results it marks a folder that was begun."""
+        write_json(folder / RECORD, {**self.notes, **results, "checkpoints": self.files})
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> list[Outcome]:
         moments = None if self.moments.evaluator is None else inputs[self.moments.name]
         every = self.checkpoints.last.outcomes(self.checkpoints.layout, moments)
         outcomes = [each for each in every if each.names]
         tuned = {} if self.tuning is None else inputs[self.tuning.name]
-        write_text(checkpoint.folder / RECORD, self.text(**tuned, tensors=reasons(outcomes)))
+        self.write(checkpoint.folder, **tuned, tensors=reasons(outcomes))
         return outcomes
 
     def save(self, result: list[Outcome], folder: Path) -> None:
-        write_text(folder / _OUTCOMES, json.dumps(result, indent=1) + "\n")
+        write_json(folder / _OUTCOMES, result)
 
     def load(self, folder: Path) -> list[Outcome]:
-        body = parse_json((folder / _OUTCOMES).read_bytes(), source=folder / _OUTCOMES)
-        require(body, list[tuple[str, list[str]]], source=folder / _OUTCOMES)
+        body = read_json(folder / _OUTCOMES, list[tuple[str, list[str]]])
         return [Outcome(text, names) for text, names in body]
 
     def view(self) -> Mapping[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs, Source
 from lowland.evaluate import predict
-from lowland.files import write_text
+from lowland.files import write_json
 from lowland.posteriors import Posterior
 from lowland.progress import Report
 from lowland.records import Table
@@ -24,7 +23,7 @@ from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
 from lowland.runs.sources import hash_of
 from lowland.runs.tuning import FILE
-from lowland.schema import parse_json, require
+from lowland.schema import read_json
 from lowland.train.model_state import model_state
 from lowland.uncertainty import tune_scale
 
@@ -101,12 +100,10 @@ class ScaleTuning(Artifact):
         return {"scale": float(table.scale[table.nll.argmin()])}
 
     def save(self, result: dict[str, float], folder: Path) -> None:
-        write_text(folder / FILE, json.dumps(result, indent=1) + "\n")
+        write_json(folder / FILE, result)
 
     def load(self, folder: Path) -> dict[str, float]:
-        body = parse_json((folder / FILE).read_bytes(), source=folder / FILE)
-        require(body, dict[str, float], source=folder / FILE)
-        return dict(body)
+        return read_json(folder / FILE, dict[str, float])
 
 
 class MetricsRow(RecordArtifact):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TypedDict
 from lowland.artifacts.nodes import read_graph
 from lowland.artifacts.places import manifests
 from lowland.errors import StoreError
-from lowland.files import write_text
-from lowland.schema import parse_json, require
+from lowland.files import write_json
+from lowland.schema import read_json
 
 ORIGINS = "origins.json"
 #: a folder with a graph, and the place of a file or folder in its view
@@ -42,7 +41,7 @@ def write_origins(stage: Path, places: Mapping[str, Sequence[Place]]) -> None:
             )
             origins[source].append(origin)
     stage.mkdir(parents=True, exist_ok=True)
-    write_text(stage / ORIGINS, json.dumps(origins, indent=1) + "\n")
+    write_json(stage / ORIGINS, origins)
 
 
 def changed_origins(stage: Path) -> dict[str, str]:
@@ -50,8 +49,7 @@ def changed_origins(stage: Path) -> dict[str, str]:
     path = stage / ORIGINS
     if not path.is_file():
         return {}
-    origins = parse_json(path.read_bytes(), source=path)
-    require(origins, dict[str, list[Origin]], source=path)
+    origins = read_json(path, dict[str, list[Origin]])
     reasons: dict[str, str] = {}
     for source, origin in ((s, each) for s in origins for each in origins[s]):
         folder = Path(os.path.normpath(stage / origin["folder"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -17,9 +16,9 @@ from lowland.evaluate.engine import Evaluation
 from lowland.evaluate.likelihood import LogLikelihood
 from lowland.evaluate.model_average import ModelAverage
 from lowland.evaluate.planner import model_point
-from lowland.files import write_text
+from lowland.files import write_json
 from lowland.progress import Report
-from lowland.schema import parse_json, require, require_format
+from lowland.schema import read_json
 
 if TYPE_CHECKING:
     from lowland.runs.setup import Setup
@@ -72,10 +71,7 @@ class RunPlan:
             raise ConfigError(
                 f"{file}: no such plan; name the {FILE} of a folder that `lowland run` made."
             )
-        body = parse_json(file.read_bytes(), source=file)
-        if isinstance(body, dict):
-            require_format(body.get("format"), FORMAT, source=file, advice="name another plan")
-        require(body, Body, source=file)
+        body = read_json(file, Body, version=FORMAT, advice="name another plan")
         counts = [body["threads"], *(body[name]["threads"] for name in ("evaluation", "density"))]
         for count in counts:
             if not 1 <= count <= MAX_THREADS:
@@ -90,7 +86,7 @@ class RunPlan:
             "evaluation": _fields(self.evaluation),
             "density": _fields(self.density),
         }
-        write_text(file, json.dumps(body, indent=1) + "\n")
+        write_json(file, body)
 
     @classmethod
     def timed(cls, setup: Setup) -> RunPlan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,10 +12,10 @@ from torch import Tensor
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.core import Classification
-from lowland.files import write_text
+from lowland.files import write_json
 from lowland.progress import Report
 from lowland.runs.methods.base import Choice, Method
-from lowland.schema import parse_json, require
+from lowland.schema import read_json
 from lowland.tensor_files import read_tensors, write_tensors
 from lowland.uncertainty import fit_temperature
 
@@ -74,16 +73,15 @@ class Tuning(Artifact):
         return replace(choice, nll=-pred.target_log_prob)
 
     def save(self, result: Choice, folder: Path) -> None:
-        write_text(folder / FILE, json.dumps(result.values, indent=1) + "\n")
+        write_json(folder / FILE, result.values)
         if result.trials is not None:
             result.trials.save(folder / TRIALS)
         assert result.nll is not None
         write_tensors(folder / NLL, {"nll": result.nll}, {})
 
     def load(self, folder: Path) -> TunedValues:
-        body = parse_json((folder / FILE).read_bytes(), source=folder / FILE)
-        require(body, dict[str, float], source=folder / FILE)
-        return TunedValues(body, read_tensors(folder / NLL)[0]["nll"])
+        values = read_json(folder / FILE, dict[str, float])
+        return TunedValues(values, read_tensors(folder / NLL)[0]["nll"])
 
     def view(self) -> Mapping[str, str]:
         return {
