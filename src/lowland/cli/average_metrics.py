@@ -17,7 +17,7 @@ from lowland.records import Table
 from lowland.runs.plan import RunPlan
 from lowland.runs.posterior_predictions import metrics_row
 from lowland.runs.pretrained import load_checkpoint
-from lowland.runs.records import RecordArtifact
+from lowland.runs.records import RecordArtifact, RowsTable
 from lowland.runs.run import Run
 from lowland.runs.sections import Config
 from lowland.runs.setup import Setup
@@ -162,21 +162,13 @@ class MetricsRow(RecordArtifact):
         return {}
 
 
-class AverageTable(RecordArtifact):
+class AverageTable(RowsTable):
     """comparison.json: the metrics of checkpoints and averages on the test split."""
 
     kind = "average-table"
-    quick = True
-    record = Table
 
     def __init__(self, rows: Sequence[MetricsRow]) -> None:
-        self.rows = tuple(rows)
-        names = [row.name for row in rows]
-        super().__init__("tables/comparison", rows, {"rows": names}, file=TABLE)
-
-    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
-        tables = [inputs[row.name] for row in self.rows]
-        return Table.from_rows(row for table in tables for row in table.rows())
+        super().__init__("comparison", {row.name: row for row in rows})
 
     def view(self) -> Mapping[str, str]:
         return {self.file: TABLE}

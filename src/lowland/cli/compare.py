@@ -32,7 +32,7 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.method_metrics import MethodMetrics, MethodRow
 from lowland.cli.ood import NOISE, CompareOptions
-from lowland.cli.options import Keys
+from lowland.cli.options import Keys, out_option
 from lowland.cli.predictions import MethodPredictions, pooled
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
@@ -61,12 +61,7 @@ def compare(
     ],
     options: Annotated[CompareOptions, Keys(but=("ood",))],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Where tables, records and pictures go: RUN/compare, or a folder `compare` beside "
-            "the first of several.",
-        ),
+        Path | None, out_option("RUN/compare, or `compare` beside the first of several runs")
     ] = None,
     ood: Annotated[
         list[str] | None,

@@ -11,7 +11,7 @@ from lowland.artifacts.order import complete
 from lowland.cli.console import Terminal
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys
+from lowland.cli.options import Keys, out_option
 from lowland.cli.stage_folder import one_for_each, words_of
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
@@ -39,12 +39,7 @@ def connect(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of the results. Default: RUN/connect, or `connect` beside the first of "
-            "two runs.",
-        ),
+        Path | None, out_option("RUN/connect, or `connect` beside the first of two runs")
     ] = None,
     trust: Trust = False,
 ) -> None:

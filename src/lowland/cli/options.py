@@ -19,6 +19,11 @@ RunFolderPath = Annotated[
 ]
 
 
+def out_option(default: str) -> Any:
+    """`--out FOLDER` of the results, where one is chosen otherwise."""
+    return typer.Option(metavar="FOLDER", help=f"Folder of the results. Default: {default}.")
+
+
 @dataclass(frozen=True)
 class Keys:
     """Which keys of a section are options: `curves: Annotated[Connect, Keys(...)]`.

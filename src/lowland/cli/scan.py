@@ -15,7 +15,7 @@ from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys
+from lowland.cli.options import Keys, out_option
 from lowland.cli.origins import ORIGINS, Place, write_origins
 from lowland.cli.simplex_folder import SimplexFolder
 from lowland.cli.stage_folder import (
@@ -65,12 +65,7 @@ def scan(
         ),
     ],
     options: Annotated[ScanOptions, Keys()],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Folder of the results. Default: scan/PLANE in the first folder."
-        ),
-    ] = None,
+    out: Annotated[Path | None, out_option("scan/PLANE in the first folder")] = None,
     trust: Trust = False,
 ) -> None:
     """Draw the loss surface on a plane through networks.

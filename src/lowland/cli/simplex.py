@@ -13,7 +13,7 @@ from lowland.artifacts import Artifact, Inputs, Source
 from lowland.artifacts.order import complete
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys
+from lowland.cli.options import Keys, out_option
 from lowland.cli.simplex_folder import COMPLEX, SimplexFolder
 from lowland.cli.stage_folder import one_for_each, words_of
 from lowland.cli.tables import show_metrics
@@ -69,12 +69,7 @@ def simplex(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of the results, of simplexes or of one volume. Default: RUN/simplex, or "
-            "`simplex` beside the first of several runs.",
-        ),
+        Path | None, out_option("RUN/simplex, or `simplex` beside the first of several runs")
     ] = None,
     trust: Trust = False,
 ) -> None:
@@ -124,9 +119,8 @@ def execute(folder: SimplexFolder, options: SimplexOptions) -> dict[str, Barycen
     results: dict[str, SimplexGrowth] = {
         name: builder.load(each) for name, each in simplexes.items()
     }
-    predictions = _predictions(run, networks, simplexes, results, options)
-    averages = AveragesTable(predictions)
-    pictures = _pictures(run, simplexes, results, predictions)
+    averages = AveragesTable(_predictions(run, networks, simplexes, results, options))
+    pictures = _pictures(run, simplexes, results, averages)
     builder.build(complete([*simplexes.values(), averages, *pictures]))
     for name, each in results.items():
         _show_growth(each.growth, name, console)
@@ -199,14 +193,13 @@ def _pictures(
     run: Run,
     simplexes: Mapping[str, GrownSimplex],
     results: Mapping[str, SimplexGrowth],
-    predictions: Sequence[PosteriorPrediction],
+    averages: AveragesTable,
 ) -> list[Artifact]:
     """How simplexes grew, metrics by samples, and the first triangle."""
     pictures: list[Artifact] = [
         growth_picture(f"growth-{name}", {name: each}) for name, each in simplexes.items()
     ]
-    several = {each.label: each for each in predictions}
-    pictures += [samples_picture(several), samples_picture(several, "error")]
+    pictures += [samples_picture(averages.parts), samples_picture(averages.parts, "error")]
     name, first = next(iter(results.items()))
     if len(first.simplex.cells[0]) >= 3:
         pictures.append(triangle_picture(run, simplexes[name]))

@@ -17,7 +17,7 @@ from lowland.artifacts.order import complete
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import load_runs
-from lowland.cli.options import Keys, RunFolderPath
+from lowland.cli.options import Keys, RunFolderPath, out_option
 from lowland.cli.origins import Place
 from lowland.cli.stage_folder import open_trajectory
 from lowland.cli.subspace_folder import SubspaceFolder
@@ -67,12 +67,7 @@ def subspace(
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of `lowland connect`. Default: RUN/connect."),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Folder of the results. Default: RUN/subspace/KIND-SAMPLER."
-        ),
-    ] = None,
+    out: Annotated[Path | None, out_option("RUN/subspace/KIND-SAMPLER")] = None,
     trust: Trust = False,
 ) -> None:
     """Sample the posterior in a subspace of the weights, and average over it.
@@ -120,7 +115,7 @@ def execute(
     surface = PosteriorPlane(run, chain, file="plane.npz") if several else None
     averages = AveragesTable(_predictions(run, subspace, chain, options))
     pictures = chain_pictures(chain, surface)
-    pictures.append(samples_picture({each.label: each for each in averages.predictions}))
+    pictures.append(samples_picture(averages.parts))
     builder = folder.builder(console)
     builder.build(complete([averages, *pictures]))
     result: Chain = builder.load(chain)

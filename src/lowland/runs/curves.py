@@ -11,10 +11,10 @@ from lowland.artifacts import Artifact, Checkpoint, Inputs, Settings
 from lowland.geometry import Bezier, Curve, Line, PolyChain
 from lowland.landscape import path as losses_along
 from lowland.progress import Report
-from lowland.records import PathResult, Table, TrainingLog
+from lowland.records import PathResult, TrainingLog
 from lowland.runs.keys import key
 from lowland.runs.pictures import Picture, picture_of_lines
-from lowland.runs.records import RecordArtifact
+from lowland.runs.records import RecordArtifact, RowsTable
 from lowland.runs.shape_sections import Connect
 from lowland.runs.training import LOG, fit_options, fit_values, log_without_seconds
 from lowland.train import fit
@@ -168,21 +168,28 @@ class CurvePath(RecordArtifact):
         )
 
 
-class CurvesTable(RecordArtifact):
+class CurvesTable(RowsTable):
     """The highest losses on each curve, and its barrier."""
 
     kind = "curves-table"
-    quick = True
-    record = Table
 
     def __init__(self, paths: Sequence[CurvePath]) -> None:
-        self.paths = tuple(paths)
-        super().__init__("tables/curves", self.paths, file="curves.json")
+        super().__init__("curves", {TITLES[path.curve.curve_kind]: path for path in paths})
 
-    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
-        return Table.from_rows(
-            _row(path.curve.curve_kind, inputs[path.name]) for path in self.paths
-        )
+    def row(self, label: str, result: PathResult) -> dict[str, Any]:
+        summary = result.summary()
+        row: dict[str, Any] = {
+            "method": label,
+            "loss_ends": max(float(result.loss[0]), float(result.loss[-1])),
+            "loss_max": summary["loss"]["max"],
+            "barrier": result.barrier,
+        }
+        for name in ("error", "test_loss", "test_error"):
+            if name in summary:
+                values = getattr(result, name)
+                row[f"{name}_ends"] = max(float(values[0]), float(values[-1]))
+                row[f"{name}_max"] = summary[name]["max"]
+        return row | {"length": float(result.length[-1])}
 
 
 def path_picture(paths: Sequence[CurvePath], metric: str) -> Picture:
@@ -205,16 +212,3 @@ def curve_artifacts(run: Run, ends: Sequence[Artifact], options: CurveOptions) -
     ]
     paths = [CurvePath(run, curve) for curve in curves]
     return [CurvesTable(paths), *(path_picture(paths, metric) for metric in ("loss", "error"))]
-
-
-def _row(kind: str, record: PathResult) -> dict[str, Any]:
-    summary = record.summary()
-    row: dict[str, Any] = {"method": TITLES[kind]}
-    row |= {"loss_ends": max(float(record.loss[0]), float(record.loss[-1]))}
-    row |= {"loss_max": summary["loss"]["max"], "barrier": record.barrier}
-    for name in ("error", "test_loss", "test_error"):
-        if name in summary:
-            values = getattr(record, name)
-            row[f"{name}_ends"] = max(float(values[0]), float(values[-1]))
-            row[f"{name}_max"] = summary[name]["max"]
-    return row | {"length": float(record.length[-1])}

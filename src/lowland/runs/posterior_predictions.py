@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.posteriors import Posterior
 from lowland.progress import Report
-from lowland.records import Predictive, Table
+from lowland.records import Predictive
 from lowland.runs.predictions import table_metrics
-from lowland.runs.records import RecordArtifact
+from lowland.runs.records import RecordArtifact, RowsTable
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -56,22 +56,16 @@ class PosteriorPrediction(RecordArtifact):
         return setup.predict(post, setup.test, draws=self.draws, seed=self.seed, progress=progress)
 
 
-class AveragesTable(RecordArtifact):
+class AveragesTable(RowsTable):
     """A row of metrics for each prediction."""
 
     kind = "averages-table"
-    quick = True
-    record = Table
 
     def __init__(self, predictions: Sequence[PosteriorPrediction]) -> None:
-        self.predictions = tuple(predictions)
-        labels = [each.label for each in predictions]
-        super().__init__("tables/averages", predictions, {"rows": labels}, file="averages.json")
+        super().__init__("averages", {each.label: each for each in predictions})
 
-    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
-        return Table.from_rows(
-            metrics_row(each.label, inputs[each.name]) for each in self.predictions
-        )
+    def row(self, label: str, result: Predictive) -> dict[str, Any]:
+        return metrics_row(label, result)
 
 
 def metrics_row(label: str, pred: Predictive) -> dict[str, Any]:

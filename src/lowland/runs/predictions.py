@@ -10,7 +10,7 @@ from lowland.metrics import metric_names
 from lowland.progress import Report
 from lowland.records import Predictive, Table
 from lowland.runs.methods import Method
-from lowland.runs.records import RecordArtifact
+from lowland.runs.records import RecordArtifact, RowsTable
 from lowland.uncertainty import temper
 
 if TYPE_CHECKING:
@@ -86,18 +86,10 @@ def table_metrics(pred: Predictive) -> dict[str, float]:
     return {name: metrics[name] for name in metric_names() if name in metrics}
 
 
-class Comparison(RecordArtifact):
+class Comparison(RowsTable):
     """The table of all methods."""
 
     kind = "table"
-    quick = True
-    record = Table
 
     def __init__(self, run: Run) -> None:
-        self.rows = [run.row(method) for method in run.methods]
-        names = [row.name for row in self.rows]
-        super().__init__("tables/comparison", self.rows, {"rows": names}, file="comparison.json")
-
-    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
-        tables = [inputs[row.name] for row in self.rows]
-        return Table.from_rows(row for table in tables for row in table.rows())
+        super().__init__("comparison", {row.name: row for row in map(run.row, run.methods)})

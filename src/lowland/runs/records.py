@@ -1,4 +1,4 @@
-"""Artifacts that are one record: saved and loaded by its class."""
+"""Artifacts that are one record, saved and loaded by its class, and tables of several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lowland.artifacts import Artifact, Settings
+from lowland.artifacts import Artifact, Checkpoint, Inputs, Settings
+from lowland.progress import Report
+from lowland.records import Table
 from lowland.records.base import Record
 
 
@@ -40,3 +42,29 @@ class RecordArtifact(Artifact):
 
     def view(self) -> Mapping[str, str]:
         return {self.file: self.place}
+
+
+class RowsTable(RecordArtifact):
+    """A table with a row for each of some artifacts.
+
+    Args:
+        name: of the table and its file. parts: the artifacts by the labels of their rows.
+    """
+
+    quick = True
+    record = Table
+
+    def __init__(self, name: str, parts: Mapping[str, Artifact]) -> None:
+        self.parts = dict(parts)
+        artifacts, settings = list(parts.values()), {"rows": list(parts)}
+        super().__init__(f"tables/{name}", artifacts, settings, file=f"{name}.json")
+
+    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
+        return Table.from_rows(
+            self.row(label, inputs[part.name]) for label, part in self.parts.items()
+        )
+
+    def row(self, label: str, result: Any) -> dict[str, Any]:
+        """The row of an artifact's result; by default that of a table of one row."""
+        (row,) = result.rows()
+        return dict(row)
