@@ -65,7 +65,7 @@ class Finished:
 
     def inputs(self, method):
         """The loaded inputs of a method."""
-        return Inputs(method.needs(self.run), self.load, self.load)
+        return Inputs(method.needs(self.run), self.load)
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,6 @@ def test_where_all_diverge_it_says_what_to_do(run):
     class Diverged:
         diverged = True
 
-    inputs = Inputs(choice.inputs, lambda artifact: Diverged(), None)
+    inputs = Inputs(choice.inputs, lambda artifact: Diverged())
     with pytest.raises(NonFiniteError, match=r"diverges at 0\.05, .* lower train\.lr"):
         choice.build(inputs, None, None)

@@ -56,7 +56,7 @@ def test_a_prediction_is_of_the_posterior_at_the_scale_that_was_chosen(finished)
     run, graph = finished
     method = run.methods[1]
     tuned = graph.load(run.tuning(method))
-    inputs = Inputs(method.needs(run), graph.load, graph.load)
+    inputs = Inputs(method.needs(run), graph.load)
     post = method.posterior(run, inputs).with_scale(tuned["scale"])
     pred = ll.predict(run.setup.surface, post, run.setup.test, samples=3, seed=0)
     assert torch.equal(graph.load(run.prediction(method)).probs, pred.probs)

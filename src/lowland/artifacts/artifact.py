@@ -30,8 +30,7 @@ class Inputs(Mapping[str, Any]):
     """The loaded inputs of an artifact by name; each is loaded when it is first read.
 
     Args:
-        artifacts: the inputs. load: loads one. build: builds and loads an artifact that was not
-            among them.
+        artifacts: the inputs. load: loads an artifact, which it builds where it is not done.
 
     Attributes:
         requested: the artifacts that `request` built.
@@ -41,11 +40,9 @@ class Inputs(Mapping[str, Any]):
         self,
         artifacts: Sequence[Artifact],
         load: Callable[[Artifact], Any],
-        build: Callable[[Artifact], Any],
     ) -> None:
         self._artifacts = {artifact.name: artifact for artifact in artifacts}
         self._load = load
-        self._build = build
         self._values: dict[str, Any] = {}
         self.requested: list[Artifact] = []
 
@@ -63,7 +60,7 @@ class Inputs(Mapping[str, Any]):
     def request(self, artifact: Artifact) -> Any:
         """Builds an artifact whose need showed while building; the manifest records it."""
         self.requested.append(artifact)
-        return self._build(artifact)
+        return self._load(artifact)
 
 
 class Artifact(ABC):

@@ -169,7 +169,7 @@ class Graph:
                     report(done, total)
 
                 log_event(self.folder, "building", artifact=artifact.name)
-                inputs = Inputs(artifact.inputs, self.load, self.load)
+                inputs = Inputs(artifact.inputs, self.load)
                 result = artifact.build(inputs, checkpoint, progress)
                 artifact.save(result, work)
                 write_text(work / TIMING, json.dumps({"seconds": watch.seconds()}) + "\n")

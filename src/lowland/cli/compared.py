@@ -101,7 +101,7 @@ class ComparedRun:
         return method.predict(self.run, self._inputs_of(method), tuned, loader, progress)
 
     def _inputs_of(self, method: Method) -> Inputs:
-        return Inputs(method.needs(self.run), self.results.load, self.results.load)
+        return Inputs(method.needs(self.run), self.results.load)
 
     def _shifted(
         self, method: Method, title: str, inputs: list[Source], predict: Predict

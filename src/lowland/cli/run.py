@@ -76,7 +76,7 @@ def execute(config: Config) -> Table:
     tuned = [name for method in run.methods for name in method.tuned]
     show_comparison(_with_seconds(table, run, builder.graph), console, tuned=tuned)
     for method in run.methods:
-        inputs = Inputs(method.needs(run), builder.load, builder.load)
+        inputs = Inputs(method.needs(run), builder.load)
         for note in method.notes(run, inputs):
             say(console, note)
     say(console, advice(builder.load(run.best())))

@@ -25,13 +25,16 @@ class Curve(NamedTuple):
     style: dict[str, Any]
 
 
-def training(record: TrainingLog, *, ax: Axes | None = None, metric: str = "nll") -> Axes:
+def training(
+    record: TrainingLog, *, ax: Axes | None = None, metric: str = "nll", title: str = ""
+) -> Axes:
     """Draws the loss and a validation metric against epochs, and every average as a bold line.
 
     The thin pale line is the training loss (nats an item, in training mode: with dropout and
     augmentation), the grey one `metric` of the iterates, where the log holds it. With a metric that
     is not in nats the loss is left out. y is logarithmic where values span more than a factor of
-    20; a dotted line marks the first epoch of the averages, where it is not the run's.
+    20; a dotted line marks the first epoch of the averages, where it is not the run's. `title` is
+    written above.
 
     >>> import torch
     >>> epoch = torch.arange(1, 4)
@@ -48,6 +51,8 @@ def training(record: TrainingLog, *, ax: Axes | None = None, metric: str = "nll"
             ax.plot(curve.x, curve.y, label=curve.name, marker="o", markevery=[-1], **curve.style)
         ax.set_xlabel("epoch")
         ax.set_ylabel(f"training {axis_of(metric)}" if metric == "loss" else axis_of(metric))
+        if title:
+            ax.set_title(title, loc="left", fontsize=SMALL, color=MUTED)
         ax.margins(x=0.02)
         ax.locator_params(axis="x", integer=True, min_n_ticks=1)
         log_where_wide(ax, "y", values)

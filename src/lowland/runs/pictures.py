@@ -119,14 +119,12 @@ def training_picture(run: Run) -> Picture:
     """Losses over epochs. With BatchNorm its title names how the picture differs from the table:
     statistics of each epoch's iterate would take a pass over the examples."""
     title = _RUNNING_STATISTICS if run.setup.surface.has_batchnorm else ""
-
-    def draw(log: TrainingLog) -> Any:
-        axes = plots.training(log)
-        if title:
-            axes.set_title(title, loc="left", fontsize="small")
-        return axes
-
-    return Picture("training", [TrainingCurves(run)], draw, labels=[title] if title else [])
+    return Picture(
+        "training",
+        [TrainingCurves(run)],
+        lambda log: plots.training(log, title=title),
+        labels=[title] if title else [],
+    )
 
 
 def samples_picture(predictions: Mapping[str, Artifact], metric: str = "nll") -> Picture:

@@ -39,7 +39,7 @@ class Results:
     def posterior(self, method: Method) -> tuple[Posterior, Tuned]:
         """A method's posterior at the scale that was chosen, and what was chosen."""
         tuned = self.load(self.run.tuning(method))
-        inputs = Inputs(method.needs(self.run), self.load, self.load)
+        inputs = Inputs(method.needs(self.run), self.load)
         return method.scaled(self.run, inputs, tuned), tuned
 
     def prediction(self, method: Method) -> Predictive:

@@ -25,7 +25,7 @@ def graph(run, tmp_path_factory):
 
 def inputs_of(run, graph, name):
     method = next(method for method in run.methods if method.name == name)
-    return method, Inputs(method.needs(run), graph.load, graph.load)
+    return method, Inputs(method.needs(run), graph.load)
 
 
 def test_candidates_of_swag_are_both_branches_at_each_scale(run, graph):
