@@ -213,6 +213,11 @@ def test_a_folder_that_holds_no_table_or_gets_settings_is_refused(finished, tmp_
     code, _, err = inside("budget", tmp_path)
     assert code == 2
     assert "holds no comparison.json" in err
+    (tmp_path / "records").mkdir()  # as `lowland compare` has it: without costs
+    Table.from_rows([{"method": "SGD", "nll": 1.0}]).save(tmp_path / "records/comparison.json")
+    code, _, err = inside("budget", tmp_path)
+    assert code == 2
+    assert "with costs" in err
     code, _, err = inside("budget", finished[0], "seed=1")
     assert code == 2
     assert "leave out seed=1" in err

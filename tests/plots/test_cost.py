@@ -59,7 +59,15 @@ class TestCost(FigureContract):
             (_, low), (_, high) = panel.containers[1].lines[2][1].get_segments()[0]
             error = factor * float(record.columns[f"{name}_se"][1])
             assert (high - low) / 2 == pytest.approx(error)
-            assert {text.get_text() for text in panel.texts} == set(record.method)
+            texts = {text.get_text() for text in panel.texts}
+            assert texts == {f"● {name}" for name in record.method}
+
+    def test_methods_of_one_colour_have_other_markers(self):
+        ax = cost(costs(8))
+        colours = [text.get_color() for text in ax.texts]
+        assert colours[0] == colours[7]
+        assert [text.get_text()[0] for text in ax.texts] == ["●"] * 7 + ["■"]
+        assert [c.lines[0].get_marker() for c in ax.containers] == ["o"] * 7 + ["s"]
 
     def test_a_regression_has_its_rmse(self):
         columns = costs().columns

@@ -37,9 +37,9 @@ def budget(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="CONFIG.yaml",
-            help="What to run; or the folder of a finished run, or of several that `repeat` or "
-            "this command made, which is only read.",
+            metavar="CONFIG.yaml|FOLDER",
+            help="What to run; or a folder of finished runs, made by `lowland run` or this "
+            "command, in which nothing is trained.",
         ),
     ],
     overrides: Annotated[
@@ -62,7 +62,7 @@ def budget(
     if source.is_dir():
         if overrides:
             raise ConfigError(
-                f"{source} is a folder, which is only read; leave out {overrides[0]}, or name the "
+                f"{source} is a folder of finished runs; leave out {overrides[0]}, or name the "
                 "configuration."
             )
         folder, (means, pairs) = source, _finished(source)
@@ -130,17 +130,18 @@ def _repeat(config: Config) -> Config:
 def _finished(folder: Path) -> tuple[Table, Table]:
     """The means of the runs in a folder, and their paired differences."""
     require_no_way_out(folder)
-    record = folder / "records" / COMPARISON
-    if (folder / COMPARISON).is_file():
-        pairs = folder / DIFFERENCES
-        means = Table.load(folder / COMPARISON)
-        return means, Table.load(pairs) if pairs.is_file() else Table({})
-    if record.is_file():
-        return summary([Table.load(record)])
-    raise ConfigError(
-        f"{folder} holds no {COMPARISON}: it is no folder of runs that are done; name a "
-        "configuration, or the folder of a finished `lowland run` or `lowland budget`."
-    )
+    one, several = folder / "records" / COMPARISON, folder / COMPARISON
+    file = several if several.is_file() else one
+    table = Table.load(file) if file.is_file() else Table({})
+    if "epochs" not in table.columns:
+        raise ConfigError(
+            f"{folder} holds no {COMPARISON} with costs; name a configuration, or the folder of a "
+            "finished `lowland run` or `lowland budget`."
+        )
+    if file == one:
+        return summary([table])
+    pairs = folder / DIFFERENCES
+    return table, Table.load(pairs) if pairs.is_file() else Table({})
 
 
 def _show(table: Table, folder: Path, console: Console) -> None:

@@ -12,7 +12,7 @@ from lowland.plots.labels import Label, end_labels
 from lowland.plots.overlays import settle
 from lowland.plots.panels import align_labels, panels, tick_size
 from lowland.plots.scales import log_where_wide
-from lowland.plots.style import MUTED, canvas, colour, numbers
+from lowland.plots.style import MUTED, PALETTE, canvas, colour, numbers
 from lowland.records import Table
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COSTS = {"epochs": "training (epochs)", "samples": "prediction (forward passes per example)"}
 METRICS = ("nll", "rmse", "accuracy")  # from below
-_MARKERS = "os^Dv"  # for each round of the palette
+_MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼"}  # for each round of the palette
 _BESIDE = 6  # points between markers of equal cost
 _GAP = 0.06  # between panels, as a share of the whole
 
@@ -42,7 +42,7 @@ def cost(record: Table, *, ax: Axes | None = None, cost: str = "epochs") -> Axes
     >>> columns = {"epochs": torch.tensor([6.0, 6.9]), "nll": torch.tensor([0.5, 0.25])}
     >>> axes = cost(Table({"method": ["SGD", "SWA"], **columns}))
     >>> axes.get_xlabel(), [text.get_text() for text in axes.texts]
-    ('training (epochs)', ['SGD', 'SWA'])
+    ('training (epochs)', ['● SGD', '● SWA'])
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -74,7 +74,7 @@ def cost(record: Table, *, ax: Axes | None = None, cost: str = "epochs") -> Axes
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel(COSTS[cost] + ("; equal costs side by side" if largest > 1 else ""))
         longest = max(record.method, key=len, default="")
-        room = ax.annotate(longest, (1, 0), (4, 0), "axes fraction", "offset points")
+        room = ax.annotate(f"■ {longest}", (1, 0), (4, 0), "axes fraction", "offset points")
         settle(ax)  # with room for the labels, whose heights depend on it
         room.remove()
         align_labels(column)
@@ -101,7 +101,7 @@ def _points(ax: Axes, record: Table, cost: str, metric: str) -> list[tuple[Label
     labels = []
     for i, name in enumerate(record.method):
         if np.isfinite(x[i]) and np.isfinite(y[i]):
-            marker = _MARKERS[i // 7 % len(_MARKERS)]
+            marker, sign = list(_MARKERS.items())[i // len(PALETTE) % len(_MARKERS)]
             style: dict[str, Any] = {"markersize": 5, "capsize": 3, "elinewidth": 1.4}
             style |= {"xerr": x_error[i], "yerr": factor * y_error[i], "color": colour(i)}
             at = x[i], factor * y[i]
@@ -110,7 +110,7 @@ def _points(ax: Axes, record: Table, cost: str, metric: str) -> list[tuple[Label
             beside = _BESIDE * (equal.index(i) - (len(equal) - 1) / 2)
             for artist in bars.get_children():  # now that limits are those of the numbers
                 artist.set_transform(offset_copy(ax.transData, figure, beside, units="points"))
-            labels.append((Label(*at, name, colour(i)), beside))
+            labels.append((Label(*at, f"{sign} {name}", colour(i)), beside))
     ax.set_ylabel(axis_of(metric, percent=True))
     return labels
 
