@@ -20,7 +20,7 @@ from lowland.core.data import first_examples
 from lowland.errors import ConfigError
 
 FACTORS = (0.5, 2.0)  # powers of two, by which nothing is rounded
-_EXAMPLES = 16  # on which outputs are compared
+_EXAMPLES = 4  # on which outputs are compared
 _TRIALS = 100  # pairs at most: a residual group has many layers
 _TOLERANCE = 1e-4  # of the largest output
 
@@ -73,19 +73,20 @@ def find_rescaling(surface: LossSurface, point: Point, batch: Batch) -> Rescalin
 
 
 def _candidates(groups: Groups, layout: ParamLayout) -> Iterator[Rescaling]:
-    """All layers whose outputs are the units of a group, with all whose inputs are; then, as
-    BatchNorm does not pass a scale on, pairs of one layer each."""
+    """Of each group, all layers whose outputs are its units, with all whose inputs are; then pairs
+    of one layer each, as BatchNorm does not pass a scale on. Small groups come first."""
     shapes = {entry.name: entry.shape for entry in layout.entries}
-    each = []
+    pairs = []
     for group in range(len(groups.sizes)):
         names = [name for name, place in groups.parameters.items() if group in place.groups]
         up = [name for name in names if _has_outputs(groups, name, shapes[name], group)]
-        each.append((up, [name for name in names if name not in up]))
-    each = [(up, down) for up, down in each if up and down]
-    for up, down in each:
+        pairs.append((up, [name for name in names if name not in up]))
+    for up, down in sorted(pairs, key=lambda pair: len(pair[0]) * len(pair[1])):
+        if not up or not down:
+            continue
         yield Rescaling(tuple(up), tuple(down))
-    for up, down in sorted(each, key=lambda pair: len(pair[0]) * len(pair[1])):
-        for layer in dict.fromkeys(name.rpartition(".")[0] for name in up):
+        # the last layer is the one that the units come from, such as BatchNorm
+        for layer in reversed(dict.fromkeys(name.rpartition(".")[0] for name in up)):
             own = tuple(name for name in up if name.rpartition(".")[0] == layer)
             for other in down:
                 yield Rescaling(own, (other,))
