@@ -52,7 +52,7 @@ def test_evaluation_settings_are_in_the_fingerprint_of_predictions(finished):
 def test_a_budget_with_too_few_iterates_is_refused():
     average = CONFIG["average"] | {"start": 0.9, "every": 4}
     setup = _setup("swag", average=average)
-    with pytest.raises(ConfigError, match="SWAG needs 2 iterates or more"):
+    with pytest.raises(ConfigError, match=r"SWAG needs 2 .* after step 24, and SGD takes 24 steps"):
         Run(setup.config, setup).check()
 
 

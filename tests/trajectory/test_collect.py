@@ -254,6 +254,7 @@ def test_how_many_are_picked_is_known_without_going_through_the_steps():
             rule = Every(interval, total=40, start=start)
             for steps in (0, 1, 11, 12, 40, 41):
                 assert rule.count(steps) == sum(map(rule.picks, range(1, steps + 1)))
+            assert rule.first_step == picked(rule, 100)[0]
     for cycle in (2, 4, 6):
         for start in (0, 5):
             rule = MidCycle(cycle, start=start)

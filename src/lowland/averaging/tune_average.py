@@ -38,6 +38,7 @@ class TunedAverage(SelectedAverage):
             None: a candidate of the caller's.
         branch: the name of the branch; None: there was one alone.
         scale: of SWAG's covariance; 0 for a single network.
+        nlls: (items,), the validation NLLs of the selected candidate.
         gain, gain_se: by how much the validation NLL is below that of the last iterate, in nats per
             item, and the paired standard error.
         selection: all candidates, compared with the default.
@@ -48,6 +49,7 @@ class TunedAverage(SelectedAverage):
     iterate_weights: Tensor | None
     branch: str | None
     scale: float
+    nlls: Tensor
     gain: float
     gain_se: float
     _posterior: Posterior
@@ -193,6 +195,7 @@ def tune_average(
         iterate_weights,
         None if branch is None else str(branch),
         best.scale,
+        best.nlls,
         gain,
         gain_se,
         best.posterior(),

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.averaging import select
 from lowland.averaging.validation import Validation
@@ -63,7 +65,7 @@ class BestMethod(Artifact):
         rows = {label: inputs[run.row(method).name] for label, method in self.methods.items()}
         cost = {label: (float(row.samples[0]), float(row.epochs[0])) for label, row in rows.items()}
         lowest = min(nlls, key=lambda label: float(nlls[label].mean().nan_to_num(math.inf)))
-        groups = Validation(run.setup.surface, run.setup.validation).groups  # of pixels or tokens
+        groups = self._groups(len(nlls[lowest]))
         against = select(nlls, default=lowest, groups=groups)
         as_good = [
             label
@@ -88,6 +90,13 @@ class BestMethod(Artifact):
             "retrained": run.retrains,
             "tuned": dict(inputs[run.tuning(self.methods[best]).name]),
         }
+
+    def _groups(self, items: int) -> Tensor | None:
+        """(items,), the example of each pixel or token; None: each example is one item."""
+        setup = self.run.setup
+        if getattr(setup.validation, "num_examples", None) == items:
+            return None
+        return Validation(setup.surface, setup.validation).groups
 
     def _save_weights(self, method: Method, inputs: Inputs, folder: Path) -> None:
         setup, config = self.run.setup, self.run.config

@@ -99,6 +99,4 @@ class Budget:
 
     def before_averaging(self) -> float:
         """The share of SGD's epochs up to the first iterate that is averaged."""
-        steps = range(1, self.total + 1)
-        first = next((step for step in steps if self.iterates.picks(step)), self.total)
-        return first / self.total
+        return min(self.iterates.first_step, self.total) / self.total

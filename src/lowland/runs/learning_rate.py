@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ _MOST_SAMPLES, _LEAST_SAMPLES = 10, 4  # of SWAG
 class Trial(Segment):
     """A short training at a constant learning rate, from where averaging starts.
 
-    It takes 1.25% of SGD's budget: whole epochs, or the first batches of one.
+    It takes 1.25% of SGD's budget at most: whole epochs, or the first batches of one.
 
     Args:
         lr: the learning rate.
@@ -43,7 +44,7 @@ class Trial(Segment):
         budget = run.budget
         steps = max(1, round(_SHARE * budget.total))
         self.steps = min(steps, budget.epoch)  # of each of its epochs
-        epochs = max(1, round(steps / budget.epoch))
+        epochs = max(1, math.floor(round(_SHARE * budget.epochs, 6)))  # 15% are the most in all
         super().__init__(
             run,
             f"trial-{lr:g}",

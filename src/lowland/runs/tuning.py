@@ -62,6 +62,8 @@ class Tuning(Artifact):
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Choice:
         run, setup = self.run, self.run.setup
         choice = self.method.tune(run, inputs)
+        if choice.nll is not None and not isinstance(setup.task, Classification):
+            return choice  # nothing is fitted to predictions
         pred = self.method.predict(run, inputs, choice.values, setup.validation, progress)
         if isinstance(setup.task, Classification):
             with warnings.catch_warnings():

@@ -44,6 +44,11 @@ class Every:
     def picks(self, step: int) -> bool:
         return step % self.interval == 0 and step >= self.first
 
+    @property
+    def first_step(self) -> int:
+        """The first step that it picks."""
+        return max(1, math.ceil(self.first / self.interval)) * self.interval
+
     def count(self, steps: int) -> int:
         """How many of the first `steps` it picks."""
         steps = checks.whole("steps", steps, least=0)

@@ -32,7 +32,7 @@ def test_candidates_of_swag_are_both_branches_at_each_scale(run, graph):
     swag, inputs = inputs_of(run, graph, "swag")
     names = list(swag.candidates(run, inputs))
     assert names == [f"{b}, scale {s:g}" for b in (SCHEDULE, CONSTANT) for s in (0.5, 1.0)]
-    selection = swag.select(run, inputs)
+    selection = swag.compare(run, inputs).selection
     assert selection.names == [SGD, *names]
     assert selection.default == SGD
     for number, scale in enumerate([0.0, 0.5, 1.0, 0.5, 1.0]):
@@ -86,3 +86,15 @@ def test_with_a_learning_rate_of_its_own_nothing_is_compared():
         names = [part.artifact.name for part in method.parts(explicit)]
         assert names in (["train/swa-0"], ["train/swa-0", "train/fge-0"])
         assert not any("sgd" in each.name for each in method.needs(explicit))
+
+
+def test_what_was_compared_is_not_predicted_again(run, graph, monkeypatch):
+    fge, inputs = inputs_of(run, graph, "fge")
+    choice = fge.tune(run, inputs)
+    pred = fge.predict(run, inputs, choice.values, run.setup.validation, False)
+    assert torch.equal(choice.nll, -pred.target_log_prob.double())
+    # SWAG is compared by fewer draws than it predicts with
+    swag, inputs = inputs_of(run, graph, "swag")
+    monkeypatch.setattr("lowland.runs.methods.averaging._SAMPLES", 2)
+    values = swag.tune(run, inputs)
+    assert (values.nll is None) == (values.values["candidate"] > 0)

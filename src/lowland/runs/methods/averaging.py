@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from lowland.artifacts import Artifact, Inputs
-from lowland.averaging import tune_average
+from lowland.averaging import TunedAverage, tune_average
 from lowland.posteriors import Ensemble, PointMass, Posterior
-from lowland.records import Selection
+from lowland.posteriors.base import draw_count
 from lowland.runs.average_choice import SGD
 from lowland.runs.methods.base import Choice, Method, Part, Tuned
 
@@ -82,14 +82,18 @@ class AveragingMethod(Method):
     def tune(self, run: Run, inputs: Inputs) -> Choice:
         if not run.shares_prefix:
             return super().tune(run, inputs)
-        selection = self.select(run, inputs)
+        tuned = self.compare(run, inputs)
+        selection = tuned.selection
         number = selection.names.index(selection.best)
         values = {_CANDIDATE: float(number)}
         if self.tunes_scale:
             values["scale"] = self.scales(run)[number]
-        return Choice(values, selection.table)
+        # with as many draws as its prediction has, its NLLs are those of the prediction
+        post, samples = tuned.posterior(), run.config.samples
+        as_many = draw_count(post, min(_SAMPLES, samples)) == draw_count(post, samples)
+        return Choice(values, selection.table, tuned.nlls if as_many else None)
 
-    def select(self, run: Run, inputs: Inputs) -> Selection:
+    def compare(self, run: Run, inputs: Inputs) -> TunedAverage:
         """The comparison of its candidates with SGD."""
         candidates = {SGD: self.without_averaging(run, inputs), **self.candidates(run, inputs)}
         return tune_average(
@@ -100,7 +104,7 @@ class AveragingMethod(Method):
             candidates=candidates,
             samples=min(_SAMPLES, run.config.samples),
             seed=run.config.seed,
-        ).selection
+        )
 
     def scaled(self, run: Run, inputs: Inputs, tuned: Tuned) -> Posterior:
         if _CANDIDATE not in tuned:

@@ -156,10 +156,11 @@ class Method(ABC):
 def require_iterates(run: Run, title: str, stored: int, least: int, settings: str) -> None:
     """Raises `ConfigError` where a trajectory stores fewer iterates than a method needs."""
     if stored < least:
+        budget = run.budget
         raise ConfigError(
-            f"{title} needs {least} iterates or more, and gets {stored} of "
-            f"{run.config.train.epochs} epochs with {settings}: collect earlier or more often, or "
-            "train longer."
+            f"{title} needs {least} iterates or more, and gets {stored} of {budget.epochs} epochs "
+            f"with {settings}: the first is collected after step {budget.iterates.first_step}, and "
+            f"SGD takes {budget.total} steps; collect earlier or more often, or train longer."
         )
 
 
