@@ -90,6 +90,7 @@ def test_networks_are_trained_again_on_all_examples(retrained):
     trained = graph.load(run.annealed(0))
     assert torch.equal(trained.point.weights, setup.layout.flatten(model))
     assert "nll" not in trained.log.columns
+    assert (run.annealed(0).title, run.search.annealed(0).title) == ("SGD 1, all examples", "SGD 1")
     assert (graph.folder / "weights" / "retrained-sgd-0.safetensors").is_file()
 
 

@@ -184,7 +184,7 @@ class SnapshotCycles(CyclesTraining):
         return _cosine(self.length, self.run.config.snapshot.lr)
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return "snapshot cycles"
 
 
@@ -235,7 +235,7 @@ class CSGLDCycles(CyclesTraining):
         return langevin
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return "cSGLD cycles"
 
 

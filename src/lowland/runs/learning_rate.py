@@ -72,7 +72,7 @@ class Trial(Segment):
             return TrainingLog({})
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return f"trial at learning rate {self.lr:g}"
 
 

@@ -42,7 +42,7 @@ class Prefix(Training):
         return schedule_of(self.run.config.train, self.run.budget.total)
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return f"SGD {self.network + 1}, first epochs"
 
 
@@ -79,7 +79,7 @@ class AnnealedSGD(Training):
         return whole
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return f"SGD {self.network + 1}"
 
 
@@ -112,7 +112,7 @@ class AveragedTrajectory(Training):
         return [*super().collectors(checkpoint), Collector(ema, when=Every(1))]
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return f"SWA trajectory {self.network + 1}"
 
 
@@ -199,7 +199,7 @@ class Segment(Training):
         return self.start.schedule(inputs) if self.lr is None else None
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return f"{self.name.partition('/')[2]}, epochs {self.first_epoch + 1} to {self.last_epoch}"
 
 
@@ -254,5 +254,5 @@ class FGECycles(CyclesTraining):
         return first
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return "FGE cycles"

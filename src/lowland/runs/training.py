@@ -150,6 +150,15 @@ class Training(Artifact):
         return self.run.setup.batches(self.run.setup.seed(self.network))
 
     @property
+    @abstractmethod
+    def label(self) -> str:
+        """What it trains, for its progress bar."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.label}, all examples" if self.run.retrains else self.label
+
+    @property
     def first_epoch(self) -> int:
         """Epochs before it, of the segments that it continues."""
         return self.start.last_epoch if self.start else 0

@@ -66,7 +66,8 @@ class Average(Section):
     )
     start: float | None = key(
         None,
-        "share of the budget before averaging starts; `null`: 0.9 with `lr: auto`, else 0.75",
+        "share of the budget before averaging starts; it is not chosen: each would be a training "
+        "of its own; `null`: 0.9 with `lr: auto`, else 0.75",
         gt=0,
         lt=1,
     )
@@ -83,12 +84,16 @@ class Average(Section):
         "where the trajectory of `swa`, `swag` and `swag-diagonal` ends, in multiples of "
         "`train.epochs`; a list gives each of them a row for every number",
     )
-    rank: int = key(20, "deviations that SWAG keeps", ge=2)
+    rank: int = key(
+        20,
+        "deviations that SWAG keeps; the paper's, since a choice gains less than its error",
+        ge=2,
+    )
     ema_decay: float = key(0.99, "decay of the EMA of all steps, in one step", ge=0, lt=1)
     ema_decays: list[Decay] = key(
         [0.8, 0.9, 0.95],
         "decays of EMAs of the stored iterates, from one to the next, which compete with that of "
-        "all steps on validation examples; `[]`: none do",
+        "all steps on validation examples where that costs at most 1% of training; `[]`: none do",
     )
     ema_warmup: bool = key(
         False, "let the decay of the EMA grow to `ema_decay`, for runs of few steps"
@@ -105,7 +110,7 @@ class Average(Section):
     )
     scales: list[Scale] = key(
         [0.1, 0.25, 0.5, 1.0, 2.0],
-        "covariance scales of SWAG, of which the best on validation examples is taken",
+        "covariance scales of SWAG, of which the best on validation examples is chosen",
         min_length=1,
     )
 
@@ -126,8 +131,8 @@ class FGE(Section):
 
     cycle: float | None = key(
         None,
-        "length of a cycle, rounded to an even number of steps; `null`: 2, or a quarter of the "
-        "averaging where that is shorter",
+        "length of a cycle, rounded to an even number of steps; it is not chosen: each would be a "
+        "training of its own; `null`: 2, or a quarter of the averaging where that is shorter",
         unit="epochs",
         gt=0,
         allow_inf_nan=False,

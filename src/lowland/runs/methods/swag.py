@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 class SWAG(AveragingMethod):
-    """Low rank plus diagonal."""
+    """Low rank plus diagonal.
+
+    The scale is chosen on validation examples. The rank is not: it would triple their predictions,
+    and ranks 5 and 10 gained less than 0.001 nats over 20 where they gained clearly.
+    """
 
     name = "swag"
     title = "SWAG"
