@@ -32,10 +32,25 @@ def state_folder(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_seeds_for_absent_devices():
+    """`torch.manual_seed` writes the caller's stack down for each kind of device that is absent.
+
+    That takes milliseconds in a test, whose stack is deep, and tests seed at every step.
+    """
+    import torch  # not above: the process that controls the workers needs none
+
+    with pytest.MonkeyPatch.context() as patch:
+        for devices in (torch.cuda, torch.xpu, torch.mtia):
+            if not devices.is_available():
+                patch.setattr(devices, "manual_seed_all", lambda seed: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def same_threads():
     """A test that changes the number of threads does not slow the others down."""
-    import torch  # not above: the process that controls the workers needs none
+    import torch
 
     before = torch.get_num_threads()
     yield

@@ -16,23 +16,21 @@ from tests.models import generator
 def test_nothing_is_better_than_the_best_of_all_permutations() -> None:
     net = zoo.MLP(inputs=2, outputs=1, widths=(5, 4), activation="tanh")
     layout = ll.ParamLayout(net)
+    orders = list(itertools.product(*(itertools.permutations(range(n)) for n in (5, 4))))
+    a, b = (torch.tensor(order) for order in zip(*orders, strict=True))  # (n, 5) and (n, 4)
     for seed in range(3):
         w0, w1 = torch.randn(2, layout.size, generator=generator(seed))
         alignment = weight_matching(net, w0, w1, restarts=30)
-        inner_products = []
-        for order in itertools.product(*(itertools.permutations(range(n)) for n in (5, 4))):
-            a, b = order
-            tensors = layout.unflatten(w1)
-            one = {
-                "1.weight": tensors["1.weight"][list(a)],
-                "1.bias": tensors["1.bias"][list(a)],
-                "3.weight": tensors["3.weight"][list(b)][:, list(a)],
-                "3.bias": tensors["3.bias"][list(b)],
-                "5.weight": tensors["5.weight"][:, list(b)],
-                "5.bias": tensors["5.bias"],
-            }
-            inner_products.append(layout.flatten(one))
-        stack = torch.stack(inner_products)
+        tensors = layout.unflatten(w1)
+        permuted = {
+            "1.weight": tensors["1.weight"][a],
+            "1.bias": tensors["1.bias"][a],
+            "3.weight": tensors["3.weight"][b[:, :, None], a[:, None]],
+            "3.bias": tensors["3.bias"][b],
+            "5.weight": tensors["5.weight"][:, b].movedim(1, 0),
+            "5.bias": tensors["5.bias"].expand(len(orders), -1),
+        }
+        stack = torch.cat([permuted[name].flatten(1) for name in tensors], dim=1)
         best = layout.inner(w0, stack).max()
         assert alignment.after == pytest.approx(float(best), rel=1e-9)
         aligned = alignment.apply(w1)

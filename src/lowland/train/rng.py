@@ -53,7 +53,10 @@ def fork_global_rng(seed: int) -> Iterator[None]:
 
 def seed_all(seed: int) -> None:
     """Seeds the global generators of torch, NumPy and Python."""
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # without devices, of which each would make a note of the whole stack
+        torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
 
