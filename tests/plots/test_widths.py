@@ -28,18 +28,31 @@ class TestWidths(FigureContract):
         gaps = record()
         gaps.metrics["loss"][0, 5:] = torch.inf
         gaps.width[0] = torch.inf
-        return {"two": {"SGD": record(9.0), "SWA": record()}, "gaps": gaps}
+        return {
+            "two": {"SGD": record(9.0), "SWA": record()},
+            "gaps": gaps,
+            "given": record(directions="given"),
+        }
 
 
 def test_rays_are_thin_their_mean_is_thick_and_dots_are_the_widths():
     ax = widths(record())
-    one, two, mean, level, dots = ax.lines
+    one, two, mean, level, *dots = ax.lines
     loss = record().metrics["loss"].numpy()
     np.testing.assert_allclose([one.get_ydata(), two.get_ydata()], loss)
     np.testing.assert_allclose(mean.get_ydata(), loss.mean(0))
     assert mean.get_linewidth() > one.get_linewidth()
     assert level.get_ydata()[0] == 0.6
-    np.testing.assert_allclose(dots.get_xydata(), [[1, 0.6], [0.5**0.5, 0.6]])
+    np.testing.assert_allclose([dot.get_xydata()[0] for dot in dots], [[1, 0.6], [0.5**0.5, 0.6]])
+
+
+def test_given_directions_have_a_colour_each_and_no_mean():
+    ax = widths(record(directions="given"))
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["direction 1", "direction 2"]
+    one, two, _, *dots = ax.lines
+    assert [dot.get_color() for dot in dots] == [one.get_color(), two.get_color()]
+    assert one.get_color() != two.get_color()
 
 
 def test_axes_have_the_units_of_the_rays_and_the_metric():

@@ -28,8 +28,10 @@ def widths(
     """Draws one metric along each ray, and its mean as a thick line (Izmailov et al. 2018, figure
     4); a dict of records has a colour each.
 
-    Dots on the axis of a loss are the widths, where it has risen by the record's `rise`. y is
-    logarithmic where values span more than a factor of 20; values that are not finite leave a gap.
+    In a picture of one record, given directions such as eigenvectors have a colour each and no
+    mean. Dots in a picture of the loss are the widths, where it has risen by the record's `rise`.
+    y is logarithmic where values span more than a factor of 20; values that are not finite leave a
+    gap.
 
     Args:
         metric: "loss", "error", "test_error" or another of the records.
@@ -49,35 +51,41 @@ def widths(
             f"the records have rays of different kinds, {', '.join(sorted(kinds))}; draw each kind "
             "by itself."
         )
+    (kind,) = kinds
     with canvas(ax, size=(6.4, 4.0)) as ax:
-        everything = []
+        finite = []
         for i, (name, result) in enumerate(records.items()):
-            if metric not in result.metrics:
-                raise ConfigError(
-                    f"metric: expected one of {', '.join(result.metrics)}, got {metric!r}."
-                )
-            t, values = numbers(result.t), numbers(result.metrics[metric])
-            rays = np.where(np.isfinite(values), values, np.nan)
-            everything.append(rays.ravel())
-            ax.plot(t, rays.T, color=colour(i), linewidth=0.8, alpha=0.35, label="_rays")
-            ax.plot(t, rays.mean(0), color=colour(i), linewidth=2.2, label=name or "_mean")
+            t, rays = numbers(result.t), _values(result, metric)
+            finite.append(rays.ravel())
+            width, level = numbers(result.width), result.loss + result.rise
+            if kind == "given" and not name:  # each is a direction of its own: no mean
+                colours = [colour(j) for j in range(len(rays))]
+                for j, ray in enumerate(rays):
+                    ax.plot(t, ray, color=colours[j], linewidth=1.8, label=f"direction {j + 1}")
+            else:
+                colours = [colour(i)] * len(rays)
+                ax.plot(t, rays.T, color=colour(i), linewidth=0.8, alpha=0.35, label="_rays")
+                ax.plot(t, rays.mean(0), color=colour(i), linewidth=2.2, label=name or "_mean")
             if metric == "loss":
-                level = result.loss + result.rise
-                width = numbers(result.width)
-                width = width[np.isfinite(width)]
                 ax.axhline(level, color=MUTED, linestyle=":", linewidth=1.0, label="_rise")
-                ax.plot(
-                    width, np.full(len(width), level), "o", color=colour(i), markersize=4, zorder=3
-                )
-        log_where_wide(ax, "y", np.concatenate(everything))
-        if any(records):
+                for ink, place in zip(colours, width, strict=True):
+                    if np.isfinite(place):
+                        ax.plot(place, level, "o", color=ink, markersize=4, zorder=3)
+        log_where_wide(ax, "y", np.concatenate(finite))
+        if any(records) or kind == "given":
             ax.legend()
         ax.margins(x=0.02)
         name = metric.removeprefix("test_")
         split = "test " if metric != name else ""
-        (kind,) = kinds
         ax.set(
             xlabel=_AXES.get(kind, f"t, {kind} rays"),
             ylabel=f"{split}{axis_of(name)}",
         )
     return ax
+
+
+def _values(record: WidthsResult, metric: str) -> np.ndarray:  # (n, m), NaN where not finite
+    if metric not in record.metrics:
+        raise ConfigError(f"metric: expected one of {', '.join(record.metrics)}, got {metric!r}.")
+    values = numbers(record.metrics[metric])
+    return np.where(np.isfinite(values), values, np.nan)
