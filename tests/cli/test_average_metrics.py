@@ -7,7 +7,7 @@ from torch import nn
 import lowland as ll
 from lowland.artifacts import Graph
 from lowland.cli.average_graph import AverageGraph, AverageOptions
-from lowland.cli.average_metrics import AverageEvaluator, _repeated
+from lowland.cli.average_metrics import AverageEvaluator
 from lowland.cli.average_moments import CheckpointSet
 from lowland.cli.checkpoints import select_checkpoints
 from lowland.errors import LayoutError
@@ -109,11 +109,3 @@ def test_checkpoints_of_another_model():
     del state["1.running_mean"]
     with pytest.raises(LayoutError, match=r"the checkpoints: no 1\.running_mean"):
         evaluator(state)
-
-
-def test_repeated_work_counts_on():
-    counts = []
-    report = _repeated(lambda done, total: counts.append((done, total)), 3)
-    for done in (1, 2, 1, 2, 1, 2):
-        report(done, 2)
-    assert counts == [(n, 6) for n in range(1, 7)]

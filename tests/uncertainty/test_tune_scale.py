@@ -47,7 +47,11 @@ def test_only_the_validation_examples_are_read():
 def test_every_scale_has_the_same_noise():
     surface, data = linear_gaussian(0.5, examples=20)
     post = ll.Gaussian(torch.zeros(1), torch.ones(1))
-    _, table = ll.tune_scale(surface, post, data, scales=(0.5, 0.5, 0.5000001), seed=3)
+    counts = []
+    report = lambda *pair: counts.append(pair)  # noqa: E731
+    scales = (0.5, 0.5, 0.5000001)
+    _, table = ll.tune_scale(surface, post, data, scales=scales, samples=2, seed=3, progress=report)
+    assert counts == [(n, 6) for n in range(1, 7)]
     assert table.nll[0] == table.nll[1]
     assert table.nll[2] == pytest.approx(table.nll[0].item(), abs=1e-4)
     with pytest.raises(ll.ConfigError):

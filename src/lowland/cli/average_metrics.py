@@ -95,7 +95,7 @@ class ScaleTuning(Artifact):
             scales=config.average.scales,
             samples=config.samples,
             seed=config.seed,
-            progress=_repeated(progress, len(config.average.scales)),
+            progress=progress,
         )
         return {"scale": float(table.scale[table.nll.argmin()])}
 
@@ -172,16 +172,3 @@ class AverageTable(RowsTable):
 
     def view(self) -> Mapping[str, str]:
         return {self.file: TABLE}
-
-
-def _repeated(report: Report, times: int) -> Report:
-    """A report that counts on where the same work is done several times."""
-    before = last = 0
-
-    def report_all(done: int, total: int | None) -> None:
-        nonlocal before, last
-        before += last if done <= last else 0
-        last = done
-        report(before + done, None if total is None else total * times)
-
-    return report_all

@@ -13,6 +13,7 @@ from lowland.errors import ConfigError, DataError, NonFiniteError
 from lowland.evaluate.predict import predict
 from lowland.evaluate.weights import as_posterior
 from lowland.posteriors import Gaussian, Mixture
+from lowland.progress import Progress, reporting
 from lowland.records import Table
 
 SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
@@ -26,6 +27,7 @@ def tune_scale(
     scales: Sequence[float] = SCALES,
     samples: int = 10,
     seed: int = 0,
+    progress: Progress = False,
     **options: Any,
 ) -> tuple[Gaussian | Mixture, Table]:
     """The posterior with the covariance scale whose model average has the lowest NLL on `loader`.
@@ -42,6 +44,7 @@ def tune_scale(
         scales: the scales to compare; 0 is the mean alone, as in SWA.
         samples: draws for each scale.
         seed: seed of the draws.
+        progress: True for a bar, or a callable of (done, total): draws at all scales.
 
     Returns:
         The posterior, and a table of scale and nll, infinite where a draw's loss was not finite.
@@ -72,7 +75,15 @@ def tune_scale(
             f"expected a posterior with a scale, such as SWAG's, got {type(post).__name__}."
         )
     options |= {"samples": samples, "seed": seed}
-    nlls = [_nll(surface, posterior.with_scale(scale), loader, **options) for scale in scales]
+    nlls: list[float] = []
+    with reporting(progress, "scales") as report:
+
+        def report_draw(done: int, total: int | None) -> None:
+            report(len(nlls) * samples + done, len(scales) * samples)
+
+        for scale in scales:
+            scaled = posterior.with_scale(scale)
+            nlls.append(_nll(surface, scaled, loader, progress=report_draw, **options))
     finite = [nll for nll in nlls if math.isfinite(nll)]
     if not finite:
         raise NonFiniteError(
