@@ -105,7 +105,7 @@ def test_what_is_trained_again_follows_the_choices_without_validation_examples(r
     assert lr.tolist() == [pytest.approx(plain.learning_rate().best_trial(selection).lr)] * 2
     for method in run.methods:
         tuned = graph.load(plain.tuning(method))
-        inputs = Inputs(method.needs(run), graph.load, graph.load)
+        inputs = Inputs(method.needs(run), graph.load)
         assert all("retrained" in each.name for each in method.needs(run))
         pred = predict(
             run.setup.surface, method.scaled(run, inputs, tuned), run.setup.test, samples=3, seed=0
@@ -130,7 +130,7 @@ def test_both_trainings_are_charged(retrained):
     assert choice["retrained"]
     assert "trained again on all examples" in advice(choice)
     method = next(m for m in run.methods if m.label(run) == choice["method"])
-    inputs = Inputs(method.needs(run), graph.load, graph.load)
+    inputs = Inputs(method.needs(run), graph.load)
     post = method.scaled(run, inputs, graph.load(run.tuning(method)))
     if post.support == 1:
         file = graph.folder / "best" / "model.safetensors"

@@ -65,7 +65,7 @@ def test_branches_share_the_prefix(run, graph):
     graph.build([run.annealed(0)])
     first = graph.place(run.prefix(0)).stat().st_mtime_ns
     probes = [
-        run.segment(f"probe-{lr:g}", run.prefix(0), epochs=1, lr=lr, iterates=Every(2))
+        Segment(run, f"probe-{lr:g}", run.prefix(0), epochs=1, lr=lr, iterates=Every(2))
         for lr in (0.01, 0.1)
     ]
     graph.build(probes)
@@ -79,9 +79,9 @@ def test_branches_share_the_prefix(run, graph):
 
 def test_a_probe_that_continues_equals_a_longer_one(run, graph):
     options = {"lr": 0.02, "iterates": Every(2)}
-    probe = run.segment("short", run.prefix(0), epochs=1, **options)
-    rest = run.segment("rest", probe, epochs=1, iterates=Every(2))
-    longer = run.segment("long", run.prefix(0), epochs=2, **options)
+    probe = Segment(run, "short", run.prefix(0), epochs=1, **options)
+    rest = Segment(run, "rest", probe, epochs=1, iterates=Every(2))
+    longer = Segment(run, "long", run.prefix(0), epochs=2, **options)
     graph.build([rest, longer])
     parts, whole = [graph.load(each) for each in (probe, rest)], graph.load(longer)
     assert torch.equal(parts[1].point.weights, whole.point.weights)
@@ -134,7 +134,9 @@ def test_a_stopped_segment_resumes_with_equal_bytes(run, longer, tmp_path, name,
         "extension": lambda: longer.averaged(0, 1.25),
         "fge": lambda: run.cycles(0),
         "prefix": lambda: run.prefix(0),
-        "probe": lambda: run.segment("stopped", run.prefix(0), epochs=2, lr=0.1, iterates=Every(2)),
+        "probe": lambda: Segment(
+            run, "stopped", run.prefix(0), epochs=2, lr=0.1, iterates=Every(2)
+        ),
         "sgd": lambda: run.annealed(0),
     }[name]()
     whole, again = Graph(tmp_path / "whole"), Graph(tmp_path / "again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.averaging import TunedAverage, tune_average
 from lowland.core import Point
-from lowland.files import write_text
+from lowland.files import write_json
 from lowland.progress import Report
 from lowland.records import Selection
 from lowland.runs.training import TrainedNetwork
-from lowland.schema import parse_json, require
+from lowland.schema import read_json
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -79,7 +78,7 @@ class AverageChoice(Artifact):
         )
 
     @abstractmethod
-    def tune(self, inputs: Inputs) -> TunedAverage:
+    def tune(self, inputs: Inputs, progress: Report) -> TunedAverage:
         """The comparison of its candidates."""
 
     def iterates(self, inputs: Inputs) -> Sequence[Point]:
@@ -89,7 +88,7 @@ class AverageChoice(Artifact):
         return several
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> ChosenAverage:
-        tuned = self.tune(inputs)
+        tuned = self.tune(inputs, progress)
         weights = tuned.iterate_weights
         shares = None if weights is None else weights.tolist()
         return ChosenAverage(tuned.selection, tuned.branch, shares)
@@ -97,11 +96,10 @@ class AverageChoice(Artifact):
     def save(self, result: ChosenAverage, folder: Path) -> None:
         result.selection.save(folder / SELECTION)
         body = {"branch": result.branch, "weights": result.iterate_weights}
-        write_text(folder / ITERATES, json.dumps(body) + "\n")
+        write_json(folder / ITERATES, body)
 
     def load(self, folder: Path) -> ChosenAverage:
-        body = parse_json((folder / ITERATES).read_bytes(), source=folder / ITERATES)
-        require(body, dict[str, Any], source=folder / ITERATES)
+        body = read_json(folder / ITERATES, dict[str, Any])
         return ChosenAverage(Selection.load(folder / SELECTION), body["branch"], body["weights"])
 
     def view(self) -> Mapping[str, str]:
@@ -114,7 +112,7 @@ class TailChoice(AverageChoice):
 
     of = "swa"
 
-    def tune(self, inputs: Inputs) -> TunedAverage:
+    def tune(self, inputs: Inputs, progress: Report) -> TunedAverage:
         assert self.annealed is not None
         annealed: TrainedNetwork = inputs[self.annealed.name]
         return tune_average(
@@ -125,6 +123,7 @@ class TailChoice(AverageChoice):
             candidates={SGD: annealed.point},
             decays=(),
             learned=False,
+            progress=progress,
         )
 
 
@@ -142,7 +141,7 @@ class DecayChoice(AverageChoice):
         self.decays = decays_of(run)
         super().__init__(run, network, decays=self.decays, name=self.all_steps)
 
-    def tune(self, inputs: Inputs) -> TunedAverage:
+    def tune(self, inputs: Inputs, progress: Report) -> TunedAverage:
         candidates = {SGD: inputs[self.annealed.name].point} if self.annealed else {}
         candidates[self.all_steps] = inputs[self.trajectory.name].ema.point
         return tune_average(
@@ -154,6 +153,7 @@ class DecayChoice(AverageChoice):
             tails=0,
             decays=self.decays,
             learned=False,
+            progress=progress,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +12,11 @@ from torch import Tensor
 from lowland.artifacts import Artifact, Checkpoint, Inputs
 from lowland.averaging import select
 from lowland.averaging.validation import Validation
-from lowland.files import write_text
+from lowland.files import write_json
 from lowland.progress import Report
 from lowland.runs.methods import Method
 from lowland.runs.weights import save_point
-from lowland.schema import parse_json, require
+from lowland.schema import read_json
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -110,12 +109,10 @@ class BestMethod(Artifact):
             frozen.freeze(setup.surface, samples=config.samples).save(folder / POSTERIOR)
 
     def save(self, result: dict[str, Any], folder: Path) -> None:
-        write_text(folder / CHOICE, json.dumps(result, indent=1) + "\n")
+        write_json(folder / CHOICE, result)
 
     def load(self, folder: Path) -> dict[str, Any]:
-        body = parse_json((folder / CHOICE).read_bytes(), source=folder / CHOICE)
-        require(body, dict[str, Any], source=folder / CHOICE)
-        return dict(body)
+        return read_json(folder / CHOICE, dict[str, Any])
 
     def view(self) -> Mapping[str, str]:
         return {name: f"best/{name}" for name in (MODEL, BUFFERS, POSTERIOR, CHOICE)}

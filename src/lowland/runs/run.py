@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from lowland.artifacts import Artifact, Source
 from lowland.artifacts.order import complete
@@ -36,7 +38,25 @@ from lowland.runs.sources import sources_of, training_sources_of
 from lowland.runs.training import Training, optimizer_of, schedule_of
 from lowland.runs.tuning import Tuning
 
-_A = TypeVar("_A", bound=Artifact)
+_P = ParamSpec("_P")
+_A = TypeVar("_A")
+
+
+def once(make: Callable[Concatenate[Run, _P], _A]) -> Callable[Concatenate[Run, _P], _A]:
+    """A method of a run that is called once for its arguments: it makes an artifact."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def cached(run: Run, /, *args: _P.args, **keywords: _P.kwargs) -> _A:
+        bound = signature.bind(run, *args, **keywords)
+        bound.apply_defaults()
+        key = (make.__name__, *bound.args[1:])
+        if key not in run.cache:
+            run.cache[key] = make(run, *args, **keywords)
+        artifact: _A = run.cache[key]
+        return artifact
+
+    return cached
 
 
 class Run:
@@ -61,7 +81,7 @@ class Run:
         self.methods: list[Method] = [
             each for name in config.methods for each in method_named(name).at_budgets(budgets)
         ]
-        self._artifacts: dict[Any, Artifact] = {}
+        self.cache: dict[Any, Any] = {}  # of methods that are called `once`
 
     def check(self) -> None:
         """Refuses a budget in which a method would have too few iterates, before it is spent."""
@@ -156,31 +176,32 @@ class Run:
         """Steps of an epoch, as a multiple of those in an epoch of the search."""
         return self.budget.epoch / self.search.budget.epoch if self.retrains else 1.0
 
+    @once
     def learning_rate(self) -> LearningRate:
         """The choice of the learning rate of averaging."""
         if self.retrains:
             return self.search.learning_rate()
-        return self._once("learning-rate", lambda: LearningRate(self))
+        return LearningRate(self)
 
+    @once
     def prefix(self, network: int) -> Prefix:
         """SGD up to the epoch from which trainings branch."""
-        return self._once(("prefix", network), lambda: Prefix(self, network))
+        return Prefix(self, network)
 
+    @once
     def annealed(self, network: int) -> AnnealedSGD:
         """A network trained by annealed SGD."""
-        return self._once(("sgd", network), lambda: self._make_annealed(network))
-
-    def _make_annealed(self, network: int) -> AnnealedSGD:
         branches = self.shares_prefix and self.budget.has_prefix
         prefix = self.prefix(network) if branches else None
         return AnnealedSGD(self, network, prefix)
 
+    @once
     def averaged(self, network: int, budget: float = 1.0) -> Training:
         """A trajectory whose iterates are averaged, up to a multiple of SGD's epochs."""
         if budget > 1:
             return self._extension(network, budget)
         kind = TunedTrajectory if self.shares_prefix else AveragedTrajectory
-        return self._once(("swa", network), lambda: kind(self, network))
+        return kind(self, network)
 
     def _extension(self, network: int, budget: float) -> Segment:
         """What continues the trajectory of the next smaller budget."""
@@ -193,36 +214,34 @@ class Run:
                 f"longer than {smaller:g}; train longer, or name a larger number."
             )
         iterates = self.budget.iterates
-        return self.segment(f"swa@{budget:g}", start, epochs=epochs, iterates=iterates)
+        return Segment(self, f"swa@{budget:g}", start, epochs=epochs, iterates=iterates)
 
     def averaged_segments(self, network: int, budget: float = 1.0) -> list[Training]:
         """The segments of a trajectory that store its iterates, in order."""
         segments = self.averaged(network, budget).segments()
         return [each for each in segments if each.iterates is not None]
 
-    def segment(self, name: str, start: Training, **options: Any) -> Segment:
-        """A training that continues another: see `Segment`."""
-        key = ("segment", name, start.network)
-        return self._once(key, lambda: Segment(self, name, start, **options))
-
+    @once
     def cycles(self, network: int) -> FGECycles:
         """FGE's cycles from a trajectory."""
-        return self._once(("fge", network), lambda: FGECycles(self, network))
+        return FGECycles(self, network)
 
+    @once
     def snapshot(self, network: int) -> SnapshotCycles:
         """The cycles of a snapshot ensemble."""
-        return self._once(("snapshot", network), lambda: SnapshotCycles(self, network))
+        return SnapshotCycles(self, network)
 
+    @once
     def csgld(self, network: int) -> CSGLDCycles:
         """The cycles of cSGLD."""
-        return self._once(("csgld", network), lambda: CSGLDCycles(self, network))
+        return CSGLDCycles(self, network)
 
+    @once
     def average(self, network: int, of: Literal["swa", "ema"], budget: float = 1.0) -> Average:
         """The SWA or EMA weights of a trajectory."""
-        choice = self.average_choice(network, of, budget)
-        key = (of, network, "average", budget)
-        return self._once(key, lambda: Average(self, network, of, budget, choice))
+        return Average(self, network, of, budget, self.average_choice(network, of, budget))
 
+    @once
     def average_choice(
         self, network: int, of: Literal["swa", "ema"], budget: float = 1.0
     ) -> AverageChoice | None:
@@ -230,10 +249,9 @@ class Run:
         if self.retrains:
             return self.search.average_choice(network, of, budget)
         if of == "swa" and self.shares_prefix:
-            key = ("tails", network, budget)
-            return self._once(key, lambda: TailChoice(self, network, budget))
+            return TailChoice(self, network, budget)
         if of == "ema" and (self.shares_prefix or decays_of(self)):
-            return self._once(("decays", network), lambda: DecayChoice(self, network))
+            return DecayChoice(self, network)
         return None
 
     def validation_passes(self, share: float) -> float:
@@ -248,9 +266,10 @@ class Run:
         passes: float = share * 3 * train * self.config.train.epochs / validation
         return passes
 
+    @once
     def iterate_metrics(self, budget: float = 1.0) -> IterateMetrics:
         """The averaged iterates beside their average and ensemble."""
-        return self._once(("iterates", budget), lambda: IterateMetrics(self, budget))
+        return IterateMetrics(self, budget)
 
     def averages(self, network: int, budget: float = 1.0) -> list[Artifact]:
         """All averages of a trajectory, ready to be served; without iterates the EMA alone."""
@@ -259,11 +278,9 @@ class Run:
             averages.append(self.average(network, "swa", budget))
         return averages
 
+    @once
     def simplex(self, network: int) -> GrownSimplex:
         """The simplex around an annealed network."""
-        return self._once(("simplex", network), lambda: self._make_simplex(network))
-
-    def _make_simplex(self, network: int) -> GrownSimplex:
         seed = seed_for("simplex of a network", self.config.seed, network)
         return GrownSimplex(
             self,
@@ -273,23 +290,21 @@ class Run:
             seed=seed,
         )
 
+    @once
     def subspace(self) -> SpannedSubspace:
         """The subspace about the first trajectory."""
-        return self._once("subspace", lambda: self._make_subspace())
-
-    def _make_subspace(self) -> SpannedSubspace:
         config = self.config
         return SpannedSubspace(self, config.subspace, self.averaged(0), seed=config.seed)
 
+    @once
     def chain(self) -> SampledChain:
         """The chains in it."""
-        return self._once("chain", lambda: SampledChain(self, self.subspace()))
+        return SampledChain(self, self.subspace())
 
+    @once
     def posterior_plane(self) -> PosteriorPlane:
         """The log posterior over its first two coordinates."""
-        return self._once(
-            "plane", lambda: PosteriorPlane(self, self.chain(), file="posterior-plane.npz")
-        )
+        return PosteriorPlane(self, self.chain(), file="posterior-plane.npz")
 
     def parts(self, method: Method) -> list[Part]:
         """What a method trains alone, with all segments that its trainings continue, each once."""
@@ -303,27 +318,32 @@ class Run:
                 parts.setdefault(each.artifact.name, each)
         return list(parts.values())
 
+    @once
     def tuning(self, method: Method) -> Tuning:
         """What a method chooses on validation examples."""
         if self.retrains:
             return self.search.tuning(method)
-        return self._once(("tuning", method.name), lambda: Tuning(self, method))
+        return Tuning(self, method)
 
+    @once
     def prediction(self, method: Method) -> Prediction:
         """What a method predicts for the test examples."""
-        return self._once(("prediction", method.name), lambda: Prediction(self, method))
+        return Prediction(self, method)
 
+    @once
     def row(self, method: Method) -> Row:
         """A method's row of the table."""
-        return self._once(("row", method.name), lambda: Row(self, method))
+        return Row(self, method)
 
+    @once
     def comparison(self) -> Comparison:
         """The table."""
-        return self._once("comparison", lambda: Comparison(self))
+        return Comparison(self)
 
+    @once
     def best(self) -> BestMethod:
         """The method to use."""
-        return self._once("best", lambda: BestMethod(self))
+        return BestMethod(self)
 
     def trains_annealed(self) -> bool:
         """Whether a method needs the first annealed network."""
@@ -336,9 +356,3 @@ class Run:
     def _needs(self, network: str) -> bool:
         parts = [part for method in self.methods for part in self.parts(method)]
         return any(part.artifact.name == f"train/{network}" for part in parts)
-
-    def _once(self, key: Any, make: Callable[[], _A]) -> _A:
-        if key not in self._artifacts:
-            self._artifacts[key] = make()
-        artifact: _A = self._artifacts[key]  # type: ignore[assignment]
-        return artifact
