@@ -99,6 +99,13 @@ def test_the_table_is_printed_and_written_in_three_forms(finished):
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
+def test_each_column_stands_before_its_errors(finished):
+    """Also those of differences, of which the first row has none."""
+    metrics = "accuracy", "nll", "accuracy_difference", "nll_difference"
+    expected = [column for name in metrics for column in (name, f"{name}_se")]
+    assert list(rows_of(finished[0])["SGD"])[:9] == ["method", *expected]
+
+
 def test_methods_share_their_trainings(finished):
     for i in range(2):
         lines = (finished[0] / f"seed-{i}" / "events.jsonl").read_text().splitlines()

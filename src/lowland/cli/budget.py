@@ -95,11 +95,11 @@ def cost_table(means: Table, pairs: Table) -> Table:
     for row in means.rows():
         entry = {"method": row["method"]} | _with_errors(row, _METRICS)
         if len(pairs):
-            own = _with_errors(differences.get(row["method"], {}), _METRICS)
-            missing = {name: math.nan for name in _METRICS if name in row}
-            for name, value in (missing | own).items():
-                head, ending = name.removesuffix(SE), SE if name.endswith(SE) else ""
-                entry[f"{head}{DIFFERENCE}{ending}"] = value
+            own = differences.get(row["method"], {})
+            for name in _METRICS:
+                if name in row:
+                    entry[name + DIFFERENCE] = own.get(name, math.nan)
+                    entry[name + DIFFERENCE + SE] = own.get(name + SE, math.nan)
         rows.append(entry | _with_errors(row, _COSTS))
     return Table.from_rows(rows)
 
