@@ -24,7 +24,7 @@ from lowland.core import (
     Regression,
     Task,
 )
-from lowland.curvature import sharpness, widths
+from lowland.curvature import sharpness, spectrum, widths
 from lowland.errors import (
     ConfigError,
     DataError,
@@ -221,6 +221,7 @@ __all__ = [
     "sharpness",
     "similarity",
     "soup",
+    "spectrum",
     "spro",
     "temper",
     "ternary",

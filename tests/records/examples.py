@@ -21,6 +21,7 @@ from lowland.records import (
     SharpnessResult,
     ShiftCurves,
     SimilarityResult,
+    SpectrumResult,
     SurfaceResult,
     Table,
     TemperingResult,
@@ -30,6 +31,38 @@ from lowland.records import (
 from lowland.records.linearization import TERMS
 
 EXAMPLES: dict[str, list[Record]] = {
+    "SpectrumResult": [
+        SpectrumResult(
+            "hessian",
+            50,
+            torch.tensor([3.0, 2.0]).double(),
+            torch.tensor([1e-4, 1e-3]).double(),
+            torch.tensor([[-0.5, 0.1, 1.0], [-0.4, 0.2, 0.9]]).double(),
+            torch.tensor([[0.2, 0.7, 0.1], [0.1, 0.7, 0.2]]).double(),
+            12.7,
+            0.1,
+            1e-3,
+            1000,
+            "refresh",
+            torch.eye(50)[:2],
+            66,
+            "forward",
+            {"forward": 0.1, "double_backward": 0.2},
+            6.6,
+        ),
+        SpectrumResult(
+            "ggn",
+            3,
+            torch.tensor([3.0]).double(),
+            torch.tensor([0.0]).double(),
+            torch.tensor([[0.1]]).double(),
+            torch.tensor([[1.0]]).double(),
+            math.inf,
+            0.1,
+            0.0,
+            10,
+        ),
+    ],
     "Evidence": [
         Evidence(-12.5, 0.1, "tempering", 1000, {"power_steps": 7, "repeats": torch.zeros(4)})
     ],

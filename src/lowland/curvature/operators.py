@@ -61,6 +61,7 @@ class CurvatureOperator:
         samples, seed: targets an item for "fisher", and their seed.
 
     Attributes:
+        items, checksum: how many items L is a mean over, and a checksum of the examples.
         loss: L(w). gradient: (P,) float64, of L with the statistics held fixed.
         products: vectors multiplied so far. seconds: of these products.
         method: as above. timings: seconds of a vector and batch by each method that was timed.
@@ -112,7 +113,7 @@ class CurvatureOperator:
         self.seconds = 0.0
         self.loss, self.gradient = self._loss_and_gradient()
         examples.num_examples, examples.items = self._data.num_examples, self._data.items
-        self.items = self._data.counted_items
+        self.items, self.checksum = self._data.counted_items, self._data.checksum
         self.timings: dict[str, float] = {}
         if method == "double_backward":
             self._require_second_derivative(self._first_part())

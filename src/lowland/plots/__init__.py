@@ -42,6 +42,7 @@ from lowland.plots.selection import selection as selection  # isort: skip
 from lowland.plots.sharpness import sharpness as sharpness  # isort: skip
 from lowland.plots.shift import shift as shift  # isort: skip
 from lowland.plots.similarity import similarity as similarity  # isort: skip
+from lowland.plots.spectrum import spectrum as spectrum  # isort: skip
 from lowland.plots.surface import surface as surface  # isort: skip
 from lowland.plots.surface3d import surface3d as surface3d  # isort: skip
 from lowland.plots.table import table as table  # isort: skip

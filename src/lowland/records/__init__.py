@@ -17,6 +17,7 @@ from lowland.records.predictive import Predictive
 from lowland.records.selection import Selection
 from lowland.records.sharpness import SharpnessResult, WidthsResult
 from lowland.records.simplex import FunctionsResult, GrowthResult, TernaryResult
+from lowland.records.spectrum import SpectrumResult
 from lowland.records.table import Table
 from lowland.records.tempering import TemperingResult
 from lowland.records.training import TrainingLog
@@ -41,6 +42,7 @@ __all__ = [
     "SharpnessResult",
     "ShiftCurves",
     "SimilarityResult",
+    "SpectrumResult",
     "SurfaceResult",
     "Table",
     "TemperingResult",
