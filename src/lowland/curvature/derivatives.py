@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,21 +19,33 @@ _REASONS = ("forward AD", "functorch", "jvp", "once_differentiable", "is not imp
 
 class PlainWeightNorm(TorchFunctionMode):
     """weight_norm by differentiable parts: the second derivative of torch's fused operator leaves
-    out that of the norm (torch 2.13), and is wrong without a word."""
+    out that of the norm (torch 2.13), and is wrong without a word.
+
+    Attributes:
+        used: whether there was any.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch._weight_norm:
+            self.used = True
             v, g, dim = args
             return v * (g / torch.norm_except_dim(v, 2, dim))
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
-def differentiable_operators(module: nn.Module, *, derivative: str) -> Iterator[None]:
+def differentiable_operators(
+    module: nn.Module, *, derivative: str, weight_norm: bool = True
+) -> Iterator[PlainWeightNorm]:
     """Attention and weight_norm by operators that have second and forward derivatives.
 
     Args:
         derivative: what is computed, for the message, such as "second derivative".
+        weight_norm: whether the module has any: to look takes a small network a third of its time.
 
     Raises:
         ConfigError: for an operator that has none.
@@ -45,9 +57,14 @@ def differentiable_operators(module: nn.Module, *, derivative: str) -> Iterator[
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    mode = PlainWeightNorm()
     try:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), PlainWeightNorm():
-            yield
+        with (
+            torch.enable_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            mode if weight_norm else nullcontext(),
+        ):
+            yield mode
     except RuntimeError as error:  # NotImplementedError among them
         if not lacks_derivative(error):
             raise

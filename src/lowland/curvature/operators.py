@@ -22,7 +22,11 @@ from lowland.core.call import check_batch
 from lowland.core.inner import inner
 from lowland.core.point import Point
 from lowland.core.seeds import stream
-from lowland.curvature.derivatives import differentiable_operators, require_second_derivative
+from lowland.curvature.derivatives import (
+    PlainWeightNorm,
+    differentiable_operators,
+    require_second_derivative,
+)
 from lowland.curvature.products import METHODS, BatchLoss, gauss_newton, hessian
 from lowland.curvature.target_samples import sample_targets
 from lowland.errors import ConfigError, LayoutError, NonFiniteError
@@ -109,6 +113,7 @@ class CurvatureOperator:
         examples = surface.replayable(loader)
         self._data = examples.cached()
         self._draws: dict[int, list[Tensor]] = {}  # targets for "fisher", by number of a part
+        self._weight_norm = True  # whether the model has any; known after a pass
         self.products = 0
         self.seconds = 0.0
         self.loss, self.gradient = self._loss_and_gradient()
@@ -188,9 +193,9 @@ class CurvatureOperator:
         with self._operators(method):
             return product(self._batch_loss(batch, number), self.point.weights, rows, method)
 
-    def _operators(self, method: str) -> AbstractContextManager[None]:
-        module = self.surface.template.module
-        return differentiable_operators(module, derivative=_LACKING[method])
+    def _operators(self, method: str) -> AbstractContextManager[PlainWeightNorm]:
+        module, lacking = self.surface.template.module, _LACKING[method]
+        return differentiable_operators(module, derivative=lacking, weight_norm=self._weight_norm)
 
     def _batch_loss(self, batch: Any, number: int) -> BatchLoss:
         """The batch's loss, a sum over items, in the two steps that products are made of."""
@@ -227,7 +232,7 @@ class CurvatureOperator:
         total = torch.zeros((), dtype=torch.float64, device=surface.device)
         gradient = torch.zeros(self.size, dtype=torch.float64, device=surface.device)
         leaf = self.point.weights.detach().clone().requires_grad_()
-        with self._operators("double_backward"):
+        with self._operators("double_backward") as mode:
             for batch in self._chunks():
                 args, kwargs, target = surface.labelled(batch)
                 parameters = surface.layout.materialise(leaf)
@@ -236,6 +241,7 @@ class CurvatureOperator:
                 loss = surface.task.items_nll(output, target).sum()
                 total += loss.detach()
                 gradient += torch.autograd.grad(loss, leaf, materialize_grads=True)[0]
+        self._weight_norm = mode.used
         items = self._data.counted_items
         if not math.isfinite(value := float(total) / items):
             raise NonFiniteError(
