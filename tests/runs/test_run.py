@@ -9,6 +9,7 @@ from lowland.artifacts import Graph, Inputs, Source
 from lowland.artifacts.order import ordered
 from lowland.errors import ConfigError
 from lowland.evaluate import predict
+from lowland.posteriors.base import draw_count
 from lowland.runs.best import advice
 from lowland.runs.config import check_config
 from lowland.runs.run import Run
@@ -66,7 +67,7 @@ def _setup(method, **settings):
 @pytest.fixture(scope="module")
 def retrained(tmp_path_factory):
     average = CONFIG["average"] | {"retrain": True, "table": False}
-    run = run_of(methods=["sgd", "ema", "swa", "swag"], average=average)
+    run = run_of(methods=["sgd", "ema", "swa", "swag", "fge"], average=average)
     graph = Graph(tmp_path_factory.mktemp("retrained"))
     graph.build(run.targets())
     return run, graph
@@ -96,20 +97,22 @@ def test_networks_are_trained_again_on_all_examples(retrained):
 
 def test_what_is_trained_again_follows_the_choices_without_validation_examples(retrained):
     run, graph = retrained
-    plain = run_of(methods=["sgd", "ema", "swa", "swag"])
+    plain = run_of(methods=["sgd", "ema", "swa", "swag", "fge"])
     searched = {each.name: each.fingerprint for each in ordered(run.targets())}
     for each in (plain.averaged(0), plain.learning_rate(), *map(plain.tuning, plain.methods)):
         assert searched[each.name] == each.fingerprint  # done, if the run was there before
     lr = graph.load(run.averaged(0)).log.columns["lr"]
+    assert graph.load(run.cycles(0)).cycles.split == "training"
+    assert graph.load(plain.cycles(0)).cycles.split == "validation"
     selection = graph.load(plain.learning_rate())
     assert lr.tolist() == [pytest.approx(plain.learning_rate().best_trial(selection).lr)] * 2
     for method in run.methods:
         tuned = graph.load(plain.tuning(method))
         inputs = Inputs(method.needs(run), graph.load)
         assert all("retrained" in each.name for each in method.needs(run))
-        pred = predict(
-            run.setup.surface, method.scaled(run, inputs, tuned), run.setup.test, samples=3, seed=0
-        )
+        post = method.scaled(run, inputs, tuned)
+        samples = draw_count(post, 3)
+        pred = predict(run.setup.surface, post, run.setup.test, samples=samples, seed=0)
         row = graph.load(run.row(method))
         assert float(row.nll[0]) == pred.metrics()["nll"]
         assert float(row.temperature[0]) == tuned["temperature"]
@@ -118,7 +121,7 @@ def test_what_is_trained_again_follows_the_choices_without_validation_examples(r
 def test_both_trainings_are_charged(retrained):
     run, graph = retrained
     table = graph.load(run.comparison())
-    plain = run_of(methods=["sgd", "ema", "swa", "swag"])
+    plain = run_of(methods=["sgd", "ema", "swa", "swag", "fge"])
     ratio = run.budget.epoch / plain.budget.epoch
     assert run.relative_epoch == ratio > 1
     for i, method in enumerate(plain.methods):

@@ -141,7 +141,7 @@ def test_without_validation_examples_some_are_held_out(tmp_path, monkeypatch):
     setup = Setup(check_config(values, where="here"))
     (note,) = setup.notes
     assert "10% of the training examples are held out" in note
-    assert "`average: {retrain: true}` trains again on all examples" in note
+    assert "`average: {retrain: true}` gives them back" in note
     sizes = {name: len(setup.data[name][1]) for name in ("train", "validation", "test")}
     assert sizes == {"train": 58, "validation": 6, "test": 64}
     both = torch.cat([setup.data[name][0] for name in ("train", "validation")])

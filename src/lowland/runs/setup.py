@@ -113,7 +113,10 @@ class Setup:
     def _retraining(self) -> str:
         if self.config.average.retrain:
             return "After all choices, networks are trained again on all examples."
-        return "`average: {retrain: true}` trains again on all examples after the choices."
+        return (
+            "`average: {retrain: true}` gives them back: after all choices, networks are trained "
+            "again on all examples."
+        )
 
     @cached_property
     def with_all_examples(self) -> Setup:
