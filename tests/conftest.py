@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import gc
+import importlib
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +10,7 @@ from tests import no_fsync  # noqa: F401
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection():
+def pytest_collection(session):
     """Collects tests without the cycle collector, and leaves modules and tests out of it after.
 
     They are a million objects, which stay: a full pass over them takes a second, and a session has
@@ -16,11 +18,26 @@ def pytest_collection():
     """
     gc.disable()
     try:
+        if any("src" in Path(arg).parts for arg in session.config.args):
+            import_packages(session.config)
         return (yield)
     finally:
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         gc.enable()
+
+
+def import_packages(config):
+    """Imports the packages whose doctests are collected.
+
+    pytest imports each module for itself. One that its package imports, too, would be there twice,
+    and a test that patches it would patch the copy that nobody uses.
+    """
+    if config.pluginmanager.has_plugin("dsession"):  # its workers collect
+        return
+    source = Path(__file__).parents[1] / "src"
+    for file in sorted((source / "lowland").rglob("__init__.py")):
+        importlib.import_module(".".join(file.parent.relative_to(source).parts))
 
 
 @pytest.fixture(autouse=True, scope="session")

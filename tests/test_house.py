@@ -386,3 +386,11 @@ def test_the_extra_of_the_command_line_has_what_its_commands_import() -> None:
                 yield from names(other)
 
     assert {"matplotlib", "arviz-stats", "zuko", "pandas", "scipy"} <= set(names("cli"))
+
+
+def test_no_module_is_there_twice():
+    """Neither where doctests are collected beside tests: see `tests.conftest.import_packages`."""
+    for name in ll.__all__:
+        each = getattr(ll, name)
+        if inspect.isclass(each) or inspect.isfunction(each):
+            assert getattr(sys.modules[each.__module__], each.__name__) is each, name
