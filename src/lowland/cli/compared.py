@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from lowland.artifacts import Artifact, Inputs, Source
+from lowland.artifacts import Artifact, Source
 from lowland.cli.components import MixtureComponents, method_components
 from lowland.cli.load_runs import FinishedRun
 from lowland.cli.ood import BASELINES, CompareOptions, ShiftedData
@@ -98,10 +98,7 @@ class ComparedRun:
     def _predict(self, method: Method, loader: Iterable[Any], progress: Report) -> Predictive:
         """The prediction of a method at the values that the run chose."""
         tuned = {} if method.name in BASELINES else self.results.load(self.run.tuning(method))
-        return method.predict(self.run, self._inputs_of(method), tuned, loader, progress)
-
-    def _inputs_of(self, method: Method) -> Inputs:
-        return Inputs(method.needs(self.run), self.results.load)
+        return method.predict(self.run, self.results.inputs(method), tuned, loader, progress)
 
     def _shifted(
         self, method: Method, title: str, inputs: list[Source], predict: Predict
@@ -158,7 +155,7 @@ class ComparedRun:
         if reason := method.misfit(self.run):
             raise ConfigError(f"{reason}.")
         if isinstance(method, Laplace) and not self.is_done(self._baseline(name).test):
-            method.approximation(self.run, self._inputs_of(method))  # which may be refused
+            method.approximation(self.run, self.results.inputs(method))  # which may be refused
 
     def _baseline(self, name: str) -> MethodPredictions:
         """A baseline around the annealed network of the run."""

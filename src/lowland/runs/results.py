@@ -39,8 +39,11 @@ class Results:
     def posterior(self, method: Method) -> tuple[Posterior, Tuned]:
         """A method's posterior at the scale that was chosen, and what was chosen."""
         tuned = self.load(self.run.tuning(method))
-        inputs = Inputs(method.needs(self.run), self.load)
-        return method.scaled(self.run, inputs, tuned), tuned
+        return method.scaled(self.run, self.inputs(method), tuned), tuned
+
+    def inputs(self, method: Method) -> Inputs:
+        """What a method's posterior is made of."""
+        return Inputs(method.needs(self.run), self.load)
 
     def prediction(self, method: Method) -> Predictive:
         """A method's model average on the test examples."""
