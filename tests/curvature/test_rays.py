@@ -50,6 +50,10 @@ def test_what_is_no_direction_raises():
     for bad in (0, 1.5, "ten", torch.zeros(0, 45), torch.zeros(1, 1, 45)):
         with pytest.raises(ConfigError, match="directions: expected"):
             of(bad)
+    surface, point = surface_of(relu_net())
+    without = ll.spectrum(surface, point, top=1, probes=1, steps=1)
+    with pytest.raises(ConfigError, match="eigenvectors=True"):
+        of(without)
     with pytest.raises(LayoutError, match="expected"):
         of(torch.zeros(2, 4))
     size = of(1)[1].layout.size

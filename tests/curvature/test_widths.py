@@ -49,12 +49,13 @@ def test_distances_do_not_depend_on_the_lengths_of_directions():
     assert other.length.tolist() == [4.0, 4.0]
 
 
-def test_hessian_directions_come_from_a_subspace():
-    sub = ll.Subspace.hessian(quadratic(), MINIMUM, rank=2)
-    result = ll.widths(quadratic(), MINIMUM, directions=sub, rise=0.5, radius=2.0)
-    torch.testing.assert_close(
-        result.width, (1 / EIGENVALUES[:2]).sqrt(), rtol=0, atol=result.tolerance
-    )
+def test_eigenvectors_come_from_a_subspace_or_a_spectrum():
+    surface, expected = quadratic(), (1 / EIGENVALUES[:2]).sqrt()
+    sub = ll.Subspace.hessian(surface, MINIMUM, rank=2)
+    spectrum = ll.spectrum(surface, MINIMUM, top=2, steps=1, eigenvectors=True)
+    for directions in (sub, spectrum):
+        result = ll.widths(surface, MINIMUM, directions=directions, rise=0.5, radius=2.0)
+        torch.testing.assert_close(result.width, expected, rtol=0, atol=result.tolerance)
 
 
 @pytest.mark.parametrize("norm", [None, nn.BatchNorm1d], ids=["relu", "batchnorm"])

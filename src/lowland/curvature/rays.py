@@ -14,6 +14,7 @@ from lowland.errors import ConfigError
 from lowland.geometry import Subspace
 from lowland.geometry.affine import Affine
 from lowland.landscape.directions import iter_directions
+from lowland.records import SpectrumResult
 from lowland.trajectory import SWAG
 
 _COMPONENTS = 5  # principal components of SWAG, at most
@@ -73,7 +74,7 @@ class FixedRays(Rays):
 
 
 def rays_of(directions: Any, surface: LossSurface, *, normalise: str | None, seed: int) -> Rays:
-    """Random rays for a number, else those of a tensor, a subspace or SWAG.
+    """Random rays for a number, else those of a tensor, a subspace, SWAG or a spectrum.
 
     Raises:
         ConfigError: anything else. LayoutError: directions of another model. NonFiniteError: NaN
@@ -95,10 +96,12 @@ def _rows(directions: Any) -> Tensor:  # (n, P)
         directions = Subspace.pca(directions, rank=min(_COMPONENTS, most))
     if isinstance(directions, Affine):
         directions = directions.basis
+    if isinstance(directions, SpectrumResult):
+        directions = directions.eigenvectors
     if not isinstance(directions, Tensor) or directions.ndim not in (1, 2) or not len(directions):
         raise ConfigError(
-            "directions: expected a number, a tensor (n, P), a Subspace, or SWAG, got "
-            f"{type(directions).__name__}; eigenvectors are those of ll.Subspace.hessian(surface, "
-            "w)."
+            "directions: expected a number, a tensor (n, P), a Subspace, SWAG, or a spectrum with "
+            f"eigenvectors, got {type(directions).__name__}; ll.spectrum(surface, w, "
+            "eigenvectors=True) has them."
         )
     return directions.reshape(-1, directions.shape[-1])

@@ -47,9 +47,9 @@ def widths(
 
     Args:
         w: a minimum, (P,), or a `Point`.
-        directions: a number of random ones; or a tensor (n, P); or a `Subspace`, such as
-            `Subspace.hessian(surface, w)` for eigenvectors; or `SWAG`, for its five principal
-            components, which have the lengths of standard deviations.
+        directions: a number of random ones; or a tensor (n, P); or a `Subspace`; or
+            `ll.spectrum(surface, w, eigenvectors=True)` for eigenvectors; or `SWAG`, for its five
+            principal components, which have the lengths of standard deviations.
         normalise: of random directions: "filter" or "layer", see `ll.directions`; None: plain, of
             length 1.
         radius: the last t; None: 1, and |w| for plain directions, doubled until the loss has risen
