@@ -3,8 +3,10 @@
 import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 
 import pytest
+import typer.main
 
 from lowland import plots
 from lowland.cli import main
@@ -12,6 +14,7 @@ from lowland.evaluate import planner
 from lowland.files import atomic_write
 
 _time_plan = planner.time_plan
+_get_command = cache(typer.main.get_command)
 
 
 def lowland(*args, pictures=False):
@@ -29,7 +32,11 @@ def lowland(*args, pictures=False):
 
 
 def make_quick(patch, *, pictures=False):
-    """Leaves out what takes longer than a toy's training: timing of plans, and pictures."""
+    """Leaves out what takes longer than a toy's training: timing of plans, and pictures.
+
+    Commands are made of their signatures once.
+    """
+    patch.setattr(typer.main, "get_command", _get_command)
     patch.setattr(planner, "time_plan", _slow_unless_called_often)
     if not pictures:
         for name in plots.FIGURES:
