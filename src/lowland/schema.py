@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import (
     Any,
@@ -160,18 +161,22 @@ def mismatch(value: Any, form: Any, place: str = "") -> str | None:
 
 
 def _fields(value: Any, form: Any, place: str) -> str | None:
+    hints, needed = _declared(form)
+    return mismatch_of_fields(value, hints, needed, place)
+
+
+@cache
+def _declared(form: Any) -> tuple[Mapping[str, Any], Collection[str]]:
+    """The forms of the fields of a dataclass or `TypedDict`, and the names of the required ones."""
     hints = get_type_hints(form)
-    needed: Iterable[str]
     if is_typeddict(form):
         # __required_keys__ is wrong where annotations are postponed
         whole = get_type_hints(form, include_extras=True)
-        needed = [name for name, hint in whole.items() if get_origin(hint) is not NotRequired]
-    else:
-        fields = [f for f in dataclasses.fields(form) if f.init]
-        hints = {f.name: hints[f.name] for f in fields}
-        missing = dataclasses.MISSING
-        needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
-    return mismatch_of_fields(value, hints, needed, place)
+        return hints, [name for name, hint in whole.items() if get_origin(hint) is not NotRequired]
+    fields = [f for f in dataclasses.fields(form) if f.init]
+    missing = dataclasses.MISSING
+    needed = [f.name for f in fields if f.default is missing and f.default_factory is missing]
+    return {f.name: hints[f.name] for f in fields}, needed
 
 
 def mismatch_of_fields(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,20 @@ def digits(
             f"validation={validation}."
         )
     datasets = checks.package("sklearn.datasets", extra="cli", purpose="loading digits")
-    bunch = datasets.load_digits()
-    images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
-    labels = torch.from_numpy(np.asarray(bunch.target)).long()
+    images, labels = _load(datasets)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     ends = [round(len(labels) * train), round(len(labels) * (train + validation))]
     parts = dict(zip(("train", "validation", "test"), order.tensor_split(ends), strict=True))
     splits: dict[str, Any] = {n: (images[index], labels[index]) for n, index in parts.items()}
     return splits | {"transform": partial(shifted, most=shift)} if shift else splits
+
+
+@cache
+def _load(datasets: ModuleType) -> Split:
+    """Images and labels of a file of text, whose reading takes longer than training on a few."""
+    bunch = datasets.load_digits()
+    images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
+    return images, torch.from_numpy(np.asarray(bunch.target)).long()
 
 
 def shifted(batch: Split, generator: torch.Generator, *, most: int) -> Split:
