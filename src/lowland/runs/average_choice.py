@@ -15,6 +15,7 @@ from lowland.core import Point
 from lowland.files import write_json
 from lowland.progress import Report
 from lowland.records import Selection
+from lowland.runs.budget import validation_passes
 from lowland.runs.training import TrainedNetwork
 from lowland.schema import read_json
 
@@ -161,7 +162,7 @@ def decays_of(run: Run) -> list[float]:
     """The decays that compete: none where their evaluation costs more than 1% of training."""
     decays = run.config.average.ema_decays
     candidates = len(decays) + 1  # and the last iterate
-    is_cheap = run.validation_passes(_DECAYS_SHARE) >= candidates
+    is_cheap = validation_passes(run.setup, _DECAYS_SHARE) >= candidates
     return decays if is_cheap and run.budget.stored() else []
 
 

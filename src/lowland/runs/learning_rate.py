@@ -11,6 +11,7 @@ from lowland.averaging import tune_average
 from lowland.errors import NonFiniteError
 from lowland.progress import Report
 from lowland.records import Selection, TrainingLog
+from lowland.runs.budget import validation_passes
 from lowland.runs.records import RecordArtifact
 from lowland.runs.segments import Segment
 from lowland.runs.training import ITERATES
@@ -105,7 +106,7 @@ class LearningRate(RecordArtifact):
         )
 
     def _samples(self) -> int:
-        passes = self.run.validation_passes(_SWAG_SHARE)
+        passes = validation_passes(self.run.setup, _SWAG_SHARE)
         gaussians = len(FACTORS) * len(self.run.config.average.scales)
         samples = min(_MOST_SAMPLES, int(passes / gaussians))
         return samples if samples >= _LEAST_SAMPLES else 0

@@ -254,18 +254,6 @@ class Run:
             return DecayChoice(self, network)
         return None
 
-    def validation_passes(self, share: float) -> float:
-        """How many passes of a network over the validation examples cost this share of training; 0
-        where the number of examples is not known."""
-        setup = self.setup
-        train = getattr(setup.clean, "num_examples", None)
-        validation = getattr(setup.validation, "num_examples", None)
-        if not train or not validation:
-            return 0.0
-        # a step costs three forward passes
-        passes: float = share * 3 * train * self.config.train.epochs / validation
-        return passes
-
     @once
     def iterate_metrics(self, budget: float = 1.0) -> IterateMetrics:
         """The averaged iterates beside their average and ensemble."""
