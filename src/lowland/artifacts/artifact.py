@@ -102,12 +102,7 @@ class Artifact(ABC):
         self.name = name
         self.inputs = tuple({each.name: each for each in inputs}.values())
         self.settings = settings
-        self._title = title or name
-
-    @property
-    def title(self) -> str:
-        """What a progress bar calls it."""
-        return self._title
+        self.title = title or name
 
     @abstractmethod
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Any:

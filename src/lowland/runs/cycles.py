@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,14 +42,14 @@ class TrainedCycles(TrainedNetwork):
 
 
 class CyclesTraining(Training):
-    """A training in cycles: `iterates` are its members."""
+    """A training in cycles: `iterates` are its members.
+
+    Attributes:
+        cycle: steps of a cycle.
+    """
 
     intermediate = True
-
-    @property
-    @abstractmethod
-    def cycle(self) -> float:
-        """Steps of a cycle."""
+    cycle: float
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> TrainingLog:
         self._monitor = CycleMonitor(self.run.setup, self._first_point(inputs), self._first_step)
@@ -166,26 +165,19 @@ class SnapshotCycles(CyclesTraining):
 
     def __init__(self, run: Run, network: int) -> None:
         settings = run.config.snapshot
-        self.length = _length("snapshot", run, settings.cycles)
+        self.cycle = _length("snapshot", run, settings.cycles)
         super().__init__(
             run,
             "snapshot",
             network,
+            label="snapshot cycles",
             epochs=run.budget.epochs,
-            iterates=EndOfCycle(self.length),
+            iterates=EndOfCycle(self.cycle),
             snapshot=settings.model_dump(),
         )
 
-    @property
-    def cycle(self) -> float:
-        return self.length
-
     def schedule(self, inputs: Inputs) -> ScheduleFactory:
-        return _cosine(self.length, self.run.config.snapshot.lr)
-
-    @property
-    def label(self) -> str:
-        return "snapshot cycles"
+        return _cosine(self.cycle, self.run.config.snapshot.lr)
 
 
 class CSGLDCycles(CyclesTraining):
@@ -195,26 +187,23 @@ class CSGLDCycles(CyclesTraining):
 
     def __init__(self, run: Run, network: int) -> None:
         settings = run.config.csgld
-        self.length = _length("csgld", run, settings.cycles)
+        self.cycle = _length("csgld", run, settings.cycles)
         try:
-            rule = EndOfCycle(self.length, members=settings.members, explore=settings.explore)
+            rule = EndOfCycle(self.cycle, members=settings.members, explore=settings.explore)
         except ConfigError as error:
             raise ConfigError(f"csgld: {error}") from None
         super().__init__(
             run,
             "csgld",
             network,
+            label="cSGLD cycles",
             epochs=run.budget.epochs,
             iterates=rule,
             csgld=settings.model_dump(),
         )
 
-    @property
-    def cycle(self) -> float:
-        return self.length
-
     def schedule(self, inputs: Inputs) -> ScheduleFactory:
-        return _cosine(self.length, self.run.config.csgld.lr)
+        return _cosine(self.cycle, self.run.config.csgld.lr)
 
     def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
         run, settings, train = self.run, self.run.config.csgld, self.run.config.train
@@ -227,16 +216,12 @@ class CSGLDCycles(CyclesTraining):
                 **arguments,
                 num_examples=_items(run.setup),
                 temperature=settings.temperature,
-                cycle=self.length,
+                cycle=self.cycle,
                 explore=settings.explore,
                 seed=run.setup.seed(self.network),
             )
 
         return langevin
-
-    @property
-    def label(self) -> str:
-        return "cSGLD cycles"
 
 
 def cycles_picture(training: CyclesTraining) -> Picture:

@@ -53,6 +53,7 @@ class Trial(Segment):
             epochs=epochs,
             iterates=Every(max(1, epochs * self.steps // _ITERATES)),
             lr=lr,
+            label=f"trial at learning rate {lr:g}",
             steps=self.steps,
         )
 
@@ -71,10 +72,6 @@ class Trial(Segment):
         except NonFiniteError:  # a learning rate that is too high: no candidate
             shutil.rmtree(checkpoint.folder / ITERATES, ignore_errors=True)
             return TrainingLog({})
-
-    @property
-    def label(self) -> str:
-        return f"trial at learning rate {self.lr:g}"
 
 
 class LearningRate(RecordArtifact):

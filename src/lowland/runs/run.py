@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -44,13 +43,10 @@ _A = TypeVar("_A")
 
 def once(make: Callable[Concatenate[Run, _P], _A]) -> Callable[Concatenate[Run, _P], _A]:
     """A method of a run that is called once for its arguments: it makes an artifact."""
-    signature = inspect.signature(make)
 
     @functools.wraps(make)
     def cached(run: Run, /, *args: _P.args, **keywords: _P.kwargs) -> _A:
-        bound = signature.bind(run, *args, **keywords)
-        bound.apply_defaults()
-        key = (make.__name__, *bound.args[1:])
+        key = (make.__name__, args, *keywords.items())
         if key not in run.cache:
             run.cache[key] = make(run, *args, **keywords)
         artifact: _A = run.cache[key]

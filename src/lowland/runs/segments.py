@@ -36,14 +36,11 @@ class Prefix(Training):
     publishes_state = True
 
     def __init__(self, run: Run, network: int) -> None:
-        super().__init__(run, "prefix", network, epochs=run.budget.prefix_epochs)
+        label = f"SGD {network + 1}, first epochs"
+        super().__init__(run, "prefix", network, label=label, epochs=run.budget.prefix_epochs)
 
     def schedule(self, inputs: Inputs) -> ScheduleFactory:
         return schedule_of(self.run.config.train, self.run.budget.total)
-
-    @property
-    def label(self) -> str:
-        return f"SGD {self.network + 1}, first epochs"
 
 
 class AnnealedSGD(Training):
@@ -61,6 +58,7 @@ class AnnealedSGD(Training):
             run,
             "sgd",
             network,
+            label=f"SGD {network + 1}",
             start=prefix,
             epochs=budget.epochs - (prefix.last_epoch if prefix else 0),
             iterates=budget.iterates if prefix else None,
@@ -78,10 +76,6 @@ class AnnealedSGD(Training):
         whole: TrainingLog = replace(log, columns=columns)
         return whole
 
-    @property
-    def label(self) -> str:
-        return f"SGD {self.network + 1}"
-
 
 class AveragedTrajectory(Training):
     """SGD that ends at a constant learning rate: iterates are stored, and an EMA is updated."""
@@ -96,6 +90,7 @@ class AveragedTrajectory(Training):
             run,
             "swa",
             network,
+            label=f"SWA trajectory {network + 1}",
             epochs=run.budget.epochs,
             iterates=run.budget.iterates,
             average=average | {"start": run.budget.start},
@@ -111,13 +106,11 @@ class AveragedTrajectory(Training):
         ema = EMA(layout, decay=average.ema_decay, warmup=average.ema_warmup)
         return [*super().collectors(checkpoint), Collector(ema, when=Every(1))]
 
-    @property
-    def label(self) -> str:
-        return f"SWA trajectory {self.network + 1}"
-
 
 class TunedTrajectory(AveragedTrajectory):
     """SGD from the prefix on, at the constant learning rate that short trials choose."""
+
+    keeps_schedule = False
 
     def __init__(self, run: Run, network: int) -> None:
         self.learning_rate = run.learning_rate()
@@ -129,15 +122,12 @@ class TunedTrajectory(AveragedTrajectory):
             "swa",
             network,
             self.learning_rate,
+            label=f"SWA trajectory {network + 1}",
             start=prefix,
             epochs=run.budget.epochs - prefix.last_epoch,
             iterates=run.budget.iterates,
             average=average.model_dump(include={"ema_decay", "ema_warmup"}),
         )
-
-    @property
-    def keeps_schedule(self) -> bool:
-        return False
 
     def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
         return optimizer_of(self.run.config.train, self.learning_rate.lr(inputs))
@@ -152,6 +142,7 @@ class Segment(Training):
     Args:
         name: without the number of the network, which is that of `start`. start: what it continues.
         epochs: its own. lr: a constant learning rate; None: the schedule of `start` goes on.
+        label: of its progress bar; empty: its name and its epochs.
         iterates: the steps whose iterates are stored, counted from the network's first step.
         own: further settings that change its weights.
     """
@@ -169,26 +160,26 @@ class Segment(Training):
         *,
         epochs: int,
         lr: float | None = None,
+        label: str = "",
         iterates: Every | None = None,
         **own: Any,
     ) -> None:
         self.lr = lr
+        self.keeps_schedule = lr is None
         self.choices = start.choices  # of the optimizer that it goes on with
+        first, last = start.last_epoch + 1, start.last_epoch + epochs
         super().__init__(
             run,
             name,
             start.network,
             *self.choices,
+            label=label or f"{name}-{start.network}, epochs {first} to {last}",
             start=start,
             epochs=epochs,
             iterates=iterates,
             lr=lr,
             **own,
         )
-
-    @property
-    def keeps_schedule(self) -> bool:
-        return self.lr is None
 
     def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
         if self.lr is None:
@@ -198,10 +189,6 @@ class Segment(Training):
     def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
         return self.start.schedule(inputs) if self.lr is None else None
 
-    @property
-    def label(self) -> str:
-        return f"{self.name.partition('/')[2]}, epochs {self.first_epoch + 1} to {self.last_epoch}"
-
 
 class FGECycles(CyclesTraining):
     """FGE's cycles to the end of the budget: from the first averaged iterate of a trajectory, or
@@ -209,9 +196,11 @@ class FGECycles(CyclesTraining):
 
     kind = "fge"
     version = 2
+    keeps_schedule = False
 
     def __init__(self, run: Run, network: int) -> None:
         budget, fge = run.budget, run.config.fge
+        self.cycle = budget.cycle
         self.learning_rate = run.learning_rate() if fge.needs_lr and run.shares_prefix else None
         prefix = run.prefix(network) if run.shares_prefix else None
         self.trajectory = None if prefix else run.averaged(network)
@@ -221,6 +210,7 @@ class FGECycles(CyclesTraining):
             "fge",
             network,
             *(each for each in (self.trajectory, self.learning_rate) if each),
+            label="FGE cycles",
             start=prefix,
             epochs=budget.epochs - prefix.last_epoch if prefix else budget.cycle_epochs,
             iterates=MidCycle(budget.cycle, start=first),
@@ -228,14 +218,6 @@ class FGECycles(CyclesTraining):
             cycle=budget.cycle,
             lr=run.config.average.lr if fge.needs_lr else None,
         )
-
-    @property
-    def keeps_schedule(self) -> bool:
-        return False
-
-    @property
-    def cycle(self) -> float:
-        return self.run.budget.cycle
 
     def schedule(self, inputs: Inputs) -> ScheduleFactory:
         config, cycle = self.run.config, self.run.budget.cycle
@@ -252,7 +234,3 @@ class FGECycles(CyclesTraining):
             return None
         first: Point = inputs[self.trajectory.name].iterates[0]
         return first
-
-    @property
-    def label(self) -> str:
-        return "FGE cycles"

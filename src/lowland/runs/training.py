@@ -85,16 +85,19 @@ class Training(Artifact):
 
     Args:
         name: without the number of the network. network: its number. more: other inputs.
+        label: of its progress bar.
         start: the segment that it continues. epochs: its own.
         iterates: the steps whose iterates are stored, counted from the network's first step.
         own: settings that change its weights, besides those of all trainings.
 
     Attributes:
-        publishes_state: whether others may continue it. choices: what was chosen for its optimizer,
+        publishes_state: whether others may continue it. keeps_schedule: whether the schedule of
+            the segment that it continues goes on. choices: what was chosen for its optimizer,
             inputs of all that continue it.
     """
 
     publishes_state: ClassVar[bool] = False
+    keeps_schedule: bool = True
     choices: tuple[Artifact, ...] = ()
 
     def __init__(
@@ -103,6 +106,7 @@ class Training(Artifact):
         name: str,
         network: int,
         *more: Artifact,
+        label: str,
         epochs: int,
         start: Training | None = None,
         iterates: Every | MidCycle | EndOfCycle | None = None,
@@ -130,16 +134,12 @@ class Training(Artifact):
                 iterates=dict(vars(iterates)) if iterates else None,
                 **own,
             ),
+            title=f"{label}, all examples" if run.retrains else label,
         )
 
     @abstractmethod
     def schedule(self, inputs: Inputs) -> ScheduleFactory | None:
         """Makes the schedule of the optimizer; None: its learning rate is constant."""
-
-    @property
-    def keeps_schedule(self) -> bool:
-        """Whether the schedule of the segment that this one continues goes on."""
-        return True
 
     def optimizer(self, inputs: Inputs) -> Callable[[Any], Optimizer]:
         """Makes the optimizer."""
@@ -148,15 +148,6 @@ class Training(Artifact):
     def batches(self) -> Any:
         """The batches of an epoch, in an order of the network's own."""
         return self.run.setup.batches(self.run.setup.seed(self.network))
-
-    @property
-    @abstractmethod
-    def label(self) -> str:
-        """What it trains, for its progress bar."""
-
-    @property
-    def title(self) -> str:
-        return f"{self.label}, all examples" if self.run.retrains else self.label
 
     @property
     def first_epoch(self) -> int:

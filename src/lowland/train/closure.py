@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lowland.errors import ConfigError
-
 Closure = Callable[[], Tensor]
 
 
@@ -30,14 +28,6 @@ def requires_closure(optimizer: Optimizer) -> bool | None:
     # torch's own evaluate an optional closure once, and so need none
     needs_none = not parameters or type(optimizer).__module__.startswith("torch.optim")
     return False if needs_none else None
-
-
-def scaler_error(optimizer: Optimizer) -> ConfigError:
-    """The error for an optimizer that requires a closure, in float16."""
-    return ConfigError(
-        f"optimizer: {type(optimizer).__name__} evaluates the loss again within a step, which "
-        "torch's GradScaler does not support; use autocast=torch.bfloat16."
-    )
 
 
 def take_step(optimizer: Optimizer, closure: Closure, *, required: bool | None) -> bool:

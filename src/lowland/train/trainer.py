@@ -19,7 +19,7 @@ from lowland.core.autograd import value_of
 from lowland.core.call import call
 from lowland.core.data import move
 from lowland.core.template import autocast_dtype
-from lowland.errors import DataError
+from lowland.errors import ConfigError, DataError
 from lowland.files import PathLike
 from lowland.progress import reporting
 from lowland.tensor_files import restoring
@@ -30,7 +30,7 @@ from lowland.train.batches import (
     num_batches,
     rest_of_epoch,
 )
-from lowland.train.closure import requires_closure, scaler_error, take_step
+from lowland.train.closure import requires_closure, take_step
 from lowland.train.epoch_log import EpochLog
 from lowland.train.model_state import load_model_state, model_state
 from lowland.train.options import (
@@ -89,7 +89,10 @@ class Trainer:
         self.autocast = autocast_dtype(options.autocast, self.device)
         half = self.autocast is torch.float16 and self.device.type == "cuda"
         if half and self.needs_closure:
-            raise scaler_error(self.optimizer)
+            raise ConfigError(
+                f"optimizer: {type(self.optimizer).__name__} evaluates the loss again within a "
+                "step, which torch's GradScaler does not support; use autocast=torch.bfloat16."
+            )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.always_eval = [m for m in model.modules() if model.training and not m.training]
         self.layout = ParamLayout(model)

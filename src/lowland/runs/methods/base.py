@@ -6,7 +6,7 @@ from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
@@ -39,23 +39,13 @@ class Choice:
     nll: Tensor | None = None
 
 
-class Trained(Protocol):
-    """An artifact of training, which knows what it costs."""
-
-    name: str
-
-    def passes(self, inputs: Inputs) -> float:
-        """Epochs of training."""
-        ...
-
-
 class Part(NamedTuple):
     """An artifact that a method alone would have to train, and how much of it.
 
     `tuning`: it comes on top of SGD's budget, to find out how to average.
     """
 
-    artifact: Any  # a Trained artifact
+    artifact: Any  # whose `passes(inputs)` are epochs of training
     share: float = 1.0
     tuning: bool = False
 
