@@ -17,6 +17,7 @@ from lowland.cli.demo import demo
 from lowland.cli.options import with_section_options
 from lowland.cli.run import run
 from lowland.cli.scan import scan
+from lowland.cli.sharpness import sharpness
 from lowland.cli.simplex import simplex
 from lowland.cli.status import status
 from lowland.cli.subspace import subspace
@@ -49,7 +50,8 @@ def _options(
 
 #: in the order of `lowland --help`
 COMMANDS = (
-    run, demo, budget, average, convert, compare, connect, scan, simplex, subspace, status, clean,
+    run, demo, budget, average, convert, compare, connect, scan, sharpness, simplex, subspace,
+    status, clean,
 )  # fmt: skip
 
 for command in COMMANDS:

@@ -16,7 +16,7 @@ from lowland.cli.options import RunFolderPath
 from lowland.cli.origins import changed_origins
 
 #: where commands put what they make of a run
-_INSIDE = ("compare", "connect", "connect/plane", "simplex", "subspace/*", "scan/*")
+_INSIDE = ("compare", "connect", "connect/plane", "simplex", "subspace/*", "scan/*", "sharpness")
 _WIDTH = 300  # characters of a line in a file
 _STYLES = {"done": "green", "under way": "yellow", "stale": "red", "damaged": "red"}
 

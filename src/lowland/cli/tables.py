@@ -49,6 +49,21 @@ _SHAPES: dict[str, Forms] = {
         "test_rmse_mean": ("mean test RMSE", "{:.4g}"),
         "seconds": ("fit s", "{:.1f}"),
     },
+    "sharpness": {
+        "train_loss": ("train loss", "{:.4f}"),
+        "train_error": ("train error", "{:.4f}"),
+        "test_loss": ("test loss", "{:.4f}"),
+        "test_error": ("test error", "{:.4f}"),
+        "test_rmse": ("test RMSE", "{:.4g}"),
+        "gradient_norm": ("gradient", "{:.2g}"),
+        "keskar": ("Keskar (%)", "{:.3g}"),
+        "sam": ("SAM", "{:.3g}"),
+        "adaptive": ("adaptive", "{:.3g}"),
+        "average": ("average", "{:.3g}"),
+        "eigenvalue": ("eigenvalue", "{:.3g}"),
+        "trace": ("trace", "{:.4g}"),
+        "width": ("width", "{:.3g}"),
+    },
 }
 
 

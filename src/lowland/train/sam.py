@@ -198,8 +198,8 @@ class SAM(Optimizer):
     def perturbed(self) -> Iterator[None]:
         """The weights are perturbed within, and the gradient is cleared; afterwards the weights are
         those before."""
-        self.first_step(zero_grad=True)
         try:
+            self.first_step(zero_grad=True)
             yield
         finally:
             self.restore()

@@ -1,0 +1,74 @@
+"""`lowland sharpness`: how flat the loss is around the weights of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lowland.artifacts import Source
+from lowland.artifacts.nodes import GRAPH
+from lowland.artifacts.order import complete
+from lowland.artifacts.places import ARTIFACTS
+from lowland.cli.builder import Builder
+from lowland.cli.console import Terminal
+from lowland.cli.load_runs import FinishedRun, load_runs
+from lowland.cli.options import Keys, out_option
+from lowland.cli.origins import ORIGINS, write_origins
+from lowland.cli.tables import show_metrics
+from lowland.cli.trust import Trust
+from lowland.files import require_own
+from lowland.records import Table
+from lowland.runs.folder import RunFolder
+from lowland.runs.run import Run
+from lowland.runs.setup import Setup
+from lowland.runs.sharpness import SharpnessOptions, sharpness_artifacts
+from lowland.runs.sources import hash_of
+
+
+def sharpness(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")],
+    options: Annotated[SharpnessOptions, Keys()],
+    out: Annotated[Path | None, out_option("RUN/sharpness")] = None,
+    trust: Trust = False,
+) -> None:
+    """Measure how flat the loss is around the weights of a run, beside their losses.
+
+    Stop it at any moment; the same command goes on where it stopped.
+    """
+    (finished,) = load_runs([run], trust=trust)
+    execute(finished, options, (out or finished.folder.path / "sharpness").expanduser())
+
+
+def execute(finished: FinishedRun, options: SharpnessOptions, path: Path) -> Table:
+    """Builds the measures of a run in a folder, and prints their table."""
+    setup = finished.setup()
+    names = options.weights or default_weights(finished.folder)
+    sources = [_source(finished.folder, name, setup) for name in names]
+    rest = [ORIGINS, ARTIFACTS]
+    require_own(path, [GRAPH], rest=rest, content="folder of sharpness", option="--out")
+    table, *pictures = sharpness_artifacts(Run(setup.config, setup), sources, options)
+    builder = Builder(path, Terminal(), threads=finished.plan.threads)
+    folder = finished.folder.path
+    write_origins(path, {f"weights/{n}": [(folder, f"weights/{n}.safetensors")] for n in names})
+    builder.build(complete([table, *pictures]))
+    result: Table = builder.load(table)
+    title = f"Sharpness on {options.examples:,} training examples"
+    show_metrics(result, "sharpness", title, builder.console, rows="weights")
+    builder.say_results()
+    return result
+
+
+def default_weights(folder: RunFolder) -> list[str]:
+    """The names of annealed networks, and of the averages of the first trajectory."""
+    names = folder.weight_names()
+    averages = [name for name in ("average-0", "ema-0") if name in names]
+    annealed = [name for name in names if name.startswith("sgd-")]
+    return [*annealed[:1], *averages, *annealed[1:]] or names
+
+
+def _source(folder: RunFolder, name: str, setup: Setup) -> Source:
+    point = folder.load_weights(name, setup.layout)
+    content = {"hash": hash_of([point.weights, point.buffers or {}])}
+    return Source(f"weights/{name}", point, content)

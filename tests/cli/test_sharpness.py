@@ -1,0 +1,55 @@
+"""`lowland sharpness`: the measures at the weights of a run."""
+
+import pytest
+
+from lowland.cli.sharpness import default_weights
+from lowland.records import Table
+from lowland.runs.folder import RunFolder
+from tests.cli.inside import lowland
+
+SHORT = ["--kinds", "sam", "--eigenvalues", 1, "--probes", 1, "--directions", 2, "--points", 4]
+SHORT += ["--examples", 60]
+
+
+def test_a_run_is_measured_and_measured_again(connected_run):
+    words = ["--weights", "sgd-0,average-0", *SHORT]
+    code, out, err = lowland("sharpness", connected_run, *words, pictures=True)
+    assert code == 0, err
+    assert "Sharpness on 60 training examples" in out
+    folder = connected_run / "sharpness"
+    table = Table.load(folder / "records/sharpness.json")
+    assert list(table.method) == ["sgd-0", "average-0"]
+    assert all(table.columns[name].isfinite().all() for name in ("sam", "eigenvalue", "trace"))
+    names = {path.name for path in (folder / "pictures").iterdir()}
+    expected = ["line", "rays-loss", "rays-test-error", "sharpness-sam"]
+    expected += ["spectrum-average-0", "spectrum-sgd-0"]
+    assert names == {f"{name}.png" for name in expected}
+    # on to the end at once: everything is in the folder
+    code, again, err = lowland("sharpness", connected_run, *words)
+    assert code == 0, err
+    assert "sam: sgd-0" not in again
+    _, out, _ = lowland("status", connected_run)
+    assert "sharpness/" in out
+
+
+def test_by_default_networks_are_those_that_are_trained_to_the_end_and_averages(tmp_path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / "weights").mkdir()
+    for name in ("average-0", "average-1", "prefix-0", "sgd-0", "sgd-1", "swa-0"):
+        (tmp_path / "weights" / f"{name}.safetensors").touch()
+    assert default_weights(folder) == ["sgd-0", "average-0", "sgd-1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--weights", "sgd-7"], "no weights 'sgd-7'; there are"),
+        (["--directions", 0], "--directions"),
+        (["--kinds", "flat"], "expected 'keskar', 'sam'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(connected_run, tmp_path, words, error):
+    code, _, err = lowland("sharpness", connected_run, *SHORT, *words, "--out", tmp_path / "out")
+    assert code == 2
+    assert error in err
+    assert not (tmp_path / "out").exists()
