@@ -28,18 +28,18 @@ def test_a_diagonal_is_exact_with_one_probe():
 
 
 def test_hutchinson_is_unbiased_with_the_variance_of_its_formula():
-    matrix = symmetric(torch.linspace(-1, 3, 20))
+    matrix = symmetric(torch.linspace(-1, 3, 20)) + 0.2
     estimates = torch.tensor(
         [hutchinson(Dense(matrix), probes=1, seed=seed).mean for seed in range(2000)]
     ).double()
     variance = 2 * float((matrix**2).sum() - (matrix.diag() ** 2).sum())
     error = math.sqrt(variance / 2000)
-    assert float(estimates.mean()) == pytest.approx(20, abs=4 * error)
+    assert float(estimates.mean()) == pytest.approx(24, abs=4 * error)
     assert float(estimates.var()) == pytest.approx(variance, rel=0.15)
-    # the broken twin: signs that are 0 or 1 see the off-diagonal, too
+    # the broken twin: entries of 0 and 1 in the place of signs, whose mean is not 0
     bits = torch.randint(2, (2000, 20), generator=torch.Generator().manual_seed(0)).double()
-    twin = 2 * ((bits @ matrix) * bits).sum(1).mean()
-    assert abs(float(twin) - 20) > 4 * error or abs(matrix.sum() - matrix.trace()) < 8 * error
+    twin = 2 * float(((bits @ matrix) * bits).sum(1).mean())
+    assert abs(twin - 24) > 10 * error
 
 
 def test_intervals_cover_the_trace():

@@ -121,7 +121,8 @@ class CurvatureOperator:
         self.items, self.checksum = self._data.counted_items, self._data.checksum
         self.timings: dict[str, float] = {}
         if method == "double_backward":
-            self._require_second_derivative(self._first_part())
+            with self._operators(method):
+                self._require_second_derivative(self._first_part())
         self.method = method or self._fastest_method()
         self._several = method or ("double_backward" if METHODS[0] in self.timings else METHODS[1])
 
@@ -156,8 +157,9 @@ class CurvatureOperator:
         start = time.perf_counter()
         total = torch.zeros(rows.shape, dtype=torch.float64, device=self.device)
         method = self.method if len(rows) == 1 else self._several
-        for number, batch in enumerate(self._chunks()):
-            total += self._multiply(batch, rows, method, number)
+        with self._operators(method):
+            for number, batch in enumerate(self._chunks()):
+                total += self._multiply(batch, rows, method, number)
         self.products += len(rows)
         self.seconds += time.perf_counter() - start
         return (total / self.items).T.reshape(v.shape)
@@ -190,8 +192,7 @@ class CurvatureOperator:
 
     def _multiply(self, batch: Any, rows: Tensor, method: str, number: int = 0) -> Tensor:
         product = hessian if self.kind == "hessian" else gauss_newton
-        with self._operators(method):
-            return product(self._batch_loss(batch, number), self.point.weights, rows, method)
+        return product(self._batch_loss(batch, number), self.point.weights, rows, method)
 
     def _operators(self, method: str) -> AbstractContextManager[PlainWeightNorm]:
         module, lacking = self.surface.template.module, _LACKING[method]
@@ -263,10 +264,11 @@ class CurvatureOperator:
         errors: list[Exception] = []
         for method in METHODS[: 1 if self.surface.template.forward.recomputes else 2]:
             try:
-                if method == "double_backward":
-                    self._require_second_derivative(batch)
-                products[method] = self._multiply(batch, v, method)
-                self.timings[method] = min(self._time(batch, v, method) for _ in range(2))
+                with self._operators(method):
+                    if method == "double_backward":
+                        self._require_second_derivative(batch)
+                    products[method] = self._multiply(batch, v, method)
+                    self.timings[method] = min(self._time(batch, v, method) for _ in range(2))
             except (ConfigError, RuntimeError) as error:
                 errors.append(error)
         if not products:
@@ -282,12 +284,11 @@ class CurvatureOperator:
         surface = self.surface
         leaf = self.point.weights.detach().clone().requires_grad_()
         args, kwargs, target = surface.labelled(batch)
-        with self._operators("double_backward"):
-            parameters = surface.layout.materialise(leaf)
-            output = surface.forward(parameters, self._buffers, args, kwargs)
-            loss = surface.task.items_nll(output, target).sum()
-            (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True, materialize_grads=True)
-            require_second_derivative(gradient)
+        parameters = surface.layout.materialise(leaf)
+        output = surface.forward(parameters, self._buffers, args, kwargs)
+        loss = surface.task.items_nll(output, target).sum()
+        (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True, materialize_grads=True)
+        require_second_derivative(gradient)
 
     def _time(self, batch: Any, v: Tensor, method: str) -> float:
         start = time.perf_counter()
