@@ -259,7 +259,7 @@ def test_of_too_few_samples_r_hat_is_not_known(run, tmp_path):
         (["--kind", "random", "--around", "nobody"], "holds no weights"),
         (["--around", "sgd-0"], "--kind pca lies about the iterates' mean"),
         (["--kind", "random", "--rank", 1000], "at most 910 for a network of 910 weights"),
-        (["--kind", "hessian", "--rank", 910], "at most 909"),
+        (["--kind", "hessian", "--rank", 911], "at most 910"),
         (["--temperature", "[]"], "a list of at least 1 item"),
         (["--sampler", "grid", "--rank", 4, "--temperature", "1"], "at most 3"),
     ],
