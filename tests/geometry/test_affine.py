@@ -25,7 +25,7 @@ def test_coordinates_of_directions_that_are_far_from_orthogonal():
     assert float(far.max()) < 1e-9
 
 
-def test_the_directions_gram_matrix_is_computed_once(monkeypatch):
+def test_the_directions_gram_matrix_is_computed_once(monkeypatch, tmp_path):
     w, a, b = vectors(3, torch.float64)
     sub = ll.Subspace(w, torch.stack([a, b]))
     calls = []
@@ -34,6 +34,8 @@ def test_the_directions_gram_matrix_is_computed_once(monkeypatch):
     for number in range(2):
         torch.testing.assert_close(sub.coords_of(sub(coords))[0], coords)
         assert len(calls) == 1 + 3 * 3 * (number + 1)
+    sub.save(tmp_path / "subspace.safetensors")  # which holds no Gram matrix
+    assert torch.equal(ll.Subspace.load(tmp_path / "subspace.safetensors").basis, sub.basis)
     # other directions have another one
     twice = sub.with_anchors(2 * sub.anchors)
     torch.testing.assert_close(twice.coords_of(twice(coords))[0], coords)

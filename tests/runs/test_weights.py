@@ -13,7 +13,7 @@ from lowland.core.names import clean
 from lowland.errors import StoreError
 from lowland.runs.folder import RunFolder
 from lowland.runs.weights import save_point
-from lowland.tensor_files import read_tensors, write_tensors
+from lowland.tensor_files import read_tensors
 from tests.models import Case, conv_bn, every_case
 
 
@@ -89,17 +89,6 @@ def test_averages_without_buffers_have_those_of_the_model(tmp_path):
     assert torch.equal(stored["1.running_var"], model[1].running_var)
     back = RunFolder(tmp_path).load_weights("average-0", layout)
     assert list(back.buffers) == ["1.running_mean"]  # the others were never this point's
-
-
-def test_the_files_of_earlier_versions_are_read(tmp_path):
-    model = conv_bn()
-    layout = ll.ParamLayout(model)
-    tensors = dict(layout.unflatten(layout.flatten(model)))
-    tensors |= {f"buffer/{name}": b + 1 for name, b in model.named_buffers()}
-    write_tensors(tmp_path / "weights" / "sgd-0.safetensors", tensors, {"iterates": "2"})
-    back = RunFolder(tmp_path).load_weights("sgd-0", layout)
-    assert torch.equal(back.weights, layout.flatten(model))
-    assert torch.equal(back.buffers["1.running_var"], model[1].running_var + 1)
 
 
 @pytest.mark.parametrize("names", ["3", '["1.running_mean", "elsewhere"]', "[" * 9000])

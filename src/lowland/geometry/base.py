@@ -223,7 +223,8 @@ class Shape(ABC):
 
     def save(self, path: PathLike) -> None:
         """Writes the shape as one safetensors file, atomically."""
-        body = {k: v for k, v in vars(self).items() if k != "log"}
+        # without what is computed from the rest
+        body = {k: v for k, v in vars(self).items() if k != "log" and not k.startswith("_")}
         save_tree(path, {"shape": type(self).__name__, "body": body}, kind=KIND)
 
     @classmethod
@@ -234,7 +235,6 @@ class Shape(ABC):
         if kind is None or not issubclass(kind, cls):
             raise StoreError(f"{path}: expected a {cls.__name__}, found a {tree['shape'][:60]}.")
         body = tree["body"]
-        body.pop("buffered", None)  # of files of an earlier version
         wrong = mismatch_of_fields(body, get_type_hints(kind), ("anchors", "free"))
         if wrong:
             raise StoreError(f"{path}: {wrong}; name another file.")

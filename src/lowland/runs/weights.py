@@ -14,8 +14,6 @@ from lowland.errors import StoreError
 from lowland.schema import parse_json, require
 from lowland.tensor_files import read_tensors, write_tensors
 
-_BUFFER = "buffer/"  # before the names of buffers, in files of earlier versions
-
 
 def save_point(
     file: Path, others: Path, model: nn.Module, layout: ParamLayout, point: Point
@@ -46,15 +44,12 @@ def load_point(file: Path, others: Path, layout: ParamLayout) -> Point:
     """Reads weights of this model, with the buffers that were saved with them."""
     tensors, notes = read_tensors(file)
     tensors = clean(tensors)
-    if "buffers" in notes:
-        names = parse_json(notes["buffers"], source=file)
-        require(names, list[str], source=file)
-    else:  # a file of an earlier version
-        names = [key for key in tensors if key.startswith(_BUFFER)]
+    names = parse_json(notes.get("buffers", ""), source=file)
+    require(names, list[str], source=file)
     missing = [key for key in names if key not in tensors]
     if missing:
         raise StoreError(f"{file}: buffer {missing[0][:80]!r} is missing; name another file.")
-    buffers = {key.removeprefix(_BUFFER): tensors.pop(key) for key in names}
+    buffers = {key: tensors.pop(key) for key in names}
     if others.is_file():
         buffers |= read_tensors(others)[0]
     return Point(layout.flatten(tensors), buffers)
