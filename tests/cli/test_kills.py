@@ -8,16 +8,22 @@ from pathlib import Path
 import pytest
 import yaml
 
+METHODS = (
+    *("sgd", "ensemble", "temperature", "ema", "swa", "swag", "fge", "snapshot", "csgld", "espro"),
+    "subspace",
+)
 CONFIG = {
     "model": {"name": "lowland.zoo:ConvNet", "args": {"widths": [4], "classes": 10}},
     "data": {"name": "lowland.zoo:digits", "args": {"train": 0.1, "shift": 1}},
-    "methods": ["sgd", "ensemble", "temperature", "ema", "swa", "swag", "fge", "espro", "subspace"],
+    "methods": list(METHODS),
     "ensemble": 2,
     "samples": 3,
     "threads": 1,
     "train": {"epochs": 3, "batch_size": 60, "lr": 0.1},
-    "average": {"lr": 0.1, "start": 0.3, "every": 0.5, "rank": 2, "scales": [0.5]},
+    "average": {"start": 0.6, "rank": 2, "scales": [0.5], "table": True},
     "fge": {"cycle": 1.0},
+    "snapshot": {"cycles": 2},
+    "csgld": {"cycles": 1, "members": 1},
     "simplex": {"vertices": 2, "epochs": 1, "samples": 2, "points": 2},
     "subspace": {"rank": 2, "chains": 2, "samples": 5, "warmup": 3, "temperature": 10},
 }
