@@ -141,11 +141,6 @@ class CurvatureOperator:
         """Where the weights are."""
         return self.point.weights.device
 
-    @property
-    def positive(self) -> bool:
-        """Whether the matrix has no negative eigenvalue, whatever the model."""
-        return self.kind in ("fisher", "empirical_fisher")
-
     def __matmul__(self, v: Tensor) -> Tensor:
         """A v, float64, for a vector (P,) or the columns of (P, k)."""
         if v.ndim not in (1, 2) or len(v) != self.size:
