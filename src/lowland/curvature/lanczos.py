@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lowland import checks
 from lowland.core.inner import inner
+from lowland.core.seeds import stream
 from lowland.errors import LowlandError
 
 Product = Callable[[Tensor], Tensor]  # (P,) -> (P,) float64
@@ -79,7 +80,7 @@ def leading_eigenpairs(
         basis = start.new_empty(width, size)
     projected = torch.zeros(width, width, dtype=torch.float64)
     basis[0] = start / start.norm()
-    generator = torch.Generator().manual_seed(0)
+    generator = stream("invariant subspace")
     rounding = 10 * torch.finfo(start.dtype).eps
     split: Tensor | None = None  # the values at the last invariant subspace
     last = 0

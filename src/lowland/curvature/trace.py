@@ -44,7 +44,8 @@ def hutchinson(matrix: Matrix, *, probes: int = 20, seed: int = 0) -> Interval:
     Interval(mean=2.5, low=2.5, high=2.5)
     """
     probes = checks.whole("probes", probes, least=1)
-    draw = _signs(matrix, seed, "hutchinson")
+    seed = checks.seed(seed)
+    draw = _signs(matrix, lambda i: stream("hutchinson", seed, i))
     return mean_interval(_quadratic_forms(matrix, draw, probes))
 
 
@@ -67,7 +68,8 @@ def hutch_plus_plus(matrix: Matrix, *, products: int = 30, seed: int = 0) -> Int
     """
     third = checks.whole("products", products, least=3) // 3
     third = min(third, matrix.size)
-    draw = _signs(matrix, seed, "hutch++")
+    seed = checks.seed(seed)
+    draw = _signs(matrix, lambda i: stream("hutch++", seed, i))
     sketch = matrix @ torch.stack([draw(i) for i in range(third)], 1)
     basis = torch.linalg.qr(sketch).Q.to(matrix.dtype)  # (P, k)
     images = matrix @ basis
@@ -83,13 +85,11 @@ def hutch_plus_plus(matrix: Matrix, *, products: int = 30, seed: int = 0) -> Int
     return mean_interval(exact + _quadratic_forms(matrix, in_complement, third))
 
 
-def _signs(matrix: Matrix, seed: int, purpose: str) -> Callable[[int], Tensor]:
-    """i -> the i-th vector (P,) of independent signs."""
-    seed = checks.seed(seed)
+def _signs(matrix: Matrix, generator: Callable[[int], torch.Generator]) -> Callable[[int], Tensor]:
+    """i -> the i-th vector (P,) of independent signs, by the i-th generator."""
 
     def draw(i: int) -> Tensor:
-        generator = stream(purpose, seed, i)
-        signs = torch.randint(2, (matrix.size,), generator=generator, dtype=torch.int8)
+        signs = torch.randint(2, (matrix.size,), generator=generator(i), dtype=torch.int8)
         return (2 * signs - 1).to(matrix.device, matrix.dtype)
 
     return draw
