@@ -135,7 +135,7 @@ def spectrum(
         for probe in range(len(store.nodes), probes):
             quadrature = lanczos_quadrature(
                 _counted(matrix, report, total),
-                _random_vector(matrix, "spectrum probe", seed, probe),
+                _random_vector(matrix, stream("spectrum probe", seed, probe)),
                 steps,
                 complement_of=pairs.vectors,
             )
@@ -164,7 +164,7 @@ def spectrum(
 def _leading(
     matrix: CurvatureOperator, top: int, seed: int, tolerance: float, report: Report
 ) -> Eigenpairs:
-    start = _random_vector(matrix, "spectrum eigenpairs", seed)
+    start = _random_vector(matrix, stream("spectrum eigenpairs", seed))
     if not top:
         none = torch.zeros(0, dtype=torch.float64)
         return Eigenpairs(none, start.new_empty(0, matrix.size), none)
@@ -182,8 +182,8 @@ def _counted(matrix: CurvatureOperator, report: Report, total: int | None = None
     return product
 
 
-def _random_vector(matrix: CurvatureOperator, purpose: str, *key: int) -> Tensor:
-    vector = torch.randn(matrix.size, generator=stream(purpose, *key), dtype=torch.float64)
+def _random_vector(matrix: CurvatureOperator, generator: torch.Generator) -> Tensor:
+    vector = torch.randn(matrix.size, generator=generator, dtype=torch.float64)
     return vector.to(matrix.device, matrix.dtype)
 
 
