@@ -238,6 +238,15 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
         ll.tune_scale,
         lambda **o: ll.tune_scale(surface(), gaussian(), DATA, **{"samples": 2, **o}),
     ),
+    "sharpness": (
+        ll.sharpness,
+        lambda **o: ll.sharpness(surface(), W0, kind="average", **{"radius": 0.1, **o}),
+    ),
+    "spectrum": (
+        ll.spectrum,
+        lambda **o: ll.spectrum(surface(), W0, **{"top": 1, "probes": 1, "steps": 2, **o}),
+    ),
+    "widths": (ll.widths, lambda **o: ll.widths(surface(), W0, **{"directions": 2, **o})),
     "align": (ll.align, lambda **o: ll.align(TWO, ALIGNED, ALIGNED.flip(0), **o)),
     "barrier": (ll.barrier, lambda **o: ll.barrier(surface(), W0, W1, **{"points": 3, **o})),
     "directions": (ll.directions, lambda **o: ll.directions(surface(), W0, **o)),
@@ -278,6 +287,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Any]] = {
     "fit": (ll.fit, lambda **o: ll.fit(CURVE, surface(), **{"epochs": 1, **o})),
     "sgd": (ll.sgd, run_sgd),
     "sgd_members": (ll.sgd_members, members),
+    "SAM": (ll.SAM, lambda **o: ll.SAM(sgd(), **o)),
     "MemberSGD": (ll.MemberSGD, member_sgd),
     "Members.load_": (
         ll.Members.load_,
@@ -416,6 +426,8 @@ MEANT: dict[str, Any] = {
     "spro rise": math.inf,
     "connect_modes rise": math.inf,
 }
+#: arguments that are refused whatever their value
+REFUSED = {("sgd_members", "sam")}
 #: of what is no number, such as tensors, or several of them
 SKIPPED = re.compile(r"Tensor \||Callable|Mapping|Any|Metrics|Rank|Sequence\[(int|Sequence)")
 
@@ -438,6 +450,7 @@ CASES = [
     for label, (function, call) in CALLS.items()
     if call is not None
     for name, annotation, none in numeric(function)
+    if (label, name) not in REFUSED
 ]
 IDS = [f"{label} {name}" for label, name, *_ in CASES]
 

@@ -88,7 +88,7 @@ def cost_table(means: Table, pairs: Table) -> Table:
     | method | NLL | nll_difference | epochs |
     | --- | ---: | ---: | ---: |
     | SGD | 1.0000 ± 0.2500 | - | 6 |
-    | SWA | 0.5000 ± 0.1250 | -0.5 ± 0.0625 | 6.5 |
+    | SWA | 0.5000 ± 0.1250 | -0.5 ± 0.062 | 6.5 |
     """
     differences = {row["method"]: row for row in pairs.rows()}
     rows: list[dict[str, Any]] = []

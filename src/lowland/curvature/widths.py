@@ -79,6 +79,8 @@ def widths(
     rise = checks.number("rise", rise, above=0)
     radius = None if radius is None else checks.number("radius", radius, above=0)
     tolerance = checks.number("tolerance", tolerance, above=0)
+    if test_count is not None:
+        test_count = checks.whole("test_count", test_count, least=1)
     seed = checks.seed(seed)
     rays = rays_of(directions, surface, normalise=normalise, seed=seed)
     eval_options = surface.options.override(**options)
