@@ -5,30 +5,37 @@ import pytest
 from lowland.cli.sharpness import default_weights
 from lowland.records import Table
 from lowland.runs.folder import RunFolder
+from tests.cli.conftest import copy_of_two_runs
 from tests.cli.inside import lowland
 
-SHORT = ["--kinds", "sam", "--eigenvalues", 1, "--probes", 1, "--directions", 2, "--points", 4]
+SHORT = ["--kinds", "average", "--eigenvalues", 1, "--probes", 1, "--directions", 2, "--points", 4]
 SHORT += ["--examples", 60]
 
 
-def test_a_run_is_measured_and_measured_again(connected_run):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of SGD and SWAG, to write into."""
+    return copy_of_two_runs(tmp_path_factory) / "r0"
+
+
+def test_a_run_is_measured_and_measured_again(finished):
     words = ["--weights", "sgd-0,average-0", *SHORT]
-    code, out, err = lowland("sharpness", connected_run, *words, pictures=True)
+    code, out, err = lowland("sharpness", finished, *words, pictures=True)
     assert code == 0, err
     assert "Sharpness on 60 training examples" in out
-    folder = connected_run / "sharpness"
+    folder = finished / "sharpness"
     table = Table.load(folder / "records/sharpness.json")
     assert list(table.method) == ["sgd-0", "average-0"]
-    assert all(table.columns[name].isfinite().all() for name in ("sam", "eigenvalue", "trace"))
+    assert all(table.columns[name].isfinite().all() for name in ("average", "eigenvalue", "trace"))
     names = {path.name for path in (folder / "pictures").iterdir()}
-    expected = ["line", "rays-loss", "rays-test-error", "sharpness-sam"]
+    expected = ["line", "rays-loss", "rays-test-error", "sharpness-average"]
     expected += ["spectrum-average-0", "spectrum-sgd-0"]
     assert names == {f"{name}.png" for name in expected}
     # on to the end at once: everything is in the folder
-    code, again, err = lowland("sharpness", connected_run, *words)
+    code, again, err = lowland("sharpness", finished, *words)
     assert code == 0, err
-    assert "sam: sgd-0" not in again
-    _, out, _ = lowland("status", connected_run)
+    assert "average: sgd-0" not in again
+    _, out, _ = lowland("status", finished)
     assert "sharpness/" in out
 
 
@@ -48,8 +55,8 @@ def test_by_default_networks_are_those_that_are_trained_to_the_end_and_averages(
         (["--kinds", "flat"], "expected 'keskar', 'sam'"),
     ],
 )
-def test_what_does_not_fit_is_refused(connected_run, tmp_path, words, error):
-    code, _, err = lowland("sharpness", connected_run, *SHORT, *words, "--out", tmp_path / "out")
+def test_what_does_not_fit_is_refused(finished, tmp_path, words, error):
+    code, _, err = lowland("sharpness", finished, *SHORT, *words, "--out", tmp_path / "out")
     assert code == 2
     assert error in err
     assert not (tmp_path / "out").exists()

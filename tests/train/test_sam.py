@@ -447,7 +447,7 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path, accumulate):
     with watched(event):
         whole = Run(tmp_path / "whole", accumulate=accumulate, sam=RHO)(event).state()
     assert not same_tree(Run(tmp_path / "plain", accumulate=accumulate)().state(), whole)
-    for at in range(3, event.count, 17):
+    for at in range(3, event.count, 29):
 
         def stop():
             raise Boom
