@@ -132,14 +132,12 @@ def test_a_folder_is_read_and_nothing_is_built(finished, tmp_path):
     assert set(row) == {"method", "accuracy", "nll", "epochs", "samples"}
 
 
-@pytest.mark.parametrize(
-    "stop", [("step", 30, "SIGKILL"), ("after-replace", 60, "SIGKILL")], ids=lambda stop: stop[0]
-)
-def test_stopped_and_started_again_it_ends_with_the_same_table(finished, config, tmp_path, stop):
+def test_stopped_twice_and_started_again_it_ends_with_the_same_table(finished, config, tmp_path):
     words = "budget", config, f"out={tmp_path / 'stopped'}", *QUICK
-    code, _, err = forked(*words, event=stop, folder=tmp_path)
-    assert code == -9, err
-    assert not (tmp_path / "stopped" / "budget").exists()
+    for stop in (("step", 30, "SIGKILL"), ("after-replace", 60, "SIGKILL")):
+        code, _, err = forked(*words, event=stop, folder=tmp_path)
+        assert code == -9, err
+        assert not (tmp_path / "stopped" / "budget").exists()
     code, _, err = inside(*words)
     assert code == 0, err
     for name in ("comparison.json", "differences.json", "budget/table.csv", "budget/table.tex"):

@@ -12,9 +12,10 @@ from tests.curvature.nets import EIGENVALUES, MINIMUM, blobs, quadratic, relu_ne
 
 def test_the_ball_has_the_weights_as_axes():
     weighted = EIGENVALUES * MINIMUM**2
-    ball = ll.sharpness(quadratic(), MINIMUM, kind=AdaptiveSharpness(steps=60), radius=0.1)
+    options = {"radius": 0.1, "invariance": False}
+    ball = ll.sharpness(quadratic(), MINIMUM, kind=AdaptiveSharpness(steps=60), **options)
     assert float(ball) == pytest.approx(float(weighted.max()) * 0.1**2 / 2, rel=1e-4)
-    box = ll.sharpness(quadratic(), MINIMUM, kind=AdaptiveSharpness(norm=math.inf), radius=0.1)
+    box = ll.sharpness(quadratic(), MINIMUM, kind=AdaptiveSharpness(norm=math.inf), **options)
     assert float(box) == pytest.approx(float(weighted.sum()) * 0.1**2 / 2, rel=1e-6)
 
 

@@ -31,7 +31,9 @@ def dense(surface, w, kind):
 
         if kind == "hessian":
             # torch.func's is wrong for the weight of LayerNorm (2.13)
-            part = torch.autograd.functional.hessian(lambda w, f=outputs, c=loss: c(f(w)), w)
+            part = torch.autograd.functional.hessian(
+                lambda w, f=outputs, c=loss: c(f(w)), w, vectorize=True
+            )
         else:
             f = outputs(w)
             jacobian = torch.func.jacrev(outputs)(w).reshape(f.numel(), -1)
