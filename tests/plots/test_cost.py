@@ -9,7 +9,7 @@ import torch
 from lowland.errors import ConfigError
 from lowland.plots import cost
 from lowland.records import Table
-from tests.plots.contract import FigureContract
+from tests.plots.contract import FigureContract, lay_out
 
 
 def costs(count=3, *, scale=1.0, **changes):
@@ -38,7 +38,7 @@ class TestCost(FigureContract):
         return {
             "no row": costs(0),
             "one row": costs(1),
-            "many rows": costs(15),
+            "many rows": costs(10),
             "far apart": costs(4, scale=10.0),
             "equal costs": costs(epochs=same),
             "equal rows": costs(epochs=same, nll=same, accuracy=same),
@@ -63,11 +63,11 @@ class TestCost(FigureContract):
             assert texts == {f"● {name}" for name in record.method}
 
     def test_methods_of_one_colour_have_other_markers(self):
-        ax = cost(costs(8))
+        ax = self.pictures()["many rows"]
         colours = [text.get_color() for text in ax.texts]
         assert colours[0] == colours[7]
-        assert [text.get_text()[0] for text in ax.texts] == ["●"] * 7 + ["■"]
-        assert [c.lines[0].get_marker() for c in ax.containers] == ["o"] * 7 + ["s"]
+        assert [text.get_text()[0] for text in ax.texts] == ["●"] * 7 + ["■"] * 3
+        assert [c.lines[0].get_marker() for c in ax.containers] == ["o"] * 7 + ["s"] * 3
 
     def test_a_regression_has_its_rmse(self):
         columns = costs().columns
@@ -77,14 +77,14 @@ class TestCost(FigureContract):
         assert cost(table).get_ylabel() == "root mean squared error"
 
     def test_costs_far_apart_are_logarithmic(self):
-        assert cost(costs(4, scale=10.0)).get_xscale() == "log"
-        assert cost(costs()).get_xscale() == "linear"
+        assert self.pictures()["far apart"].get_xscale() == "log"
+        assert self.pictures()[""].get_xscale() == "linear"
 
     @pytest.mark.parametrize("count", [1, 3, 10])
     def test_methods_of_equal_cost_hide_none(self, count):
         """Markers stand apart, and none is cut off at a side of the panel."""
         ax = cost(costs(count, samples=torch.full((count,), 30.0)), cost="samples")
-        ax.figure.draw_without_rendering()
+        lay_out(ax)
         for panel in (ax, *ax.child_axes):
             box = panel.get_window_extent()
             markers = sorted(c.lines[0].get_window_extent().bounds[::2] for c in panel.containers)
@@ -95,8 +95,8 @@ class TestCost(FigureContract):
             assert box.x0 + 3 * points < centers.min() <= centers.max() < box.x1 - 3 * points
 
     def test_labels_of_a_panel_stay_beside_it(self):
-        lowest = cost(costs(10))
-        lowest.figure.draw_without_rendering()
+        lowest = self.pictures()["many rows"]
+        lay_out(lowest)
         for panel in (lowest, *lowest.child_axes):
             box = panel.get_window_extent()
             for text in panel.texts:
