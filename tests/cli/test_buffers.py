@@ -58,9 +58,9 @@ def run(request, tmp_path_factory):
         "ensemble": 2,
         "samples": 2,
         "threads": 1,
-        "train": {"epochs": 16, "batch_size": 20, "lr": 0.2},
+        "train": {"epochs": 10, "batch_size": 20, "lr": 0.2},
         "average": {"lr": 0.1, "start": 0.5, "rank": 2, "scales": [0.1], "ema_decay": 0.9},
-        "fge": {"cycle": 2.0},
+        "fge": {"cycle": 1.0},
         "simplex": {"vertices": 2, "epochs": 2, "samples": 1},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
