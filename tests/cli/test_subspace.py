@@ -29,7 +29,7 @@ CONFIG = {
     "average": {"lr": 0.05, "start": 0.5},
     "subspace": {"rank": 2, "chains": 4, "samples": 12, "warmup": 5, "temperature": 20.0},
 }
-SHORT = ["--rank", 2, "--chains", 4, "--samples", 12, "--warmup", 5, "--draws", 5]
+SHORT = ["--rank", 2, "--chains", 4, "--samples", 6, "--warmup", 3, "--draws", 5]
 
 
 @pytest.fixture(scope="module")
