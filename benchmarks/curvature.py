@@ -140,6 +140,18 @@ def lowland(problem: Problem) -> tuple[Outcome, float]:
     return Outcome(value, result.trace, result.products, seconds), (high - low) / 2
 
 
+class Counted:
+    """v -> A v by another library, with the number of calls."""
+
+    def __init__(self, product: Callable[[Any], Any]) -> None:
+        self.product = product
+        self.count = 0
+
+    def __call__(self, v: Any) -> Any:
+        self.count += 1
+        return self.product(v)
+
+
 def curvlinops(problem: Problem) -> Outcome:
     """scipy's eigsh over its Hessian, and its Hutchinson's trace."""
     library = importlib.import_module("curvlinops")
@@ -153,18 +165,12 @@ def curvlinops(problem: Problem) -> Outcome:
         check_deterministic=False,
     )
     operator = matrix.to_scipy()
-    count = 0
-
-    def product(v: Any) -> Any:
-        nonlocal count
-        count += 1
-        return operator @ v
-
+    product = Counted(operator.matvec)
     size = matrix.shape[0]
     counted = linalg.LinearOperator((size, size), matvec=product, dtype=operator.dtype)
     (value,) = linalg.eigsh(counted, k=1, which="LA", tol=1e-3, return_eigenvectors=False)
     trace = float(library.hutchinson_trace(matrix, num_matvecs=PROBES))
-    return Outcome(float(value), trace, count + PROBES, time.perf_counter() - start)
+    return Outcome(float(value), trace, product.count + PROBES, time.perf_counter() - start)
 
 
 def pyhessian(problem: Problem) -> Outcome:
@@ -174,19 +180,11 @@ def pyhessian(problem: Problem) -> Outcome:
     matrix = library.hessian(
         problem.model, nn.CrossEntropyLoss(), dataloader=problem.batches, cuda=False
     )
-    count = 0
-    multiply = matrix.dataloader_hv_product
-
-    def product(v: Any) -> Any:
-        nonlocal count
-        count += 1
-        return multiply(v)
-
-    matrix.dataloader_hv_product = product
+    matrix.dataloader_hv_product = product = Counted(matrix.dataloader_hv_product)
     values, _ = matrix.eigenvalues(tol=1e-4, top_n=1)
     traces = matrix.trace(maxIter=PROBES, tol=0)
     trace = sum(traces) / len(traces)
-    return Outcome(values[0], trace, count, time.perf_counter() - start)
+    return Outcome(values[0], trace, product.count, time.perf_counter() - start)
 
 
 def eigenthings(problem: Problem) -> Outcome:
@@ -198,20 +196,12 @@ def eigenthings(problem: Problem) -> Outcome:
         dataloader=problem.batches,
         loss_fn=library.supervised_loss(nn.functional.cross_entropy),
     )
-    count = 0
-    multiply = operator.matvec
-
-    def product(v: Any) -> Any:
-        nonlocal count
-        count += 1
-        return multiply(v)
-
-    operator.matvec = product
+    operator.matvec = product = Counted(operator.matvec)
     # its default of 2 steps does not converge, and it does not stop where it has converged
     pairs = library.lanczos(operator, k=1, max_iter=EIGENTHINGS_STEPS, which="LA")
     value = float(pairs.eigenvalues[0])
     trace = float(library.hutchinson(operator, num_samples=PROBES).estimate)
-    return Outcome(value, trace, count, time.perf_counter() - start)
+    return Outcome(value, trace, product.count, time.perf_counter() - start)
 
 
 LIBRARIES: dict[str, Callable[[Problem], Outcome]] = {
