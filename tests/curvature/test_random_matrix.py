@@ -33,7 +33,7 @@ def test_entries_are_standard_normal_and_depend_on_the_seed_alone():
 
 def blocks_of(monkeypatch, held):
     """The chunks that are made for a pseudo-inverse, by the numbers of their rows."""
-    monkeypatch.setattr(random_matrix, "HELD", held)
+    monkeypatch.setattr(random_matrix, "CACHED_ENTRIES", held)
     sizes = []
     make = torch.randn
 
@@ -58,7 +58,7 @@ def test_the_chunks_of_a_small_matrix_are_made_once(monkeypatch):
     matrix, sizes = blocks_of(monkeypatch, held=300_000)
     assert sum(sizes) == 100_000
     again = RandomMatrix(100_000, 3, seed=0)
-    monkeypatch.setattr(random_matrix, "HELD", 0)
+    monkeypatch.setattr(random_matrix, "CACHED_ENTRIES", 0)
     v = torch.linspace(0, 1, 100_000)
     assert torch.equal(matrix.transposed_times(v), again.transposed_times(v))
 

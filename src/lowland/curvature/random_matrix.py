@@ -12,7 +12,7 @@ from lowland.core.seeds import stream
 from lowland.posteriors.noise import in_parallel
 
 CHUNK = 1 << 14  # rows at a time: 6.5 MB at 100 columns
-HELD = 1 << 26  # entries of a matrix whose chunks are kept: 256 MB
+CACHED_ENTRIES = 1 << 26  # of a matrix whose chunks stay in memory: 256 MB
 
 
 class RandomMatrix:
@@ -20,7 +20,7 @@ class RandomMatrix:
 
     100 columns of 36.5 million weights would be 14.6 GB. Chunks of rows come from (seed, number of
     the chunk) and are made anew for each product, on as many threads as torch uses; those of a
-    matrix of at most `HELD` entries are kept.
+    matrix of at most `CACHED_ENTRIES` entries stay in memory.
 
     Raises:
         ConfigError: more columns than rows.
@@ -79,7 +79,7 @@ class RandomMatrix:
         size = min(CHUNK, self.rows - start)
         generator = stream("random matrix", self.seed, start // CHUNK)
         block = torch.randn(size, self.columns, generator=generator)
-        if self.rows * self.columns <= HELD:
+        if self.rows * self.columns <= CACHED_ENTRIES:
             self._blocks[start] = block
         return block
 

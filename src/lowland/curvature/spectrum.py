@@ -247,14 +247,14 @@ class _Store:
         return self.checkpoint.part("vectors")
 
     def save_pairs(self, pairs: Eigenpairs) -> None:
-        """Keeps eigenpairs."""
+        """Stores eigenpairs."""
         self.pairs = pairs
         if self.checkpoint.path is not None:
             self._vectors.save({"vectors": pairs.vectors.cpu()}, kind=_KIND, same=self.same)
         self._save()
 
     def append(self, nodes: Tensor, weights: Tensor) -> None:
-        """Keeps a probe."""
+        """Stores a probe."""
         self.nodes = torch.cat([self.nodes, nodes[None]])
         self.weights = torch.cat([self.weights, weights[None]])
         self._save()
