@@ -3,7 +3,6 @@
 import copy
 import io
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.tensor_files import same_tree
-from tests.processes import SERVER
+from tests.processes import call_in_processes
 from tests.train.resuming import Boom, Count, Run, watched
 from tests.train.test_closure import SAM as ClosureSAM
 
@@ -411,15 +410,18 @@ def ddp_step(rank, file):
         with optimizer.perturbed():
             loss_of(ddp, batch).backward()
         optimizer.base_optimizer.step()
-        return torch.cat([p.detach().flatten() for p in model.parameters()]).tolist()
+        w = torch.cat([p.detach().flatten() for p in model.parameters()]).tolist()
+        # a process group whose last owner is DDP joins its threads while it holds the interpreter's
+        # lock, which they may wait for
+        del ddp
+        return w
     finally:
         torch.distributed.destroy_process_group()
 
 
 def test_each_rank_perturbs_by_its_own_examples(tmp_path):
-    with ProcessPoolExecutor(2, mp_context=SERVER) as pool:
-        jobs = [pool.submit(ddp_step, rank, str(tmp_path / "store")) for rank in range(2)]
-        first, second = (job.result() for job in jobs)
+    file = str(tmp_path / "store")
+    first, second = call_in_processes(ddp_step, [(rank, file) for rank in range(2)])
     assert first == second
     torch.manual_seed(0)
     model = nn.Linear(6, 3).double()
