@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from lowland.errors import ConfigError
-from lowland.runs.budget import Budget, validation_passes
+from lowland.runs.budget import Budget, last_tenth, validation_passes
 from lowland.trajectory import Every
 
 
@@ -27,6 +27,14 @@ def test_iterates_are_counted_to_any_multiple_of_sgds_epochs():
 )
 def test_a_prefix_ends_with_the_last_epoch_before_averaging(epochs, start, expected):
     assert budget(epochs, start).prefix_epochs == expected
+
+
+def test_averaging_takes_a_tenth_of_the_epochs_at_most():
+    """And more than a twentieth; what is left of 15% is for trials."""
+    for epochs in range(10, 60):
+        start = last_tenth(epochs)
+        assert 0.05 < 1 - start <= 0.1000001, epochs
+        assert budget(epochs, start).prefix_epochs == epochs - epochs // 10
 
 
 @pytest.mark.parametrize(

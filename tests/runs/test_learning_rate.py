@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lowland.artifacts import Graph, Inputs
+from lowland.artifacts import Checkpoint, Graph, Inputs
 from lowland.errors import NonFiniteError
 from lowland.records import Selection
 from lowland.runs import learning_rate
@@ -43,6 +43,15 @@ def test_a_trial_is_a_short_training_from_where_averaging_starts(run, graph, sel
     start = graph.load(run.prefix(0)).point.weights
     assert trained.iterates.steps == [2 * STEPS + 1]
     assert not torch.equal(trained.point.weights, start)
+
+
+def test_the_comparison_of_trials_shows_its_progress(run, graph, selection, tmp_path):
+    steps = []
+    choice = run.learning_rate()
+    inputs = Inputs(choice.inputs, graph.load)
+    again = choice.build(inputs, Checkpoint(tmp_path / "state"), lambda *step: steps.append(step))
+    assert torch.equal(again.nll, selection.nll)
+    assert steps[-1][0] > 1  # passes, whose total is not known before
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(27, 7), (30, 6)])

@@ -43,7 +43,7 @@ class Budget:
         train, average = run.config.train, run.config.average
         epoch = math.ceil(run.setup.length() / train.accumulate)
         tuned = average.lr == "auto"
-        start = average.start or (0.9 if tuned else 0.75)
+        start = average.start or (last_tenth(train.epochs) if tuned else 0.75)
         averaging = (1 - start) * train.epochs
         every = average.every or (min(1.0, averaging / _ITERATES) if tuned else 1.0)
         cycle = run.config.fge.cycle or min(2.0, averaging / 4)
@@ -101,6 +101,16 @@ class Budget:
     def before_averaging(self) -> float:
         """The share of SGD's epochs up to the first iterate that is averaged."""
         return min(self.iterates.first_step, self.total) / self.total
+
+
+def last_tenth(epochs: int) -> float:
+    """The share of the epochs before their last tenth, which is rounded down to whole epochs, but
+    has one at least: from 10 epochs on, averaging never takes more than a tenth of them.
+
+    >>> [round(last_tenth(epochs) * epochs) for epochs in (5, 15, 20, 200)]
+    [4, 14, 18, 180]
+    """
+    return 1 - max(1, epochs // 10) / epochs
 
 
 def validation_passes(setup: Setup, share: float) -> float:

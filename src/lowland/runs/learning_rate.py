@@ -128,6 +128,7 @@ class LearningRate(RecordArtifact):
             scales=config.average.scales,
             samples=max(samples, 1),
             seed=config.seed,
+            progress=progress,
         ).selection
 
     def lr(self, inputs: Inputs) -> float:

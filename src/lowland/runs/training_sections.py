@@ -67,7 +67,7 @@ class Average(Section):
     start: float | None = key(
         None,
         "share of the budget before averaging starts; it is not chosen: each would be a training "
-        "of its own; `null`: 0.9 with `lr: auto`, else 0.75",
+        "of its own; `null`: 0.75, or with `lr: auto` what leaves the last tenth in whole epochs",
         gt=0,
         lt=1,
     )

@@ -61,7 +61,7 @@ class Tuning(Artifact):
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Choice:
         run, setup = self.run, self.run.setup
-        choice = self.method.tune(run, inputs)
+        choice = self.method.tune(run, inputs, progress)
         if choice.nll is not None and not isinstance(setup.task, Classification):
             return choice  # nothing is fitted to predictions
         pred = self.method.predict(run, inputs, choice.values, setup.validation, progress)

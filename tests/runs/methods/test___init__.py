@@ -71,7 +71,7 @@ class Toy(Method):
         w = inputs["toy/walk"]
         return Gaussian(w, torch.ones_like(w) * 1e-6)
 
-    def tune(self, run, inputs):
+    def tune(self, run, inputs, progress):
         surface, post = run.setup.surface, self.posterior(run, inputs)
         nll = {
             width: predict(surface, post.with_scale(width), run.setup.validation, samples=2)

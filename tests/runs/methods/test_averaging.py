@@ -46,9 +46,11 @@ def test_candidates_of_swag_are_both_branches_at_each_scale(run, graph):
 def test_what_is_chosen_is_never_worse_than_sgd_on_validation_examples(run, graph):
     for name in METHODS[1:]:
         method, inputs = inputs_of(run, graph, name)
-        choice = method.tune(run, inputs)
+        steps = []
+        choice = method.tune(run, inputs, lambda *step, steps=steps: steps.append(step))
         if choice.trials is None:  # of EMA and SWA the weights are an artifact
             continue
+        assert steps[-1][0] > 1  # passes, whose total is not known before
         best = int(choice.values["candidate"])
         assert choice.trials.difference[best] <= 0
         assert best == 0 or choice.trials.difference[best] < -choice.trials.difference_se[best]

@@ -26,7 +26,11 @@ def test_a_method_without_parts_needs_and_trains_nothing(finished):
 
 def test_the_scale_is_chosen_on_validation_examples(finished):
     method = finished.method("swag")
-    choice = method.tune(finished.run, finished.inputs(method))
+    steps = []
+    inputs = finished.inputs(method)
+    choice = method.tune(finished.run, inputs, lambda *step: steps.append(step))
+    done, total = steps[-1]
+    assert done == total > 1
     trials = choice.trials
     assert choice.values == {"scale": float(trials.scale[trials.nll.argmin()])}
 

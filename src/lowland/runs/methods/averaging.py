@@ -9,6 +9,7 @@ from lowland.artifacts import Artifact, Inputs
 from lowland.averaging import TunedAverage, tune_average
 from lowland.posteriors import Ensemble, PointMass, Posterior
 from lowland.posteriors.base import draw_count
+from lowland.progress import Progress
 from lowland.runs.average_choice import SGD
 from lowland.runs.methods.base import Choice, Method, Part, Tuned
 
@@ -79,10 +80,10 @@ class AveragingMethod(Method):
         points = [inputs[run.annealed(i).name].point for i in range(self.networks(run))]
         return PointMass(points[0]) if len(points) == 1 else Ensemble(points)
 
-    def tune(self, run: Run, inputs: Inputs) -> Choice:
+    def tune(self, run: Run, inputs: Inputs, progress: Progress = False) -> Choice:
         if not run.shares_prefix:
-            return super().tune(run, inputs)
-        tuned = self.compare(run, inputs)
+            return super().tune(run, inputs, progress)
+        tuned = self.compare(run, inputs, progress)
         selection = tuned.selection
         number = selection.names.index(selection.best)
         values = {_CANDIDATE: float(number)}
@@ -93,7 +94,7 @@ class AveragingMethod(Method):
         as_many = draw_count(post, min(_SAMPLES, samples)) == draw_count(post, samples)
         return Choice(values, selection.table, tuned.nlls if as_many else None)
 
-    def compare(self, run: Run, inputs: Inputs) -> TunedAverage:
+    def compare(self, run: Run, inputs: Inputs, progress: Progress = False) -> TunedAverage:
         """The comparison of its candidates with SGD."""
         candidates = {SGD: self.without_averaging(run, inputs), **self.candidates(run, inputs)}
         return tune_average(
@@ -104,6 +105,7 @@ class AveragingMethod(Method):
             candidates=candidates,
             samples=min(_SAMPLES, run.config.samples),
             seed=run.config.seed,
+            progress=progress,
         )
 
     def scaled(self, run: Run, inputs: Inputs, tuned: Tuned) -> Posterior:
@@ -127,8 +129,8 @@ class AverageMethod(AveragingMethod):
     def needs(self, run: Run) -> Sequence[Artifact]:
         return [run.average(0, self.of, self.budget)]
 
-    def tune(self, run: Run, inputs: Inputs) -> Choice:
-        return Method.tune(self, run, inputs)
+    def tune(self, run: Run, inputs: Inputs, progress: Progress = False) -> Choice:
+        return Method.tune(self, run, inputs, progress)
 
     def posterior(self, run: Run, inputs: Inputs) -> Posterior:
         return PointMass(inputs[run.average(0, self.of, self.budget).name])

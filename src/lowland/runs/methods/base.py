@@ -98,7 +98,7 @@ class Method(ABC):
         """Its posterior over weights, at the paper's scale."""
         raise NotImplementedError(f"{type(self).__name__} has no posterior")
 
-    def tune(self, run: Run, inputs: Inputs) -> Choice:
+    def tune(self, run: Run, inputs: Inputs, progress: Progress = False) -> Choice:
         """Chooses values on validation examples; the temperature is fitted behind it."""
         if not self.tunes_scale:
             return Choice()
@@ -111,6 +111,7 @@ class Method(ABC):
             scales=config.average.scales,
             samples=config.samples,
             seed=config.seed,
+            progress=progress,
         )
         return Choice({"scale": float(trials.scale[trials.nll.argmin()])}, trials)
 
