@@ -24,6 +24,16 @@ def test_one_run_has_a_mean_and_no_error():
     assert mean_over_runs(SGD[:1], errors=False) == SGD[0]
 
 
+def test_a_metric_that_a_run_lacks_has_no_mean():
+    """In whichever run it is missing, the first or another one."""
+    partial = [{"nll": 1.0}, {"nll": 3.0, "scale": 0.5}]
+    for runs in (partial, partial[::-1]):
+        mean = mean_over_runs(runs)
+        assert mean["nll"] == 2.0
+        assert math.isnan(mean["scale"])
+        assert math.isnan(mean["scale_se"])
+
+
 def test_differences_are_of_the_same_runs():
     table = paired_differences({"SGD": SGD, "SWA": SWA, "pool of runs": SWA[:1]})
     pairs = [b["nll"] - a["nll"] for a, b in zip(SGD, SWA, strict=True)]

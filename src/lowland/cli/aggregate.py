@@ -17,14 +17,15 @@ Metrics = Mapping[str, float]  # of one method in one run
 def mean_over_runs(runs: Sequence[Metrics], *, errors: bool = True) -> dict[str, float]:
     r"""The mean of each metric over R runs, and its standard error \(s / \sqrt R\).
 
-    s is the deviation over R - 1; the error of a single run is NaN.
+    s is the deviation over R - 1; the error of a single run is NaN, and so is all of a metric that
+    some run lacks.
 
     >>> mean_over_runs([{"nll": 1.0}, {"nll": 3.0}])
     {'nll': 2.0, 'nll_se': 1.0}
     """
     means = {}
-    for name in runs[0]:
-        values = torch.tensor([run[name] for run in runs], dtype=torch.float64)
+    for name in dict.fromkeys(name for run in runs for name in run):
+        values = torch.tensor([run.get(name, math.nan) for run in runs], dtype=torch.float64)
         means[name] = float(values.mean())
         if errors:
             n = len(values)
