@@ -1,11 +1,8 @@
 """What a run works on: which rows are for what."""
 
-import math
-
 import pytest
 import torch
 
-from lowland.errors import DataError
 from lowland.runs.config import check_config
 from lowland.runs.setup import Setup
 
@@ -75,56 +72,6 @@ def test_the_first_training_rows_are_a_sample_of_all(tmp_path, monkeypatch):
     first, again = (next(iter(setup.clean))[1] for _ in range(2))
     assert torch.equal(first, again)
     assert 0.4 < float(first.float().mean()) < 0.6
-
-
-SLOPES = """
-import pytest
-import torch
-from torch import nn
-
-def data():
-    x = torch.rand(40, 1)
-    return {name: (x, x.cos()) for name in ("train", "validation", "test")}
-
-class Slope(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))
-
-    def forward(self, x):
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(self.net(x).sum(), x, create_graph=True)[0]
-"""
-
-
-def test_a_network_that_differentiates_passes_the_trial(tmp_path, monkeypatch):
-    (tmp_path / "slopes.py").write_text(SLOPES)
-    monkeypatch.syspath_prepend(tmp_path)
-    values = {
-        "model": {"name": "slopes:Slope"},
-        "data": {"name": "slopes:data"},
-        "task": {"name": "lowland:Regression", "args": {"noise_variance": 0.1}},
-        "threads": 1,
-    }
-    setup = Setup(check_config(values, where="here"))
-    assert math.isfinite(float(setup.surface(setup.layout.flatten(setup.model(0)))))
-
-
-def test_a_last_batch_of_one_example_is_reported_and_left_out(tmp_path, monkeypatch):
-    (tmp_path / "batchnorm_of_one.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
-    values = {
-        "model": {"name": "batchnorm_of_one:net"},
-        "data": {"name": "batchnorm_of_one:data"},
-        "train": {"batch_size": 21},  # of 64 examples
-        "threads": 1,
-    }
-    with pytest.raises(DataError, match=r"one example.*drop_last"):
-        Setup(check_config(values, where="here"))
-    values["train"]["drop_last"] = True
-    setup = Setup(check_config(values, where="here"))
-    assert setup.length() == 3
-    assert [len(y) for _, y in setup.batches(0)] == [21, 21, 21]
 
 
 def test_without_validation_examples_some_are_held_out(tmp_path, monkeypatch):

@@ -12,10 +12,6 @@ from torch import nn
 
 from lowland.alignment import align
 from lowland.core import Classification, LanguageModeling, LossSurface, Point, Regression, Task
-from lowland.core.autograd import value_of
-from lowland.core.batchnorm import refuse_one_example
-from lowland.core.call import check_batch
-from lowland.core.data import first_examples, move
 from lowland.core.half_precision import has_half_precision
 from lowland.core.names import Where
 from lowland.core.options import EvalOptions
@@ -26,17 +22,16 @@ from lowland.posteriors import Posterior
 from lowland.posteriors.base import draw_count
 from lowland.progress import Progress
 from lowland.records import Predictive
+from lowland.runs.batch_check import check_first_batches
 from lowland.runs.plan import RunPlan
 from lowland.runs.pretrained import Pretrained
 from lowland.runs.sections import Config, Validation
-from lowland.runs.user_code import error_line
 from lowland.runs.validation import with_all_examples, with_validation
 from lowland.train import Batches, best_threads
 from lowland.train.batches import full_batches
 from lowland.train.rng import fork_global_rng
 
 SPLITS = ("train", "validation", "test")
-_NOTHING = object()
 _TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
@@ -94,7 +89,10 @@ class Setup:
     def _take_training_examples(self) -> None:
         self.clean = self.shuffled("clean" if "clean" in self.data else "train")
         self.batchnorm = self._loader("batchnorm") if "batchnorm" in self.data else None
-        self._try()
+        with fork_global_rng(self.config.seed), torch.no_grad():
+            model = self.model(0)
+            self.task = self.task.for_model(model)
+            check_first_batches(self, model)
         self.surface = self.surface_of(self.model(0))
         self.layout = self.surface.layout
 
@@ -309,53 +307,6 @@ class Setup:
             return Batches(self.data[split], **options)
         except LowlandError as error:
             raise DataError(f"{self.config.data.name}: {split}: {error}") from error
-
-    def _try(self) -> None:
-        """Takes examples of each split through the model, before anything is spent or written."""
-        train = self.batches(0)
-        loaders = {"train": train, "validation": self.validation, "test": self.test}
-        with fork_global_rng(self.config.seed), torch.no_grad():
-            model = self.model(0)
-            self.task = self.task.for_model(model)
-            for split, loader in loaders.items():
-                self._try_split(model.train(split == "train"), split, loader)
-            rest = train.num_examples % train.batch_size if isinstance(train, Batches) else 0
-            if rest and not train.drop_last:  # the last batch
-                self._try_split(model.train(), "train", train, rest)
-
-    def _try_split(
-        self, model: nn.Module, split: str, loader: Any, size: int | None = None
-    ) -> None:
-        device = torch.device(self.device)
-        n = f"the last batch ({size} examples)" if size else "a batch"
-        try:
-            raw = next(iter(loader), _NOTHING)
-            if raw is _NOTHING:
-                raise DataError("it gave no examples; check its data set.")
-            if raw is None:
-                raise DataError("it is None; let the data's transform return a batch.")
-            batch = self.task.parts(raw)
-            if batch.target is None:
-                raise DataError("it has no target; give (inputs, target).")
-            args, kwargs, target = move(first_examples(batch, size) if size else batch, device)
-            with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-                try:
-                    output = value_of(lambda: self.task.output(model(*args, **kwargs)))
-                except ValueError as error:
-                    refuse_one_example(error)
-                    raise
-            check_batch(self.task, (args, kwargs), output, target)
-            if not bool(torch.isfinite(self.task.items_nll(output, target)).all()):
-                raise DataError(
-                    "the loss of the fresh network is NaN or infinite; look for such values in the "
-                    "examples and in the model's first weights, and for a scale that is far from 1."
-                )
-        except Exception as error:
-            end = "" if isinstance(error, LowlandError) else "."
-            raise DataError(
-                f"{self.config.model.name} on {n} of {split} from {self.config.data.name}: "
-                f"{error_line(error)}{end}"
-            ) from error
 
 
 def is_loader(data: Any) -> bool:
