@@ -140,14 +140,14 @@ def archive(body, name="mean.npy"):
 
 
 def bomb(path):
-    """2 GiB of zeros in 2 MiB, in an .npz with correct headers."""
+    """256 MiB of zeros in a quarter of a MiB, in an .npz with correct headers."""
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
         file.open("mean.npy", "w", force_zip64=True) as member,
     ):
-        member.write(npy((2**29,)))
+        member.write(npy((2**26,)))
         block = bytes(1 << 24)
-        for _ in range(128):
+        for _ in range(16):
             member.write(block)
 
 

@@ -73,7 +73,7 @@ class TestEllipticalSlice(SamplerContract):
 
 def test_twenty_coordinates_with_weak_data():
     density, mean, covariance, _ = linear(20, 3.0, noise=6.0)
-    chain = EllipticalSlice().run(density, Job(chains=128, samples=250, warmup=100))
+    chain = EllipticalSlice().run(density, Job(chains=128, samples=190, warmup=100))
     first, second = errors_of(chain, mean, covariance)
     assert first.abs().max() < 4
     assert second.abs().max() < 4.5

@@ -45,7 +45,7 @@ class TestRandom(SamplerContract):
 @short
 def test_twenty_coordinates():
     density, mean, covariance, _ = linear(20, 3.0)
-    chain = Slice().run(density, Job(chains=64, samples=40, warmup=25))
+    chain = Slice().run(density, Job(chains=64, samples=25, warmup=20))
     first, second = errors_of(chain, mean, covariance)
     assert first.abs().max() < 4
     assert second.abs().max() < 4.5
@@ -107,7 +107,7 @@ def test_widths_find_the_length_of_the_slices(width):
     scales = torch.tensor([0.01, 10.0]).double()
     density = Density(lambda z: -0.5 * (z / scales).square().sum(1), 2, prior_scale=None)
     start = scales * torch.randn(8, 2, generator=torch.Generator().manual_seed(0)).double()
-    chain = Slice(width=width).run(density, Job(chains=8, samples=200, start=start))
+    chain = Slice(width=width).run(density, Job(chains=8, samples=100, warmup=150, start=start))
     widths = torch.tensor(chain.about["widths"]).double() / scales
     # a slice of a standard normal is 2 sqrt(-2 log u + x²) long: 3.4 on average
     assert bool(((widths > 2) & (widths < 5)).all()), widths

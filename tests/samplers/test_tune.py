@@ -72,7 +72,7 @@ def test_a_temperature_is_chosen_on_validation_examples():
     other, _, _ = problem(rows=200, batch_size=200, noise=1.0, seed=5)
     validation = [(b.args[0], b.target) for b in other.data]
     tuned = ll.tune_temperature(
-        sub, surface, validation, temperatures=[0.01, 1.0, 100.0], chains=4, samples=20
+        sub, surface, validation, temperatures=[0.01, 1.0, 100.0], chains=4, samples=20, warmup=50
     )
     assert tuned.nll.shape == (3,)
     assert tuned.evaluations > 3 * 4 * 20
@@ -83,7 +83,8 @@ def test_a_temperature_is_chosen_on_validation_examples():
         temperature=[0.01, 1.0, 100.0],
         validation=validation,
         chains=4,
-        samples=50,
+        samples=10,
+        warmup=50,
     )
     assert chain.temperature in (0.01, 1.0, 100.0)
     assert chain.about["tuning"]["evaluations"] > 0

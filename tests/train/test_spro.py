@@ -63,7 +63,7 @@ def test_a_volume_of_low_loss_between_two_modes(two_classes):
     surface, modes = two_classes
     line = float(ll.barrier(surface, *modes))
     volume = ll.connect_modes(
-        surface, modes, connectors=2, epochs=40, rise=0.3, points=50, strength=1e-3, **ADAM
+        surface, modes, connectors=2, epochs=25, rise=0.3, points=50, strength=1e-3, **ADAM
     )
     assert line > 0.5  # there is something to go around
     assert volume.cells == ((0, 2, 3), (1, 2, 3))

@@ -58,8 +58,8 @@ def test_a_slow_drift_is_followed(kind, settings):
     check_drift(kind, **settings)
 
 
-def test_a_slow_drift_of_30_000_iterates():
-    check_drift(SWAG, n=30_000, rank=0)
+def test_a_slow_drift_of_20_000_iterates():
+    check_drift(SWAG, n=20_000, rank=0)
 
 
 @pytest.mark.parametrize(("kind", "settings"), KINDS[:2])

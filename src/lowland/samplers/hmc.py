@@ -47,7 +47,7 @@ class NUTS(MarkovChain):
         ConfigError: options out of range.
 
     >>> wide = Density(lambda z: -0.5 * (z / torch.tensor([1.0, 9.0])).square().sum(1), 2)
-    >>> chain = NUTS().run(wide, Job(chains=4, samples=200))
+    >>> chain = NUTS().run(wide, Job(chains=8, samples=100, warmup=150))
     >>> exact = torch.tensor([1 / 2, 81 / 82])  # with the prior N(0, 1)
     >>> bool((chain.covariance.diagonal() / exact - 1).abs().max() < 0.2)
     True

@@ -48,7 +48,7 @@ class SGLD(MarkovChain):
     ...     return -(y - z).square().sum(1), 2 * (y - z).sum(1, keepdim=True)
     >>> whole = lambda z: -0.5 * (data - z).square().sum(1)
     >>> density = Density(whole, 1, minibatch=minibatch)  # N(4 / 5, 1 / 5)
-    >>> chain = SGLD(step=0.02).run(density, Job(chains=8, samples=500, thin=10))
+    >>> chain = SGLD(step=0.05).run(density, Job(chains=16, samples=200, thin=5))
     >>> bool((chain.mean - 0.8).abs() < 0.05)
     True
     """
