@@ -1,11 +1,11 @@
 """Kills commands at random moments of building each kind of artifact, and resumes them.
 
 `python kills.py CONFIG FOLDER TIMES [COMMAND...]`: makes a run of a configuration, and what each
-command makes of it: `run`, `connect`, `simplex`, `subspace`, `scan`, `compare` and `average`, or
-those that are named. Then, for each kind of artifact in the folder of a command, it removes one of
-that kind, kills the process that builds it again at a random call of a Python function, TIMES over,
-and lets the next one finish. It prints a line of JSON for each command: its kills of each kind, and
-the files that differ from those of the first build.
+command makes of it: `run`, `connect`, `simplex`, `subspace`, `scan`, `sharpness`, `compare` and
+`average`, or those that are named. Then, for each kind of artifact in the folder of a command, it
+removes one of that kind, kills the process that builds it again at a random call of a Python
+function, TIMES over, and lets the next one finish. It prints a line of JSON for each command: its
+kills of each kind, and the files that differ from those of the first build.
 """
 
 import json
@@ -133,11 +133,14 @@ def commands_of(folder):
     run, config = folder / "run", folder / "config.yaml"
     short = ("--epochs", 1)
     sampling = ("--rank", 2, "--chains", 2, "--samples", 5, "--warmup", 3)
+    measuring = ("--eigenvalues", 1, "--probes", 2, "--directions", 2, "--points", 4)
+    measuring += ("--examples", 60)
     stages = {
         "connect": (run, *short, "--points", 3),
         "simplex": (run, "--vertices", 2, *short, "--points", 2, "--draws", 2),
         "subspace": (run, *sampling, "--temperature", 10, "--draws", 2),
         "scan": (run, "--plane", "sgd-0,sgd-1,swa-0", "--resolution", 3, "--refine", 0),
+        "sharpness": (run, "--weights", "sgd-0,average-0", *measuring),
         "compare": (run, "--examples", 20, "--strengths", "1"),
     }
     commands = {"run": (run, ("run", config, f"out={run}"))}

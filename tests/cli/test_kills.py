@@ -49,5 +49,7 @@ def test_kills_at_random_moments_of_every_kind_change_no_byte(tmp_path):
         assert result["different"] == []
         assert min(result["kills"].values()) >= 1
     kinds = [kind for result in results.values() for kind in result["kills"]]
-    assert {"companions", "curve", "mean", "method-metrics", "swag", "swa"} <= set(kinds)
+    assert {"companions", "curve", "mean", "method-metrics", "sharpness", "swag", "swa"} <= set(
+        kinds
+    )
     assert sum(sum(result["kills"].values()) for result in results.values()) >= 60

@@ -26,9 +26,12 @@ def test_a_run_is_measured_and_measured_again(finished):
     folder = finished / "sharpness"
     table = Table.load(folder / "records/sharpness.json")
     assert list(table.method) == ["sgd-0", "average-0"]
-    assert all(table.columns[name].isfinite().all() for name in ("average", "eigenvalue", "trace"))
+    metrics = ("average", "eigenvalue", "trace", "width_eigenvector", "width_swag")
+    assert all(table.columns[name].isfinite().all() for name in metrics)
     names = {path.name for path in (folder / "pictures").iterdir()}
     expected = ["line", "rays-loss", "rays-test-error", "sharpness-average"]
+    expected += ["rays-eigenvectors-average-0", "rays-eigenvectors-sgd-0"]
+    expected += ["rays-swag-loss", "rays-swag-test-error"]
     expected += ["spectrum-average-0", "spectrum-sgd-0"]
     assert names == {f"{name}.png" for name in expected}
     # on to the end at once: everything is in the folder
@@ -51,6 +54,7 @@ def test_by_default_networks_are_those_that_are_trained_to_the_end_and_averages(
     ("words", "error"),
     [
         (["--weights", "sgd-7"], "no weights 'sgd-7'; there are"),
+        (["--trajectory", "fge-9"], "fge-9"),
         (["--directions", 0], "--directions"),
         (["--kinds", "flat"], "expected 'keskar', 'sam'"),
     ],

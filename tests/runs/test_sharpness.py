@@ -5,7 +5,8 @@ import pytest
 import lowland as ll
 from lowland.artifacts import Graph, Source
 from lowland.artifacts.order import complete, ordered
-from lowland.runs.sharpness import SharpnessOptions, sharpness_artifacts
+from lowland.runs.measures import SharpnessOptions
+from lowland.runs.sharpness import sharpness_artifacts
 from lowland.runs.sources import hash_of
 from tests.runs.test_segments import run_of
 
@@ -54,9 +55,13 @@ def test_the_table_has_the_numbers_of_the_library(run, graph):
         assert result.width[i] == widths.width.median()
         assert result.gradient_norm[i] == widths.gradient_norm
         examples = surface.replayable(None, count=EXAMPLES)
-        hessian = ll.spectrum(surface, w, top=2, probes=1, seed=3, loader=examples)
+        hessian = ll.spectrum(
+            surface, w, top=2, probes=1, seed=3, loader=examples, eigenvectors=True
+        )
         assert float(result.eigenvalue[i]) == pytest.approx(float(hessian.eigenvalues[0]), rel=1e-4)
         assert float(result.trace[i]) == pytest.approx(hessian.trace, rel=1e-4)
+        along = ll.widths(surface, w, directions=hessian, count=EXAMPLES).width.min()
+        assert float(result.width_eigenvector[i]) == pytest.approx(float(along), rel=0.01)
         assert result.train_loss[i] == surface.evaluate([w], count=EXAMPLES).loss[0]
         assert result.test_loss[i] == surface.evaluate([w], run.setup.test).loss[0]
 
@@ -74,6 +79,7 @@ def test_pictures_of_each_measure_are_drawn(run, graph):
     _, *pictures = sharpness_artifacts(run, sources(run), OPTIONS)
     files = {graph.load(picture).name for picture in pictures}
     names = ["line", "rays-loss", "rays-test-error", "sharpness-average", "sharpness-sam"]
+    names += ["rays-eigenvectors-first", "rays-eigenvectors-second"]
     names += ["spectrum-first", "spectrum-second"]
     assert files == {f"{name}.png" for name in names}
 

@@ -16,15 +16,19 @@ from lowland.cli.console import Terminal
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.options import Keys, out_option
 from lowland.cli.origins import ORIGINS, write_origins
+from lowland.cli.stage_folder import open_trajectory
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
 from lowland.files import require_own
 from lowland.records import Table
 from lowland.runs.folder import RunFolder
+from lowland.runs.measures import SharpnessOptions
 from lowland.runs.run import Run
 from lowland.runs.setup import Setup
-from lowland.runs.sharpness import SharpnessOptions, sharpness_artifacts
+from lowland.runs.sharpness import sharpness_artifacts
 from lowland.runs.sources import hash_of
+
+_TRAJECTORY = "swa-0"
 
 
 def sharpness(
@@ -48,10 +52,15 @@ def execute(finished: FinishedRun, options: SharpnessOptions, path: Path) -> Tab
     sources = [_source(finished.folder, name, setup) for name in names]
     rest = [ORIGINS, ARTIFACTS]
     require_own(path, [GRAPH], rest=rest, content="folder of sharpness", option="--out")
-    table, *pictures = sharpness_artifacts(Run(setup.config, setup), sources, options)
+    name = _trajectory_name(finished.folder, options)
+    swag = None if name is None else _swag(finished, name, setup)
+    table, *pictures = sharpness_artifacts(Run(setup.config, setup), sources, options, swag=swag)
     builder = Builder(path, Terminal(), threads=finished.plan.threads)
     folder = finished.folder.path
-    write_origins(path, {f"weights/{n}": [(folder, f"weights/{n}.safetensors")] for n in names})
+    origins = {f"weights/{n}": [(folder, f"weights/{n}.safetensors")] for n in names}
+    if swag is not None:
+        origins[swag.name] = [(folder, f"trajectory/{name}")]
+    write_origins(path, origins)
     builder.build(complete([table, *pictures]))
     result: Table = builder.load(table)
     title = f"Sharpness on {options.examples:,} training examples"
@@ -72,3 +81,17 @@ def _source(folder: RunFolder, name: str, setup: Setup) -> Source:
     point = folder.load_weights(name, setup.layout)
     content = {"hash": hash_of([point.weights, point.buffers or {}])}
     return Source(f"weights/{name}", point, content)
+
+
+def _trajectory_name(folder: RunFolder, options: SharpnessOptions) -> str | None:
+    there = (folder.path / "trajectory" / _TRAJECTORY).is_dir()
+    return options.trajectory or (_TRAJECTORY if there else None)
+
+
+def _swag(finished: FinishedRun, name: str, setup: Setup) -> Source | None:
+    """SWAG of iterates; None: one has no deviations."""
+    iterates = open_trajectory(finished.folder, name, setup, option="--trajectory")
+    if len(iterates) < 2:
+        return None
+    swag = iterates.swag(rank=finished.config.average.rank)
+    return Source(f"swag/{name}", swag, {"hash": hash_of(swag.deviations)})

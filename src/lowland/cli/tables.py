@@ -63,6 +63,8 @@ _SHAPES: dict[str, Forms] = {
         "eigenvalue": ("eigenvalue", "{:.3g}"),
         "trace": ("trace", "{:.4g}"),
         "width": ("width", "{:.3g}"),
+        "width_eigenvector": ("along eigenvector", "{:.3g}"),
+        "width_swag": ("along SWAG", "{:.3g}"),
     },
 }
 

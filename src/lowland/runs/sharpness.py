@@ -2,197 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 
 from lowland import plots
 from lowland.artifacts import Artifact, Checkpoint, Inputs, Source
-from lowland.curvature import sharpness, spectrum, widths
-from lowland.evaluate.table import evaluate
 from lowland.geometry import Line
 from lowland.landscape import path
 from lowland.progress import Report
-from lowland.records import PathResult, SharpnessResult, SpectrumResult, Table, WidthsResult
-from lowland.runs.keys import Section, key
+from lowland.records import PathResult, Table, WidthsResult
+from lowland.runs.measures import (
+    EigenvectorWidths,
+    Losses,
+    RandomWidths,
+    Sharpness,
+    SharpnessOptions,
+    Spectrum,
+    SWAGWidths,
+    WeightsMeasure,
+)
 from lowland.runs.pictures import Picture, picture_of_lines
 from lowland.runs.records import RecordArtifact
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
-
-Kind = Literal["keskar", "sam", "adaptive", "average"]
-
-
-class SharpnessOptions(Section):
-    """At which weights curvature is measured, by what, and on which examples."""
-
-    weights: list[str] = key(
-        [],
-        "names of weights, files of the run's weights/; by default annealed networks, and the "
-        "averages of the first trajectory",
-    )
-    kinds: list[Kind] = Field(
-        default=["keskar", "sam", "adaptive", "average"],
-        min_length=1,
-        description="measures of sharpness",
-    )
-    eigenvalues: int = key(10, "largest eigenvalues of the Hessian", ge=0)
-    probes: int = key(
-        10, "random vectors of its trace and density; without them and eigenvalues none", ge=0
-    )
-    directions: int = key(10, "random rays", ge=1)
-    rise: float = key(0.1, "rise of the loss that ends a width", unit="nats", gt=0)
-    points: int = key(61, "points on the line between the first two weights", ge=3)
-    examples: int = key(2000, "training examples of the measures", ge=2)
-    seed: int = key(0, "seed of everything random", ge=0)
-
-
-class WeightsMeasure(RecordArtifact):
-    """A measure at a weight vector.
-
-    Args:
-        weights: a source, named weights/LABEL. measure: its name. splits: the examples besides the
-            training examples. own: the options that change it.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        weights: Source,
-        options: SharpnessOptions,
-        *,
-        measure: str,
-        own: Sequence[str],
-        splits: Sequence[str] = (),
-    ) -> None:
-        self.run = run
-        self.weights = weights
-        self.options = options
-        self.label = weights.name.partition("/")[2]
-        self.measure = measure
-        super().__init__(
-            f"sharpness/{self.label}/{measure}",
-            [*run.evaluated(*splits), weights],
-            run.settings(**options.model_dump(include={*own, "examples"})),
-            file=f"{measure}-{self.label}.json",
-            title=f"{measure}: {self.label}",
-        )
-
-    @abstractmethod
-    def row(self, record: Any) -> dict[str, float]:
-        """Its columns in the table."""
-
-
-class Losses(WeightsMeasure):
-    """Metrics on the training examples of the measures, and on the test examples."""
-
-    kind = "losses"
-    record = Table
-
-    def __init__(self, run: Run, weights: Source, options: SharpnessOptions) -> None:
-        super().__init__(run, weights, options, measure="losses", own=(), splits=["test"])
-
-    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Table:
-        setup, point = self.run.setup, inputs[self.weights.name]
-        train = evaluate(setup.surface, [point], count=self.options.examples)
-        test = evaluate(setup.surface, [point], setup.test, progress=progress)
-        columns = {f"train_{name}": values for name, values in train.columns.items()}
-        return Table(columns | {f"test_{name}": values for name, values in test.columns.items()})
-
-    def row(self, record: Table) -> dict[str, float]:
-        metrics = ("loss", "error", "rmse")
-        names = [f"{split}_{name}" for split in ("train", "test") for name in metrics]
-        return {name: float(record.columns[name][0]) for name in names if name in record.columns}
-
-
-class Sharpness(WeightsMeasure):
-    """The rise of the loss near weights, by one measure at its own radii."""
-
-    kind = "sharpness"
-    record = SharpnessResult
-
-    def __init__(
-        self, run: Run, weights: Source, options: SharpnessOptions, *, measure: Kind
-    ) -> None:
-        super().__init__(run, weights, options, measure=measure, own=["seed"])
-
-    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SharpnessResult:
-        return sharpness(
-            self.run.setup.surface,
-            inputs[self.weights.name],
-            kind=self.measure,
-            count=self.options.examples,
-            seed=self.options.seed,
-            progress=progress,
-        )
-
-    def row(self, record: SharpnessResult) -> dict[str, float]:
-        return {self.measure: float(record)}
-
-
-class Widths(WeightsMeasure):
-    """Losses along filter-normalised random rays."""
-
-    kind = "widths"
-    record = WidthsResult
-
-    def __init__(self, run: Run, weights: Source, options: SharpnessOptions) -> None:
-        own = ["directions", "rise", "seed"]
-        super().__init__(run, weights, options, measure="widths", own=own, splits=["test"])
-
-    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> WidthsResult:
-        options = self.options
-        return widths(
-            self.run.setup.surface,
-            inputs[self.weights.name],
-            directions=options.directions,
-            rise=options.rise,
-            loader=self.run.setup.test,
-            test_count=options.examples,
-            count=options.examples,
-            seed=options.seed,
-            progress=progress,
-        )
-
-    def row(self, record: WidthsResult) -> dict[str, float]:
-        return {"width": float(record.width.median()), "gradient_norm": record.gradient_norm}
-
-
-class Spectrum(WeightsMeasure):
-    """Leading eigenvalues, trace and density of the Hessian."""
-
-    kind = "spectrum"
-    record = SpectrumResult
-
-    def __init__(self, run: Run, weights: Source, options: SharpnessOptions) -> None:
-        own = ["eigenvalues", "probes", "seed"]
-        super().__init__(run, weights, options, measure="spectrum", own=own)
-
-    def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> SpectrumResult:
-        options, surface = self.options, self.run.setup.surface
-        result = spectrum(
-            surface,
-            inputs[self.weights.name],
-            top=options.eigenvalues,
-            probes=options.probes,
-            seed=options.seed,
-            loader=surface.replayable(None, count=options.examples),
-            method="double_backward",  # chosen by time, two runs would differ in their last bits
-            checkpoint=checkpoint.file("spectrum.safetensors"),
-            progress=progress,
-        )
-        return replace(result, seconds=math.nan, timings={})  # equal settings give equal files
-
-    def row(self, record: SpectrumResult) -> dict[str, float]:
-        largest = {"eigenvalue": float(record.eigenvalues[0])} if self.options.eigenvalues else {}
-        return largest | ({"trace": record.trace} if self.options.probes else {})
 
 
 class LineBetween(RecordArtifact):
@@ -245,29 +81,43 @@ class SharpnessTable(RecordArtifact):
 
 
 def sharpness_artifacts(
-    run: Run, weights: Sequence[Source], options: SharpnessOptions
+    run: Run, weights: Sequence[Source], options: SharpnessOptions, *, swag: Source | None = None
 ) -> list[Artifact]:
-    """The table of the measures and their pictures: what stands on everything else."""
-    sharp = {
-        kind: {each.name: Sharpness(run, each, options, measure=kind) for each in weights}
-        for kind in options.kinds
-    }
-    wide = {each.name: Widths(run, each, options) for each in weights}
-    measures: list[WeightsMeasure] = []
-    for each in weights:
-        measures += [Losses(run, each, options), *(m[each.name] for m in sharp.values())]
-        measures.append(wide[each.name])
-    spectra = [Spectrum(run, each, options) for each in weights]
-    measures += spectra if options.eigenvalues or options.probes else []
-    pictures = [_picture(f"sharpness-{k}", m.values(), plots.sharpness) for k, m in sharp.items()]
-    if options.probes:
-        pictures += [Picture(f"spectrum-{each.label}", [each], plots.spectrum) for each in spectra]
-    pictures.append(_picture("rays-loss", wide.values(), plots.widths))
-    pictures.append(_picture("rays-test-error", wide.values(), _draw_test_error))
+    """The table of the measures and their pictures: what stands on everything else.
+
+    `swag`: a `SWAG`, along whose components rays go.
+    """
+    rows: list[list[WeightsMeasure]] = [[Losses(run, each, options)] for each in weights]
+    pictures: list[Artifact] = []
+
+    def add(measures: Sequence[WeightsMeasure]) -> None:
+        for row, measure in zip(rows, measures, strict=True):
+            row.append(measure)
+
+    for kind in options.kinds:
+        sharp = [Sharpness(run, each, options, measure=kind) for each in weights]
+        add(sharp)
+        pictures.append(_picture(f"sharpness-{kind}", sharp, plots.sharpness))
+    if options.eigenvalues or options.probes:
+        spectra = [Spectrum(run, each, options) for each in weights]
+        add(spectra)
+        if options.probes:
+            pictures += [Picture(f"spectrum-{s.label}", [s], plots.spectrum) for s in spectra]
+        if options.eigenvalues:
+            along = [EigenvectorWidths(each) for each in spectra]
+            add(along)
+            pictures += [Picture(f"rays-eigenvectors-{w.label}", [w], plots.widths) for w in along]
+    rays: dict[str, list[Any]] = {"rays": [RandomWidths(run, each, options) for each in weights]}
+    if swag is not None:
+        rays["rays-swag"] = [SWAGWidths(run, each, options, swag) for each in weights]
+    for name, wide in rays.items():
+        add(wide)
+        pictures.append(_picture(f"{name}-loss", wide, plots.widths))
+        pictures.append(_picture(f"{name}-test-error", wide, _draw_test_error))
     if len(weights) > 1:
         line = LineBetween(run, weights[:2], options)
         pictures.append(Picture("line", [line], partial(_draw_line, ends=line.labels)))
-    return [SharpnessTable(measures), *pictures]
+    return [SharpnessTable([measure for row in rows for measure in row]), *pictures]
 
 
 def _picture(name: str, measures: Iterable[WeightsMeasure], draw: Callable[..., Any]) -> Picture:
