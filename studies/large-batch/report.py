@@ -1,0 +1,151 @@
+"""Tables and pictures of the study, from the records of its solutions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measures import MEASURES
+from network import StridedNet
+from scipy.stats import kendalltau
+
+import lowland as ll
+from lowland import plots
+from lowland.records import Table
+
+RESAMPLES = 2000  # of the bootstrap over recipes
+Records = list[dict[str, Any]]
+
+
+def tables(records: Records) -> str:
+    """Solutions, and the rank correlation of each measure with the test error, as Markdown."""
+    if not records:
+        return "No solution is there yet."
+    note = f"{records[-1]['date']}, {records[-1]['machine']}; `python studies/large-batch/run.py`."
+    reached = [record for record in records if record["reached"]]
+    parts = [f"{note} {len(records)} solutions, {len(reached)} of them at the training loss."]
+    parts.append(solutions(records))
+    if len(reached) > 2:
+        parts.append(
+            f"Kendall's rank correlation over the {len(reached)} solutions at the training loss; "
+            "in brackets the interval at 95% of the bootstrap over recipes. Positive with the test "
+            "error: sharper solutions predict worse."
+        )
+        parts.append(correlations(reached))
+    return "\n\n".join(parts)
+
+
+def name_of(record: dict[str, Any]) -> str:
+    recipe = record["recipe"]
+    sam = ", SAM" if recipe["sam"] else ""
+    return (
+        f"{recipe['batch']}, {recipe['lr']:g}, {recipe['weight_decay']:g}{sam}, "
+        f"seed {recipe['seed']}"
+    )
+
+
+def solutions(records: Records) -> str:
+    rows = []
+    for record in sorted(records, key=lambda each: each["test error"]):
+        values = record["measures"]
+        rows.append(
+            {
+                "batch, lr, weight decay": name_of(record),
+                "epochs": f"{record['epochs']}{'' if record['reached'] else ' (not reached)'}",
+                "train loss": f"{record['train nll']:.3f}",
+                "test error": f"{record['test error']:.3f}",
+                "test NLL": f"{record['test nll']:.3f}",
+                **{name: f"{values[name]:.3g}" for name in MEASURES},
+            }
+        )
+    return Table.from_rows(rows).to_markdown()
+
+
+def correlations(records: Records) -> str:
+    measures = {name: [each["measures"][name] for each in records] for name in MEASURES}
+    columns = {
+        "test error": [each["test error"] for each in records],
+        "test NLL": [each["test nll"] for each in records],
+        "top eigenvalue": measures["top eigenvalue"],
+        "adaptive, l2": measures["adaptive, l2"],
+    }
+    groups = [str({**each["recipe"], "seed": 0}) for each in records]
+    rows = [
+        {"measure": name}
+        | {
+            other: "1" if other == name else correlation(values, column, groups)
+            for other, column in columns.items()
+        }
+        for name, values in measures.items()
+    ]
+    return Table.from_rows(rows).to_markdown()
+
+
+def correlation(a: list[float], b: list[float], groups: list[str], seed: int = 0) -> str:
+    """Kendall's tau with its bootstrap interval; recipes are drawn, with all their seeds."""
+    x, y = np.array(a), np.array(b)
+    members = [np.array([i for i, g in enumerate(groups) if g == one]) for one in set_of(groups)]
+    generator = np.random.default_rng(seed)
+    taus = []
+    for _ in range(RESAMPLES):
+        drawn = generator.integers(len(members), size=len(members))
+        index = np.concatenate([members[i] for i in drawn])
+        taus.append(kendalltau(x[index], y[index]).statistic)
+    low, high = np.nanquantile(taus, [0.025, 0.975])
+    return f"{kendalltau(x, y).statistic:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def set_of(groups: list[str]) -> list[str]:
+    """Each group once, in their order."""
+    return list(dict.fromkeys(groups))
+
+
+def pictures(records: Records, folder: Path) -> None:
+    """The test error against six measures; a point is a solution."""
+    from matplotlib.figure import Figure
+
+    if len(records) < 3:
+        return
+    names = ["Keskar", "SAM", "adaptive, l2", "average, filter", "top eigenvalue", "1 / width"]
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    for name, ax in zip(names, figure.subplots(2, 3, sharey=True).flat, strict=True):
+        for batch, marker in ((64, "o"), (2048, "s")):
+            for sam, colour in ((False, "tab:blue"), (True, "tab:orange")):
+                some = [
+                    each
+                    for each in records
+                    if each["recipe"]["batch"] == batch and bool(each["recipe"]["sam"]) == sam
+                ]
+                ax.scatter(
+                    [each["measures"][name] for each in some],
+                    [100 * each["test error"] for each in some],
+                    marker=marker,
+                    color=colour,
+                    label=f"batch {batch}{', SAM' if sam else ''}",
+                )
+        ax.set_xscale("log")
+        ax.set_xlabel(name)
+    figure.axes[0].set_ylabel("test error (%)")
+    figure.axes[3].set_ylabel("test error (%)")
+    figure.axes[0].legend(fontsize="small")
+    plots.save(figure, folder / "measures.png")
+
+
+def line_picture(
+    surface: ll.LossSurface,
+    weights: list[dict[str, torch.Tensor]],
+    test: Any,
+    folder: Path,
+) -> None:
+    """Loss and accuracy on the line from the small-batch solution to the large-batch one."""
+    ends = []
+    for state in weights:
+        model = StridedNet()
+        model.load_state_dict(state)
+        ends.append(surface.point(model))
+    t = torch.linspace(-1, 2, 25)
+    record = ll.path(ll.Line(*ends), surface, t=t, loader=test)
+    axes = plots.interpolation(record, ends=("batch 64", "batch 2,048"))
+    plots.save(axes.figure, folder / "line.png")
