@@ -39,10 +39,10 @@ from readme import processor, rewrite  # noqa: E402
 from report import line_picture, pictures, tables  # noqa: E402
 
 SMALL, LARGE = 64, 2048
-RATES = {SMALL: (0.02, 0.1), LARGE: (0.1, 0.4)}
+RATES = {SMALL: (0.02, 0.1), LARGE: (0.4, 1.6)}
 DECAYS = (0.0, 1e-4, 1e-3)
 RADIUS = 0.05  # of SAM
-MOST_EPOCHS = 150
+MOST_EPOCHS = 400
 
 
 def recipes() -> list[Recipe]:
