@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from matplotlib.figure import Figure
 from measures import MEASURES
-from network import StridedNet
 from scipy.stats import kendalltau
 
-import lowland as ll
 from lowland import plots
-from lowland.records import Table
+from lowland.records import PathResult, Table
 
+LINE = "line.json"  # among the results
 RESAMPLES = 2000  # of the bootstrap over recipes
 Records = list[dict[str, Any]]
 
@@ -102,10 +101,37 @@ def set_of(groups: list[str]) -> list[str]:
     return list(dict.fromkeys(groups))
 
 
-def pictures(records: Records, folder: Path) -> None:
-    """The test error against six measures; a point is a solution."""
-    from matplotlib.figure import Figure
+def pictures(records: Records, results: Path, folder: Path) -> None:
+    """The test error against six measures, the line between both plain solutions, six spectra."""
+    scatter(records, folder)
+    if (results / LINE).exists():
+        axes = plots.interpolation(
+            PathResult.load(results / LINE), ends=("batch 64", "batch 2,048")
+        )
+        plots.save(axes, folder / "line.png")
+    spectra([record for record in records if "spectrum" in record], folder)
 
+
+def spectra(records: Records, folder: Path) -> None:
+    """The eigenvalues that carry the density, of each solution that has one."""
+    if not records:
+        return
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    ax = figure.subplots()
+    for record in records:
+        nodes, weights = (np.ravel(record["spectrum"][key]) for key in ("nodes", "weights"))
+        order = np.argsort(nodes)[::-1]
+        style = "-" if record["recipe"]["batch"] == 64 else "--"
+        ax.plot(nodes[order], np.cumsum(weights[order]), style, label=name_of(record))
+    ax.set_yscale("log")
+    ax.set_xlabel("eigenvalue")
+    ax.set_ylabel("share of eigenvalues above it")
+    ax.legend(fontsize="small", title="batch, learning rate, weight decay", title_fontsize="small")
+    plots.save(figure, folder / "spectra.png")
+
+
+def scatter(records: Records, folder: Path) -> None:
+    """The test error against six measures; a point is a solution."""
     if len(records) < 3:
         return
     names = ["Keskar", "SAM", "adaptive, l2", "average, filter", "top eigenvalue", "1 / width"]
@@ -131,21 +157,3 @@ def pictures(records: Records, folder: Path) -> None:
     figure.axes[3].set_ylabel("test error (%)")
     figure.axes[0].legend(fontsize="small")
     plots.save(figure, folder / "measures.png")
-
-
-def line_picture(
-    surface: ll.LossSurface,
-    weights: list[dict[str, torch.Tensor]],
-    test: Any,
-    folder: Path,
-) -> None:
-    """Loss and accuracy on the line from the small-batch solution to the large-batch one."""
-    ends = []
-    for state in weights:
-        model = StridedNet()
-        model.load_state_dict(state)
-        ends.append(surface.point(model))
-    t = torch.linspace(-1, 2, 25)
-    record = ll.path(ll.Line(*ends), surface, t=t, loader=test)
-    axes = plots.interpolation(record, ends=("batch 64", "batch 2,048"))
-    plots.save(axes.figure, folder / "line.png")
