@@ -102,6 +102,12 @@ def test_without_eigenvalues_and_probes_there_is_no_spectrum(run):
     assert "pictures/spectrum-first" not in names
 
 
-def test_one_weight_vector_has_no_line(run):
-    _, *pictures = sharpness_artifacts(run, sources(run, ["only"]), OPTIONS)
-    assert "pictures/line" not in [picture.name for picture in pictures]
+def test_a_line_needs_two_weight_vectors_that_differ(run):
+    def lines(weights):
+        artifacts = ordered(sharpness_artifacts(run, weights, OPTIONS))
+        return [each.labels for each in artifacts if each.kind == "line-between"]
+
+    first, second = sources(run)
+    same = Source("weights/same", first.value, first.content)
+    assert lines([first]) == lines([first, same]) == []
+    assert lines([first, same, second]) == [("first", "second")]

@@ -118,7 +118,10 @@ def test_a_run_with_sam_trains_by_it_and_is_charged_twice(tmp_path):
 
 def test_trials_and_segments_of_sam_are_charged_twice_and_shapes_are_fitted_without():
     plain, sharp = (
-        run_of(methods=["sgd", "swa", "espro"], train=CONFIG["train"] | {"sam": rho})
+        run_of(
+            methods=["sgd", "swa", "espro"],
+            train=CONFIG["train"] | {"sam": rho, "sam_adaptive": rho is not None},
+        )
         for rho in (None, 0.05)
     )
     for one, other in zip(plain.methods, sharp.methods, strict=True):

@@ -591,13 +591,27 @@ def test_a_second_perturbation_is_refused_and_restoring_allows_it():
     assert not torch.equal(w.detach(), torch.ones(2))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"optimizer": lambda p: ll.SAM(torch.optim.SGD(p, lr=LR))}, {"sam": RHO}],
-    ids=["optimizer", "option"],
-)
-def test_networks_side_by_side_refuse_it(options):
-    members = ll.Members(nn.Linear(6, 3) for _ in range(2))
-    data = [ll.Batches(single(), batch_size=6)] * 2
-    with pytest.raises(ll.ConfigError, match=r"train them one by one, with ll\.sgd"):
+def test_networks_side_by_side_take_it_as_an_option_or_an_optimizer():
+    def trained(**options):
+        torch.manual_seed(0)
+        members = ll.Members(nn.Linear(6, 3) for _ in range(2))
+        data = [ll.Batches(single(), batch_size=6)] * 2
         ll.sgd_members(members, TASK, data, epochs=1, **options)
+        return members.weights.detach()
+
+    def sgd_of(parameters):
+        return torch.optim.SGD(parameters, lr=LR)
+
+    option = trained(optimizer=sgd_of, sam=RHO)
+    assert torch.equal(option, trained(optimizer=lambda p: ll.SAM(sgd_of(p), rho=RHO)))
+    assert not torch.equal(option, trained(optimizer=sgd_of))
+
+
+def test_asam_is_an_option():
+    wrapped = trained_by_sgd(
+        make=lambda model: ll.SAM(sgd_of(model), rho=0.5, adaptive=True, model=model)
+    )
+    assert same_tree(trained_by_sgd(sam=0.5, sam_adaptive=True), wrapped)
+    assert not same_tree(trained_by_sgd(sam=0.5), wrapped)
+    with pytest.raises(ll.ConfigError, match="sam_adaptive: expected a radius"):
+        ll.TrainOptions(sam_adaptive=True)

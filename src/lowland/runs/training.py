@@ -212,6 +212,7 @@ class Training(Artifact):
             accumulate=train.accumulate,
             clip=train.clip,
             sam=train.sam,
+            sam_adaptive=train.sam_adaptive,
             seed=setup.seed(self.network),
             checkpoint=checkpoint.file(_CHECKPOINT),
             progress=progress,
@@ -305,7 +306,7 @@ def fit_options(setup: Setup, *, epochs: int, lr: float, seed: int) -> dict[str,
 
 def fit_values(config: Config) -> dict[str, Any]:
     """What of a configuration changes how shapes are fitted."""
-    train = config.train.model_dump(exclude={"epochs", "lr", "sam"})
+    train = config.train.model_dump(exclude={"epochs", "lr", "sam", "sam_adaptive"})
     return train | {"compile": config.compile}
 
 

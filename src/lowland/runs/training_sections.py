@@ -43,11 +43,22 @@ class Train(Section):
         gt=0,
         allow_inf_nan=False,
     )
+    sam_adaptive: bool = key(
+        False,
+        "perturb each weight in proportion to its size (ASAM), with `train.sam` about ten times as "
+        "large",
+    )
     drop_last: bool = key(
         False,
         "leave out a last batch that is smaller than the others: a batch of one example stops "
         "BatchNorm",
     )
+
+    @model_validator(mode="after")
+    def _radius_of_asam(self) -> Train:
+        if self.sam_adaptive and self.sam is None:
+            raise ValueError("sam_adaptive: ASAM expects a radius; add sam: 0.5")
+        return self
 
     @property
     def passes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from lowland.core.data import map_tensors
 from lowland.errors import ConfigError, NonFiniteError
 from lowland.records import TrainingLog
 from lowland.train.members import Members
+from lowland.train.sam import TINY
 from lowland.train.trainer import Trainer
 
 
@@ -25,7 +27,7 @@ class MembersTrainer(Trainer):
     def __init__(self, *rest: Any, diverged: str, **more: Any) -> None:
         self.on_divergence = diverged
         super().__init__(*rest, **more)
-        if self.needs_closure or self.sam is not None:
+        if self.needs_closure:
             raise self._closure_error()
         many = len(self.model)
         self.log.sums |= {"loss": torch.zeros(many, dtype=torch.float64)}
@@ -33,7 +35,7 @@ class MembersTrainer(Trainer):
         self.is_diverged = torch.zeros(many, dtype=torch.bool)
 
     def _closure_error(self) -> ConfigError:
-        name = type(self.sam or self.optimizer).__name__
+        name = type(self.optimizer).__name__
         return ConfigError(
             f"optimizer: {name} evaluates the loss again within a step, by all weights at once, "
             "and networks side by side would see each other; train them one by one, with ll.sgd."
@@ -43,10 +45,11 @@ class MembersTrainer(Trainer):
         yield from self.data.epoch(self.epoch, start=self.batch)
 
     def _backward(self, batch: Any) -> None:
-        batch, keep = batch
-        losses, items, outputs = self.model.losses(self.task, batch, keep)
+        losses, items, outputs = self.model.losses(self.task, *batch)
         if self.epoch == 0:
-            self._check(batch, outputs.detach())
+            self._check(batch[0], outputs.detach())
+        if self.sam is not None:
+            self.step_batches.append(batch)
         values = losses.detach()
         new = ~torch.isfinite(values).cpu() & ~self.is_diverged
         if bool(new.any()):
@@ -55,6 +58,33 @@ class MembersTrainer(Trainer):
         self.log.sums["items"] = self.log.sums["items"] + items.cpu().double()
         # a NaN stays in its network: nothing that follows mixes rows of the weights
         (losses.sum() / self.options.accumulate).backward()
+
+    @torch.enable_grad()
+    def _evaluate_again(self) -> Tensor:
+        total = torch.zeros((), device=self.device)
+        for batch in self.step_batches:
+            loss = self.model.losses(self.task, *batch)[0].sum() / self.options.accumulate
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    @contextmanager
+    def _perturbed(self, group: dict[str, Any]) -> Iterator[None]:
+        """Each network is perturbed as by `SAM` within, by the norm of its own gradient."""
+        weights, gradient = self.model.weights, self.model.weights.grad
+        if gradient is None:
+            yield
+            return
+        original = weights.detach().clone()
+        scale = original.abs() + group["eta"] if group["adaptive"] else torch.ones_like(original)
+        slope = scale * gradient
+        norms = slope.norm(dim=1, keepdim=True).clamp_min(TINY)  # (M, 1)
+        weights.add_(scale * slope * (group["rho"] / norms))
+        weights.grad = None
+        try:
+            yield
+        finally:
+            weights.copy_(original)
 
     def _check(self, batch: Any, outputs: Tensor) -> None:
         alive = torch.isfinite(outputs).flatten(1).all(1) & ~self.is_diverged.to(outputs.device)
@@ -81,6 +111,10 @@ class MembersTrainer(Trainer):
     @torch.no_grad()
     def _optimizer_step(self, accumulated: int) -> None:
         weights = self.model.weights
+        if self.sam is not None:
+            with self._perturbed(self.sam.param_groups[0]):
+                self._evaluate_again()
+            self.step_batches.clear()
         if accumulated < self.options.accumulate and weights.grad is not None:
             weights.grad.mul_(self.options.accumulate / accumulated)  # the last batches of an epoch
         if self.options.clip is not None and weights.grad is not None:

@@ -40,6 +40,7 @@ class TrainKeywords(TypedDict, total=False):
     accumulate: int | None
     clip: float | None
     sam: float | None
+    sam_adaptive: bool | None
     drop_last: bool | None
     autocast: bool | str | torch.dtype | None
     channels_last: bool | None
@@ -67,8 +68,9 @@ class TrainOptions:
         accumulate: batches per optimizer step, whose gradient is the mean of theirs.
         clip: the largest norm of the gradient of the optimizer's parameters.
         sam: trains by `SAM` of this radius around the optimizer, at two passes a step; of a
-            shape, it perturbs the free anchors together. ASAM: `optimizer=lambda params:
-            ll.SAM(torch.optim.SGD(params, lr=0.1), rho=0.5, adaptive=True)`.
+            shape, it perturbs the free anchors together; each of many networks side by side is
+            perturbed by its own gradient. sam_adaptive: as ASAM, whose radius is about ten times
+            as large.
         drop_last: leaves out a last batch that is smaller than the first: BatchNorm cannot
             normalise a batch of one example.
         autocast: True, a dtype or its name for `torch.autocast`; float16 on a GPU scales the loss.
@@ -96,6 +98,7 @@ class TrainOptions:
     accumulate: int = 1
     clip: float | None = None
     sam: float | None = None
+    sam_adaptive: bool = False
     drop_last: bool = False
     autocast: bool | str | torch.dtype | None = None
     channels_last: bool = False
@@ -109,6 +112,8 @@ class TrainOptions:
         checks.fields(self, checks.whole, "accumulate", "checkpoint_steps", least=1)
         checks.fields(self, checks.number, "clip", "sam", above=0)
         object.__setattr__(self, "seed", checks.seed(self.seed))
+        if self.sam_adaptive and self.sam is None:
+            raise ConfigError("sam_adaptive: expected a radius beside it; write sam=0.5.")
         checks.function(
             "optimizer", self.optimizer, example="lambda params: torch.optim.SGD(params, lr=0.1)"
         )
@@ -129,7 +134,7 @@ class TrainOptions:
         """The optimizer of parameters; a `SAM` where its radius is given."""
         make = self.optimizer or partial(torch.optim.SGD, lr=0.05, momentum=0.9)
         base = make(parameters)
-        return base if self.sam is None else SAM(base, rho=self.sam)
+        return base if self.sam is None else SAM(base, rho=self.sam, adaptive=self.sam_adaptive)
 
     def schedule_of(self, optimizer: Optimizer) -> LRScheduler | None:
         """The schedule of an optimizer; raises `ConfigError` for one that needs metrics."""

@@ -15,7 +15,7 @@ from lowland import checks
 from lowland.errors import ConfigError
 from lowland.train.closure import requires_closure
 
-_TINY = 1e-12  # below this norm a gradient perturbs by less than rho; one of zeros does not at all
+TINY = 1e-12  # below this norm a gradient perturbs by less than rho; one of zeros does not at all
 
 
 class SAM(Optimizer):
@@ -47,7 +47,7 @@ class SAM(Optimizer):
     gradient of the second pass is averaged over ranks.
 
     After the second pass the weights are those before the first, bit for bit; also where it fails.
-    `ll.sgd(..., sam=0.05)` trains by it.
+    `ll.sgd(..., sam=0.05)` trains by it, and `ll.sgd(..., sam=0.5, sam_adaptive=True)` by ASAM.
 
     Args:
         base_optimizer: over the parameters to train; groups and state are shared with it, so that
@@ -244,7 +244,7 @@ class SAM(Optimizer):
             dtype = torch.promote_types(gradients[0].dtype, torch.float32)
             norms.append(torch.stack(torch._foreach_norm(gradients, 2, dtype=dtype)).norm())
         dtype = reduce(torch.promote_types, (n.dtype for n in norms))
-        norm = torch.stack([n.to(norms[0].device, dtype) for n in norms]).norm().clamp_min(_TINY)
+        norm = torch.stack([n.to(norms[0].device, dtype) for n in norms]).norm().clamp_min(TINY)
         for (group, parameters, _), (gradients, scales) in zip(parts, steps, strict=True):
             factor = (group["rho"] / norm).to(gradients[0].device)
             step = torch._foreach_mul(gradients, factor)

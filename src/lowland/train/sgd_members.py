@@ -49,9 +49,9 @@ def sgd_members(
         diverged: "stop" raises where a network's loss is NaN or infinite; "drop" sets its weights
             to 0, holds them, and goes on with the others: its losses are NaN from then on.
         options: `TrainOptions`, or keyword arguments with the names of its fields, precision,
-            memory format, compilation and SAM apart. The optimizer is made from the one parameter
+            memory format and compilation apart. The optimizer is made from the one parameter
             (M, P); its rule must act on each weight alone, as SGD's and Adam's do. The norm that is
-            clipped is that of each network's gradient.
+            clipped, or by which `SAM` perturbs, is that of each network's gradient.
 
     Returns:
         One log per network, with its share of the time.
@@ -75,7 +75,6 @@ def sgd_members(
         "autocast",
         "channels_last",
         "compile",
-        "sam",
         instead="networks side by side are trained without; train them one by one, with ll.sgd",
     )
     checks.choice("diverged", diverged, ("stop", "drop"))
