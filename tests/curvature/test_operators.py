@@ -284,8 +284,9 @@ def item_gradients(surface, w):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_empirical_fisher_is_the_second_moment_of_gradients(method):
-    surface, w = double_case("attention")
+@pytest.mark.parametrize("build", ["attention", "conv_bn"])
+def test_the_empirical_fisher_is_the_second_moment_of_gradients(build, method):
+    surface, w = double_case(build)
     with sdpa_kernel(SDPBackend.MATH):
         gradients = item_gradients(surface, w)
     gradients = gradients[gradients.abs().sum(1) > 0]  # tokens that are not to be predicted: none
@@ -295,8 +296,9 @@ def test_the_empirical_fisher_is_the_second_moment_of_gradients(method):
     torch.testing.assert_close(matrix @ torch.eye(len(w)).double(), expected)
 
 
-def test_the_fisher_of_a_classifier_tends_to_its_gauss_newton_matrix():
-    surface, w = double_case("mlp")
+@pytest.mark.parametrize("build", ["conv_bn", "mlp"])
+def test_the_fisher_of_a_classifier_tends_to_its_gauss_newton_matrix(build):
+    surface, w = double_case(build)
     vectors = torch.eye(len(w)).double()[:, -6:]
     exact = CurvatureOperator(surface, w, kind="ggn") @ vectors
 

@@ -6,6 +6,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.curvature.average import AverageSharpness
+from lowland.curvature.operators import CurvatureOperator
 from lowland.curvature.sam import SAMSharpness
 from lowland.curvature.sharpness import MEASURES, summary
 from lowland.errors import ConfigError, LayoutError, NonFiniteError
@@ -78,6 +79,21 @@ def test_the_batchnorm_policy_changes_the_value_and_is_recorded():
     assert float(frozen) != pytest.approx(float(refresh), rel=1e-3)
 
 
+def test_gradient_norms_are_those_of_a_spectrum_where_statistics_are_frozen():
+    net = relu_net(norm=nn.BatchNorm1d)
+    surface, _ = surface_of(net)
+    point = surface.estimated(net)
+    norms = {}
+    for policy in ("frozen", "refresh"):
+        options = {"batchnorm": policy}
+        sharp = ll.sharpness(surface, point, kind="sam", invariance=False, **options)
+        matrix = CurvatureOperator(surface, point, **options)
+        norms[policy] = sharp.gradient_norm, float(matrix.gradient.norm())
+    assert norms["frozen"][0] == pytest.approx(norms["frozen"][1], rel=1e-4)
+    # the loss hardly depends on the scale before a BatchNorm layer, once statistics follow it
+    assert norms["refresh"][0] < 0.9 * norms["refresh"][1]
+
+
 def test_a_point_that_is_no_minimum_shows_in_the_gradient_norm():
     surface = quadratic()
     at, beside = (
@@ -126,6 +142,8 @@ def test_bad_arguments_raise():
     for radius in (0, -1.0, math.nan, [0.1, 0.0]):
         with pytest.raises(ConfigError, match="radius: expected a number above 0"):
             ll.sharpness(surface, point, kind="sam", radius=radius)
+    with pytest.raises(ConfigError, match="radius: expected one or more numbers"):
+        ll.sharpness(surface, point, kind="sam", radius=[])
     with pytest.raises(ConfigError, match="kind: expected one of keskar, sam, adaptive, average"):
         ll.sharpness(surface, point, kind="hessian")
     with pytest.raises(LayoutError, match="expected"):

@@ -28,7 +28,9 @@ class KeskarSharpness(WorstCase):
     a random point of the box, and the value is the mean over restarts.
 
     Args:
-        subspace: k, 100 in the paper; None: the full space.
+        subspace: k, 100 in the paper; None: the full space, where the maximum is over more
+            directions and nothing is random but restarts. A is generated in chunks from the seed;
+            one of at most 256 MB stays in memory, which saves generating it for each product.
         iterations: of L-BFGS-B, or steps of ascent.
         restarts: number of ascents, or of subspaces.
 

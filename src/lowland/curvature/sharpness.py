@@ -18,6 +18,7 @@ from lowland.curvature.keskar import KeskarSharpness
 from lowland.curvature.measure import Measure
 from lowland.curvature.objective import Objective
 from lowland.curvature.sam import SAMSharpness
+from lowland.errors import ConfigError
 from lowland.progress import Progress, reporting
 from lowland.records import SharpnessResult
 
@@ -65,7 +66,8 @@ def sharpness(
             statistics of BatchNorm layers for every perturbed network.
 
     Raises:
-        ConfigError: a radius of 0 or less, an unknown kind, a loss that the measure does not suit.
+        ConfigError: no radius, one of 0 or less, an unknown kind, a loss that the measure does not
+            suit.
         LayoutError: weights of another model. NonFiniteError: no finite loss at w.
 
     >>> from torch import nn
@@ -81,6 +83,8 @@ def sharpness(
         checks.choice("kind", kind, MEASURES)
         kind = MEASURES[kind]()
     radii = checks.numbers("radius", kind.radius if radius is None else radius, above=0)
+    if not radii:
+        raise ConfigError("radius: expected one or more numbers, got none; leave it out.")
     seed = checks.seed(seed)
     eval_options = surface.options.override(**options)
     surface = kind.prepare(surface)
