@@ -113,7 +113,7 @@ def pictures(records: Records, results: Path, folder: Path) -> None:
 
 
 def spectra(records: Records, folder: Path) -> None:
-    """The eigenvalues that carry the density, of each solution that has one."""
+    """Shares of the eigenvalues outside of the leading ones, of solutions with a full spectrum."""
     if not records:
         return
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -125,7 +125,7 @@ def spectra(records: Records, folder: Path) -> None:
         ax.plot(nodes[order], np.cumsum(weights[order]), style, label=name_of(record))
     ax.set_yscale("log")
     ax.set_xlabel("eigenvalue")
-    ax.set_ylabel("share of eigenvalues above it")
+    ax.set_ylabel("share of the other eigenvalues above it")
     ax.legend(fontsize="small", title="batch, learning rate, weight decay", title_fontsize="small")
     plots.save(figure, folder / "spectra.png")
 

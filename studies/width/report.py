@@ -62,8 +62,7 @@ def pictures(results: Path, folder: Path) -> None:
         pair(results, folder, rays)
     line = results / "seed0-line.json"
     if line.exists():
-        axes = plots.interpolation(PathResult.load(line), ends=METHODS)
-        plots.save(axes, folder / "line.png")
+        draw_line(PathResult.load(line), folder)
     for plane in ("iterates", "ends"):
         files = [results / f"seed0-plane-{plane}-{split}.json" for split in ("train", "test")]
         if all(file.exists() for file in files):
@@ -85,3 +84,16 @@ def pair(results: Path, folder: Path, rays: str) -> None:
     for metric, ax in zip(("loss", "test_error"), figure.subplots(1, 2), strict=True):
         plots.widths(records, ax=ax, metric=metric)
     plots.save(figure, folder / f"rays-{rays}.png")
+
+
+def draw_line(record: PathResult, folder: Path) -> None:
+    """Train loss and test error on the line through SGD and SWA, side by side."""
+    assert record.test_error is not None
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    values = {"train loss (nats)": record.loss, "test error (fraction)": record.test_error}
+    for (name, y), ax in zip(values.items(), figure.subplots(1, 2), strict=True):
+        ax.plot(record.t, y)
+        for end in (0, 1):
+            ax.axvline(end, color="grey", linestyle=":")
+        ax.set(xlabel=r"$\alpha$, from SGD at 0 to SWA at 1", ylabel=name)
+    plots.save(figure, folder / "line.png")
