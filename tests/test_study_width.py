@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from lowland.records import Table, WidthsResult
@@ -12,6 +13,7 @@ from tests.study_scripts import random_cifar10, run_script
 STUDY = Path(__file__).parents[1] / "studies" / "width"
 
 
+@pytest.mark.soak  # five pictures of three trainings: half a minute
 def test_one_command_in_parts(tmp_path):
     readme = (STUDY / "README.md").read_text()
     calls = [["--cells", "3"], []]

@@ -73,6 +73,8 @@ def test_losses_and_errors_are_those_of_evaluate(tmp_path):
     surface, point = surface_of(relu_net())
     test = [(x[:7], y[:7]) for x, y in blobs()]
     result = ll.widths(surface, point, directions=2, points=3, loader=test)
+    # in an order that does not change from process to process
+    assert list(result.metrics) == ["loss", "error", "test_loss", "test_error"]
     rays = ll.directions(surface, point, n=2)
     for i, ray in enumerate(rays):
         points = torch.stack([point.weights + float(t) * ray for t in result.t])

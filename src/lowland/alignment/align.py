@@ -184,7 +184,7 @@ class Alignment:
             return None
         out = dict(clean(buffers))
         places = self.groups.buffers
-        for name in places.keys() & out.keys():
+        for name in [name for name in places if name in out]:
             value = out[name]
             if value.numel() != places[name].size:
                 raise LayoutError(

@@ -143,7 +143,9 @@ def _metrics(
     total = 1 + len(rays) * (len(t) - 1)
     first, *others = objective.rows(displacements(), total, test_data=test_data)
     out = {}
-    for name in first.keys() - {"nll", "test_nll"}:
+    for name in first:
+        if name in ("nll", "test_nll"):
+            continue
         column = torch.tensor([row[name] for row in others], dtype=torch.float64)
         start = torch.full((len(rays), 1), first[name], dtype=torch.float64)
         out[name] = torch.cat([start, column.reshape(len(rays), -1)], 1)
