@@ -8,6 +8,7 @@ import lowland as ll
 from lowland.errors import ConfigError, LayoutError, NonFiniteError
 from lowland.records import WidthsResult
 from tests.curvature.nets import EIGENVALUES, MINIMUM, NOISE, blobs, quadratic, relu_net, surface_of
+from tests.curvature.test_operators import double_case
 from tests.landscape.surfaces import overflowing
 
 
@@ -87,6 +88,20 @@ def test_losses_and_errors_are_those_of_evaluate(tmp_path):
             torch.testing.assert_close(values, on_test.columns[name], rtol=1e-5, atol=1e-6)
     loaded = WidthsResult.load(result.save(tmp_path / "widths.json"))
     assert torch.equal(loaded.width, result.width)
+
+
+@pytest.mark.parametrize(("batchnorm", "agrees"), [("frozen", True), ("refresh", False)])
+def test_along_an_eigenvector_the_loss_curves_by_its_eigenvalue(batchnorm, agrees):
+    """With the BatchNorm statistics fixed, as in the Hessian."""
+    surface, w = double_case("conv_bn")
+    hessian = ll.spectrum(surface, w, top=1, probes=0, eigenvectors=True, tolerance=1e-6)
+    v = hessian.eigenvectors
+    point = ll.Point(w, surface.refresh(w))
+    rays = {"directions": torch.cat([v, -v]), "radius": 1e-3, "points": 2, "rise": 1e-9}
+    start, end = ll.widths(surface, point, batchnorm=batchnorm, **rays).metrics["loss"].T
+    curvature = float((end.sum() - start.sum()) / 1e-6)
+    expected = float(hessian.eigenvalues[0])
+    assert (abs(curvature / expected - 1) < 0.01) is agrees
 
 
 def test_plain_rays_are_as_long_as_the_weights_by_default():

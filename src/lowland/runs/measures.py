@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from lowland.artifacts import Artifact, Checkpoint, Inputs, Source
+from lowland.core import Point
 from lowland.curvature import sharpness, spectrum, widths
 from lowland.evaluate.table import evaluate
 from lowland.progress import Report
@@ -187,9 +188,18 @@ class Spectrum(WeightsMeasure):
 
 
 class Widths(WeightsMeasure):
-    """Losses along rays."""
+    """Losses along rays.
+
+    Attributes:
+        batchnorm: the policy of BatchNorm statistics; None: that of the run.
+    """
 
     record = WidthsResult
+    batchnorm: str | None = None
+
+    def start(self, inputs: Inputs) -> Point:
+        """Where the rays begin."""
+        return self.run.setup.surface.point(inputs[self.weights.name])
 
     @abstractmethod
     def directions(self, inputs: Inputs) -> Any:
@@ -199,7 +209,7 @@ class Widths(WeightsMeasure):
         options = self.options
         return widths(
             self.run.setup.surface,
-            inputs[self.weights.name],
+            self.start(inputs),
             directions=self.directions(inputs),
             rise=options.rise,
             loader=self.run.setup.test,
@@ -207,6 +217,7 @@ class Widths(WeightsMeasure):
             count=options.examples,
             seed=options.seed,
             progress=progress,
+            batchnorm=self.batchnorm,
         )
 
 
@@ -227,9 +238,11 @@ class RandomWidths(Widths):
 
 
 class EigenvectorWidths(Widths):
-    """Losses along the leading eigenvectors of the Hessian, of length 1."""
+    """Losses along the leading eigenvectors of the Hessian, of length 1, with the BatchNorm
+    statistics of the weights, which the Hessian holds fixed, too."""
 
     kind = "eigenvector-widths"
+    batchnorm = "frozen"
 
     def __init__(self, spectrum: Spectrum) -> None:
         self.spectrum = spectrum
@@ -242,6 +255,11 @@ class EigenvectorWidths(Widths):
             splits=["test"],
             needs=[spectrum],
         )
+
+    def start(self, inputs: Inputs) -> Point:
+        point = super().start(inputs)
+        statistics = self.run.setup.surface.refresh(point)
+        return Point(point.weights, {**(point.buffers or {}), **statistics})
 
     def directions(self, inputs: Inputs) -> Any:
         return inputs[self.spectrum.name]
