@@ -168,9 +168,9 @@ def test_a_pretrained_network_costs_no_training(tmp_path):
     assert code == 0, err
     rows = rows_of(tmp_path / "o")
     costs = {name: (float(r["epochs"]), float(r["tuning_epochs"])) for name, r in rows.items()}
-    # SWAG: SGD, its last two epochs at another learning rate, and four trials of a quarter epoch
+    # SWAG: SGD, its last two epochs at another learning rate, and four trials of a step
     steps = 6  # of an epoch of 179 examples
-    trials = 4 * round(0.0125 * 20 * steps) / steps
+    trials = 4 * int(0.0125 * 20 * steps) / steps
     assert costs["Pretrained"] == (0, 0)
     assert costs["SGD"] == (20, 0)
     assert costs["SWAG"] == pytest.approx((22 + trials, 2 + trials))

@@ -68,6 +68,17 @@ def test_longer_trials_take_whole_epochs(batch_size, steps):
     assert tuning == ["train/swa-0", *(t.name for t in long.learning_rate().trials)]
 
 
+@pytest.mark.parametrize(("epochs", "batch_size"), [(10, 15), (14, 30), (19, 27)])
+def test_tuning_costs_15_percent_of_sgd_at_most(epochs, batch_size):
+    """Where 1.25% of the budget is a step or more."""
+    train = {"epochs": epochs, "batch_size": batch_size, "lr": 0.05}
+    run = run_of(average={}, train=train)
+    assert run.budget.total >= 80
+    swa = next(method for method in run.methods if method.name == "swa")
+    tuning = [part.artifact for part in swa.parts(run) if part.tuning]
+    assert sum(each.passes({}) for each in tuning) <= 0.15 * epochs
+
+
 def test_the_trajectory_goes_on_at_the_chosen_learning_rate(run, graph, selection):
     graph.build([run.averaged(0)])
     trained = graph.load(run.averaged(0))

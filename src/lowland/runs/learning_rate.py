@@ -31,7 +31,8 @@ _MOST_SAMPLES, _LEAST_SAMPLES = 10, 4  # of SWAG
 class Trial(Segment):
     """A short training at a constant learning rate, from where averaging starts.
 
-    It takes 1.25% of SGD's budget at most: whole epochs, or the first batches of one.
+    It takes 1.25% of SGD's budget at most, but one step at least: whole epochs, or the first
+    batches of one.
 
     Args:
         lr: the learning rate.
@@ -43,7 +44,8 @@ class Trial(Segment):
 
     def __init__(self, run: Run, lr: float) -> None:
         budget = run.budget
-        steps = max(1, round(_SHARE * budget.total))
+        # rounded first: products of floats lie a bit off whole numbers
+        steps = max(1, math.floor(round(_SHARE * budget.total, 6)))
         self.steps = min(steps, budget.epoch)  # of each of its epochs
         epochs = max(1, math.floor(round(_SHARE * budget.epochs, 6)))  # 15% are the most in all
         super().__init__(
