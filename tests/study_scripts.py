@@ -1,4 +1,4 @@
-"""Scripts of studies on random images."""
+"""Scripts of studies, run in this process, and random images for them."""
 
 import os
 import runpy
@@ -24,15 +24,14 @@ def random_cifar10(folder: Path) -> Path:
 def run_script(study: Path, data: Path, calls: list[list[str]]) -> list[str]:
     """What the smoke run of a study prints, for the further arguments of each call."""
     os.environ["LOWLAND_CACHE"] = str(data / "cache")
-    sys.path.insert(0, str(study))
-    return [_output(study / "run.py", data, arguments) for arguments in calls]
+    smoke = ["--smoke", "--data", str(data), "--out", str(data / "out")]
+    return [output_of(study / "run.py", [*smoke, *arguments]) for arguments in calls]
 
 
-def _output(script: Path, data: Path, arguments: list[str]) -> str:
-    sys.argv = [
-        *(str(script), "--smoke", "--data", str(data), "--out", str(data / "out")),
-        *arguments,
-    ]
+def output_of(script: Path, arguments: list[str]) -> str:
+    """What a script prints, which ends with exit code 0."""
+    sys.argv = [str(script), *arguments]
+    sys.path.insert(0, str(script.parent))
     with redirect_stdout(StringIO()) as out, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # so short a study makes many
         with pytest.raises(SystemExit) as end:

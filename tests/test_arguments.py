@@ -426,8 +426,6 @@ MEANT: dict[str, Any] = {
     "spro rise": math.inf,
     "connect_modes rise": math.inf,
 }
-#: arguments that are refused whatever their value
-REFUSED = {("sgd_members", "sam")}
 #: of what is no number, such as tensors, or several of them
 SKIPPED = re.compile(r"Tensor \||Callable|Mapping|Any|Metrics|Rank|Sequence\[(int|Sequence)")
 
@@ -450,7 +448,6 @@ CASES = [
     for label, (function, call) in CALLS.items()
     if call is not None
     for name, annotation, none in numeric(function)
-    if (label, name) not in REFUSED
 ]
 IDS = [f"{label} {name}" for label, name, *_ in CASES]
 

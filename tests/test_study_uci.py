@@ -3,18 +3,15 @@
 import json
 import math
 import re
-import runpy
 import statistics
 import sys
-import warnings
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.processes import call_in_process
+from tests.study_scripts import output_of
 
 STUDY = Path(__file__).parents[1] / "studies" / "uci"
 
@@ -33,18 +30,7 @@ def data(tmp_path):
 def study(data, *more):
     """What the command prints, in a process of its own."""
     words = ["--smoke", "--sets", "boston", "--data", str(data), "--out", str(data / "out"), *more]
-    return call_in_process(run_script, STUDY / "run.py", words)
-
-
-def run_script(script, words):
-    sys.argv = [str(script), *words]
-    sys.path.insert(0, str(script.parent))
-    with redirect_stdout(StringIO()) as out, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # so short a study makes many
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(script), run_name="__main__")
-    assert end.value.code == 0
-    return out.getvalue()
+    return call_in_process(output_of, STUDY / "run.py", words)
 
 
 def test_one_command_in_parts(data):
