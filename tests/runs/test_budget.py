@@ -1,11 +1,9 @@
 """Steps and epochs of a run's trainings."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from lowland.errors import ConfigError
-from lowland.runs.budget import Budget, last_tenth, validation_passes
+from lowland.runs.budget import Budget, last_tenth
 from lowland.trajectory import Every
 
 
@@ -46,13 +44,3 @@ def test_averaging_takes_a_tenth_of_the_epochs_at_most():
 def test_a_start_that_leaves_no_epoch_is_refused(epochs, start, words):
     with pytest.raises(ConfigError, match=f"average.start: .*{words}"):
         _ = budget(epochs, start).prefix_epochs
-
-
-def test_passes_over_validation_examples_are_a_share_of_training():
-    """Steps cost three passes: 200 epochs of 300 examples as much as 1,800 passes over 100."""
-    clean, validation = (SimpleNamespace(num_examples=n) for n in (300, 100))
-    config = SimpleNamespace(train=SimpleNamespace(epochs=200))
-    setup = SimpleNamespace(clean=clean, validation=validation, config=config)
-    assert validation_passes(setup, 0.01) == pytest.approx(18)
-    setup.validation = [1, 2]  # a loader of the user's own
-    assert validation_passes(setup, 0.01) == 0

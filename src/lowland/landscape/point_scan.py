@@ -70,13 +70,16 @@ class PointScan:
 
         def after(first: int, n: int) -> None:
             each = zip(*(sink.rows for sink in self.sinks), strict=True)
-            weights = (
-                partial(self.shape.point, coords[i : i + 1]) for i in range(first, first + n)
-            )
-            rows = [self.row(parts, point) for parts, point in zip(each, weights, strict=True)]
+            rows = [
+                self.row(parts, partial(self._point, coords, i))
+                for i, parts in enumerate(each, start=first)
+            ]
             take(points[first : first + n], rows)
 
         self.evaluation.run(self._weights(coords, plan), plan=plan, after=after)
+
+    def _point(self, coords: Tensor, i: int) -> Point:
+        return self.shape.point(coords[i : i + 1])
 
     def run(
         self,

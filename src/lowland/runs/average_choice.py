@@ -15,7 +15,7 @@ from lowland.core import Point
 from lowland.files import write_json
 from lowland.progress import Report
 from lowland.records import Selection
-from lowland.runs.budget import validation_passes
+from lowland.runs.choice_cost import evaluations, tails_within
 from lowland.runs.training import TrainedNetwork
 from lowland.schema import read_json
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 SELECTION, ITERATES = "selection.json", "iterates.json"
 # candidates: SGD's last weights, and iterates of its schedule or of the tuned trajectory
 SGD, SCHEDULE, CONSTANT = "SGD", "SGD's schedule", "constant learning rate"
-_DECAYS_SHARE = 0.01  # of the cost of training, for the choice of a decay
+# of the cost of training, for the choice of a decay, and of a tail
+_DECAYS_SHARE, _TAILS_SHARE = 0.01, 0.05
+_TAILS = 6  # lengths at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +111,14 @@ class AverageChoice(Artifact):
 
 class TailChoice(AverageChoice):
     """SWA: tails of the tuned trajectory and of SGD's own schedule, or SGD's last weights, the
-    default."""
+    default. There are fewer lengths of tails where six would cost more than 5% of training."""
 
     of = "swa"
+
+    def __init__(self, run: Run, network: int, budget: float = 1.0) -> None:
+        affordable = evaluations(run.setup, _TAILS_SHARE)
+        self.tails = tails_within(affordable, branches=2, most=_TAILS)
+        super().__init__(run, network, budget, tails=self.tails)
 
     def tune(self, inputs: Inputs, progress: Report) -> TunedAverage:
         assert self.annealed is not None
@@ -122,6 +129,7 @@ class TailChoice(AverageChoice):
             self.run.setup.validation,
             default=SGD,
             candidates={SGD: annealed.point},
+            tails=self.tails,
             decays=(),
             learned=False,
             progress=progress,
@@ -162,7 +170,7 @@ def decays_of(run: Run) -> list[float]:
     """The decays that compete: none where their evaluation costs more than 1% of training."""
     decays = run.config.average.ema_decays
     candidates = len(decays) + 1  # and the last iterate
-    is_cheap = validation_passes(run.setup, _DECAYS_SHARE) >= candidates
+    is_cheap = evaluations(run.setup, _DECAYS_SHARE) >= candidates
     return decays if is_cheap and run.budget.stored() else []
 
 

@@ -11,7 +11,6 @@ from lowland.trajectory import Every
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
-    from lowland.runs.setup import Setup
 
 
 _ITERATES = 20  # of a tuned trajectory at least
@@ -111,15 +110,3 @@ def last_tenth(epochs: int) -> float:
     [4, 14, 18, 180]
     """
     return 1 - max(1, epochs // 10) / epochs
-
-
-def validation_passes(setup: Setup, share: float) -> float:
-    """How many passes of a network over the validation examples cost this share of training; 0
-    where the number of examples is not known."""
-    train = getattr(setup.clean, "num_examples", None)
-    validation = getattr(setup.validation, "num_examples", None)
-    if not train or not validation:
-        return 0.0
-    # a step costs three forward passes
-    passes: float = share * 3 * train * setup.config.train.epochs / validation
-    return passes

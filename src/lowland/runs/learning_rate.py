@@ -11,7 +11,7 @@ from lowland.averaging import tune_average
 from lowland.errors import NonFiniteError
 from lowland.progress import Report
 from lowland.records import Selection, TrainingLog
-from lowland.runs.budget import validation_passes
+from lowland.runs.choice_cost import evaluations, samples_within
 from lowland.runs.records import RecordArtifact
 from lowland.runs.segments import Segment
 from lowland.runs.training import ITERATES
@@ -25,7 +25,7 @@ FACTORS = (1.0, 0.3, 0.1, 0.03)  # of SGD's own learning rate
 _SHARE = 0.0125  # of SGD's budget, for each trial
 _ITERATES = 12  # of a trial
 _SWAG_SHARE = 0.02  # of the cost of training, for SWAG's predictions on validation examples
-_MOST_SAMPLES, _LEAST_SAMPLES = 10, 4  # of SWAG
+_SAMPLES = 10  # of SWAG at most
 
 
 class Trial(Segment):
@@ -105,10 +105,8 @@ class LearningRate(RecordArtifact):
         )
 
     def _samples(self) -> int:
-        passes = validation_passes(self.run.setup, _SWAG_SHARE)
         gaussians = len(FACTORS) * len(self.run.config.average.scales)
-        samples = min(_MOST_SAMPLES, int(passes / gaussians))
-        return samples if samples >= _LEAST_SAMPLES else 0
+        return samples_within(evaluations(self.run.setup, _SWAG_SHARE), gaussians, most=_SAMPLES)
 
     def build(self, inputs: Inputs, checkpoint: Checkpoint, progress: Report) -> Selection:
         setup, config, samples = self.run.setup, self.run.config, self._samples()

@@ -47,12 +47,14 @@ class Tuning(Artifact):
         self.run = run
         self.method = method
         config = run.config
+        scales, compared = method.comparison(run)
         super().__init__(
             f"tuning/{method.name}",
             [*run.evaluated("validation"), *method.needs(run)],
             run.settings(
                 method=method.name,
-                scales=config.average.scales if method.tunes_scale else [],
+                scales=scales,
+                compared=compared,
                 samples=config.samples,
                 seed=config.seed,
             ),

@@ -11,12 +11,13 @@ from lowland.posteriors import Ensemble, PointMass, Posterior
 from lowland.posteriors.base import draw_count
 from lowland.progress import Progress
 from lowland.runs.average_choice import SGD
-from lowland.runs.methods.base import Choice, Method, Part, Tuned
+from lowland.runs.choice_cost import evaluations, scales_within
+from lowland.runs.methods.base import SCALES_SHARE, Choice, Method, Part, Tuned
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
-_SAMPLES = 10  # of each candidate on validation examples
+_SAMPLES = 10  # of each candidate on validation examples at most
 _CANDIDATE = "candidate"  # its number; 0: SGD
 
 
@@ -67,6 +68,15 @@ class AveragingMethod(Method):
             for segment in run.averaged_segments(i, self.budget)
         ]
 
+    def comparison(self, run: Run) -> tuple[list[float], int]:
+        if not run.shares_prefix:
+            return super().comparison(run)
+        samples = min(_SAMPLES, run.config.samples)
+        if not self.tunes_scale:
+            return [], samples
+        limit, scales = evaluations(run.setup, SCALES_SHARE), run.config.average.scales
+        return scales_within(limit, scales, branches=2, most=samples)
+
     def candidates(self, run: Run, inputs: Inputs) -> Mapping[str, Posterior]:
         """Its posteriors, of which the best on validation examples is taken."""
         return {self.title: self.posterior(run, inputs)}
@@ -91,7 +101,8 @@ class AveragingMethod(Method):
             values["scale"] = self.scales(run)[number]
         # with as many draws as its prediction has, its NLLs are those of the prediction
         post, samples = tuned.posterior(), run.config.samples
-        as_many = draw_count(post, min(_SAMPLES, samples)) == draw_count(post, samples)
+        compared = self.comparison(run)[1]
+        as_many = draw_count(post, compared) == draw_count(post, samples)
         return Choice(values, selection.table, tuned.nlls if as_many else None)
 
     def compare(self, run: Run, inputs: Inputs, progress: Progress = False) -> TunedAverage:
@@ -103,7 +114,7 @@ class AveragingMethod(Method):
             run.setup.validation,
             default=SGD,
             candidates=candidates,
-            samples=min(_SAMPLES, run.config.samples),
+            samples=self.comparison(run)[1],
             seed=run.config.seed,
             progress=progress,
         )

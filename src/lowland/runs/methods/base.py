@@ -15,6 +15,7 @@ from lowland.errors import ConfigError
 from lowland.posteriors import Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
+from lowland.runs.choice_cost import evaluations, scales_within
 from lowland.trajectory.collect import When, require_pick
 from lowland.uncertainty import tune_scale
 from lowland.warn import warn
@@ -22,6 +23,7 @@ from lowland.warn import warn
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
+SCALES_SHARE = 0.1  # of the cost of training, for the choice of a scale
 Tuned = Mapping[str, float]  # what was chosen on validation examples, by name
 
 
@@ -103,17 +105,26 @@ class Method(ABC):
         if not self.tunes_scale:
             return Choice()
         post: Any = self.posterior(run, inputs)
-        config = run.config
+        scales, samples = self.comparison(run)
         _, trials = tune_scale(
             run.setup.surface,
             post,
             run.setup.validation,
-            scales=config.average.scales,
-            samples=config.samples,
-            seed=config.seed,
+            scales=scales,
+            samples=samples,
+            seed=run.config.seed,
             progress=progress,
         )
         return Choice({"scale": float(trials.scale[trials.nll.argmin()])}, trials)
+
+    def comparison(self, run: Run) -> tuple[list[float], int]:
+        """The scales of its covariance that are compared, and draws for each of them: fewer than
+        the configuration names where these would cost more than 10% of training."""
+        config = run.config
+        if not self.tunes_scale:
+            return [], config.samples
+        limit = evaluations(run.setup, SCALES_SHARE)
+        return scales_within(limit, config.average.scales, branches=1, most=config.samples)
 
     def predict(
         self, run: Run, inputs: Inputs, tuned: Tuned, loader: Iterable[Any], progress: Progress

@@ -62,11 +62,12 @@ class SWAG(AveragingMethod):
         return {
             f"{branch}, scale {scale:g}": post.with_scale(scale)
             for branch, post in branches.items()
-            for scale in run.config.average.scales
+            for scale in self.comparison(run)[0]
         }
 
     def scales(self, run: Run) -> list[float]:
-        return [0.0, *run.config.average.scales, *run.config.average.scales]  # of both branches
+        scales, _ = self.comparison(run)
+        return [0.0, *scales, *scales]  # of both branches
 
 
 class DiagonalSWAG(SWAG):
