@@ -52,6 +52,8 @@ OTHER_NAMES = {
     "start": "init initial initial_params x0",
     "temperature": "t temp",
     "thin": "thinning",
+    "top": "k n n_eigs num_eigs top_n num_eigenthings eigenvalues",
+    "probes": "num_vectors n_v n_vectors num_samples trace_num_samples",
     "validate": "val evaluate eval_fn validation",
     "validation": "val val_loader val_data valid",
     "warmup": "burn burnin burn_in num_warmup n_warmup tune n_tune warmup_steps",
