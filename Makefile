@@ -39,6 +39,9 @@ define step
 @log=$$(mktemp); trap 'rm -f "$$log"' EXIT; { $(2); } > "$$log" 2>&1 || { cat "$$log"; exit 1; }
 endef
 
+# Tests start many processes; without bytecode on disk, each compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test soak integrations lint format types docs docs-serve bench study-uci lock clean
 
 help: ## show this list
