@@ -419,7 +419,7 @@ def test_a_change_builds_what_depends_on_it_and_shows_why(whole, again, tmp_path
     (out / "events.jsonl").unlink()
     code, text = call(other)
     assert code == 0, text
-    assert "tuning/swag is built again (scales: [1.0] there, [0.25] now" in text
+    assert "tuning/swag is built again (scales: [0.5, 1.0] there, [0.25] now" in text
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     built = [event["artifact"] for event in events if event["event"] == "built"]
     assert [*built[:3], *sorted(built[3:])] == [

@@ -68,11 +68,25 @@ def test_candidates_are_as_many_as_the_limit_allows(limit):
     assert samples_within(limit, 4, most=3) in (0, 3)
 
 
-def test_the_candidates_of_a_run_follow_the_cost_of_its_training():
-    """CIFAR-10's case: a long training compares all, a short one with BatchNorm the fewest."""
-    swag, short = method_named("swag"), run_of(methods=["swag"])
-    assert evaluations(short.setup, 0.1) < 8
+def test_small_networks_are_compared_whatever_their_steps_cost():
+    """Their steps take longer than their multiplications, and choices take seconds at most."""
+    setup = setup_of(epochs=1)
+    setup.multiplications = 1e6
+    assert evaluations(setup, 0.01) == pytest.approx(0.09)
+    assert evaluations(setup, 0.01, multiplications=5e8) == pytest.approx(5)
+    assert evaluations(setup, 10.0, multiplications=5e8) == pytest.approx(90)
+
+
+def test_the_candidates_of_a_run_follow_the_cost_of_its_training(monkeypatch):
+    swag = method_named("swag")
+    short = run_of(methods=["swag"])
+    assert short.setup.multiplications == 64 * 8 + 8 * 10
+    assert swag.comparison(short) == ([0.5, 1.0], 3)
+    assert TailChoice(short, 0).tails == 6
+    # as with a large network, of which evaluations cost more than steps do
+    monkeypatch.setattr(short.setup, "multiplications", 1e12)
     assert swag.comparison(short) == ([1.0], 3)
+    assert len(swag.scales(short)) == 3  # SGD, and both branches
     assert TailChoice(short, 0).tails == 1
     train = {"epochs": 4000, "batch_size": 30, "lr": 0.1}
     long = run_of(methods=["swag"], train=train)

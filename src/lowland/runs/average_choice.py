@@ -15,7 +15,7 @@ from lowland.core import Point
 from lowland.files import write_json
 from lowland.progress import Report
 from lowland.records import Selection
-from lowland.runs.choice_cost import evaluations, tails_within
+from lowland.runs.choice_cost import FREE_MULTIPLICATIONS, evaluations, tails_within
 from lowland.runs.training import TrainedNetwork
 from lowland.schema import read_json
 
@@ -111,13 +111,14 @@ class AverageChoice(Artifact):
 
 class TailChoice(AverageChoice):
     """SWA: tails of the tuned trajectory and of SGD's own schedule, or SGD's last weights, the
-    default. There are fewer lengths of tails where six would cost more than 5% of training."""
+    default. There are fewer lengths of tails where six would cost more than 5% of training,
+    and more than some seconds."""
 
     of = "swa"
 
     def __init__(self, run: Run, network: int, budget: float = 1.0) -> None:
-        affordable = evaluations(run.setup, _TAILS_SHARE)
-        self.tails = tails_within(affordable, branches=2, most=_TAILS)
+        limit = evaluations(run.setup, _TAILS_SHARE, multiplications=FREE_MULTIPLICATIONS)
+        self.tails = tails_within(limit, branches=2, most=_TAILS)
         super().__init__(run, network, budget, tails=self.tails)
 
     def tune(self, inputs: Inputs, progress: Report) -> TunedAverage:

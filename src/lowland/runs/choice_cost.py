@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lowland.runs.setup import Setup
 
+# Some seconds on one core: with small networks, steps take longer than their multiplications.
+FREE_MULTIPLICATIONS = 2e10
 _LEAST_SAMPLES = 4  # of a model average that is compared
 
 
-def evaluations(setup: Setup, share: float) -> float:
-    """How many evaluations of a network on the validation examples cost this share of training.
+def evaluations(setup: Setup, share: float, *, multiplications: float = 0.0) -> float:
+    """How many evaluations of a network on the validation examples cost this share of training, or
+    so many multiplications, whichever is more.
 
     A training step costs three forward passes over its batch. An evaluation is a forward pass over
     the validation examples, and with BatchNorm another one over the examples that statistics are
@@ -25,6 +28,8 @@ def evaluations(setup: Setup, share: float) -> float:
     if setup.surface.has_batchnorm:
         validation += min(setup.config.bn_rows, _examples(setup.batchnorm) or train)
     passes: float = share * 3 * train * setup.config.train.epochs / validation
+    if multiplications > 0:
+        passes = max(passes, multiplications / (validation * max(1.0, setup.multiplications)))
     return passes
 
 

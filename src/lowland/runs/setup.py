@@ -12,6 +12,7 @@ from torch import nn
 
 from lowland.alignment import align
 from lowland.core import Classification, LanguageModeling, LossSurface, Point, Regression, Task
+from lowland.core.data import first_examples, is_sliceable, move
 from lowland.core.half_precision import has_half_precision
 from lowland.core.names import Where
 from lowland.core.options import EvalOptions
@@ -23,6 +24,7 @@ from lowland.posteriors.base import draw_count
 from lowland.progress import Progress
 from lowland.records import Predictive
 from lowland.runs.batch_check import check_first_batches
+from lowland.runs.multiplications import multiplications
 from lowland.runs.plan import RunPlan
 from lowland.runs.pretrained import Pretrained
 from lowland.runs.sections import Config, Validation
@@ -127,6 +129,16 @@ class Setup:
             raise DataError(f"{self.config.data.name}: {error}") from error
         setup._take_training_examples()
         return setup
+
+    @cached_property
+    def multiplications(self) -> float:
+        """Of a forward pass, for one example."""
+        device = torch.device(self.device)
+        with fork_global_rng(self.config.seed):
+            batch = self.task.parts(next(iter(self.validation)))
+            few = first_examples(batch, 2) if is_sliceable(batch) else batch
+            with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
+                return multiplications(self.model(0), move(few, device))
 
     def surface_of(self, model: nn.Module, *, where: Where = None) -> LossSurface:
         """The loss of a model over the training examples."""

@@ -122,7 +122,7 @@ class Average(Section):
     scales: list[Scale] = key(
         [0.1, 0.25, 0.5, 1.0, 2.0],
         "covariance scales of SWAG, of which the best on validation examples is chosen; fewer "
-        "compete where they would cost more than 10% of training",
+        "compete where they would cost more than 10% of training and some seconds",
         min_length=1,
     )
 

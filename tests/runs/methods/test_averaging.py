@@ -28,8 +28,7 @@ def inputs_of(run, graph, name):
     return method, Inputs(method.needs(run), graph.load)
 
 
-def test_candidates_of_swag_are_both_branches_at_each_scale(run, graph, monkeypatch):
-    monkeypatch.setattr("lowland.runs.methods.averaging.SCALES_SHARE", 2.1)  # of a short training
+def test_candidates_of_swag_are_both_branches_at_each_scale(run, graph):
     swag, inputs = inputs_of(run, graph, "swag")
     names = list(swag.candidates(run, inputs))
     assert names == [f"{b}, scale {s:g}" for b in (SCHEDULE, CONSTANT) for s in (0.5, 1.0)]

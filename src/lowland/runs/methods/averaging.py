@@ -11,8 +11,7 @@ from lowland.posteriors import Ensemble, PointMass, Posterior
 from lowland.posteriors.base import draw_count
 from lowland.progress import Progress
 from lowland.runs.average_choice import SGD
-from lowland.runs.choice_cost import evaluations, scales_within
-from lowland.runs.methods.base import SCALES_SHARE, Choice, Method, Part, Tuned
+from lowland.runs.methods.base import Choice, Method, Part, Tuned
 
 if TYPE_CHECKING:
     from lowland.runs.run import Run
@@ -74,8 +73,7 @@ class AveragingMethod(Method):
         samples = min(_SAMPLES, run.config.samples)
         if not self.tunes_scale:
             return [], samples
-        limit, scales = evaluations(run.setup, SCALES_SHARE), run.config.average.scales
-        return scales_within(limit, scales, branches=2, most=samples)
+        return self.scales_within_cost(run, branches=2, most=samples)
 
     def candidates(self, run: Run, inputs: Inputs) -> Mapping[str, Posterior]:
         """Its posteriors, of which the best on validation examples is taken."""

@@ -15,7 +15,7 @@ from lowland.errors import ConfigError
 from lowland.posteriors import Posterior
 from lowland.progress import Progress
 from lowland.records import Predictive, Table
-from lowland.runs.choice_cost import evaluations, scales_within
+from lowland.runs.choice_cost import FREE_MULTIPLICATIONS, evaluations, scales_within
 from lowland.trajectory.collect import When, require_pick
 from lowland.uncertainty import tune_scale
 from lowland.warn import warn
@@ -23,7 +23,7 @@ from lowland.warn import warn
 if TYPE_CHECKING:
     from lowland.runs.run import Run
 
-SCALES_SHARE = 0.1  # of the cost of training, for the choice of a scale
+_SCALES_SHARE = 0.1  # of the cost of training, for the choice of a scale
 Tuned = Mapping[str, float]  # what was chosen on validation examples, by name
 
 
@@ -118,13 +118,16 @@ class Method(ABC):
         return Choice({"scale": float(trials.scale[trials.nll.argmin()])}, trials)
 
     def comparison(self, run: Run) -> tuple[list[float], int]:
-        """The scales of its covariance that are compared, and draws for each of them: fewer than
-        the configuration names where these would cost more than 10% of training."""
-        config = run.config
+        """The scales of its covariance that are compared, and draws for each of them."""
         if not self.tunes_scale:
-            return [], config.samples
-        limit = evaluations(run.setup, SCALES_SHARE)
-        return scales_within(limit, config.average.scales, branches=1, most=config.samples)
+            return [], run.config.samples
+        return self.scales_within_cost(run, branches=1, most=run.config.samples)
+
+    def scales_within_cost(self, run: Run, *, branches: int, most: int) -> tuple[list[float], int]:
+        """The scales to compare on each branch and the draws for each: fewer than the configuration
+        has where these would cost more than 10% of training, and more than some seconds."""
+        limit = evaluations(run.setup, _SCALES_SHARE, multiplications=FREE_MULTIPLICATIONS)
+        return scales_within(limit, run.config.average.scales, branches, most=most)
 
     def predict(
         self, run: Run, inputs: Inputs, tuned: Tuned, loader: Iterable[Any], progress: Progress
