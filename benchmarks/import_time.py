@@ -8,7 +8,6 @@ import sys
 
 from common import Row, ms, paired, ratio, report
 
-
 # bytecode is written in the first, untimed round
 ENVIRONMENT = {n: value for n, value in os.environ.items() if n != "PYTHONDONTWRITEBYTECODE"}
 

@@ -47,3 +47,14 @@ def test_a_warning_points_at_the_callers_line(call):
         warnings.simplefilter("always")
         call()
     assert {one.filename for one in caught} == {__file__}
+
+
+def test_decorators_of_torch_are_not_the_callers_line():
+    @torch.no_grad()
+    def inside():
+        warn("something")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        inside()
+    assert caught[0].filename == __file__

@@ -1,4 +1,4 @@
-"""Warnings that point at the user's line, however many of lowland's own calls lie between."""
+"""Warnings that point at the user's line, however many calls of lowland and torch lie between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 def warn(message: str) -> None:
-    """Warns at the innermost line outside of lowland that led here.
+    """Warns at the innermost line outside of lowland and torch that led here.
 
     Public functions are wrapped (see `keywords`), so that a count of frames would end inside.
 
@@ -26,4 +26,4 @@ def warn(message: str) -> None:
 
 
 def _own(module: str) -> bool:
-    return module.partition(".")[0] == "lowland"
+    return module.partition(".")[0] in ("lowland", "torch")  # torch: decorators such as no_grad

@@ -48,3 +48,9 @@ def test_other_files_are_refused(tmp_path, text, words):
         read_graph(tmp_path)
     write_graph(tmp_path, [Number("number/a", 1)])  # they give way to what is planned
     assert json.loads((tmp_path / GRAPH).read_text())["format"] == "lowland-graph-1"
+
+
+def test_a_configuration_is_no_run_folder(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(StoreError, match=r"config.yaml is a file, and no run folder; name the"):
+        read_graph(tmp_path / "config.yaml")

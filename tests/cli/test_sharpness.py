@@ -1,8 +1,11 @@
 """`lowland sharpness`: the measures at the weights of a run."""
 
 import pytest
+import torch
 
-from lowland.cli.sharpness import default_weights
+from lowland.artifacts import Source
+from lowland.cli.sharpness import default_weights, distinct
+from lowland.core import Point
 from lowland.records import Table
 from lowland.runs.folder import RunFolder
 from tests.cli.conftest import copy_of_two_runs
@@ -40,6 +43,16 @@ def test_a_run_is_measured_and_measured_again(finished):
     assert "average: sgd-0" not in again
     _, out, _ = lowland("status", finished)
     assert "sharpness/" in out
+
+
+def test_equal_weights_are_measured_once():
+    """As where a run's average is its SGD solution."""
+    one, other = torch.zeros(3), torch.ones(3)
+    weights = {"sgd-0": one, "average-0": one.clone(), "ema-0": other, "sgd-1": other.clone()}
+    sources = [Source(f"weights/{n}", Point(w), {}) for n, w in weights.items()]
+    different, equal = distinct(sources)
+    assert [each.name for each in different] == ["weights/sgd-0", "weights/ema-0"]
+    assert equal == {"average-0": "sgd-0", "sgd-1": "ema-0"}
 
 
 def test_by_default_networks_are_those_that_are_trained_to_the_end_and_averages(tmp_path):

@@ -9,6 +9,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.core.model_copy import private_copy
+from lowland.errors import LayoutError
 from tests.models import Lazy, TiedLM, blobs, conv_bn, generator, images, mlp, tokens
 
 
@@ -191,3 +192,23 @@ def test_batches_without_targets() -> None:
         surface(torch.zeros(surface.layout.size))
     with pytest.raises(ll.ConfigError, match="expected a Task such as"):
         ll.LossSurface(mlp(), F.cross_entropy, blobs())
+
+
+def test_an_average_is_its_point() -> None:
+    model = torch.nn.Linear(2, 1)
+    data = [(torch.randn(4, 2), torch.zeros(4, 1))]
+    surface = ll.LossSurface(model, ll.Regression(noise_variance=1.0), data)
+    swag = ll.SWAG(surface.layout, rank=2)
+    for scale in (0.5, 1.5):
+        swag.update(torch.full((3,), scale))
+    assert surface(swag) == surface(torch.ones(3))
+    with pytest.raises(LayoutError, match=r"got Gaussian; give a draw, such as posterior.point"):
+        surface(swag.posterior().with_scale(0.1))
+    with pytest.raises(LayoutError, match=r"a model or an average such as SWA, got str\.$"):
+        surface("weights")
+
+
+def test_a_batch_is_no_loader() -> None:
+    surface = ll.LossSurface(torch.nn.Linear(2, 1), ll.Regression(noise_variance=1.0), [])
+    with pytest.raises(ll.DataError, match="an iterable of batches, got dict; wrap data in"):
+        surface(torch.zeros(3), loader={"input": torch.zeros(4, 2), "labels": torch.zeros(4, 1)})

@@ -162,3 +162,10 @@ def test_files_of_before_error_by_samples(tmp_path, ending) -> None:
     assert old.error_by_samples is None
     assert same(new.probs, old.probs, exact=ending == ".npz")
     assert old.metrics() == new.metrics()
+
+
+@pytest.mark.parametrize("record", ALL)
+def test_a_record_is_printed_without_its_tensors(record) -> None:
+    text = str(record)
+    assert "tensor(" not in text
+    assert len(text.splitlines()) < 60

@@ -30,7 +30,11 @@ def test_overrides_stand_over_the_file(file):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.epoch=3", "train.epoch: there is no such key; did you mean epochs"),
+        (
+            "train.epoch=3",
+            "yaml with train.epoch=3: train.epoch: there is no such key; did you mean",
+        ),
+        ("methods=[sgd,swagg]", r"got 'swagg'; did you mean swag$"),
         ("train", "expected key=value"),
         ("seed.a=1", "seed"),
         ("train.lr=0", "train.lr: expected greater than 0, got 0"),

@@ -332,3 +332,10 @@ def test_a_state_of_another_model_or_setting_is_refused():
         SWAG(flat_layout(5), rank=3).load_state_dict(state)
     with pytest.raises(ConfigError, match="deviations_dtype"):
         SWAG(flat_layout(5), rank=2, deviations_dtype=torch.bfloat16).load_state_dict(state)
+
+
+def test_an_average_is_printed_with_its_size():
+    swag = SWAG(ParamLayout(nn.Linear(3, 2)), rank=2)
+    swag.update(torch.zeros(8))
+    assert repr(swag) == "SWAG(1 iterates of 8 weights, rank=2, deviations_dtype=float32)"
+    assert repr(SWA(swag.layout)) == "SWA(0 iterates of 8 weights)"

@@ -64,6 +64,11 @@ def write_graph(folder: Path, artifacts: Sequence[Artifact], *, alone: bool = Fa
 def read_graph(folder: Path) -> list[Node]:
     """The artifacts of a run folder, as its commands planned them."""
     file = folder / GRAPH
+    if folder.is_file():
+        raise StoreError(
+            f"{folder} is a file, and no run folder; name the folder that `lowland run` made, such "
+            "as the `out` of a configuration."
+        )
     if not file.is_file():
         raise StoreError(
             f"{folder} holds no {GRAPH}: no run folder, or one of an earlier version; name a "

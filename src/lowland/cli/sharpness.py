@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from lowland.artifacts import Source
@@ -12,7 +14,7 @@ from lowland.artifacts.nodes import GRAPH
 from lowland.artifacts.order import complete
 from lowland.artifacts.places import ARTIFACTS
 from lowland.cli.builder import Builder
-from lowland.cli.console import Terminal
+from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.options import Keys, out_option
 from lowland.cli.origins import ORIGINS, write_origins
@@ -49,7 +51,7 @@ def execute(finished: FinishedRun, options: SharpnessOptions, path: Path) -> Tab
     """Builds the measures of a run in a folder, and prints their table."""
     setup = finished.setup()
     names = options.weights or default_weights(finished.folder)
-    sources = [_source(finished.folder, name, setup) for name in names]
+    sources, equal = distinct([_source(finished.folder, name, setup) for name in names])
     rest = [ORIGINS, ARTIFACTS]
     require_own(path, [GRAPH], rest=rest, content="folder of sharpness", option="--out")
     name = _trajectory_name(finished.folder, options)
@@ -57,13 +59,16 @@ def execute(finished: FinishedRun, options: SharpnessOptions, path: Path) -> Tab
     table, *pictures = sharpness_artifacts(Run(setup.config, setup), sources, options, swag=swag)
     builder = Builder(path, Terminal(), threads=finished.plan.threads)
     folder = finished.folder.path
-    origins = {f"weights/{n}": [(folder, f"weights/{n}.safetensors")] for n in names}
+    origins = {each.name: [(folder, f"{each.name}.safetensors")] for each in sources}
     if swag is not None:
         origins[swag.name] = [(folder, f"trajectory/{name}")]
     write_origins(path, origins)
+    for name, first in equal.items():
+        say(builder.console, f"{name}: the same weights as {first}, which are measured once.")
     builder.build(complete([table, *pictures]))
     result: Table = builder.load(table)
-    title = f"Sharpness on {options.examples:,} training examples"
+    there = getattr(setup.clean, "num_examples", None) or options.examples
+    title = f"Sharpness on {min(there, options.examples):,} training examples"
     show_metrics(result, "sharpness", title, builder.console, rows="weights")
     builder.say_results()
     return result
@@ -75,6 +80,21 @@ def default_weights(folder: RunFolder) -> list[str]:
     averages = [name for name in ("average-0", "ema-0") if name in names]
     annealed = [name for name in names if name.startswith("sgd-")]
     return [*annealed[:1], *averages, *annealed[1:]] or names
+
+
+def distinct(sources: Sequence[Source]) -> tuple[list[Source], dict[str, str]]:
+    """The sources without those whose weights an earlier one has, and the labels of these by
+    theirs: an average of a run may be its annealed network."""
+    different: list[Source] = []
+    equal: dict[str, str] = {}
+    for source in sources:
+        weights = source.value.weights
+        first = next((s for s in different if torch.equal(s.value.weights, weights)), None)
+        if first is None:
+            different.append(source)
+        else:
+            equal[source.name.partition("/")[2]] = first.name.partition("/")[2]
+    return different, equal
 
 
 def _source(folder: RunFolder, name: str, setup: Setup) -> Source:

@@ -221,7 +221,8 @@ def refuse_one_example(error: Exception) -> None:
     if "more than 1 value per channel" in str(error):
         raise DataError(
             "a batch has one example, which BatchNorm cannot normalise by itself in training mode; "
-            "leave a smaller last batch out with drop_last=True, or choose another batch size."
+            "leave a smaller last batch out with drop_last=True (in a configuration "
+            "`train.drop_last`), or choose another batch size."
         ) from error
 
 

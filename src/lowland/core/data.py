@@ -47,7 +47,7 @@ class ReplayableLoader:
         count: int | None = None,
         channels_last: bool = False,
     ) -> None:
-        if isinstance(loader, Tensor) or not hasattr(loader, "__iter__"):
+        if isinstance(loader, Tensor | Mapping) or not hasattr(loader, "__iter__"):
             raise DataError(
                 f"the loader: expected an iterable of batches, got {type(loader).__name__}; wrap "
                 "data in a DataLoader or in a list of batches."

@@ -21,7 +21,7 @@ from lowland.core.point import EstimatedPoint, Point
 from lowland.core.statistics import Statistics
 from lowland.core.task import Task
 from lowland.core.template import Template
-from lowland.errors import ConfigError, DataError
+from lowland.errors import ConfigError, DataError, LayoutError
 
 if TYPE_CHECKING:
     from lowland.records import Table
@@ -43,8 +43,9 @@ class LossSurface:
     Args:
         model: any module. task: the likelihood, such as `Classification()`.
         loader: batches, the same examples on every pass, such as a `DataLoader` without
-            augmentation. None: no examples, as on a server; `predict` then requires weights with
-            their statistics, see `Posterior.freeze`.
+            augmentation. Larger batches than those of training, such as 1,000 examples, are faster
+            for small networks. None: no examples, as on a server; `predict` then requires weights
+            with their statistics, see `Posterior.freeze`.
         where: which parameters are part of w, see `ParamLayout`.
         device: where to compute; None: where the model is.
         autocast: True, or a half-precision dtype or its name, such as "bfloat16"; None: the model's
@@ -245,11 +246,16 @@ class LossSurface:
     # -- the machinery that evaluators share -----------------------------------------------------
 
     def point(self, w: Tensor | Point | nn.Module) -> Point:
-        """Weights on this surface's device, checked, with their buffers if they have any."""
+        """Weights on this surface's device, checked, with their buffers if they have any.
+
+        `w` may also be an average such as `SWA`: then its `point`.
+        """
         if isinstance(w, nn.Module):
             w = Point(
                 self.layout.flatten(w), buffers_of(w) | self.state.changed_frozen_parameters(w)
             )
+        elif not isinstance(w, Tensor | Point):
+            w = _point_of(w)
         point = w if isinstance(w, Point) else Point(w)
         self.layout.check(point.weights, flat=True)
         weights = point.weights.to(self.device)
@@ -340,3 +346,15 @@ class LossSurface:
     def __repr__(self) -> str:
         model = type(self.template.module).__name__
         return f"LossSurface({model}, {type(self.task).__name__}(), P={self.layout.size})"
+
+
+def _point_of(average: Any) -> Point:
+    """The point of an average of iterates, or of a posterior that is one network."""
+    point = getattr(average, "point", None)
+    if isinstance(point, Point):
+        return point
+    hint = "; give a draw, such as posterior.point(0)" if callable(point) else ""
+    raise LayoutError(
+        "weights: expected a flat tensor, a Point, a model or an average such as SWA, got "
+        f"{type(average).__name__}{hint}."
+    )

@@ -54,7 +54,8 @@ def sharpness(
     homogeneous (ReLU) is multiplied by 1/2 and 2 and divided by it, and the measure computed again.
 
     Args:
-        w: a minimum, (P,), or a `Point`. `result.gradient_norm` states how far it is from one.
+        w: a minimum, (P,), a `Point`, a model, or an average such as `SWA`; `result.gradient_norm`
+            states how far it is from one.
         kind: a name, for the default options, or an object of `lowland.curvature.KeskarSharpness`,
             `SAMSharpness`, `AdaptiveSharpness` or `AverageSharpness`, with others.
         radius: \(\epsilon\), \(\rho\) or \(\sigma\), one or several; None: the measure's own.

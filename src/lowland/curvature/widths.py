@@ -46,7 +46,7 @@ def widths(
     where one layer is multiplied by a number and the next divided by it, plain ones do.
 
     Args:
-        w: a minimum, (P,), or a `Point`.
+        w: a minimum, (P,), a `Point`, a model, or an average such as `SWA`.
         directions: a number of random ones; or a tensor (n, P); or a `Subspace`; or
             `ll.spectrum(surface, w, eigenvectors=True)` for eigenvectors; or `SWAG`, for its five
             principal components, which have the lengths of standard deviations.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = "lowland-record-1"
 _HEADER = "record.json"  # of an .npz file
+_FEW = 4  # numbers that are printed
 _EXPANSION = 32  # how many times its file a record may take in memory
 
 
@@ -32,6 +33,13 @@ class Record:
     """
 
     figure: ClassVar[str] = ""  # the file of lowland.plots that draws it
+
+    def __str__(self) -> str:
+        """A line for each field: numbers and texts as they are, of larger tensors the shape."""
+        values = {f.name: _summary(getattr(self, f.name)) for f in fields(self)}
+        width = max(map(len, values), default=0)
+        lines = [f"  {name:<{width}}  {text}" for name, text in values.items() if text]
+        return "\n".join([type(self).__name__, *lines])
 
     def save(self, path: PathLike) -> Path:
         """Writes the record, atomically; a path without ending becomes `.npz`."""
@@ -84,6 +92,25 @@ class Record:
         from lowland import plots
 
         return plots.draw(self.figure, self, ax=ax, **options)
+
+
+def _summary(value: Any) -> str:
+    """A field in at most a line; empty where it is None.
+
+    >>> _summary(torch.tensor([0.05])), _summary(torch.ones(3, 2)), _summary({"a": 1.0, "b": [2]})
+    ('0.05', '(3, 2) torch.float32', 'a 1, b (list of 1)')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, Tensor):
+        if value.numel() > _FEW:
+            return f"{tuple(value.shape)} {value.dtype}"
+        return ", ".join(f"{number:.6g}" for number in value.flatten().tolist())
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_summary(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return f"(list of {len(value)})"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _with_ending(path: Path) -> Path:

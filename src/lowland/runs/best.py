@@ -124,7 +124,7 @@ def advice(choice: Mapping[str, Any]) -> str:
     >>> choice = {"method": "SWA", "nll": 0.5, "nll_se": 0.02, "compared_with": "SGD"}
     >>> choice |= {"difference": -0.1, "difference_se": 0.03, "networks": 1.0, "training": 1.15}
     >>> advice(choice)
-    'Use SWA: its validation NLL is 0.500 ± 0.020, 0.100 ± 0.030 lower than that of SGD, ...'
+    'Use SWA: its validation NLL is 0.500 ± 0.020, 0.100 ± 0.030 lower than that of SGD. It ...'
     """
     nll = f"{choice['nll']:.3f} ± {choice['nll_se']:.3f}"
     networks = choice["networks"]
@@ -138,6 +138,6 @@ def advice(choice: Mapping[str, Any]) -> str:
     if choice.get("retrained"):
         weights = "Its weights, trained again on all examples, are in best/."
     return (
-        f"Use {choice['method']}: its validation NLL is {nll}{compared}, for {passes} a prediction "
-        f"and {choice['training']:.2f} times the training of SGD. {weights}"
+        f"Use {choice['method']}: its validation NLL is {nll}{compared}. It takes {passes} a "
+        f"prediction and {choice['training']:.2f} times the training of SGD. {weights}"
     )

@@ -50,7 +50,8 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
             raise ConfigError(f"{override!r}: expected key=value, such as train.epochs=10.")
         put(values, key, read_value(text, where=repr(override)), where=repr(override))
     importable(path.parent, Path.cwd())
-    return check_section(Config, values, where=str(path))
+    where = " ".join([str(path), *(["with", *overrides] if overrides else [])])
+    return check_section(Config, values, where=where)
 
 
 def importable(*folders: Path) -> None:
@@ -144,4 +145,5 @@ def _describe(error: Any, within: type[Section]) -> tuple[str, str, str]:
         return key, f"expected {form}", value
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     message = message.replace("List should have", "expected a list of")
+    value = "" if ", got " in message else value
     return key, message.partition(", unable")[0].partition(" after validation")[0], value

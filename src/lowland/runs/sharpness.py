@@ -114,7 +114,6 @@ def sharpness_artifacts(
         add(wide)
         pictures.append(_picture(f"{name}-loss", wide, plots.widths))
         pictures.append(_picture(f"{name}-test-error", wide, _draw_test_error))
-    # the average of a run may be its annealed network
     others = [w for w in weights if not torch.equal(w.value.weights, weights[0].value.weights)]
     if others:
         line = LineBetween(run, [weights[0], others[0]], options)

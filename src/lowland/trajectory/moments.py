@@ -54,6 +54,11 @@ class Moments:
         self._statistics: Buffers | None = None  # of the mean: see `refresh`
         self.frozen: dict[str, list[float]] = {}  # a few values of each frozen parameter
 
+    def __repr__(self) -> str:
+        settings = [f"{name}={value}" for name, value in self._settings().items()]
+        content = f"{self.count} iterates of {self.layout.size:,} weights"
+        return f"{type(self).__name__}({', '.join([content, *settings])})"
+
     def _zeros(self) -> Tensor:
         return torch.zeros(self.layout.size, dtype=self.layout.dtype, device=self.device)
 

@@ -95,7 +95,7 @@ class AveragingMethod(Method):
         selection = tuned.selection
         number = selection.names.index(selection.best)
         values = {_CANDIDATE: float(number)}
-        if self.tunes_scale:
+        if self.tunes_scale and number > 0:
             values["scale"] = self.scales(run)[number]
         # with as many draws as its prediction has, its NLLs are those of the prediction
         post, samples = tuned.posterior(), run.config.samples
