@@ -26,6 +26,7 @@ def test_a_run_is_measured_and_measured_again(finished):
     code, out, err = lowland("sharpness", finished, *words, pictures=True)
     assert code == 0, err
     assert "Sharpness on 60 training examples" in out
+    assert "Radii: average 0.01. Widths: where the loss has risen by 0.1 nats" in out
     folder = finished / "sharpness"
     table = Table.load(folder / "records/sharpness.json")
     assert list(table.method) == ["sgd-0", "average-0"]

@@ -21,6 +21,7 @@ from lowland.cli.origins import ORIGINS, write_origins
 from lowland.cli.stage_folder import open_trajectory
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
+from lowland.curvature.sharpness import MEASURES
 from lowland.files import require_own
 from lowland.records import Table
 from lowland.runs.folder import RunFolder
@@ -70,8 +71,20 @@ def execute(finished: FinishedRun, options: SharpnessOptions, path: Path) -> Tab
     there = getattr(setup.clean, "num_examples", None) or options.examples
     title = f"Sharpness on {min(there, options.examples):,} training examples"
     show_metrics(result, "sharpness", title, builder.console, rows="weights")
+    say(builder.console, _units(options))
     builder.say_results()
     return result
+
+
+def _units(options: SharpnessOptions) -> str:
+    """What the columns of the table are, in a line."""
+    radii = [f"{kind} {MEASURES[kind]().radius[0]:g}" for kind in options.kinds]
+    return (
+        f"Radii: {', '.join(radii)}. Widths: where the loss has risen by {options.rise:g} nats, on "
+        "filter-normalised rays (median), along eigenvectors of length 1 (the smallest) and along "
+        "SWAG, in standard deviations (median); inf: further than the rays go. gradient: its norm, "
+        "with BatchNorm statistics estimated anew."
+    )
 
 
 def default_weights(folder: RunFolder) -> list[str]:
