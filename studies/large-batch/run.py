@@ -99,28 +99,30 @@ def solve_all(options: argparse.Namespace, results: Path) -> None:
     began = time.monotonic()
     for number, recipe in enumerate(chosen, start=1):
         place = results / f"{recipe.name}.json"
-        if place.exists():
-            continue
-        if options.minutes and time.monotonic() - began > 60 * options.minutes:
-            print("the time is over; the same command goes on", flush=True)
-            return
-        print(f"{number} of {len(chosen)}: {recipe.name}", flush=True)
-        record = solution(recipe, split, test, options)
-        write_text(place, json.dumps(record) + "\n")
-        line(chosen[:2], split, test, options.out, results)
+        if not place.exists():
+            if options.minutes and time.monotonic() - began > 60 * options.minutes:
+                print("the time is over; the same command goes on", flush=True)
+                return
+            print(f"{number} of {len(chosen)}: {recipe.name}", flush=True)
+            record = solution(recipe, split, test, options)
+            write_text(place, json.dumps(record) + "\n")
+        if number == 2:
+            line(chosen[:2], split, test, options, results)
 
 
-def line(ends: list[Recipe], split: Split, test: Split, out: Path, results: Path) -> None:
-    """Loss and accuracy from the small-batch solution to the large-batch one, when both are there
-    and it is not."""
-    files = [weights_file(out, recipe) for recipe in ends]
-    if (results / LINE).exists() or not all(file.exists() for file in files):
+def line(
+    ends: list[Recipe], split: Split, test: Split, options: argparse.Namespace, results: Path
+) -> None:
+    """Loss and accuracy from the small-batch solution to the large-batch one."""
+    if (results / LINE).exists():
         return
     surface = surface_of(split)
     points = []
-    for file in files:
+    for recipe in ends:
+        if not weights_file(options.out, recipe).exists():  # results outlive the folder of weights
+            solve(recipe, split, options)
         model = StridedNet()
-        model.load_state_dict(load_file(file))
+        model.load_state_dict(load_file(weights_file(options.out, recipe)))
         points.append(surface.point(model))
     t = torch.linspace(-1, 2, 25)
     ll.path(ll.Line(*points), surface, t=t, loader=loader(test)).save(results / LINE)
@@ -136,15 +138,23 @@ def surface_of(split: Split) -> ll.LossSurface:
     return ll.LossSurface(StridedNet(), TASK, measured)
 
 
+def solve(
+    recipe: Recipe, split: Split, options: argparse.Namespace
+) -> tuple[StridedNet, int, bool]:
+    """Trains one recipe: the network, its epochs, and whether it reached the loss."""
+    target, most = (2.0, 2) if options.smoke else (TARGET, MOST_EPOCHS)
+    model, epochs, reached = train(recipe, split, target, most)
+    save_file(model.state_dict(), weights_file(options.out, recipe))
+    return model, epochs, reached
+
+
 def solution(
     recipe: Recipe, split: Split, test: Split, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Trains one recipe and measures where it ends."""
     start = time.perf_counter()
-    target, most = (2.0, 2) if options.smoke else (TARGET, MOST_EPOCHS)
-    model, epochs, reached = train(recipe, split, target, most)
+    model, epochs, reached = solve(recipe, split, options)
     seconds = time.perf_counter() - start
-    save_file(model.state_dict(), weights_file(options.out, recipe))
     surface = surface_of(split)
     return {
         "recipe": recipe.settings(),

@@ -13,11 +13,15 @@ from tests.curvature.nets import MINIMUM, NOISE, quadratic
 def test_each_restart_has_a_start_of_its_own():
     measure = WorstCase(steps=1, restarts=3, norm=2)
     near = Objective(quadratic(), MINIMUM + 1.0)
-    losses = measure.losses(near, 0.1, seed=0)
-    assert losses[0] == near.value(0.1 * near.gradient / near.gradient.norm())  # from w
-    assert len({*losses}) == 3
-    assert losses == measure.losses(near, 0.1, seed=0)
-    assert losses[1:] != measure.losses(near, 0.1, seed=1)[1:]
+
+    def losses(seed, first=0):
+        return [loss for part in measure.losses(near, 0.1, seed, first=first) for loss in part]
+
+    assert losses(0)[0] == near.value(0.1 * near.gradient / near.gradient.norm())  # from w
+    assert len({*losses(0)}) == 3
+    assert losses(0) == losses(0)
+    assert losses(0)[1:] != losses(1)[1:]
+    assert losses(0, first=2) == losses(0)[2:]
 
 
 def test_at_an_exact_minimum_the_first_start_is_random_too():
@@ -25,7 +29,7 @@ def test_at_an_exact_minimum_the_first_start_is_random_too():
         quadratic(torch.eye(2).double()[0] + 1, torch.zeros(2).double()), torch.zeros(2)
     )
     assert not near.gradient.any()
-    (loss,) = WorstCase(steps=20, restarts=1, norm=2).losses(near, 0.1, seed=0)
+    ((loss,),) = WorstCase(steps=20, restarts=1, norm=2).losses(near, 0.1, seed=0)
     assert loss - NOISE == pytest.approx(2 * 0.1**2 / 2, rel=1e-3)
 
 

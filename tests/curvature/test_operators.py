@@ -415,6 +415,10 @@ def test_bad_input_is_refused():
     loader = torch.utils.data.DataLoader(blobs((5,))[0][0], batch_size=8, drop_last=True)
     with pytest.raises(ll.DataError, match="the loader is empty"):
         CurvatureOperator(surface, w, loader=loader)
+    normalised = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    empty = ll.LossSurface(normalised, ll.Classification(), loader)
+    with pytest.raises(ll.DataError, match="the loader is empty"):
+        CurvatureOperator(empty, empty.layout.flatten(normalised))
 
 
 def test_it_is_seeded_and_saved(tmp_path):

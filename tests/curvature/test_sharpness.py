@@ -6,6 +6,7 @@ from torch import nn
 
 import lowland as ll
 from lowland.curvature.average import AverageSharpness
+from lowland.curvature.keskar import KeskarSharpness
 from lowland.curvature.operators import CurvatureOperator
 from lowland.curvature.sam import SAMSharpness
 from lowland.curvature.sharpness import MEASURES, summary
@@ -52,6 +53,41 @@ def test_equal_seeds_give_equal_values(kind):
     assert torch.equal(one.values, same.values)
     assert not torch.equal(one.values, other.values)
     assert one.invariant is None
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "subspace"])
+def test_a_stopped_measure_goes_on_from_its_checkpoint(kind, tmp_path):
+    surface, point = surface_of(relu_net(norm=nn.BatchNorm1d))
+    # with an explicit plan nothing is timed, and equal work gives equal bits
+    options = {"radius": [0.1, 0.01], "strategy": "points", "chunk": 1, "threads": 1}
+    options["kind"] = KeskarSharpness(subspace=5) if kind == "subspace" else kind
+    calls = []
+    whole = ll.sharpness(surface, point, **options, progress=lambda *now: calls.append(now))
+    path = tmp_path / "sharpness.safetensors"
+
+    def stop(done, total):
+        if done > 0.6 * len(calls):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        ll.sharpness(surface, point, **options, checkpoint=path, progress=stop)
+    counted = []
+    result = ll.sharpness(
+        surface, point, **options, checkpoint=path, progress=lambda *now: counted.append(now)
+    )
+    assert len(counted) < 0.75 * len(calls)
+    for name in ("values", "rescaled", "value", "interval"):
+        assert torch.equal(getattr(result, name), getattr(whole, name))
+    assert result.evaluations == whole.evaluations
+    with pytest.raises(ConfigError, match="seed: 0 there, 1 now"):
+        ll.sharpness(surface, point, **options, seed=1, checkpoint=path)
+    other = ll.Point(point.weights + 1, point.buffers)
+    with pytest.raises(ConfigError, match="point"):
+        ll.sharpness(surface, other, **options, checkpoint=path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -39,17 +39,22 @@ class AverageSharpness(Measure):
         self.normalise = normalise
         self.radius = (0.01,) if normalise is None else (0.1,)
 
-    def losses(self, objective: Objective, radius: float, seed: int) -> list[float]:
+    def losses(
+        self, objective: Objective, radius: float, seed: int, *, first: int = 0
+    ) -> Iterator[list[float]]:
+        numbers = range(first, self.directions)
+
         def displacements() -> Iterator[Tensor]:
             for direction in iter_directions(
                 objective.surface,
                 objective.weights,
-                range(self.directions),
+                numbers,
                 seed=seed,
                 normalise=self.normalise,
             ):
                 yield radius * direction
                 yield -radius * direction
 
-        rows = iter(objective.rows(displacements(), 2 * self.directions))
-        return [(one["loss"] + other["loss"]) / 2 for one, other in zip(rows, rows, strict=True)]
+        if numbers:
+            rows = iter(objective.rows(displacements(), 2 * len(numbers)))
+            yield [(one["loss"] + other["loss"]) / 2 for one, other in zip(rows, rows, strict=True)]

@@ -62,15 +62,9 @@ class KeskarSharpness(WorstCase):
             )
         return 100 * (loss - at_w) / (1 + at_w)
 
-    def losses(self, objective: Objective, radius: float, seed: int) -> list[float]:
+    def maximum(self, objective: Objective, radius: float, seed: int, number: int) -> float:
         if self.subspace is None:
-            return super().losses(objective, radius, seed)
-        return [self._subspace_maximum(objective, radius, seed, i) for i in range(self.restarts)]
-
-    def _subspace_maximum(
-        self, objective: Objective, radius: float, seed: int, number: int
-    ) -> float:
-        assert self.subspace is not None
+            return super().maximum(objective, radius, seed, number)
         optimize = checks.package(
             "scipy.optimize", extra="curvature", purpose="sharpness in a subspace, by L-BFGS-B,"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -32,8 +33,11 @@ class Measure(ABC):
     worst: bool = True
 
     @abstractmethod
-    def losses(self, objective: Objective, radius: float, seed: int) -> list[float]:
-        """A loss around w for each restart or direction."""
+    def losses(
+        self, objective: Objective, radius: float, seed: int, *, first: int = 0
+    ) -> Iterator[list[float]]:
+        """A loss around w for each restart or direction, from number `first` on, in the parts that
+        a checkpoint stores."""
 
     def rise(self, loss: Tensor, at_w: float) -> Tensor:
         """The sharpness of losses; a difference in nats."""
@@ -68,23 +72,24 @@ class WorstCase(Measure):
         """T, (P,) or one number for all weights."""
         return 1.0
 
-    def losses(self, objective: Objective, radius: float, seed: int) -> list[float]:
-        scale = self.scale(objective.weights)
+    def losses(
+        self, objective: Objective, radius: float, seed: int, *, first: int = 0
+    ) -> Iterator[list[float]]:
+        for number in range(first, self.restarts):
+            yield [self.maximum(objective, radius, seed, number)]
+
+    def maximum(self, objective: Objective, radius: float, seed: int, number: int) -> float:
+        """The largest loss that a restart reaches."""
         # at an exact minimum no direction ascends
         stationary = not bool(torch.any(objective.gradient))
-        losses = []
-        for i in range(self.restarts):
-            start = None
-            if i > 0 or stationary:
-                start = random_start(objective.weights, radius, self.norm, seed=seed, number=i)
-            losses.append(
-                ascend(
-                    objective,
-                    radius,
-                    scale=scale,
-                    norm=self.norm,
-                    steps=self.steps,
-                    start=start,
-                )
-            )
-        return losses
+        start = None
+        if number > 0 or stationary:
+            start = random_start(objective.weights, radius, self.norm, seed=seed, number=number)
+        return ascend(
+            objective,
+            radius,
+            scale=self.scale(objective.weights),
+            norm=self.norm,
+            steps=self.steps,
+            start=start,
+        )

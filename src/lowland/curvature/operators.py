@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -36,6 +36,16 @@ KINDS = ("hessian", "ggn", "fisher", "empirical_fisher")
 CHUNK = 512  # examples: the graph of more takes memory, and no less time each
 _TIMED = 256  # examples that methods are timed on
 _TOLERANCE = 1e-3  # relative: products by two methods in float32 differ by less
+
+
+class CurvatureKeywords(TypedDict, total=False):
+    """The keyword arguments of `CurvatureOperator` that `ll.spectrum` hands on."""
+
+    loader: Iterable[Any] | None
+    batchnorm: str | None
+    method: str | None
+    chunk: int
+    samples: int
 
 
 class CurvatureOperator:
@@ -105,12 +115,14 @@ class CurvatureOperator:
         self.samples = checks.whole("samples", samples, least=1)
         self.seed = checks.seed(seed)
         options = surface.options.override(batchnorm=batchnorm)
+        examples = surface.replayable(loader)
         self.point = surface.point(w)
         refreshes = surface.refreshes(self.point, options)
+        if refreshes:
+            examples.first()  # an empty loader is an error of its own, and not one of BatchNorm
         policy = "refresh" if refreshes else "frozen"
         self.batchnorm = policy if surface.has_batchnorm else "none"
         self._buffers = surface.buffers_for(self.point, options)
-        examples = surface.replayable(loader)
         self._data = examples.cached()
         self._draws: dict[int, list[Tensor]] = {}  # targets for "fisher", by number of a part
         self._weight_norm = True  # whether the model has any; known after a pass

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from lowland import checks
+from lowland.artifacts import Checkpoint
 from lowland.core import LossSurface, Point
 from lowland.core.options import EvalKeywords
 from lowland.curvature.adaptive import AdaptiveSharpness
@@ -19,12 +20,16 @@ from lowland.curvature.measure import Measure
 from lowland.curvature.objective import Objective
 from lowland.curvature.sam import SAMSharpness
 from lowland.errors import ConfigError
+from lowland.evaluate.fingerprint import model_fingerprint
+from lowland.files import PathLike
 from lowland.progress import Progress, reporting
 from lowland.records import SharpnessResult
+from lowland.tensor_files import tensor_checksum
 
 MEASURES: dict[str, type[Measure]] = {
     kind.name: kind for kind in (KeskarSharpness, SAMSharpness, AdaptiveSharpness, AverageSharpness)
 }
+_KIND = "sharpness"  # of a checkpoint
 TOLERANCE = 1e-3  # by which values of rescaled networks may differ; rounding is far below it
 
 
@@ -37,6 +42,7 @@ def sharpness(
     loader: Iterable[Any] | None = None,
     invariance: bool = True,
     seed: int = 0,
+    checkpoint: Checkpoint | PathLike | None = None,
     progress: Progress = False,
     **options: Unpack[EvalKeywords],
 ) -> SharpnessResult:
@@ -62,13 +68,15 @@ def sharpness(
         loader: other examples than the surface's.
         invariance: whether to measure it, which takes three times as long at the first radius.
         seed: of restarts and directions.
+        checkpoint: a file: a stopped computation goes on from it after the last complete restart,
+            or the last complete radius of "average".
         progress: True for a bar, or a callable of (evaluations, None); the total is unknown.
         options: `batchnorm`, `count` and others, see `ll.EvalOptions`. "refresh" estimates the
             statistics of BatchNorm layers for every perturbed network.
 
     Raises:
         ConfigError: no radius, one of 0 or less, an unknown kind, a loss that the measure does not
-            suit.
+            suit, a checkpoint of other settings.
         LayoutError: weights of another model. NonFiniteError: no finite loss at w.
 
     >>> from torch import nn
@@ -91,10 +99,11 @@ def sharpness(
     surface = kind.prepare(surface)
     with reporting(progress, f"{kind.name} sharpness") as report:
         objective = Objective(surface, w, loader=loader, options=eval_options, report=report)
-        losses = [kind.losses(objective, each, seed) for each in radii]
-        values = kind.rise(torch.tensor(losses, dtype=torch.float64), objective.loss)
+        work = _Work(kind, objective, seed, checkpoint)
+        losses = [work.losses(objective, each) for each in radii]
+        values = kind.rise(torch.stack(losses), objective.loss)
         value, interval = summary(values, worst=kind.worst)
-        rescaled = _rescaled_values(kind, objective, radii[0], seed) if invariance else None
+        rescaled = _rescaled_values(work, radii[0]) if invariance else None
     return SharpnessResult(
         kind.name,
         torch.tensor(radii, dtype=torch.float64),
@@ -125,14 +134,65 @@ def summary(values: Tensor, *, worst: bool) -> tuple[Tensor, Tensor]:  # (r, n) 
     return means[:, 0], means[:, 1:]
 
 
-def _rescaled_values(
-    kind: Measure, objective: Objective, radius: float, seed: int
-) -> Tensor | None:  # (2,)
+class _State(TypedDict):
+    """What a checkpoint holds; keys: of `_Work.losses`."""
+
+    losses: dict[str, Tensor]
+    evaluations: dict[str, int]
+    nonfinite: dict[str, int]
+
+
+class _Work:
+    """A measure and the losses that are complete, in memory and in a checkpoint."""
+
+    def __init__(
+        self,
+        kind: Measure,
+        objective: Objective,
+        seed: int,
+        checkpoint: Checkpoint | PathLike | None,
+    ) -> None:
+        self.kind, self.objective, self.seed = kind, objective, seed
+        self.checkpoint = Checkpoint.of(checkpoint)
+        self.state: _State = {"losses": {}, "evaluations": {}, "nonfinite": {}}
+        if self.checkpoint.path is None:
+            return
+        point = objective.point
+        self.same = kind.settings() | {
+            "kind": kind.name,
+            "seed": seed,
+            "batchnorm": objective.batchnorm,
+            "model": model_fingerprint(objective.surface),
+            "point": tensor_checksum(point.weights, *(point.buffers or {}).values()),
+            "examples": objective.data.checksum,
+        }
+        state = self.checkpoint.load(kind=_KIND, same=self.same, form=_State)
+        self.state = state or self.state
+
+    def losses(self, objective: Objective, radius: float, network: str = "w") -> Tensor:  # (n,)
+        """Those of all restarts or directions around a network."""
+        key = f"{network}, radius {radius!r}"
+        state = self.state
+        losses = state["losses"].get(key, torch.zeros(0, dtype=torch.float64))
+        if key in state["evaluations"]:
+            objective.evaluations = state["evaluations"][key]
+            objective.nonfinite = state["nonfinite"][key]
+        for part in self.kind.losses(objective, radius, self.seed, first=len(losses)):
+            losses = torch.cat([losses, torch.tensor(part, dtype=torch.float64)])
+            state["losses"][key] = losses
+            state["evaluations"][key] = objective.evaluations
+            state["nonfinite"][key] = objective.nonfinite
+            if self.checkpoint.path is not None:
+                self.checkpoint.save(state, kind=_KIND, same=self.same)
+        return losses
+
+
+def _rescaled_values(work: _Work, radius: float) -> Tensor | None:  # (2,)
     """The measure at rescaled weights, (2,); None: nothing can be rescaled."""
-    values = []
-    for near in objective.rescaled():
-        losses = torch.tensor([kind.losses(near, radius, seed)], dtype=torch.float64)
-        values.append(summary(kind.rise(losses, near.loss), worst=kind.worst)[0])
+    kind, values = work.kind, []
+    for number, near in enumerate(work.objective.rescaled()):
+        losses = work.losses(near, radius, f"rescaled {number}")
+        values.append(summary(kind.rise(losses[None], near.loss), worst=kind.worst)[0])
     return torch.cat(values) if values else None
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from lowland.core.point import Point
 from lowland.core.seeds import stream
 from lowland.curvature.interval import t_quantile
 from lowland.curvature.lanczos import Eigenpairs, basis_size, lanczos_quadrature, leading_eigenpairs
-from lowland.curvature.operators import CHUNK, CurvatureOperator
+from lowland.curvature.operators import CurvatureKeywords, CurvatureOperator
 from lowland.errors import ConfigError
 from lowland.evaluate.fingerprint import model_fingerprint
 from lowland.files import PathLike
@@ -50,13 +49,9 @@ def spectrum(
     seed: int = 0,
     tolerance: float = 1e-3,
     eigenvectors: bool = False,
-    loader: Iterable[Any] | None = None,
-    batchnorm: str | None = None,
-    samples: int = 1,
-    method: str | None = None,
-    chunk: int = CHUNK,
     checkpoint: Checkpoint | PathLike | None = None,
     progress: Progress = False,
+    **options: Unpack[CurvatureKeywords],
 ) -> SpectrumResult:
     r"""Leading eigenvalues, trace and density of the curvature of L at w.
 
@@ -84,12 +79,11 @@ def spectrum(
         steps: of Lanczos' method from each. seed: of all random vectors.
         tolerance: of the eigenpairs' residuals, relative to the largest eigenvalue.
         eigenvectors: whether the record holds them, (top, P).
-        loader: other examples than the surface's. batchnorm: as for `surface(w)`.
-        samples, method, chunk: as for `CurvatureOperator`. A fixed method gives the same bits in
-            each run.
         checkpoint: a file: a stopped computation goes on from it after the last complete probe; one
             with more `probes` extends it.
         progress: True for a bar, or a callable of (products, total).
+        options: `loader`, `batchnorm`, `samples`, `method` and `chunk`, as for `CurvatureOperator`.
+            A fixed method gives the same bits in each run.
 
     Raises:
         ConfigError: an unknown option, numbers out of range, too little memory, a model without a
@@ -114,17 +108,7 @@ def spectrum(
     tolerance = checks.number("tolerance", tolerance, above=0)
     seed = checks.seed(seed)
     bytes_needed = _require_memory(surface.point(w).weights, top, probes, steps)
-    matrix = CurvatureOperator(
-        surface,
-        w,
-        kind=kind,
-        loader=loader,
-        batchnorm=batchnorm,
-        method=method,
-        chunk=chunk,
-        samples=samples,
-        seed=seed,
-    )
+    matrix = CurvatureOperator(surface, w, kind=kind, seed=seed, **options)
     store = _Store(checkpoint, matrix, top=top, steps=steps, seed=seed, tolerance=tolerance)
     with reporting(progress, f"{kind} products, {bytes_needed / 1e9:.2g} GB") as report:
         pairs = store.pairs

@@ -135,6 +135,7 @@ class Sharpness(WeightsMeasure):
             kind=self.measure,
             count=self.options.examples,
             seed=self.options.seed,
+            checkpoint=checkpoint,
             progress=progress,
         )
 
