@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,8 @@ class TestReliability(FigureContract):
             "all bins empty": record((NAN, NAN), (NAN, NAN), (0, 0)),
             "one bin": record((0.5,), (1.0,), (3,)),
             "certain": record((NAN, 1.0), (NAN, 1.0), (0, 5)),
-            "many": {f"{i}": record() for i in range(9)},
+            "many": {f"{i}": record(accuracy=(NAN, 0.1 * i, 1.0, 1.0)) for i in range(9)},
+            "equal": {f"method {i}": record() for i in range(9)},
         }
 
 
@@ -62,6 +65,13 @@ def test_several_are_overlaid_with_their_errors():
     ]
 
 
+def test_equal_curves_are_one_with_both_names():
+    ax = reliability({"SGD": record(), "SWA": record()}, ece={"SGD": 0.125, "SWA": 0.125})
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["SGD = SWA (ECE 0.125)"]
+    ax = reliability({"SGD": record(), "SWA": record()}, ece={"SGD": 0.125, "SWA": 0.25})
+    assert len(ax.get_legend().get_texts()) == 2
+
+
 def test_gaps_are_positive_where_the_model_is_too_sure():
     ax = reliability(record(), style="gap")
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [0.5, 0.75, 0.95])
@@ -77,6 +87,13 @@ def test_the_ticks_are_round_and_spread_high_confidences_out():
     np.testing.assert_allclose(unstretch(stretch(TICKS)), TICKS)
     pixels = ax.transData.transform([(x, 0) for x in (0.5, 0.75, 0.875, 0.9375)])[:, 0]
     np.testing.assert_allclose(np.diff(pixels), np.diff(pixels)[0])  # halves of 1 - confidence
+
+
+def test_the_labels_of_ticks_do_not_overlap():
+    ax = reliability(record((0.3, 0.9999), (0.3, 0.9), (1, 1)), style="gap")
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert min(right.x0 - left.x1 for left, right in pairwise(boxes)) > 4  # pixels: no single word
 
 
 @pytest.mark.parametrize("style", ["diagram", "gap"])

@@ -23,11 +23,16 @@ class TestSamples(FigureContract):
 
     def odd_records(self):
         flat = Predictive("classification", 12, nll_by_samples=torch.ones(12))
+        near = [
+            Predictive("classification", 12, nll_by_samples=flat.nll_by_samples + 1e-6 * i)
+            for i in range(9)
+        ]
         return {
             "alone": average(3),
             "one sample": average(1),
             "constant": flat,
-            "at one height": {f"method {i}": flat for i in range(9)},
+            "at one height": {f"method {i}": near[i] for i in range(9)},
+            "equal": {f"method {i}": flat for i in range(9)},
         }
 
 
@@ -52,6 +57,12 @@ def test_lines_hold_the_data_and_long_ones_are_logarithmic(count, scale):
 def test_final_values_are_labelled():
     ax = samples({"SWAG": average(10), "SWA": average(1)})
     assert [text.get_text() for text in ax.texts] == ["SWAG 0.320", "SWA 0.500"]
+
+
+def test_equal_lines_are_one_with_both_names():
+    ax = samples({"SGD": average(5), "SWAG": average(5, 0.1), "SWA": average(5)})
+    assert [line.get_label() for line in ax.lines] == ["SGD = SWA", "SWAG"]
+    assert ax.texts[0].get_text() == "SGD = SWA 0.340"
 
 
 def test_without_values_it_raises():

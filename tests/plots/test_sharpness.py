@@ -57,3 +57,10 @@ def test_units():
     assert sharpness(record()).get_xlabel() == "sam sharpness (nats)"
     with pytest.raises(ConfigError, match="different measures, keskar, sam"):
         sharpness({"a": record(), "b": record(kind="keskar")})
+
+
+def test_a_linear_scale_begins_at_zero():
+    assert sharpness(record()).get_xlim()[0] == 0
+    wide = sharpness({"SGD": record(), "SWA": record(0.001)})
+    assert wide.get_xscale() == "log"
+    assert sharpness(record(-1.0)).get_xlim()[0] < -3  # a loss that falls away from w

@@ -67,7 +67,7 @@ def test_other_metrics_are_drawn_without_the_loss():
     accuracy = torch.linspace(0.1, 0.9, 10)
     ax = training(log(accuracy=accuracy, averages={"SWA": average()}), metric="accuracy")
     assert [line.get_label() for line in ax.lines] == ["iterates", "averaging starts"]
-    assert ax.get_ylabel() == "accuracy (fraction)"
+    assert ax.get_ylabel() == "validation accuracy (fraction)"
     with pytest.raises(ConfigError, match=r"epoch, loss.*'error'"):
         training(log(), metric="error")
 

@@ -9,7 +9,16 @@ import numpy as np
 
 from lowland.errors import ConfigError, DataError
 from lowland.plots.scales import NEAREST, confidence_ticks
-from lowland.plots.style import MUTED, SMALL, by_label, canvas, colour, dashes, numbers
+from lowland.plots.style import (
+    MUTED,
+    SMALL,
+    by_label,
+    canvas,
+    colour,
+    dashes,
+    merge_equal,
+    numbers,
+)
 from lowland.records import Predictive, Reliability
 
 if TYPE_CHECKING:
@@ -24,9 +33,10 @@ def reliability(
     *,
     ax: Axes | None = None,
     style: str = "diagram",
-    ece: bool = True,
+    ece: bool | Mapping[str, float] = True,
 ) -> Axes:
-    """Draws accuracy against confidence, a point a bin; a dict of records gives a line a label.
+    """Draws accuracy against confidence, a point a bin; a dict of records gives a line a label, and
+    equal ones one line.
 
     `style="diagram"`: accuracy over confidence with the diagonal of perfect calibration (Guo et
     al. 2017); for one record alone also the gaps as bars, and the examples in each bin of equal
@@ -34,7 +44,7 @@ def reliability(
     confidence minus accuracy, below zero where the model is underconfident, over
     -log(1 - confidence), which spreads out high confidences (Maddox et al. 2019).
     All are fractions. The area of a point grows with the examples in its bin; empty bins have none.
-    `ece` adds the error over these bins to the labels.
+    `ece` adds the error over these bins to the labels; a dict by label adds its numbers.
 
     >>> import torch
     >>> half = torch.tensor([0.5, torch.nan, 0.9])
@@ -45,14 +55,16 @@ def reliability(
     if style not in STYLES:
         raise ConfigError(f"style: expected one of {', '.join(STYLES)}, got {style!r}.")
     records = {name: _reliability(result) for name, result in by_label(record).items()}
+    errors = ece if isinstance(ece, Mapping) else {name: r.ece for name, r in records.items()}
+    curves = {name: (*_bins(result), errors[name]) for name, result in records.items()}
     confidences = []
     gap = style == "gap"
     with canvas(ax, size=(6.4, 4.0) if gap else (4.8, 4.6)) as ax:
-        for i, (name, result) in enumerate(records.items()):
-            confidence, accuracy, count = _bins(result)
+        for i, (name, curve) in enumerate(merge_equal(curves).items()):
+            confidence, accuracy, count, number = curve
             x = np.minimum(confidence, NEAREST) if gap else confidence
             y = confidence - accuracy if gap else accuracy
-            error = f"ECE {result.ece:.3f}"
+            error = f"ECE {number:.3f}"
             text = f"{name} ({error})" if name and ece else name or error
             confidences.append(x)
             ink = colour(i)

@@ -11,7 +11,7 @@ from lowland.errors import ConfigError, DataError
 from lowland.metrics import axis_of
 from lowland.plots.labels import Label, end_labels
 from lowland.plots.scales import log_ticks
-from lowland.plots.style import by_label, canvas, colour, dashes, numbers
+from lowland.plots.style import by_label, canvas, colour, dashes, merge_equal, numbers
 from lowland.records import Predictive
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def samples(
     """Draws a metric of the model average of the first s samples against s.
 
     `metric`: "nll", in nats an item, or "error", in percent; a dict of records gives a line a
-    label. s is logarithmic where there are more than 10 samples.
+    label, and equal ones one line. s is logarithmic where there are more than 10 samples.
 
     >>> import torch
     >>> record = Predictive("classification", 3, nll_by_samples=torch.tensor([0.5, 0.4, 0.375]))
@@ -42,7 +42,8 @@ def samples(
     if metric not in FIELDS:
         raise ConfigError(f"metric: expected one of {', '.join(FIELDS)}, got {metric!r}.")
     field, format_value = FIELDS[metric]
-    values = {name: _values(result, field) for name, result in by_label(record).items()}
+    curves = {name: _values(result, field) for name, result in by_label(record).items()}
+    values = merge_equal(curves)
     longest = max(map(len, values.values()))
     with canvas(ax) as ax:
         labels = []

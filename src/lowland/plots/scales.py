@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 NEAREST = 1 - 1e-4  # confidences above it are drawn there: -log(1 - confidence) has no end
 TICKS = np.array([0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998])
+LETTER = 0.0145  # of a label: the share of the axis that it takes
 
 
 def log_ticks(ax: Axes, which: str, values: np.ndarray) -> None:
@@ -42,7 +43,11 @@ def confidence_ticks(ax: Axes, confidences: np.ndarray) -> None:
     """Makes x -log(1 - confidence), as Maddox et al. 2019 do, with ticks at round confidences."""
     low = stretch(min(0.2, confidences.min(initial=1.0))) - 0.2
     high = stretch(max(0.93, confidences.max(initial=0.0))) + 0.2
-    ticks = TICKS[(stretch(TICKS) > low) & (stretch(TICKS) < high)]
+    ticks: list[float] = []
+    for tick in TICKS[(stretch(TICKS) > low) & (stretch(TICKS) < high)]:
+        gap = LETTER * len(f"{tick:g}") * (high - low)
+        if not ticks or stretch(tick) - stretch(ticks[-1]) > gap:
+            ticks.append(tick)
     ax.set_xscale("function", functions=(stretch, unstretch))
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.set_xlim(unstretch(low), unstretch(high))

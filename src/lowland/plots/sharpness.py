@@ -22,7 +22,7 @@ def sharpness(
     """Draws the sharpness at each radius with its interval; a dict of records has rows for each.
 
     Pale dots are restarts or directions. The scale is logarithmic where values span more than a
-    factor of 20. A sharpness that is not finite has no point.
+    factor of 20, else it begins at 0. A sharpness that is not finite has no point.
 
     >>> import torch
     >>> value, interval = torch.tensor([0.5]), torch.tensor([[0.25, 0.5]])
@@ -60,7 +60,9 @@ def sharpness(
             elif np.isfinite(value):
                 ax.plot(value, y, "o", color=shades[result])
                 values_of_rows += [np.array([value])]
-        log_where_wide(ax, "x", np.concatenate(values_of_rows))
+        values = np.concatenate(values_of_rows)
+        if not log_where_wide(ax, "x", values) and values.min(initial=0) >= 0:
+            ax.set_xlim(left=0)  # lengths compare as the values do
         ax.set_yticks(range(len(rows)), [label for label, *_ in rows])
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)

@@ -82,6 +82,37 @@ def by_label(record: Any) -> dict[str, Any]:
     return records
 
 
+def merge_equal(curves: Mapping[str, Any]) -> dict[str, Any]:
+    """Equal arrays, or equal tuples of arrays, once, by their names joined: one line would hide
+    the other.
+
+    >>> merge_equal({"SGD": np.ones(2), "EMA": np.zeros(2), "SWA": np.ones(2)}).keys()
+    dict_keys(['SGD = SWA', 'EMA'])
+    >>> merge_equal({name: 1.0 for name in "ABCDE"}).keys()
+    dict_keys(['A = B = 3 more'])
+    """
+    groups: list[tuple[list[str], Any]] = []
+    for name, curve in curves.items():
+        for names, other in groups:
+            if _equal(curve, other):
+                names.append(name)
+                break
+        else:
+            groups.append(([name], curve))
+    return {_joined_by_equals(names): curve for names, curve in groups}
+
+
+def _joined_by_equals(names: list[str]) -> str:
+    more = [] if len(names) <= 4 else [f"{len(names) - 2} more"]
+    return " = ".join([*(names[:2] if more else names), *more])
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, tuple):
+        return all(map(_equal, a, b))
+    return bool(np.array_equal(a, b, equal_nan=True))
+
+
 @contextmanager
 def canvas(
     ax: Axes | None,

@@ -50,7 +50,8 @@ def training(
         for curve in curves:
             ax.plot(curve.x, curve.y, label=curve.name, marker="o", markevery=[-1], **curve.style)
         ax.set_xlabel("epoch")
-        ax.set_ylabel(f"training {axis_of(metric)}" if metric == "loss" else axis_of(metric))
+        split = "training" if metric == "loss" else "validation"
+        ax.set_ylabel(f"{split} {axis_of(metric)}")
         if title:
             ax.set_title(title, loc="left", fontsize=SMALL, color=MUTED)
         ax.margins(x=0.02)

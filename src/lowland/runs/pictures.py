@@ -149,15 +149,13 @@ def reliability_picture(run: Run) -> Picture:
     """Confidence against accuracy in ten bins of equally many examples."""
 
     def draw(preds: dict[str, Predictive]) -> Any:
-        records = {
-            # the table's error, over fifteen bins of equal width, is the one to quote
-            f"{label} (ECE {pred.metric_values['ece']:.3f})": reliability(
-                pred, bins=10, equal="count", task=run.setup.task
-            )
-            for label, pred in preds.items()
-            if pred.probs is not None and pred.targets is not None
-        }
-        return plots.reliability(records, style="gap", ece=False) if records else None
+        records, errors = {}, {}
+        for label, pred in preds.items():
+            if pred.probs is not None and pred.targets is not None:
+                records[label] = reliability(pred, bins=10, equal="count", task=run.setup.task)
+                # the table's error, over fifteen bins of equal width, is the one to quote
+                errors[label] = pred.metric_values["ece"]
+        return plots.reliability(records, style="gap", ece=errors) if records else None
 
     methods = [method for method in run.methods if method.name in COMPARED]
     predictions = {method.label(run): run.prediction(method) for method in methods}
