@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 STOPPED = 130  # what shells give for Ctrl-C
@@ -12,22 +13,25 @@ _MESSAGE = "\nlowland: stopped; run the same command again to go on."
 
 def main() -> None:
     """The command line; Ctrl-C ends it in one line, also while torch is imported."""
-    before = signal.getsignal(signal.SIGINT)
     try:
-        if before is signal.default_int_handler:
-            # an exception may come up in a callback of an import, where it is printed and ignored
-            signal.signal(signal.SIGINT, _exit)
-        with contextlib.suppress(ImportError):  # what is missing is told below
-            pass
-        from lowland.cli import main as run
-    except KeyboardInterrupt:
-        stopped()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    try:
+        with exit_on_interrupt():
+            from lowland.cli import main as run
         run()
     except KeyboardInterrupt:
         stopped()
+
+
+@contextlib.contextmanager
+def exit_on_interrupt() -> Iterator[None]:
+    """Ctrl-C ends the process at once within: an exception may come up in a callback of an import,
+    where it is printed and ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _exit)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def stopped() -> None:

@@ -1,12 +1,40 @@
 """What all tests share."""
 
+import faulthandler
 import gc
 import importlib
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from tests import no_fsync  # noqa: F401
+
+HANG = 300  # seconds; the timeout of pytest does not reach a test that hangs outside Python
+ARMED = {"at": -60.0}
+
+
+def pytest_configure(config):
+    """Keeps the process's own stderr, which tests' output does not reach."""
+    ARMED["stderr"] = os.dup(2)
+
+
+def pytest_runtest_setup(item):
+    """A test that hangs ends its worker, which names it, after four to five minutes.
+
+    The watch is set once a minute: pytest's own, `faulthandler_timeout`, starts and joins a thread
+    for each test, for which a busy machine waits 2 to 80 ms. None with `--timeout=0`.
+    """
+    if item.config.getoption("timeout") == 0:
+        return
+    if time.monotonic() - ARMED["at"] > 60:
+        ARMED["at"] = time.monotonic()
+        faulthandler.dump_traceback_later(HANG, exit=True, file=ARMED["stderr"])
+
+
+def pytest_unconfigure(config):
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(wrapper=True)

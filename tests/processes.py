@@ -5,6 +5,8 @@ They wait for the disk no more than the tests do.
 
 import multiprocessing
 
+from lowland.cli.app import COMMANDS
+
 # a process without threads, so that it may fork
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -12,7 +14,7 @@ SERVER.set_forkserver_preload(
         "tests.no_fsync",
         "tests.cli.forked",
         "tests.trajectory.test_store",
-        "lowland.cli.app",
+        *(f"lowland.cli.{command}" for command in COMMANDS),
         "lowland.runs.methods",
         "sklearn.datasets",
         "torch._dynamo",

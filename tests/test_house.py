@@ -38,6 +38,7 @@ BASE = {
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "keywords": {"errors"},
+    "lazy": {"keywords"},
     "memory": set(),
     "warn": set(),
     "checks": {"errors"},

@@ -1,125 +1,127 @@
 """See, walk and average over the loss surface of any PyTorch model."""
 
-from importlib.metadata import version as _version
+from lowland.lazy import attach as _attach
 
-from lowland.alignment import align
-from lowland.averaging import (
-    cycle_series,
-    diversity,
-    iterate_metrics,
-    linearization,
-    post_hoc_ema,
-    soup,
-    tune_average,
-)
-from lowland.core import (
-    Batch,
-    Classification,
-    EvalOptions,
-    GaussianHead,
-    LanguageModeling,
-    LossSurface,
-    ParamLayout,
-    Point,
-    Regression,
-    Task,
-)
-from lowland.curvature import sharpness, spectrum, widths
-from lowland.errors import (
-    ConfigError,
-    DataError,
-    LayoutError,
-    LowlandError,
-    NonFiniteError,
-    StoreError,
-)
-from lowland.evaluate import LogLikelihood, functions, pool, predict
-from lowland.geometry import (
-    Affine,
-    Barycentric,
-    Bezier,
-    Curve,
-    Line,
-    Plane,
-    PolyChain,
-    Shape,
-    Simplex,
-    SimplicialComplex,
-    Subspace,
-)
-from lowland.keywords import hint as _hint
-from lowland.landscape import (
-    Forecast,
-    barrier,
-    directions,
-    forecast,
-    overlay,
-    path,
-    scan,
-    similarity,
-    ternary,
-)
-from lowland.memory import keep_freed_memory
-from lowland.metrics import Metric, register_metric
-from lowland.posteriors import (
-    Ensemble,
-    Gaussian,
-    Mixture,
-    PointMass,
-    Posterior,
-    Pushforward,
-    Uniform,
-)
-from lowland.samplers import evidence, infer, posterior_plane, tune_temperature
-from lowland.scoring import crps, reliability, scores
-from lowland.train import (
-    SAM,
-    Batches,
-    LangevinSGD,
-    Members,
-    MemberSGD,
-    TrainingState,
-    TrainOptions,
-    connect_modes,
-    fit,
-    optimizer_named,
-    schedule_named,
-    sgd,
-    sgd_members,
-    spro,
-)
-from lowland.trajectory import (
-    EMA,
-    SWA,
-    SWAG,
-    Collector,
-    ConstantSchedule,
-    CyclicalCosineSchedule,
-    CyclicalSchedule,
-    DecaySchedule,
-    EndOfCycle,
-    Every,
-    FrequentDirections,
-    MidCycle,
-    PostHocEMA,
-    PowerEMA,
-    SWASchedule,
-    Trajectory,
-)
-from lowland.uncertainty import (
-    LastLayerLaplace,
-    corrupt,
-    fit_temperature,
-    mc_dropout,
-    noise_like,
-    ood,
-    selective,
-    temper,
-    tune_scale,
-    uncertainties,
-)
+_LAZY = True  # not `TYPE_CHECKING`: mypy takes modules for the functions of their names then
 
-__version__ = _version("lowland")
+if not _LAZY:
+    from lowland.alignment import align
+    from lowland.averaging import (
+        cycle_series,
+        diversity,
+        iterate_metrics,
+        linearization,
+        post_hoc_ema,
+        soup,
+        tune_average,
+    )
+    from lowland.core import (
+        Batch,
+        Classification,
+        EvalOptions,
+        GaussianHead,
+        LanguageModeling,
+        LossSurface,
+        ParamLayout,
+        Point,
+        Regression,
+        Task,
+    )
+    from lowland.curvature import sharpness, spectrum, widths
+    from lowland.errors import (
+        ConfigError,
+        DataError,
+        LayoutError,
+        LowlandError,
+        NonFiniteError,
+        StoreError,
+    )
+    from lowland.evaluate import LogLikelihood, functions, pool, predict
+    from lowland.geometry import (
+        Affine,
+        Barycentric,
+        Bezier,
+        Curve,
+        Line,
+        Plane,
+        PolyChain,
+        Shape,
+        Simplex,
+        SimplicialComplex,
+        Subspace,
+    )
+    from lowland.landscape import (
+        Forecast,
+        barrier,
+        directions,
+        forecast,
+        overlay,
+        path,
+        scan,
+        similarity,
+        ternary,
+    )
+    from lowland.memory import keep_freed_memory
+    from lowland.metrics import Metric, register_metric
+    from lowland.posteriors import (
+        Ensemble,
+        Gaussian,
+        Mixture,
+        PointMass,
+        Posterior,
+        Pushforward,
+        Uniform,
+    )
+    from lowland.samplers import evidence, infer, posterior_plane, tune_temperature
+    from lowland.scoring import crps, reliability, scores
+    from lowland.train import (
+        SAM,
+        Batches,
+        LangevinSGD,
+        Members,
+        MemberSGD,
+        TrainingState,
+        TrainOptions,
+        connect_modes,
+        fit,
+        optimizer_named,
+        schedule_named,
+        sgd,
+        sgd_members,
+        spro,
+    )
+    from lowland.trajectory import (
+        EMA,
+        SWA,
+        SWAG,
+        Collector,
+        ConstantSchedule,
+        CyclicalCosineSchedule,
+        CyclicalSchedule,
+        DecaySchedule,
+        EndOfCycle,
+        Every,
+        FrequentDirections,
+        MidCycle,
+        PostHocEMA,
+        PowerEMA,
+        SWASchedule,
+        Trajectory,
+    )
+    from lowland.uncertainty import (
+        LastLayerLaplace,
+        corrupt,
+        fit_temperature,
+        mc_dropout,
+        noise_like,
+        ood,
+        selective,
+        temper,
+        tune_scale,
+        uncertainties,
+    )
+
+__version__: str
 
 __all__ = [
     "EMA",
@@ -232,4 +234,4 @@ __all__ = [
     "widths",
 ]
 
-_hint(globals(), __all__)
+__getattr__, __dir__ = _attach(globals(), __all__)

@@ -38,6 +38,7 @@ def test_ctrl_c_while_the_package_is_imported(module: str) -> None:
     """The interrupt comes as the module is asked for, as it would in the middle of its import."""
     code = f"""
 import builtins, sys
+sys.argv = ["lowland", "run", "nothing.yaml"]
 own = builtins.__import__
 def interrupted(name, *args, **kwargs):
     if name == {module!r}:

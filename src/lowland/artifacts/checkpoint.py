@@ -13,7 +13,6 @@ from typing import Any, TypedDict
 from lowland.errors import ConfigError
 from lowland.files import PathLike
 from lowland.schema import require
-from lowland.tensor_files import load_tree, restoring, save_tree
 
 _STATE = "checkpoint"
 
@@ -104,6 +103,8 @@ class Checkpoint:
         """
         if self.path is None or not self.path.is_file():
             return None
+        from lowland.tensor_files import load_tree  # imports torch, which `status` does without
+
         body: Body = load_tree(self.path, kind=kind, form=Body)
         require_same(
             self.path,
@@ -117,12 +118,16 @@ class Checkpoint:
     @contextmanager
     def restoring(self, kind: str) -> Iterator[None]:
         """Turns errors while a loaded state is restored into a `StoreError`."""
+        from lowland.tensor_files import restoring
+
         with restoring(self.path or "", kind):
             yield
 
     def save(self, state: Any, *, kind: str, same: Mapping[str, Any]) -> None:
         """Writes a state in the place of the last one, atomically."""
         if self.path is not None:
+            from lowland.tensor_files import save_tree
+
             body: Body = {"same": dict(same), "state": state}
             save_tree(self.path, body, kind=kind)
 

@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 from lowland.artifacts.clean import Usage, remove, usage
+from lowland.cli.arguments import RunFolderPath
 from lowland.cli.console import Terminal, say
-from lowland.cli.options import RunFolderPath
 from lowland.cli.stage_folder import words_of
 from lowland.cli.status import folders, size_text
 from lowland.cli.tables import print_table

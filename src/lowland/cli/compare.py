@@ -14,6 +14,7 @@ from lowland.artifacts.nodes import GRAPH
 from lowland.artifacts.order import complete
 from lowland.artifacts.places import ARTIFACTS
 from lowland.artifacts.view import hide_others
+from lowland.cli.arguments import out_option
 from lowland.cli.builder import Builder
 from lowland.cli.compared import ComparedRun
 from lowland.cli.comparison_curves import (
@@ -32,7 +33,7 @@ from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
 from lowland.cli.method_metrics import MethodMetrics, MethodRow
 from lowland.cli.ood import NOISE, CompareOptions
-from lowland.cli.options import Keys, out_option
+from lowland.cli.options import Keys, with_section_options
 from lowland.cli.predictions import MethodPredictions, pooled
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
@@ -50,6 +51,7 @@ _FORMAT = "lowland-compare-2"
 _POOLED = {"sgd": "Deep ensemble of {} runs", "swag": "MultiSWAG of {} runs"}
 
 
+@with_section_options
 def compare(
     runs: Annotated[
         list[Path],

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from lowland.artifacts.order import complete
+from lowland.cli.arguments import out_option
 from lowland.cli.console import Terminal
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys, out_option
+from lowland.cli.options import Keys, with_section_options
 from lowland.cli.stage_folder import one_for_each, words_of
 from lowland.cli.tables import show_metrics
 from lowland.cli.trust import Trust
@@ -21,6 +22,7 @@ from lowland.records import Table
 from lowland.runs.curves import CurveOptions, curve_artifacts
 
 
+@with_section_options
 def connect(
     runs: Annotated[
         list[Path],

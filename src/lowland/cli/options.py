@@ -1,4 +1,4 @@
-"""Options that several commands have, and those made from the keys of a section."""
+"""Options of commands that are made from the keys of a section."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from lowland.runs.config import check_section, read_value
 from lowland.runs.keys import Key, Section, default_text, keys_of
-
-RunFolderPath = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` or `average` made.")
-]
-
-
-def out_option(default: str) -> Any:
-    """`--out FOLDER` of the results, where one is chosen otherwise."""
-    return typer.Option(metavar="FOLDER", help=f"Folder of the results. Default: {default}.")
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from lowland.artifacts.nodes import GRAPH
+from lowland.cli.arguments import out_option
 from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys, out_option
+from lowland.cli.options import Keys, with_section_options
 from lowland.cli.origins import ORIGINS, Place, write_origins
 from lowland.cli.simplex_folder import SimplexFolder
 from lowland.cli.stage_folder import (
@@ -55,6 +56,7 @@ class ScanOptions(Grid):
     seed: int = key(0, "seed of everything random", ge=0)
 
 
+@with_section_options
 def scan(
     runs: Annotated[
         list[Path],

@@ -13,10 +13,11 @@ from lowland.artifacts import Source
 from lowland.artifacts.nodes import GRAPH
 from lowland.artifacts.order import complete
 from lowland.artifacts.places import ARTIFACTS
+from lowland.cli.arguments import out_option
 from lowland.cli.builder import Builder
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys, out_option
+from lowland.cli.options import Keys, with_section_options
 from lowland.cli.origins import ORIGINS, write_origins
 from lowland.cli.stage_folder import open_trajectory
 from lowland.cli.tables import show_metrics
@@ -34,6 +35,7 @@ from lowland.runs.sources import hash_of
 _TRAJECTORY = "swa-0"
 
 
+@with_section_options
 def sharpness(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `lowland run` made.")],
     options: Annotated[SharpnessOptions, Keys()],

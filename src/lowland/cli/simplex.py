@@ -11,9 +11,10 @@ from rich.console import Console
 
 from lowland.artifacts import Artifact, Inputs, Source
 from lowland.artifacts.order import complete
+from lowland.cli.arguments import out_option
 from lowland.cli.console import Terminal, say
 from lowland.cli.load_runs import FinishedRun, load_runs
-from lowland.cli.options import Keys, out_option
+from lowland.cli.options import Keys, with_section_options
 from lowland.cli.simplex_folder import COMPLEX, SimplexFolder
 from lowland.cli.stage_folder import one_for_each, words_of
 from lowland.cli.tables import show_metrics
@@ -51,6 +52,7 @@ class SimplexOptions(Growth):
     draws: int = key(25, "networks in the average over the simplexes", ge=1)
 
 
+@with_section_options
 def simplex(
     runs: Annotated[
         list[Path],

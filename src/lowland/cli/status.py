@@ -11,8 +11,8 @@ from rich.tree import Tree
 from lowland.artifacts import Status
 from lowland.artifacts.nodes import GRAPH, read_graph
 from lowland.artifacts.status import statuses
+from lowland.cli.arguments import RunFolderPath
 from lowland.cli.console import Terminal, say, visible
-from lowland.cli.options import RunFolderPath
 from lowland.cli.origins import changed_origins
 
 #: where commands put what they make of a run

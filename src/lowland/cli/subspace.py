@@ -14,10 +14,11 @@ from rich.console import Console
 
 from lowland.artifacts import Artifact, Inputs, Source
 from lowland.artifacts.order import complete
+from lowland.cli.arguments import RunFolderPath, out_option
 from lowland.cli.console import Terminal, say
 from lowland.cli.curve_folder import CurveFolder
 from lowland.cli.load_runs import load_runs
-from lowland.cli.options import Keys, RunFolderPath, out_option
+from lowland.cli.options import Keys, with_section_options
 from lowland.cli.origins import Place
 from lowland.cli.stage_folder import open_trajectory
 from lowland.cli.subspace_folder import SubspaceFolder
@@ -52,6 +53,7 @@ class SubspaceOptions(Inference):
     )
 
 
+@with_section_options
 def subspace(
     run: RunFolderPath,
     options: Annotated[SubspaceOptions, Keys()],
