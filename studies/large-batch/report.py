@@ -11,6 +11,7 @@ from measures import MEASURES
 from scipy.stats import kendalltau
 
 from lowland import plots
+from lowland.plots.scales import log_ticks
 from lowland.records import PathResult, Table
 
 LINE = "line.json"  # among the results
@@ -151,7 +152,7 @@ def scatter(records: Records, folder: Path) -> None:
                     color=colour,
                     label=f"batch {batch}{', SAM' if sam else ''}",
                 )
-        ax.set_xscale("log")
+        log_ticks(ax, "x", np.array([each["measures"][name] for each in records]))
         ax.set_xlabel(name)
     figure.axes[0].set_ylabel("test error (%)")
     figure.axes[3].set_ylabel("test error (%)")

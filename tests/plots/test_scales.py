@@ -34,6 +34,15 @@ def test_stretching_and_its_inverse():
     assert (np.diff(stretch(np.linspace(0, NEAREST, 50))) > 0).all()
 
 
+def test_a_narrow_logarithmic_scale_has_few_ticks():
+    ax = Figure().subplots()
+    ax.plot([0.03, 0.092], [1, 2])
+    log_ticks(ax, "x", np.array([0.03, 0.092]))
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    assert 2 <= len(ticks) <= 5
+
+
 def test_ticks_of_confidences_are_those_in_sight():
     ax = Figure().add_subplot()
     confidence_ticks(ax, np.array([0.6, 0.97]))

@@ -16,13 +16,16 @@ LETTER = 0.0145  # of a label: the share of the axis that it takes
 
 
 def log_ticks(ax: Axes, which: str, values: np.ndarray) -> None:
-    """Makes "x" or "y" logarithmic, in plain numbers: 1, 2, 5, over three decades powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Makes "x" or "y" logarithmic, in plain numbers: 1, 2, 5, over three decades powers of ten;
+    within a factor of five a few round ones, where matplotlib would write too many."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     ax.set(**{f"{which}scale": "log"})
     axis: Axis = getattr(ax, f"{which}axis")
     wide = values.max() > 1000 * values.min()
-    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    logarithmic = LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0))
+    narrow = values.max() < 5 * values.min()
+    axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]) if narrow else logarithmic)
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
