@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import lowland as ll
 import lowland.files
-from lowland.artifacts import checkpoint
+from lowland import tensor_files
 from lowland.train import sgd, trainer
 from lowland.trajectory.journal import JOURNAL
 
@@ -147,7 +147,7 @@ def watched(event: Callable[[], None]) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "move", _before(event, trainer.move))
-        patch.setattr(checkpoint, "save_tree", _before(event, checkpoint.save_tree))
+        patch.setattr(tensor_files, "save_tree", _before(event, tensor_files.save_tree))
         patch.setattr(lowland.files.os, "replace", replacing)
         yield
 
