@@ -64,3 +64,18 @@ def test_an_unknown_command() -> None:
 
 def test_the_version() -> None:
     assert lowland("--version") == (0, f"lowland {ll.__version__}\n", "")
+
+
+@pytest.mark.parametrize("package", ["typer", "yaml"])
+def test_a_missing_package_is_named(package: str) -> None:
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+sys.argv = ["lowland", "run", "a.yaml"]
+from lowland.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    message = f'lowland: the command line needs {package}: pip install "lowland[cli]"'
+    assert done.stderr.strip() == message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from typing import NoReturn
 
 from safetensors import SafetensorError
 
@@ -21,7 +22,7 @@ def main() -> None:
         from lowland.cli.app import app
         from lowland.cli.console import complain
     except ImportError as error:
-        sys.exit(f'lowland: the command line needs {error.name}: pip install "lowland[cli]"')
+        exit_for_missing(error)
     keep_freed_memory()
     warnings.formatwarning = _warning
     try:
@@ -55,6 +56,11 @@ def main() -> None:
         else:
             raise
     sys.exit(code)
+
+
+def exit_for_missing(error: ImportError) -> NoReturn:
+    """Ends the process for want of a package of the command line."""
+    sys.exit(f'lowland: the command line needs {error.name}: pip install "lowland[cli]"')
 
 
 _format = warnings.formatwarning

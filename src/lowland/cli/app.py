@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from lowland.cli import exit_for_missing
 from lowland_command import exit_on_interrupt
 
 #: in the order of `lowland --help`
@@ -55,8 +56,11 @@ class Commands(TyperGroup):
 @cache
 def load_command(name: str) -> Any:
     """A command with its arguments and options."""
-    with exit_on_interrupt():
-        function = getattr(importlib.import_module(f"lowland.cli.{name}"), name)
+    try:
+        with exit_on_interrupt():
+            function = getattr(importlib.import_module(f"lowland.cli.{name}"), name)
+    except ImportError as error:
+        exit_for_missing(error)
     alone = typer.Typer(**_STYLE)
     alone.command(name)(function)
     return typer.main.get_command(alone)
